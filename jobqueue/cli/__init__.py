@@ -1,0 +1,60 @@
+"""The ``jobq`` command. Each command lives in a file of its own and is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from jobqueue.errors import JobqError
+
+COMMANDS = {  # command → module below jobqueue.cli, which defines a click command (or group) of the same name
+    "submit": "submit",
+    "worker": "worker",
+    "status": "look",
+    "result": "look",
+    "info": "look",
+    "failed": "failed",
+    "cancel": "control",
+    "pause": "control",
+    "resume": "control",
+    "store": "store",
+    "demo": "demo",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is called: ``jobq --help`` needs neither redis nor rq."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"jobqueue.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; a JobqError becomes one line on stderr and its exit code."""
+        if os.name == "nt":
+            print("jobq: Windows has neither fork nor unix sockets; run jobq under WSL 2 or in Docker.", file=sys.stderr)
+            sys.exit(2)
+        try:
+            return super().main(*args, **kwargs)
+        except JobqError as e:
+            print(f"jobq: {e}", file=sys.stderr)
+            sys.exit(e.exit_code)
+        except BrokenPipeError:  # the reader of our output left (`jobq info | head`): nothing to say, nowhere to say it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jobq", prog_name="jobq")
+def main() -> None:
+    """A Redis job queue: submit jobs, and run them in threads or in processes."""

@@ -1,0 +1,119 @@
+"""Every error a user can meet, one class per cause; the message is a full sentence that says what to do.
+
+The command line prints the message on one line and leaves with ``exit_code``; nothing here shows a traceback.
+"""
+
+from __future__ import annotations
+
+
+class JobqError(Exception):
+    """Base of all errors that jobq raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(JobqError):
+    """The caller asked for something that cannot be: wrong task, wrong arguments, wrong flag."""
+
+    exit_code = 2
+
+
+# -- the store ---------------------------------------------------------------------------------------------------
+
+
+class StoreError(JobqError):
+    """The store cannot be used."""
+
+
+class StoreUnreachable(StoreError):
+    """Nobody answers at the store's address, or the address is wrong."""
+
+
+class StoreRefused(StoreError):
+    """The store answers, but refuses us: wrong password, no permission, loading, read-only."""
+
+
+class NoServerBinary(StoreError):
+    """No redis-server or valkey-server was found to start the local store with."""
+
+
+# -- submitting --------------------------------------------------------------------------------------------------
+
+
+class TaskNotFound(UsageError):
+    """The task's module or function does not exist."""
+
+
+class BadArguments(UsageError):
+    """The function does not take these arguments."""
+
+
+class NotSerializable(UsageError):
+    """A value that the job's format (JSON by default) cannot carry."""
+
+
+class DuplicateJob(UsageError):
+    """A job with this id exists already and the new one was meant to be unique."""
+
+
+# -- waiting for a result ----------------------------------------------------------------------------------------
+
+
+class JobError(JobqError):
+    """A job did not give a result. ``job_id`` says which."""
+
+    def __init__(self, message: str, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class JobFailed(JobError):
+    """The job ended as failed; ``traceback`` is the remote traceback as text."""
+
+    def __init__(self, message: str, job_id: str, traceback: str = "") -> None:
+        super().__init__(message, job_id)
+        self.traceback = traceback
+
+
+class JobCanceled(JobError):
+    """The job was canceled before it ran."""
+
+
+class JobStopped(JobError):
+    """The job was stopped on request while it ran."""
+
+
+class NoSuchJob(JobError):
+    """There is no job with this id: never enqueued, deleted, or its result expired."""
+
+
+class ResultTimeout(JobError, TimeoutError):
+    """The job had no result within the time that the caller gave it. It goes on; nothing is lost."""
+
+
+# -- running -----------------------------------------------------------------------------------------------------
+
+
+class BootFailed(JobqError):
+    """A worker could not start and starting it again would not help: bad import, a head it may not serve."""
+
+    exit_code = 2
+
+
+class NotServed(JobqError):
+    """The job names a function or a format that this worker was not told to serve."""
+
+
+class ResultNotSerializable(JobqError):
+    """The function returned a value that the job's format cannot carry."""
+
+
+class TimeLimitExceeded(JobqError):
+    """The job ran longer than its time limit."""
+
+
+class OwnershipLost(BaseException):
+    """This process no longer owns the job; it must write nothing more about it.
+
+    A BaseException, so that RQ's ``except Exception`` blocks cannot take it for a failure of the job.
+    """

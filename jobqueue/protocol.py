@@ -1,0 +1,212 @@
+"""The one module that runs Lua scripts: each method is one script under ``scripts/``, in Python's terms.
+
+A script's promise and the meaning of its arguments stand at the head of its file. Nothing here repeats a command by
+itself: after a lost reply the caller decides (every script is safe to run again, because each acts under the token).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+import redis
+from redis.exceptions import NoScriptError
+
+from jobqueue import keys
+
+Field = bytes | str | int | float
+
+
+class Claimed(NamedTuple):
+    """A job in the hands of a child: (id, claim) is its token."""
+
+    id: str
+    claim: int
+    queue: str
+    data: bytes  # as in the hash: raw or zlib
+    timeout: float | None  # None: the default; negative: no limit
+    result_ttl: int | None
+    failure_ttl: int | None
+    retries_left: int
+    features: str  # m mark the start before running, s RQ finishes a success, f RQ finishes a failure
+
+
+class Outcome(NamedTuple):
+    """How a claimed job ended; what CYCLE writes about it. Times are RQ's text and seconds since the epoch."""
+
+    id: str
+    claim: int
+    queue: str
+    kind: int  # RQ's result type: 1 returned, 2 raised
+    ttl: int
+    payload: bytes  # as RQ's Result.restore reads it; b"" for a job that returned None
+    started_at: str
+    ended_at: str
+    started: float
+    ended: float
+
+
+RETURNED, RAISED = 1, 2
+RECORDED, LOST, GONE, HAS_DEPENDENTS = 1, 0, 2, 3  # verdicts on an outcome
+
+
+class Cycle(NamedTuple):
+    """What CYCLE answered: a state, a verdict per outcome, and the jobs that were claimed."""
+
+    state: str  # claimed | empty | suspended | paused | fenced
+    verdicts: list[int]
+    jobs: list[Claimed]
+
+
+class Rescue(NamedTuple):
+    """What became of a dead owner's jobs."""
+
+    given_back: int
+    run_again: int
+    failed: int
+    of_unknown_start: int
+
+
+@cache
+def source(name: str) -> str:
+    """The text of script ``name`` behind the prelude, with RQ's key prefix put in."""
+    scripts = resources.files("jobqueue") / "scripts"
+    prelude = (scripts / "_prelude.lua").read_text().replace("@PREFIX@", keys.PREFIX)
+    return prelude + (scripts / f"{name}.lua").read_text()
+
+
+@cache
+def digest(name: str) -> str:
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+def cycle_args(
+    owner: str, worker: str, queues: Sequence[str], outcomes: Iterable[Outcome], want: int, idle: int
+) -> list[Field]:
+    """The arguments of CYCLE behind the script: number of keys, key, ARGV."""
+    settled = list(outcomes)
+    args: list[Field] = [1, keys.own(owner), owner, worker, want, idle, len(queues), *queues, len(settled)]
+    for o in settled:
+        args += (o.id, o.claim, o.queue, o.kind, o.ttl, o.payload, o.started_at, o.ended_at, o.started, o.ended)
+    return args
+
+
+def parse_cycle(reply: Any) -> Cycle:
+    state, verdicts, flat = reply
+    jobs = [
+        Claimed(
+            flat[i].decode(),
+            int(flat[i + 1]),
+            flat[i + 2].decode(),
+            flat[i + 3],
+            _number(flat[i + 4]),
+            _whole(flat[i + 5]),
+            _whole(flat[i + 6]),
+            _whole(flat[i + 7]) or 0,
+            flat[i + 8].decode(),
+        )
+        for i in range(0, len(flat), 9)
+    ]
+    return Cycle(state.decode(), verdicts, jobs)
+
+
+def _number(value: bytes) -> float | None:
+    """A number of a job's hash; None when it is absent or nonsense: one bad hash must not stop a worker."""
+    if not value:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _whole(value: bytes) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+class Protocol:
+    """The protocol with the store over one client. Raises what redis-py raises; repeats nothing."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+
+    def _run(self, name: str, *args: Field) -> Any:
+        try:
+            return self.client.execute_command("EVALSHA", digest(name), *args)
+        except NoScriptError:  # flushed, restarted or new: the script did not run, so sending it whole is no repeat
+            return self.client.execute_command("EVAL", source(name), *args)
+
+    def enqueue(
+        self,
+        queue: str,
+        jobs: Sequence[tuple[str, Mapping[str, Field]]],
+        *,
+        at_front: bool = False,
+        ttl: int | None = None,
+    ) -> list[bool]:
+        """Enqueue the jobs whose hash does not exist yet; tell for each whether it was new."""
+        args: list[Field] = [queue, "L" if at_front else "R", "" if ttl is None else ttl]
+        for job_id, fields in jobs:
+            args += (job_id, 2 * len(fields))
+            for name, value in fields.items():
+                args += (name, value)
+        return [bool(new) for new in self._run("enqueue", 1, keys.queue(queue), *args)]
+
+    def cycle(
+        self, owner: str, worker: str, queues: Sequence[str], outcomes: Iterable[Outcome], want: int, idle: int = 0
+    ) -> Cycle:
+        """Settle ``outcomes`` and claim up to ``want`` jobs from ``queues`` in order."""
+        return parse_cycle(self._run("cycle", *cycle_args(owner, worker, queues, outcomes, want, idle)))
+
+    def start_mark(self, owner: str, worker: str, jobs: Sequence[tuple[Claimed, str, int]]) -> list[bool]:
+        """Mark (job, started_at, ttl) as running; False: the token is gone, do not start it."""
+        args: list[Field] = [owner, worker]
+        for job, started_at, ttl in jobs:
+            args += (job.id, job.claim, job.queue, started_at, ttl)
+        return [bool(ok) for ok in self._run("start_mark", 1, keys.own(owner), *args)]
+
+    def give_back(self, worker: str, jobs: Iterable[tuple[str, str, int, str]]) -> int:
+        """Give (owner, id, claim, queue) back to the head of their queues, over all children in one step."""
+        args: list[Field] = [worker]
+        for job in jobs:
+            args += job
+        return int(self._run("give_back", 1, keys.OWNERS, *args)) if len(args) > 1 else 0
+
+    def reconcile(self, owner: str, worker: str, claims: Iterable[int]) -> int:
+        """Give back what the owner holds and does not know; -1: the owner is fenced."""
+        return int(self._run("reconcile", 1, keys.own(owner), owner, worker, *claims))
+
+    def rescue(
+        self,
+        owner: str,
+        worker: str,
+        *,
+        lease: str = "",
+        running: Iterable[int] | None,
+        on_crash: str,
+        most: int,
+        cause: bytes,
+        ended_at: str,
+        ended: float,
+        counted: bool = True,
+    ) -> Rescue | None:
+        """Take a dead owner's jobs; ``running`` None: nobody knows what ran. None: it was not ours to rescue."""
+        known = "0" if running is None else "1"
+        reply = self._run(
+            "rescue",
+            *(1, keys.own(owner), owner, worker, lease, known, on_crash, most, cause, ended_at, ended),
+            *(int(counted), *(running or ())),
+        )
+        return Rescue(*map(int, reply)) if reply else None
+
+    def due(self, queue: str, most: int = 500) -> int:
+        """Enqueue the scheduled jobs of ``queue`` whose time has come; -1: an RQ scheduler does it."""
+        return int(self._run("due", 1, keys.registry("scheduled", queue), queue, most))
+
+    def heartbeat(self, worker: str, ttl: int) -> int:
+        """Keep the running jobs of ``worker`` in RQ's started registries for ``ttl`` more seconds."""
+        return int(self._run("heartbeat", 1, keys.worker_executions(worker), worker, ttl))

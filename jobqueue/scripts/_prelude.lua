@@ -1,0 +1,116 @@
+-- The head of every script: the keys of jobqueue/keys.py, and the moves that several scripts share.
+-- protocol.py puts RQ's key prefix in the place of @PREFIX@ and each script's own text behind this one.
+
+local P = '@PREFIX@'
+local QUEUES, SUSPENDED, OWNERS, SEQ, PAUSED =
+  P .. ':queues', P .. ':suspended', P .. ':jobq:owners', P .. ':jobq:seq', P .. ':jobq:paused'
+
+local function queue_key(q) return P .. ':queue:' .. q end
+local function intermediate_key(q) return P .. ':queue:' .. q .. ':intermediate' end
+local function first_seen_key(q, id) return P .. ':queue:' .. q .. ':intermediate:first_seen:' .. id end
+local function job_key(id) return P .. ':job:' .. id end
+local function dependents_key(id) return P .. ':job:' .. id .. ':dependents' end
+local function dependencies_key(id) return P .. ':job::' .. id .. ':dependencies' end
+local function results_key(id) return P .. ':results:' .. id end
+local function executions_key(id) return P .. ':executions:' .. id end
+local function execution_key(id, x) return P .. ':execution:' .. id .. ':' .. x end
+local function registry_key(kind, q) return P .. ':' .. kind .. ':' .. q end
+local function worker_key(w) return P .. ':worker:' .. w end
+local function worker_executions_key(w) return P .. ':worker:' .. w .. ':executions' end
+local function own_key(owner) return P .. ':jobq:own:' .. owner end
+local function lease_key(w) return P .. ':jobq:lease:' .. w end
+local function fin_key(id) return P .. ':jobq:fin:' .. id end
+
+-- Seconds of the server's clock: scores never come from a client's.
+local function now()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) + tonumber(t[2]) / 1000000
+end
+
+-- A claim's execution has the claim number as its id: whoever knows the token can clean up, also after a crash.
+local function execution_id(claim) return string.format('%032x', claim) end
+
+-- RQ's registries and `rq info` forget that worker w was running the job.
+local function clean_execution(w, q, id, claim)
+  local x = execution_id(claim)
+  redis.call('ZREM', registry_key('wip', q), id .. ':' .. x)
+  redis.call('DEL', execution_key(id, x))
+  redis.call('ZREM', executions_key(id), x)
+  redis.call('SREM', worker_executions_key(w), id .. ':' .. x)
+end
+
+-- The token: the owner holds the job under this very claim number, and nobody has taken it away.
+local function owns(owner, id, claim)
+  return tonumber(redis.call('ZSCORE', own_key(owner), id) or -1) == tonumber(claim)
+end
+
+-- Out of the owner's hands. `first_seen` is RQ's memory of ids that look stuck: left behind, it fails the job later.
+local function release(owner, q, id)
+  redis.call('ZREM', own_key(owner), id)
+  redis.call('LREM', intermediate_key(q), 1, id)
+  redis.call('DEL', first_seen_key(q, id))
+end
+
+-- Back to the head of its queue, as if it had never been claimed. A job whose hash is gone is only let go.
+local function requeue(owner, w, q, id, claim)
+  release(owner, q, id)
+  local status = redis.call('HGET', job_key(id), 'status')
+  if not status then return 0 end
+  if status ~= 'queued' then
+    clean_execution(w, q, id, claim)
+    if status == 'started' then redis.call('HSET', job_key(id), 'status', 'queued') end
+  end
+  redis.call('LPUSH', queue_key(q), id)
+  return 1
+end
+
+-- RQ's keep-for-ttl: -1 keeps for ever.
+local function keep_for(ttl, ...)
+  if ttl > 0 then
+    for _, key in ipairs({ ... }) do redis.call('EXPIRE', key, ttl) end
+  else
+    for _, key in ipairs({ ... }) do redis.call('PERSIST', key) end
+  end
+end
+
+local function expiry(ttl)
+  if ttl < 0 then return '+inf' end
+  return math.floor(now()) + ttl
+end
+
+-- The truth about a job that ended: status, times, one entry in its result stream, its place in RQ's registry.
+-- kind is RQ's result type (1 returned, 2 raised); payload is what RQ's Result.restore reads, '' for None.
+local function record_outcome(w, q, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts)
+  local job = job_key(id)
+  redis.call('HSET', job, 'status', kind == 1 and 'finished' or 'failed', 'started_at', started_at,
+    'ended_at', ended_at, 'last_heartbeat', ended_at, 'worker_name', w)
+  local entry = { 'type', kind, 'worker_name', w, 'execution_id', execution_id(claim),
+    'execution_started_at', started_ts, 'execution_ended_at', ended_ts }
+  if payload ~= '' then
+    entry[#entry + 1] = kind == 1 and 'return_value' or 'exc_string'
+    entry[#entry + 1] = payload
+  end
+  redis.call('XADD', results_key(id), 'MAXLEN', '~', 10, '*', unpack(entry))
+  keep_for(ttl, results_key(id), job)
+  if ttl > 0 and redis.call('HEXISTS', job, 'dependency_ids') == 1 then
+    redis.call('EXPIRE', dependencies_key(id), ttl)
+  end
+  redis.call('ZADD', registry_key(kind == 1 and 'finished' or 'failed', q), expiry(ttl), id)
+end
+
+local function iso(seconds)
+  local whole = math.floor(seconds)
+  local days, rest = math.floor(whole / 86400), whole % 86400
+  -- civil-from-days, Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms"
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day, math.floor(rest / 3600),
+    math.floor(rest % 3600 / 60), rest % 60, math.floor((seconds - whole) * 1000000))
+end

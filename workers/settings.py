@@ -1,0 +1,55 @@
+"""What a worker was told, frozen: made once by the launcher, handed to the fork server and to every child."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobqueue.connection import Address
+
+BUILTIN_TASKS = "jobqueue.tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The frozen configuration of one worker tree. Times are seconds."""
+
+    address: Address
+    worker: str
+    queues: tuple[str, ...]
+    children: int
+    slots: int
+    modules: tuple[str, ...] = ()
+    allow_any: bool = False
+    allow_private: bool = False
+    accept: tuple[str, ...] = ("json",)
+    on_crash: str = "retry"
+    strict_start: bool = False
+    burst: bool = False
+    scheduler: bool = True
+    grace: float = 30.0
+    lease: float = 10.0
+    default_timeout: float = 180.0  # rq.Queue.DEFAULT_TIMEOUT
+    default_result_ttl: int = 500  # rq.defaults.DEFAULT_RESULT_TTL
+    default_failure_ttl: int = 31536000  # rq.defaults.DEFAULT_FAILURE_TTL
+    log_format: str = "text"
+    verbose: bool = False
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The modules whose functions this worker runs."""
+        return (BUILTIN_TASKS, *self.modules)
+
+    def to_json(self) -> str:
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        fields["address"] = asdict(self.address)
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        fields = json.loads(text)
+        fields["address"] = Address(**fields["address"])
+        for name in ("queues", "modules", "accept"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
