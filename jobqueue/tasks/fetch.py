@@ -1,0 +1,161 @@
+"""Download and scrape: what goes over the network, with its limits; every failure is one sentence (net.FetchFailed).
+
+The names of the files that downloads make: ``JOBQ_DOWNLOAD_DIR/HASH-NAME``, where HASH is of the URL and NAME the
+harmless part of its path. Two jobs with the same URL write two temporary files, and the last rename stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import httpcore
+import httpx
+from bs4 import BeautifulSoup, SoupStrainer  # type: ignore[attr-defined]
+
+from jobqueue.tasks.client import CONNECT_TIMEOUT, READ_TIMEOUT, REDIRECTS, client, time_limit
+from jobqueue.tasks.net import BadUrl, FetchFailed, HttpError, TookTooLong, TooLarge
+
+PAGE_LIMIT = 5_000_000  # bytes of HTML
+CHUNK = 65_536
+DECODABLE = ("", "identity", "gzip", "deflate")  # what can blow up only so far; we ask for identity
+
+
+def download_to_disk(url: str, max_bytes: int | None, timeout: float) -> dict[str, Any]:
+    """Do `jobqueue.tasks.download`: stream, hash, rename."""
+    limit = _byte_limit(max_bytes)
+    directory = Path(os.environ.get("JOBQ_DOWNLOAD_DIR") or "downloads").absolute()
+    with _answer(url, timeout) as answer, _part_file(directory) as (file, part):
+        sha256, size = hashlib.sha256(), 0
+        for chunk in _limited(answer, answer.iter_raw(CHUNK), limit, url):
+            file.write(chunk)
+            sha256.update(chunk)
+            size += len(chunk)
+        file.close()
+        path = directory / file_name(url)
+        os.replace(part, path)
+    return {"url": url, "status": answer.status_code, "bytes": size, "sha256": sha256.hexdigest(), "path": str(path)}
+
+
+def read_page(url: str, timeout: float) -> dict[str, Any]:
+    """Do `jobqueue.tasks.scrape`: read at most PAGE_LIMIT bytes and look for the title and the links."""
+    with _answer(url, timeout) as answer:
+        kind = answer.headers.get("content-type", "text/html").split(";")[0].strip().lower()
+        if not (kind.startswith("text/") or "html" in kind):
+            raise FetchFailed(f"{url} is {kind}, not an HTML page.")
+        if answer.headers.get("content-encoding", "").lower() not in DECODABLE:
+            raise FetchFailed(f"{url} came in an encoding that was not asked for.")
+        page = b"".join(_limited(answer, answer.iter_bytes(CHUNK), PAGE_LIMIT, url))
+        title, links = parse_page(page, str(answer.url), answer.charset_encoding)
+    return {"url": url, "title": title, "links": links}
+
+
+def parse_page(page: bytes, url: str, charset: str | None = None) -> tuple[str | None, list[str]]:
+    """Return (title, links) of a page that came from url; charset is what the server said, the page may say it too."""
+    if b"<" not in page:  # BeautifulSoup would warn that a bare word looks like a file name
+        return None, []
+    wanted = SoupStrainer(["title", "base", "a", "area"])  # everything else is not even built
+    soup = BeautifulSoup(page, "html.parser", parse_only=wanted, from_encoding=charset)
+    title = " ".join(soup.title.get_text().split()) if soup.title else ""
+    base = soup.find("base", href=True)
+    start = _join(url, str(base["href"])) if base else url
+    links = (_join(start or url, str(tag["href"])) for tag in soup.find_all(["a", "area"], href=True))
+    return title or None, list(dict.fromkeys(link for link in links if link))
+
+
+def file_name(url: str) -> str:
+    """Return a file name that is unique for the URL and cannot leave the directory: hash, then the path's last part."""
+    plain = urldefrag(url).url
+    last = urlsplit(plain).path.rstrip("/").rpartition("/")[2]
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", last).strip("._-")[-80:]
+    return hashlib.sha256(plain.encode(errors="replace")).hexdigest()[:16] + ("-" + readable if readable else "")
+
+
+# -- steps ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _answer(url: str, timeout: float) -> Iterator[httpx.Response]:
+    """GET url and hand out the answer, headers read and 2xx; errors from here and from reading become sentences."""
+    if not isinstance(url, str):
+        raise BadUrl(f"{url!r} is not an http or https address.")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise ValueError(f"The timeout is a number of seconds above zero, not {timeout!r}.")
+    deadline = time.monotonic() + timeout
+    try:
+        with time_limit(deadline), client().stream("GET", url) as answer:
+            if not answer.is_success:
+                raise HttpError(f"{url} answered {answer.status_code} {answer.reason_phrase}".rstrip() + ".")
+            yield answer
+    except httpx.TooManyRedirects:
+        raise FetchFailed(f"{url} redirects more than {REDIRECTS} times.") from None
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpcore.UnsupportedProtocol) as e:
+        raise BadUrl(f"{url!r} is not an http or https address: {e}") from None
+    except (TookTooLong, httpcore.TimeoutException) as e:
+        if time.monotonic() >= deadline:
+            raise TookTooLong(f"{url} was not read within {timeout:g} seconds.") from None
+        what = (
+            f"connect within {CONNECT_TIMEOUT:g}"
+            if isinstance(e, httpcore.ConnectTimeout)
+            else f"send anything for {READ_TIMEOUT:g}"
+        )
+        raise TookTooLong(f"The server of {url} did not {what} seconds.") from None
+    except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError) as e:
+        raise FetchFailed(f"{url} could not be read: {e or type(e).__name__}.") from None
+
+
+def _limited(answer: httpx.Response, chunks: Iterator[bytes], limit: int, url: str) -> Iterator[bytes]:
+    """Pass the chunks on until there are more than limit bytes; what the server announces is believed if too large."""
+    announced = answer.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise TooLarge(f"{url} has {int(announced):,} bytes, more than the limit of {limit:,}.")
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"{url} has more bytes than the limit of {limit:,}.")
+        yield chunk
+
+
+@contextmanager
+def _part_file(directory: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file of a name nobody else uses; gone afterwards unless it was renamed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    part = directory / f".{uuid.uuid4().hex}.part"
+    try:
+        with part.open("xb") as file:
+            yield file, part
+    finally:
+        part.unlink(missing_ok=True)  # missing is the good end: it was renamed
+
+
+def _byte_limit(max_bytes: int | None) -> int:
+    """Return the smaller of the worker's limit and the job's own."""
+    text = os.environ.get("JOBQ_DOWNLOAD_MAX_MB", "100")
+    try:
+        limit = int(float(text) * 1_000_000)
+    except (ValueError, OverflowError):
+        raise FetchFailed(f"JOBQ_DOWNLOAD_MAX_MB of this worker is {text!r}, which is not a number.") from None
+    if max_bytes is None:
+        return limit
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:
+        raise ValueError(f"max_bytes is a whole number of bytes, not {max_bytes!r}.")
+    return min(limit, max_bytes)
+
+
+def _join(base: str, href: str) -> str | None:
+    """Return href as an absolute http(s) address, or None when it is something else (mailto:, javascript:, broken)."""
+    try:
+        link = urljoin(base, href.strip())
+        parts = urlsplit(link)
+    except ValueError:
+        return None
+    return link if parts.scheme in ("http", "https") and parts.netloc else None

@@ -1,0 +1,79 @@
+"""Where a job may reach: the public internet, and private addresses only when the operator says so.
+
+The judge looks at numbers, not at names: a host is resolved once and every address of it is judged; `client` connects
+to what was judged. So redirects, odd spellings (``http://2130706433/``) and names that resolve differently the second
+time end at the same gate. The operator opens it with ``jobq worker --allow-private`` (``JOBQ_ALLOW_PRIVATE=1``);
+nothing in a job can.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from typing import Any
+
+from jobqueue.errors import JobqError
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class FetchFailed(JobqError):
+    """A download or a scrape did not work; the message says what and why."""
+
+
+class BadUrl(FetchFailed, ValueError):
+    """Not an http or https address."""
+
+
+class AddressRefused(FetchFailed):
+    """The host is, or leads to, an address that this worker may not reach."""
+
+
+class HttpError(FetchFailed):
+    """The server answered with a status other than 2xx."""
+
+
+class TooLarge(FetchFailed):
+    """More bytes than the limit allows."""
+
+
+class TookTooLong(FetchFailed):
+    """A connect, read or total time limit was reached."""
+
+
+# -- which addresses -----------------------------------------------------------------------------------------------
+
+
+def private_allowed() -> bool:
+    return os.environ.get("JOBQ_ALLOW_PRIVATE") == "1"
+
+
+def is_public(address: IPAddress) -> bool:
+    """True for an address of the public internet. An IPv4 address inside an IPv6 one is judged as what it is."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+        return address in _GLOBAL_UNICAST and address.is_global
+    # is_global alone lets multicast through; it is False for private, loopback, link-local, CGNAT and reserved
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    """Return (family, socket address) of the host, all judged; one that is refused refuses the host."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as e:
+        raise FetchFailed(f"The host {host!r} was not found: {getattr(e, 'strerror', None) or e}.") from None
+    for *_, sockaddr in found:
+        if not private_allowed() and not is_public(ipaddress.ip_address(sockaddr[0])):
+            raise AddressRefused(
+                f"{host} is the address {sockaddr[0]}, which is not on the public internet; "
+                "this worker may reach it only when started with --allow-private."
+            )
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
