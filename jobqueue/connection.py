@@ -104,6 +104,7 @@ def client(
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
         "retry_on_timeout": False,
+        "health_check_interval": 0,
         "protocol": 2,  # no HELLO, and maintenance notifications (which need RESP3) stay off
         "max_connections": 2**31,  # redis-py 8 made it 100, which a process of many threads can reach
         "socket_timeout": socket_timeout,
@@ -182,15 +183,13 @@ def check(r: redis.Redis, address: Address) -> None:
 
 
 def examine(r: redis.Redis, address: Address) -> dict[str, Any]:
-    """Do what ``check`` does and return ``INFO server`` (empty where an ACL forbids INFO), in one round trip."""
+    """Do what ``check`` does and return ``INFO server``; empty where an ACL forbids INFO."""
     pipeline = r.pipeline(transaction=False)
-    pipeline.ping()
     pipeline.info("server")
     pipeline.role()
     try:
-        pong, info, role = pipeline.execute(raise_on_error=False)
-        if isinstance(pong, Exception):
-            raise pong
+        r.ping()  # by itself: a server that refuses us says why in answer to the first command, and hangs up
+        info, role = pipeline.execute(raise_on_error=False)
     except (redis.RedisError, OSError, TypeError, ValueError) as e:
         raise explain(e, address) from e
     info = info if isinstance(info, dict) else {}
