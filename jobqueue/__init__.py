@@ -1,0 +1,83 @@
+"""jobq: a Redis job queue whose workers run jobs in threads or in processes, wire-compatible with RQ.
+
+from jobqueue import Queue
+with Queue() as queue:
+    print(queue.enqueue("square", 5).result())
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rq import get_current_job
+
+    from jobqueue.batch import Batch
+    from jobqueue.errors import (
+        BadArguments,
+        DuplicateJob,
+        JobCanceled,
+        JobError,
+        JobFailed,
+        JobqError,
+        JobStopped,
+        NoSuchJob,
+        NotSerializable,
+        ResultTimeout,
+        StoreError,
+        StoreRefused,
+        StoreUnreachable,
+        TaskNotFound,
+        UsageError,
+    )
+    from jobqueue.job import Job
+    from jobqueue.producer import Queue
+
+    __version__: str
+
+_HOME = {  # public name → module, imported at first use: `import jobqueue` costs no rq; the rest are errors
+    "Batch": "jobqueue.batch",
+    "Job": "jobqueue.job",
+    "Queue": "jobqueue.producer",
+    "get_current_job": "rq",
+}
+
+__all__ = [
+    "BadArguments",
+    "Batch",
+    "DuplicateJob",
+    "Job",
+    "JobCanceled",
+    "JobError",
+    "JobFailed",
+    "JobStopped",
+    "JobqError",
+    "NoSuchJob",
+    "NotSerializable",
+    "Queue",
+    "ResultTimeout",
+    "StoreError",
+    "StoreRefused",
+    "StoreUnreachable",
+    "TaskNotFound",
+    "UsageError",
+    "__version__",
+    "get_current_job",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("jobq")
+    if name not in __all__:
+        raise AttributeError(f"module 'jobqueue' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME.get(name, "jobqueue.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,117 @@
+"""From a task as people name it to the dotted name that a job stores, and to the function, to check its arguments.
+
+A task is a function, a built-in name ("square"), "module:function", or RQ's form "module.function".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jobqueue.errors import BadArguments, TaskNotFound, UsageError
+
+Task = str | Callable[..., Any]
+
+
+def dotted_name(task: Task) -> str:
+    """Return the name under which workers import the task. Raises TaskNotFound or UsageError with one sentence."""
+    return _name_of_text(task) if isinstance(task, str) else _name_of_function(task)
+
+
+def _name_of_text(task: str) -> str:
+    from jobqueue.tasks import BUILTIN
+
+    if task in BUILTIN:
+        return BUILTIN[task]
+    module, _, function = task.partition(":") if ":" in task else task.rpartition(".")
+    if all(part.isidentifier() for part in f"{module}.{function}".split(".")):
+        return f"{module}.{function}"
+    near = difflib.get_close_matches(task, BUILTIN, 1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    raise TaskNotFound(f"There is no task {task!r}.{meant} A task is one of {', '.join(BUILTIN)}, or module:function.")
+
+
+def _name_of_function(f: Callable[..., Any]) -> str:
+    name = getattr(f, "__qualname__", None)
+    module = getattr(f, "__module__", None)
+    if name is None or module is None:
+        raise UsageError(f"{f!r} has no name by which a worker could import it.")
+    if module == "__main__":
+        raise UsageError(f"{name} is defined in __main__, which a worker cannot import: move it into a module.")
+    if "<lambda>" in name:
+        raise UsageError("A lambda has no name by which a worker could import it: use a function of a module.")
+    if "<locals>" in name:
+        raise UsageError(f"{name} is defined inside a function, so a worker cannot import it: move it to its module.")
+    return f"{module}.{name}"
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """Import the function with this dotted name, also from the current directory. Raises TaskNotFound."""
+    bits = name.split(".")
+    for i in range(len(bits) - 1, 0, -1):
+        module_name = ".".join(bits[:i])
+        with _importable_from_here():
+            module = _import(module_name)
+        if module is not None:
+            return _attribute(module, module_name, bits[i:])
+    raise TaskNotFound(f"There is no module {bits[0]!r} that could hold the task {name!r}.")
+
+
+@contextlib.contextmanager
+def _importable_from_here() -> Iterator[None]:
+    """As a worker started in this directory would import; and what the module prints must not mix with our output."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.path.remove(here)  # a redis.py of the user must not be taken for the package by a later import
+
+
+def _import(module_name: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        if e.name is not None and (module_name == e.name or module_name.startswith(f"{e.name}.")):
+            return None
+        raise TaskNotFound(f"The module {module_name!r} cannot be imported: {e}.") from None
+    except (Exception, SystemExit) as e:
+        raise TaskNotFound(f"The module {module_name!r} cannot be imported: {type(e).__name__}: {e}.") from None
+
+
+def _attribute(module: Any, module_name: str, bits: Sequence[str]) -> Callable[..., Any]:
+    found = module
+    for bit in bits:
+        if not hasattr(found, bit):
+            raise TaskNotFound(f"The module {module_name!r} has no function {'.'.join(bits)!r}.")
+        found = getattr(found, bit)
+    if not callable(found):
+        raise TaskNotFound(f"{module_name}:{'.'.join(bits)} is not a function.")
+    return found  # type: ignore[no-any-return]
+
+
+class ArgumentCheck:
+    """Checks many calls of one function; a function whose signature Python cannot see takes everything."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        try:
+            self._signature: inspect.Signature | None = inspect.signature(function)
+        except (TypeError, ValueError):
+            self._signature = None
+
+    def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise BadArguments unless the function takes these arguments."""
+        if self._signature is None:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as e:
+            raise BadArguments(f"{self.name}{self._signature} does not take these arguments: {e}.") from None

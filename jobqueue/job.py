@@ -1,0 +1,101 @@
+"""The job handle: RQ's Job, cheap to create, and with a ``result()`` that waits.
+
+A queue hands out ``LightJob``s. One knows its id and what was sent; the first touch of anything else makes it a full
+Job, from what was sent or from the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jobqueue.connection import redis
+
+import rq.job  # isort: skip  # behind connection, which decides whether redis may load hiredis
+from rq.exceptions import NoSuchJobError  # isort: skip
+
+from jobqueue import keys
+from jobqueue.serializers import Auto
+
+
+class Job(rq.job.Job):
+    """RQ's Job. ``Job.fetch(id, connection=...)`` reads JSON and pickle; ``on_crash`` is "retry", "fail" or None."""
+
+    on_crash: str | None = None
+    crashes: int = 0
+    redelivered: int = 0
+
+    def __init__(self, id: str | None = None, connection: redis.Redis | None = None, serializer: Any = None) -> None:
+        super().__init__(id, connection, serializer or Auto)
+
+    def result(self, timeout: float | None = None) -> Any:  # RQ's property of this name is deprecated
+        """Wait for the job's end and return its value.
+
+        timeout in seconds, None waits as long as it takes. Raises JobFailed (with .traceback), JobCanceled,
+        JobStopped, NoSuchJob or ResultTimeout.
+        """
+        from jobqueue.results import Waiter
+
+        (outcome,) = Waiter(self.connection, loads=self.serializer.loads).outcomes([self.id], timeout)
+        return outcome.get()
+
+    def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
+        fields: dict[str, Any] = super().to_dict(include_meta, include_result)
+        if self.on_crash is not None:
+            fields["jobq_on_crash"] = self.on_crash
+        return fields
+
+    def restore(self, raw_data: Mapping[Any, Any]) -> None:
+        super().restore(raw_data)
+        fields = {name if isinstance(name, bytes) else name.encode(): value for name, value in raw_data.items()}
+        self.on_crash = fields[b"jobq_on_crash"].decode() if b"jobq_on_crash" in fields else None
+        self.crashes = int(fields.get(b"jobq_crashes", 0))
+        self.redelivered = int(fields.get(b"jobq_redelivered", 0))
+
+    def __eq__(self, other: object) -> bool:  # RQ compares classes, and a LightJob is its job too
+        return isinstance(other, rq.job.Job) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+class LightJob(Job):
+    """A Job that knows only its id, its connection and, perhaps, the fields that were sent."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> LightJob:
+        raise TypeError("LightJob.of() makes these")
+
+    @classmethod
+    def of(
+        cls, job_id: str, connection: redis.Redis, serializer: Any, sent: Mapping[str, bytes] | None = None
+    ) -> LightJob:
+        """Make a handle without a command and without RQ's constructor (which costs 15 µs)."""
+        job: LightJob = object.__new__(cls)
+        job.__dict__.update(_id=job_id, connection=connection, serializer=serializer, _sent=sent)
+        return job
+
+    def __getattr__(self, name: str) -> Any:  # called for what the instance does not have
+        if name.startswith("__") or "_sent" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._full(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._full(), name, value)
+
+    def __repr__(self) -> str:
+        return f"Job({self._id!r})"
+
+    def refresh(self) -> None:
+        self.__dict__["_sent"] = None  # what was sent is not what is there now
+        self._full()
+
+    def _full(self) -> Job:
+        known = self.__dict__
+        fields = known["_sent"] or self.connection.hgetall(keys.job(known["_id"]))
+        if not fields:
+            raise NoSuchJobError(f"No such job: {keys.job(known['_id'])}")
+        object.__setattr__(self, "__class__", Job)  # from here on it costs nothing and sets attributes plainly
+        known.pop("_sent")
+        Job.__init__(self, known["_id"], known["connection"], known["serializer"])
+        Job.restore(self, fields)
+        return self

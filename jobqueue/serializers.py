@@ -1,0 +1,101 @@
+"""The formats of job data and results: strict JSON, and ``Auto``, which also reads what plain RQ pickled.
+
+A result is written in the format of its job's data, so nobody who speaks JSON ever meets a pickle. Plain RQ workers
+and readers share a queue with us by ``-S jobqueue.serializers.Auto``.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zlib
+from typing import Any, Literal
+
+from jobqueue.errors import NotSerializable
+
+SMALLEST_ZIPPED = 512  # bytes; below, zlib costs more than it saves, and RQ's readers accept raw data too
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class JSON:
+    """JSON that gives back what it was given, or says that it cannot: no data is changed in silence.
+
+    Tuples come back as lists. Refused: sets, bytes, NaN, objects, and keys that are not text (json would turn the key
+    1 into "1"), however deep inside.
+    """
+
+    @staticmethod
+    def dumps(value: Any, /) -> bytes:
+        """Return the value as compact UTF-8. Raises NotSerializable with a sentence that names type and place."""
+        try:
+            refuse_what_json_changes(value)
+            return _encode(value).encode()
+        except UnicodeEncodeError:
+            raise NotSerializable("JSON cannot carry text that is not valid Unicode (a lone surrogate).") from None
+        except RecursionError:
+            raise NotSerializable("JSON cannot carry a value that is nested too deeply or holds itself.") from None
+        except ValueError as e:  # NaN, infinities, integers of more than 4300 digits
+            raise NotSerializable(f"JSON cannot carry this value: {str(e).rstrip('.')}.") from None
+
+    @staticmethod
+    def loads(data: bytes, /) -> Any:
+        return json.loads(data)
+
+
+class Auto:
+    """Reads JSON and pickle, told apart by the first byte; writes JSON.
+
+    Reading a pickle runs code of whoever wrote it: use it only on a store that nobody else writes to.
+    """
+
+    dumps = JSON.dumps
+
+    @staticmethod
+    def loads(data: bytes, /) -> Any:
+        return pickle.loads(data) if format_of(data) == "pickle" else JSON.loads(data)
+
+
+def refuse_what_json_changes(value: Any, path: str = "") -> None:
+    """Raise NotSerializable if json would refuse the value or give back another; ``path`` is where it stands."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise NotSerializable(f"JSON cannot carry a dict with the key {key!r}{_at(path)}: keys must be text.")
+            if type(item) not in _SCALARS:
+                refuse_what_json_changes(item, f"{path}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            if type(item) not in _SCALARS:
+                refuse_what_json_changes(item, f"{path}[{i}]")
+    elif value is not None and not isinstance(value, (str, int, float)):
+        kind = type(value)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        raise NotSerializable(f"JSON cannot carry a value of type {name}{_at(path)}.")
+
+
+def _at(path: str) -> str:
+    return f" (at {path})" if path else ""
+
+
+def format_of(data: bytes) -> Literal["json", "pickle"]:
+    """Tell the format of job data or of a result by its first byte.
+
+    0x80 begins every pickle since protocol 2, and no JSON text.
+    """
+    return "pickle" if data[:1] == b"\x80" else "json"
+
+
+def compress(data: bytes) -> bytes:
+    """Return the data as RQ's readers accept it: zlib when that pays, else raw."""
+    return zlib.compress(data) if len(data) > SMALLEST_ZIPPED else data
+
+
+def decompress(data: bytes) -> bytes:
+    """Undo compress(), and RQ's own zlib.compress."""
+    if data[:1] != b"x":  # zlib's usual header begins with it, no JSON text and no pickle does
+        return data
+    try:
+        return zlib.decompress(data)
+    except zlib.error:  # raw data of a format that we do not know; RQ's Job.restore does the same
+        return data
