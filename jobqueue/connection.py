@@ -193,7 +193,7 @@ def examine(r: redis.Redis, address: Address) -> dict[str, Any]:
     except (redis.RedisError, OSError, TypeError, ValueError) as e:
         raise explain(e, address) from e
     info = info if isinstance(info, dict) else {}
-    mode = info.get("redis_mode", "standalone")
+    mode = info.get("redis_mode") or info.get("server_mode")  # valkey 9 has only the second
     if mode == "cluster":
         raise StoreRefused(_NO_CLUSTER.format(where=address.describe()))
     if mode == "sentinel":
@@ -226,6 +226,8 @@ def explain(error: Exception, address: Address) -> JobqError:
             return UsageError(
                 f"{where}: the URL has an option that redis-py does not know ({said.rpartition(') ')[2]})"
             )
+        case redis.TimeoutError() | TimeoutError() if _scheme(address.url) == "rediss":
+            return StoreUnreachable(f"{where} does not answer: does it speak TLS on this port? If not: redis://")
         case redis.TimeoutError() | TimeoutError():
             return StoreUnreachable(
                 f"{where} does not answer: is the address right, and does a firewall stand between?"
@@ -328,6 +330,6 @@ def open_store(url: str | None = None, *, env: Mapping[str, str] = os.environ) -
 
 
 def _opened(address: Address, source: str, local: LocalStore | None) -> Store:
-    with client(address) as r:
+    with client(address, socket_timeout=5.0) as r:
         info = examine(r, address)
     return Store(address, source, " ".join(server_version(info)), local)

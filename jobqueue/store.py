@@ -97,7 +97,6 @@ class LocalStore:
         self.started = False
         self._env = env
         self._lease: int | None = None
-        self._child: int | None = None  # the server's pid if it is our child, to be reaped by us
         self._pid = os.getpid()
         self._mutex = threading.RLock()
 
@@ -107,6 +106,7 @@ class LocalStore:
         Raises StoreError (directory not ours, server does not start) or NoServerBinary.
         """
         with self._in_this_process():
+            _reap()
             _private_directory(self.home)
             try:
                 self._take_lease()
@@ -124,6 +124,7 @@ class LocalStore:
         Does nothing in a forked child: the lease is its parent's. Never raises for a server that refuses to stop.
         """
         with self._in_this_process():
+            _reap()
             if self._lease is None or not self.home.exists():
                 return self.forget()
             with self._locked():
@@ -158,7 +159,7 @@ class LocalStore:
         has closed its copy (or called exec: the descriptor is close-on-exec), it counts as a user of the store.
         """
         if self._pid != os.getpid():
-            self._pid, self._child, self._mutex = os.getpid(), None, threading.RLock()
+            self._pid, self._mutex = os.getpid(), threading.RLock()
         if self._lease is not None:
             os.close(self._lease)
             self._lease = None
@@ -216,7 +217,6 @@ class LocalStore:
             if _ping(self.socket) != "down":
                 return
             binary, name = find_server(self._env)
-            self._reap()
             alive = _open_lockable(self._path("alive"))
             try:
                 _flock(alive, fcntl.LOCK_EX, f"a server without a socket still holds {self.home}", START_TIMEOUT)
@@ -262,7 +262,7 @@ class LocalStore:
                     raise StoreError(f"{name} did not start within {START_TIMEOUT:.0f} s: {self._last_words()}")
                 time.sleep(POLL)
         finally:
-            self._child = process.pid
+            _CHILDREN.add((os.getpid(), process.pid))
             process.returncode = process.poll() or 0  # it may outlive us: not a leak that Popen should warn about
 
     def _await_loaded(self) -> None:
@@ -292,7 +292,7 @@ class LocalStore:
             _flock(fd, fcntl.LOCK_EX, f"the server in {self.home} was told to stop but still runs", STOP_TIMEOUT)
         finally:
             os.close(fd)
-        self._reap(wait=True)
+        _reap(wait=True)
         return True
 
     def _stop_quietly(self) -> None:
@@ -300,21 +300,6 @@ class LocalStore:
             self._stop()
         except StoreError as e:  # it goes on running; the next one out tries again
             log.warning("%s", e)
-
-    def _reap(self, wait: bool = False) -> None:
-        """Collect the server if it was our child. Not a blocking wait: somebody else may have collected it."""
-        deadline = time.monotonic() + (1.0 if wait else 0.0)
-        while self._child is not None:
-            try:
-                pid, _ = os.waitpid(self._child, os.WNOHANG)
-            except ChildProcessError:
-                pid = self._child
-            if pid:
-                self._child = None
-            elif time.monotonic() > deadline:
-                return
-            else:
-                time.sleep(POLL)
 
     # -- words -----------------------------------------------------------------------------------------------------
 
@@ -331,6 +316,25 @@ class LocalStore:
     def _by_whom(self) -> str:
         users = _lock_holders(self._path("lease"))
         return f" by process {', '.join(map(str, users))}" if users else ""
+
+
+# (our pid, server's pid) of servers that this process started: children belong to a process, not to a LocalStore.
+_CHILDREN: set[tuple[int, int]] = set()
+
+
+def _reap(wait: bool = False) -> None:
+    """Collect those that have ended. ``wait`` a second for one that is ending; somebody else may have collected it."""
+    deadline = time.monotonic() + (1.0 if wait else 0.0)
+    for owner, pid in list(_CHILDREN):
+        try:
+            while owner == os.getpid() and os.waitpid(pid, os.WNOHANG)[0] == 0:
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(POLL)
+            else:
+                _CHILDREN.discard((owner, pid))
+        except ChildProcessError:
+            _CHILDREN.discard((owner, pid))
 
 
 # -- which server ------------------------------------------------------------------------------------------------

@@ -224,7 +224,9 @@ def test_what_the_server_answers_becomes_one_line(reply: bytes, kind: type[JobqE
 def test_no_answer_no_host_no_socket_and_an_unknown_option_are_one_line_each() -> None:
     with FakeServer(hang_up=False) as server:
         silent = _problem(Address(url=f"redis://127.0.0.1:{server.port}"), socket_timeout=0.1)
+        no_tls = _problem(Address(url=f"rediss://127.0.0.1:{server.port}"), socket_timeout=0.1)
     assert "does not answer" in str(silent)
+    assert "TLS" in str(no_tls)
     assert "no host of this name" in str(_problem(Address(url="redis://nobody.invalid:1")))
     assert "no such socket" in str(_problem(Address(url="unix:///nowhere/s")))
     assert "no such socket" in str(_problem(Address(unix_socket_path="/nowhere/s")))
