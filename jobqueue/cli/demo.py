@@ -1,0 +1,134 @@
+"""``jobq demo``: the same work with threads and with processes, on the screen."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from jobqueue.cli.options import json_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from jobqueue.compare.demo import Figures, Kind, Mode
+
+WIDTH = 100
+
+
+@click.command()
+@json_option
+def demo(as_json: bool) -> None:
+    """Run the same jobs with threads and with processes, and compare.
+
+    Starts a store, a web site on the loopback and a worker per mode, all its own, and leaves nothing behind.
+    """
+    from jobqueue.compare import report
+    from jobqueue.compare.demo import run
+
+    began = time.monotonic()
+    console = _console()
+    screen = Quiet() if as_json else Bars(console) if console.is_terminal else Lines(console)
+    try:
+        outcomes = run(screen)
+    except KeyboardInterrupt:
+        click.echo("jobq: the demo was stopped; nothing is left of it.", err=True)
+        sys.exit(130)
+    seconds = time.monotonic() - began
+    if as_json:
+        click.echo(json.dumps(report.as_json(outcomes, seconds), indent=2))
+        return
+    console.print("", report.table(outcomes, console.width), sep="\n")
+    for sentence in report.sentences(outcomes):
+        console.print(sentence, "", highlight=False, sep="\n")
+    yours = "Now your own: `jobq worker` in one terminal, `jobq submit square 1 2 3 --wait` in another."
+    console.print(f"{seconds:.0f} seconds in all. {yours}", style="dim", highlight=False)
+
+
+def _console() -> Console:
+    """As wide as the terminal, but lines of more than WIDTH are hard to read; no terminal has no width."""
+    from rich.console import Console
+
+    console = Console()
+    return Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
+
+
+class Quiet:
+    """Says nothing."""
+
+    def ready(self, store: str, site: str) -> None: ...
+    def mode_begins(self, mode: Mode, kinds: Sequence[Kind]) -> None: ...
+    def booted(self, seconds: float) -> None: ...
+    def job_done(self, kind: Kind) -> None: ...
+    def kind_done(self, kind: Kind, figures: Figures) -> None: ...
+    def mode_ends(self) -> None: ...
+
+
+class Lines(Quiet):
+    """A line per step, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def ready(self, store: str, site: str) -> None:
+        self._say(store)
+        self._say(f"site: {site} (13 pages, 8 files, answers after 0.1 s as a server far away would)")
+
+    def mode_begins(self, mode: Mode, kinds: Sequence[Kind]) -> None:
+        self._say("")
+        self._say(f"{mode.name} mode: jobq worker --mode {mode.name} -n {mode.consumers}")
+
+    def booted(self, seconds: float) -> None:
+        self._say(f"  ready after {seconds:.1f} s")
+
+    def kind_done(self, kind: Kind, figures: Figures) -> None:
+        self._say(f"  {kind.name:<12}{figures.jobs:>6,} jobs in {figures.wall:.2f} s")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+
+
+class Bars(Lines):
+    """A progress bar per kind of work."""
+
+    def mode_begins(self, mode: Mode, kinds: Sequence[Kind]) -> None:
+        super().mode_begins(mode, kinds)
+        self._progress = _progress(self.console, mode)
+        self._tasks: dict[str, TaskID] = {
+            kind.name: self._progress.add_task(kind.name, total=len(kind.values), start=False, wall="")
+            for kind in kinds
+        }
+        self._progress.start()
+
+    def booted(self, seconds: float) -> None:
+        self._progress.console.print(f"  [dim]ready after {seconds:.1f} s[/]", highlight=False)
+
+    def job_done(self, kind: Kind) -> None:
+        self._progress.advance(self._tasks[kind.name])
+
+    def kind_done(self, kind: Kind, figures: Figures) -> None:
+        wall = f"{figures.wall:5.2f} s  {figures.rate:>6,.0f} jobs/s"
+        self._progress.update(self._tasks[kind.name], wall=wall)
+
+    def mode_ends(self) -> None:
+        self._progress.stop()
+
+
+def _progress(console: Console, mode: Mode) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from jobqueue.compare.report import STYLES
+
+    style = STYLES[mode.name]
+    return Progress(
+        TextColumn("  {task.description:<12}"),
+        BarColumn(36, complete_style=style, finished_style=style),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[wall]}", style="dim"),
+        console=console,
+    )

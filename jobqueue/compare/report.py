@@ -1,0 +1,158 @@
+"""What the demo found, for people: a table of the two modes and two sentences; and for programs: one JSON object."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from jobqueue.compare.demo import Figures, Mode, Outcome
+from jobqueue.compare.measure import usable_cores
+
+STYLES = {"thread": "cyan", "process": "magenta"}
+EVEN = 1.1  # below this factor two wall times are called the same
+WAITING = ("downloads", "page titles")
+
+
+def consumers(mode: Mode) -> str:
+    return f"{mode.consumers} threads" if mode.name == "thread" else f"{mode.consumers} processes"
+
+
+# -- the table -----------------------------------------------------------------------------------------------------
+
+
+def table(outcomes: Sequence[Outcome], width: int) -> Table:
+    """Return the table: a row per kind of work and in all, then memory and module state; three columns per mode.
+
+    It takes 94 columns, or 78 where width is less.
+    """
+    title = f"The same jobs in both modes (cores: the CPU used, of {usable_cores()})"
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    made.padding = (0, 1) if width >= 94 else 0
+    made.add_column("\nwork", no_wrap=True)
+    for outcome in outcomes:
+        style = STYLES[outcome.mode.name]
+        for first, second in ((consumers(outcome.mode), "jobs/s"), ("", "wall s"), ("", "cores")):
+            made.add_column(f"{first}\n{second}", justify="right", style=style, header_style=style, no_wrap=True)
+    made.add_column("\nfaster", no_wrap=True)
+    for name in outcomes[0].kinds:
+        _add_work(made, name, outcomes, [o.kinds[name] for o in outcomes])
+    made.add_section()
+    _add_work(made, "in all", outcomes, [o.total for o in outcomes])
+    made.add_section()
+    _add_fact(made, "memory, USS", [_megabytes(o.memory.uss) for o in outcomes])
+    if all(o.memory.pss for o in outcomes):
+        _add_fact(made, "memory, PSS", [_megabytes(o.memory.pss) for o in outcomes])
+    _add_fact(made, "module state", [_state(o) for o in outcomes])
+    return made
+
+
+def _add_work(made: Table, name: str, outcomes: Sequence[Outcome], figures: Sequence[Figures]) -> None:
+    cells = [cell for f in figures for cell in (_rate(f), f"{f.wall:.2f}", f"{f.cores:.2f}")]
+    best = min(range(len(figures)), key=lambda i: figures[i].wall)
+    factor = max(f.wall for f in figures) / figures[best].wall
+    winner = outcomes[best].mode
+    faster = (
+        f"[{STYLES[winner.name]}]{consumers(winner).split()[1]} {factor:.1f}x[/]" if factor >= EVEN else "[dim]even[/]"
+    )
+    made.add_row(f"{figures[0].jobs:,} {name}", *cells, faster)
+
+
+def _add_fact(made: Table, name: str, values: Sequence[str]) -> None:
+    made.add_row(name, *[cell for value in values for cell in (value, "", "")], "")
+
+
+def _rate(f: Figures) -> str:
+    return f"{f.rate:,.0f}" if f.rate >= 100 else f"{f.rate:.1f}"
+
+
+def _megabytes(size: int | None) -> str:
+    return f"{(size or 0) / 1e6:.0f} MB"
+
+
+def _state(outcome: Outcome) -> str:
+    return "shared" if outcome.state.shared else "not shared"
+
+
+# -- the sentences -------------------------------------------------------------------------------------------------
+
+
+def sentences(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say in two sentences, with the figures, what the table means."""
+    threads, processes = outcomes
+    return [_about_computing(threads, processes), _about_waiting(threads, processes)]
+
+
+def _about_computing(threads: Outcome, processes: Outcome) -> str:
+    t, p = threads.kinds["heavy"], processes.kinds["heavy"]
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    turns = "which take turns at the GIL" if gil else "which need no GIL on this Python"
+    advice = "give processes the work that computes, one per core" if _faster(p, t) else "neither mode wins here"
+    return (
+        f"Computing needs cores: in {consumers(threads.mode)}, {turns}, the heavy jobs kept {t.cores:.1f} of "
+        f"{usable_cores()} cores busy, in {consumers(processes.mode)} {p.cores:.1f}, and there they were done "
+        f"{_compared(p.wall, t.wall)}, so {advice}."
+    )
+
+
+def _about_waiting(threads: Outcome, processes: Outcome) -> str:
+    t = sum(threads.kinds[name].wall for name in WAITING)
+    p = sum(processes.kinds[name].wall for name in WAITING)
+    guard = ", and guard what they share" if threads.state.shared else ""
+    return (
+        f"Waiting needs no core, only somebody who waits: {consumers(threads.mode)} fetched files and pages "
+        f"{_compared(t, p)} as {consumers(processes.mode)}, with {_megabytes(threads.memory.uss)} of memory against "
+        f"{_megabytes(processes.memory.uss)}, so give threads the work that waits{guard}."
+    )
+
+
+def _faster(mine: Figures, other: Figures) -> bool:
+    return other.wall / mine.wall >= EVEN
+
+
+def _compared(mine: float, other: float) -> str:
+    """Return how my wall time stands to the other's."""
+    factor = other / mine
+    if factor >= EVEN:
+        return f"{factor:.1f} times as fast"
+    return "about as fast" if factor > 1 / EVEN else f"only {factor:.1f} times as fast"
+
+
+# -- for programs --------------------------------------------------------------------------------------------------
+
+
+def as_json(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
+    """Return all figures; seconds, bytes, and jobs per second."""
+    return {
+        "python": platform.python_version(),
+        "cores": usable_cores(),
+        "seconds": round(seconds, 2),
+        "modes": {o.mode.name: _mode_as_json(o) for o in outcomes},
+        "meaning": sentences(outcomes),
+    }
+
+
+def _mode_as_json(outcome: Outcome) -> dict[str, Any]:
+    kinds = {name: _figures_as_json(f) for name, f in outcome.kinds.items()}
+    return {
+        "consumers": outcome.mode.consumers,
+        "boot": round(outcome.boot, 3),
+        "kinds": kinds,
+        "all": _figures_as_json(outcome.total),
+        "memory": {"uss": outcome.memory.uss, "pss": outcome.memory.pss},
+        "state": vars(outcome.state),
+    }
+
+
+def _figures_as_json(f: Figures) -> dict[str, Any]:
+    return {
+        "jobs": f.jobs,
+        "jobs_per_second": round(f.rate, 2),
+        "wall": round(f.wall, 3),
+        "cpu": round(f.cpu, 3),
+        "cores": round(f.cores, 3),
+    }
