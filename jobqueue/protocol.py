@@ -128,6 +128,39 @@ def _whole(value: bytes) -> int | None:
     return None if number is None else int(number)
 
 
+class Wire:
+    """One connection for CYCLE, with sending and receiving apart: the reply is read when it is needed.
+
+    The caller makes sure that one thread at a time sends or receives. Raises what redis-py raises.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._connection = client.connection_pool.make_connection()  # not connected: reconnect() does it
+        self._args: list[Field] = []
+
+    def send(self, args: list[Field]) -> None:
+        """Send CYCLE with the arguments that ``cycle_args`` made."""
+        self._args = args
+        self._connection.send_command("EVALSHA", digest("cycle"), *args)
+
+    def receive(self) -> Cycle:
+        try:
+            reply = self._connection.read_response()
+        except NoScriptError:  # it did not run, so sending the whole text repeats nothing
+            self._connection.send_command("EVAL", source("cycle"), *self._args)
+            reply = self._connection.read_response()
+        return parse_cycle(reply)
+
+    def reconnect(self) -> None:
+        self._connection.disconnect()
+        self._connection.connect()
+
+    def reconcile(self, owner: str, worker: str, claims: Iterable[int]) -> int:
+        """Give back what the owner holds and does not know; -1: the owner is fenced."""
+        self._connection.send_command("EVAL", source("reconcile"), 1, keys.own(owner), owner, worker, *claims)
+        return int(self._connection.read_response())
+
+
 class Protocol:
     """The protocol with the store over one client. Raises what redis-py raises; repeats nothing."""
 
@@ -175,10 +208,6 @@ class Protocol:
         for job in jobs:
             args += job
         return int(self._run("give_back", 1, keys.OWNERS, *args)) if len(args) > 1 else 0
-
-    def reconcile(self, owner: str, worker: str, claims: Iterable[int]) -> int:
-        """Give back what the owner holds and does not know; -1: the owner is fenced."""
-        return int(self._run("reconcile", 1, keys.own(owner), owner, worker, *claims))
 
     def rescue(
         self,

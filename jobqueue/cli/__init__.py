@@ -42,7 +42,9 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; a JobqError becomes one line on stderr and its exit code."""
         if os.name == "nt":
-            print("jobq: Windows has neither fork nor unix sockets; run jobq under WSL 2 or in Docker.", file=sys.stderr)
+            print(
+                "jobq: Windows has neither fork nor unix sockets; run jobq under WSL 2 or in Docker.", file=sys.stderr
+            )
             sys.exit(2)
         try:
             return super().main(*args, **kwargs)

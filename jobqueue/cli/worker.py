@@ -1,0 +1,91 @@
+"""``jobq worker``: the one door to the ``workers`` package."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from jobqueue.cli.options import opened, url_option
+
+EXIT_CODES = """
+Exit codes: 0 stopped as asked, everything given back or settled; 1 the store was away at the end (the next worker
+rescues what was held); 2 it could not start: wrong flag, a module that cannot be imported, a queue it may not serve.
+"""
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.option("--mode", type=click.Choice(["process", "thread"]), default="process", show_default=True)
+@click.option("-n", "number", type=int, help="Processes, or threads in thread mode.  [default: cores, or 16 threads]")
+@click.option("--threads", type=int, help="Threads in each process.  [default: 1]")
+@click.option("--burst", is_flag=True, help="Leave when the queues are empty and all is settled.")
+@click.option("-I", "--import", "modules", multiple=True, metavar="MODULE", help="Serve this module's functions.")
+@click.option("--allow-any", is_flag=True, help="Run any importable function, as plain RQ does.")
+@click.option("--accept", default="json", show_default=True, help="Formats to read: json, or json,pickle.")
+@click.option("--allow-private", is_flag=True, help="Let download and scrape reach private and loopback addresses.")
+@click.option("--on-crash", type=click.Choice(["retry", "fail"]), default="retry", show_default=True,
+              help="What becomes of a job whose process dies.")  # fmt: skip
+@click.option("--strict-start", is_flag=True, help="Mark every start in the store before the job runs.")
+@click.option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="S",
+              help="Seconds that running jobs have at a stop.")  # fmt: skip
+@click.option("--scheduler/--no-scheduler", default=True, help="Enqueue delayed jobs when they are due.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-v", "--verbose", is_flag=True, help="Log every job.")
+@click.option("--check", is_flag=True, help="Check flags, store, modules and queues, and leave.")
+@url_option
+def worker(
+    queues: tuple[str, ...],
+    mode: str,
+    number: int | None,
+    threads: int | None,
+    burst: bool,
+    modules: tuple[str, ...],
+    allow_any: bool,
+    accept: str,
+    allow_private: bool,
+    on_crash: str,
+    strict_start: bool,
+    grace: float,
+    scheduler: bool,
+    log_format: str,
+    verbose: bool,
+    check: bool,
+    url: str | None,
+) -> None:
+    """Run jobs from the QUEUEs ("default") in threads or in processes."""
+    from workers.launcher import launch, shape, worker_name
+    from workers.settings import Settings
+
+    children, slots = shape(mode, number, threads)
+    with opened(url) as store:
+        settings = Settings(
+            address=store.address,
+            worker=worker_name(),
+            queues=tuple(dict.fromkeys(queues)) or ("default",),
+            children=children,
+            slots=slots,
+            modules=modules,
+            allow_any=allow_any,
+            allow_private=allow_private,
+            accept=formats(accept),
+            on_crash=on_crash,
+            strict_start=strict_start,
+            burst=burst,
+            scheduler=scheduler,
+            grace=grace,
+            log_format=log_format,
+            verbose=verbose,
+        )
+        code = launch(settings, mode, store, check_only=check)
+    sys.exit(code)
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Parse --accept. Raises UsageError."""
+    from jobqueue.errors import UsageError
+
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names or not set(names) <= {"json", "pickle"}:
+        raise UsageError(f"--accept {text}: give json, pickle or json,pickle")
+    return names

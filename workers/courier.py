@@ -1,0 +1,348 @@
+"""A child's buffer of claimed jobs, and the one connection on which it settles and claims.
+
+    slot ── finish ──► finished ─┐                        ┌─► buffer ── next ──► slot
+                                 └── CYCLE (one request) ─┘
+
+Leader-follower: the slot that sees the buffer run low sends CYCLE and goes on with its job; the one that finds the
+buffer empty reads the reply. There is no thread for it and no waiting for company: while one request is in flight,
+finished jobs pile up and settle together by themselves.
+
+The wire is always in one state: free → sending → awaiting → reading → free, or broken. Who changes it holds the lock;
+who sends or reads does not, so nobody else ever waits for Redis. A broken wire is mended by a slot that has nothing
+to run: reconnect, RECONCILE, and what was not settled goes out again, under the same tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
+from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+AHEAD = 0.020  # seconds of work that may wait in the buffer, per slot
+LONG = 0.030  # a job longer than this has no company in the buffer
+SHORT = 0.002  # behind a job longer than this the outcome is sent at once
+MOST_PER_CYCLE = 64
+MOST_PER_SLOT = 32
+
+
+class State(Enum):
+    """Of the wire."""
+
+    FREE = "free"
+    SENDING = "sending"
+    AWAITING = "awaiting"
+    READING = "reading"
+    BROKEN = "broken"
+    MENDING = "mending"
+
+
+class Courier:
+    """Claims for the slots and settles for them. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        owner: str,
+        region: Region,
+        wire: Wire,
+        on_hungry: Callable[[], None],
+        on_fenced: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._region = region
+        self._wire = wire
+        self._on_hungry = on_hungry
+        self._on_fenced = on_fenced
+        self._cond = threading.Condition(threading.Lock())
+        self._state = State.BROKEN  # not connected yet: the first slot mends it
+        self._buffer: deque[Claimed] = deque()
+        self._held: set[int] = set()  # claims in the hands of slots
+        self._finished: list[Outcome] = []
+        self._in_flight: list[Outcome] = []
+        self._for_rq: list[Outcome] = []
+        self._asked = 0
+        self._idle = 0
+        self._hungry = False
+        self._quiet = False
+        self._mean = 0.0  # seconds per job, exponentially weighted
+        self._last = 0.0
+        self._reach = 1  # jobs per slot to have ahead; doubles while the queue gives
+        self._told_broken = False
+
+    # -- what slots call ---------------------------------------------------------------------------------------------
+
+    def next(self) -> Claimed | Outcome | None:
+        """Wait for work: a job to run, an outcome that RQ's own finish must record, or None: the child is to leave."""
+        with self._cond:
+            self._idle += 1
+            try:
+                while (work := self._take()) is None:
+                    if self._leaving():
+                        return None
+                    self._turn()
+            finally:
+                self._idle -= 1
+            self._look_ahead()
+            return work
+
+    def finish(self, outcome: Outcome, slot: int) -> None:
+        """Take over how a job ended. From here on it is settled, also when this process is killed now."""
+        with self._cond:
+            self._learn(outcome.ended - outcome.started)
+            self._held.discard(outcome.claim)
+            self._finished.append(outcome)
+            self._region.set(UNSETTLED, 1)
+            if not self._region.journal.append(outcome):
+                self._settle_now(outcome)
+            self._region.end(slot)
+
+    def let_go(self, claim: int, slot: int) -> None:
+        """A job left by another way than settling: RQ's own finish recorded it, or it was given back."""
+        with self._cond:
+            self._held.discard(claim)
+            self._region.set(DONE, self._region.get(DONE) + 1)
+            self._region.set(UNSETTLED, int(self._unsettled()))
+            self._region.end(slot)
+
+    # -- what the steward and its clerk call -------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There may be work again."""
+        with self._cond:
+            self._set_hungry(False)
+            self._cond.notify_all()
+
+    def drop_buffer(self, quiet: bool = False) -> list[Claimed]:
+        """Take the buffered jobs away from the slots, to be given back; ``quiet``: and claim nothing ever again."""
+        with self._cond:
+            self._quiet = self._quiet or quiet
+            while True:
+                if self._state is State.AWAITING:
+                    self._read()
+                elif quiet and self._state in (State.SENDING, State.READING):
+                    self._cond.wait(0.05)
+                else:
+                    break
+            dropped = list(self._buffer)
+            self._buffer.clear()
+            self._region.set(BUFFERED, 0)
+            self._reach = 1
+            self._mean = max(self._mean, LONG)
+            self._cond.notify_all()
+            return dropped
+
+    @property
+    def holds_up(self) -> bool:
+        """Jobs wait behind running ones: in the buffer, or in a reply that nobody reads."""
+        return self._idle == 0 and (bool(self._buffer) or (self._state is State.AWAITING and self._asked > 0))
+
+    @property
+    def lets_wait(self) -> bool:
+        """Outcomes wait for company that may not come soon."""
+        return self._idle == 0 and self._unsettled() and self._state in (State.FREE, State.AWAITING)
+
+    def settle(self) -> None:
+        """Send what is finished now, and read the reply."""
+        with self._cond:
+            if self._finished and self._state is State.FREE:
+                self._send(want=0)
+            if self._state is State.AWAITING:
+                self._read()
+
+    def reconcile(self) -> None:
+        """Give back what Redis thinks we hold and we do not know: a belt beside the braces of every reconnect."""
+        with self._cond:
+            if self._state is State.FREE:
+                self._mend(reconnect=False)
+
+    # -- one turn (the lock is held) -----------------------------------------------------------------------------------
+
+    def _take(self) -> Claimed | Outcome | None:
+        work: Claimed | Outcome
+        if self._for_rq:
+            work = self._for_rq.pop()
+        elif self._buffer and not self._quiet:
+            work = self._buffer.popleft()
+            self._region.set(BUFFERED, len(self._buffer))
+        else:
+            return None
+        self._held.add(work.claim)
+        return work
+
+    def _leaving(self) -> bool:
+        settled = not self._unsettled()
+        return self._quiet and settled and self._state in (State.FREE, State.BROKEN)
+
+    def _unsettled(self) -> bool:
+        return bool(self._finished or self._in_flight or self._for_rq)
+
+    def _turn(self) -> None:
+        """Bring the wire one step further, or wait for somebody who does."""
+        if self._state is State.BROKEN:
+            self._mend()
+        elif self._state is State.AWAITING:
+            self._read()
+        elif self._state is State.FREE and (self._finished or not (self._hungry or self._quiet)):
+            self._send(self._want())
+        else:
+            self._cond.wait()
+
+    def _look_ahead(self) -> None:
+        """With a job in hand: send for more before the buffer is dry, and settle at once behind a long job."""
+        if self._state is not State.FREE:
+            return
+        ahead = 0 if self._quiet or self._hungry else self._ahead()
+        if ahead and len(self._buffer) <= ahead // 2:
+            self._send(self._want())
+        elif self._finished and (self._last > SHORT or len(self._finished) >= MOST_PER_CYCLE):
+            self._send(want=0)
+        if self._idle:  # who reads the reply while we run
+            self._cond.notify()
+
+    def _ahead(self) -> int:
+        """How many jobs may wait in the buffer: about 20 ms of work per slot, none when jobs are long."""
+        per_slot = min(self._reach, MOST_PER_SLOT, int(AHEAD / self._mean) if self._mean > 0 else self._reach)
+        return min(self._settings.slots * per_slot, 2 * MOST_PER_CYCLE)
+
+    def _want(self) -> int:
+        if self._quiet:
+            return 0
+        return min(MOST_PER_CYCLE, self._idle + max(0, self._ahead() - len(self._buffer)))
+
+    def _learn(self, seconds: float) -> None:
+        self._last = seconds
+        self._mean += (seconds - self._mean) * (0.2 if self._mean else 1.0)
+        if seconds > LONG:
+            self._reach = 1
+
+    def _settle_now(self, outcome: Outcome) -> None:
+        """It does not fit into the journal: stay until Redis has it."""
+        while outcome in self._finished or outcome in self._in_flight:
+            if self._state is State.FREE:
+                self._send(want=0)
+            else:
+                self._turn()
+
+    # -- the wire (the lock is held on entry and on exit, and free while Redis is waited for) --------------------------
+
+    def _send(self, want: int) -> None:
+        s = self._settings
+        self._in_flight, self._finished = self._finished, []
+        self._region.journal.switch()
+        self._asked = want
+        args = cycle_args(self._owner, s.worker, s.queues, self._in_flight, want, self._idle)
+        self._state = State.SENDING
+        error = self._unlocked(lambda: self._wire.send(args))
+        if isinstance(error, Exception):
+            self._broke(error)
+        else:
+            self._state = State.AWAITING
+
+    def _read(self) -> None:
+        self._state = State.READING
+        reply = self._unlocked(self._wire.receive)
+        if isinstance(reply, Exception):
+            self._broke(reply)
+        else:
+            self._state = State.FREE
+            self._arrived(reply)
+        self._cond.notify_all()
+
+    def _unlocked(self, talk: Callable[[], T]) -> T | Exception:
+        """Talk to Redis without the lock; what went wrong is returned, so that the lock is always held again."""
+        self._cond.release()
+        try:
+            return talk()
+        except (RedisError, OSError) as e:
+            return e
+        finally:
+            self._cond.acquire()
+
+    def _arrived(self, cycle: Cycle) -> None:
+        if cycle.state == "fenced":
+            self._on_fenced()
+        outcomes, self._in_flight = self._in_flight, []
+        for outcome, verdict in zip(outcomes, cycle.verdicts, strict=True):
+            self._judge(outcome, verdict)
+        self._region.journal.sent_is_settled()
+        self._region.set(UNSETTLED, int(self._unsettled()))
+        self._buffer.extend(cycle.jobs)
+        self._region.set(BUFFERED, len(self._buffer))
+        if cycle.jobs:
+            self._set_hungry(False)
+            if len(cycle.jobs) == self._asked:
+                self._reach = min(2 * self._reach, MOST_PER_SLOT)
+        elif self._asked:
+            self._set_hungry(True)
+
+    def _judge(self, outcome: Outcome, verdict: int) -> None:
+        if verdict == HAS_DEPENDENTS:
+            self._for_rq.append(outcome)
+            self._region.journal.append(outcome)
+            return
+        self._region.set(DONE, self._region.get(DONE) + 1)
+        if verdict not in (RECORDED, GONE):
+            log.warning("job %s is no longer ours: its outcome is not recorded", outcome.id)
+
+    def _set_hungry(self, hungry: bool) -> None:
+        self._region.set(HUNGRY, int(hungry))
+        if hungry and not self._hungry:
+            self._on_hungry()
+        self._hungry = hungry
+
+    # -- trouble -----------------------------------------------------------------------------------------------------
+
+    def _broke(self, error: Exception) -> None:
+        """What was in flight may or may not have happened: it goes out again, and the token decides."""
+        if not self._told_broken:
+            log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
+            self._told_broken = True
+        self._state = State.BROKEN
+        self._finished[:0] = self._in_flight
+        self._in_flight = []
+        self._region.journal.sent_came_back()
+
+    def _mend(self, reconnect: bool = True) -> None:
+        """Connect, then give back what a lost reply claimed for us, before anything is sent again."""
+        delay = 0.05
+        while True:
+            self._state = State.MENDING
+            attempt = partial(self._reconcile_once, reconnect, self._known())  # known as of now, under the lock
+            result = self._unlocked(attempt)
+            if not isinstance(result, Exception):
+                break
+            self._broke(result)
+            self._state = State.MENDING
+            self._cond.wait(delay * random.uniform(0.5, 1.0))
+            delay, reconnect = min(2.0, 2 * delay), True
+        if self._told_broken:
+            log.info("the store answers again")
+            self._told_broken = False
+        self._state = State.FREE
+        self._set_hungry(False)
+        self._cond.notify_all()
+        if result < 0:
+            self._on_fenced()
+
+    def _reconcile_once(self, reconnect: bool, known: list[int]) -> int:
+        if reconnect:
+            self._wire.reconnect()
+        return self._wire.reconcile(self._owner, self._settings.worker, known)
+
+    def _known(self) -> list[int]:
+        return [*self._held, *(work.claim for work in (*self._buffer, *self._finished, *self._for_rq))]

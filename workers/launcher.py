@@ -1,0 +1,128 @@
+"""From flags to a running tree. This is the only place that knows modes: after it there are children and slots.
+
+mode      children  slots in each
+thread    1         -n (default 16)
+process   -n        --threads (default: one child per core, one slot: the job in the child's main thread)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+
+import redis
+
+from jobqueue import keys
+from jobqueue.connection import Store
+from jobqueue.errors import BootFailed, NotServed, UsageError
+from jobqueue.serializers import JSON, decompress, format_of
+from workers.logs import set_up_logging
+from workers.runner import check_served
+from workers.settings import Settings
+from workers.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+THREADS = 16
+
+
+def shape(mode: str, number: int | None, threads: int | None) -> tuple[int, int]:
+    """Return (children, slots in each). Raises UsageError for a shape that cannot be."""
+    for flag, value in (("-n", number), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} {value}: a worker needs at least one; give {flag} 1 or more")
+    if mode == "thread":
+        if threads is not None:
+            raise UsageError("--threads goes with --mode process; in thread mode -n is the number of threads")
+        return 1, number or THREADS
+    return number or cores(), threads or 1
+
+
+def cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_name() -> str:
+    """Unique, readable in `rq info`, and without the characters that keys are made of."""
+    host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def describe(settings: Settings, mode: str) -> str:
+    """One line that says what is started, and loudly what the mode cannot do."""
+    number = settings.slots if mode == "thread" else settings.children
+    what = f"{number} {'thread' if mode == 'thread' else 'process'}{'es' if mode != 'thread' and number > 1 else ''}"
+    if mode == "thread":
+        what = f"1 process with {number} thread{'s' if number > 1 else ''}"
+    elif settings.slots > 1:
+        what += f" with {settings.slots} threads each"
+    return f"{settings.worker}: {what}, serving {', '.join(settings.queues)}"
+
+
+CANNOT = (
+    "jobs share this process: a time limit cannot interrupt a blocking C call, a segfault takes all running jobs down "
+    "(they run again), and memory is not kept apart; --mode process can"
+)
+
+
+def check_heads(client: redis.Redis, settings: Settings) -> None:
+    """Look at the job at the head of each queue. Raises BootFailed, with the flag to use, for one we may not serve."""
+    for name in settings.queues:
+        head = client.lindex(keys.queue(name), 0)
+        data = client.hget(keys.job(head.decode()), "data") if head else None  # type: ignore[union-attr]
+        if data:
+            _check_head(name, decompress(data), settings)  # type: ignore[arg-type]
+
+
+def _check_head(queue: str, raw: bytes, settings: Settings) -> None:
+    kind = format_of(raw)
+    if kind not in settings.accept:
+        raise BootFailed(
+            f"the job at the head of queue {queue!r} is {kind}, and this worker reads {', '.join(settings.accept)} only: "
+            f"start it with --accept json,{kind}"
+        )
+    if settings.allow_any or kind != "json":
+        return
+    try:
+        function, instance, *_ = JSON.loads(raw)
+    except Exception:  # not a call at all: it fails as a job, with its own sentence
+        return
+    if instance is None and isinstance(function, str):
+        try:
+            check_served(function, function, settings.served)
+        except NotServed:
+            module = function.rpartition(".")[0] or function
+            raise BootFailed(
+                f"the job at the head of queue {queue!r} calls {function}, which this worker does not serve: "
+                f"start it with -I {module} (or --allow-any)"
+            ) from None
+
+
+def check_imports(settings: Settings) -> int:
+    """Import the served modules in a process of their own, as the fork server would. Raises BootFailed."""
+    code = "import sys; from workers.runner import preload; preload(tuple(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *settings.modules], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise BootFailed(f"a served module cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+    log.info(
+        "the worker could start: %d modules served, %d queues looked at", len(settings.served), len(settings.queues)
+    )
+    return 0
+
+
+def launch(settings: Settings, mode: str, store: Store, *, check_only: bool = False) -> int:
+    """Run the tree until it is stopped; return the exit code. Raises BootFailed."""
+    set_up_logging(settings.log_format, settings.verbose)
+    check_heads(store.client(), settings)
+    if check_only:
+        return check_imports(settings)
+    log.info("%s", describe(settings, mode))
+    if settings.slots > 1:
+        log.info("%s", CANNOT)
+    return Supervisor(settings, store).run()

@@ -1,0 +1,114 @@
+"""Interrupting a job: an exception raised in the thread that runs it, and in nothing else.
+
+A slot in the main thread is interrupted by SIGALRM, whose handler raises: that also wakes ``time.sleep`` and blocking
+calls. Any other slot gets CPython's asynchronous exception, which is delivered between two bytecodes: a call blocked
+in C (``time.sleep``, ``recv``) sees it when it returns. Both are fenced by the slot's lock and by the job's claim
+number: an interruption meant for one job never hits the next.
+
+The watchdog is the child's steward: it looks at the slots' deadlines each time it wakes. (RQ's TimerDeathPenalty
+starts one OS thread per job, 257 us, and overwrites the exception's message for everybody: measured.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from rq.timeouts import BaseDeathPenalty, JobTimeoutException
+
+_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_set_async_exc.argtypes = [ctypes.c_ulong, ctypes.py_object]
+_set_async_exc.restype = ctypes.c_int
+
+
+class Interrupted(BaseException):
+    """Raised in a job that the worker takes back: it is shutting down and the grace is over."""
+
+
+def time_limit_error(limit: float) -> type[JobTimeoutException]:
+    """A class whose instances say which limit it was: CPython's asynchronous exceptions carry only a class.
+
+    A subclass of RQ's JobTimeoutException, so that tasks and handlers written for RQ catch it.
+    """
+    text = f"The job ran longer than its time limit of {limit:g} s."
+
+    class TimeLimitExceeded(JobTimeoutException):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*(args or (text,)))
+
+    TimeLimitExceeded.__module__ = "jobqueue.errors"
+    TimeLimitExceeded.__qualname__ = "TimeLimitExceeded"
+    return TimeLimitExceeded
+
+
+class Interruptible:
+    """The part of a slot that can be interrupted. ``enter`` and ``leave`` in its own thread, the rest from any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._in_main = False
+        self._pending: type[BaseException] | None = None
+        self._fired = False
+        self.token = 0  # what runs, 0: nothing that may be interrupted
+        self.deadline = 0.0  # monotonic seconds, 0: none
+        self.error: type[BaseException] = JobTimeoutException  # what the deadline raises
+
+    def bind(self) -> None:
+        """Say that the calling thread is the one that runs this slot's jobs."""
+        self._thread = threading.get_ident()
+        self._in_main = threading.current_thread() is threading.main_thread()
+        if self._in_main:
+            signal.signal(signal.SIGALRM, self._on_alarm)
+
+    def enter(self, token: int, limit: float) -> None:
+        self.error = JobTimeoutException
+        self.deadline = time.monotonic() + limit if limit > 0 else 0.0
+        self.token = token
+
+    def leave(self) -> None:
+        """Nothing may be interrupted any more; an exception on its way is called back."""
+        self.token = 0
+        self.deadline = 0.0
+        if self._fired:
+            with self._lock:
+                self._fired = False
+                self._pending = None
+                if not self._in_main and self._thread is not None:
+                    _set_async_exc(self._thread, ctypes.py_object())  # NULL: clears a pending one
+
+    def interrupt(self, token: int, error: type[BaseException]) -> bool:
+        """Raise ``error`` in the job ``token``; False: it is no longer running."""
+        with self._lock:
+            self._fired = True  # before the look at the token: leave() clears the token before it looks at this
+            if self.token != token or self._thread is None:
+                return False
+            self._pending = error
+            if self._in_main:
+                signal.pthread_kill(self._thread, signal.SIGALRM)
+            else:
+                _set_async_exc(self._thread, ctypes.py_object(error))
+            return True
+
+    def _on_alarm(self, _signum: int, _frame: FrameType | None) -> None:
+        error, self._pending = self._pending, None
+        if error is not None and self.token:
+            raise error
+
+    def penalty(self) -> type[BaseDeathPenalty]:
+        """RQ's death penalty over this slot's deadline, for the callbacks that RQ's own finish runs."""
+        slot = self
+
+        class SlotPenalty(BaseDeathPenalty):
+            def setup_death_penalty(self) -> None:
+                slot.enter(-1 if slot.token == 0 else slot.token, self._timeout)
+                slot.error = time_limit_error(self._timeout)
+
+            def cancel_death_penalty(self) -> None:
+                slot.leave()
+
+        return SlotPenalty

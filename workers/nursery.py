@@ -1,0 +1,60 @@
+"""The supervisor's end of the fork server: ask for a child, hear of births and deaths."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from jobqueue.errors import BootFailed
+from workers.settings import Settings
+
+
+class Nursery:
+    """Starts the fork server and speaks its protocol (see forkserver.py). Used by the supervisor's main loop only."""
+
+    def __init__(self, settings: Settings, pages: int) -> None:
+        self._settings = settings
+        self._pages = pages
+        self._unread = b""
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            argv = [sys.executable, "-m", "workers.forkserver", str(theirs.fileno()), str(pages), str(os.getpid())]
+            self._process = subprocess.Popen(argv, pass_fds=(theirs.fileno(), pages), stdin=subprocess.DEVNULL)
+        self.control.sendall(settings.to_json().encode() + b"\n")
+
+    def fork(self, owner: str, child: int) -> socket.socket:
+        """Ask for a child; returns our end of its control socket. Its pid comes as a {"forked"} message."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            order = json.dumps({"fork": owner, "child": child}).encode() + b"\n"
+            socket.send_fds(self.control, [order], [theirs.fileno()])
+        return ours
+
+    def messages(self) -> list[dict[str, Any]] | None:
+        """What it says, when its socket is readable; None: it is gone."""
+        try:
+            data = self.control.recv(65536)
+        except OSError:
+            data = b""
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        found = [json.loads(line) for line in lines]
+        for message in found:
+            if "failed" in message:
+                raise BootFailed(f"a served module cannot be imported: {message['failed']}")
+        return found if data else None
+
+    def close(self) -> None:
+        """The end of the control socket ends it, and with it every child that is still there. Twice is fine."""
+        self.control.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL)
+            self._process.wait()

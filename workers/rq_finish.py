@@ -1,0 +1,191 @@
+"""RQ's own finish, fenced: callbacks, webhooks, repeats, rate limits, retries and dependents are RQ's to the letter.
+
+RQ 3.0's ``_finalize_success`` and ``_finalize_failure`` run unchanged on a worker object whose connection gives out
+fenced pipelines. The first transaction of a finish is the one that records the outcome; before its EXEC it
+
+    WATCHes rq:jobq:fin:ID    set by us for this finish, deleted by RESCUE
+    checks the token          gone: OwnershipLost, and nothing is written
+    adds to the same MULTI    ZREM own, DEL fin, LREM intermediate, DEL first_seen
+
+so that who was rescued meanwhile writes nothing, and who commits is settled in the same step. Callbacks and webhooks
+run outside of it: at least once.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from redis.client import Pipeline
+from redis.exceptions import WatchError
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.timeouts import BaseDeathPenalty
+from rq.worker import SimpleWorker
+
+from jobqueue import keys
+from jobqueue.errors import OwnershipLost
+from jobqueue.protocol import RETURNED
+from jobqueue.serializers import Auto, decompress, format_of
+from workers.patience import insist
+from workers.runner import Ending
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FIN_TTL = 3600  # seconds; a finish that takes longer is not fenced by WATCH any more, but still by the token
+
+
+class Fence:
+    """The token of the job that is being finished, and what a commit must clean up with it."""
+
+    def __init__(self, owner: str, job_id: str, claim: int, queue: str) -> None:
+        self.own = keys.own(owner)
+        self.job_id = job_id
+        self.claim = claim
+        self.queue = queue
+        self.committed = False
+
+    def check(self, score: float | None) -> None:
+        if score is None or int(score) != self.claim:
+            raise OwnershipLost(f"job {self.job_id} was taken from this worker; its outcome is not recorded")
+
+    def clean_up(self, pipe: Any) -> None:
+        intermediate = keys.intermediate(self.queue)
+        pipe.zrem(self.own, self.job_id)
+        pipe.delete(keys.fin(self.job_id), f"{intermediate}:first_seen:{self.job_id}")
+        pipe.lrem(intermediate, 1, self.job_id)
+
+
+class FencedPipeline(Pipeline):
+    """A pipeline that commits under the token. Only the first commit of a finish is fenced: it settles the job."""
+
+    fence: Fence
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        fence = self.fence
+        if fence.committed or not self.command_stack:
+            return super().execute(raise_on_error)
+        commands, self.command_stack = self.command_stack, []
+        self.explicit_transaction = False  # so that the next two commands are sent at once
+        self.watch(keys.fin(fence.job_id))
+        fence.check(self.zscore(fence.own, fence.job_id))  # type: ignore[arg-type]
+        self.multi()
+        self.command_stack = commands
+        wanted = len(commands)
+        fence.clean_up(self)
+        replies = super().execute(raise_on_error)
+        fence.committed = True
+        return replies[:wanted]
+
+
+class FencedRedis(redis.Redis):
+    """A client over an existing pool whose pipelines are fenced while a finish is under way."""
+
+    fence: Fence
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        pipe = FencedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipe.fence = self.fence
+        return pipe
+
+
+class FinishingJob(Job):
+    """A job whose status is written by the fenced transaction only: RQ sets some of it directly before."""
+
+    def set_status(self, status: JobStatus, pipeline: Pipeline | None = None) -> None:
+        self._status = status
+        if pipeline is not None:
+            super().set_status(status, pipeline=pipeline)
+
+    def heartbeat(self, timestamp: datetime, ttl: int, pipeline: Pipeline | None = None, xx: bool = False) -> None:
+        self.last_heartbeat = timestamp
+        if pipeline is not None:
+            super().heartbeat(timestamp, ttl, pipeline=pipeline, xx=xx)
+
+
+class Finisher:
+    """Finishes jobs of one slot through RQ's own methods."""
+
+    def __init__(self, settings: Settings, owner: str, client: redis.Redis, penalty: type[BaseDeathPenalty]) -> None:
+        self._owner = owner
+        self._settings = settings
+        self._client = client
+        self._connection = FencedRedis(connection_pool=client.connection_pool)
+        self._worker = self._make_worker(penalty)
+
+    def _make_worker(self, penalty: type[BaseDeathPenalty]) -> SimpleWorker:
+        worker = SimpleWorker(
+            [Queue(name, connection=self._connection, serializer=Auto) for name in self._settings.queues],
+            name=self._settings.worker,
+            connection=self._connection,
+            prepare_for_work=False,
+            serializer=Auto,
+            default_result_ttl=self._settings.default_result_ttl,
+        )
+        worker.log = logging.getLogger("workers.rq_finish.rq")
+        worker.log_result_lifespan = False
+        worker.death_penalty_class = penalty
+        return worker
+
+    def finish(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, ended: float) -> None:
+        """Record how the job ended. An outcome that is not ours any more is dropped, with a warning."""
+
+        def attempt() -> None:
+            fence = Fence(self._owner, job_id, claim, queue)
+            self._client.set(keys.fin(job_id), claim, ex=FIN_TTL)
+            try:
+                self._finish_once(fence, ending, started)
+            except OwnershipLost as e:
+                log.warning("%s", e)
+
+        insist(attempt, f"finishing job {job_id}")
+
+    def _finish_once(self, fence: Fence, ending: Ending, started: float) -> None:
+        self._connection.fence = fence
+        if not (raw := self._client.hgetall(keys.job(fence.job_id))):
+            self._let_go(fence)
+            return
+        job = self._job(fence, raw, ending, started)
+        queue = Queue(fence.queue, connection=self._connection, job_class=FinishingJob, serializer=job.serializer)
+        queue.death_penalty_class = self._worker.death_penalty_class
+        execution = Execution(f"{fence.claim:032x}", job.id, self._connection, self._settings.worker)
+        execution.created_at = datetime.fromtimestamp(started, UTC)
+        self._finalize(job, queue, execution, ending)
+        if (
+            not fence.committed
+        ):  # RQ logs what its transaction raises and goes on: find out whether it was ours to write
+            fence.check(self._client.zscore(fence.own, fence.job_id))  # type: ignore[arg-type]
+            raise redis.ConnectionError("RQ's finish was not recorded")
+
+    def _job(self, fence: Fence, raw: Any, ending: Ending, started: float) -> FinishingJob:
+        kind = format_of(decompress(raw[b"data"]))
+        job = FinishingJob(fence.job_id, connection=self._connection, serializer=kind)
+        job.restore(raw)
+        job.started_at = datetime.fromtimestamp(started, UTC)
+        job.worker_name = self._settings.worker
+        return job
+
+    def _finalize(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        worker = self._worker
+        if ending.kind != RETURNED:
+            worker._finalize_failure(job, queue, execution, exc_info(ending.error))
+            return
+        try:
+            worker._finalize_success(job, queue, execution, ending.value)
+        except (WatchError, redis.RedisError, OSError):
+            raise
+        except Exception as e:  # as in RQ's perform_job: what a success callback raises fails the job
+            worker._finalize_failure(job, queue, execution, exc_info(e))
+
+    def _let_go(self, fence: Fence) -> None:
+        with self._client.pipeline() as pipe:
+            fence.clean_up(pipe)
+            pipe.execute()
+
+
+def exc_info(error: BaseException | None) -> Any:
+    return type(error), error, error.__traceback__ if error else None

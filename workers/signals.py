@@ -1,0 +1,45 @@
+"""Signals as data: a handler only puts, the loop acts, the old handlers come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Signals:
+    """Collects signals; ``fd`` becomes readable when there are any."""
+
+    def __init__(self) -> None:
+        self.fd, self._write = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write, False)
+        self._got: list[int] = []
+
+    @contextmanager
+    def caught(self, numbers: Iterable[int]) -> Iterator[None]:
+        """While inside, these signals are put here (main thread only)."""
+        old = {number: signal.signal(number, self._put) for number in numbers}
+        old_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(old_fd)
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            os.close(self.fd)
+            os.close(self._write)
+
+    def _put(self, number: int, _frame: FrameType | None) -> None:
+        self._got.append(number)
+
+    def take(self) -> list[int]:
+        """The signals that came since the last call, in order."""
+        try:
+            os.read(self.fd, 4096)
+        except BlockingIOError:
+            pass
+        got, self._got = self._got, []
+        return got

@@ -1,0 +1,167 @@
+"""A slot runs one job at a time: take, mark if it must be, run, hand over.
+
+In a child with one slot it lives in the main thread, so that a time limit wakes a sleeping job; otherwise each slot is
+a thread. What it runs and since when stands in shared memory before the first line of the job is executed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rq import job as rq_job
+
+from jobqueue.protocol import RAISED, RETURNED, Claimed, Outcome, Protocol
+from workers.clock import rq_time
+from workers.courier import Courier
+from workers.journal import Region
+from workers.limits import Interrupted, Interruptible
+from workers.patience import insist
+from workers.runner import Ending, Runner, interrupted
+from workers.settings import Settings
+
+if TYPE_CHECKING:
+    from workers.rq_finish import Finisher
+
+log = logging.getLogger(__name__)
+
+
+class Slot(Interruptible):
+    """Runs one job after the other until the courier says that it is over."""
+
+    def __init__(
+        self,
+        number: int,
+        settings: Settings,
+        owner: str,
+        region: Region,
+        courier: Courier,
+        runner: Runner,
+        protocol: Protocol,
+        make_current: Callable[[str], rq_job.Job],
+        stir: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self.number = number
+        self._settings = settings
+        self._owner = owner
+        self._region = region
+        self._courier = courier
+        self._runner = runner
+        self._protocol = protocol
+        self._make_current = make_current
+        self._stir = stir
+        self._finisher: Finisher | None = None
+        self.job: Claimed | None = None
+        self.since = 0.0  # monotonic seconds, of the job that runs
+        self.marked = False
+        self.limit = 0.0  # seconds, <= 0: none
+
+    def run(self) -> None:
+        """Run until there is nothing more to run."""
+        self.bind()
+        while (work := self._courier.next()) is not None:
+            if isinstance(work, Outcome):
+                self._finish_by_rq(work)
+            else:
+                self._run_one(work)
+
+    def _run_one(self, job: Claimed) -> None:
+        self._begin(job)
+        if not self._may_start(job):
+            self._courier.let_go(job.claim, self.number)
+            return
+        started = time.time()
+        try:
+            ending = self._perform(job)
+        except Interrupted:
+            ending = None
+        ended = time.time()
+        self.job = None
+        if ending is None:
+            self._take_back(job, started, ended)
+        elif self._needs_rq(job, ending):
+            self._by_rq(job, ending, started, ended)
+        else:
+            self._courier.finish(self._outcome(job, ending, started, ended), self.number)
+
+    # -- the steps -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, job: Claimed) -> None:
+        limit = self._settings.default_timeout if job.timeout is None else job.timeout
+        self.since = time.monotonic()
+        self.marked = False
+        self.limit = limit
+        self._region.begin(self.number, job.claim, self.since, max(0.0, limit))
+        self.job = job
+        self._stir()
+
+    def _may_start(self, job: Claimed) -> bool:
+        """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
+        if not (self._settings.strict_start or "m" in job.features):
+            return True
+        self.marked = True
+        mark = [self.start_mark(job)]
+        return insist(lambda: self._protocol.start_mark(self._owner, self._settings.worker, mark), "a start mark")[0]
+
+    def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
+        """What START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
+        started = time.time() - (time.monotonic() - self.since)
+        remaining = min(self.limit, 30.0) if self.limit > 0 else 30.0
+        return job, rq_time(started), int(remaining) + 60
+
+    def _perform(self, job: Claimed) -> Ending:
+        token = rq_job._current_job.set(self._make_current(job.id))
+        try:
+            self.enter(job.claim, self.limit)
+            return self._runner.run(job.data, self.leave)
+        finally:
+            self.leave()
+            rq_job._current_job.reset(token)
+
+    def _outcome(self, job: Claimed, ending: Ending, started: float, ended: float) -> Outcome:
+        if ending.kind == RETURNED:
+            ttl = self._settings.default_result_ttl if job.result_ttl is None else job.result_ttl
+        else:
+            ttl = self._settings.default_failure_ttl if job.failure_ttl is None else job.failure_ttl
+            log.warning("job %s failed: %s: %s", job.id, type(ending.error).__name__, ending.error)
+        if self._settings.verbose:
+            log.info("job %s %s in %.3f s", job.id, "failed" if ending.kind == RAISED else "finished", ended - started)
+        times = (rq_time(started), rq_time(ended), started, ended)
+        return Outcome(job.id, job.claim, job.queue, ending.kind, ttl, ending.payload, *times)
+
+    # -- the slow ways out ---------------------------------------------------------------------------------------------
+
+    def _needs_rq(self, job: Claimed, ending: Ending) -> bool:
+        return ending.is_retry or ("s" if ending.kind == RETURNED else "f") in job.features
+
+    def _by_rq(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
+        self._rq.finish(job.id, job.claim, job.queue, ending, started, ended)
+        self._courier.let_go(job.claim, self.number)
+
+    def _finish_by_rq(self, outcome: Outcome) -> None:
+        """The fast path found dependents."""
+        ending = self._runner.ending_of(outcome)
+        self._rq.finish(outcome.id, outcome.claim, outcome.queue, ending, outcome.started, outcome.ended)
+        self._courier.let_go(outcome.claim, self.number)
+
+    @property
+    def _rq(self) -> Finisher:
+        """RQ's own finish; imported by the first job that needs it."""
+        if self._finisher is None:
+            from workers.rq_finish import Finisher
+
+            self._finisher = Finisher(self._settings, self._owner, self._protocol.client, self.penalty())
+        return self._finisher
+
+    def _take_back(self, job: Claimed, started: float, ended: float) -> None:
+        """The worker interrupted the job because it is shutting down: that counts nothing."""
+        if self._settings.on_crash == "fail":
+            self._courier.finish(self._outcome(job, interrupted(), started, ended), self.number)
+            return
+        log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
+        token = (self._owner, job.id, job.claim, job.queue)
+        insist(lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back")
+        self._courier.let_go(job.claim, self.number)
