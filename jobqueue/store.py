@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobqueue.connection import Address, client, redis, server_version
+from jobqueue.connection import Address, client, explain, redis, server_version
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable
 
 log = logging.getLogger(__name__)
@@ -155,8 +155,8 @@ class LocalStore:
         """Drop this process's copy of the lease without unlocking. For children right after a fork.
 
         flock belongs to the open file, which a fork shares: closing a copy does not unlock while another copy is open,
-        but LOCK_UN in the child would unlock the parent's. So nothing here ever unlocks, it only closes. Until a child
-        has closed its copy (or called exec: the descriptor is close-on-exec), it counts as a user of the store.
+        but LOCK_UN in the child would unlock the parent's. So a lease is never unlocked, only closed. Until a child has
+        closed its copy (or called exec: the descriptor is close-on-exec), it counts as a user of the store.
         """
         if self._pid != os.getpid():
             self._pid, self._mutex = os.getpid(), threading.RLock()
@@ -171,8 +171,8 @@ class LocalStore:
         known: dict[str, Any] = {"socket": self.socket, "directory": str(self.home), "kept": kept, "users": users}
         if _ping(self.socket) == "down":
             return StoreStatus(running=False, aof_size=aof, **known)
-        with client(Address(unix_socket_path=self.socket)) as r:
-            return StoreStatus(running=True, **(_figures(r) | {"aof_size": aof} | known))
+        figures = _figures(Address(unix_socket_path=self.socket))
+        return StoreStatus(running=True, **(figures | {"aof_size": aof} | known))
 
     # -- the locks -----------------------------------------------------------------------------------------------
 
@@ -186,12 +186,9 @@ class LocalStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold ``lock``: nobody else starts or stops the server meanwhile."""
-        fd = _open_lockable(self._path("lock"))
-        try:
-            _flock(fd, fcntl.LOCK_EX, f"another process has been starting or stopping the store in {self.home}")
+        complaint = f"another process has been starting or stopping the store in {self.home}"
+        with _exclusively(self._path("lock"), complaint):
             yield
-        finally:
-            os.close(fd)
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
@@ -200,10 +197,11 @@ class LocalStore:
         On a file opened anew, so that copies in forked children count as users.
         """
         fd = _open_lockable(self._path("lease"))
+        alone = _try_flock(fd, fcntl.LOCK_EX)
         try:
-            yield _try_flock(fd, fcntl.LOCK_EX)
+            yield alone
         finally:
-            os.close(fd)
+            _unlock(fd)
 
     def _take_lease(self) -> None:
         if self._lease is None:
@@ -287,12 +285,10 @@ class LocalStore:
                 r.shutdown(nosave=True)
             except redis.RedisError as e:
                 raise StoreError(f"the local store did not stop ({e}): {self._last_words()}") from e
-        fd = _open_lockable(self._path("alive"))
-        try:
-            _flock(fd, fcntl.LOCK_EX, f"the server in {self.home} was told to stop but still runs", STOP_TIMEOUT)
-        finally:
-            os.close(fd)
-        _reap(wait=True)
+        with _exclusively(
+            self._path("alive"), f"the server in {self.home} was told to stop but still runs", STOP_TIMEOUT
+        ):
+            _reap(wait=True)
         return True
 
     def _stop_quietly(self) -> None:
@@ -444,6 +440,22 @@ def _flock(fd: int, operation: int, complaint: str, timeout: float = LOCK_TIMEOU
         time.sleep(POLL)
 
 
+@contextmanager
+def _exclusively(path: Path, complaint: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    fd = _open_lockable(path)
+    try:
+        _flock(fd, fcntl.LOCK_EX, complaint, timeout)
+        yield
+    finally:
+        _unlock(fd)
+
+
+def _unlock(fd: int) -> None:
+    """Unlock, then close: closing alone would not do if another thread forked meanwhile and its child has a copy."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
 def _lock_holders(path: Path) -> tuple[int, ...] | None:
     """Return who holds a shared lock on the file, from /proc/locks; None where there is no such list."""
     try:
@@ -482,19 +494,17 @@ def _ping(path: str, timeout: float = 5.0) -> str:
 
 
 def server_status(address: Address) -> StoreStatus:
-    """Report on a server that is not ours. Raises redis.RedisError; check it first."""
-    with client(address) as r:
-        return StoreStatus(running=True, url=address.describe(), **_figures(r))
+    """Report on a server that is not ours. Raises StoreUnreachable or StoreRefused."""
+    return StoreStatus(running=True, url=address.describe(), **_figures(address))
 
 
-def _figures(r: redis.Redis) -> dict[str, Any]:
-    from jobqueue import keys  # here: it imports rq, which takes longer than starting a server
-
-    info: dict[str, Any] = r.info()
-    names = sorted(r.smembers(keys.QUEUES))
-    pipeline = r.pipeline(transaction=False)
-    for name in names:
-        pipeline.llen(name)
+def _figures(address: Address) -> dict[str, Any]:
+    try:
+        with client(address, socket_timeout=5.0) as r:
+            info: dict[str, Any] = r.info()
+            waiting = _waiting(r)
+    except redis.RedisError as e:
+        raise explain(e, address) from e
     server, version = server_version(info)
     return {
         "server": server,
@@ -502,7 +512,18 @@ def _figures(r: redis.Redis) -> dict[str, Any]:
         "pid": info.get("process_id"),
         "uptime": float(info.get("uptime_in_seconds", 0)),
         "memory": info.get("used_memory"),
-        "queues": len(names),
-        "waiting": sum(pipeline.execute()),
+        "queues": len(waiting),
+        "waiting": sum(waiting),
         "aof_size": info.get("aof_current_size"),
     }
+
+
+def _waiting(r: redis.Redis) -> list[int]:
+    """Return the length of each queue."""
+    from jobqueue import keys  # here: it imports rq, which takes longer than starting a server
+
+    pipeline = r.pipeline(transaction=False)
+    for name in r.smembers(keys.QUEUES):
+        pipeline.llen(name)
+    lengths: list[int] = pipeline.execute()
+    return lengths

@@ -300,6 +300,24 @@ def test_a_forked_child_cannot_release_its_parents_lease(home: Path) -> None:
     store.release()
 
 
+def test_a_fork_in_the_middle_of_a_start_keeps_no_lock(home: Path) -> None:
+    """Another thread may fork at any time; the child must not hold ``lock`` for as long as it lives."""
+    store, other = local(home), local(home)
+    store.ensure()
+    with store._locked():
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        store.release()
+        other.ensure()
+        other.release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert store.stop() is True, "the child held a copy of the lease, so nobody stopped the server before"
+
+
 def test_a_forked_child_may_take_a_lease_of_its_own(home: Path) -> None:
     store = local(home)
     store.ensure()

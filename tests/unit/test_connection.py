@@ -13,6 +13,7 @@ import pytest
 
 from jobqueue.connection import Address, _keep_the_gil_off, check, client, redis
 from jobqueue.errors import JobqError, StoreRefused, StoreUnreachable, UsageError
+from jobqueue.store import server_status
 
 
 class FakeServer:
@@ -219,6 +220,12 @@ def test_what_the_server_answers_becomes_one_line(reply: bytes, kind: type[JobqE
         problem = _problem(Address(url=f"redis://127.0.0.1:{server.port}"))
     assert type(problem) is kind
     assert words in str(problem)
+
+
+def test_a_report_on_a_server_that_loads_is_one_line_too() -> None:
+    reply = b"-LOADING Redis is loading the dataset in memory\r\n"
+    with FakeServer(reply) as server, pytest.raises(StoreRefused, match="still loading"):
+        server_status(Address(url=f"redis://127.0.0.1:{server.port}"))
 
 
 def test_no_answer_no_host_no_socket_and_an_unknown_option_are_one_line_each() -> None:
