@@ -46,7 +46,7 @@ def demo(as_json: bool) -> None:
     console.print("", report.table(outcomes, console.width), sep="\n")
     for sentence in report.sentences(outcomes):
         console.print(sentence, "", highlight=False, sep="\n")
-    yours = "Now your own: `jobq worker` in one terminal, `jobq submit square 1 2 3 --wait` in another."
+    yours = "Next: `jobq worker` in one terminal, `jobq submit square 1 2 3 --wait` in another."
     console.print(f"{seconds:.0f} seconds in all. {yours}", style="dim", highlight=False)
 
 
@@ -77,7 +77,7 @@ class Lines(Quiet):
 
     def ready(self, store: str, site: str) -> None:
         self._say(store)
-        self._say(f"site: {site} (13 pages, 8 files, answers after 0.1 s as a server far away would)")
+        self._say(f"site: {site} (13 pages, 8 files; answers after 0.1 s)")
 
     def mode_begins(self, mode: Mode, kinds: Sequence[Kind]) -> None:
         self._say("")

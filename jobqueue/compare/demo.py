@@ -123,7 +123,7 @@ def work(site: Contents) -> list[Kind]:
     files, pages = site.files * 5, site.pages * 3
     hashes, titles = [f.sha256 for f in files], [p.title for p in pages]
     return [
-        Kind("squares", "square", range(3000), lambda results: results == [n * n for n in range(3000)]),
+        Kind("squares", "square", range(10_000), lambda results: results == [n * n for n in range(10_000)]),
         Kind("heavy", "heavy", [50] * 60, lambda results: len(set(results)) == 1),
         Kind("downloads", "download", [f.url for f in files], lambda results: [r["sha256"] for r in results] == hashes),
         Kind("page titles", "scrape", [p.url for p in pages], lambda results: [r["title"] for r in results] == titles),
