@@ -243,6 +243,7 @@ def _end_without_result(job_id: str, status: bytes | None, exc_info: bytes | Non
 
 
 def last_line(traceback: str) -> str:
-    """The line of a traceback that says what happened."""
+    """The line of a traceback that says what happened: the first behind the frames; messages may have several."""
     lines = traceback.strip().splitlines()
-    return lines[-1].strip() if lines else "no traceback was kept"
+    frames = [i for i, line in enumerate(lines[:-1]) if line.startswith("  ")]
+    return lines[frames[-1] + 1 if frames else -1].strip() if lines else "no traceback was kept"

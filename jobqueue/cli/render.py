@@ -1,0 +1,74 @@
+"""How things are shown: what comes from jobs can do nothing to a terminal; tables for people, plain text for pipes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+# C0 without newline and tab, DEL, C1, and the characters that reorder or hide text
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """Return the text with everything that a terminal would obey written as \\x1b or \\u202e."""
+    return _UNSAFE.sub(lambda m: rf"\x{ord(m[0]):02x}" if ord(m[0]) < 256 else rf"\u{ord(m[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    return escaped(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
+
+
+def json_line(value: Any) -> str:
+    """Return the value as JSON on one line, safe to print; what JSON cannot carry becomes its repr, times ISO text."""
+    text = json.dumps(value, ensure_ascii=False, default=_plain, separators=(", ", ": "))
+    return _UNSAFE.sub(lambda m: rf"\u{ord(m[0]):04x}", text)  # only inside strings can there be any
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
+
+
+def ago(moment: datetime | None) -> str:
+    """Return a time as people read it: clock time of this machine and how long ago."""
+    if moment is None:
+        return "-"
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    distance = f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({distance})"
+
+
+def span(seconds: float) -> str:
+    """Return a duration with one unit or two: 850 ms, 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 4 h."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            rest = int(seconds % size // smaller)
+            return f"{int(seconds // size)} {unit}" + (f" {rest} {name}" if rest else "")
+    return f"{seconds:.3g} s"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[int] = ()) -> None:
+    """Print rows: a table on a terminal, tab-separated text in a pipe."""
+    texts = [["-" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in [list(head), *texts]:
+            print("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(head):
+        shown.add_column(name, justify="right" if i in numbers else "left", overflow="fold")
+    for row in texts:
+        shown.add_row(*[Text(cell) for cell in row])  # Text: job descriptions are no markup
+    Console().print(shown)

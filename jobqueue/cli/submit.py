@@ -1,0 +1,329 @@
+"""``jobq submit``: one job per value. Everything is checked before anything of it is sent.
+
+values, --args, lines ──► checked calls, in chunks ──► Queue ──► ids on stdout, or with --wait results in order
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue as stdlib_queue
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobqueue.cli.options import json_option, opened, url_option
+from jobqueue.cli.render import escaped, json_line, one_line
+from jobqueue.cli.values import (
+    Call,
+    Moment,
+    NegativeNumbersAreValues,
+    Seconds,
+    calls_of_lines,
+    check_call,
+    in_chunks,
+    parse_json,
+    parse_value,
+)
+from jobqueue.errors import JobFailed, NoSuchJob, UsageError
+
+if TYPE_CHECKING:
+    from jobqueue.model import Outcome
+    from jobqueue.producer import Queue
+
+Send = Callable[[Sequence[Call]], Iterable[str]]
+_END = object()
+
+
+@click.command(cls=NegativeNumbersAreValues)
+@click.argument("task")
+@click.argument("values", metavar="[VALUE]...", nargs=-1)
+@click.option("--args", "arg_lists", metavar="JSON", multiple=True, help="All positional arguments of one job; repeat.")
+@click.option("--kwargs", "kwargs_text", metavar="JSON", help="Keyword arguments of every job.")
+@click.option("-f", "--file", metavar="FILE", help="One VALUE per line; - is stdin. Blank lines are skipped.")
+@click.option("-q", "--queue", "queue_name", default="default", show_default=True, help="The queue to put them into.")
+@click.option("--wait", is_flag=True, help="Print the results as JSON, one per line, in the order submitted.")
+@click.option("--timeout", "job_timeout", type=Seconds(smallest=1), help="Time limit of a run; -1 for none.")
+@click.option("--retry", type=click.IntRange(0), help="How often a job that failed is run again.")
+@click.option("--in", "delay", metavar="S", type=click.FloatRange(0), help="Run them in S seconds.")
+@click.option("--at", "moment", type=Moment(), help="Run them at this time.")
+@click.option("--depends-on", metavar="ID", multiple=True, help="Run them when this job has finished; repeat.")
+@click.option("--id", "job_id", metavar="ID", help="The job's id; a job that has it makes way.")
+@click.option("--unique", is_flag=True, help="Refuse if there is a job with this --id.")
+@click.option("--on-crash", type=click.Choice(["retry", "fail"]), help="What becomes of a job whose process dies.")
+@click.option("--result-ttl", type=Seconds(), help="How long to keep the result; with --wait one day unless told.")
+@click.option("--ttl", type=Seconds(smallest=1, forever=False), help="How long the job may wait in the queue.")
+@click.option("--failure-ttl", type=Seconds(smallest=1), help="How long to keep a failed job.")
+@click.option("--check/--no-check", default=True, help="Import module:function and check name and arguments (default).")
+@json_option
+@url_option
+def submit(
+    task: str,
+    values: tuple[str, ...],
+    arg_lists: tuple[str, ...],
+    kwargs_text: str | None,
+    file: str | None,
+    queue_name: str,
+    wait: bool,
+    delay: float | None,
+    moment: datetime | None,
+    check: bool,
+    as_json: bool,
+    url: str | None,
+    **options: Any,
+) -> None:
+    """Submit one job per VALUE: JSON if it parses as JSON, else text.
+
+    TASK is a built-in task (square, heavy, sleep, download, scrape) or module:function, which is imported from the
+    current directory to check its name and arguments. Without any VALUE, one job without positional arguments.
+
+    Prints one job id per line, in order.
+    """
+    from jobqueue.producer import A_DAY, Queue
+
+    options = {name: value for name, value in options.items() if value not in (None, (), False)}
+    if wait:
+        options.setdefault("result_ttl", A_DAY)
+    when = _when(delay, moment)
+    name, checker = _checked_task(task, check)
+    kwargs = parse_json("--kwargs", kwargs_text, dict) if kwargs_text else {}
+    given = _given(values, arg_lists, kwargs, checker, alone=file is None)
+    _check_options(options, when, len(given) if file is None else None)
+    with _opened_file(file) as fd, opened(url) as store, Queue(queue_name, store=store) as queue:
+        send = Sending(queue, name, options, when)
+        lines = calls_of_lines(fd, kwargs, checker, lambda: send.sent) if fd is not None else iter(())
+        chunks = (chunk for source in (in_chunks(given), lines) for chunk in source)
+        try:
+            failed = _wait(queue, send, chunks, as_json) if wait else _print_ids(send, chunks, as_json)
+        except KeyboardInterrupt:
+            sys.exit(_interrupted(send))
+    sys.exit(1 if failed else 0)
+
+
+# -- what to submit ------------------------------------------------------------------------------------------------
+
+
+def _checked_task(task: str, check: bool) -> tuple[str, Any]:
+    from jobqueue import catalog
+
+    name = catalog.dotted_name(task)
+    return name, catalog.ArgumentCheck(task, catalog.resolve(name)) if check else None
+
+
+def _given(
+    values: Sequence[str], arg_lists: Sequence[str], kwargs: Mapping[str, Any], checker: Any, *, alone: bool
+) -> list[Call]:
+    calls: list[Call] = [((parse_value(text),), kwargs) for text in values]
+    calls += [(parse_json("--args", text, list), kwargs) for text in arg_lists]
+    if not calls and alone:
+        calls = [((), kwargs)]
+    for call in calls:
+        check_call(call, checker)
+    return calls
+
+
+def _when(delay: float | None, moment: datetime | None) -> datetime | None:
+    if delay is not None and moment is not None:
+        raise UsageError("--in and --at exclude each other.")
+    try:
+        return moment if delay is None else datetime.now(UTC) + timedelta(seconds=delay)
+    except OverflowError:
+        raise UsageError(f"--in {delay:g} is too far away.") from None
+
+
+def _check_options(options: dict[str, Any], when: datetime | None, jobs: int | None) -> None:
+    """jobs: how many, None when they come from a file."""
+    if options.get("unique") and "job_id" not in options:
+        raise UsageError("--unique needs --id.")
+    if options.get("unique") and "depends_on" in options:
+        raise UsageError("--unique and --depends-on exclude each other.")
+    if "job_id" in options and jobs != 1:
+        raise UsageError("--id is for one job: give one VALUE or one --args.")
+    if "depends_on" in options and when is not None:
+        raise UsageError("--depends-on excludes --in and --at.")
+    if "job_id" in options:
+        from rq.job import validate_job_id
+
+        try:
+            validate_job_id(options["job_id"])
+        except ValueError as e:
+            raise UsageError(f"--id {options['job_id']!r}: {e}.") from None
+
+
+@contextlib.contextmanager
+def _opened_file(path: str | None) -> Iterator[int | None]:
+    """Yield the file's descriptor, None without a file. Not a Python file: lines of stdin are read as they come."""
+    if path is None or path == "-":
+        yield None if path is None else 0
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        os.read(fd, 0)  # a directory can be opened, and fails here
+    except OSError as e:
+        raise UsageError(f"{path}: {e.strerror}.") from None
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+# -- sending -------------------------------------------------------------------------------------------------------
+
+
+class Sending:
+    """Sends calls and counts them: in bulk, or one by one where an option asks for it."""
+
+    def __init__(self, queue: Queue, name: str, options: dict[str, Any], when: datetime | None) -> None:
+        self.sent = 0
+        self.open_ids: tuple[str, str] = ("", "")  # first and last that were sent, for a message
+        self._queue, self._name, self._options, self._when = queue, name, options, when
+        alone = when is not None or {"job_id", "unique", "depends_on"} & options.keys()
+        self._sender = None if alone else queue.sender(name, **options)
+        for dependency in options.get("depends_on", ()):
+            if not queue.connection.exists(queue.job_class.key_for(dependency)):
+                raise NoSuchJob(f"There is no job {escaped(dependency)} to depend on.", dependency)
+
+    def __call__(self, calls: Sequence[Call]) -> Iterable[str]:
+        """Send a chunk and return its ids."""
+        if self._sender is not None:
+            batch = self._sender.send(calls)
+            self._count(len(batch), batch[0].id, batch[-1].id)
+            return batch.ids
+        ids = []
+        for args, kwargs in calls:
+            ids.append(self._send_one(args, kwargs))
+            self._count(1, ids[-1], ids[-1])
+        return ids
+
+    def _count(self, n: int, first: str, last: str) -> None:
+        self.open_ids = (self.open_ids[0] if self.sent else first, last)
+        self.sent += n
+
+    def _send_one(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        options = {**self._options, "args": tuple(args), "kwargs": dict(kwargs)}
+        if "depends_on" in options:
+            options["depends_on"] = list(options["depends_on"])
+        if self._when is not None:
+            return self._queue.enqueue_at(self._when, self._name, **options).id
+        return self._queue.enqueue(self._name, **options).id
+
+
+def _print_ids(send: Sending, chunks: Iterable[Sequence[Call]], as_json: bool) -> int:
+    for chunk in chunks:
+        for job_id in send(chunk):
+            print(json_line({"id": job_id}) if as_json else job_id)
+        sys.stdout.flush()
+    return 0
+
+
+# -- waiting -------------------------------------------------------------------------------------------------------
+
+
+def _wait(queue: Queue, send: Sending, chunks: Iterator[Sequence[Call]], as_json: bool) -> int:
+    """Send in a thread, so that a slow stdin holds up no result; print the outcomes; return how many failed."""
+    ids: stdlib_queue.SimpleQueue[Any] = stdlib_queue.SimpleQueue()
+    threading.Thread(target=_send_all, args=(send, chunks, ids), name="jobq-submit", daemon=True).start()
+    trouble: list[BaseException] = []
+    failed = 0
+    with Progress(send) as progress:
+        for outcome in queue.waiter().outcomes(_coming(ids, trouble)):
+            failed += outcome.error is not None
+            _print_outcome(outcome, as_json, progress)
+    if trouble:
+        raise trouble[0]
+    return failed
+
+
+def _send_all(send: Sending, chunks: Iterator[Sequence[Call]], ids: stdlib_queue.SimpleQueue[Any]) -> None:
+    try:
+        for chunk in chunks:
+            ids.put(send(chunk))
+        ids.put(_END)
+    except BaseException as e:
+        ids.put(e)
+
+
+def _coming(ids: stdlib_queue.SimpleQueue[Any], trouble: list[BaseException]) -> Iterator[str | None]:
+    while True:
+        try:
+            item = ids.get(timeout=0.01)
+        except stdlib_queue.Empty:
+            yield None
+            continue
+        if item is _END:
+            return
+        if isinstance(item, BaseException):  # the results of what was sent come first, then this
+            trouble.append(item)
+            return
+        yield from item
+
+
+def _print_outcome(outcome: Outcome, as_json: bool, progress: Progress) -> None:
+    error = outcome.error
+    if error is not None:
+        text = one_line(str(error))
+        progress.print(f"{text[:1].lower()}{text[1:]}", sys.stderr)
+    if not as_json:
+        line = json_line(outcome.value)
+    elif error is None:
+        line = json_line({"id": outcome.job_id, "ok": True, "result": outcome.value})
+    else:
+        trace = {"traceback": error.traceback} if isinstance(error, JobFailed) else {}
+        line = json_line({"id": outcome.job_id, "ok": False, "error": str(error), **trace})
+    progress.print(line, sys.stdout)
+    progress.done += 1
+
+
+class Progress:
+    """A bar on stderr while a terminal is there to show it; lines of output go above it."""
+
+    def __init__(self, send: Sending) -> None:
+        self.done = 0
+        self._send = send
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            console = Console(stderr=True)
+            self._bar = Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+            outer = self
+
+            def renderables() -> Iterator[Any]:  # rich asks ten times a second; the counts are ours
+                bar = outer._bar
+                bar.update(bar.task_ids[0], total=max(outer._send.sent, 1), completed=outer.done)
+                yield bar.make_tasks_table(bar.tasks)
+
+            self._bar.add_task("", total=1)
+            self._bar.get_renderables = renderables
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def print(self, line: str, file: Any) -> None:
+        if self._bar is not None and file.isatty():  # the bar's own terminal: rich puts the line above the bar
+            from rich.text import Text
+
+            self._bar.console.print(Text(line), soft_wrap=True, highlight=False)
+        else:
+            print(line, file=file, flush=True)
+
+
+def _interrupted(send: Sending) -> int:
+    first, last = send.open_ids
+    which = first if first == last else f"{first} to {last}"
+    what = f"{send.sent} jobs were enqueued ({which}) and go on" if send.sent else "Nothing was enqueued"
+    hint = "; a result can be read with: jobq result ID --wait" if send.sent else ""
+    print(f"\njobq: interrupted. {what}{hint}.", file=sys.stderr)
+    return 130
