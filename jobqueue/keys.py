@@ -5,7 +5,9 @@ The Lua scripts spell the same keys in ``scripts/_prelude.lua``; ``tests/unit/te
 
 from __future__ import annotations
 
-from rq.defaults import RQ_KEY_PREFIX as PREFIX
+from rq.defaults import RQ_KEY_PREFIX
+
+PREFIX = RQ_KEY_PREFIX
 
 # -- RQ's ----------------------------------------------------------------------------------------------------------
 

@@ -345,4 +345,6 @@ class Courier:
         return self._wire.reconcile(self._owner, self._settings.worker, known)
 
     def _known(self) -> list[int]:
-        return [*self._held, *(work.claim for work in (*self._buffer, *self._finished, *self._for_rq))]
+        known = [*self._held, *(job.claim for job in self._buffer)]
+        known += [outcome.claim for outcome in (*self._finished, *self._for_rq)]
+        return known

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import redis
-from rq.job import Job
+from rq.job import Job, JobStatus
 
 from jobqueue.serializers import Auto
 
@@ -22,7 +22,12 @@ class CurrentJob(Job):
     def _hydrate(self) -> None:
         self.__dict__["_hydrated"] = True
         Job.__init__(self, self.__dict__["_id"], connection=self.__dict__["connection"], serializer=Auto)
-        self.refresh()
+        self.refresh()  # type: ignore[no-untyped-call]
+
+    def get_status(self, refresh: bool = True) -> JobStatus:
+        """Seen from inside, a job is running, also in its first 5 ms when that does not stand in Redis yet."""
+        status = super().get_status(refresh)
+        return JobStatus.STARTED if status is JobStatus.QUEUED else status
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or self.__dict__.get("_hydrated", True):

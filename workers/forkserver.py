@@ -117,19 +117,11 @@ class ForkServer:
 
     def _spawn(self, owner: str, child: int, fd: int) -> int:
         """The preload started threads, which a fork would not copy: the child imports for itself."""
-        argv = [
-            sys.executable,
-            "-m",
-            "workers.spawned",
-            self._settings.to_json(),
-            owner,
-            str(child),
-            str(self._pages),
-            str(fd),
-        ]
+        argv = [sys.executable, "-m", "workers.spawned", owner, str(child), str(self._pages), str(fd)]
         for inherited in (fd, self._pages):
             os.set_inheritable(inherited, True)
-        pid = os.posix_spawn(sys.executable, argv, os.environ)
+        # by the environment, not by argv: the address may hold a password, and everybody can read argv
+        pid = os.posix_spawn(sys.executable, argv, {**os.environ, "JOBQ_CHILD_SETTINGS": self._settings.to_json()})
         os.set_inheritable(self._pages, False)
         return pid
 

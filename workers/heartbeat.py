@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import redis
 
@@ -46,7 +47,7 @@ class Heartbeat:
             pipe.execute()
         self._born = True
 
-    def _card(self, now: str) -> dict[str | bytes, str | bytes | int | float]:
+    def _card(self, now: str) -> Any:  # redis-py's mapping type is invariant
         return {
             "birth": now,
             "last_heartbeat": now,

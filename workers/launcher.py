@@ -84,8 +84,8 @@ def _check_head(queue: str, raw: bytes, settings: Settings) -> None:
     kind = format_of(raw)
     if kind not in settings.accept:
         raise BootFailed(
-            f"the job at the head of queue {queue!r} is {kind}, and this worker reads {', '.join(settings.accept)} only: "
-            f"start it with --accept json,{kind}"
+            f"the job at the head of queue {queue!r} is {kind}, and this worker reads "
+            f"{', '.join(settings.accept)} only: start it with --accept json,{kind}"
         )
     if settings.allow_any or kind != "json":
         return

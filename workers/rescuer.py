@@ -26,6 +26,10 @@ MOST_CRASHES = 3
 SETTLE_AT_ONCE = 64
 
 
+def text(reply: bytes | str) -> str:
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
 class Remains(NamedTuple):
     """What a dead child of ours left in shared memory, and why it died."""
 
@@ -38,12 +42,12 @@ class Remains(NamedTuple):
 
 def cause_of_death(pid: int, status: int | None) -> str:
     """A full sentence from a wait status."""
+    who = f"ChildKilled: The process that ran this job (pid {pid})"
     if status is None:
-        return f"ChildKilled: The process that ran this job (pid {pid}) is gone."
+        return f"{who} is gone."
     if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return f"ChildKilled: The process that ran this job (pid {pid}) was killed by {name}."
-    return f"ChildKilled: The process that ran this job (pid {pid}) exited with status {os.waitstatus_to_exitcode(status)}."
+        return f"{who} was killed by {signal.Signals(os.WTERMSIG(status)).name}."
+    return f"{who} exited with status {os.waitstatus_to_exitcode(status)}."
 
 
 class Rescuer:
@@ -100,7 +104,7 @@ class Rescuer:
         """Look at the leases of all other trees; return the names of those that were rescued."""
         trees: dict[str, list[str]] = {}
         for name in self._client.smembers(keys.OWNERS):
-            owner = name.decode()
+            owner = text(name)
             trees.setdefault(owner.rpartition(":")[0], []).append(owner)
         trees.pop(self._settings.worker, None)
         self._seen = {worker: seen for worker, seen in self._seen.items() if worker in trees}
@@ -110,7 +114,7 @@ class Rescuer:
         self._seen.clear()
 
     def _is_dead(self, worker: str, now: float) -> bool:
-        lease = (self._client.get(keys.lease(worker)) or b"0").decode()
+        lease = text(self._client.get(keys.lease(worker)) or b"0")
         value, since = self._seen.get(worker, ("", now))
         if value != lease:
             self._seen[worker] = (lease, now)

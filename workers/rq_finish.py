@@ -22,6 +22,7 @@ from redis.client import Pipeline
 from redis.exceptions import WatchError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
+from rq.job_lifecycle import call_exception_handlers
 from rq.queue import Queue
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import SimpleWorker
@@ -31,7 +32,7 @@ from jobqueue.errors import OwnershipLost
 from jobqueue.protocol import RETURNED
 from jobqueue.serializers import Auto, decompress, format_of
 from workers.patience import insist
-from workers.runner import Ending
+from workers.runner import Ending, decode_text
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Fence:
         self.job_id = job_id
         self.claim = claim
         self.queue = queue
+        self.armed = False  # RQ is about to record: what a callback does on its connection before is its own business
         self.committed = False
 
     def check(self, score: float | None) -> None:
@@ -61,18 +63,18 @@ class Fence:
 
 
 class FencedPipeline(Pipeline):
-    """A pipeline that commits under the token. Only the first commit of a finish is fenced: it settles the job."""
+    """A pipeline that commits under the token. Only RQ's first commit of a finish is fenced: it settles the job."""
 
     fence: Fence
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         fence = self.fence
-        if fence.committed or not self.command_stack:
+        if not fence.armed or fence.committed or not self.command_stack:
             return super().execute(raise_on_error)
         commands, self.command_stack = self.command_stack, []
         self.explicit_transaction = False  # so that the next two commands are sent at once
-        self.watch(keys.fin(fence.job_id))
-        fence.check(self.zscore(fence.own, fence.job_id))  # type: ignore[arg-type]
+        self.watch(keys.fin(fence.job_id))  # type: ignore[no-untyped-call]
+        fence.check(self.zscore(fence.own, fence.job_id))
         self.multi()
         self.command_stack = commands
         wanted = len(commands)
@@ -107,6 +109,29 @@ class FinishingJob(Job):
             super().heartbeat(timestamp, ttl, pipeline=pipeline, xx=xx)
 
 
+class QuietWorker(SimpleWorker):
+    """An RQ worker that only finishes: it prepares nothing, listens to nobody, and leaves the log to the slot."""
+
+    log_result_lifespan = False
+
+    connection: FencedRedis
+
+    def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
+        self.connection.fence.armed = True
+        super().handle_job_success(*args, **kwargs)
+
+    def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
+        self.connection.fence.armed = True
+        super().handle_job_failure(*args, **kwargs)
+
+    def handle_job_retry(self, *args: Any, **kwargs: Any) -> None:
+        self.connection.fence.armed = True
+        super().handle_job_retry(*args, **kwargs)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        call_exception_handlers(self._exc_handlers, job, *exc_info)
+
+
 class Finisher:
     """Finishes jobs of one slot through RQ's own methods."""
 
@@ -117,8 +142,8 @@ class Finisher:
         self._connection = FencedRedis(connection_pool=client.connection_pool)
         self._worker = self._make_worker(penalty)
 
-    def _make_worker(self, penalty: type[BaseDeathPenalty]) -> SimpleWorker:
-        worker = SimpleWorker(
+    def _make_worker(self, penalty: type[BaseDeathPenalty]) -> QuietWorker:
+        worker = QuietWorker(
             [Queue(name, connection=self._connection, serializer=Auto) for name in self._settings.queues],
             name=self._settings.worker,
             connection=self._connection,
@@ -126,12 +151,11 @@ class Finisher:
             serializer=Auto,
             default_result_ttl=self._settings.default_result_ttl,
         )
-        worker.log = logging.getLogger("workers.rq_finish.rq")
-        worker.log_result_lifespan = False
+        worker.log = logging.getLogger("rq.worker")
         worker.death_penalty_class = penalty
         return worker
 
-    def finish(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, ended: float) -> None:
+    def finish(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
         """Record how the job ended. An outcome that is not ours any more is dropped, with a warning."""
 
         def attempt() -> None:
@@ -158,7 +182,7 @@ class Finisher:
         if (
             not fence.committed
         ):  # RQ logs what its transaction raises and goes on: find out whether it was ours to write
-            fence.check(self._client.zscore(fence.own, fence.job_id))  # type: ignore[arg-type]
+            fence.check(self._client.zscore(fence.own, fence.job_id))
             raise redis.ConnectionError("RQ's finish was not recorded")
 
     def _job(self, fence: Fence, raw: Any, ending: Ending, started: float) -> FinishingJob:
@@ -171,6 +195,10 @@ class Finisher:
 
     def _finalize(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
         worker = self._worker
+        if ending.kind != RETURNED and ending.error is None:  # a record that had no callback: only its text is left
+            job._status = JobStatus.FAILED
+            worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
+            return
         if ending.kind != RETURNED:
             worker._finalize_failure(job, queue, execution, exc_info(ending.error))
             return

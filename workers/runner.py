@@ -21,7 +21,7 @@ from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed, ResultNotSerializable
 from jobqueue.protocol import RAISED, RETURNED
-from jobqueue.serializers import JSON, decompress, format_of
+from jobqueue.serializers import JSON, Auto, decompress, format_of
 from workers.settings import Settings
 
 
@@ -35,7 +35,7 @@ class Call(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a call ended: RQ's result type and the payload for RQ's result stream; ``value``/``error`` for RQ's finish."""
+    """How a call ended: RQ's result type, the payload as RQ's result stream has it, and the value or the error."""
 
     kind: int
     payload: bytes
@@ -76,8 +76,10 @@ class Runner:
         raw = decompress(data)
         kind = format_of(raw)
         if kind not in self._settings.accept:
-            raise NotServed(f"This job's data is {kind}, and this worker reads {', '.join(self._settings.accept)} only: "
-                            f"start it with --accept json,{kind} and requeue the job.")  # fmt: skip
+            raise NotServed(
+                f"This job's data is {kind}, and this worker reads {', '.join(self._settings.accept)} only: "
+                f"start it with --accept json,{kind} and requeue the job."
+            )
         try:
             name, instance, args, kwargs = JSON.loads(raw) if kind == "json" else pickle.loads(raw)
         except Exception as e:
@@ -128,15 +130,21 @@ def returned(value: Any, call: Call) -> Ending:
 
 
 def raised(error: BaseException) -> Ending:
-    return Ending(RAISED, encode_text(format_error(error)), None, error)
+    """The traceback is as the user's code made it: without our own frames at its top."""
+    while error.__traceback__ is not None and error.__traceback__.tb_frame.f_globals.get("__name__") == __name__:
+        error.__traceback__ = error.__traceback__.tb_next
+    return Ending(RAISED, encode_text("".join(traceback.format_exception(error))), None, error)
 
 
-def format_error(error: BaseException) -> str:
-    """The traceback as the user's code made it: without our own frames at its top."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_globals.get("__name__") == __name__:
-        tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb))
+def ending_of(kind: int, payload: bytes) -> Ending:
+    """The ending that a record was made from; of an error only the text is left."""
+    if kind != RETURNED or not payload:
+        return Ending(kind, payload)
+    return Ending(kind, payload, Auto.loads(base64.b64decode(payload)))  # our own record: we wrote this pickle
+
+
+def decode_text(payload: bytes) -> str:
+    return zlib.decompress(base64.b64decode(payload)).decode()
 
 
 def encode_text(text: str) -> bytes:

@@ -19,7 +19,7 @@ from workers.courier import Courier
 from workers.journal import Region
 from workers.limits import Interrupted, Interruptible
 from workers.patience import insist
-from workers.runner import Ending, Runner, interrupted
+from workers.runner import Ending, Runner, ending_of, interrupted
 from workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class Slot(Interruptible):
         """Run until there is nothing more to run."""
         self.bind()
         while (work := self._courier.next()) is not None:
-            if isinstance(work, Outcome):
-                self._finish_by_rq(work)
+            if isinstance(work, Outcome):  # the fast path found dependents
+                self._by_rq(work, ending_of(work.kind, work.payload), work.started)
             else:
                 self._run_one(work)
 
@@ -82,8 +82,10 @@ class Slot(Interruptible):
         self.job = None
         if ending is None:
             self._take_back(job, started, ended)
-        elif self._needs_rq(job, ending):
-            self._by_rq(job, ending, started, ended)
+            return
+        self._log(job, ending, ended - started)
+        if self._needs_rq(job, ending):
+            self._by_rq(job, ending, started)
         else:
             self._courier.finish(self._outcome(job, ending, started, ended), self.number)
 
@@ -121,14 +123,17 @@ class Slot(Interruptible):
             self.leave()
             rq_job._current_job.reset(token)
 
+    def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
+        if ending.kind == RAISED:
+            log.warning("job %s failed: %s: %s", job.id, type(ending.error).__name__, ending.error)
+        elif self._settings.verbose:
+            log.info("job %s finished in %.3f s", job.id, seconds)
+
     def _outcome(self, job: Claimed, ending: Ending, started: float, ended: float) -> Outcome:
         if ending.kind == RETURNED:
             ttl = self._settings.default_result_ttl if job.result_ttl is None else job.result_ttl
         else:
             ttl = self._settings.default_failure_ttl if job.failure_ttl is None else job.failure_ttl
-            log.warning("job %s failed: %s: %s", job.id, type(ending.error).__name__, ending.error)
-        if self._settings.verbose:
-            log.info("job %s %s in %.3f s", job.id, "failed" if ending.kind == RAISED else "finished", ended - started)
         times = (rq_time(started), rq_time(ended), started, ended)
         return Outcome(job.id, job.claim, job.queue, ending.kind, ttl, ending.payload, *times)
 
@@ -137,15 +142,9 @@ class Slot(Interruptible):
     def _needs_rq(self, job: Claimed, ending: Ending) -> bool:
         return ending.is_retry or ("s" if ending.kind == RETURNED else "f") in job.features
 
-    def _by_rq(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
-        self._rq.finish(job.id, job.claim, job.queue, ending, started, ended)
+    def _by_rq(self, job: Claimed | Outcome, ending: Ending, started: float) -> None:
+        self._rq.finish(job.id, job.claim, job.queue, ending, started)
         self._courier.let_go(job.claim, self.number)
-
-    def _finish_by_rq(self, outcome: Outcome) -> None:
-        """The fast path found dependents."""
-        ending = self._runner.ending_of(outcome)
-        self._rq.finish(outcome.id, outcome.claim, outcome.queue, ending, outcome.started, outcome.ended)
-        self._courier.let_go(outcome.claim, self.number)
 
     @property
     def _rq(self) -> Finisher:

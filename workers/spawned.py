@@ -13,8 +13,8 @@ from workers.settings import Settings
 
 
 def main() -> None:
-    settings = Settings.from_json(sys.argv[1])
-    owner, child, pages, fd = sys.argv[2], *(int(a) for a in sys.argv[3:6])
+    settings = Settings.from_json(os.environ.pop("JOBQ_CHILD_SETTINGS"))
+    owner, child, pages, fd = sys.argv[1], *(int(a) for a in sys.argv[2:5])
     os.set_inheritable(fd, False)
     set_up_logging(settings.log_format, settings.verbose)
     preload(settings.modules)

@@ -85,11 +85,11 @@ class Steward:
                 self._awake = False
                 if self._unmarked():  # it began between the step and the line above
                     self._awake, timeout = True, TICK
-            readable, _, _ = select.select([self._control, self._pipe[0]], [], [], timeout)
+            readable = select.select([self._control.fileno(), self._pipe[0]], [], [], timeout)[0]
             self._awake = True
             if self._pipe[0] in readable:
                 os.read(self._pipe[0], 4096)
-            if self._control in readable:
+            if self._control.fileno() in readable:
                 self._hear()
 
     # -- what it hears -------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Steward:
                 self._interrupt()
 
     def _quiet(self) -> None:
-        """(clerk) Claim nothing more; tell the supervisor what nobody started, so that the tree gives it back at once."""
+        """(clerk) Claim nothing more; tell the supervisor what nobody started: the tree gives it back in one step."""
         dropped = self._courier.drop_buffer(quiet=True)
         tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
         self._tell(b"d" + json.dumps(tokens).encode() + b"\n")

@@ -227,7 +227,8 @@ class Supervisor:
     # -- children speak ------------------------------------------------------------------------------------------------
 
     def _on_child(self, seat: Seat) -> None:
-        assert seat.control is not None
+        if seat.control is None:  # its death was heard in this same turn
+            return
         try:
             heard = seat.control.recv(65536)
         except OSError:
