@@ -46,8 +46,8 @@ def demo(as_json: bool) -> None:
     console.print("", report.table(outcomes, console.width), sep="\n")
     for sentence in report.sentences(outcomes):
         console.print(sentence, "", highlight=False, sep="\n")
-    yours = "Next: `jobq worker` in one terminal, `jobq submit square 1 2 3 --wait` in another."
-    console.print(f"{seconds:.0f} seconds in all. {yours}", style="dim", highlight=False)
+    yours = "Next: `jobq worker` in one terminal, `jobq submit square 1 2 3` in another."
+    console.print(f"{seconds:.0f} s. {yours}", style="dim", highlight=False)
 
 
 def _console() -> Console:

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 
 from jobqueue.compare.articles import ARTICLES
 from jobqueue.compare.handler import FILES, Server, file_body
+from jobqueue.errors import JobqError
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def spawn_site(latency: float = 0.0) -> Iterator[Contents]:
     try:
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError("The loopback site did not start.")
+            raise JobqError("The loopback site did not start.")
         said = json.loads(line)
         pages, files = [Page(**p) for p in said["pages"]], [File(**f) for f in said["files"]]
         yield Contents(said["url"], pages, files)
@@ -100,7 +101,7 @@ def spawn_site(latency: float = 0.0) -> Iterator[Contents]:
 
 
 def main() -> None:
-    """Serve until stopped. The first line on stdout says, as JSON, where and what."""
+    """Serve until stopped. The first line on stdout says where and what, as JSON for `spawn_site`."""
     parser = argparse.ArgumentParser(prog="python -m jobqueue.compare.site", description="The loopback site of jobq.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
@@ -109,10 +110,11 @@ def main() -> None:
     args = parser.parse_args()
     try:
         with Site(args.host, args.port, args.latency) as site:
-            print(json.dumps(asdict(site.contents())), flush=True)
             if args.until_stdin_closes:
+                print(json.dumps(asdict(site.contents())), flush=True)
                 sys.stdin.buffer.read()
             else:
+                print(f"{len(site.pages)} pages and {len(site.files)} files at {site.url}", flush=True)
                 threading.Event().wait()
     except KeyboardInterrupt:
         pass
