@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping
 
 import click
 
@@ -74,11 +76,26 @@ def worker(
             burst=burst,
             scheduler=scheduler,
             grace=grace,
+            lease=lease_time(os.environ),
             log_format=log_format,
             verbose=verbose,
         )
         code = launch(settings, mode, store, check_only=check)
     sys.exit(code)
+
+
+def lease_time(env: Mapping[str, str]) -> float:
+    """JOBQ_LEASE: seconds without a sign of life after which a tree is called dead (for tests). Raises UsageError."""
+    from jobqueue.errors import UsageError
+
+    text = env.get("JOBQ_LEASE") or "10"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise UsageError(f"JOBQ_LEASE={text}: give seconds, from 1 to 3600")
+    return seconds
 
 
 def formats(text: str) -> tuple[str, ...]:
