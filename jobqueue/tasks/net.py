@@ -72,8 +72,9 @@ def resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
         raise FetchFailed(f"The host {host!r} was not found: {getattr(e, 'strerror', None) or e}.") from None
     for *_, sockaddr in found:
         if not private_allowed() and not is_public(ipaddress.ip_address(sockaddr[0])):
+            what = host if host == sockaddr[0] else f"{host} is the address {sockaddr[0]}, which"
             raise AddressRefused(
-                f"{host} is the address {sockaddr[0]}, which is not on the public internet; "
+                f"{what} is not on the public internet; "
                 "this worker may reach it only when started with --allow-private."
             )
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]

@@ -155,8 +155,9 @@ def first_hop_elsewhere(site: Site, monkeypatch, path: str) -> str:
 )
 @pytest.mark.parametrize("task", [tasks.download, tasks.scrape])
 def test_only_http(url, task) -> None:
-    with pytest.raises(BadUrl, match=r"is not an http or https address"):
+    with pytest.raises(BadUrl) as e:
         task(url)
+    assert str(e.value).startswith(f"{url!r} is not an http or https address")
 
 
 @pytest.mark.parametrize("url", ["http://0177.0.0.1/", "http://[::1", "http://h:99999/", "http://h:x/", "http://\0/"])
