@@ -89,9 +89,9 @@ class _Backend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         addresses = resolve(host, port)
-        for i, (_, sockaddr) in enumerate(addresses):
+        for i, address in enumerate(addresses):
             try:  # a numeric address, so that nothing is resolved again
-                inner = self._tcp.connect_tcp(sockaddr[0], port, _clip(timeout), local_address, socket_options)
+                inner = self._tcp.connect_tcp(address, port, _clip(timeout), local_address, socket_options)
                 return _Stream(inner)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if i == len(addresses) - 1:

@@ -85,7 +85,7 @@ def file_name(url: str) -> str:
 @contextmanager
 def _answer(url: str, timeout: float) -> Iterator[httpx.Response]:
     """GET url and hand out the answer, headers read and 2xx; errors from here and from reading become sentences."""
-    if not (isinstance(url, str) and url.lower().startswith(("http://", "https://"))):
+    if not (isinstance(url, str) and re.match(r"https?://[^/]", url, re.IGNORECASE)):
         raise BadUrl(f"{url!r} is not an http or https address.")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise ValueError(f"The timeout is a number of seconds above zero, not {timeout!r}.")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from typing import Any
 
 from jobqueue.errors import JobqError
 
@@ -64,17 +63,17 @@ def is_public(address: IPAddress) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return (family, socket address) of the host, all judged; one that is refused refuses the host."""
+def resolve(host: str, port: int) -> list[str]:
+    """Return the host's addresses as numbers, all judged; one that is refused refuses the host."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as e:
         raise FetchFailed(f"The host {host!r} was not found: {getattr(e, 'strerror', None) or e}.") from None
-    for *_, sockaddr in found:
-        if not private_allowed() and not is_public(ipaddress.ip_address(sockaddr[0])):
-            what = host if host == sockaddr[0] else f"{host} is the address {sockaddr[0]}, which"
+    addresses = [str(sockaddr[0]) for *_, sockaddr in found]
+    for address in addresses:
+        if not private_allowed() and not is_public(ipaddress.ip_address(address)):
+            what = host if host == address else f"{host} is the address {address}, which"
             raise AddressRefused(
-                f"{what} is not on the public internet; "
-                "this worker may reach it only when started with --allow-private."
+                f"{what} is not on the public internet; this worker may reach it only when started with --allow-private."
             )
-    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+    return addresses
