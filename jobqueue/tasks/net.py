@@ -74,6 +74,7 @@ def resolve(host: str, port: int) -> list[str]:
         if not private_allowed() and not is_public(ipaddress.ip_address(address)):
             what = host if host == address else f"{host} is the address {address}, which"
             raise AddressRefused(
-                f"{what} is not on the public internet; this worker may reach it only when started with --allow-private."
+                f"{what} is not on the public internet; "
+                "this worker may reach it only when started with --allow-private."
             )
     return addresses
