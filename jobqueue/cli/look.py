@@ -1,0 +1,186 @@
+"""``jobq status``, ``jobq result`` and ``jobq info``: they only look."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobqueue.cli.options import json_option, opened, url_option
+from jobqueue.cli.render import ago, escaped, json_line, one_line, span, table
+
+if TYPE_CHECKING:
+    from jobqueue.connection import redis
+    from jobqueue.inspector import Inspector
+    from jobqueue.model import JobView, Overview
+
+
+@contextlib.contextmanager
+def connected(url: str | None) -> Iterator[redis.Redis]:
+    """Open the store and yield a client; what redis-py raises becomes a StoreError, which is one line."""
+    from jobqueue.connection import explain, redis
+
+    with opened(url) as store, store.client() as client:
+        try:
+            yield client
+        except redis.RedisError as e:
+            raise explain(e, store.address) from e
+
+
+ENDED = ("finished", "failed", "stopped", "canceled")
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@json_option
+@url_option
+def status(job_id: str, as_json: bool, url: str | None) -> None:
+    """Show all there is to know of a job, its traceback included."""
+    from jobqueue.inspector import Inspector
+
+    with connected(url) as client:
+        job = Inspector(client).job(job_id)
+    if as_json:
+        print(json_line(dataclasses.asdict(job)))
+        return
+    for name, value in _lines(job):
+        print(f"{name + ':':<14}{value}")
+    if job.traceback:
+        print(f"\n{escaped(job.traceback.rstrip())}")
+
+
+def _lines(job: JobView) -> Iterator[tuple[str, str]]:
+    yield "job", escaped(job.id)
+    yield "status", _status(job)
+    yield "call", one_line(job.description)
+    yield "queue", one_line(job.queue) + (f", {job.position} before it" if job.position is not None else "")
+    yield "format", job.format
+    for name in ("created_at", "enqueued_at", "started_at", "ended_at", "scheduled_for"):
+        moment = getattr(job, name)
+        if moment is not None:
+            yield name.removesuffix("_at").replace("_", " "), ago(moment)
+    if job.started_at and job.ended_at:
+        yield "took", span((job.ended_at - job.started_at).total_seconds())
+    if job.worker:
+        yield "worker", one_line(job.worker)
+    yield "time limit", "none" if job.timeout == -1 else span(job.timeout) if job.timeout else "the worker's"
+    for name, number in (
+        ("retries left", job.retries_left),
+        ("crashes", job.crashes),
+        ("redelivered", job.redelivered),
+    ):
+        if number:
+            yield name, str(number)
+    if job.on_crash:
+        yield "on crash", one_line(job.on_crash)
+    if job.depends_on:
+        yield "depends on", one_line(", ".join(job.depends_on))
+    if job.meta is not None:
+        yield "meta", json_line(job.meta)
+    if job.expires_in is not None:
+        yield "forgotten", f"in {span(job.expires_in)}"
+    if job.has_result:
+        readable = job.format == "json" or job.result is not None
+        yield "result", json_line(job.result) if readable else "(pickled; not opened here)"
+
+
+def _status(job: JobView) -> str:
+    if job.status == "queued" and job.position is None:
+        return "queued (in the hands of a worker)"
+    return one_line(job.status)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--wait", is_flag=True, help="Wait until the job has ended.")
+@click.option("--timeout", metavar="S", type=click.FloatRange(0), help="Wait no longer than S seconds.")
+@json_option
+@url_option
+def result(job_id: str, wait: bool, timeout: float | None, as_json: bool, url: str | None) -> None:
+    """Print a job's result as JSON. A job that failed is an error, and so is one that has not ended without --wait."""
+    from jobqueue.errors import JobError
+    from jobqueue.inspector import Inspector
+    from jobqueue.results import Waiter
+
+    with connected(url) as client:
+        job = Inspector(client).job(job_id)
+        if job.status not in ENDED and not wait and timeout is None:
+            raise JobError(f"Job {job_id} is {job.status} and has no result yet; --wait waits for it.", job_id)
+        try:
+            (outcome,) = Waiter(client, loads=_loads_json).outcomes([job_id], timeout)
+        except KeyboardInterrupt:
+            print(f"\njobq: interrupted. Job {job_id} goes on.", file=sys.stderr)
+            sys.exit(130)
+    if outcome.error is not None:  # its text may come from the job
+        print(f"jobq: {one_line(str(outcome.error))}", file=sys.stderr)
+        sys.exit(outcome.error.exit_code)
+    value = outcome.value
+    print(json_line({"id": job_id, "result": value} if as_json else value))
+
+
+def _loads_json(data: bytes) -> Any:
+    from jobqueue.errors import NotServed
+    from jobqueue.serializers import JSON, format_of
+
+    if format_of(data) == "pickle":
+        raise NotServed("it is pickled, and opening a pickle runs its code; read it in Python with jobqueue.Job.fetch")
+    return JSON.loads(data)
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Show it anew every second.")
+@json_option
+@url_option
+def info(watch: bool, as_json: bool, url: str | None) -> None:
+    """Show queues and workers. It changes nothing, unlike `rq info`, which cleans up while it counts."""
+    from jobqueue.inspector import Inspector
+
+    with connected(url) as client:
+        inspector = Inspector(client)
+        try:
+            _show(inspector.overview(), as_json)
+            while watch:
+                time.sleep(1.0)
+                _show_again(inspector, as_json)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _show_again(inspector: Inspector, as_json: bool) -> None:
+    overview = inspector.overview()
+    if sys.stdout.isatty() and not as_json:
+        click.clear()
+    _show(overview, as_json)
+
+
+def _show(overview: Overview, as_json: bool) -> None:
+    if as_json:
+        print(json_line(dataclasses.asdict(overview)), flush=True)
+        return
+    if overview.suspended:
+        print("suspended: workers take nothing until `jobq resume`")
+    counts = ("queued", "claimed", "started", "finished", "failed", "scheduled", "deferred", "canceled")
+    rows = [[q.name, *(getattr(q, name) for name in counts), "paused" if q.paused else "-"] for q in overview.queues]
+    table(["queue", *counts, "state"], rows, numbers=range(1, 9))
+    head = ["worker", "state", "queues", "running", "done", "failed", "heartbeat", "host", "pid"]
+    workers = [
+        [
+            w.name,
+            w.state,
+            ", ".join(w.queues),
+            w.running,
+            w.done,
+            w.failed,
+            None if w.heartbeat_age is None else f"{span(max(0.0, w.heartbeat_age))} ago",
+            w.hostname,
+            w.pid,
+        ]
+        for w in overview.workers
+    ]
+    table(head, workers, numbers=(3, 4, 5, 8))
+    sys.stdout.flush()

@@ -1,0 +1,119 @@
+"""What an operator does to single jobs and to queues: requeue, delete, cancel, pause. Each is one transaction."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from jobqueue.connection import redis
+
+from rq.intermediate_queue import IntermediateQueue  # isort: skip  # behind connection, see there
+from rq.exceptions import InvalidJobOperation, NoSuchJobError  # isort: skip
+
+from jobqueue import keys
+from jobqueue.errors import JobError, NoSuchJob
+from jobqueue.job import Job
+from jobqueue.serializers import JSON
+
+_WAITING = frozenset({"created", "queued", "scheduled", "deferred", "rate_limited", "ready_to_enqueue"})
+_OF_THE_LAST_RUN = (
+    "started_at",
+    "ended_at",
+    "last_heartbeat",
+    "worker_name",
+    "exc_info",
+    "jobq_crashes",
+    "jobq_redelivered",
+)
+
+
+def requeue(client: redis.Redis, job_id: str) -> None:
+    """Put a failed or stopped job back into its queue, as if it had never run. Raises NoSuchJob, JobError.
+
+    RQ takes it out of the registry and pushes it in two steps; a client that died between them would lose the job.
+    """
+    with client.pipeline() as pipe:
+        while True:
+            try:
+                return _requeue(pipe, job_id)
+            except redis.WatchError:
+                time.sleep(0.001)
+
+
+def _requeue(pipe: redis.client.Pipeline, job_id: str) -> None:
+    key = keys.job(job_id)
+    pipe.watch(key)
+    status, queue, ttl, rate_limit = _decoded(pipe.hmget(key, "status", "origin", "ttl", "rate_limit_key"))
+    if status is None or queue is None:
+        raise _no_such_job(job_id)
+    if status not in ("failed", "stopped"):
+        raise JobError(f"Job {job_id} is {status}; only failed and stopped jobs can be requeued.", job_id)
+    if rate_limit:
+        raise JobError(f"Job {job_id} is rate limited: requeue it with `rq requeue`, which takes its turn.", job_id)
+    now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    pipe.multi()
+    pipe.sadd(keys.QUEUES, keys.queue(queue))
+    pipe.hset(key, mapping={"status": "queued", "enqueued_at": now})
+    pipe.hdel(key, *_OF_THE_LAST_RUN)
+    pipe.persist(key)
+    if ttl:
+        pipe.expire(key, int(ttl))
+    pipe.zrem(keys.registry("failed", queue), job_id)
+    pipe.delete(IntermediateQueue(keys.queue(queue), pipe).get_first_seen_key(job_id))
+    pipe.rpush(keys.queue(queue), job_id)
+    pipe.execute()
+
+
+def delete_failed(client: redis.Redis, job_id: str) -> None:
+    """Delete a failed or stopped job and its results. Raises NoSuchJob, JobError."""
+    job = _fetch(client, job_id)
+    status = str(job.get_status(refresh=False).value)
+    if status not in ("failed", "stopped"):
+        raise JobError(f"Job {job_id} is {status}, not failed.", job_id)
+    job.delete()
+
+
+def cancel(client: redis.Redis, job_id: str) -> None:
+    """Cancel a job that waits. Raises NoSuchJob; JobError for a job that runs, is about to, or has ended."""
+    job = _fetch(client, job_id)
+    status = str(job.get_status(refresh=False).value)
+    if status == "started":
+        raise JobError(f"Job {job_id} is running; only a job that waits can be canceled.", job_id)
+    if status not in _WAITING:
+        raise JobError(f"Job {job_id} is {status} already.", job_id)
+    if status == "queued" and client.lpos(keys.queue(job.origin), job_id) is None:
+        raise JobError(f"Job {job_id} is in the hands of a worker and about to run.", job_id)
+    try:
+        job.cancel()
+    except InvalidJobOperation:
+        raise JobError(f"Job {job_id} is canceled already.", job_id) from None
+
+
+def pause(client: redis.Redis, queue: str | None) -> bool:
+    """Let workers take nothing more from the queue, or, without one, from any; tell whether that is new."""
+    if queue is None:
+        return client.set(keys.SUSPENDED, 1, nx=True) is not None
+    return bool(client.sadd(keys.PAUSED, queue))
+
+
+def resume(client: redis.Redis, queue: str | None) -> bool:
+    """Undo pause; tell whether there was anything to undo."""
+    if queue is None:
+        return bool(client.delete(keys.SUSPENDED))
+    return bool(client.srem(keys.PAUSED, queue))
+
+
+def _fetch(client: redis.Redis, job_id: str) -> Job:
+    try:
+        return Job.fetch(job_id, connection=client, serializer=JSON)  # type: ignore[return-value]  # never unpickles
+    except (NoSuchJobError, ValueError, TypeError):
+        raise _no_such_job(job_id) from None
+
+
+def _no_such_job(job_id: str) -> NoSuchJob:
+    return NoSuchJob(f"There is no job {job_id}: never enqueued, deleted, or expired.", job_id)
+
+
+def _decoded(values: Any) -> list[str | None]:
+    return [None if value is None else value.decode() for value in values]
