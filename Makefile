@@ -1,0 +1,25 @@
+# `make` prints the targets. BIN=/some/venv/bin/ uses another environment, PYTHON=python3.13 another Python.
+PYTHON ?= python3
+BIN ?= .venv/bin/
+ROUNDS ?= 20
+
+.PHONY: help setup demo check test bench soak
+
+help:   ## print this
+	@sed -n 's/^\([a-z]*\): *## /\1  /p' $(MAKEFILE_LIST) | awk '{n = $$1; $$1 = ""; printf "%-7s%s\n", n, $$0}'
+setup:  ## make .venv with everything that the other targets need
+	$(PYTHON) -m venv --without-pip .venv
+	$(PYTHON) -m pip --python .venv install -q -e '.[dev]'
+demo:   ## run the same work with threads and with processes, and compare
+	$(BIN)jobq demo
+check:  ## format, lint, types, import rules
+	$(BIN)ruff format --check .
+	$(BIN)ruff check .
+	$(BIN)mypy
+	$(BIN)lint-imports
+test:   ## run all tests
+	$(BIN)pytest
+bench:  ## compare throughput with RQ, about a minute
+	$(BIN)python benchmarks/throughput.py
+soak:   ## run the lifecycle tests ROUNDS times, each in another random order
+	for round in $$(seq $(ROUNDS)); do echo "round $$round"; $(BIN)pytest -q tests/lifecycle || exit 1; done
