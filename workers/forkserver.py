@@ -153,6 +153,7 @@ def main() -> None:
     die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
     os.set_inheritable(pages, False)

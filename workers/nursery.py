@@ -9,10 +9,21 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from jobqueue.errors import BootFailed
 from workers.settings import Settings
+
+
+@contextlib.contextmanager
+def blocked(*numbers: signal.Signals) -> Iterator[None]:
+    """Hold these signals back while inside; a process that is started here begins with them held back."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 class Nursery:
@@ -25,7 +36,8 @@ class Nursery:
         self.control, theirs = socket.socketpair()
         with theirs:
             argv = [sys.executable, "-m", "workers.forkserver", str(theirs.fileno()), str(pages), str(os.getpid())]
-            self._process = subprocess.Popen(argv, pass_fds=(theirs.fileno(), pages), stdin=subprocess.DEVNULL)
+            with blocked(signal.SIGINT, signal.SIGTERM):  # until it has its own handlers: Ctrl-C reaches it too
+                self._process = subprocess.Popen(argv, pass_fds=(theirs.fileno(), pages), stdin=subprocess.DEVNULL)
         self.control.sendall(settings.to_json().encode() + b"\n")
 
     def fork(self, owner: str, child: int) -> socket.socket:

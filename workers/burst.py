@@ -1,0 +1,69 @@
+"""When is a burst over? When no child has anything, and nothing waits, and neither changed while we looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import redis
+
+from jobqueue import keys
+from workers.journal import DONE
+from workers.seat import Seat, Use
+
+
+class Burst:
+    """Asked by the supervisor's main loop on each turn; looks into the store by an errand of the registrar."""
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        queues: Sequence[str],
+        client: redis.Redis,
+        errand: Callable[[Callable[[], None]], None],
+        post: Callable[[Callable[[], None]], None],
+        on_over: Callable[[], None],
+    ) -> None:
+        self._seats = seats
+        self._queues = queues
+        self._client = client
+        self._errand = errand
+        self._post = post
+        self._on_over = on_over
+        self._looking = False
+
+    def step(self) -> None:
+        if self._looking or not self._at_rest():
+            return
+        self._looking = True
+        before = self._progress()
+
+        def look() -> None:
+            empty = self._nothing_waits()
+            self._post(lambda: self._looked(empty, before))
+
+        self._errand(look)
+
+    def _looked(self, empty: bool, before: list[int]) -> None:
+        self._looking = False
+        if empty and self._at_rest() and before == self._progress():
+            self._on_over()
+
+    def _at_rest(self) -> bool:
+        return all(seat.use is Use.TAKEN and seat.region.at_rest for seat in self._seats)
+
+    def _progress(self) -> list[int]:
+        return [seat.region.get(DONE) for seat in self._seats]
+
+    def _nothing_waits(self) -> bool:
+        """Suspended and paused queues count as empty, as in RQ: nobody would take from them."""
+        paused = self._client.smembers(keys.PAUSED)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.exists(keys.SUSPENDED)
+            for seat in self._seats:
+                pipe.exists(keys.own(seat.owner))
+            for name in self._queues:
+                if name.encode() not in paused:
+                    pipe.llen(keys.queue(name))
+            suspended, *counts = pipe.execute()
+        held, waiting = counts[: len(self._seats)], counts[len(self._seats) :]
+        return not any(held) and bool(suspended or not any(waiting))
