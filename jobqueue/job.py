@@ -21,12 +21,11 @@ from jobqueue.serializers import Auto
 class Job(rq.job.Job):
     """RQ's Job. ``Job.fetch(id, connection=...)`` reads JSON and pickle; ``on_crash`` is "retry", "fail" or None."""
 
-    on_crash: str | None = None
-    crashes: int = 0
-    redelivered: int = 0
-
     def __init__(self, id: str | None = None, connection: redis.Redis | None = None, serializer: Any = None) -> None:
         super().__init__(id, connection, serializer or Auto)
+        self.on_crash: str | None = None
+        self.crashes = 0
+        self.redelivered = 0
 
     def result(self, timeout: float | None = None) -> Any:  # RQ's property of this name is deprecated
         """Wait for the job's end and return its value.
