@@ -106,7 +106,7 @@ class LocalStore:
         Raises StoreError (directory not ours, server does not start) or NoServerBinary.
         """
         with self._in_this_process():
-            _reap()
+            _reap(self.home)
             _private_directory(self.home)
             try:
                 self._take_lease()
@@ -124,7 +124,7 @@ class LocalStore:
         Does nothing in a forked child: the lease is its parent's. Never raises for a server that refuses to stop.
         """
         with self._in_this_process():
-            _reap()
+            _reap(self.home)
             if self._lease is None or not self.home.exists():
                 return self.forget()
             with self._locked():
@@ -218,6 +218,7 @@ class LocalStore:
             alive = _open_lockable(self._path("alive"))
             try:
                 _flock(alive, fcntl.LOCK_EX, f"a server without a socket still holds {self.home}", START_TIMEOUT)
+                _reap(self.home, wait=True)
                 self._prepare_files()
                 self._await_socket(self._launch(binary, alive), name)
             finally:
@@ -260,7 +261,7 @@ class LocalStore:
                     raise StoreError(f"{name} did not start within {START_TIMEOUT:.0f} s: {self._last_words()}")
                 time.sleep(POLL)
         finally:
-            _CHILDREN.add((os.getpid(), process.pid))
+            _CHILDREN.add((os.getpid(), self.home, process.pid))
             process.returncode = process.poll() or 0  # it may outlive us: not a leak that Popen should warn about
 
     def _await_loaded(self) -> None:
@@ -288,7 +289,7 @@ class LocalStore:
         with _exclusively(
             self._path("alive"), f"the server in {self.home} was told to stop but still runs", STOP_TIMEOUT
         ):
-            _reap(wait=True)
+            _reap(self.home, wait=True)
         return True
 
     def _stop_quietly(self) -> None:
@@ -314,23 +315,30 @@ class LocalStore:
         return f" by process {', '.join(map(str, users))}" if users else ""
 
 
-# (our pid, server's pid) of servers that this process started: children belong to a process, not to a LocalStore.
-_CHILDREN: set[tuple[int, int]] = set()
+# (our pid, home, server's pid) of servers that this process started: children belong to a process, not to a LocalStore.
+_CHILDREN: set[tuple[int, Path, int]] = set()
 
 
-def _reap(wait: bool = False) -> None:
-    """Collect those that have ended. ``wait`` a second for one that is ending; somebody else may have collected it."""
+def _reap(home: Path, wait: bool = False) -> None:
+    """Collect our servers that have ended; ``wait`` up to a second for those of ``home``.
+
+    Wait only when holding ``alive``: then the server has closed its files, but a process of several threads can be
+    collected only when the last one is gone, a moment later. One that somebody else stopped stays a zombie until the
+    next ``ensure`` or ``release`` here, or our own end.
+    """
     deadline = time.monotonic() + (1.0 if wait else 0.0)
-    for owner, pid in list(_CHILDREN):
-        try:
-            while owner == os.getpid() and os.waitpid(pid, os.WNOHANG)[0] == 0:
-                if time.monotonic() >= deadline:
-                    break
-                time.sleep(POLL)
-            else:
-                _CHILDREN.discard((owner, pid))
-        except ChildProcessError:
-            _CHILDREN.discard((owner, pid))
+    for child in [c for c in _CHILDREN if c[0] == os.getpid()]:
+        while not (collected := _collected(child[2])) and child[1] == home and time.monotonic() < deadline:
+            time.sleep(POLL)
+        if collected:
+            _CHILDREN.discard(child)
+
+
+def _collected(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
 
 
 # -- which server ------------------------------------------------------------------------------------------------

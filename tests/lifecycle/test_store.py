@@ -258,10 +258,23 @@ def test_the_server_is_out_of_reach_of_ctrl_c_and_of_other_users(home: Path) -> 
 
 def test_no_zombie_stays_in_the_process_that_started_the_server(home: Path) -> None:
     store = local(home)
+    pids = []
     for _ in range(3):
         store.ensure()
+        pids.append(server_pid(store))
         store.release()
-    assert [c.pid for c in psutil.Process().children() if c.status() == psutil.STATUS_ZOMBIE] == []
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []  # a zombie exists
+
+
+def test_stopping_one_store_does_not_wait_for_another_ones_server(tmp_path: Path) -> None:
+    one, other = local(tmp_path / "one"), local(tmp_path / "other")
+    one.ensure()
+    other.ensure()
+    pid = server_pid(one)
+    one.release()
+    assert not psutil.pid_exists(pid)
+    assert [home for _, home, _ in store_module._CHILDREN if home in (one.home, other.home)] == [other.home]
+    other.release()
 
 
 def test_release_and_ensure_may_be_repeated(home: Path) -> None:
@@ -344,6 +357,12 @@ def test_a_forked_child_may_take_a_lease_of_its_own(home: Path) -> None:
     os.write(go[1], b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
     eventually(lambda: gone(pid))
+
+    def collected() -> bool:
+        store.release()
+        return not psutil.pid_exists(pid)
+
+    eventually(collected)  # our child, although the fork stopped it
     for fd in (*ready, *go):
         os.close(fd)
 
