@@ -82,7 +82,7 @@ class Courier:
         self._mean = 0.0  # seconds per job, exponentially weighted
         self._last = 0.0
         self._reach = 1  # jobs per slot to have ahead; doubles while the queue gives
-        self._told_broken = False
+        self._failures = 0  # in a row
 
     # -- what slots call ---------------------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Courier:
         ahead = 0 if self._quiet or self._hungry else self._ahead()
         if ahead and len(self._buffer) <= ahead // 2:
             self._send(self._want())
-        elif self._finished and (self._last > SHORT or len(self._finished) >= MOST_PER_CYCLE):
+        elif self._finished and (not self._buffer or self._last > SHORT or len(self._finished) >= MOST_PER_CYCLE):
             self._send(want=0)
         if self._idle:  # who reads the reply while we run
             self._cond.notify()
@@ -274,6 +274,9 @@ class Courier:
             self._cond.acquire()
 
     def _arrived(self, cycle: Cycle) -> None:
+        if self._failures:
+            log.info("the store answers again")
+            self._failures = 0
         if cycle.state == "fenced":
             self._on_fenced()
         outcomes, self._in_flight = self._in_flight, []
@@ -309,9 +312,9 @@ class Courier:
 
     def _broke(self, error: Exception) -> None:
         """What was in flight may or may not have happened: it goes out again, and the token decides."""
-        if not self._told_broken:
+        if not self._failures:
             log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
-            self._told_broken = True
+        self._failures += 1
         self._state = State.BROKEN
         self._finished[:0] = self._in_flight
         self._in_flight = []
@@ -319,20 +322,16 @@ class Courier:
 
     def _mend(self, reconnect: bool = True) -> None:
         """Connect, then give back what a lost reply claimed for us, before anything is sent again."""
-        delay = 0.05
+        self._state = State.MENDING
         while True:
-            self._state = State.MENDING
+            if self._failures > 1:  # the first time at once
+                self._cond.wait(min(2.0, 0.05 * 2**self._failures) * random.uniform(0.5, 1.0))
             attempt = partial(self._reconcile_once, reconnect, self._known())  # known as of now, under the lock
             result = self._unlocked(attempt)
             if not isinstance(result, Exception):
                 break
             self._broke(result)
-            self._state = State.MENDING
-            self._cond.wait(delay * random.uniform(0.5, 1.0))
-            delay, reconnect = min(2.0, 2 * delay), True
-        if self._told_broken:
-            log.info("the store answers again")
-            self._told_broken = False
+            self._state, reconnect = State.MENDING, True
         self._state = State.FREE
         self._set_hungry(False)
         self._cond.notify_all()

@@ -164,8 +164,7 @@ def main() -> None:
         first += more
     settings = Settings.from_json(first.decode())
     set_up_logging(settings.log_format, settings.verbose)
-    if settings.allow_private:
-        os.environ["JOBQ_ALLOW_PRIVATE"] = "1"
+    os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
     ForkServer(settings, control, pages).run()
 
 

@@ -12,6 +12,7 @@ starts one OS thread per job, 257 us, and overwrites the exception's message for
 from __future__ import annotations
 
 import ctypes
+import itertools
 import signal
 import threading
 import time
@@ -23,6 +24,8 @@ from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = [ctypes.c_ulong, ctypes.py_object]
 _set_async_exc.restype = ctypes.c_int
+
+_callbacks = itertools.count(1)  # tokens of callbacks are negative, so that none is a claim number
 
 
 class Interrupted(BaseException):
@@ -56,7 +59,7 @@ class Interruptible:
         self._fired = False
         self.token = 0  # what runs, 0: nothing that may be interrupted
         self.deadline = 0.0  # monotonic seconds, 0: none
-        self.error: type[BaseException] = JobTimeoutException  # what the deadline raises
+        self.limit = 0.0  # seconds, <= 0: none
 
     def bind(self) -> None:
         """Say that the calling thread is the one that runs this slot's jobs."""
@@ -66,7 +69,7 @@ class Interruptible:
             signal.signal(signal.SIGALRM, self._on_alarm)
 
     def enter(self, token: int, limit: float) -> None:
-        self.error = JobTimeoutException
+        self.limit = limit
         self.deadline = time.monotonic() + limit if limit > 0 else 0.0
         self.token = token
 
@@ -105,8 +108,7 @@ class Interruptible:
 
         class SlotPenalty(BaseDeathPenalty):
             def setup_death_penalty(self) -> None:
-                slot.enter(-1 if slot.token == 0 else slot.token, self._timeout)
-                slot.error = time_limit_error(self._timeout)
+                slot.enter(-next(_callbacks), self._timeout)
 
             def cancel_death_penalty(self) -> None:
                 slot.leave()

@@ -56,8 +56,7 @@ class Slot(Interruptible):
         self._finisher: Finisher | None = None
         self.job: Claimed | None = None
         self.since = 0.0  # monotonic seconds, of the job that runs
-        self.marked = False
-        self.limit = 0.0  # seconds, <= 0: none
+        self.marked = 0  # the claim whose start was marked last
 
     def run(self) -> None:
         """Run until there is nothing more to run."""
@@ -93,9 +92,8 @@ class Slot(Interruptible):
 
     def _begin(self, job: Claimed) -> None:
         limit = self._settings.default_timeout if job.timeout is None else job.timeout
-        self.since = time.monotonic()
-        self.marked = False
         self.limit = limit
+        self.since = time.monotonic()
         self._region.begin(self.number, job.claim, self.since, max(0.0, limit))
         self.job = job
         self._stir()
@@ -104,7 +102,7 @@ class Slot(Interruptible):
         """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
         if not (self._settings.strict_start or "m" in job.features):
             return True
-        self.marked = True
+        self.marked = job.claim
         mark = [self.start_mark(job)]
         return insist(lambda: self._protocol.start_mark(self._owner, self._settings.worker, mark), "a start mark")[0]
 

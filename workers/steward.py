@@ -131,7 +131,7 @@ class Steward:
     def _step(self, now: float) -> float | None:
         """Do what is due; return in how many seconds to look again (None: when something happens)."""
         running = [(slot, job) for slot in self._slots if (job := slot.job) is not None]
-        self._mark([(slot, job) for slot, job in running if not slot.marked and now - slot.since >= TICK])
+        self._mark([(slot, job) for slot, job in running if slot.marked != job.claim and now - slot.since >= TICK])
         self._unburden(running, now)
         self._enforce(now)
         if now >= self._next_reconcile:
@@ -140,14 +140,14 @@ class Steward:
         return self._next_look(running, now)
 
     def _unmarked(self) -> bool:
-        return any(slot.job is not None and not slot.marked for slot in self._slots)
+        return any((job := slot.job) is not None and slot.marked != job.claim for slot in self._slots)
 
     def _mark(self, due: list[tuple[Slot, Claimed]]) -> None:
         if not due:
             return
         marks = [slot.start_mark(job) for slot, job in due]
-        for slot, _ in due:
-            slot.marked = True
+        for slot, job in due:
+            slot.marked = job.claim
         self._clerk.do(lambda: self._clerk.protocol.start_mark(self._owner, self._settings.worker, marks))
 
     def _unburden(self, running: list[tuple[Slot, Claimed]], now: float) -> None:
@@ -175,7 +175,7 @@ class Steward:
                 slot.interrupt(token, time_limit_error(slot.limit))
 
     def _next_look(self, running: list[tuple[Slot, Claimed]], now: float) -> float | None:
-        if any(not slot.marked or now - slot.since < 2 * LONG for slot, _ in running):
+        if any(slot.marked != job.claim or now - slot.since < 2 * LONG for slot, job in running):
             return TICK
         deadlines = [s.deadline - now for s in self._slots if s.deadline and s.token not in self._fired]
         waits = [max(TICK, d) for d in deadlines]
