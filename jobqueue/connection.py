@@ -135,7 +135,7 @@ def _parse(address: Address) -> dict[str, Any]:
     if _scheme(url) not in ("redis", "rediss", "unix"):
         raise UsageError(f"{address.describe()!r} is not a Redis URL: it must start with {SCHEMES}")
     try:
-        options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        options: dict[str, Any] = parse_url(url)
         database = urlsplit(url).path.strip("/")
     except ValueError:  # its text may quote a piece of the password
         raise UsageError(
@@ -172,8 +172,8 @@ def _sentinel_client(address: Address, options: dict[str, Any]) -> redis.Redis:
     own = {k: v for k, v in options.items() if k not in ("max_connections", "retry_on_timeout")}
     own |= {"username": query.get("sentinel_username"), "password": query.get("sentinel_password")}
     primary = {"db": db, "username": unquote(user) or None, "password": unquote(password) or None}
-    sentinel = Sentinel(nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
-    followed: redis.Redis = sentinel.master_for(unquote(service), **primary, **options)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(nodes, sentinel_kwargs=own)
+    followed: redis.Redis = sentinel.master_for(unquote(service), **primary, **options)
     return followed
 
 
