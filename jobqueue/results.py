@@ -118,7 +118,8 @@ class Waiter:
     def _read(self, block: float) -> int:
         """Take what the streams of the window have; tell how many entries."""
         streams: Any = {keys.results(job_id): seen for job_id, seen in self._seen.items()}
-        reply: Any = self._client.xread(streams, block=max(1, int(block * 1000)))
+        # the first read does not block: a store that then goes away has answered, and its outage is a pause
+        reply: Any = self._client.xread(streams, block=max(1, int(block * 1000)) if self._answered else None)
         skip = len(keys.results(""))
         raised: list[tuple[str, bytes, Entry]] = []
         count = 0
