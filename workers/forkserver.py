@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -29,6 +30,7 @@ import threading
 import traceback
 from typing import Any
 
+from workers import runner
 from workers.child import Child, become_child, die_with
 from workers.journal import Region
 from workers.logs import set_up_logging
@@ -74,10 +76,7 @@ class ForkServer:
         try:
             preload(self._settings.modules)
         except BaseException as e:
-            text = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]
-            where = traceback.extract_tb(e.__traceback__)[-1] if e.__traceback__ else None
-            place = f" ({where.filename}:{where.lineno})" if where else ""
-            self._say({"failed": f"{text}{place}"})
+            self._say({"failed": describe_import_error(e)})
             return False
         gc.collect()
         gc.freeze()
@@ -141,6 +140,16 @@ class ForkServer:
         for pid in self._children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def describe_import_error(error: BaseException) -> str:
+    """One line: what went wrong, and the last line of somebody's module on the way there."""
+    text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    if isinstance(error, SyntaxError):
+        return f"{text} ({error.filename}:{error.lineno})"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    theirs = [f for f in frames if f.filename not in (__file__, runner.__file__, importlib.__file__)]
+    return f"{text} ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else text
 
 
 def make_child(settings: Settings, owner: str, child: int, pages: int, fd: int, runner: Runner) -> Child:

@@ -157,6 +157,8 @@ def preload(modules: tuple[str, ...]) -> None:
     if "" not in sys.path:
         sys.path.insert(0, "")
     for name in modules:
+        if name.endswith(".py"):
+            raise ImportError(f"-I takes a module's name: {name[:-3].replace('/', '.')}, not {name}")
         if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name):
             raise ImportError(f"{name!r} is not a module's name: -I takes a dotted name such as shop.tasks, not a file")
         importlib.import_module(name)

@@ -47,13 +47,29 @@ class LazyGroup(click.Group):
             )
             sys.exit(2)
         try:
-            return super().main(*args, **kwargs)
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.exceptions.NoArgsIsHelpError as e:
+            e.show()
+            sys.exit(e.exit_code)
+        except click.ClickException as e:  # click would print the usage too: three lines for one mistake
+            print(f"jobq: {one_line(e)}", file=sys.stderr)
+            sys.exit(e.exit_code)
+        except click.Abort:
+            sys.exit(130)
         except JobqError as e:
             print(f"jobq: {e}", file=sys.stderr)
             sys.exit(e.exit_code)
         except BrokenPipeError:  # the reader of our output left (`jobq info | head`): nothing to say, nowhere to say it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+
+
+def one_line(error: click.ClickException) -> str:
+    """What click has to say, and where to read on."""
+    text = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{text} See {context.command_path} --help." if context else text
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
