@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from own_server import OwnServer, fail, finish, own_server
+
+from jobqueue import keys
+from jobqueue.cli import main
+from jobqueue.connection import redis
+from jobqueue.producer import Queue
+from jobqueue.tasks import square
+
+TRACEBACK = "Traceback (most recent call last):\n  File [b]x[/b]\nValueError: \x1b[31mbad\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OwnServer]:
+    with own_server() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: OwnServer) -> Iterator[redis.Redis]:
+    with server.client() as r:
+        r.flushall()
+        yield r
+
+
+@pytest.fixture
+def queue(client: redis.Redis) -> Queue:
+    return Queue("q", client)
+
+
+@pytest.fixture
+def jobq(server: OwnServer, client: redis.Redis) -> Any:
+    def run(*args: str) -> Result:
+        result = CliRunner().invoke(main, [*args, "--url", server.url])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run
+
+
+def test_status_of_a_failed_job(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+    job = queue.enqueue(square, "[red]x[/red]", meta={"a": 1}, on_crash="fail", retry=2)
+    fail(client, job.id, TRACEBACK)
+    client.hset(keys.job(job.id), mapping={"jobq_crashes": 2, "worker_name": "w\x1b"})
+    for command in (["status", job.id], ["failed", "show", job.id]):
+        shown = jobq(*command).stdout
+        assert "status:       failed" in shown
+        assert "square('[red]x[/red]')" in shown
+        assert "crashes:      2" in shown
+        assert "worker:       w\\x1b" in shown
+        assert 'meta:         {"a": 1}' in shown
+        assert "  File [b]x[/b]\nValueError: \\x1b[31mbad\n" in shown
+        assert "\x1b" not in shown
+
+
+def test_status_as_json(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+    job = queue.enqueue(square, 5)
+    finish(client, job.id, 25)
+    shown = json.loads(jobq("status", job.id, "--json").stdout)
+    assert (shown["id"], shown["status"], shown["result"], shown["args"]) == (job.id, "finished", 25, [5])
+
+
+def test_result(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+    job = queue.enqueue(square, 5)
+    early = jobq("result", job.id)
+    assert (early.exit_code, early.stdout) == (1, "")
+    assert "queued and has no result yet" in early.stderr
+    late = jobq("result", job.id, "--wait", "--timeout", "0.2")
+    assert (late.exit_code, late.stdout) == (1, "")
+    finish(client, job.id, {"a": "ü"})
+    assert jobq("result", job.id).stdout == '{"a": "ü"}\n'
+    assert json.loads(jobq("result", job.id, "--json").stdout) == {"id": job.id, "result": {"a": "ü"}}
+
+
+def test_result_of_a_failed_job(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+    job = queue.enqueue(square, 5)
+    fail(client, job.id, TRACEBACK)
+    shown = jobq("result", job.id)
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert shown.stderr.splitlines()[-1].endswith("failed: ValueError: \\x1b[31mbad")
+
+
+def test_result_of_a_pickled_job(client: redis.Redis, jobq: Any) -> None:
+    job = Queue("q", client, serializer="pickle").enqueue(square, 5)
+    client.hset(keys.job(job.id), "status", "finished")
+    client.xadd(keys.results(job.id), {"type": 1, "return_value": "gASVBgAAAAAAAACMAmhplC4="})
+    shown = jobq("result", job.id)
+    assert shown.exit_code == 1
+    assert "pickled" in shown.stderr
+    assert "(pickled; not opened here)" in jobq("status", job.id).stdout
+
+
+def test_info(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+    queue.enqueue_many(square, range(3))
+    jobq("pause")
+    shown = jobq("info").stdout
+    assert shown.startswith("suspended")
+    assert "q\t3\t0\t0" in shown
+    assert jobq("resume").stdout == "resumed all queues\n"
+    as_json = json.loads(jobq("info", "--json").stdout)
+    assert (as_json["queues"][0]["queued"], as_json["suspended"], as_json["workers"]) == (3, False, [])
+
+
+def test_pause_of_a_queue(client: redis.Redis, jobq: Any) -> None:
+    assert jobq("pause", "q").stdout == "paused q\n"
+    assert client.smembers(keys.PAUSED) == {b"q"}
+    assert jobq("pause", "q").stdout == "paused q (was already)\n"
+    assert json.loads(jobq("resume", "q", "--json").stdout) == {"resumed": "q", "changed": True}
+    assert client.smembers(keys.PAUSED) == set()
+
+
+def test_cancel(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+    job = queue.enqueue(square, 5)
+    assert jobq("cancel", job.id).stdout == f"canceled {job.id}\n"
+    again = jobq("cancel", job.id, "--json")
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert client.llen(keys.queue("q")) == 0
+
+
+def test_failed_list_requeue_delete(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+    jobs = list(queue.enqueue_many(square, range(4)))
+    for job in jobs:
+        fail(client, job.id, TRACEBACK)
+    listed = [json.loads(line) for line in jobq("failed", "list", "--json").stdout.splitlines()]
+    assert {job["id"] for job in listed} == {job.id for job in jobs}
+    assert listed[0]["error"] == "ValueError: \x1b[31mbad"
+    assert "ValueError: \\x1b[31mbad" in jobq("failed", "list").stdout
+    assert jobq("failed", "requeue", jobs[0].id).stdout == f"requeued {jobs[0].id}\n"
+    assert jobq("failed", "delete", jobs[1].id).stdout == f"deleted {jobs[1].id}\n"
+    assert jobq("failed", "requeue", "--all", "-q", "other").stdout == ""
+    assert len(jobq("failed", "requeue", "--all", "--json").stdout.splitlines()) == 2
+    assert client.llen(keys.queue("q")) == 3
+    assert jobq("failed", "list", "--json").stdout == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["status", "nobody"],
+        ["result", "nobody"],
+        ["result", "nobody", "--wait"],
+        ["cancel", "nobody"],
+        ["failed", "show", "nobody"],
+        ["failed", "requeue", "nobody"],
+        ["failed", "delete", "nobody"],
+    ],
+)
+def test_unknown_ids(jobq: Any, args: list[str]) -> None:
+    shown = jobq(*args)
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert shown.stderr.splitlines()[-1] == "jobq: There is no job nobody: never enqueued, deleted, or expired."
+
+
+@pytest.mark.parametrize("args", [["requeue"], ["delete"], ["delete", "--all", "x"], ["requeue", "x", "-q", "q"]])
+def test_ids_or_all(jobq: Any, args: list[str]) -> None:
+    assert jobq("failed", *args).exit_code == 2
+
+
+def test_a_store_that_is_down(tmp_path: Any) -> None:
+    for command in (["info"], ["status", "x"], ["failed", "list"], ["pause"]):
+        shown = CliRunner().invoke(main, [*command, "--url", f"unix://{tmp_path}/nothing"])
+        assert shown.exit_code == 1
+        assert len(shown.stderr.splitlines()) == 1
