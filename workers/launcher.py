@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickletools
 import secrets
 import socket
 import subprocess
@@ -87,21 +88,30 @@ def _check_head(queue: str, raw: bytes, settings: Settings) -> None:
             f"the job at the head of queue {queue!r} is {kind}, and this worker reads "
             f"{', '.join(settings.accept)} only: start it with --accept json,{kind}"
         )
-    if settings.allow_any or kind != "json":
+    function = None if settings.allow_any else function_in(raw, kind)
+    if function is None:
         return
     try:
-        function, instance, *_ = JSON.loads(raw)
-    except Exception:  # not a call at all: it fails as a job, with its own sentence
-        return
-    if instance is None and isinstance(function, str):
-        try:
-            check_served(function, function, settings.served)
-        except NotServed:
-            module = function.rpartition(".")[0] or function
-            raise BootFailed(
-                f"the job at the head of queue {queue!r} calls {function}, which this worker does not serve: "
-                f"start it with -I {module} (or --allow-any)"
-            ) from None
+        check_served(function, function, settings.served)
+    except NotServed:
+        module = function.rpartition(".")[0] or function
+        raise BootFailed(
+            f"the job at the head of queue {queue!r} calls {function}, which this worker does not serve: "
+            f"start it with -I {module} (or --allow-any)"
+        ) from None
+
+
+def function_in(raw: bytes, kind: str) -> str | None:
+    """The name of the function that a job calls, without running any of it; None: a method, or not a call at all (that
+    fails as a job, with its own sentence)."""
+    try:
+        if kind == "json":
+            function, instance, *_ = JSON.loads(raw)
+            return function if instance is None else None
+        values = [value for op, value, _ in pickletools.genops(raw) if "UNICODE" in op.name or op.name == "NONE"]
+        return values[0] if isinstance(values[0], str) and values[1] is None else None
+    except Exception:
+        return None
 
 
 def check_imports(settings: Settings) -> int:
