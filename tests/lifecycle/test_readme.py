@@ -1,0 +1,87 @@
+"""README.md and docs/usage.md are true: the Python runs, the commands exist, the links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from helpers import Server, Tree
+
+from jobqueue.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/usage.md", "docs/decisions.md")
+
+
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands_shown() -> Iterator[list[str]]:
+    """What follows `jobq` in the shell blocks of the README, one list of words per command."""
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            for part in re.split(r"\||&&", line.partition(" #")[0]):
+                words = shlex.split(part)
+                if words[:1] == ["jobq"]:
+                    yield words[1:]
+
+
+def test_the_python_runs(start: Callable[..., Tree], server: Server, tmp_path: Path, mode: str) -> None:
+    module, example = blocks("python")
+    (tmp_path / "myjobs.py").write_text(module)
+    start("-n", "2", mode=mode, serve=("myjobs",))
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example],
+        env={**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.stderr == ""
+    job, *rest = ran.stdout.splitlines()
+    assert job.endswith(" 6")
+    assert rest[:6] == ["0", "1", "4", "9", "16", "10000"]
+    assert "square takes a number, not 'abc'" in rest[6]
+    assert len(rest) == 7
+
+
+@pytest.mark.parametrize("words", list(commands_shown()), ids=" ".join)
+def test_the_commands_are_understood(words: list[str]) -> None:
+    """Names and options only; nothing is run."""
+    context = click.Context(main)
+    name, command, arguments = main.resolve_command(context, words)
+    assert command is not None
+    command.make_context(name, arguments, parent=context)
+
+
+def test_commands_were_found() -> None:
+    assert {words[0] for words in commands_shown()} == {"worker", "submit", "info"}
+
+
+def test_every_command_is_in_the_table() -> None:
+    table = (ROOT / "docs/usage.md").read_text()
+    assert [name for name in COMMANDS if f"| `jobq {name}" not in table and f", `jobq {name}" not in table] == []
+
+
+def test_ci_runs_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    marked = re.findall(r"^<!-- ci -->\n```sh\n(python3 -m venv .*)\n```$", text, re.MULTILINE)
+    assert [command.rpartition(" && ")[2] for command in marked] == [".venv/bin/jobq demo", ".venv/bin/pytest"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text()):
+        path, _, anchor = target.partition("#")
+        text = ((ROOT / page).parent / path).read_text()
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
