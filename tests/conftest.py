@@ -1,0 +1,92 @@
+"""Fixtures of all tests: a server of one's own, and worker trees that are gone for sure afterwards."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from helpers import Server, Tree, assert_nothing_left
+
+from jobqueue.producer import Queue
+
+Start = Callable[..., Tree]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Tell fixtures whether the test went well: a failed one is not judged twice."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+
+
+PASSED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the tests of a module."""
+    server = Server(tmp_path_factory.mktemp("store"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(module_server: Server) -> Server:
+    """The module's server, empty."""
+    module_server.client.flushall()
+    return module_server
+
+
+@pytest.fixture
+def store(server: Server) -> redis.Redis:
+    """A client of the server."""
+    return server.client
+
+
+@pytest.fixture
+def queue(store: redis.Redis) -> Queue:
+    return Queue(connection=store)
+
+
+@pytest.fixture(params=["thread", "process"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Start]:
+    """Start workers: ``start("-n", "2", mode=mode, JOBQ_LEASE="1")``; they serve ``samples`` unless told.
+
+    When the test passed, whatever still runs is asked to stop, and then nothing may be left behind.
+    """
+    trees: list[Tree] = []
+
+    def start_one(*flags: str, mode: str = "process", serve: tuple[str, ...] = ("samples",), **env: str) -> Tree:
+        modules = [flag for name in serve for flag in ("-I", name)]
+        tree = Tree(server.url, tmp_path, ["--mode", mode, *modules, *flags], env)
+        trees.append(tree)
+        return tree
+
+    try:
+        yield start_one
+        if request.node.stash.get(PASSED, False):
+            leave_properly(trees)
+            assert_nothing_left(trees, server.client)
+    finally:
+        for tree in trees:
+            tree.destroy()
+
+
+def leave_properly(trees: list[Tree]) -> None:
+    for tree in trees:
+        if tree.process.poll() is None:
+            tree.send(signal.SIGTERM)
+    for tree in trees:
+        if not tree.was_killed:
+            tree.wait()
+            assert "Traceback" not in tree.log, tree.log

