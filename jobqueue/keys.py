@@ -90,6 +90,16 @@ def lease(worker_name: str) -> str:
     return f"{PREFIX}:jobq:lease:{worker_name}"
 
 
+def back(queue_name: str) -> str:
+    """Ids that stand returned at the head of the queue: member job id, score the claim that took it first."""
+    return f"{PREFIX}:jobq:back:{queue_name}"
+
+
 def fin(job_id: str) -> str:
     """Watched by RQ's own finish; RESCUE deletes it, so that a finish of a dead owner cannot commit."""
     return f"{PREFIX}:jobq:fin:{job_id}"
+
+
+def chaos(run: str) -> str:
+    """What the jobs of one run of ``jobq chaos`` wrote about their runs: field id:token, value begun or done."""
+    return f"{PREFIX}:jobq:chaos:{run}"

@@ -292,10 +292,12 @@ class Supervisor:
 
     def _stop_on(self, now: float) -> None:
         """One look at what the stop waits for."""
-        all_said = all(seat.dropped is not None for seat in self._seats if seat.use is Use.TAKEN)
-        if not self._given_back and (all_said or now >= self._quiet_since + QUIET_WAIT):
+        silent = [seat for seat in self._seats if seat.use is Use.TAKEN and seat.dropped is None]
+        if not self._given_back and (not silent or now >= self._quiet_since + QUIET_WAIT):
             self._given_back = True
-            self._give_back([token for seat in self._seats for token in seat.dropped or ()])
+            tokens = [token for seat in self._seats for token in seat.dropped or ()]
+            self._give_back(tokens)
+            log.info("quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
         if now >= self._next_phase:
             self._advance(now)
 

@@ -19,6 +19,7 @@ local function worker_key(w) return P .. ':worker:' .. w end
 local function worker_executions_key(w) return P .. ':worker:' .. w .. ':executions' end
 local function own_key(owner) return P .. ':jobq:own:' .. owner end
 local function lease_key(w) return P .. ':jobq:lease:' .. w end
+local function back_key(q) return P .. ':jobq:back:' .. q end
 local function fin_key(id) return P .. ':jobq:fin:' .. id end
 
 -- Seconds of the server's clock: scores never come from a client's.
@@ -51,6 +52,21 @@ local function release(owner, q, id)
   redis.call('DEL', first_seen_key(q, id))
 end
 
+-- To its old place at the head of its queue. Children give back when it suits them, the younger claims perhaps first:
+-- `back` remembers who stands returned at the head, by the claim under which each was taken first.
+local function push_back(q, id, claim)
+  local back = back_key(q)
+  redis.call('HSETNX', job_key(id), 'jobq_order', claim)
+  local order = redis.call('HGET', job_key(id), 'jobq_order')
+  local before = redis.call('ZREVRANGEBYSCORE', back, '(' .. order, '-inf', 'LIMIT', 0, 1)
+  while before[1] and redis.call('LINSERT', queue_key(q), 'AFTER', before[1], id) < 1 do
+    redis.call('ZREM', back, before[1]) -- somebody else took it out of the queue
+    before = redis.call('ZREVRANGEBYSCORE', back, '(' .. order, '-inf', 'LIMIT', 0, 1)
+  end
+  if not before[1] then redis.call('LPUSH', queue_key(q), id) end
+  redis.call('ZADD', back, order, id)
+end
+
 -- Back to the head of its queue, as if it had never been claimed. A job whose hash is gone is only let go.
 local function requeue(owner, w, q, id, claim)
   release(owner, q, id)
@@ -60,7 +76,7 @@ local function requeue(owner, w, q, id, claim)
     clean_execution(w, q, id, claim)
     if status == 'started' then redis.call('HSET', job_key(id), 'status', 'queued') end
   end
-  redis.call('LPUSH', queue_key(q), id)
+  push_back(q, id, claim)
   return 1
 end
 

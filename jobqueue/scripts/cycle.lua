@@ -74,6 +74,11 @@ for _, q in ipairs(queues) do
     local take = math.min(want - taken, math.max(idle - taken, math.ceil(waiting / owners)))
     if waiting > 0 and take > 0 then
       local ids = redis.call('LPOP', queue_key(q), take)
+      if waiting <= take then -- nobody stands returned in an empty queue
+        redis.call('DEL', back_key(q))
+      elseif redis.call('EXISTS', back_key(q)) == 1 then
+        redis.call('ZREM', back_key(q), unpack(ids))
+      end
       local last = redis.call('INCRBY', SEQ, #ids)
       local kept, tokens = {}, {}
       for i, id in ipairs(ids) do
