@@ -68,7 +68,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequen
 
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(head):
-        shown.add_column(name, justify="right" if i in numbers else "left", overflow="fold")
+        shown.add_column(
+            name, justify="right" if i in numbers else "left", overflow="fold", no_wrap=i == 0
+        )  # ids are copied
     for row in texts:
         shown.add_row(*[Text(cell) for cell in row])  # Text: job descriptions are no markup
     Console().print(shown)
