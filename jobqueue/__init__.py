@@ -8,6 +8,7 @@ with Queue() as queue:
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
     from jobqueue.producer import Queue
 
     __version__: str
+
+
+def _keep_the_gil_off() -> None:
+    """On a free-threaded Python, hide hiredis from ``import redis``: loading it turns the GIL on again (measured)."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        sys.modules.setdefault("hiredis", None)  # type: ignore[arg-type]  # None makes the import fail, redis expects that
+
+
+_keep_the_gil_off()  # here, because this file runs before any other of ours can import redis
 
 _HOME = {  # public name → module, imported at first use: `import jobqueue` costs no rq; the rest are errors
     "Batch": "jobqueue.batch",

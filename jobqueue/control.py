@@ -6,10 +6,9 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from jobqueue.connection import redis
-
-from rq.intermediate_queue import IntermediateQueue  # isort: skip  # behind connection, see there
-from rq.exceptions import InvalidJobOperation, NoSuchJobError  # isort: skip
+import redis
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
 from jobqueue.errors import JobError, NoSuchJob

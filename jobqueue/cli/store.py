@@ -13,7 +13,8 @@ from jobqueue.cli.options import json_option, url_option
 from jobqueue.errors import UsageError
 
 if TYPE_CHECKING:
-    from jobqueue.store import LocalStore, StoreStatus
+    from jobqueue.store import LocalStore
+    from jobqueue.store_status import StoreStatus
 
 
 @click.group()
@@ -30,7 +31,7 @@ def status(url: str | None, as_json: bool) -> None:
     if found is None:
         return _show(_local().status(), source, as_json)
     from jobqueue.connection import open_store
-    from jobqueue.store import server_status
+    from jobqueue.store_status import server_status
 
     with open_store(found) as remote:
         _show(server_status(remote.address), source, as_json)

@@ -21,10 +21,12 @@ from typing import Any
 import psutil
 import pytest
 
-from jobqueue import store as store_module
+from jobqueue import directory as directory_module
+from jobqueue import server as server_module
 from jobqueue.connection import Address, Store, client, open_store, redis
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable, UsageError
-from jobqueue.store import LocalStore, find_server
+from jobqueue.server_binary import find_server
+from jobqueue.store import LocalStore
 
 REDIS = shutil.which("redis-server")
 VARIABLES = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_SERVER", "JOBQ_HOME")
@@ -273,7 +275,7 @@ def test_stopping_one_store_does_not_wait_for_another_ones_server(tmp_path: Path
     pid = server_pid(one)
     one.release()
     assert not psutil.pid_exists(pid)
-    assert [home for _, home, _ in store_module._CHILDREN if home in (one.home, other.home)] == [other.home]
+    assert [home for home, _ in server_module._CHILDREN if home in (one.home, other.home)] == [other.home]
     other.release()
 
 
@@ -374,7 +376,7 @@ def test_a_server_whose_socket_was_deleted_gets_no_rival(home: Path, monkeypatch
     store = local(home)
     store.ensure()
     os.unlink(store.socket)
-    monkeypatch.setattr(store_module, "START_TIMEOUT", 0.2)
+    monkeypatch.setattr(server_module, "START_TIMEOUT", 0.2)
     rival = local(home)
     with pytest.raises(StoreError, match="server without a socket"):
         rival.ensure()
@@ -386,7 +388,7 @@ def test_a_server_whose_socket_was_deleted_gets_no_rival(home: Path, monkeypatch
 
 
 def test_a_server_that_hangs_gets_no_rival(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_ping", partial(store_module._ping, timeout=0.1))
+    monkeypatch.setattr(server_module, "ping", partial(server_module.ping, timeout=0.1))
     store, other = local(home), local(home)
     store.ensure()
     pid = server_pid(store)
@@ -431,7 +433,7 @@ def test_a_server_that_loads_is_waited_for(home: Path) -> None:
 def test_any_path_will_do_also_one_that_is_too_long_for_a_socket(
     tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "SHORT_ROOT", str(tmp_path))
+    monkeypatch.setattr(directory_module, "SHORT_ROOT", str(tmp_path))
     home = tmp_path / name / "deep"
     store = local(home, kind)
     assert len(os.fsencode(store.socket)) <= 103
@@ -735,10 +737,11 @@ def test_a_wrong_url_is_one_line_on_stderr(url: str, code: int, words: str, home
     assert words in said.stderr
 
 
-def test_hiredis_stays_out_on_a_free_threaded_python() -> None:
+@pytest.mark.parametrize("first", ["jobqueue.connection", "jobqueue.protocol", "jobqueue.keys", "workers.heartbeat"])
+def test_hiredis_stays_out_on_a_free_threaded_python(first: str) -> None:
     code = (
         "import sys; sys._is_gil_enabled = lambda: False\n"
-        "from jobqueue.connection import redis\n"
+        f"import {first}, redis\n"
         "assert redis.connection.DefaultParser.__name__ == '_RESP2Parser', redis.connection.DefaultParser"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

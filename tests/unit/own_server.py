@@ -15,7 +15,7 @@ from typing import Any
 
 from jobqueue import keys
 from jobqueue.connection import Address, client, redis
-from jobqueue.store import find_server
+from jobqueue.server_binary import find_server
 
 
 class OwnServer:

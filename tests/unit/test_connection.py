@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from jobqueue.connection import Address, _keep_the_gil_off, check, client, redis
+from jobqueue import _keep_the_gil_off
+from jobqueue.connection import Address, check, client, redis
 from jobqueue.errors import JobqError, StoreRefused, StoreUnreachable, UsageError
-from jobqueue.store import server_status
+from jobqueue.store_status import server_status
 
 
 class FakeServer:

@@ -1,0 +1,114 @@
+"""Where a store is: an Address that other processes can be given, and what its URL says, checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from redis.connection import parse_url
+
+from jobqueue.errors import UsageError
+
+SCHEMES = "redis://, rediss://, unix:// or redis+sentinel://"
+SENTINEL_PORT = 26379
+NO_CLUSTER = (
+    "is a Redis Cluster, where one script cannot reach all of a queue's keys: "
+    "use a single server, or Sentinel for fail-over"
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """How to connect to a store: a URL, or the path of a unix socket (a path needs no quoting, a URL would)."""
+
+    url: str | None = None
+    unix_socket_path: str | None = None
+
+    def to_json(self) -> str:
+        """Return the address as JSON text, for another process. It holds the password: not for logs."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Address:
+        """Return the address that ``to_json`` wrote."""
+        return cls(**json.loads(text))
+
+    @property
+    def scheme(self) -> str:
+        """The URL's scheme in lower case, "" when there is none."""
+        scheme, separator, _ = (self.url or "").partition("://")
+        return scheme.lower() if separator else ""
+
+    def describe(self) -> str:
+        """Return the address for people, passwords hidden."""
+        return self.unix_socket_path or _hide_passwords(self.url or "")
+
+    def __repr__(self) -> str:  # a password must not reach a traceback or a log either
+        return f"Address({self.describe()!r})"
+
+
+def _hide_passwords(url: str) -> str:
+    """Rather hide too much: everything between the first colon of the user part and the last @ goes."""
+    url = re.sub(r"://([^:@/]*):.*@", r"://\1:***@", url)
+    return re.sub(r"([?&][a-z_]*password=)[^&]*", r"\1***", url)
+
+
+def redis_options(address: Address) -> dict[str, Any]:
+    """Return redis-py's options for the URL; where ``parse_url`` would guess in silence, raise UsageError."""
+    shown, url, scheme = repr(address.describe()), address.url or "", address.scheme
+    if scheme == "redis+cluster":
+        raise UsageError(f"{address.describe()} {NO_CLUSTER}")
+    if scheme not in ("redis", "rediss", "unix"):
+        raise UsageError(f"{shown} is not a Redis URL: it must start with {SCHEMES}")
+    try:
+        options: dict[str, Any] = parse_url(url)
+        database = urlsplit(url).path.strip("/")
+    except ValueError:  # its text may quote a piece of the password
+        raise UsageError(f"{shown} is not a Redis URL: is the port a number, is ?option=value right?") from None
+    if scheme == "unix" and not options.get("path"):
+        raise UsageError(f"{shown}: a unix URL has three slashes and a path, as in unix:///run/redis.sock")
+    if scheme != "unix" and database and not database.isdecimal():
+        raise UsageError(f"{shown}: the database after the port must be a number, as in …:6379/0")
+    return options
+
+
+class SentinelUrl(NamedTuple):
+    """What a Sentinel URL says: where the Sentinels are, who the primary is, and redis-py's options for each."""
+
+    nodes: list[tuple[str, int]]
+    service: str
+    for_primary: dict[str, Any]
+    for_sentinels: dict[str, Any]
+
+
+def sentinel_url(address: Address) -> SentinelUrl:
+    """Read ``redis+sentinel://[user:pass@]host:port[,host:port]/service[/db]``. Raises UsageError.
+
+    User and password are the primary's; the Sentinels' own stand in ``?sentinel_username=…&sentinel_password=…``.
+    """
+    try:
+        return _sentinel_url(urlsplit(address.url or ""))
+    except ValueError:
+        shown = repr(address.describe())
+        raise UsageError(f"{shown} should read redis+sentinel://host:26379,host2:26379/service/0") from None
+
+
+def _sentinel_url(parts: SplitResult) -> SentinelUrl:
+    userinfo, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError
+    nodes = [
+        (n.hostname or "localhost", n.port or SENTINEL_PORT) for n in (urlsplit(f"//{h}") for h in hosts.split(","))
+    ]
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    return SentinelUrl(
+        nodes,
+        unquote(service),
+        {"db": int(database or 0), "username": unquote(user) or None, "password": unquote(password) or None},
+        {"username": query.get("sentinel_username"), "password": query.get("sentinel_password")},
+    )

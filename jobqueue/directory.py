@@ -1,0 +1,57 @@
+"""The local store's directory: ours alone, and where its socket lies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from jobqueue.errors import StoreError
+
+SOCKET_LIMIT = 103  # bytes; sockaddr_un holds 104 on macOS and 108 on Linux, with a final NUL
+SHORT_ROOT = "/tmp"  # not $TMPDIR or $XDG_RUNTIME_DIR: cron and a login shell must compute the same path
+
+
+def make_private(path: Path) -> None:
+    """Make the directory ``path`` if need be; refuse it unless it is one, ours, and closed to everybody else.
+
+    Raises StoreError.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.lstat(path)
+    except OSError as e:
+        raise StoreError(f"cannot use {path} for the local store ({e.strerror}): set JOBQ_HOME to another place") from e
+    if not stat.S_ISDIR(found.st_mode):
+        raise StoreError(f"{path} is not a directory itself (a link?): set JOBQ_HOME to a directory of yours")
+    if found.st_uid != os.geteuid():
+        raise StoreError(f"{path} belongs to user {found.st_uid}, not to you: set JOBQ_HOME to a directory of yours")
+    if found.st_mode & 0o077:
+        _close_to_others(path)
+
+
+def _close_to_others(path: Path) -> None:
+    if os.listdir(path):  # not ours to close: it may be somebody's whole home directory
+        raise StoreError(f"{path} is open to other users: chmod 700 it, or set JOBQ_HOME to another directory")
+    path.chmod(0o700)
+
+
+def socket_path(home: Path) -> str:
+    """Return ``home/s``, or a hashed name in a short private directory where the system would cut the path off."""
+    path = str(home / "s")
+    if len(os.fsencode(path)) <= SOCKET_LIMIT:
+        return path
+    short = Path(SHORT_ROOT, f"jobq-{os.geteuid()}")
+    make_private(short)
+    return str(short / hashlib.sha256(os.fsencode(path)).hexdigest()[:20])
+
+
+def private(path: str, flags: int) -> int:
+    """Be the ``opener`` of a file that only we can read."""
+    return os.open(path, flags, 0o600)
+
+
+def size(directory: Path) -> int:
+    """Return how many bytes the files below ``directory`` take."""
+    return sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
