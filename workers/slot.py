@@ -88,6 +88,11 @@ class Slot(Interruptible):
         else:
             self._courier.finish(self._outcome(job, ending, started, ended), self.number)
 
+    def enter(self, token: int, limit: float) -> None:
+        """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
+        super().enter(token, limit)
+        self._stir()
+
     # -- the steps -----------------------------------------------------------------------------------------------------
 
     def _begin(self, job: Claimed) -> None:
@@ -96,7 +101,6 @@ class Slot(Interruptible):
         self.since = time.monotonic()
         self._region.begin(self.number, job.claim, self.since, max(0.0, limit))
         self.job = job
-        self._stir()
 
     def _may_start(self, job: Claimed) -> bool:
         """Mark the start before running where it must be known afterwards. False: the job was taken from us."""

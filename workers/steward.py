@@ -67,7 +67,7 @@ class Steward:
         threading.Thread(target=self.run, name="jobq-steward", daemon=True).start()
 
     def stir(self) -> None:
-        """Called by a slot that begins a job: from now on there is something to look after."""
+        """Called by a slot that begins a job or a callback: from now on there is something to look after."""
         if not self._awake:
             self._awake = True
             try:
@@ -80,11 +80,11 @@ class Steward:
 
     def run(self) -> None:
         while True:
-            timeout = self._step(time.monotonic())
+            self._step(time.monotonic())
+            timeout = self._next_look()
             if timeout is None or timeout > 2 * TICK:
                 self._awake = False
-                if self._unmarked():  # it began between the step and the line above
-                    self._awake, timeout = True, TICK
+                timeout = self._next_look()  # again: what began before the line above stirred nobody
             readable = select.select([self._control.fileno(), self._pipe[0]], [], [], timeout)[0]
             self._awake = True
             if self._pipe[0] in readable:
@@ -128,19 +128,18 @@ class Steward:
 
     # -- what it looks after -------------------------------------------------------------------------------------------
 
-    def _step(self, now: float) -> float | None:
-        """Do what is due; return in how many seconds to look again (None: when something happens)."""
-        running = [(slot, job) for slot in self._slots if (job := slot.job) is not None]
+    def _step(self, now: float) -> None:
+        """Do what is due."""
+        running = self._running()
         self._mark([(slot, job) for slot, job in running if slot.marked != job.claim and now - slot.since >= TICK])
         self._unburden(running, now)
         self._enforce(now)
         if now >= self._next_reconcile:
             self._next_reconcile = now + RECONCILE_EVERY
             self._clerk.do_if_awake(self._courier.reconcile)
-        return self._next_look(running, now)
 
-    def _unmarked(self) -> bool:
-        return any((job := slot.job) is not None and slot.marked != job.claim for slot in self._slots)
+    def _running(self) -> list[tuple[Slot, Claimed]]:
+        return [(slot, job) for slot in self._slots if (job := slot.job) is not None]
 
     def _mark(self, due: list[tuple[Slot, Claimed]]) -> None:
         if not due:
@@ -174,8 +173,10 @@ class Steward:
                 self._fired = {token} | {s.token for s in self._slots if s.token in self._fired}
                 slot.interrupt(token, time_limit_error(slot.limit))
 
-    def _next_look(self, running: list[tuple[Slot, Claimed]], now: float) -> float | None:
-        if any(slot.marked != job.claim or now - slot.since < 2 * LONG for slot, job in running):
+    def _next_look(self) -> float | None:
+        """In how many seconds there is something to do; None: when something happens."""
+        now = time.monotonic()
+        if any(slot.marked != job.claim or now - slot.since < 2 * LONG for slot, job in self._running()):
             return TICK
         deadlines = [s.deadline - now for s in self._slots if s.deadline and s.token not in self._fired]
         waits = [max(TICK, d) for d in deadlines]
