@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.connection import parse_url
 
@@ -90,14 +90,16 @@ def sentinel_url(address: Address) -> SentinelUrl:
     User and password are the primary's; the Sentinels' own stand in ``?sentinel_username=…&sentinel_password=…``.
     """
     try:
-        return _sentinel_url(urlsplit(address.url or ""))
+        return _sentinel_url(address.url or "")
     except ValueError:
         shown = repr(address.describe())
         raise UsageError(f"{shown} should read redis+sentinel://host:26379,host2:26379/service/0") from None
 
 
-def _sentinel_url(parts: SplitResult) -> SentinelUrl:
-    userinfo, _, hosts = parts.netloc.rpartition("@")
+def _sentinel_url(url: str) -> SentinelUrl:
+    _, netloc, rest = re.split(r"://([^/?#]*)", url, maxsplit=1)
+    parts = urlsplit(rest)  # without the hosts: recent Pythons take a bracket behind a comma for a broken address
+    userinfo, _, hosts = netloc.rpartition("@")
     user, _, password = userinfo.partition(":")
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
