@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from helpers import Server, Tree, assert_nothing_left
 
-from jobqueue.producer import Queue
+pytest.register_assert_rewrite("helpers")
+
+from helpers import Server, Tree, assert_nothing_left  # noqa: E402
+
+from jobqueue.producer import Queue  # noqa: E402
 
 Start = Callable[..., Tree]
 

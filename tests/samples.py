@@ -88,7 +88,7 @@ def current() -> dict[str, Any]:
     assert job is not None
     job.meta["said"] = "hello"
     job.save_meta()
-    return {"id": job.id, "origin": job.origin, "status": str(job.get_status()), "func_name": job.func_name}
+    return {"id": job.id, "origin": job.origin, "status": job.get_status().value, "func_name": job.func_name}
 
 
 # -- ends badly ------------------------------------------------------------------------------------------------------

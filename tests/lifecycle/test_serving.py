@@ -1,0 +1,108 @@
+"""What a worker refuses at start, and what it does not claim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+import rq
+from conftest import Start
+from helpers import Tree, eventually, lines, submit
+from rq import suspension
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])
+
+
+def refuses(tree: Tree, *words: str) -> None:
+    """It left at once with one line that holds the words."""
+    assert tree.wait() == 2
+    complaints = [line for line in tree.log.splitlines() if line.startswith("jobq: ")]
+    assert len(complaints) == 1, tree.log
+    for word in words:
+        assert word in complaints[0]
+    assert "Traceback" not in tree.log
+
+
+def test_a_module_that_cannot_be_imported(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import samples\n\nraise RuntimeError('no licence')\n")
+    job = queue.enqueue("samples.ok", 1)
+    refuses(start(mode=mode, serve=("samples", "broken")), "RuntimeError: no licence", "broken.py:3")
+    refuses(start(mode=mode, serve=("samples", "nowhere")), "No module named 'nowhere'")
+    assert job.get_status(refresh=True).value == "queued"
+    assert queue.job_ids == [job.id]
+
+
+def test_a_module_that_leaves_while_imported(start: Start, mode: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
+    refuses(start(mode=mode, serve=("script",)), "cannot be imported")
+
+
+def test_a_head_in_another_format(start: Start, mode: str, store: redis.Redis) -> None:
+    job = rq.Queue(connection=store).enqueue("samples.ok", 1)
+    refuses(start(mode=mode), "'default' is pickle", "--accept json,pickle")
+    assert store.lrange(keys.queue("default"), 0, -1) == [job.id.encode()]
+    assert start("--burst", "--accept", "json,pickle", mode=mode).wait() == 0
+    assert job.return_value(refresh=True) == 1
+
+
+def test_a_head_of_another_module(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    queue.enqueue("samples.ok", 1)
+    refuses(start(mode=mode, serve=()), "'default' calls samples.ok", "-I samples", "--allow-any")
+    assert store.llen(keys.queue("default")) == 1
+    assert start("--burst", "--allow-any", mode=mode, serve=()).wait() == 0
+    assert store.llen(keys.queue("default")) == 0
+
+
+def test_a_module_that_starts_a_thread(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+    """A fork would not copy the thread: each child imports for itself."""
+    (tmp_path / "threaded.py").write_text(
+        "import os, threading\n"
+        "asked, answered = threading.Event(), threading.Event()\n"
+        "def answer():\n    asked.wait()\n    answered.set()\n"
+        "threading.Thread(target=answer, daemon=True).start()\n"
+        "def ask():\n    asked.set()\n    assert answered.wait(20)\n    return os.getpid()\n"
+    )
+    tree = start("-n", "2", mode=mode, serve=("threaded",))
+    assert queue.enqueue("threaded.ask").result(30) in [process.pid for process in tree.children()]
+    assert "workers.spawned" in " ".join(tree.children()[0].cmdline())
+    assert "importing the served modules started threads" in tree.log
+
+
+def test_suspended(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """``rq suspend``: nothing is claimed until ``rq resume``, also by a worker that is started meanwhile."""
+    record = str(tmp_path / "record")
+    tree = start("-n", "2", mode=mode)
+    queue.enqueue("samples.note", record, "before")
+    eventually(lambda: lines(record) == ["before"])
+    suspension.suspend(store)
+    jobs = submit(queue, "samples.note", [(record, n) for n in range(20)])
+    other = start("-n", "2", mode=mode)
+    eventually(lambda: store.scard(keys.OWNERS) == 2 * len(tree.children()))
+    commands = store.info("stats")["total_commands_processed"]
+    eventually(lambda: store.info("stats")["total_commands_processed"] > commands + 50)  # they look, and leave it
+    assert store.llen(keys.queue("default")) == 20
+    assert lines(record) == ["before"]
+    assert {tree.process.poll(), other.process.poll()} == {None}
+    suspension.resume(store)
+    assert [job.result(30) for job in jobs] == list(range(20))
+
+
+def test_a_suspended_burst_leaves(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    suspension.suspend(store)
+    queue.enqueue("samples.ok")
+    assert start("--burst", "-n", "2", mode=mode).wait() == 0
+    assert store.llen(keys.queue("default")) == 1
+
+
+def test_a_paused_queue_waits(start: Start, mode: str, store: redis.Redis) -> None:
+    store.sadd(keys.PAUSED, "closed")
+    waiting = Queue("closed", connection=store).enqueue("samples.ok", 1)
+    start("-n", "2", "closed", "open", mode=mode)
+    assert Queue("open", connection=store).enqueue("samples.ok", 2).result(30) == 2
+    assert waiting.get_status(refresh=True).value == "queued"
+    store.srem(keys.PAUSED, "closed")
+    assert waiting.result(30) == 1
