@@ -191,3 +191,7 @@ def bad_callback(job: Job, connection: redis.Redis, result: Any) -> None:
 
 def slow_callback(job: Job, connection: redis.Redis, result: Any) -> None:
     nap(60)
+
+
+def throw(error: BaseException) -> None:
+    raise error

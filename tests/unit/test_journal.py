@@ -1,0 +1,161 @@
+"""The shared memory: what a killed child leaves is whole records and true claims, at whatever instruction it died."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from helpers import ROOT, eventually
+
+from jobqueue.protocol import RETURNED, Outcome
+from workers.journal import BUFFERED, HALF, HUNGRY, UNSETTLED, Region, Running, make_file
+
+
+@pytest.fixture
+def pages() -> Iterator[int]:
+    fd = make_file(children=3, slots=2)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def region(pages: int) -> Region:
+    return Region(pages, 1, 2)
+
+
+def outcome(claim: int, size: int = 10) -> Outcome:
+    payload = bytes([claim % 251]) * size
+    return Outcome(f"id{claim}", claim, "default", RETURNED, 500, payload, "start", "end", claim + 0.25, claim + 0.5)
+
+
+def test_two_maps_of_one_file_see_the_same(pages: int, region: Region) -> None:
+    region.begin(1, 7, 12.5, 180.0)
+    region.set(HUNGRY, 1)
+    region.journal.append(outcome(3))
+    other = Region(pages, 1, 2)
+    assert other.running() == [Running(1, 7, 12.5, 180.0)]
+    assert other.get(HUNGRY) == 1
+    assert list(other.journal.read()) == [outcome(3)]
+    region.end(1)
+    assert other.running() == []
+
+
+def test_regions_do_not_touch(pages: int) -> None:
+    regions = [Region(pages, n, 2) for n in range(3)]
+    for n, region in enumerate(regions):
+        for slot in range(2):
+            region.begin(slot, 10 * n + slot + 1, 0.0, 0.0)
+        while region.journal.append(outcome(n, 1000)):
+            pass
+    regions[1].wipe()
+    assert regions[1].running() == []
+    assert list(regions[1].journal.read()) == []
+    for n in (0, 2):
+        assert [r.claim for r in regions[n].running()] == [10 * n + 1, 10 * n + 2]
+        assert {o.claim for o in regions[n].journal.read()} == {n}
+
+
+def test_at_rest(region: Region) -> None:
+    assert not region.at_rest
+    region.set(HUNGRY, 1)
+    assert region.at_rest
+    for word in (BUFFERED, UNSETTLED):
+        region.set(word, 1)
+        assert not region.at_rest
+        region.set(word, 0)
+    region.begin(0, 1, 0.0, 0.0)
+    assert not region.at_rest
+
+
+def test_a_record_that_does_not_fit_is_refused_whole(region: Region) -> None:
+    assert not region.journal.append(outcome(1, HALF))
+    assert list(region.journal.read()) == []
+    assert region.journal.append(outcome(2, HALF - 200))
+    assert not region.journal.append(outcome(3, 200))
+    assert [o.claim for o in region.journal.read()] == [2]
+
+
+def test_what_is_on_its_way_stays_until_it_is_settled(region: Region) -> None:
+    journal = region.journal
+    journal.append(outcome(1))
+    journal.switch()
+    journal.append(outcome(2))
+    assert sorted(o.claim for o in journal.read()) == [1, 2]
+    journal.sent_is_settled()
+    assert [o.claim for o in journal.read()] == [2]
+    journal.switch()
+    journal.sent_is_settled()
+    assert list(journal.read()) == []
+
+
+def test_what_came_back_is_kept_with_what_came_after(region: Region) -> None:
+    journal = region.journal
+    journal.append(outcome(1))
+    journal.switch()
+    journal.append(outcome(2))
+    journal.sent_came_back()
+    assert sorted(o.claim for o in journal.read()) == [1, 2]
+    journal.switch()  # both go out again
+    journal.append(outcome(3))
+    journal.sent_is_settled()
+    assert [o.claim for o in journal.read()] == [3]
+
+
+def test_what_came_back_and_does_not_fit_is_not_lost(region: Region) -> None:
+    """Two full halves cannot come together. Nothing is lost: a record may stand there longer than it must."""
+    journal = region.journal
+    assert journal.append(outcome(1, HALF - 1000))
+    journal.switch()
+    assert journal.append(outcome(2, HALF - 1000))
+    journal.sent_came_back()
+    assert sorted(o.claim for o in journal.read()) == [1, 2]
+
+
+WRITER = """
+import itertools, sys
+from jobqueue.protocol import RETURNED, Outcome
+from workers.journal import Region
+
+region = Region(int(sys.argv[1]), 0, 1)
+print("go", flush=True)
+for claim in itertools.count(1):
+    region.begin(0, claim, float(claim), 0.0)
+    payload = bytes([claim % 251]) * (claim % 3000)
+    done = Outcome(f"id{claim}", claim, "default", RETURNED, 500, payload, "s", "e", claim + 0.25, claim + 0.5)
+    if not region.journal.append(done):
+        region.journal.sent_is_settled()  # the half that was full before this one
+        region.journal.switch()
+        region.journal.append(done)
+    region.end(0)
+"""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kill_9_of_the_writer(seed: int) -> None:
+    """At a random moment: every record is whole, and the last claim is running, recorded, or not begun."""
+    fd = make_file(1, 1)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-c", WRITER, str(fd)]
+    with subprocess.Popen(argv, pass_fds=(fd,), stdout=subprocess.PIPE, env=env) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"go\n"
+        region = Region(fd, 0, 1)
+        eventually(lambda: list(region.journal.read()))
+        time.sleep(random.Random(seed).uniform(0.0, 0.05))  # the random moment
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    records = list(region.journal.read())
+    for record in records:
+        assert record.payload == bytes([record.claim % 251]) * (record.claim % 3000)
+        assert record.started == record.claim + 0.25
+    claims = sorted(record.claim for record in records)
+    assert claims == list(range(claims[0], claims[-1] + 1))
+    running = [r.claim for r in region.running()]
+    assert running in ([], [claims[-1]], [claims[-1] + 1])
+    os.close(fd)

@@ -1,0 +1,120 @@
+"""From flags to children and slots; and the look at the heads of the queues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fakeredis
+import pytest
+import rq
+
+from jobqueue import keys
+from jobqueue.connection import Address
+from jobqueue.errors import BootFailed, UsageError
+from jobqueue.producer import Queue
+from workers.launcher import THREADS, check_heads, cores, describe, shape, worker_name
+from workers.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("mode", "number", "threads", "expected"),
+    [
+        ("thread", None, None, (1, THREADS)),
+        ("thread", 3, None, (1, 3)),
+        ("process", None, None, (cores(), 1)),
+        ("process", 3, None, (3, 1)),
+        ("process", 3, 4, (3, 4)),
+        ("process", None, 4, (cores(), 4)),
+    ],
+)
+def test_shape(mode: str, number: int | None, threads: int | None, expected: tuple[int, int]) -> None:
+    assert shape(mode, number, threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "number", "threads", "flag"),
+    [("process", 0, None, "-n 0"), ("thread", -1, None, "-n -1"), ("process", 1, 0, "--threads 0")],
+)
+def test_shapes_that_cannot_be(mode: str, number: int | None, threads: int | None, flag: str) -> None:
+    with pytest.raises(UsageError, match=flag):
+        shape(mode, number, threads)
+
+
+def test_threads_go_with_processes() -> None:
+    with pytest.raises(UsageError, match="--threads goes with --mode process"):
+        shape("thread", 2, 2)
+
+
+def settings(**fields: Any) -> Settings:
+    base: dict[str, Any] = {"address": Address(url="redis://127.0.0.1:1/0"), "worker": "w", "queues": ("default",)}
+    return Settings(**{**base, "children": 1, "slots": 1, **fields})
+
+
+def test_settings_travel_as_json() -> None:
+    told = settings(modules=("a", "b.c"), queues=("high", "low"), grace=1.5, accept=("json", "pickle"))
+    assert Settings.from_json(told.to_json()) == told
+
+
+def test_worker_names_are_parts_of_keys() -> None:
+    names = {worker_name() for _ in range(100)}
+    assert len(names) == 100
+    assert not [name for name in names if set(name) & set(": {}*")]
+
+
+def test_describe() -> None:
+    assert "1 process with 3 threads" in describe(settings(slots=3), "thread")
+    assert "2 processes with 4 threads each" in describe(settings(children=2, slots=4), "process")
+    assert "1 process, serving a, b" in describe(settings(queues=("a", "b")), "process")
+
+
+# -- the heads -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store() -> fakeredis.FakeRedis:
+    return fakeredis.FakeRedis()
+
+
+def put(store: fakeredis.FakeRedis, data: bytes, queue: str = "default") -> None:
+    store.hset(keys.job("x"), "data", data)
+    store.rpush(keys.queue(queue), "x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'["jobqueue.tasks.square", null, [1], {}]',
+        b'["shop.tasks.pay", null, [1], {}]',
+        b'["shop.tasks.deep.down", null, [1], {}]',
+        b"[1]",  # not a call: it fails as a job
+        b"\xff",
+    ],
+)
+def test_heads_that_are_served(store: fakeredis.FakeRedis, data: bytes) -> None:
+    put(store, data)
+    check_heads(store, settings(modules=("shop.tasks",)))
+
+
+def test_empty_queues_and_deleted_heads(store: fakeredis.FakeRedis) -> None:
+    check_heads(store, settings())
+    store.rpush(keys.queue("default"), "nobody")
+    check_heads(store, settings())
+
+
+def test_a_head_of_another_module(store: fakeredis.FakeRedis) -> None:
+    put(store, b'["shop.tasksandmore.pay", null, [1], {}]', "second")
+    refused = settings(modules=("shop.tasks",), queues=("default", "second"))
+    with pytest.raises(BootFailed, match=r"'second' calls shop.tasksandmore.pay.* -I shop.tasksandmore "):
+        check_heads(store, refused)
+    check_heads(store, settings(allow_any=True, queues=("second",)))
+
+
+def test_heads_as_rq_writes_them(store: fakeredis.FakeRedis) -> None:
+    """RQ pickles and compresses."""
+    rq.Queue(connection=store).enqueue("jobqueue.tasks.square", 2)
+    with pytest.raises(BootFailed, match=r"'default' is pickle.*--accept json,pickle"):
+        check_heads(store, settings())
+    check_heads(store, settings(accept=("json", "pickle")))
+    Queue("big", connection=store).enqueue("samples.ok", "x" * 10_000)
+    with pytest.raises(BootFailed, match="-I samples"):
+        check_heads(store, settings(queues=("big",)))

@@ -1,0 +1,200 @@
+"""An interruption hits the job that it is meant for, and nothing else."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from helpers import eventually
+from rq.timeouts import JobTimeoutException
+
+from workers.limits import Interrupted, Interruptible, time_limit_error
+
+
+@pytest.fixture(autouse=True)
+def _alarm_comes_back() -> Iterator[None]:
+    old = signal.getsignal(signal.SIGALRM)
+    yield
+    signal.signal(signal.SIGALRM, old)
+
+
+def in_main(work: Callable[[], None]) -> None:
+    work()
+
+
+def in_thread(work: Callable[[], None]) -> None:
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+PLACES = pytest.mark.parametrize("place", [in_main, in_thread])
+
+
+@PLACES
+def test_it_is_raised_in_the_job(place: Callable[[Callable[[], None]], None]) -> None:
+    slot = Interruptible()
+
+    def work() -> None:
+        slot.bind()
+        slot.enter(7, 60)
+        threading.Timer(0.05, lambda: slot.interrupt(7, Interrupted)).start()
+        deadline = time.monotonic() + 20
+        try:
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+        except Interrupted:
+            return
+        finally:
+            slot.leave()
+        pytest.fail("nothing was raised")
+
+    place(work)
+
+
+def test_a_sleep_in_the_main_thread_is_woken() -> None:
+    slot = Interruptible()
+    slot.bind()
+    slot.enter(7, 60)
+    timer = threading.Timer(0.05, lambda: slot.interrupt(7, Interrupted))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        time.sleep(30)
+    slot.leave()
+    assert time.monotonic() - started < 20
+
+
+@PLACES
+def test_another_job_is_not_hit(place: Callable[[Callable[[], None]], None]) -> None:
+    slot = Interruptible()
+
+    def work() -> None:
+        slot.bind()
+        slot.enter(2, 60)
+        assert not slot.interrupt(1, Interrupted)
+        sum(range(1000))
+        slot.leave()
+        assert not slot.interrupt(2, Interrupted)
+        sum(range(1000))
+
+    place(work)
+
+
+@PLACES
+def test_the_next_job_is_never_hit(place: Callable[[Callable[[], None]], None]) -> None:
+    """Another thread fires at each job at about the moment when it ends: what is raised, is raised inside of it."""
+    slot = Interruptible()
+    rounds, hits, stop = 3000, [0], threading.Event()
+
+    def fire() -> None:
+        last = 0
+        while not stop.is_set():
+            if (token := slot.token) not in (0, last):
+                slot.interrupt(token, Interrupted)
+                last = token
+
+    def work() -> None:
+        slot.bind()
+        for token in range(1, rounds + 1):
+            try:
+                slot.enter(token, 60)
+                try:
+                    for _ in range(token % 3000):
+                        pass
+                finally:
+                    slot.leave()
+            except Interrupted:
+                hits[0] += 1
+                slot.leave()  # as the slot does: again, in case that the first was hit itself
+            sum(range(100))  # between the jobs: an exception here ends the test
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    shooter = threading.Thread(target=fire)
+    shooter.start()
+    try:
+        place(work)
+    finally:
+        stop.set()
+        shooter.join(20)
+        sys.setswitchinterval(usual)
+    assert hits[0] > 10
+
+
+def test_one_slot_among_many() -> None:
+    """Interrupting one thread leaves the others alone."""
+    slots = [Interruptible() for _ in range(3)]
+    ended: dict[int, str] = {}
+    go_on = threading.Event()
+
+    def work(n: int) -> None:
+        slots[n].bind()
+        slots[n].enter(n + 1, 60)
+        try:
+            while not go_on.is_set():
+                time.sleep(0.005)
+            ended[n] = "done"
+        except Interrupted:
+            ended[n] = "interrupted"
+        finally:
+            slots[n].leave()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: all(slot.token for slot in slots))
+    assert slots[1].interrupt(2, Interrupted)
+    eventually(lambda: ended == {1: "interrupted"})
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert ended == {0: "done", 1: "interrupted", 2: "done"}
+
+
+def test_the_error_says_which_limit() -> None:
+    kind = time_limit_error(2.5)
+    assert issubclass(kind, JobTimeoutException)
+    assert str(kind()) == "The job ran longer than its time limit of 2.5 s."
+    assert f"{kind.__module__}.{kind.__qualname__}" == "jobqueue.errors.TimeLimitExceeded"
+    assert str(time_limit_error(1)()) != str(kind())
+
+
+def test_deadlines() -> None:
+    slot = Interruptible()
+    slot.bind()
+    slot.enter(1, 0)
+    assert slot.deadline == 0.0
+    slot.enter(2, 5)
+    assert 0 < slot.deadline - time.monotonic() <= 5
+    slot.leave()
+    assert (slot.token, slot.deadline) == (0, 0.0)
+
+
+def test_a_callbacks_penalty_sets_and_clears_the_deadline() -> None:
+    slot = Interruptible()
+    slot.bind()
+    penalty = slot.penalty()
+    tokens = set()
+    for _ in range(2):
+        with penalty(5, JobTimeoutException, job_id="x"):
+            assert slot.token < 0  # no claim number, and another one for each callback
+            assert slot.deadline
+            tokens.add(slot.token)
+        assert (slot.token, slot.deadline) == (0, 0.0)
+    assert len(tokens) == 2

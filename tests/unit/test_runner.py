@@ -1,0 +1,223 @@
+"""One job: what is served, what is refused, what becomes of what it returns or raises."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import rq
+from rq.exceptions import DeserializationError
+
+from jobqueue.connection import Address
+from jobqueue.errors import NotServed
+from jobqueue.protocol import RAISED, RETURNED
+from jobqueue.serializers import JSON
+from workers.limits import Interrupted
+from workers.runner import Ending, Runner, decode_text, ending_of, interrupted, preload
+from workers.settings import Settings
+
+
+def runner(**fields: Any) -> Runner:
+    told = {"modules": ("samples",), **fields}
+    address = Address(url="redis://127.0.0.1:1/0")
+    return Runner(Settings(address=address, worker="w", queues=("default",), children=1, slots=1, **told))
+
+
+def data(function: str, *args: Any, **kwargs: Any) -> bytes:
+    return JSON.dumps([function, None, args, kwargs])
+
+
+def run(job: bytes, *, guard: Callable[[], None] = lambda: None, **fields: Any) -> Ending:
+    return runner(**fields).run(job, guard)
+
+
+def text(ending: Ending) -> str:
+    assert ending.kind == RAISED
+    return decode_text(ending.payload)
+
+
+# -- ends well -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0, False, "", [], {"a": [1, None]}, "ü", 1.5])
+def test_a_value(value: object) -> None:
+    ending = run(data("samples.ok", value))
+    assert (ending.kind, ending.value, ending.error) == (RETURNED, value, None)
+    again = ending_of(ending.kind, ending.payload)
+    assert again.value == value
+
+
+def test_none_is_no_payload() -> None:
+    assert run(data("samples.ok", None)) == Ending(RETURNED, b"", None)
+
+
+def test_a_coroutine_is_awaited() -> None:
+    assert run(data("samples.coroutine", 3)).value == 3
+
+
+def test_the_event_loop_is_gone_afterwards() -> None:
+    run(data("samples.coroutine", 3))
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
+
+
+def test_compressed_data() -> None:
+    assert run(zlib.compress(data("samples.ok", 1))).value == 1
+    assert run(zlib.compress(data("samples.ok", "x" * 9))).value == "x" * 9
+
+
+def test_a_returned_retry_is_no_value() -> None:
+    ending = run(pickled("samples.ok", rq.Retry(max=2)), accept=("json", "pickle"))
+    assert ending.is_retry
+    assert ending.payload == b""
+
+
+def test_the_guard_comes_after_the_call_whatever_its_end() -> None:
+    for function in ("samples.ok", "samples.fail", "samples.leave", "samples.nonsense"):
+        calls: list[int] = []
+        run(data(function), guard=lambda calls=calls: calls.append(1))  # type: ignore[misc]
+        assert calls == [1]
+
+
+# -- ends badly ------------------------------------------------------------------------------------------------------
+
+
+def test_the_traceback_begins_with_the_jobs_own_code() -> None:
+    lines = text(run(data("samples.fail", "no"))).splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "samples.py" in lines[1]
+    assert lines[-1] == "ValueError: no"
+    assert not [line for line in lines if "runner.py" in line]
+
+
+@pytest.mark.parametrize(("function", "last"), [("samples.leave", "SystemExit: 3"), ("builtins.fail", "")])
+def test_what_a_job_may_not_do_to_us(function: str, last: str) -> None:
+    assert text(run(data(function))).strip().splitlines()[-1].startswith(last)
+
+
+def test_an_interrupt_passes_through() -> None:
+    """It is the worker's own; the guard has been called nevertheless."""
+    calls: list[int] = []
+    with pytest.raises(Interrupted):
+        run(pickled("samples.throw", Interrupted()), guard=lambda: calls.append(1), allow_any=True, accept=("pickle",))
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("function", ["samples.return_a_set"])
+def test_a_result_that_json_cannot_carry(function: str) -> None:
+    last = text(run(data(function))).strip().splitlines()[-1]
+    assert "ResultNotSerializable: return_a_set returned a value that json cannot carry" in last
+    assert "set" in last
+
+
+def test_a_pickled_job_has_a_pickled_result() -> None:
+    ending = run(pickled("samples.return_a_set"), accept=("json", "pickle"))
+    assert ending.value == {1, 2}
+    assert ending_of(ending.kind, ending.payload).value == {1, 2}
+
+
+def test_text_that_is_no_text() -> None:
+    """A lone surrogate in an exception's message must not stop the worker."""
+    assert "\\udc80" in text(run(pickled("samples.fail", "\udc80"), accept=("pickle",)))
+
+
+def test_interrupted_says_why() -> None:
+    assert "--on-crash fail forbids a second run" in text(interrupted())
+
+
+# -- what is served --------------------------------------------------------------------------------------------------
+
+
+def pickled(function: str, *args: Any, instance: Any = None) -> bytes:
+    return pickle.dumps((function, instance, args, {}), pickle.HIGHEST_PROTOCOL)
+
+
+class Method:
+    def go(self) -> int:
+        return 5
+
+
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        ("os.system", "-I os "),
+        ("os.path.join", "-I os.path "),
+        ("samplesandmore.ok", "-I samplesandmore "),
+        ("samples.borrowed", "does not serve samples.borrowed"),  # `from os import getpid as borrowed`
+        ("samples.os.getpid", "does not serve samples.os.getpid"),
+        ("samples.Path", "does not serve samples.Path"),
+        ("ok", "-I ok "),
+        ("", "does not serve"),
+    ],
+)
+def test_not_served(function: str, hint: str) -> None:
+    said = text(run(data(function)))
+    assert "NotServed" in said
+    assert hint in said
+
+
+def test_builtin_tasks_are_always_served() -> None:
+    assert run(data("jobqueue.tasks.square", 3), modules=()).value == 9
+    with pytest.raises(NotServed):
+        runner(modules=()).decode(data("jobqueue.tasks.os.getpid"))
+
+
+def test_allow_any() -> None:
+    assert run(data("os.path.join", "a", "b"), modules=(), allow_any=True).value == "a/b"
+
+
+def test_what_is_no_function() -> None:
+    assert "samples.__all__ is not a function" in text(run(data("samples.__all__")))
+
+
+def test_pickle_is_refused_before_it_is_read() -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return pytest.fail, ("it was read",)
+
+    said = text(run(pickled("samples.ok", Bomb())))
+    assert "This job's data is pickle, and this worker reads json only" in said
+    assert "--accept json,pickle" in said
+
+
+def test_json_may_be_refused_too() -> None:
+    assert "data is json" in text(run(data("samples.ok"), accept=("pickle",)))
+
+
+def test_methods_are_served_as_their_module() -> None:
+    job = pickled("go", instance=Method())
+    assert run(job, accept=("pickle",), modules=(__name__,)).value == 5
+    assert "NotServed" in text(run(job, accept=("pickle",)))
+
+
+@pytest.mark.parametrize("junk", [b"", b"{", b"[1]", b"null", b'["a"]', b'["a",null,[],{},5]', b"x\x9cjunk", b"\xff"])
+def test_junk_is_no_call(junk: bytes) -> None:
+    with pytest.raises(DeserializationError, match="is not a call in json"):
+        runner().decode(junk)
+
+
+@pytest.mark.parametrize("junk", [b"[1,null,[],{}]", b'["samples.ok",null,5,{}]', b'["samples.ok",null,[],[]]'])
+def test_junk_in_a_calls_shape_fails_the_job(junk: bytes) -> None:
+    assert text(run(junk))
+
+
+# -- importing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["shop/tasks.py", "tasks.py/", "a b", "", ".", "a..b", "-I"])
+def test_preload_takes_modules_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # preload puts "" into it
+    with pytest.raises(ImportError, match=r"module's name"):
+        preload((name,))
+
+
+def test_preload_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    preload(("samples",))
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        preload(("nowhere",))

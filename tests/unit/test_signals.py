@@ -1,0 +1,42 @@
+"""Signals become data, and the old handlers come back."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from workers.signals import Signals
+
+
+def readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 5)[0])
+
+
+def test_they_are_put_in_order_and_wake() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signals = Signals()
+    with signals.caught((signal.SIGTERM, signal.SIGINT)):
+        assert signals.take() == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert readable(signals.fd)
+        assert signals.take() == [signal.SIGTERM]
+        assert select.select([signals.fd], [], [], 0)[0] == []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert signals.take() == [signal.SIGINT, signal.SIGTERM]
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_the_old_wakeup_fd_comes_back() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    old = signal.set_wakeup_fd(write)
+    try:
+        with Signals().caught([signal.SIGTERM]):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.set_wakeup_fd(-1) == write
+    finally:
+        signal.set_wakeup_fd(old)
+        os.close(read)
+        os.close(write)
