@@ -23,6 +23,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "resume": "control",
     "store": "store",
     "demo": "demo",
+    "chaos": "chaos",
 }
 
 

@@ -1,0 +1,129 @@
+"""What a run of chaos found: a table or plain lines and a sentence for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from jobqueue.chaos.count import Spread
+from jobqueue.chaos.plan import Options
+from jobqueue.chaos.run import Outcome
+from jobqueue.compare.report import STYLES
+
+NAMES = {"child": "children", "supervisor": "supervisors", "fork_server": "fork servers", "store": "store"}
+
+
+def is_kept(outcomes: Sequence[Outcome]) -> bool:
+    return all(outcome.tally.is_kept for outcome in outcomes)
+
+
+# -- for programs --------------------------------------------------------------------------------------------------
+
+
+def as_json(outcomes: Sequence[Outcome], options: Options) -> dict[str, Any]:
+    return {
+        "runs": [_run(outcome, options) for outcome in outcomes],
+        "kept": is_kept(outcomes),
+        "verdict": verdict(outcomes),
+        "seed": options.seed,
+    }
+
+
+def _run(o: Outcome, options: Options) -> dict[str, Any]:
+    return {
+        "mode": o.mode,
+        "queues": options.queues,
+        "on_crash": options.on_crash,
+        "seconds": o.seconds,
+        **asdict(o.tally),
+        "kills": sum(o.kills.values()),
+        "kills_wanted": o.wanted,
+        "kills_by_kind": dict(o.kills),
+        "worker_exits": o.worker_exits,
+        "recovery_ms": asdict(o.recovery_ms),
+        "supervisor_recovery_s": asdict(o.supervisor_recovery_s),
+    }
+
+
+# -- for people ----------------------------------------------------------------------------------------------------
+
+
+def rows(o: Outcome) -> list[tuple[str, str, bool]]:
+    """Return (what, figure, whether it breaks the promise)."""
+    t = o.tally
+    facts: list[tuple[str, int, bool]] = [
+        ("jobs submitted", t.submitted, False),
+        ("finished", t.finished, False),
+        ("failed", t.failed, False),
+        ("lost", t.lost, True),
+        ("stuck", t.stuck, True),
+        ("outcome recorded twice", t.outcomes_recorded_twice, True),
+        ("finished without running", t.finished_without_running, True),
+        ("ended, yet still queued", t.ended_and_still_queued, True),
+        ("run more than once", t.ran_more_than_once, False),
+        ("of these completed more than once", t.completed_more_than_once, False),
+        ("workers that left by themselves", o.worker_exits, False),
+    ]
+    made = [(name, f"{n:,}", bad and n > 0) for name, n, bad in facts]
+    kinds = ", ".join(f"{n} {NAMES[kind]}" for kind, n in o.kills.items() if n)
+    made.append(("kills", f"{sum(o.kills.values()):,}" + (f" ({kinds})" if kinds else ""), False))
+    made.append(("recovery from a child's death", _spread(o.recovery_ms, "ms"), False))
+    made.append(("from a supervisor's death", _spread(o.supervisor_recovery_s, "s"), False))
+    made.append(("seconds", f"{o.seconds:g}", False))
+    return made
+
+
+def _spread(spread: Spread, unit: str) -> str:
+    if spread.median is None or spread.max is None:
+        return "not measured"
+    return f"median {spread.median:g} {unit}, max {spread.max:g} {unit} (of {spread.count})"
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """Return the table for a terminal: a column per mode."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column("what became of the jobs")
+    for o in outcomes:
+        made.add_column(f"{o.mode} mode", style=STYLES[o.mode], header_style=STYLES[o.mode])
+    for line in zip(*map(rows, outcomes), strict=True):
+        cells = [f"[bold red]{figure}[/]" if broken else figure for _, figure, broken in line]
+        made.add_row(line[0][0], *cells)
+    return made
+
+
+def lines(o: Outcome) -> list[str]:
+    """Return the same as plain text."""
+    return [f"{o.mode} mode", *(f"  {name:<34}{figure}" for name, figure, _ in rows(o))]
+
+
+def causes(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a line per mode and cause of failures."""
+    return [f"{o.mode} mode, failed {n:,}x: {cause}" for o in outcomes for cause, n in o.tally.causes.items()]
+
+
+def verdict(outcomes: Sequence[Outcome]) -> str:
+    """Say it in one sentence."""
+    jobs, kills = sum(o.tally.submitted for o in outcomes), sum(sum(o.kills.values()) for o in outcomes)
+    again = sum(o.tally.ran_more_than_once for o in outcomes)
+    if is_kept(outcomes):
+        return (
+            f"Nothing was lost: {_count(kills, 'kill')}, {_count(jobs, 'job')}, each with one outcome; "
+            f"{_count(again, 'job')} ran more than once."
+        )
+    found = [
+        (sum(o.tally.lost for o in outcomes), "lost"),
+        (sum(o.tally.stuck for o in outcomes), "stuck"),
+        (sum(o.tally.outcomes_recorded_twice for o in outcomes), "recorded twice"),
+        (sum(o.tally.finished_without_running for o in outcomes), "finished without running"),
+        (sum(o.tally.ended_and_still_queued for o in outcomes), "ended, yet still queued"),
+    ]
+    wrong = ", ".join(f"{n:,} {what}" for n, what in found if n)
+    return f"The promise was broken: of {_count(jobs, 'job')} under {_count(kills, 'kill')}, {wrong}."
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

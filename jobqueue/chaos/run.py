@@ -1,0 +1,152 @@
+"""A run of chaos: per mode, queues of its own, two trees, the jobs, the storm, the counting; and nothing is left.
+
+    temporary directory ─► the user's store, or one of our own ─► for each mode:
+        two `jobq worker` trees ─► all jobs submitted ─► storm ─► all ended, or out of time ─► trees stopped ─► counted
+        ─► everything that the run wrote into the store deleted
+
+Every step is a context, and the first signal unwinds them all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from jobqueue import config, keys
+from jobqueue.chaos import plan
+from jobqueue.chaos.count import Spread, Tally
+from jobqueue.chaos.ledger import Ledger
+from jobqueue.chaos.plan import Options
+from jobqueue.chaos.storm import ChaosFailed, Storm
+from jobqueue.chaos.trees import Forest
+from jobqueue.compare.demo import environment, one_signal_is_enough, own_store
+from jobqueue.connection import Store, open_store
+
+OWN_LEASE = "2"  # seconds; in a store that others use, a short lease would call living trees of theirs dead
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All figures of one mode. seconds: from the first job's submit until the last one's end."""
+
+    mode: str
+    tally: Tally
+    kills: Mapping[str, int]
+    wanted: int
+    recovery_ms: Spread
+    supervisor_recovery_s: Spread
+    worker_exits: int
+    seconds: float
+
+
+class Screen(Protocol):
+    """Who is told while it storms."""
+
+    def ready(self, store: str, options: Options) -> None: ...
+    def mode_begins(self, mode: str, options: Options) -> None: ...
+    def progress(self, ended: int, kills: int) -> None: ...
+    def mode_ends(self) -> None: ...
+
+
+def run(options: Options, screen: Screen, logs: Path | None = None) -> list[Outcome]:
+    """Storm each mode and return an Outcome per mode; the workers' logs go to the directory ``logs``, if given.
+
+    Raises ChaosFailed and StoreErrors; Ctrl-C raises KeyboardInterrupt, once.
+    """
+    with one_signal_is_enough(), tempfile.TemporaryDirectory(prefix="jobq-chaos-") as name:
+        directory = Path(name)
+        with stage(options.url, directory) as (store, env):
+            refuse_suspended(store)
+            screen.ready(store.describe(), options)
+            return [Act(mode, options, store, env, screen, directory, logs).outcome() for mode in options.modes]
+
+
+@contextmanager
+def stage(url: str | None, directory: Path) -> Iterator[tuple[Store, dict[str, str]]]:
+    """Open the user's store or start our own; yield it and the environment of the workers."""
+    env = environment(directory)
+    found, _ = config.resolve_url(url)
+    if found is None:
+        env = {"JOBQ_LEASE": OWN_LEASE} | env
+        with own_store(env) as store:
+            yield store, env
+    else:
+        with open_store(url) as store:
+            yield store, env | {"JOBQ_URL": found}  # by the environment: everybody can read argv
+
+
+def refuse_suspended(store: Store) -> None:
+    with store.client() as client:
+        if client.exists(keys.SUSPENDED):
+            raise ChaosFailed("All queues of this store are suspended, no worker would work: jobq resume first.")
+
+
+class Act:
+    """One mode: trees, jobs, storm, count."""
+
+    def __init__(
+        self,
+        mode: str,
+        options: Options,
+        store: Store,
+        env: Mapping[str, str],
+        screen: Screen,
+        directory: Path,
+        logs: Path | None,
+    ) -> None:
+        self._mode, self._options, self._store, self._env = mode, options, store, env
+        self._screen = screen
+        self._log = directory / f"{mode}.log"
+        self._keep = logs
+        self._plan = plan.kills(options, mode, own_store=store.local is not None)
+
+    def outcome(self) -> Outcome:
+        self._screen.mode_begins(self._mode, self._options)
+        try:
+            with closing(Ledger(self._store, self._options.queues)) as ledger:
+                try:
+                    return self._storm(ledger)
+                finally:
+                    ledger.clean()
+        finally:
+            self._screen.mode_ends()
+            if self._keep and self._log.exists():
+                self._keep.mkdir(parents=True, exist_ok=True)
+                shutil.copy(self._log, self._keep / self._log.name)
+
+    def _storm(self, ledger: Ledger) -> Outcome:
+        o = self._options
+        with Forest(self._mode, ledger.queues, o.on_crash, self._env, self._log) as forest:
+            storm = Storm(self._plan, o.seconds, forest, ledger, self._store)
+            try:
+                seconds = self._blow(storm, ledger)
+            finally:
+                ledger.note_workers()  # while they live: one that stops takes its name off the list
+        return Outcome(
+            mode=self._mode,
+            tally=ledger.tally(),  # no worker runs any more
+            kills={kind: storm.kills[kind] for kind in plan.KINDS},
+            wanted=len(self._plan),
+            recovery_ms=Spread.of((1000 * s for s in storm.recovery), 1),
+            supervisor_recovery_s=Spread.of(storm.supervisor_recovery, 2),
+            worker_exits=storm.exits,
+            seconds=round(seconds, 1),
+        )
+
+    def _blow(self, storm: Storm, ledger: Ledger) -> float:
+        """Boot, submit, storm, settle; return the seconds since the submit."""
+        jobs = self._options.jobs
+        storm.boot()
+        began = time.monotonic()
+        ledger.submit(plan.durations(self._options, self._mode))
+        while storm.step(jobs):
+            self._screen.progress(storm.ended, storm.kills.total())
+        while storm.settle(jobs):
+            self._screen.progress(storm.ended, storm.kills.total())
+        return time.monotonic() - began

@@ -1,0 +1,40 @@
+"""The job of a storm: it sleeps, and writes each of its runs into the store itself, so that no run can hide."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from jobqueue.connection import redis
+
+from rq import get_current_job  # isort: skip  # behind connection, which decides whether redis may load hiredis
+
+PATIENCE = 60.0  # seconds that a run waits for a store that is being restarted
+BEGUN, DONE = "begun", "done"
+
+
+def work(record: str, seconds: float) -> None:
+    """Note in the hash ``record`` that a run of this job began, sleep, note that it is done.
+
+    A run has a token of its own, so that a note which is sent again after a lost reply is still one run.
+    """
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("This function is a job of jobq chaos; run it by a worker.")
+    run = f"{job.id}:{secrets.token_hex(6)}"
+    _insist(lambda: job.connection.hset(record, run, BEGUN))
+    time.sleep(seconds)
+    _insist(lambda: job.connection.hset(record, run, DONE))
+
+
+def _insist(note: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            note()
+            return
+        except (redis.ConnectionError, redis.TimeoutError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

@@ -1,0 +1,184 @@
+"""The worker trees of a storm, seen from outside: supervisor ─► fork server ─► children, by their pids.
+
+Only processes below a supervisor that was started here are ever killed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from jobqueue.compare.demo import GRACE, stop
+
+TASKS = "jobqueue.chaos.task"
+OURS = {"jobqueue.cli", "workers.forkserver", "workers.spawned"}  # what the processes of a worker are started with
+CONSUMERS = {"thread": 4, "process": 2}  # of one tree
+CHILDREN = {"thread": 1, "process": 2}
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of the living and not yet reaped children of a process; empty when it is gone.
+
+    From /proc where the kernel lists them there: psutil reads the whole process table, too slow to do every 2 ms.
+    """
+    try:
+        listed = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # it, or one of its threads, ended meanwhile
+        listed = []
+    if listed:
+        return [int(child) for text in listed for child in text.split()]
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(pid: int) -> bool:
+    """SIGKILL; False when there is nothing to kill (any more)."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def await_death(pid: int, timeout: float = 5.0) -> None:
+    """Wait until a killed process runs no more; it may be somebody else's to collect."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return
+        except psutil.NoSuchProcess:
+            return
+        time.sleep(0.002)
+
+
+def leftovers(home: str) -> list[int]:
+    """Return the pids of workers' processes with this JOBQ_HOME, which is one run's own.
+
+    A Ctrl-C between the start of a worker and the line that remembers it would leave it behind. (The store's server
+    may have inherited the variable from a worker; it is not meant.)
+    """
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("JOBQ_HOME") == home and OURS.intersection(process.cmdline()):
+                found.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+class Tree:
+    """One ``jobq worker``: kills in it, and how long each took to be made good."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path, width: int) -> None:
+        self.width = width  # how many children it has when it is whole
+        self.was_whole = False
+        self._killed: set[int] = set()
+        self._known: set[int] = set()
+        self._waiting: deque[float] = deque()  # when children were killed that nobody has replaced yet
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        self.pid = self.process.pid
+
+    @property
+    def is_recovering(self) -> bool:
+        return bool(self._waiting)
+
+    def look(self) -> list[float]:
+        """See who came; return for how long (seconds) each of the newcomers had been missed."""
+        now, present = time.monotonic(), set(self._children())
+        new = present - self._known
+        self._known = present
+        self.was_whole = self.was_whole or len(self.victims()) >= self.width
+        return [now - self._waiting.popleft() for _ in range(min(len(new), len(self._waiting)))]
+
+    def _children(self) -> list[int]:
+        return [child for below in children_of(self.pid) for child in children_of(below)]
+
+    def victims(self) -> list[int]:
+        """The children that live, as far as the last look knows."""
+        return sorted(self._known - self._killed)
+
+    def fork_server(self) -> int | None:
+        return next((below for below in children_of(self.pid) if children_of(below)), None)
+
+    def kill_child(self, pid: int, measure: bool) -> bool:
+        began = time.monotonic()
+        self._killed.add(pid)
+        done = kill(pid)
+        if done and measure:
+            self._waiting.append(began)
+        return done
+
+    def kill_fork_server(self) -> bool:
+        """All children die with it: what was still being measured says nothing any more."""
+        pid = self.fork_server()
+        self.forget()
+        return pid is not None and kill(pid)
+
+    def kill_supervisor(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def forget(self) -> None:
+        """Measure nothing of what is not yet made good."""
+        self._waiting.clear()
+
+
+class Forest:
+    """The trees of one mode, all serving the same queues; one that ends is replaced."""
+
+    SIZE = 2
+
+    def __init__(self, mode: str, queues: Sequence[str], on_crash: str, env: Mapping[str, str], log: Path) -> None:
+        command = [sys.executable, "-m", "jobqueue.cli", "worker", *queues, "--mode", mode, "-I", TASKS]
+        command += ["-n", str(CONSUMERS[mode]), "--grace", str(GRACE), "--no-scheduler", "--on-crash", on_crash]
+        self.trees: list[Tree] = []
+        self.log = log
+        self._home = env["JOBQ_HOME"]
+        self._plant: Callable[[], Tree] = lambda: Tree(command, env, log, CHILDREN[mode])
+
+    def __enter__(self) -> Forest:
+        try:
+            for _ in range(self.SIZE):
+                self.trees.append(self._plant())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for tree in self.trees:
+            if tree.process.poll() is None:
+                tree.process.terminate()  # all at once; then one after the other is seen out
+        for tree in self.trees:
+            stop(tree.process)
+        for pid in leftovers(self._home):
+            kill(pid)
+
+    def replace(self, tree: Tree) -> None:
+        """Start a new one in the place of one that ended."""
+        self.trees[self.trees.index(tree)] = self._plant()
+
+    def whole(self) -> bool:
+        for tree in self.trees:
+            tree.look()
+        return all(tree.was_whole for tree in self.trees)
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
