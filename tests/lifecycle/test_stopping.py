@@ -40,7 +40,6 @@ class Held:
     """A worker with two slots whose running jobs wait for a gate, and many jobs behind them."""
 
     def __init__(self, start: Start, mode: str, queue: Queue, tmp_path: Path, *flags: str) -> None:
-        self.mode = mode
         self.record, self.gate = str(tmp_path / "record"), tmp_path / "gate"
         warm = [queue.enqueue("samples.ok", n) for n in range(JOBS)]  # short ones: the buffers grow
         calls = [(self.record, n, str(self.gate)) for n in range(JOBS)]

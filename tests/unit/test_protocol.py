@@ -1,0 +1,643 @@
+"""Every script: what it does, what RQ reads afterwards, and that nobody without the token does anything."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import zlib
+from typing import Any
+
+import fakeredis
+import pytest
+from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.results import Result
+from rq.worker import Worker
+
+from jobqueue import keys
+from jobqueue.protocol import (
+    GONE,
+    HAS_DEPENDENTS,
+    LOST,
+    RAISED,
+    RECORDED,
+    RETURNED,
+    Claimed,
+    Cycle,
+    Outcome,
+    Protocol,
+    Rescue,
+)
+from jobqueue.serializers import Auto
+from workers.clock import rq_time
+
+W = "host-1-abc"
+ONE, TWO = f"{W}:0.1", f"{W}:1.1"
+NOW = 1_795_000_000.5
+
+
+class Desk:
+    """A store, two living owners, and short words for what they do."""
+
+    def __init__(self) -> None:
+        self.store = fakeredis.FakeRedis()
+        self.protocol = Protocol(self.store)
+        self.store.sadd(keys.OWNERS, ONE, TWO)
+
+    def enqueue(self, *ids: str, queue: str = "default", **fields: Any) -> None:
+        now = rq_time(time.time())
+        base = {"status": "queued", "origin": queue, "created_at": now, "enqueued_at": now, "description": "x"}
+        data = json.dumps(["jobqueue.tasks.square", None, [2], {}])
+        assert all(self.protocol.enqueue(queue, [(i, {**base, "data": data, **fields}) for i in ids]))
+
+    def claim(self, want: int = 64, owner: str = ONE, queues: tuple[str, ...] = ("default",), idle: int = 1) -> Cycle:
+        return self.protocol.cycle(owner, W, queues, [], want, idle)
+
+    def all(self, owner: str = ONE) -> list[Claimed]:
+        """Claim everything, although two owners share the queue."""
+        return self.claim(64, owner, idle=64).jobs
+
+    def settle(self, *outcomes: Outcome, owner: str = ONE) -> list[int]:
+        return self.protocol.cycle(owner, W, ["default"], outcomes, 0).verdicts
+
+    def waiting(self, queue: str = "default") -> list[str]:
+        return [i.decode() for i in self.store.lrange(keys.queue(queue), 0, -1)]
+
+    def held(self, owner: str = ONE) -> list[str]:
+        return [i.decode() for i in self.store.zrange(keys.own(owner), 0, -1)]
+
+    def intermediate(self, queue: str = "default") -> list[str]:
+        return [i.decode() for i in self.store.lrange(keys.intermediate(queue), 0, -1)]
+
+    def job(self, job_id: str) -> Job:
+        return Job.fetch(job_id, self.store, Auto)
+
+    def mark(self, *jobs: Claimed, owner: str = ONE) -> list[bool]:
+        return self.protocol.start_mark(owner, W, [(job, rq_time(NOW), 90) for job in jobs])
+
+    def rescue(self, owner: str = ONE, **told: Any) -> Rescue | None:
+        base = {"running": (), "on_crash": "retry", "most": 3, "cause": text("ChildKilled: it is gone")}
+        return self.protocol.rescue(owner, W, **{**base, "ended_at": rq_time(NOW), "ended": NOW, **told})
+
+    def running_is_clean(self, job_id: str) -> None:
+        """Nothing says any more that the job runs."""
+        for pattern in ("rq:wip:*", "rq:execution*", "rq:worker:*:executions", "rq:jobq:fin:*"):
+            assert not [k for k in self.store.keys(pattern) if self.mentions(k, job_id)]
+
+    def mentions(self, key: bytes, job_id: str) -> bool:
+        return job_id.encode() in key or (self.store.type(key) == b"zset" and bool(self.store.zcard(key)))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def text(words: str) -> bytes:
+    return base64.b64encode(zlib.compress(words.encode()))
+
+
+def returned(job: Claimed, value: Any = 4, ttl: int = 500, **changes: Any) -> Outcome:
+    payload = b"" if value is None else base64.b64encode(json.dumps(value).encode())
+    times = (rq_time(NOW), rq_time(NOW + 0.25), NOW, NOW + 0.25)
+    return Outcome(job.id, job.claim, job.queue, RETURNED, ttl, payload, *times)._replace(**changes)
+
+
+def raised(job: Claimed, words: str = "ValueError: no") -> Outcome:
+    return returned(job)._replace(kind=RAISED, payload=text(words), ttl=1000)
+
+
+# -- ENQUEUE -------------------------------------------------------------------------------------------------------
+
+
+def test_enqueue_is_idempotent(desk: Desk) -> None:
+    jobs = [("a", {"data": "1"}), ("b", {"data": "2"})]
+    assert desk.protocol.enqueue("default", jobs) == [True, True]
+    assert desk.protocol.enqueue("default", [*jobs, ("c", {"data": "3"})]) == [False, False, True]
+    assert desk.waiting() == ["a", "b", "c"]
+    assert desk.store.smembers(keys.QUEUES) == {keys.queue("default").encode()}
+
+
+def test_enqueue_at_the_front_with_a_ttl(desk: Desk) -> None:
+    desk.enqueue("a")
+    desk.protocol.enqueue("default", [("b", {"data": "1"})], at_front=True, ttl=30)
+    assert desk.waiting() == ["b", "a"]
+    assert 0 < desk.store.ttl(keys.job("b")) <= 30
+
+
+# -- CYCLE: claim --------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_leaves_the_queue_into_the_owners_hands(desk: Desk) -> None:
+    desk.enqueue("a", "b")
+    cycle = desk.claim(2, idle=2)
+    assert cycle.state == "claimed"
+    assert [(job.id, job.claim, job.queue) for job in cycle.jobs] == [("a", 1, "default"), ("b", 2, "default")]
+    assert (desk.waiting(), desk.held(), desk.intermediate()) == ([], ["a", "b"], ["a", "b"])
+
+
+def test_what_a_claim_tells_of_a_job(desk: Desk) -> None:
+    desk.enqueue("a", timeout=30, result_ttl=-1, failure_ttl=60, retries_left=2)
+    desk.enqueue("b")
+    a, b = desk.claim(2, idle=2).jobs
+    assert a == Claimed("a", 1, "default", a.data, 30.0, -1, 60, 2, "f")
+    assert b == Claimed("b", 2, "default", b.data, None, None, None, 0, "")
+    assert json.loads(a.data)[2] == [2]
+
+
+def test_nonsense_in_a_hash_does_not_stop_anybody(desk: Desk) -> None:
+    desk.enqueue("a", timeout="soon", result_ttl="x", retries_left="many")
+    [job] = desk.all()
+    assert (job.timeout, job.result_ttl, job.retries_left) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "features"),
+    [
+        ({}, ""),
+        ({"ttl": 30}, "m"),
+        ({"jobq_redelivered": 1}, "m"),
+        ({"rate_limit_key": "k"}, "msf"),
+        ({"webhooks": "[]"}, "sf"),
+        ({"repeats_left": 1}, "s"),
+        ({"repeats_left": 0}, ""),
+        ({"success_callback_name": "m.f"}, "s"),
+        ({"failure_callback_name": "m.f"}, "f"),
+        ({"retries_left": 1}, "f"),
+        ({"result_ttl": 0}, "s"),
+        ({"success_callback_name": ""}, ""),
+    ],
+)
+def test_features(desk: Desk, fields: dict[str, Any], features: str) -> None:
+    desk.enqueue("a", **fields)
+    assert desk.all()[0].features == features
+
+
+def test_queues_in_their_order(desk: Desk) -> None:
+    desk.enqueue("l1", "l2", queue="low")
+    desk.enqueue("h1", "h2", queue="high")
+    jobs = desk.claim(3, queues=("high", "low"), idle=3).jobs
+    assert [(job.id, job.queue) for job in jobs] == [("h1", "high"), ("h2", "high"), ("l1", "low")]
+    assert (desk.waiting("low"), desk.intermediate("high")) == (["l2"], ["h1", "h2"])
+
+
+def test_no_more_than_its_share_of_a_short_queue(desk: Desk) -> None:
+    """Two owners: each takes half, but something for each slot that has nothing to do."""
+    desk.enqueue(*"abcdefgh")
+    assert len(desk.claim(64, idle=1).jobs) == 4
+    assert len(desk.claim(64, TWO, idle=1).jobs) == 2
+    assert len(desk.claim(64, idle=2).jobs) == 2
+    assert desk.claim(64).state == "empty"
+
+
+def test_a_deleted_job_leaves_the_queue(desk: Desk) -> None:
+    desk.enqueue("a", "b")
+    desk.store.delete(keys.job("a"))
+    assert [job.id for job in desk.all()] == ["b"]
+    assert (desk.held(), desk.intermediate()) == (["b"], ["b"])
+
+
+@pytest.mark.parametrize("state", ["suspended", "paused", "empty", "fenced"])
+def test_states_without_a_job(desk: Desk, state: str) -> None:
+    if state != "empty":
+        desk.enqueue("a")
+    if state == "suspended":
+        desk.store.set(keys.SUSPENDED, 1)
+    elif state == "paused":
+        desk.store.sadd(keys.PAUSED, "default")
+    elif state == "fenced":
+        desk.store.srem(keys.OWNERS, ONE)
+    assert desk.claim() == Cycle(state, [], [])
+    assert desk.waiting() == ([] if state == "empty" else ["a"])
+
+
+def test_a_paused_queue_is_passed_over(desk: Desk) -> None:
+    desk.enqueue("a", queue="one")
+    desk.enqueue("b", queue="two")
+    desk.store.sadd(keys.PAUSED, "one")
+    assert [job.id for job in desk.claim(2, queues=("one", "two"), idle=2).jobs] == ["b"]
+    assert desk.claim(2, queues=("one", "two"), idle=2).state == "empty"
+
+
+# -- CYCLE: settle -------------------------------------------------------------------------------------------------
+
+
+def test_a_result_as_rq_reads_it(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    assert desk.settle(returned(job, {"x": 4})) == [RECORDED]
+    read = desk.job("a")
+    assert read.get_status() is JobStatus.FINISHED
+    assert read.return_value() == {"x": 4}
+    assert (read.worker_name, read.started_at.timestamp(), read.ended_at.timestamp()) == (W, NOW, NOW + 0.25)
+    result = read.latest_result()
+    assert (result.type, result.worker_name) == (Result.Type.SUCCESSFUL, W)
+    assert FinishedJobRegistry("default", desk.store).get_job_ids() == ["a"]
+    assert (desk.held(), desk.intermediate(), desk.waiting()) == ([], [], [])
+    assert 0 < desk.store.ttl(keys.job("a")) <= 500
+    assert 0 < desk.store.ttl(keys.results("a")) <= 500
+
+
+def test_a_failure_as_rq_reads_it(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    assert desk.settle(raised(job)) == [RECORDED]
+    read = desk.job("a")
+    assert read.get_status() is JobStatus.FAILED
+    assert read.latest_result().exc_string == "ValueError: no"
+    assert FailedJobRegistry("default", desk.store).get_job_ids() == ["a"]
+    assert 900 < desk.store.ttl(keys.job("a")) <= 1000
+
+
+def test_none_and_for_ever(desk: Desk) -> None:
+    desk.enqueue("a", ttl=50)
+    [job] = desk.all()
+    desk.settle(returned(job, None, ttl=-1))
+    assert desk.job("a").return_value() is None
+    assert (desk.store.ttl(keys.job("a")), desk.store.ttl(keys.results("a"))) == (-1, -1)
+    assert desk.store.zscore(keys.registry("finished", "default"), "a") == float("inf")
+
+
+def test_the_workers_counters(desk: Desk) -> None:
+    desk.enqueue(*"abc")
+    a, b, c = desk.all()
+    assert desk.settle(returned(a), raised(b), returned(c)) == [RECORDED] * 3
+    counters = desk.store.hgetall(keys.worker(W))
+    assert counters[b"successful_job_count"] == b"2"
+    assert counters[b"failed_job_count"] == b"1"
+    assert float(counters[b"total_working_time"]) == pytest.approx(0.75)
+
+
+def test_settling_twice_is_settling_once(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    assert desk.settle(returned(job)) == [RECORDED]
+    assert desk.settle(raised(job)) == [LOST]
+    assert desk.job("a").get_status() is JobStatus.FINISHED
+    assert desk.store.xlen(keys.results("a")) == 1
+
+
+def test_who_lost_the_job_writes_nothing(desk: Desk) -> None:
+    """Another claim of the same job, another owner, and an owner that was struck off."""
+    desk.enqueue("a")
+    [old] = desk.all()
+    desk.protocol.give_back(W, [(ONE, "a", old.claim, "default")])
+    [new] = desk.all(TWO)
+    assert desk.settle(returned(old)) == [LOST]
+    assert desk.settle(returned(new)) == [LOST]
+    assert desk.settle(returned(old), owner=TWO) == [LOST]
+    desk.store.srem(keys.OWNERS, TWO)
+    assert desk.protocol.cycle(TWO, W, ["default"], [returned(new)], 1).state == "fenced"
+    assert desk.job("a").get_status() is JobStatus.QUEUED
+    assert not desk.store.exists(keys.results("a"))
+
+
+def test_a_job_that_is_gone_is_let_go(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    desk.mark(job)
+    desk.store.delete(keys.job("a"))
+    assert desk.settle(returned(job)) == [GONE]
+    assert (desk.held(), desk.intermediate()) == ([], [])
+    assert not desk.store.exists(keys.job("a"), keys.results("a"))
+    desk.running_is_clean("a")
+
+
+def test_dependents_are_rqs_business(desk: Desk) -> None:
+    desk.enqueue("a", "b")
+    a, b = desk.all()
+    desk.store.sadd(keys.dependents("a"), "waits")
+    assert desk.settle(returned(a), returned(b)) == [HAS_DEPENDENTS, RECORDED]
+    assert desk.held() == ["a"]
+    assert desk.job("a").get_status() is JobStatus.QUEUED
+
+
+# -- START MARK ----------------------------------------------------------------------------------------------------
+
+
+def test_a_mark_as_rq_reads_it(desk: Desk) -> None:
+    desk.enqueue("a", ttl=50)
+    desk.store.expire(keys.job("a"), 50)
+    [job] = desk.all()
+    assert desk.mark(job) == [True]
+    read = desk.job("a")
+    assert (read.get_status(), read.worker_name) == (JobStatus.STARTED, W)
+    assert read.started_at.timestamp() == NOW
+    [execution] = read.get_executions()
+    assert (execution.job_id, execution.worker_name) == ("a", W)
+    assert StartedJobRegistry("default", desk.store).get_job_ids(cleanup=False) == ["a"]
+    assert desk.store.ttl(keys.job("a")) == -1  # no expiry while it runs
+    assert desk.intermediate() == []
+    assert desk.store.hget(keys.worker(W), "state") == b"busy"
+
+
+def test_a_marked_job_is_settled_without_a_trace(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    desk.mark(job)
+    assert desk.settle(returned(job)) == [RECORDED]
+    desk.running_is_clean("a")
+    assert desk.job("a").get_executions() == []
+
+
+def test_a_late_mark_does_nothing(desk: Desk) -> None:
+    desk.enqueue("a", "b", "c")
+    a, b, c = desk.all()
+    desk.settle(returned(a))
+    desk.store.delete(keys.job("b"))
+    assert desk.mark(a, b, c) == [False, False, True]
+    assert desk.mark(c, owner=TWO) == [False]
+    assert desk.job("a").get_status() is JobStatus.FINISHED
+    assert not desk.store.exists(keys.job("b"))
+
+
+# -- HEARTBEAT -----------------------------------------------------------------------------------------------------
+
+
+def test_heartbeat_renews_what_runs(desk: Desk) -> None:
+    desk.enqueue("a", "b")
+    a, b = desk.all()
+    desk.mark(a, b)
+    desk.settle(returned(b))
+    member = desk.store.zrange(keys.registry("wip", "default"), 0, -1)[0]
+    desk.store.zadd(keys.registry("wip", "default"), {member: 5})
+    assert desk.protocol.heartbeat(W, 90) == 1
+    assert desk.store.zscore(keys.registry("wip", "default"), member) > time.time() + 60
+    assert desk.store.zcard(keys.registry("wip", "default")) == 1  # b is not brought back
+
+
+def test_heartbeat_forgets_what_is_gone(desk: Desk) -> None:
+    desk.enqueue("a")
+    [a] = desk.all()
+    desk.mark(a)
+    desk.store.delete(*desk.store.keys("rq:execution:*"))
+    assert desk.protocol.heartbeat(W, 90) == 0
+    assert not desk.store.exists(keys.worker_executions(W))
+
+
+# -- GIVE BACK -----------------------------------------------------------------------------------------------------
+
+
+def tokens(owner: str, *jobs: Claimed) -> list[tuple[str, str, int, str]]:
+    return [(owner, job.id, job.claim, job.queue) for job in jobs]
+
+
+def test_given_back_over_all_children_in_the_old_order(desk: Desk) -> None:
+    desk.enqueue(*"abcdefg")
+    first = desk.claim(2, idle=2).jobs
+    second = desk.claim(2, TWO, idle=2).jobs
+    first += desk.claim(1).jobs
+    desk.mark(first[0])
+    assert desk.protocol.give_back(W, tokens(ONE, *reversed(first)) + tokens(TWO, *second)) == 5
+    assert desk.waiting() == list("abcdefg")
+    assert (desk.held(), desk.held(TWO), desk.intermediate()) == ([], [], [])
+    assert desk.job("a").get_status() is JobStatus.QUEUED
+    desk.running_is_clean("a")
+
+
+def test_given_back_one_child_after_the_other(desk: Desk) -> None:
+    desk.enqueue(*"abcdefg")
+    first = desk.claim(2, idle=2).jobs
+    second = desk.claim(2, TWO, idle=2).jobs
+    desk.protocol.give_back(W, tokens(ONE, *first))
+    desk.protocol.give_back(W, tokens(TWO, *second))
+    assert desk.waiting() == list("abcdefg")
+
+
+def test_given_back_claimed_again_and_given_back(desk: Desk) -> None:
+    desk.enqueue(*"abcdef")
+    desk.protocol.give_back(W, tokens(ONE, *desk.claim(4, idle=4).jobs))
+    again = desk.claim(2, idle=2).jobs
+    assert [job.id for job in again] == ["a", "b"]
+    desk.protocol.give_back(W, tokens(ONE, again[1]))
+    desk.protocol.give_back(W, tokens(ONE, again[0]))
+    assert desk.waiting() == list("abcdef")
+
+
+def test_giving_back_twice_is_giving_back_once(desk: Desk) -> None:
+    desk.enqueue("a", "b")
+    a, b = desk.all()
+    desk.settle(returned(b))
+    assert desk.protocol.give_back(W, tokens(ONE, a, b)) == 1
+    assert desk.protocol.give_back(W, tokens(ONE, a, b)) == 0
+    assert desk.waiting() == ["a"]
+    assert desk.protocol.give_back(W, []) == 0
+
+
+def test_a_job_given_back_is_not_stuck_for_rq(desk: Desk) -> None:
+    """RQ's memory of ids that look stuck goes with it: left behind, it fails the job later."""
+    desk.enqueue("a")
+    [a] = desk.all()
+    seen = f"{keys.intermediate('default')}:first_seen:a"
+    desk.store.set(seen, 1)
+    desk.protocol.give_back(W, tokens(ONE, a))
+    assert not desk.store.exists(seen)
+
+
+# -- RECONCILE -----------------------------------------------------------------------------------------------------
+
+
+def reconcile(desk: Desk, *known: int, owner: str = ONE) -> int:
+    return int(desk.protocol._run("reconcile", 1, keys.own(owner), owner, W, *known))
+
+
+def test_reconcile_gives_back_what_nobody_knows(desk: Desk) -> None:
+    desk.enqueue(*"abcd")
+    jobs = desk.all()
+    assert reconcile(desk, jobs[1].claim) == 3
+    assert desk.waiting() == ["a", "c", "d"]
+    assert (desk.held(), desk.intermediate()) == (["b"], ["b"])
+    assert reconcile(desk, jobs[1].claim) == 0
+
+
+def test_reconcile_of_a_job_that_is_gone(desk: Desk) -> None:
+    desk.enqueue("a")
+    desk.all()
+    desk.store.delete(keys.job("a"))
+    assert reconcile(desk) == 0
+    assert (desk.held(), desk.waiting()) == ([], [])
+
+
+def test_reconcile_of_the_fenced(desk: Desk) -> None:
+    desk.enqueue("a")
+    desk.all()
+    desk.store.srem(keys.OWNERS, ONE)
+    assert reconcile(desk) == -1
+    assert desk.held() == ["a"]
+
+
+# -- RESCUE --------------------------------------------------------------------------------------------------------
+
+
+def test_rescue_of_a_child_whose_page_was_read(desk: Desk) -> None:
+    desk.enqueue(*"abcd")
+    jobs = desk.all()
+    desk.mark(jobs[0])
+    assert desk.rescue(running=[jobs[0].claim]) == Rescue(3, 1, 0, 0)
+    assert desk.waiting() == list("abcd")
+    assert (desk.held(), desk.intermediate()) == ([], [])
+    assert desk.store.smembers(keys.OWNERS) == {TWO.encode()}
+    assert desk.store.hget(keys.job("a"), "jobq_crashes") == b"1"
+    assert desk.store.hget(keys.job("b"), "jobq_crashes") is None
+    assert desk.job("a").get_status() is JobStatus.QUEUED
+    desk.running_is_clean("a")
+
+
+def test_rescue_when_nobody_knows_what_ran(desk: Desk) -> None:
+    """A start mark counts; what has none is given back uncounted, and marked before it runs from then on."""
+    desk.enqueue(*"abc")
+    a, *_ = desk.all()
+    desk.mark(a)
+    assert desk.rescue(running=None) == Rescue(2, 1, 0, 2)
+    assert desk.store.hget(keys.job("a"), "jobq_crashes") == b"1"
+    assert desk.store.hget(keys.job("b"), "jobq_redelivered") == b"1"
+    assert [job.features for job in desk.all(TWO)] == ["", "m", "m"]
+
+
+def test_rescue_twice(desk: Desk) -> None:
+    desk.enqueue("a")
+    desk.all()
+    assert desk.rescue() == Rescue(1, 0, 0, 0)
+    assert desk.rescue() is None
+    assert desk.waiting() == ["a"]
+
+
+def test_rescue_when_the_lease_moved(desk: Desk) -> None:
+    desk.enqueue("a")
+    desk.all()
+    desk.store.set(keys.lease(W), 5)
+    assert desk.rescue(lease="4") is None
+    assert (desk.held(), desk.waiting()) == (["a"], [])
+    assert desk.rescue(lease="5") == Rescue(1, 0, 0, 0)
+
+
+def die(desk: Desk, **told: Any) -> Rescue | None:
+    """Claim the job, start it, and die of it."""
+    desk.store.sadd(keys.OWNERS, ONE)
+    [job] = desk.all()
+    desk.mark(job)
+    return desk.rescue(running=[job.claim], **told)
+
+
+def test_the_third_death_fails(desk: Desk) -> None:
+    desk.enqueue("a", retries_left=5, failure_ttl=70)
+    assert die(desk) == Rescue(0, 1, 0, 0)
+    assert die(desk) == Rescue(0, 1, 0, 0)
+    assert die(desk) == Rescue(0, 0, 1, 0)
+    read = desk.job("a")
+    assert read.get_status() is JobStatus.FAILED
+    assert read.latest_result().exc_string == "ChildKilled: it is gone"
+    assert read.retries_left == 5  # RQ's retries are not touched
+    assert 0 < desk.store.ttl(keys.job("a")) <= 70
+    assert FailedJobRegistry("default", desk.store).get_job_ids() == ["a"]
+    desk.running_is_clean("a")
+    assert (desk.waiting(), desk.held(), desk.intermediate()) == ([], [], [])
+
+
+def test_on_crash_fail(desk: Desk) -> None:
+    """Once, unless RQ's retries are left; a job's own policy wins."""
+    desk.enqueue("a")
+    assert die(desk, on_crash="fail") == Rescue(0, 0, 1, 0)
+    desk.enqueue("b", retries_left=1)
+    assert die(desk, on_crash="fail") == Rescue(0, 1, 0, 0)
+    assert desk.store.hget(keys.job("b"), "retries_left") == b"0"
+    assert die(desk, on_crash="fail") == Rescue(0, 0, 1, 0)
+    desk.enqueue("c", jobq_on_crash="retry")
+    assert die(desk, on_crash="fail") == Rescue(0, 1, 0, 0)
+    desk.store.delete(keys.queue("default"))
+    desk.enqueue("d", jobq_on_crash="fail")
+    assert die(desk, on_crash="retry") == Rescue(0, 0, 1, 0)
+
+
+def test_a_death_by_our_own_hand_counts_nothing(desk: Desk) -> None:
+    desk.enqueue("a")
+    for _ in range(5):
+        assert die(desk, counted=False) == Rescue(0, 1, 0, 0)
+    assert desk.store.hget(keys.job("a"), "jobq_crashes") is None
+    assert desk.waiting() == ["a"]
+
+
+def test_after_a_rescue_the_dead_does_nothing(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    desk.store.set(keys.fin("a"), job.claim)
+    desk.rescue(running=[job.claim])
+    assert not desk.store.exists(keys.fin("a"))
+    assert desk.mark(job) == [False]
+    assert desk.protocol.give_back(W, tokens(ONE, job)) == 0
+    assert desk.protocol.cycle(ONE, W, ["default"], [returned(job)], 1).state == "fenced"
+    assert reconcile(desk) == -1
+    assert desk.waiting() == ["a"]
+
+
+# -- DUE -----------------------------------------------------------------------------------------------------------
+
+
+def schedule(desk: Desk, job_id: str, at: float, **fields: Any) -> None:
+    desk.store.hset(keys.job(job_id), mapping={"data": "x", "status": "scheduled", **fields})
+    desk.store.zadd(keys.registry("scheduled", "default"), {job_id: at})
+
+
+def test_due(desk: Desk) -> None:
+    now = time.time()
+    desk.enqueue("waits")
+    schedule(desk, "late", now - 5)
+    schedule(desk, "later", now + 500)
+    schedule(desk, "front", now - 1, enqueue_at_front=1)
+    schedule(desk, "brief", now - 1, ttl=30)
+    desk.store.zadd(keys.registry("scheduled", "default"), {"deleted": now - 9})
+    assert desk.protocol.due("default") == 4
+    assert desk.waiting()[0] == "front"
+    assert sorted(desk.waiting()) == ["brief", "front", "late", "waits"]
+    assert desk.store.zrange(keys.registry("scheduled", "default"), 0, -1) == [b"later"]
+    assert desk.store.hget(keys.job("late"), "status") == b"queued"
+    assert 0 < desk.store.ttl(keys.job("brief")) <= 30
+    assert desk.protocol.due("default") == 0
+
+
+def test_due_a_few_at_a_time(desk: Desk) -> None:
+    for n in range(5):
+        schedule(desk, f"j{n}", n)
+    assert [desk.protocol.due("default", 2) for _ in range(4)] == [2, 2, 1, 0]
+    assert desk.waiting() == [f"j{n}" for n in range(5)]
+
+
+def test_due_is_left_to_an_rq_scheduler(desk: Desk) -> None:
+    schedule(desk, "late", 5)
+    desk.store.set(keys.scheduler_lock("default"), 1)
+    assert desk.protocol.due("default") == -1
+    assert desk.waiting() == []
+
+
+# -- all -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_flushed_script_cache_is_no_trouble(desk: Desk) -> None:
+    desk.enqueue("a", "b")
+    assert len(desk.claim(1).jobs) == 1
+    desk.store.script_flush()
+    assert len(desk.claim(1).jobs) == 1
+
+
+def test_rqs_worker_reads_our_card(desk: Desk) -> None:
+    from jobqueue.connection import Address
+    from workers.heartbeat import Heartbeat
+    from workers.settings import Settings
+
+    told = Settings(Address(url="redis://127.0.0.1:1/0"), W, ("default", "low"), 2, 1)
+    heartbeat = Heartbeat(told, desk.store, lambda: True)
+    heartbeat.step(0.0)
+    assert not desk.store.exists(keys.WORKERS)  # not born yet
+    heartbeat.birth()
+    heartbeat.step(0.0)
+    [worker] = Worker.all(connection=desk.store)
+    assert (worker.name, worker.queue_names(), worker.get_state()) == (W, ["default", "low"], "busy")
+    lease = int(desk.store.get(keys.lease(W)))
+    desk.store.delete(keys.worker(W))
+    heartbeat.step(1.0)  # flushed: it is born again
+    assert len(Worker.all(connection=desk.store)) == 1
+    assert int(desk.store.get(keys.lease(W))) > lease
+    heartbeat.death()
+    assert Worker.all(connection=desk.store) == []
+    assert not desk.store.exists(keys.lease(W), keys.WORKERS, keys.workers_of("default"))
