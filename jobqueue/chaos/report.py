@@ -14,7 +14,7 @@ from jobqueue.chaos.plan import Options
 from jobqueue.chaos.run import Outcome
 from jobqueue.compare.report import STYLES
 
-NAMES = {"child": "children", "supervisor": "supervisors", "fork_server": "fork servers", "store": "store"}
+NAMES = {"child": "children", "supervisor": "supervisors", "fork_server": "fork servers", "store": "the store"}
 
 
 def is_kept(outcomes: Sequence[Outcome]) -> bool:
@@ -65,14 +65,14 @@ def rows(o: Outcome) -> list[tuple[str, str, bool]]:
         ("finished without running", t.finished_without_running, True),
         ("ended, yet still queued", t.ended_and_still_queued, True),
         ("run more than once", t.ran_more_than_once, False),
-        ("of these completed more than once", t.completed_more_than_once, False),
+        ("  of these to the end", t.completed_more_than_once, False),
         ("workers that left by themselves", o.worker_exits, False),
     ]
     made = [(name, f"{n:,}", bad and n > 0) for name, n, bad in facts]
-    kinds = ", ".join(f"{n} {NAMES[kind]}" for kind, n in o.kills.items() if n)
-    made.append(("kills", f"{sum(o.kills.values()):,}" + (f" ({kinds})" if kinds else ""), False))
+    made.append(("kills", f"{sum(o.kills.values()):,} of {o.wanted:,}", False))
+    made += [(f"  {NAMES[kind]}", f"{n:,}", False) for kind, n in o.kills.items()]
     made.append(("recovery from a child's death", _spread(o.recovery_ms, "ms"), False))
-    made.append(("from a supervisor's death", _spread(o.supervisor_recovery_s, "s"), False))
+    made.append(("  from a supervisor's death", _spread(o.supervisor_recovery_s, "s"), False))
     made.append(("seconds", f"{o.seconds:g}", False))
     return made
 
@@ -80,7 +80,7 @@ def rows(o: Outcome) -> list[tuple[str, str, bool]]:
 def _spread(spread: Spread, unit: str) -> str:
     if spread.median is None or spread.max is None:
         return "not measured"
-    return f"median {spread.median:g} {unit}, max {spread.max:g} {unit} (of {spread.count})"
+    return f"median {spread.median:g} {unit}, max {spread.max:g} {unit} ({spread.count}x)"
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:

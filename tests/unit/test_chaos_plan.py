@@ -177,7 +177,8 @@ def test_table_and_lines_say_the_same() -> None:
         assert figure in shown
         assert broken == (name == "lost")
     assert "  lost                              1" in report.lines(o)
-    assert "10 (8 children, 1 supervisors, 1 store)" in shown
+    assert ("kills", "10 of 10", False) in report.rows(o)
+    assert ("  children", "8", False) in report.rows(o)
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
