@@ -157,8 +157,10 @@ class Courier:
         return self._idle == 0 and self._unsettled() and self._state in (State.FREE, State.AWAITING)
 
     def settle(self) -> None:
-        """Send what is finished now, and read the reply."""
+        """Send what is finished now, and read the reply (and before it the one that is still on its way)."""
         with self._cond:
+            if self._state is State.AWAITING:
+                self._read()
             if self._finished and self._state is State.FREE:
                 self._send(want=0)
             if self._state is State.AWAITING:

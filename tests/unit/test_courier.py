@@ -1,0 +1,449 @@
+"""The courier with a wire that breaks when it is told to: nothing is lost, nothing is claimed twice."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+from helpers import eventually
+
+from jobqueue.connection import Address
+from jobqueue.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, Outcome
+from workers.courier import MOST_PER_CYCLE, Courier
+from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region, make_file
+from workers.settings import Settings
+
+OWNER = "w:0.1"
+
+
+class Request(NamedTuple):
+    """One CYCLE as it was sent."""
+
+    want: int
+    idle: int
+    settled: list[int]
+
+
+class FakeWire:
+    """A store with one queue behind one connection. ``fails`` are taken one by one, each by the step that it names."""
+
+    def __init__(self) -> None:
+        self.queue: deque[str] = deque()
+        self.held: dict[int, str] = {}  # claim → id
+        self.recorded: list[str] = []
+        self.has_dependents: set[str] = set()
+        self.requests: list[Request] = []
+        self.known: list[list[int]] = []  # per RECONCILE
+        self.fails: deque[str] = deque()
+        self.fenced = False
+        self.hold = threading.Event()
+        self.hold.set()
+        self._claims = 0
+        self._replies: deque[Cycle] = deque()
+
+    def _may_fail(self, step: str) -> None:
+        if self.fails and self.fails[0] == step:
+            self.fails.popleft()
+            raise redis.ConnectionError(f"cut in {step}")
+
+    def reconnect(self) -> None:
+        self._replies.clear()
+        self._may_fail("reconnect")
+
+    def reconcile(self, _owner: str, _worker: str, known: Iterable[int]) -> int:
+        self._may_fail("reconcile")
+        self.known.append(sorted(known))
+        lost = sorted(set(self.held) - set(self.known[-1]), reverse=True)
+        for claim in lost:
+            self.queue.appendleft(self.held.pop(claim))
+        return -1 if self.fenced else len(lost)
+
+    def send(self, args: list[Any]) -> None:
+        self._may_fail("send")
+        _, _, _, _, want, idle, queues, *rest = args
+        rest = rest[queues:]
+        outcomes = [Outcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])]
+        self.requests.append(Request(want, idle, [o.claim for o in outcomes]))
+        verdicts = [self._settle(outcome) for outcome in outcomes]
+        jobs = [self._claim() for _ in range(min(want, len(self.queue)))]
+        state = "fenced" if self.fenced else "claimed" if jobs else "empty"
+        self._replies.append(Cycle(state, verdicts, jobs))
+
+    def _settle(self, outcome: Outcome) -> int:
+        if outcome.claim not in self.held:
+            return LOST
+        if outcome.id in self.has_dependents:
+            return HAS_DEPENDENTS
+        self.recorded.append(self.held.pop(outcome.claim))
+        return RECORDED
+
+    def _claim(self) -> Claimed:
+        self._claims += 1
+        job_id = self.queue.popleft()
+        self.held[self._claims] = job_id
+        return Claimed(job_id, self._claims, "default", b"", None, None, None, 0, "")
+
+    def receive(self) -> Cycle:
+        self.hold.wait(30)
+        self._may_fail("receive")
+        return self._replies.popleft()
+
+
+class Bench:
+    """A courier with its fake wire."""
+
+    def __init__(self, slots: int = 1) -> None:
+        fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1, "slots": slots}
+        self.wire = FakeWire()
+        self.region = Region(make_file(1, slots), 0, slots)
+        self.calls: list[str] = []
+        self.courier = Courier(
+            Settings(Address(url="redis://127.0.0.1:1/0"), **fields),
+            OWNER,
+            self.region,
+            self.wire,  # type: ignore[arg-type]
+            on_hungry=lambda: self.calls.append("hungry"),
+            on_fenced=self._fenced,
+        )
+
+    def _fenced(self) -> None:
+        self.calls.append("fenced")
+        raise SystemExit  # the child leaves at once
+
+    def put(self, *ids: str) -> None:
+        self.wire.queue.extend(ids)
+
+    def take(self) -> Claimed:
+        work = self.courier.next()
+        assert isinstance(work, Claimed)
+        return work
+
+    def run(self, number: int, seconds: float = 0.001) -> list[str]:
+        """Take and finish so many jobs."""
+        ran = []
+        for _ in range(number):
+            job = self.take()
+            ran.append(job.id)
+            self.finish(job, seconds)
+        return ran
+
+    def finish(self, job: Claimed, seconds: float = 0.001, payload: bytes = b"") -> None:
+        self.region.begin(0, job.claim, 0.0, 0.0)
+        ended = Outcome(job.id, job.claim, "default", RETURNED, 500, payload, "", "", 0.0, seconds)
+        self.courier.finish(ended, 0)
+
+    def leave(self) -> None:
+        """As the supervisor's quiet: claim nothing, settle, and go."""
+        self.courier.drop_buffer(quiet=True)
+        while (work := self.courier.next()) is not None:
+            assert isinstance(work, Outcome)
+            self.courier.let_go(work.claim, 0)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def background() -> Iterator[Callable[[Callable[[], Any]], list[Any]]]:
+    """Run something that waits in a thread; its result appears in the list."""
+    threads = []
+
+    def start(work: Callable[[], Any]) -> list[Any]:
+        results: list[Any] = []
+        thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+        thread.start()
+        threads.append(thread)
+        return results
+
+    yield start
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def ids(number: int) -> list[str]:
+    return [f"j{n}" for n in range(number)]
+
+
+# -- the buffer ----------------------------------------------------------------------------------------------------
+
+
+def test_everything_runs_in_order_and_is_recorded_once(bench: Bench) -> None:
+    bench.put(*ids(300))
+    assert bench.run(300) == ids(300)
+    bench.leave()
+    assert sorted(bench.wire.recorded) == sorted(ids(300))
+    assert bench.wire.held == {}
+    assert bench.region.get(DONE) == 300
+    assert (bench.region.get(UNSETTLED), bench.region.get(BUFFERED)) == (0, 0)
+    assert list(bench.region.journal.read()) == []
+
+
+def test_short_jobs_are_fetched_ahead(bench: Bench) -> None:
+    """The first request asks for one job; then more and more, up to 20 ms of work."""
+    bench.put(*ids(400))
+    bench.run(400)
+    wants = [request.want for request in bench.wire.requests if request.want]
+    assert wants[0] <= 2
+    assert max(wants) > 8
+    assert len(bench.wire.requests) < 60
+
+
+def test_long_jobs_have_no_company(bench: Bench) -> None:
+    bench.put(*ids(40))
+    bench.run(20, seconds=0.5)
+    assert {request.want for request in bench.wire.requests[-15:]} <= {0, 1}
+    assert bench.region.get(BUFFERED) == 0
+    assert len(bench.wire.held) <= 1
+
+
+def test_the_outcome_of_a_long_job_does_not_wait(bench: Bench) -> None:
+    """It is on its way when the next job has begun."""
+    bench.put(*ids(4))
+    bench.run(2, 0.5)
+    bench.take()
+    assert bench.wire.recorded == ["j0", "j1"]
+
+
+def test_no_request_is_larger_than_a_chunk() -> None:
+    bench = Bench(slots=50)
+    bench.put(*ids(3000))
+    bench.run(3000, seconds=0.0001)
+    assert max(request.want for request in bench.wire.requests) <= MOST_PER_CYCLE
+
+
+def buffer_some(bench: Bench) -> Claimed:
+    """A job in hand and others in the buffer behind it."""
+    bench.put(*ids(200))
+    for _ in range(100):
+        job = bench.take()
+        if bench.region.get(BUFFERED) > 3:
+            return job
+        bench.finish(job)
+    pytest.fail("nothing was fetched ahead")
+
+
+def test_the_buffer_goes_back(bench: Bench) -> None:
+    job = buffer_some(bench)
+    dropped = bench.courier.drop_buffer()
+    assert len(dropped) > 3
+    assert [d.claim for d in dropped] == list(range(job.claim + 1, job.claim + 1 + len(dropped)))
+    assert set(bench.wire.held) >= {job.claim, *(d.claim for d in dropped)}
+    assert bench.region.get(BUFFERED) == 0
+    bench.finish(job)
+    assert bench.take().claim > dropped[-1].claim  # what was dropped is not run here
+
+
+def test_quiet_claims_nothing_and_settles_all(bench: Bench) -> None:
+    job = buffer_some(bench)
+    dropped = bench.courier.drop_buffer(quiet=True)
+    asked = len(bench.wire.requests)
+    bench.finish(job)
+    assert bench.courier.next() is None
+    assert job.id in bench.wire.recorded
+    assert [request.want for request in bench.wire.requests[asked:]] == [0]
+    assert set(bench.wire.held) == {d.claim for d in dropped}
+    assert bench.courier.next() is None  # and again
+
+
+# -- hunger --------------------------------------------------------------------------------------------------------
+
+
+def test_hunger(bench: Bench, background: Any) -> None:
+    """It says once that it is hungry, sends nothing more, and asks again when it is woken."""
+    took = background(bench.take)
+    eventually(lambda: bench.calls == ["hungry"])
+    assert bench.region.get(HUNGRY) == 1
+    asked = len(bench.wire.requests)
+    assert not took
+    bench.put("late")
+    assert len(bench.wire.requests) == asked
+    bench.courier.wake()
+    assert eventually(lambda: took)[0].id == "late"
+    assert bench.region.get(HUNGRY) == 0
+
+
+def test_a_hungry_courier_leaves(bench: Bench, background: Any) -> None:
+    left = background(bench.courier.next)
+    eventually(lambda: bench.calls == ["hungry"])
+    assert bench.courier.drop_buffer(quiet=True) == []
+    assert eventually(lambda: left) == [None]
+
+
+def test_what_was_finished_before_the_hunger_is_settled(bench: Bench, background: Any) -> None:
+    bench.put("only")
+    bench.finish(bench.take())
+    left = background(bench.courier.next)
+    eventually(lambda: bench.wire.recorded == ["only"])
+    eventually(lambda: bench.region.at_rest)
+    bench.courier.drop_buffer(quiet=True)
+    assert eventually(lambda: left) == [None]
+
+
+# -- what a kill would leave ---------------------------------------------------------------------------------------
+
+
+def test_the_journal_holds_what_is_not_settled(bench: Bench) -> None:
+    bench.put(*ids(2))
+    job = bench.take()
+    bench.finish(job)
+    assert [o.claim for o in bench.region.journal.read()] == [job.claim]
+    assert bench.region.get(UNSETTLED) == 1
+    assert bench.region.running() == []
+    bench.courier.settle()
+    assert list(bench.region.journal.read()) == []
+    assert bench.wire.recorded == [job.id]
+
+
+def test_a_result_larger_than_the_page_is_settled_at_once(bench: Bench) -> None:
+    bench.put("big", "next")
+    bench.finish(bench.take(), payload=b"x" * 200_000)
+    assert bench.wire.recorded == ["big"]
+    assert bench.region.running() == []
+    assert bench.run(1) == ["next"]
+
+
+def test_a_big_result_waits_for_the_store(bench: Bench) -> None:
+    bench.put("big")
+    job = bench.take()
+    bench.wire.fails.extend(["send", "reconnect", "reconcile", "receive"])
+    bench.finish(job, payload=b"x" * 200_000)
+    assert bench.wire.recorded == ["big"]
+    assert not bench.wire.fails
+
+
+# -- trouble -------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_thing_is_to_reconcile(bench: Bench) -> None:
+    bench.put("a")
+    bench.take()
+    assert bench.wire.known == [[]]
+
+
+@pytest.mark.parametrize("step", ["send", "receive"])
+@pytest.mark.parametrize("others", [[], ["reconnect"], ["reconcile", "reconnect"]])
+def test_a_broken_wire_loses_nothing(bench: Bench, step: str, others: list[str]) -> None:
+    """What was in flight goes out again under its tokens; a lost claim comes back by RECONCILE and runs once."""
+    bench.put(*ids(200))
+    ran = bench.run(60)
+    bench.wire.fails.extend([step, *others])
+    ran += bench.run(140)
+    assert not bench.wire.fails
+    bench.leave()
+    assert sorted(ran) == sorted(ids(200))
+    assert sorted(bench.wire.recorded) == sorted(ids(200))
+    assert bench.wire.held == {}
+    assert list(bench.region.journal.read()) == []
+
+
+def test_again_and_again(bench: Bench) -> None:
+    bench.put(*ids(300))
+    ran = []
+    for _ in range(15):
+        ran += bench.run(20)
+        bench.wire.fails.append("receive" if len(ran) % 40 else "send")
+    bench.wire.fails.clear()
+    bench.leave()
+    assert sorted(ran) == sorted(ids(300))
+    assert sorted(bench.wire.recorded) == sorted(ids(300))
+
+
+def test_known_are_jobs_in_hands_in_the_buffer_and_finished() -> None:
+    """Also what a slot still runs while another mends the wire: none of it may be given back."""
+    bench = Bench(slots=2)
+    bench.put(*ids(100))
+    running = bench.take()  # the other slot's
+    bench.run(20)
+    finished = bench.take()
+    bench.courier.settle()
+    bench.finish(finished)
+    bench.wire.fails.append("send")
+    bench.courier.settle()
+    assert not bench.wire.fails
+    held = sorted(bench.wire.held)
+    assert held[0] == running.claim
+    assert finished.claim in held
+    assert len(held) > 2  # and a buffer
+    while len(bench.wire.known) == 1:
+        bench.take()
+    assert bench.wire.known[-1] == held
+    bench.finish(running)
+    bench.leave()
+    assert {running.id, finished.id} <= set(bench.wire.recorded)
+
+
+def test_who_reads_while_others_run(background: Any) -> None:
+    """Two slots: one waits for the reply with nothing to do, the other finishes its job; nobody waits for Redis."""
+    bench = Bench(slots=2)
+    bench.put("a")
+    job = bench.take()
+    bench.wire.hold.clear()
+    other = background(bench.courier.next)
+    eventually(lambda: len(bench.wire.requests) >= 2)
+    bench.finish(job)  # returns although the wire is busy
+    assert bench.region.running() == []
+    bench.put("b")
+    bench.wire.hold.set()
+    bench.courier.wake()
+    eventually(lambda: "a" in bench.wire.recorded)
+    bench.courier.wake()
+    assert eventually(lambda: other)[0].id == "b"
+
+
+@pytest.mark.parametrize("when", ["cycle", "reconcile"])
+def test_fenced(bench: Bench, when: str) -> None:
+    """Its name was struck off: the child leaves at once."""
+    bench.put(*ids(500))
+    if when == "cycle":
+        bench.take()
+    bench.wire.fenced = True
+    with pytest.raises(SystemExit):
+        bench.run(500)
+    assert bench.calls[-1] == "fenced"
+
+
+def test_a_lost_outcome_is_only_a_warning(bench: Bench) -> None:
+    bench.put("a", "b")
+    job = bench.take()
+    bench.wire.held.pop(job.claim)  # a rescue was faster
+    bench.finish(job)
+    bench.run(1)
+    bench.leave()
+    assert bench.wire.recorded == ["b"]
+
+
+def test_dependents_are_finished_by_a_slot(bench: Bench) -> None:
+    """The fast path wrote nothing: the outcome comes back as work, and counts as unsettled until it is done."""
+    bench.wire.has_dependents.add("a")
+    bench.put("a", "b")
+    bench.finish(bench.take())
+    bench.courier.settle()
+    work = bench.courier.next()
+    while isinstance(work, Claimed):
+        bench.finish(work)
+        work = bench.courier.next()
+    assert isinstance(work, Outcome)
+    assert work.id == "a"
+    assert [o.id for o in bench.region.journal.read() if o.id == "a"]
+    bench.wire.held.pop(work.claim)  # as RQ's finish does
+    bench.courier.let_go(work.claim, 0)
+    bench.leave()
+    assert bench.region.get(UNSETTLED) == 0
+
+
+def test_reconcile_beside_the_work(bench: Bench) -> None:
+    job = buffer_some(bench)
+    bench.courier.settle()
+    bench.wire.held[999] = "forgotten"
+    held = set(bench.wire.held)
+    bench.courier.reconcile()
+    assert bench.wire.known[-1] == sorted(held - {999})
+    assert bench.wire.queue[0] == "forgotten"
+    assert job.claim in bench.wire.known[-1]
