@@ -1,0 +1,208 @@
+"""Who may be rescued, when, and what becomes of what was finished."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+from typing import Any
+
+import fakeredis
+import pytest
+from rq.job import Job
+
+from jobqueue import keys
+from jobqueue.connection import Address
+from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol
+from jobqueue.serializers import Auto
+from workers.clock import rq_time
+from workers.rescuer import Remains, Rescuer, cause_of_death
+from workers.settings import Settings
+
+OURS, THEIRS = "us", "them"
+NOW = 1_795_000_000.0
+
+
+def owner(worker: str, child: int = 0) -> str:
+    return f"{worker}:{child}.1"
+
+
+@pytest.fixture
+def store() -> fakeredis.FakeRedis:
+    return fakeredis.FakeRedis()
+
+
+def rescuer(store: fakeredis.FakeRedis, **told: Any) -> Rescuer:
+    return Rescuer(Settings(Address(url="redis://127.0.0.1:1/0"), OURS, ("default",), 1, 1, **told), store)
+
+
+def claimed(store: fakeredis.FakeRedis, name: str, *ids: str) -> list[Claimed]:
+    store.sadd(keys.OWNERS, name)
+    data = json.dumps(["jobqueue.tasks.square", None, [2], {}])
+    fields = {"status": "queued", "origin": "default", "created_at": rq_time(NOW), "data": data}
+    Protocol(store).enqueue("default", [(i, fields) for i in ids])
+    return Protocol(store).cycle(name, name.partition(":")[0], ["default"], [], len(ids), len(ids)).jobs
+
+
+def done(job: Claimed) -> Outcome:
+    payload = base64.b64encode(b"4")
+    return Outcome(job.id, job.claim, "default", RETURNED, 500, payload, rq_time(NOW), rq_time(NOW), NOW, NOW)
+
+
+def waiting(store: fakeredis.FakeRedis) -> list[str]:
+    return [i.decode() for i in store.lrange(keys.queue("default"), 0, -1)]
+
+
+# -- our own -------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
+    """Finished: settled. Running: counted. In the buffer: given back. Where a record and a running claim stand both,
+    the record wins."""
+    finished, both, running, _ = claimed(store, owner(OURS), *"abcd")
+    cause = cause_of_death(77, signal.SIGKILL)
+    remains = Remains(owner(OURS), [both.claim, running.claim], [done(finished), done(both)], cause, True)
+    rescuer(store).rescue_own(remains)
+    assert [Job.fetch(i, store, Auto).return_value() for i in "ab"] == [4, 4]
+    assert waiting(store) == ["c", "d"]
+    assert store.hget(keys.job("c"), "jobq_crashes") == b"1"
+    assert store.hget(keys.job("b"), "jobq_crashes") is None
+    assert not store.exists(keys.OWNERS, keys.own(owner(OURS)), keys.intermediate("default"))
+
+
+def test_twice_is_once(store: fakeredis.FakeRedis) -> None:
+    finished, running = claimed(store, owner(OURS), *"ab")
+    remains = Remains(owner(OURS), [running.claim], [done(finished)], "ChildKilled: gone", True)
+    for _ in range(3):
+        rescuer(store).rescue_own(remains)
+    assert waiting(store) == ["b"]
+    assert store.hget(keys.job("b"), "jobq_crashes") == b"1"
+    assert store.xlen(keys.results("a")) == 1
+
+
+def test_many_records(store: fakeredis.FakeRedis) -> None:
+    jobs = claimed(store, owner(OURS), *(f"j{n}" for n in range(200)))
+    rescuer(store).rescue_own(Remains(owner(OURS), [], [done(job) for job in jobs], "gone", True))
+    assert store.zcard(keys.registry("finished", "default")) == 200
+    assert waiting(store) == []
+
+
+def test_a_poison_job_fails_with_the_cause(store: fakeredis.FakeRedis) -> None:
+    for _ in range(3):
+        store.sadd(keys.OWNERS, owner(OURS))
+        [job] = claimed(store, owner(OURS), "a")
+        remains = Remains(owner(OURS), [job.claim], [], cause_of_death(77, signal.SIGSEGV), True)
+        rescuer(store).rescue_own(remains)
+    failed = Job.fetch("a", store, Auto)
+    assert failed.get_status().value == "failed"
+    said = "ChildKilled: The process that ran this job (pid 77) was killed by SIGSEGV."
+    assert failed.latest_result().exc_string == said
+
+
+def test_the_policy_is_the_workers(store: fakeredis.FakeRedis) -> None:
+    [job] = claimed(store, owner(OURS), "a")
+    rescuer(store, on_crash="fail").rescue_own(Remains(owner(OURS), [job.claim], [], "gone", True))
+    assert Job.fetch("a", store, Auto).get_status().value == "failed"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (signal.SIGKILL, "(pid 5) was killed by SIGKILL."),
+        (7 << 8, "(pid 5) exited with status 7."),
+        (0, "(pid 5) exited with status 0."),
+        (None, "(pid 5) is gone."),
+    ],
+)
+def test_causes(status: int | None, words: str) -> None:
+    cause = cause_of_death(5, status)
+    assert cause.startswith("ChildKilled: ")
+    assert cause.endswith(words)
+
+
+# -- other trees ---------------------------------------------------------------------------------------------------
+
+
+def test_a_lease_that_stands_still(store: fakeredis.FakeRedis) -> None:
+    """Seen by us, for the whole lease time, by our clock."""
+    claimed(store, owner(THEIRS), "a", "b")
+    store.set(keys.lease(THEIRS), 5)
+    store.sadd(keys.WORKERS, keys.worker(THEIRS))
+    watch = rescuer(store, lease=10.0)
+    assert [watch.step(now) for now in (100.0, 102.0, 109.9)] == [[], [], []]
+    assert waiting(store) == []
+    assert watch.step(110.0) == [THEIRS]
+    assert waiting(store) == ["a", "b"]
+    assert not store.exists(keys.OWNERS, keys.lease(THEIRS), keys.WORKERS, keys.own(owner(THEIRS)))
+    assert watch.step(112.0) == []
+
+
+def test_a_lease_that_moves(store: fakeredis.FakeRedis) -> None:
+    claimed(store, owner(THEIRS), "a")
+    watch = rescuer(store, lease=10.0)
+    for second in range(100, 200, 3):
+        store.incr(keys.lease(THEIRS))
+        assert watch.step(float(second)) == []
+    assert waiting(store) == []
+
+
+def test_a_lease_that_never_was(store: fakeredis.FakeRedis) -> None:
+    """Flushed or expired: the same wait, then the same rescue."""
+    claimed(store, owner(THEIRS), "a")
+    watch = rescuer(store, lease=10.0)
+    assert watch.step(100.0) == []
+    assert watch.step(110.0) == [THEIRS]
+    assert waiting(store) == ["a"]
+
+
+def test_after_an_outage_the_wait_begins_again(store: fakeredis.FakeRedis) -> None:
+    claimed(store, owner(THEIRS), "a")
+    watch = rescuer(store, lease=10.0)
+    watch.step(100.0)
+    watch.reconnected()
+    assert watch.step(110.0) == []
+    assert watch.step(119.0) == []
+    assert watch.step(120.0) == [THEIRS]
+
+
+def test_all_children_of_a_tree(store: fakeredis.FakeRedis) -> None:
+    for n, job in enumerate("abc"):
+        claimed(store, owner(THEIRS, n), job)
+    claimed(store, owner("alive"), "d")
+    watch = rescuer(store, lease=10.0)
+    watch.step(100.0)
+    store.incr(keys.lease("alive"))
+    watch.step(105.0)
+    assert watch.step(110.0) == [THEIRS]
+    assert sorted(waiting(store)) == list("abc")
+    assert store.smembers(keys.OWNERS) == {owner("alive").encode()}
+
+
+def test_our_own_tree_is_left_alone(store: fakeredis.FakeRedis) -> None:
+    claimed(store, owner(OURS), "a")
+    watch = rescuer(store, lease=10.0)
+    assert [watch.step(now) for now in (100.0, 200.0, 300.0)] == [[], [], []]
+    assert waiting(store) == []
+
+
+def test_two_rescuers(store: fakeredis.FakeRedis) -> None:
+    """Each job is given back once."""
+    [started, _] = claimed(store, owner(THEIRS), "a", "b")
+    Protocol(store).start_mark(owner(THEIRS), THEIRS, [(started, rq_time(NOW), 90)])
+    first, second = rescuer(store, lease=10.0), rescuer(store, lease=10.0)
+    for watch in (first, second):
+        watch.step(100.0)
+    assert first.step(111.0) == [THEIRS]
+    assert second.step(111.0) == []
+    assert waiting(store) == ["a", "b"]
+    assert store.hget(keys.job("a"), "jobq_crashes") == b"1"
+    assert store.hget(keys.job("b"), "jobq_redelivered") == b"1"
+
+
+def test_a_host_with_a_colon_free_name_of_any_shape(store: fakeredis.FakeRedis) -> None:
+    """The worker's name ends at the last colon of the owner's."""
+    name = "host-1.example-77-abc"
+    claimed(store, f"{name}:12.3", "a")
+    watch = rescuer(store, lease=10.0)
+    watch.step(100.0)
+    assert watch.step(110.0) == [name]
