@@ -32,7 +32,8 @@ def worker(module_server: Server, mode: str, tmp_path_factory: pytest.TempPathFa
     flags = ["--mode", mode, "-n", "3", "-I", "samples"]
     tree = Tree(module_server.url, tmp_path_factory.mktemp("worker"), flags, {})
     try:
-        yield tree
+        eventually(lambda: module_server.client.scard(keys.WORKERS))  # it has looked at the queue's head: a job that
+        yield tree  # it may not serve would be refused at once there, not as a job
         assert tree.stop() == 0
         assert "Traceback" not in tree.log, tree.log
         assert_nothing_left([tree], module_server.client)
