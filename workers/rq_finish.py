@@ -1,7 +1,7 @@
 """RQ's own finish, fenced: callbacks, webhooks, repeats, rate limits, retries and dependents are RQ's to the letter.
 
 RQ 3.0's ``_finalize_success`` and ``_finalize_failure`` run unchanged on a worker object whose connection gives out
-fenced pipelines. The first transaction of a finish is the one that records the outcome; before its EXEC it
+fenced pipelines. RQ cleans the execution up in the one transaction that records the outcome; before its EXEC it
 
     WATCHes rq:jobq:fin:ID    set by us for this finish, deleted by RESCUE
     checks the token          gone: OwnershipLost, and nothing is written
@@ -48,7 +48,6 @@ class Fence:
         self.job_id = job_id
         self.claim = claim
         self.queue = queue
-        self.armed = False  # RQ is about to record: what a callback does on its connection before is its own business
         self.committed = False
 
     def check(self, score: float | None) -> None:
@@ -63,13 +62,15 @@ class Fence:
 
 
 class FencedPipeline(Pipeline):
-    """A pipeline that commits under the token. Only RQ's first commit of a finish is fenced: it settles the job."""
+    """A pipeline that commits under the token if it is the one that records the outcome. What RQ reads before that,
+    what it does afterwards, and what a callback does on its connection, is not fenced and settles nothing."""
 
     fence: Fence
+    records = False
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         fence = self.fence
-        if not fence.armed or fence.committed or not self.command_stack:
+        if not self.records or fence.committed or not self.command_stack:
             return super().execute(raise_on_error)
         commands, self.command_stack = self.command_stack, []
         self.explicit_transaction = False  # so that the next two commands are sent at once
@@ -116,17 +117,11 @@ class QuietWorker(SimpleWorker):
 
     connection: FencedRedis
 
-    def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
-        self.connection.fence.armed = True
-        super().handle_job_success(*args, **kwargs)
-
-    def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
-        self.connection.fence.armed = True
-        super().handle_job_failure(*args, **kwargs)
-
-    def handle_job_retry(self, *args: Any, **kwargs: Any) -> None:
-        self.connection.fence.armed = True
-        super().handle_job_retry(*args, **kwargs)
+    def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
+        """RQ calls this in the transaction that records the outcome, be it a success, a failure or a retry."""
+        assert isinstance(pipeline, FencedPipeline)
+        pipeline.records = True
+        super().cleanup_execution(job, pipeline, execution)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         call_exception_handlers(self._exc_handlers, job, *exc_info)
@@ -210,8 +205,14 @@ class Finisher:
             worker._finalize_failure(job, queue, execution, exc_info(e))
 
     def _let_go(self, fence: Fence) -> None:
+        """The job is gone: nothing is recorded, and nothing says any more that it runs."""
+        job_id, x = fence.job_id, f"{fence.claim:032x}"
         with self._client.pipeline() as pipe:
             fence.clean_up(pipe)
+            pipe.zrem(keys.registry("wip", fence.queue), f"{job_id}:{x}")
+            pipe.zrem(keys.executions(job_id), x)
+            pipe.srem(keys.worker_executions(self._settings.worker), f"{job_id}:{x}")
+            pipe.delete(keys.execution(job_id, x))
             pipe.execute()
 
 

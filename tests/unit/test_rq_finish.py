@@ -1,0 +1,391 @@
+"""RQ's own finish on a real server: RQ's semantics to the letter, and nothing at all without the token."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import rq
+from rq import Callback
+from rq.job import Job, JobStatus
+from rq.results import Result
+from rq.timeouts import BaseDeathPenalty
+from samples import words_of
+
+from jobqueue import keys
+from jobqueue.connection import Address
+from jobqueue.producer import Queue
+from jobqueue.protocol import RAISED, RETURNED, Claimed, Protocol
+from jobqueue.serializers import JSON, Auto
+from workers.rq_finish import Fence, FencedPipeline, Finisher
+from workers.runner import Ending, ending_of, raised
+from workers.settings import Settings
+
+W = "host-1-abc"
+ONE, TWO = f"{W}:0.1", f"{W}:1.1"
+
+
+class NoLimit(BaseDeathPenalty):
+    def setup_death_penalty(self) -> None:
+        pass
+
+    def cancel_death_penalty(self) -> None:
+        pass
+
+
+class Desk:
+    """A real store, two owners, and one slot's finisher."""
+
+    def __init__(self, store: redis.Redis, url: str) -> None:
+        self.store = store
+        self.protocol = Protocol(store)
+        self.queue = Queue(connection=store)
+        store.sadd(keys.OWNERS, ONE, TWO)
+        self.finisher = Finisher(Settings(Address(url=url), W, ("default",), 1, 1), ONE, store, NoLimit)
+
+    def claim(self, owner: str = ONE) -> Claimed:
+        [job] = self.protocol.cycle(owner, W, ["default"], [], 1, 1).jobs
+        return job
+
+    def claim_one(self, **options: Any) -> Claimed:
+        self.queue.enqueue("samples.ok", 5, **options)
+        return self.claim()
+
+    def finish(self, job: Claimed, ending: Ending) -> None:
+        self.finisher.finish(job.id, job.claim, job.queue, ending, 1_795_000_000.0)
+
+    def rescue(self) -> None:
+        told = {"on_crash": "retry", "most": 3, "cause": b"", "ended_at": "", "ended": 0.0}
+        assert self.protocol.rescue(ONE, W, running=[], **told)
+
+    def job(self, job_id: str) -> Job:
+        return Job.fetch(job_id, self.store, Auto)
+
+    def status(self, job_id: str) -> str:
+        return str(self.job(job_id).get_status().value)
+
+    def waiting(self) -> list[str]:
+        return [i.decode() for i in self.store.lrange(keys.queue("default"), 0, -1)]
+
+    def nothing_is_held(self) -> None:
+        for key in (keys.own(ONE), keys.intermediate("default"), keys.registry("wip", "default")):
+            assert not self.store.exists(key)
+        assert not list(self.store.scan_iter(keys.fin("*")))
+        assert not list(self.store.scan_iter("rq:execution*"))
+
+
+@pytest.fixture
+def desk(store: redis.Redis, server: Any) -> Desk:
+    return Desk(store, server.url)
+
+
+def value(of: Any) -> Ending:
+    return Ending(RETURNED, base64.b64encode(JSON.dumps(of)), of)
+
+
+def error(words: str = "no") -> Ending:
+    try:
+        raise ValueError(words)
+    except ValueError as e:
+        return raised(e)
+
+
+# -- to the letter -------------------------------------------------------------------------------------------------
+
+
+def test_a_success(desk: Desk) -> None:
+    job = desk.claim_one(on_success=Callback("samples.on_success"))
+    desk.protocol.start_mark(ONE, W, [(job, "2026-11-22T12:00:00.000000Z", 90)])
+    desk.finish(job, value(5))
+    read = desk.job(job.id)
+    assert (read.get_status(), read.return_value()) == (JobStatus.FINISHED, 5)
+    assert read.started_at.timestamp() == 1_795_000_000.0
+    assert read.latest_result().worker_name == W
+    assert desk.store.zscore(keys.registry("finished", "default"), job.id) is not None
+    assert desk.store.hgetall(words_of(job.id)) == {b"success": b"5", b"calls": b"1"}
+    assert desk.store.hget(keys.worker(W), "successful_job_count") == b"1"
+    desk.nothing_is_held()
+
+
+def test_a_failure(desk: Desk) -> None:
+    job = desk.claim_one(on_failure=Callback("samples.on_failure"))
+    desk.finish(job, error())
+    read = desk.job(job.id)
+    assert read.get_status() is JobStatus.FAILED
+    assert read.latest_result().exc_string.strip().endswith("ValueError: no")
+    assert desk.store.hget(words_of(job.id), "failure") == b"ValueError: no"
+    assert desk.store.zscore(keys.registry("failed", "default"), job.id) is not None
+    desk.nothing_is_held()
+
+
+def test_a_success_callback_that_raises_fails_the_job(desk: Desk) -> None:
+    job = desk.claim_one(on_success=Callback("samples.bad_callback"))
+    desk.finish(job, value(5))
+    read = desk.job(job.id)
+    assert read.get_status() is JobStatus.FAILED
+    assert "RuntimeError: the callback failed" in read.latest_result().exc_string
+    desk.nothing_is_held()
+
+
+def test_retries(desk: Desk) -> None:
+    job = desk.claim_one(retry=rq.Retry(max=1))
+    desk.finish(job, error())
+    assert desk.waiting() == [job.id]
+    assert (desk.status(job.id), desk.job(job.id).retries_left) == ("queued", 0)
+    desk.nothing_is_held()
+    desk.finish(desk.claim(), error())
+    assert desk.status(job.id) == "failed"
+    desk.nothing_is_held()
+
+
+def test_a_retry_later(desk: Desk) -> None:
+    job = desk.claim_one(retry=rq.Retry(max=1, interval=60))
+    desk.finish(job, error())
+    assert (desk.status(job.id), desk.waiting()) == ("scheduled", [])
+    assert desk.store.zscore(keys.registry("scheduled", "default"), job.id) is not None
+    desk.nothing_is_held()
+
+
+def test_a_returned_retry(desk: Desk) -> None:
+    job = desk.claim_one()
+    desk.finish(job, Ending(RETURNED, b"", rq.Retry(max=1)))
+    assert desk.waiting() == [job.id]
+    assert desk.job(job.id).latest_result().type is Result.Type.RETRIED
+    desk.nothing_is_held()
+
+
+def test_dependents_are_enqueued(desk: Desk) -> None:
+    first = desk.queue.enqueue("samples.ok", 5)
+    after = [desk.queue.enqueue("samples.ok", n, depends_on=first) for n in range(3)]
+    job = desk.claim()
+    desk.finish(job, value(5))
+    assert sorted(desk.waiting()) == sorted(job.id for job in after)
+    assert {desk.status(job.id) for job in after} == {"queued"}
+    desk.nothing_is_held()
+
+
+def test_dependents_of_a_failure_wait(desk: Desk) -> None:
+    first = desk.queue.enqueue("samples.ok", 5)
+    after = desk.queue.enqueue("samples.ok", 6, depends_on=first)
+    desk.finish(desk.claim(), error())
+    assert desk.waiting() == []
+    assert desk.status(after.id) == "deferred"
+
+
+def test_result_ttl_0(desk: Desk) -> None:
+    job = desk.claim_one(result_ttl=0)
+    desk.finish(job, value(5))
+    assert not desk.store.exists(keys.job(job.id), keys.results(job.id))
+    desk.nothing_is_held()
+
+
+@pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
+def test_from_a_record_of_the_fast_path(desk: Desk, ending: Ending) -> None:
+    """Only the payload is left of it: the value is decoded, of an error there is the text."""
+    job = desk.claim_one()
+    desk.finish(job, ending_of(ending.kind, ending.payload))
+    read = desk.job(job.id)
+    if ending.kind == RAISED:
+        assert read.latest_result().exc_string.strip().endswith("ValueError: no")
+    else:
+        assert read.return_value() == 5
+    desk.nothing_is_held()
+
+
+def test_as_rqs_own_worker_does_it(desk: Desk) -> None:
+    """The same job through RQ's SimpleWorker and through us: the same fields, status, TTLs and registries."""
+    theirs = desk.queue.enqueue("samples.ok", 5, on_success=Callback("samples.on_success"), result_ttl=700)
+    rq.SimpleWorker([desk.queue], connection=desk.store, serializer=JSON, log_job_description=False).work(
+        burst=True, logging_level="ERROR"
+    )
+    ours = desk.claim_one(on_success=Callback("samples.on_success"), result_ttl=700)
+    desk.finish(ours, value(5))
+    fields = [desk.store.hgetall(keys.job(i)) for i in (theirs.id, ours.id)]
+    assert set(fields[0]) == set(fields[1])
+    assert fields[0][b"status"] == fields[1][b"status"]
+    for key in (keys.job, keys.results):
+        assert abs(desk.store.ttl(key(theirs.id)) - desk.store.ttl(key(ours.id))) <= 5
+    assert [desk.job(i).return_value() for i in (theirs.id, ours.id)] == [5, 5]
+    assert desk.store.zcard(keys.registry("finished", "default")) == 2
+
+
+# -- the fence -----------------------------------------------------------------------------------------------------
+
+
+def snapshot(desk: Desk) -> dict[bytes, bytes]:
+    """Every key with its content, but for what a callback writes."""
+    return {
+        key: desk.store.dump(key) for key in desk.store.scan_iter() if not key.startswith((b"words:", b"rq:jobq:fin:"))
+    }
+
+
+def test_the_token_is_gone_before(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    job = desk.claim_one(on_success=Callback("samples.on_success"))
+    desk.rescue()
+    before = snapshot(desk)
+    with caplog.at_level(logging.WARNING, "workers.rq_finish"):
+        desk.finish(job, value(5))
+    assert snapshot(desk) == before
+    assert desk.waiting() == [job.id]
+    assert "was taken from this worker" in caplog.text
+
+
+def test_another_owner_runs_it_meanwhile(desk: Desk) -> None:
+    job = desk.claim_one(retry=rq.Retry(max=1))
+    desk.rescue()
+    desk.store.sadd(keys.OWNERS, ONE)
+    desk.claim(TWO)
+    before = snapshot(desk)
+    desk.finish(job, error())
+    assert snapshot(desk) == before
+
+
+@pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
+def test_the_token_goes_in_the_callback(desk: Desk, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The callback takes so long that the job is rescued: it has been called, and nothing is recorded."""
+    import samples
+
+    def slow(*_: Any) -> None:
+        desk.rescue()
+        states.append(snapshot(desk))
+
+    states: list[dict[bytes, bytes]] = []
+    monkeypatch.setattr(samples, "on_success", slow)
+    monkeypatch.setattr(samples, "on_failure", slow)
+    job = desk.claim_one(on_success=Callback("samples.on_success"), on_failure=Callback("samples.on_failure"))
+    desk.finish(job, ending)
+    assert len(states) == 1
+    assert snapshot(desk) == states[0]
+    assert desk.waiting() == [job.id]
+
+
+def at_the_commit(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> list[int]:
+    """Do something once, between the look at the token and EXEC; count the commits that were tried."""
+    tried: list[int] = []
+    clean_up = Fence.clean_up
+
+    def watched(self: Fence, pipe: Any) -> None:
+        if isinstance(pipe, FencedPipeline):
+            tried.append(1)
+            if len(tried) == 1:
+                act()
+        clean_up(self, pipe)
+
+    monkeypatch.setattr(Fence, "clean_up", watched)
+    return tried
+
+
+@pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
+def test_the_token_goes_between_the_look_and_exec(desk: Desk, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[dict[bytes, bytes]] = []
+
+    def rescue() -> None:
+        desk.rescue()
+        states.append(snapshot(desk))
+
+    job = desk.claim_one(on_success=Callback("samples.on_success"))
+    tried = at_the_commit(monkeypatch, rescue)
+    desk.finish(job, ending)
+    assert len(tried) == 1
+    assert snapshot(desk) == states[0]
+    assert desk.waiting() == [job.id]
+
+
+def test_dependents_of_who_lost_the_job_stay(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = desk.queue.enqueue("samples.ok", 5)
+    after = desk.queue.enqueue("samples.ok", 6, depends_on=first)
+    job = desk.claim()
+    at_the_commit(monkeypatch, desk.rescue)
+    desk.finish(job, value(5))
+    assert desk.waiting() == [first.id]
+    assert desk.status(after.id) == "deferred"
+
+
+def cut_once(monkeypatch: pytest.MonkeyPatch, n: int, executed: bool) -> list[int]:
+    """Cut the connection in the finish's transaction number ``n``, before or after it ran; say which were begun."""
+    transaction = FencedPipeline._execute_transaction
+    begun: list[int] = []
+
+    def cut(self: Any, *args: Any) -> Any:
+        begun.append(1)
+        if len(begun) != n:
+            return transaction(self, *args)
+        if executed:
+            transaction(self, *args)
+        raise redis.ConnectionError("cut")
+
+    monkeypatch.setattr(FencedPipeline, "_execute_transaction", cut)
+    return begun
+
+
+@pytest.mark.parametrize("executed", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_broken_connection_at_a_success(desk: Desk, n: int, executed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RQ reads the dependents, records the outcome and enqueues what is ready, each in a pipeline of its own. Wherever
+    it breaks: recorded once, and the dependents are in the queue or where RQ's maintenance finds them."""
+    first = desk.queue.enqueue("samples.ok", 5)
+    after = desk.queue.enqueue("samples.ok", 6, depends_on=first)
+    job = desk.claim()
+    begun = cut_once(monkeypatch, n, executed)
+    desk.finish(job, value(5))
+    assert len(begun) >= n
+    assert desk.status(first.id) == "finished"
+    assert desk.store.xlen(keys.results(first.id)) == 1
+    ready = [i.decode() for i in desk.store.zrange(keys.registry("ready", "default"), 0, -1)]
+    assert after.id in desk.waiting() + ready
+    assert desk.waiting().count(after.id) <= 1
+    desk.store.delete(keys.fin(first.id))  # of the second attempt, which found the job settled; it expires
+    desk.nothing_is_held()
+
+
+@pytest.mark.parametrize("executed", [False, True])
+def test_a_broken_connection_at_a_retry(desk: Desk, executed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = desk.claim_one(retry=rq.Retry(max=3))
+    begun = cut_once(monkeypatch, 1, executed)
+    desk.finish(job, error())
+    assert begun
+    assert (desk.waiting(), desk.job(job.id).retries_left) == ([job.id], 2)
+    desk.nothing_is_held()
+
+
+def test_the_token_stays_until_the_outcome_is_recorded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever dies amid RQ's finish holds the job until the one transaction that records it: it is never in limbo."""
+    states: list[tuple[str, bool]] = []
+    transaction = FencedPipeline._execute_transaction
+
+    def watched(self: Any, *args: Any) -> Any:
+        replies = transaction(self, *args)
+        states.append((desk.status(job.id), desk.store.zscore(keys.own(ONE), job.id) is not None))
+        return replies
+
+    first = desk.queue.enqueue("samples.ok", 5, on_success=Callback("samples.on_success"))
+    desk.queue.enqueue("samples.ok", 6, depends_on=first)
+    job = desk.claim()
+    monkeypatch.setattr(FencedPipeline, "_execute_transaction", watched)
+    desk.finish(job, value(5))
+    assert set(states) == {("queued", True), ("finished", False)}
+
+
+def test_a_job_deleted_meanwhile(desk: Desk) -> None:
+    job = desk.claim_one(on_success=Callback("samples.on_success"))
+    desk.protocol.start_mark(ONE, W, [(job, "2026-11-22T12:00:00.000000Z", 90)])
+    desk.store.delete(keys.job(job.id))
+    desk.finish(job, value(5))
+    assert not desk.store.exists(keys.job(job.id), keys.results(job.id))
+    desk.nothing_is_held()
+
+
+def test_one_finisher_many_jobs(desk: Desk) -> None:
+    """A fence is of one job: what the last one left open does not touch the next."""
+    lost = desk.claim_one(on_success=Callback("samples.on_success"))
+    desk.store.zrem(keys.own(ONE), lost.id)
+    desk.finish(lost, value(5))
+    for _ in range(3):
+        job = desk.claim_one(on_success=Callback("samples.on_success"))
+        desk.finish(job, value(5))
+        assert desk.status(job.id) == "finished"
+    assert desk.status(lost.id) == "queued"
