@@ -52,29 +52,48 @@ local function release(owner, q, id)
   redis.call('DEL', first_seen_key(q, id))
 end
 
+-- A job whose hash is gone does not say any more which queue it was in: its traces are looked for in all of them.
+local function forget(owner, w, id, claim)
+  redis.call('ZREM', own_key(owner), id)
+  for _, key in ipairs(redis.call('SMEMBERS', QUEUES)) do
+    local q = string.sub(key, #queue_key('') + 1)
+    release(owner, q, id)
+    clean_execution(w, q, id, claim)
+  end
+end
+
 -- To its old place at the head of its queue. Children give back when it suits them, the younger claims perhaps first:
 -- `back` remembers who stands returned at the head, by the claim under which each was taken first.
 local function push_back(q, id, claim)
   local back = back_key(q)
   redis.call('HSETNX', job_key(id), 'jobq_order', claim)
   local order = redis.call('HGET', job_key(id), 'jobq_order')
-  local before = redis.call('ZREVRANGEBYSCORE', back, '(' .. order, '-inf', 'LIMIT', 0, 1)
-  while before[1] and redis.call('LINSERT', queue_key(q), 'AFTER', before[1], id) < 1 do
-    redis.call('ZREM', back, before[1]) -- somebody else took it out of the queue
-    before = redis.call('ZREVRANGEBYSCORE', back, '(' .. order, '-inf', 'LIMIT', 0, 1)
+  local before = redis.call('ZREVRANGEBYSCORE', back, '(' .. order, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  while before[1] do
+    -- somebody else may have taken it out of the queue, or deleted it and enqueued another of the same name
+    local still = tonumber(redis.call('HGET', job_key(before[1]), 'jobq_order') or -1) == tonumber(before[2])
+    if still and redis.call('LINSERT', queue_key(q), 'AFTER', before[1], id) > 0 then break end
+    redis.call('ZREM', back, before[1])
+    before = redis.call('ZREVRANGEBYSCORE', back, '(' .. order, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
   end
   if not before[1] then redis.call('LPUSH', queue_key(q), id) end
   redis.call('ZADD', back, order, id)
 end
 
--- Back to the head of its queue, as if it had never been claimed. A job whose hash is gone is only let go.
+-- Who gave a job one of these meanwhile (RQ's cancel, its maintenance) has put it into the registry of that name.
+local DECIDED = { finished = true, failed = true, stopped = true, canceled = true, scheduled = true, deferred = true }
+
+-- Back to the head of its queue, as if it had never been claimed. A job whose hash is gone, or of which somebody else
+-- has decided, is only let go.
 local function requeue(owner, w, q, id, claim)
   release(owner, q, id)
-  local status = redis.call('HGET', job_key(id), 'status')
-  if not status then return 0 end
-  if status ~= 'queued' then
-    clean_execution(w, q, id, claim)
-    if status == 'started' then redis.call('HSET', job_key(id), 'status', 'queued') end
+  local h = redis.call('HMGET', job_key(id), 'status', 'ttl')
+  local status, ttl = h[1], tonumber(h[2] or '')
+  if status ~= 'queued' then clean_execution(w, q, id, claim) end
+  if not status or DECIDED[status] then return 0 end
+  if status == 'started' then
+    redis.call('HSET', job_key(id), 'status', 'queued')
+    if ttl then redis.call('EXPIRE', job_key(id), ttl) end -- it waits again: its start had ended the wait
   end
   push_back(q, id, claim)
   return 1
@@ -98,6 +117,10 @@ end
 -- kind is RQ's result type (1 returned, 2 raised); payload is what RQ's Result.restore reads, '' for None.
 local function record_outcome(w, q, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts)
   local job = job_key(id)
+  if ttl == 0 then -- not kept at all, as RQ's Job.cleanup
+    redis.call('DEL', job, results_key(id), dependents_key(id), dependencies_key(id))
+    return
+  end
   redis.call('HSET', job, 'status', kind == 1 and 'finished' or 'failed', 'started_at', started_at,
     'ended_at', ended_at, 'last_heartbeat', ended_at, 'worker_name', w)
   local entry = { 'type', kind, 'worker_name', w, 'execution_id', execution_id(claim),

@@ -30,7 +30,7 @@ local queues = {}
 for i = 1, tonumber(next_arg()) do queues[i] = next_arg() end
 
 -- settle
-local verdicts, returned, raised, busy = {}, 0, 0, 0
+local verdicts, seen, returned, raised, busy = {}, {}, 0, 0, 0
 for i = 1, tonumber(next_arg()) do
   local id, claim, q, kind, ttl, payload = next_arg(), next_arg(), next_arg(), tonumber(next_arg()), tonumber(next_arg()), next_arg()
   local started_at, ended_at, started_ts, ended_ts = next_arg(), next_arg(), next_arg(), next_arg()
@@ -40,6 +40,7 @@ for i = 1, tonumber(next_arg()) do
     local status = redis.call('HGET', job_key(id), 'status')
     if not status then
       verdicts[i] = 2
+      clean_execution(w, q, id, claim)
       release(owner, q, id)
     elseif redis.call('EXISTS', dependents_key(id)) == 1 then
       verdicts[i] = 3
@@ -48,12 +49,14 @@ for i = 1, tonumber(next_arg()) do
       if status ~= 'queued' then clean_execution(w, q, id, claim) end
       redis.call('ZREM', own, id)
       redis.call('LREM', intermediate_key(q), 1, id)
+      seen[#seen + 1] = first_seen_key(q, id)
       record_outcome(w, q, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts)
       busy = busy + math.max(0, tonumber(ended_ts) - tonumber(started_ts))
       if kind == 1 then returned = returned + 1 else raised = raised + 1 end
     end
   end
 end
+if #seen > 0 then redis.call('DEL', unpack(seen)) end
 if returned > 0 then redis.call('HINCRBY', worker_key(w), 'successful_job_count', returned) end
 if raised > 0 then redis.call('HINCRBY', worker_key(w), 'failed_job_count', raised) end
 if returned + raised > 0 then redis.call('HINCRBYFLOAT', worker_key(w), 'total_working_time', busy) end
@@ -66,46 +69,66 @@ if redis.call('EXISTS', SUSPENDED) == 1 then return { 'suspended', verdicts, {} 
 local owners = math.max(1, redis.call('SCARD', OWNERS))
 local some_paused = redis.call('EXISTS', PAUSED) == 1
 local jobs, taken, open = {}, 0, 0
-for _, q in ipairs(queues) do
-  if not (some_paused and redis.call('SISMEMBER', PAUSED, q) == 1) then
-    open = open + 1
+
+-- What the worker needs to know of a job; nil when its hash is gone (deleted, expired).
+local function fields_of(id, claim, q)
+  local h = redis.call('HMGET', job_key(id), 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'ttl',
+    'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name')
+  if not h[1] then return nil end
+  local function set(n) return h[n] and h[n] ~= '' end
+  local repeats, retries = tonumber(h[10] or 0) or 0, tonumber(h[5] or 0) or 0
+  local features = ''
+  if set(6) or set(7) or set(8) then features = features .. 'm' end
+  if set(8) or set(9) or repeats > 0 or set(11) or h[3] == '0' then features = features .. 's' end
+  if set(8) or set(9) or retries > 0 or set(12) then features = features .. 'f' end
+  return { id, claim, q, h[1], h[2] or '', h[3] or '', h[4] or '', h[5] or '', features }
+end
+
+-- The owner takes the ids under the numbers up to `last`. An id without a hash leaves the queue for good, as in RQ; so
+-- does one that the owner holds already: who pushed it twice gets it run once, under its first number.
+local function claim_all(q, ids, last)
+  local found, tokens, kept = {}, {}, {}
+  for i, id in ipairs(ids) do
+    local fields = fields_of(id, last - #ids + i, q)
+    if fields then
+      found[#found + 1] = fields
+      tokens[#tokens + 1] = fields[2]
+      tokens[#tokens + 1] = id
+    end
+  end
+  local some_held = #found > 0 and redis.call('ZADD', own, 'NX', unpack(tokens)) < #found
+  for _, fields in ipairs(found) do
+    if not some_held or owns(owner, fields[1], fields[2]) then
+      kept[#kept + 1] = fields[1]
+      for _, value in ipairs(fields) do jobs[#jobs + 1] = value end
+    end
+  end
+  if #kept > 0 then redis.call('RPUSH', intermediate_key(q), unpack(kept)) end
+  return #kept
+end
+
+local function take_from(q)
+  for _ = 1, 100 do -- more than once only when all that was taken led nowhere; and not for ever
     local waiting = taken < want and redis.call('LLEN', queue_key(q)) or 0
     -- not more than its share of a short queue, but something for every slot that has nothing to do
     local take = math.min(want - taken, math.max(idle - taken, math.ceil(waiting / owners)))
-    if waiting > 0 and take > 0 then
-      local ids = redis.call('LPOP', queue_key(q), take)
-      if waiting <= take then -- nobody stands returned in an empty queue
-        redis.call('DEL', back_key(q))
-      elseif redis.call('EXISTS', back_key(q)) == 1 then
-        redis.call('ZREM', back_key(q), unpack(ids))
-      end
-      local last = redis.call('INCRBY', SEQ, #ids)
-      local kept, tokens = {}, {}
-      for i, id in ipairs(ids) do
-        local h = redis.call('HMGET', job_key(id), 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'ttl',
-          'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name')
-        if h[1] then -- an id whose hash is gone (deleted, expired) leaves the queue for good, as in RQ
-          local function set(n) return h[n] and h[n] ~= '' end
-          local repeats, retries = tonumber(h[10] or 0) or 0, tonumber(h[5] or 0) or 0
-          local features = ''
-          if set(6) or set(7) or set(8) then features = features .. 'm' end
-          if set(8) or set(9) or repeats > 0 or set(11) or h[3] == '0' then features = features .. 's' end
-          if set(8) or set(9) or retries > 0 or set(12) then features = features .. 'f' end
-          local claim = last - #ids + i
-          kept[#kept + 1] = id
-          tokens[#tokens + 1] = claim
-          tokens[#tokens + 1] = id
-          for _, v in ipairs({ id, claim, q, h[1], h[2] or '', h[3] or '', h[4] or '', h[5] or '', features }) do
-            jobs[#jobs + 1] = v
-          end
-        end
-      end
-      if #kept > 0 then
-        redis.call('RPUSH', intermediate_key(q), unpack(kept))
-        redis.call('ZADD', own, unpack(tokens))
-        taken = taken + #kept
-      end
+    if waiting == 0 or take <= 0 then return end
+    local ids = redis.call('LPOP', queue_key(q), take)
+    if waiting <= take then -- nobody stands returned in an empty queue
+      redis.call('DEL', back_key(q))
+    elseif redis.call('EXISTS', back_key(q)) == 1 then
+      redis.call('ZREM', back_key(q), unpack(ids))
     end
+    local count = claim_all(q, ids, redis.call('INCRBY', SEQ, #ids))
+    taken = taken + count
+    if count > 0 then return end
+  end
+end
+
+for _, q in ipairs(queues) do
+  if not (some_paused and redis.call('SISMEMBER', PAUSED, q) == 1) then
+    open = open + 1
+    take_from(q)
   end
 end
 if taken > 0 then return { 'claimed', verdicts, jobs } end

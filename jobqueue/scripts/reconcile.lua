@@ -20,7 +20,7 @@ for at = 1, #held, 2 do
     if q then
       count = count + requeue(owner, w, q, id, claim)
     else
-      redis.call('ZREM', own, id)
+      forget(owner, w, id, claim)
     end
   end
 end

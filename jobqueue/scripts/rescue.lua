@@ -30,7 +30,9 @@ for at = 1, #held, 2 do
   local status, q = h[1], h[2]
   redis.call('DEL', fin_key(id))
   if not status or not q then
-    redis.call('ZREM', own, id)
+    forget(owner, w, id, claim)
+  elseif DECIDED[status] then
+    requeue(owner, w, q, id, claim)
   elseif running[claim] or (not known and status == 'started') then
     local crashes = counted and redis.call('HINCRBY', job, 'jobq_crashes', 1) or 0
     local retries = tonumber(h[4] or 0) or 0

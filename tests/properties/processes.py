@@ -1,0 +1,102 @@
+"""What the processes of the machine know: it may be less than the truth (a reply was lost), or no longer true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import redis
+from rq.timeouts import BaseDeathPenalty
+
+from jobqueue.connection import Address
+from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, Claimed, Cycle, Outcome
+from workers.rq_finish import Finisher
+from workers.runner import Ending, encode_text
+from workers.settings import Settings
+
+QUEUES = ("high", "low")
+YEAR = 31536000
+RESULT_TTL = 500
+THEN = "2026-01-01T00:00:00.000000Z"
+
+
+@dataclass(repr=False)
+class Run:
+    """A job in a child's hands, as the child sees it."""
+
+    job: Claimed
+    phase: Literal["buffered", "running", "finished", "for RQ"] = "buffered"
+    kind: int = RETURNED
+    in_journal: bool = False
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+    def __repr__(self) -> str:
+        return f"{self.job.id}/{self.job.claim} {self.phase}"
+
+    @property
+    def needs_rq(self) -> bool:
+        return ("s" if self.kind == RETURNED else "f") in self.job.features
+
+    @property
+    def outcome(self) -> Outcome:
+        job = self.job
+        ttl = job.result_ttl if self.kind == RETURNED else job.failure_ttl
+        ttl = (RESULT_TTL if self.kind == RETURNED else YEAR) if ttl is None else ttl
+        return outcome(job.id, job.claim, job.queue, self.kind, ttl)
+
+
+def outcome(job_id: str, claim: int, queue: str, kind: int, ttl: int) -> Outcome:
+    return Outcome(job_id, claim, queue, kind, ttl, encode_text("x"), THEN, THEN, 1.0, 2.0)
+
+
+@dataclass(repr=False)
+class Process:
+    """A child. Its name is struck off by a rescue, which it may survive: then it was only slow."""
+
+    owner: str
+    worker: str
+    dead: bool = False
+    struck: bool = False
+    disturbed: bool = False  # a reply was lost: RECONCILE comes before anything else on this connection
+    runs: dict[int, Run] = field(default_factory=dict)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+    def __repr__(self) -> str:
+        states = [name for name in ("dead", "struck", "disturbed") if getattr(self, name)]
+        return " ".join([self.owner, *states, str(list(self.runs.values()))])
+
+    def of(self, *phases: str) -> list[Run]:
+        return [run for run in self.runs.values() if run.phase in phases]
+
+    @property
+    def journal(self) -> list[Outcome]:
+        return [run.outcome for run in self.runs.values() if run.phase == "finished" or run.in_journal]
+
+    @property
+    def running(self) -> list[int]:
+        return [run.job.claim for run in self.of("running", "for RQ") if not run.in_journal]
+
+    def learn(self, cycle: Cycle) -> None:
+        """The reply to CYCLE came through."""
+        for run, verdict in zip(self.of("finished"), cycle.verdicts, strict=True):
+            if verdict == HAS_DEPENDENTS:
+                run.phase, run.in_journal = "for RQ", True
+            else:
+                self.drop([run.job.claim])
+        self.runs |= {job.claim: Run(job) for job in cycle.jobs}
+
+    def drop(self, claims: list[int]) -> None:
+        for claim in claims:
+            self.runs.pop(claim, None)
+
+    def finish_by_rq(self, client: redis.Redis, run: Run) -> None:
+        settings = Settings(Address(url=""), self.worker, QUEUES, children=1, slots=1)
+        error = None if run.kind == RETURNED else ValueError("x")
+        ending = Ending(run.kind, b"", 1 if error is None else None, error)
+        Finisher(settings, self.owner, client, BaseDeathPenalty).finish(
+            run.job.id, run.job.claim, run.job.queue, ending, 1.0
+        )

@@ -1,0 +1,163 @@
+"""What the state machine found, each as small as it gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+from processes import THEN, outcome
+from rq.intermediate_queue import IntermediateQueue
+
+from jobqueue import keys
+from jobqueue.job import Job
+from jobqueue.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, Protocol
+from jobqueue.serializers import JSON
+
+A, B, WORKER = "w:0.1", "w:1.1", "w"
+
+
+@pytest.fixture
+def store() -> redis.Redis:
+    """With two owners."""
+    client = fakeredis.FakeRedis()
+    client.sadd(keys.OWNERS, A, B)
+    return client
+
+
+@pytest.fixture
+def protocol(store: redis.Redis) -> Protocol:
+    return Protocol(store)
+
+
+def enqueue(protocol: Protocol, *ids: str, **fields: Any) -> None:
+    plain = {"status": "queued", "origin": "q", "data": b'["x.y",null,[],{}]', "created_at": THEN}
+    protocol.enqueue("q", [(job_id, plain | fields) for job_id in ids], ttl=fields.get("ttl"))
+
+
+def claim(protocol: Protocol, owner: str = A, want: int = 1) -> list[Claimed]:
+    return protocol.cycle(owner, WORKER, ["q"], [], want, want).jobs
+
+
+def settle(protocol: Protocol, job: Claimed, kind: int = RETURNED, ttl: int = 500) -> list[int]:
+    return protocol.cycle(A, WORKER, ["q"], [outcome(job.id, job.claim, "q", kind, ttl)], 0).verdicts
+
+
+def give_back(protocol: Protocol, *jobs: Claimed) -> int:
+    return protocol.give_back(WORKER, [(A, job.id, job.claim, job.queue) for job in jobs])
+
+
+def mark(protocol: Protocol, job: Claimed) -> bool:
+    return protocol.start_mark(A, WORKER, [(job, THEN, 90)])[0]
+
+
+def waiting(store: redis.Redis) -> list[str]:
+    ids: Any = store.lrange(keys.queue("q"), 0, -1)
+    return [job_id.decode() for job_id in ids]
+
+
+def traces(store: redis.Redis) -> list[Any]:
+    """All that would make somebody believe that a job is held."""
+    names = ["queue:q:intermediate*", "jobq:own:*", "wip:*", "execution*", "worker:*:executions"]
+    return [key for name in names for key in store.keys(f"{keys.PREFIX}:{name}")]
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_an_id_that_stands_twice_is_claimed_once(store: redis.Redis, protocol: Protocol, is_held: bool) -> None:
+    enqueue(protocol, "a")
+    jobs = claim(protocol) if is_held else []
+    store.lpush(keys.queue("q"), "a")
+    jobs += claim(protocol, want=2)
+    assert [job.claim for job in jobs] == [1]
+    assert settle(protocol, jobs[0]) == [RECORDED]
+    assert traces(store) == []
+
+
+def test_ids_that_lead_nowhere_do_not_hide_a_job(store: redis.Redis, protocol: Protocol) -> None:
+    store.rpush(keys.queue("q"), "gone", "gone too")
+    enqueue(protocol, "a")
+    assert [job.id for job in claim(protocol)] == ["a"]
+
+
+@pytest.mark.parametrize("started", [True, False])
+@pytest.mark.parametrize("by", ["settle", "mark", "give back", "reconcile", "rescue"])
+def test_nothing_is_left_of_a_job_whose_hash_is_gone(
+    store: redis.Redis, protocol: Protocol, by: str, started: bool
+) -> None:
+    enqueue(protocol, "a")
+    (job,) = claim(protocol)
+    if started:
+        assert mark(protocol, job)
+    store.delete(keys.job("a"))
+    match by:
+        case "settle":
+            assert settle(protocol, job) == [GONE]
+        case "mark":
+            assert not mark(protocol, job)
+        case "give back":
+            assert give_back(protocol, job) == 0
+        case "reconcile":
+            protocol._run("reconcile", 1, keys.own(A), A, WORKER)
+        case "rescue":
+            rescue(protocol)
+    assert traces(store) == []
+    assert waiting(store) == []
+
+
+def rescue(protocol: Protocol, running: tuple[int, ...] = ()) -> None:
+    judge: dict[str, Any] = {"running": running, "on_crash": "fail", "most": 3}
+    assert protocol.rescue(A, WORKER, **judge, cause=b"x", ended_at=THEN, ended=2.0) is not None
+
+
+@pytest.mark.parametrize("by", ["give back", "rescue", "rescue of a running one"])
+def test_what_was_canceled_meanwhile_does_not_come_back(store: redis.Redis, protocol: Protocol, by: str) -> None:
+    enqueue(protocol, "a")
+    (job,) = claim(protocol)
+    Job.fetch("a", connection=store, serializer=JSON).cancel()
+    if by == "give back":
+        give_back(protocol, job)
+    else:
+        rescue(protocol, (job.claim,) if "running" in by else ())
+    assert waiting(store) == []
+    assert store.hget(keys.job("a"), "status") == b"canceled"
+    assert traces(store) == []
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_rq_forgets_that_it_saw_a_job_that_is_settled(store: redis.Redis, protocol: Protocol, started: bool) -> None:
+    """Else RQ's maintenance fails the job as stuck when it sees it the next time."""
+    enqueue(protocol, "a")
+    (job,) = claim(protocol)
+    IntermediateQueue(keys.queue("q"), store).set_first_seen("a")
+    if started:
+        assert mark(protocol, job)
+        assert store.keys("*first_seen*") == []
+    settle(protocol, job, RAISED)
+    assert traces(store) == []
+
+
+def test_a_failure_that_is_not_to_be_kept_is_not_kept(store: redis.Redis, protocol: Protocol) -> None:
+    enqueue(protocol, "a", "b", failure_ttl=0)
+    one, other = claim(protocol, want=2)
+    assert settle(protocol, one, RAISED, ttl=0) == [RECORDED]
+    rescue(protocol, (other.claim,))
+    assert {key for key in store.keys("*") if b"jobq" not in key} == {b"rq:queues", b"rq:worker:w"}
+
+
+def test_a_job_that_waits_again_may_expire_again(store: redis.Redis, protocol: Protocol) -> None:
+    enqueue(protocol, "a", ttl=1000)
+    (job,) = claim(protocol)
+    mark(protocol, job)
+    assert store.ttl(keys.job("a")) == -1
+    give_back(protocol, job)
+    assert 0 < store.ttl(keys.job("a")) <= 1000
+
+
+def test_a_later_job_of_a_returned_ones_name_is_no_place_to_return_to(store: redis.Redis, protocol: Protocol) -> None:
+    enqueue(protocol, "a", "b", "c")
+    give_back(protocol, *claim(protocol))
+    Job.fetch("a", connection=store, serializer=JSON).delete()
+    enqueue(protocol, "a")
+    give_back(protocol, *claim(protocol))
+    assert waiting(store) == ["b", "c", "a"]
