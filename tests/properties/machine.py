@@ -1,0 +1,179 @@
+"""What all rules share: the store, the truth about it, the processes; and what must hold after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
+from model import Token
+from model_owners import MOST_CRASHES, Model, Verdict
+from processes import THEN, Process, Run
+from view import expected, stored
+
+from jobqueue import keys
+from jobqueue.protocol import Claimed, Cycle, Protocol, Rescue, Wire
+
+T = TypeVar("T")
+WORKERS = ("left", "right")
+EXECUTION_TTL = 90
+PLACE_OF = {"queued": {"queue", "owner"}, "started": {"owner"}}  # else the registry of the status' name
+
+
+class Machine(RuleBasedStateMachine):
+    """Two worker trees and their children, the store, and the model that knows better."""
+
+    def __init__(self, client: redis.Redis, wire: Wire) -> None:
+        super().__init__()
+        client.flushall()
+        self.client = client
+        self.wire = wire
+        self.protocol = Protocol(client)
+        self.model = Model()
+        self.processes: list[Process] = []
+        self.tokens: list[tuple[Token, str]] = []  # every token that ever was, and its queue
+        self.suspended = False
+        self.paused: set[str] = set()
+        self.leases = dict.fromkeys(WORKERS, 0)
+
+    @initialize()
+    def begin(self) -> None:
+        for worker in WORKERS:
+            self.client.hset(keys.worker(worker), "state", "idle")
+            self.model.counted[worker] = [0, 0]
+            self.renew_lease(worker)
+        for worker in ("left", "left", "right"):
+            self.bear(worker)
+
+    def bear(self, worker: str) -> None:
+        """A supervisor adds the name before it forks."""
+        process = Process(f"{worker}:{len(self.processes)}.1", worker)
+        self.client.sadd(keys.OWNERS, process.owner)
+        self.model.held[process.owner] = {}
+        self.processes.append(process)
+
+    def renew_lease(self, worker: str) -> None:
+        self.leases[worker] = self.client.incr(keys.lease(worker))
+
+    # -- choosing ------------------------------------------------------------------------------------------------------
+
+    def one(self, data: st.DataObject, of: Iterable[T]) -> T:
+        return data.draw(st.sampled_from(list(of)))
+
+    def some(self, data: st.DataObject, of: Sequence[T]) -> list[T]:
+        """Any of them, in any order."""
+        chosen = data.draw(st.lists(st.integers(0, len(of) - 1), unique=True)) if of else []
+        return [of[at] for at in chosen]
+
+    @property
+    def alive(self) -> list[Process]:
+        """Who runs and has not been rescued."""
+        return [p for p in self.processes if not p.dead and not p.struck]
+
+    @property
+    def free_to_send(self) -> list[Process]:
+        """Whose connection is in order, also if the process is dead: its last request may still be under way."""
+        return [p for p in self.processes if not p.struck and not p.disturbed]
+
+    @property
+    def stale(self) -> list[tuple[Token, str]]:
+        return [(token, queue) for token, queue in self.tokens if not self.model.hold(token)]
+
+    def runs(self, processes: Iterable[Process], *phases: str) -> list[tuple[Process, Run]]:
+        return [(p, run) for p in processes for run in p.of(*phases)]
+
+    # -- what several rules do -----------------------------------------------------------------------------------------
+
+    def cycled(self, process: Process, queues: Sequence[str], want: int, idle: int, is_lost: bool = False) -> None:
+        """CYCLE with what the process has finished: what it answers, and what the process learns of it."""
+        outcomes = [run.outcome for run in process.of("finished")]
+        verdicts = self.model.settle(process.owner, outcomes)
+        cycle = self.protocol.cycle(process.owner, process.worker, queues, outcomes, want, idle)
+        assert cycle.verdicts == verdicts
+        assert len(cycle.jobs) <= want
+        for job in cycle.jobs:
+            assert job.queue in queues
+            assert job.queue not in self.paused
+            self.took(process, job)
+        for queue in queues:
+            self.model.dropped(process.owner, queue, self.client.llen(keys.queue(queue)))
+        self.check_state(cycle, queues, want)
+        process.disturbed = is_lost
+        if not is_lost:
+            process.learn(cycle)
+
+    def took(self, process: Process, job: Claimed) -> None:
+        self.model.take(process.owner, process.worker, job.id, job.claim, job.queue)
+        self.tokens.append(((process.owner, job.id, job.claim), job.queue))
+
+    def check_state(self, cycle: Cycle, queues: Sequence[str], want: int) -> None:
+        open_queues = [queue for queue in queues if queue not in self.paused]
+        if cycle.jobs:
+            assert cycle.state == "claimed"
+        elif want and self.suspended:
+            assert cycle.state == "suspended"
+        elif want and not open_queues:
+            assert cycle.state == "paused"
+        else:
+            assert cycle.state == "empty"
+            assert not want or not any(self.model.queues[queue] for queue in open_queues), "it is not empty"
+
+    def rescue(self, process: Process, judge: Verdict, lease: str = "") -> None:
+        """Rescue, by two at once: the second gets nothing."""
+        ought = self.model.rescue(process.owner, judge)
+        assert self.rescue_script(process, judge, lease) == ought
+        assert self.rescue_script(process, judge, lease) is None
+        process.struck = True
+
+    def rescue_script(self, process: Process, judge: Verdict, lease: str = "") -> Rescue | None:
+        return self.protocol.rescue(
+            process.owner,
+            process.worker,
+            lease=lease,
+            running=judge.running,
+            on_crash=judge.on_crash,
+            most=MOST_CRASHES,
+            cause=b"x",
+            ended_at=THEN,
+            ended=2.0,
+            counted=judge.counted,
+        )
+
+    def reconcile_script(self, process: Process) -> int:
+        return self.wire.reconcile(process.owner, process.worker, process.runs)
+
+    def mark(self, process: Process, runs: Sequence[Run]) -> list[bool]:
+        marks = [(run.job, THEN, EXECUTION_TTL) for run in runs]
+        ought = [self.model.mark((process.owner, run.job.id, run.job.claim)) for run in runs]
+        assert self.protocol.start_mark(process.owner, process.worker, marks) == ought
+        return ought
+
+    # -- what must hold ------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def check(self) -> None:
+        self.store_agrees_with_model()
+        self.promises_hold()
+
+    def store_agrees_with_model(self) -> None:
+        is_there, ought = stored(self.client), expected(self.model)
+        wrong = {
+            key: (is_there.get(key), ought.get(key)) for key in is_there | ought if is_there.get(key) != ought.get(key)
+        }
+        assert not wrong, wrong
+
+    def promises_hold(self) -> None:
+        for job in self.model.jobs.values():
+            places = self.model.places(job.id)
+            if len(places) == 2 and "canceled" in places:  # while a worker had it: RQ finishes it all the same
+                places.remove("canceled")
+            assert len(places) == 1, f"{job.id} is in {places}"
+            if places != ["owner"]:
+                assert places[0] in PLACE_OF.get(job.status, {job.status}), f"{job.id} is {job.status} in {places}"
+        for job_id, claims in self.model.settled.items():
+            assert len(set(claims)) == len(claims), f"{job_id} has two outcomes of one attempt"
+
+    def teardown(self) -> None:
+        self.client.flushall()

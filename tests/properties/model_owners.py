@@ -1,0 +1,191 @@
+"""What owners do to the books of model.py, and what becomes of their jobs when they die.
+
+The model does not choose which jobs a CYCLE takes: it is told (``take``), and checks that they stood at the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from model import Books, Hold, Job, Token
+
+from jobqueue.protocol import GONE, HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Outcome, Rescue
+
+MOST_CRASHES = 3
+DECIDED = ("finished", "failed", "stopped", "canceled", "scheduled", "deferred")  # somebody put the job elsewhere
+
+
+class Verdict(NamedTuple):
+    """How a rescue is to judge."""
+
+    running: Collection[int] | None  # None: nobody knows what ran
+    on_crash: str
+    counted: bool
+
+
+class Model(Books):
+    """Methods follow the scripts."""
+
+    # -- cycle --------------------------------------------------------------------------------------------------------
+
+    def take(self, owner: str, worker: str, job_id: str, claim: int, queue: str) -> None:
+        """CYCLE says that it took the job; entries before it that led nowhere are gone too."""
+        assert claim > self.last_claim, "a claim number came twice"
+        self.last_claim = claim
+        while (head := self.queues[queue].pop(0)) != job_id:
+            self._is_waste(owner, head)
+        assert job_id in self.jobs
+        assert job_id not in self.held[owner]
+        self.back[queue].pop(job_id, None)
+        self.held[owner][job_id] = Hold(claim, queue, worker)
+
+    def dropped(self, owner: str, queue: str, length: int) -> None:
+        """After a CYCLE ``length`` jobs are left: what else it popped led nowhere."""
+        while len(self.queues[queue]) > length:
+            self._is_waste(owner, self.queues[queue].pop(0))
+
+    def _is_waste(self, owner: str, job_id: str) -> None:
+        assert job_id not in self.jobs or job_id in self.held[owner], f"{job_id} left its queue into nothing"
+
+    def settle(self, owner: str, outcomes: Iterable[Outcome]) -> list[int]:
+        return [self._settle(owner, outcome) for outcome in outcomes]
+
+    def _settle(self, owner: str, o: Outcome) -> int:
+        if not (hold := self.hold((owner, o.id, o.claim))):
+            return LOST
+        if not (job := self.jobs.get(o.id)):
+            self.release(owner, o.id)
+            return GONE
+        if job.dependents:
+            return HAS_DEPENDENTS
+        self.release(owner, o.id)
+        self.record(job, hold, o.kind, o.ttl)
+        self.counted[hold.worker][0 if o.kind == RETURNED else 1] += 1
+        return RECORDED
+
+    def release(self, owner: str, job_id: str) -> None:
+        hold = self.held[owner].pop(job_id)
+        self.seen.discard((hold.queue, job_id))
+
+    def record(self, job: Job, hold: Hold, kind: int, ttl: int) -> None:
+        self.settled[job.id].append(hold.claim)
+        job.status = "finished" if kind == RETURNED else "failed"
+        job.expires = ttl > 0
+        self.registries[job.status, job.queue].add(job.id)
+        if ttl == 0:
+            self.delete(job.id)
+
+    def finish_by_rq(self, owner: str, o: Outcome) -> None:
+        hold, job = self.hold((owner, o.id, o.claim)), self.jobs.get(o.id)
+        if job is not None and hold is None:
+            self.fins.add(o.id)
+            return
+        self.fins.discard(o.id)
+        if hold is not None:
+            self.release(owner, o.id)
+        if job is None or hold is None:
+            return
+        self.counted[hold.worker][0 if o.kind == RETURNED else 1] += 1
+        if o.kind != RETURNED and job.retries:
+            job.retries -= 1
+            self._push(job)
+            job.expires = job.ttl is not None
+            return
+        self.record(job, hold, o.kind, o.ttl)
+        if o.kind == RETURNED:
+            self._enqueue_dependents(job)
+
+    def _enqueue_dependents(self, job: Job) -> None:
+        for job_id in sorted(job.dependents):
+            if dependent := self.jobs.get(job_id):
+                self.registries["deferred", dependent.queue].discard(job_id)
+                self._push(dependent)
+        job.dependents = set()
+
+    def mark(self, token: Token) -> bool:
+        owner, job_id, _ = token
+        if not (hold := self.hold(token)):
+            return False
+        if not (job := self.jobs.get(job_id)):
+            self.release(owner, job_id)
+            return False
+        hold.intermediate, hold.execution, hold.listed, hold.wip = False, True, True, True
+        self.seen.discard((hold.queue, job_id))
+        job.status, job.expires = "started", False
+        return True
+
+    def give_back(self, tokens: Sequence[Token]) -> int:
+        return sum(self._requeue(t[0], t[1]) for t in sorted(tokens, key=lambda t: -t[2]) if self.hold(t))
+
+    def _requeue(self, owner: str, job_id: str) -> int:
+        hold = self.held[owner][job_id]
+        self.release(owner, job_id)
+        job = self.jobs.get(job_id)
+        if job is None or job.status in DECIDED:
+            return 0
+        if job.status == "started":
+            job.status, job.expires = "queued", job.ttl is not None
+        self._push_back(job, hold.claim)
+        return 1
+
+    def _push_back(self, job: Job, claim: int) -> None:
+        """Behind the last of those that were returned and are older, else to the very head."""
+        queue, back = self.queues[job.queue], self.back[job.queue]
+        job.order = order = claim if job.order is None else job.order
+        older = [(back[i], at) for at, i in enumerate(queue) if self._stands_returned(i, back) and back[i] < order]
+        queue.insert(max(older)[1] + 1 if older else 0, job.id)
+        back[job.id] = order
+
+    def _stands_returned(self, job_id: str, back: dict[str, int]) -> bool:
+        """And is not a later job of the same name."""
+        return job_id in back and job_id in self.jobs and self.jobs[job_id].order == back[job_id]
+
+    def heartbeat(self, worker: str) -> int:
+        """Renew what runs; what was deleted meanwhile is listed no more."""
+        listed = [(i, h) for holds in self.held.values() for i, h in holds.items() if h.listed and h.worker == worker]
+        for job_id, hold in listed:
+            hold.listed = job_id in self.jobs
+        return sum(hold.listed for _, hold in listed)
+
+    def reconcile(self, owner: str, known: Collection[int]) -> int:
+        if owner not in self.held:
+            return -1
+        strangers = [(owner, i, h.claim) for i, h in self.held[owner].items() if h.claim not in known]
+        return self.give_back(strangers)
+
+    # -- rescue --------------------------------------------------------------------------------------------------------
+
+    def rescue(self, owner: str, judge: Verdict) -> Rescue | None:
+        if owner not in self.held:
+            return None
+        counts = [0, 0, 0, 0]
+        self.fins -= self.held[owner].keys()
+        for job_id, hold in sorted(self.held[owner].items(), key=lambda held: -held[1].claim):
+            self._rescue_one(owner, self.jobs.get(job_id), job_id, hold, judge, counts)
+        del self.held[owner]
+        return Rescue(*counts)
+
+    def _rescue_one(
+        self, owner: str, job: Job | None, job_id: str, hold: Hold, judge: Verdict, counts: list[int]
+    ) -> None:
+        if job is None or job.status in DECIDED:
+            self.release(owner, job_id)
+        elif hold.claim in judge.running if judge.running is not None else job.status == "started":
+            counts[1 if self._runs_again(owner, job, hold, judge) else 2] += 1
+        else:
+            job.redelivered += judge.running is None
+            counts[3] += judge.running is None
+            counts[0] += self._requeue(owner, job_id)
+
+    def _runs_again(self, owner: str, job: Job, hold: Hold, judge: Verdict) -> bool:
+        job.crashes += judge.counted
+        policy = job.on_crash or judge.on_crash
+        if policy == "fail" and job.retries:
+            job.retries -= 1
+        elif policy == "fail" or (judge.counted and job.crashes >= MOST_CRASHES):
+            self.release(owner, job.id)
+            self.counted[hold.worker][1] += 1
+            self.record(job, hold, 2, 31536000 if job.failure_ttl is None else job.failure_ttl)
+            return False
+        return bool(self._requeue(owner, job.id))

@@ -1,0 +1,146 @@
+"""What children do while they live: claim, mark, run, settle, give back; and how replies get lost."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+from machine import EXECUTION_TTL, WORKERS, Machine
+from processes import QUEUES, Process, outcome
+
+from jobqueue import keys
+from jobqueue.protocol import LOST, RAISED, RETURNED
+
+fates = st.sampled_from(["answered", "answered", "answered", "reply lost", "request lost"])
+kinds = st.sampled_from([RETURNED, RAISED])
+orders = st.sampled_from([QUEUES, QUEUES[::-1], QUEUES[:1]])
+
+
+class Children(Machine):
+    """Rules."""
+
+    @precondition(lambda self: self.free_to_send)
+    @rule(data=st.data(), queues=orders, want=st.integers(0, 4), idle=st.integers(0, 2), fate=fates)
+    def cycle(self, data: st.DataObject, queues: tuple[str, ...], want: int, idle: int, fate: str) -> None:
+        process = self.one(data, self.free_to_send)
+        if fate == "request lost":
+            process.disturbed = True
+        else:
+            self.cycled(process, queues, want, idle, is_lost=process.dead or fate == "reply lost")
+
+    @precondition(lambda self: any(p.disturbed for p in self.alive))
+    @rule(data=st.data(), fate=fates)
+    def reconcile(self, data: st.DataObject, fate: str) -> None:
+        process = self.one(data, [p for p in self.alive if p.disturbed])
+        if fate == "request lost":
+            return
+        self.reconciled(process)
+        process.disturbed = fate == "reply lost"
+
+    @precondition(lambda self: self.untroubled)
+    @rule(data=st.data())
+    def reconcile_for_good_measure(self, data: st.DataObject) -> None:
+        """Every 30 seconds: nothing is unknown, nothing moves."""
+        process = self.one(data, self.untroubled)
+        assert self.reconciled(process) == 0
+
+    @precondition(lambda self: self.runs(self.alive, "buffered"))
+    @rule(data=st.data(), strict=st.booleans())
+    def start(self, data: st.DataObject, strict: bool) -> None:
+        process, run = self.one(data, self.runs(self.alive, "buffered"))
+        run.phase = "running"
+        if (strict or "m" in run.job.features) and not self.mark(process, [run])[0]:
+            process.drop([run.job.claim])
+
+    @precondition(lambda self: self.runs(self.alive, "running"))
+    @rule(data=st.data(), repeats=st.integers(0, 1))
+    def mark_long_runs(self, data: st.DataObject, repeats: int) -> None:
+        """From the ticker, perhaps again after a lost reply; also after the job ended meanwhile."""
+        process = self.one(data, {p.owner: p for p, _ in self.runs(self.alive, "running")}.values())
+        runs = self.some(data, process.of("running", "finished"))
+        for _ in range(1 + repeats):
+            self.mark(process, runs)
+
+    @precondition(lambda self: self.runs(self.alive, "running"))
+    @rule(data=st.data(), kind=kinds)
+    def end(self, data: st.DataObject, kind: int) -> None:
+        _, run = self.one(data, self.runs(self.alive, "running"))
+        run.kind = kind
+        run.phase = "for RQ" if run.needs_rq else "finished"
+
+    @precondition(lambda self: self.runs(self.alive, "for RQ"))
+    @rule(data=st.data(), repeats=st.integers(0, 1))
+    def finish_by_rq(self, data: st.DataObject, repeats: int) -> None:
+        """RQ's own finish; again, when the reply to its EXEC was lost."""
+        process, run = self.one(data, self.runs(self.alive, "for RQ"))
+        for _ in range(1 + repeats):
+            self.model.finish_by_rq(process.owner, run.outcome)
+            process.finish_by_rq(self.client, run)
+        process.drop([run.job.claim])
+
+    @precondition(lambda self: self.runs(self.alive, "buffered", "running"))
+    @rule(data=st.data(), worker=st.sampled_from(WORKERS), repeats=st.integers(0, 1))
+    def give_back(self, data: st.DataObject, worker: str, repeats: int) -> None:
+        """Buffers and interrupted jobs of the children of a tree at once; again after a lost reply."""
+        tree = [p for p in self.alive if p.worker == worker]
+        chosen = self.some(data, self.runs(tree, "buffered", "running"))
+        tokens = [(process.owner, run.job.id, run.job.claim) for process, run in chosen]
+        sent = [(*token, run.job.queue) for token, (_, run) in zip(tokens, chosen, strict=True)]
+        for _ in range(1 + repeats):
+            assert self.protocol.give_back(worker, sent) == self.model.give_back(tokens)
+        for process, run in chosen:
+            process.drop([run.job.claim])
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def heartbeat(self, worker: str) -> None:
+        """Of the tree's executions; those of jobs that are gone are forgotten."""
+        assert self.protocol.heartbeat(worker, EXECUTION_TTL) == self.model.heartbeat(worker)
+        assert self.client.ttl(keys.worker_executions(worker)) <= EXECUTION_TTL + 60
+
+    @precondition(lambda self: self.stale)
+    @rule(data=st.data(), kind=kinds)
+    def use_a_stale_token(self, data: st.DataObject, kind: int) -> None:
+        """Settled, given back or rescued: nothing that bears the old claim does anything."""
+        (owner, job_id, claim), queue = self.one(data, self.stale)
+        worker = owner.partition(":")[0]
+        assert self.protocol.give_back(worker, [(owner, job_id, claim, queue)]) == 0
+        if owner in self.model.held:
+            cycle = self.protocol.cycle(owner, worker, QUEUES, [outcome(job_id, claim, queue, kind, 500)], 0)
+            assert cycle.verdicts == [LOST]
+
+    @precondition(lambda self: self.runs(self.untroubled, "buffered", "running"))
+    @rule(data=st.data(), again=st.integers(1, 2))
+    def push_what_is_held(self, data: st.DataObject, again: int) -> None:
+        """A foreign producer pushes an id that the owner holds, who takes it: the job stays held once."""
+        process, run = self.one(data, self.runs(self.untroubled, "buffered", "running"))
+        queue = run.job.queue
+        if self.is_closed(queue) or run.job.id not in self.model.jobs:
+            return
+        self.client.lpush(keys.queue(queue), *[run.job.id] * again)
+        self.model.queues[queue][:0] = [run.job.id] * again
+        self.cycled(process, [queue], want=again, idle=again)
+
+    @precondition(lambda self: self.untroubled)
+    @rule(data=st.data(), queue=st.sampled_from(QUEUES), again=st.integers(1, 2))
+    def push_twice(self, data: st.DataObject, queue: str, again: int) -> None:
+        """An id stands several times at the head of a queue, and one owner takes all."""
+        process = self.one(data, self.untroubled)
+        ids = self.model.queues[queue][:1]
+        if self.is_closed(queue) or not ids or ids[0] not in self.model.jobs:
+            return
+        self.client.lpush(keys.queue(queue), *ids * again)
+        self.model.queues[queue][:0] = ids * again
+        self.cycled(process, [queue], want=1 + again, idle=1 + again)
+
+    # -- steps of rules ------------------------------------------------------------------------------------------------
+
+    @property
+    def untroubled(self) -> list[Process]:
+        return [p for p in self.alive if not p.disturbed]
+
+    def is_closed(self, queue: str) -> bool:
+        return self.suspended or queue in self.paused
+
+    def reconciled(self, process: Process) -> int:
+        count = self.model.reconcile(process.owner, process.runs)
+        assert self.reconcile_script(process) == count
+        return count

@@ -1,0 +1,152 @@
+"""What producers, operators and RQ's own tools do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+from machine import Machine
+from model import Job
+from processes import QUEUES, THEN
+from rq.intermediate_queue import IntermediateQueue
+
+from jobqueue import keys
+from jobqueue.job import Job as RQJob
+from jobqueue.serializers import JSON
+
+IDS = tuple("abcdefgh")
+LONG_AGO, NEVER = 1, 4_000_000_000
+queues = st.sampled_from(QUEUES)
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "ttl": st.just(1000),
+        "retries": st.just(1),
+        "result_ttl": st.sampled_from([0, -1]),
+        "failure_ttl": st.sampled_from([0, -1, 1000]),
+        "on_crash": st.sampled_from(["retry", "fail"]),
+    },
+)
+
+
+def fields_of(job: Job, status: str = "queued") -> Any:
+    """The hash of a job as producers write it."""
+    fields: dict[str, Any] = {
+        "status": status,
+        "origin": job.queue,
+        "data": b'["x.y",null,[],{}]',
+        "timeout": 180,
+        "created_at": THEN,
+        "ttl": job.ttl,
+        "result_ttl": job.result_ttl,
+        "failure_ttl": job.failure_ttl,
+        "retries_left": job.retries or None,
+        "jobq_on_crash": job.on_crash,
+        "enqueue_at_front": 1 if job.front else None,
+        "dependency_ids": json.dumps([job.dependency]) if job.dependency else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+class Clients(Machine):
+    """Rules."""
+
+    def free_ids(self) -> list[str]:
+        """Names that nothing bears. (A name whose hash expired while it stood in a queue stands there twice when it is
+        enqueued again: in RQ too.)"""
+        return [job_id for job_id in IDS if job_id not in self.model.jobs and not self.model.places(job_id)]
+
+    @precondition(lambda self: self.free_ids())
+    @rule(data=st.data(), queue=queues, at_front=st.booleans(), repeats=st.integers(0, 1), options=options)
+    def enqueue(self, data: st.DataObject, queue: str, at_front: bool, repeats: int, options: Any) -> None:
+        """New jobs; and again after a lost reply."""
+        some = data.draw(st.lists(st.sampled_from(self.free_ids()), min_size=1, max_size=4, unique=True))
+        for _ in range(1 + repeats):
+            jobs = [Job(job_id, queue, **options) for job_id in some]
+            new = [self.model.enqueue(job, at_front) for job in jobs]
+            sent = [(job.id, fields_of(job)) for job in jobs]
+            assert self.protocol.enqueue(queue, sent, at_front=at_front, ttl=options.get("ttl")) == new
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(data=st.data(), queue=queues)
+    def enqueue_again(self, data: st.DataObject, queue: str) -> None:
+        """An id that is there already, wherever it is."""
+        job = Job(self.one(data, sorted(self.model.jobs)), queue)
+        assert self.protocol.enqueue(queue, [(job.id, fields_of(job))]) == [self.model.enqueue(job, False)]
+
+    @precondition(lambda self: self.free_ids())
+    @rule(data=st.data(), queue=queues, front=st.booleans(), is_due=st.booleans(), options=options)
+    def schedule(self, data: st.DataObject, queue: str, front: bool, is_due: bool, options: Any) -> None:
+        job = Job(self.one(data, self.free_ids()), queue, front=front, **options)
+        self.client.hset(keys.job(job.id), mapping=fields_of(job, "scheduled"))
+        self.client.zadd(keys.registry("scheduled", queue), {job.id: LONG_AGO if is_due else NEVER})
+        self.model.shelve(job, "scheduled")
+
+    @rule(queue=queues, by_rq=st.booleans())
+    def due(self, queue: str, by_rq: bool) -> None:
+        registry = keys.registry("scheduled", queue)
+        if by_rq:
+            self.client.set(keys.scheduler_lock(queue), 1)
+            assert self.protocol.due(queue) == -1
+            self.client.delete(keys.scheduler_lock(queue))
+            return
+        ids: Any = self.client.zrangebyscore(registry, 0, LONG_AGO)
+        assert self.protocol.due(queue) == self.model.due(queue, [job_id.decode() for job_id in ids])
+
+    @precondition(lambda self: self.free_ids() and self.can_have_dependents())
+    @rule(data=st.data(), queue=queues)
+    def depend(self, data: st.DataObject, queue: str) -> None:
+        """A job that waits for another, which RQ's own finish must end from now on."""
+        parent = self.one(data, self.can_have_dependents())
+        job = Job(self.one(data, self.free_ids()), queue, dependency=parent.id)
+        self.client.hset(keys.job(job.id), mapping=fields_of(job, "deferred"))
+        self.client.zadd(keys.registry("deferred", queue), {job.id: LONG_AGO})
+        self.client.sadd(keys.dependents(parent.id), job.id)
+        self.client.sadd(keys.dependencies(job.id), parent.id)
+        self.model.shelve(job, "deferred")
+        parent.dependents.add(job.id)
+
+    def can_have_dependents(self) -> list[Job]:
+        return [job for job in self.model.jobs.values() if job.status in ("queued", "started")]
+
+    @precondition(lambda self: self.plain())
+    @rule(data=st.data(), how=st.sampled_from(["vanish", "delete", "cancel"]))
+    def remove(self, data: st.DataObject, how: str) -> None:
+        """A hash expires; or RQ's delete or cancel, at any time."""
+        job_id = self.one(data, self.plain())
+        if how == "vanish":
+            self.client.delete(keys.job(job_id))
+            self.model.vanish(job_id)
+            return
+        job = RQJob.fetch(job_id, connection=self.client, serializer=JSON)
+        if how == "delete":
+            job.delete()
+            self.model.delete(job_id)
+        elif not job.is_canceled:
+            job.cancel()
+            self.model.cancel(job_id)
+
+    def plain(self) -> list[str]:
+        """Jobs without dependents and dependencies, whose removal is RQ's business."""
+        return sorted(job.id for job in self.model.jobs.values() if not job.dependents and not job.dependency)
+
+    @rule(data=st.data())
+    def stop_or_go(self, data: st.DataObject) -> None:
+        """Everything is suspended, a queue is paused, or not any more."""
+        which = self.one(data, ["all", *QUEUES])
+        if which == "all":
+            self.suspended = not self.suspended
+            (self.client.set if self.suspended else lambda key, _: self.client.delete(key))(keys.SUSPENDED, 1)
+            return
+        self.paused ^= {which}
+        (self.client.sadd if which in self.paused else self.client.srem)(keys.PAUSED, which)
+
+    @rule(queue=queues)
+    def rq_maintenance_looks(self, queue: str) -> None:
+        """RQ remembers what stands in an intermediate list, and fails it when it meets it again a minute later."""
+        intermediate = IntermediateQueue(keys.queue(queue), self.client)
+        for job_id in intermediate.get_job_ids():
+            intermediate.set_first_seen(job_id)
+            self.model.seen.add((queue, job_id))

@@ -1,0 +1,56 @@
+"""The protocol as a state machine: any order of requests, deaths, rescues and lost replies, on fakeredis and a server.
+
+After every step the whole store is compared with a model in plain Python (model.py, model_owners.py, view.py), and the
+promises are checked: each job in exactly one place, one outcome per attempt, nothing left behind. docs/states.md has
+the picture.
+
+    pytest tests/properties                           the same examples each time
+    JOBQ_EXAMPLES=5000 pytest tests/properties        new ones; for `make soak`
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+
+import fakeredis
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from rules_of_children import Children
+from rules_of_clients import Clients
+from rules_of_deaths import Deaths
+
+from jobqueue.protocol import Wire
+
+EXAMPLES = int(os.environ.get("JOBQ_EXAMPLES") or 0)
+PROFILE = settings(
+    max_examples=EXAMPLES or 100,
+    stateful_step_count=40,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink],  # no explaining: it traces every line
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Everything(Clients, Children, Deaths):
+    """All rules."""
+
+
+@pytest.fixture(params=["fakeredis", "server"])
+def backend(request: pytest.FixtureRequest) -> redis.Redis:
+    return fakeredis.FakeRedis() if request.param == "fakeredis" else request.getfixturevalue("store")
+
+
+@pytest.mark.timeout(0 if EXAMPLES else 400)  # a failure is made small first: that takes a while
+def test_any_order_of_events(backend: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)  # RQ's finish says each time when a job was taken from it
+    wire = Wire(backend)
+    wire.reconnect()
+    run_state_machine_as_test(partial(Everything, backend, wire), settings=PROFILE)  # type: ignore[arg-type]
