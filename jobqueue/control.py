@@ -1,4 +1,4 @@
-"""What an operator does to single jobs and to queues: requeue, delete, cancel, pause. Each is one transaction."""
+"""What an operator does to single jobs and to queues: requeue, delete, cancel, stop, pause. Each is one transaction."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import redis
+from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
 from jobqueue.errors import JobError, NoSuchJob
 from jobqueue.job import Job
-from jobqueue.serializers import JSON
+from jobqueue.serializers import JSON, Auto
 
 _WAITING = frozenset({"created", "queued", "scheduled", "deferred", "rate_limited", "ready_to_enqueue"})
 _OF_THE_LAST_RUN = (
@@ -87,6 +88,27 @@ def cancel(client: redis.Redis, job_id: str) -> None:
         job.cancel()
     except InvalidJobOperation:
         raise JobError(f"Job {job_id} is canceled already.", job_id) from None
+
+
+def stop(client: redis.Redis, job_id: str, timeout: float) -> bool:
+    """Ask the worker of a running job to stop it (RQ's stop-job command), and wait up to ``timeout`` seconds.
+
+    True: it has ended; False: not yet. Raises NoSuchJob; JobError for a job that does not run, or still does then.
+    """
+    job = _fetch(client, job_id)
+    status = str(job.get_status(refresh=False).value)
+    if status != "started":
+        hint = "; jobq cancel takes it out of its queue" if status in _WAITING else ""
+        raise JobError(f"Job {job_id} does not run: it is {status}{hint}.", job_id)
+    send_stop_job_command(client, job_id, serializer=Auto)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if client.hget(keys.job(job_id), "status") != b"started":
+            return True
+        time.sleep(0.02)
+    if timeout:
+        raise JobError(f"Job {job_id} still runs after {timeout:g} s; is its worker {job.worker_name} alive?", job_id)
+    return False
 
 
 def pause(client: redis.Redis, queue: str | None) -> bool:

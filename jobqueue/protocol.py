@@ -31,7 +31,7 @@ class Claimed(NamedTuple):
     result_ttl: int | None
     failure_ttl: int | None
     retries_left: int
-    features: str  # m mark the start before running, s RQ finishes a success, f RQ finishes a failure
+    features: str  # one letter each; cycle.lua says which
 
 
 class Outcome(NamedTuple):
@@ -61,6 +61,24 @@ class Cycle(NamedTuple):
     jobs: list[Claimed]
 
 
+class Verdict(NamedTuple):
+    """What a rescuer says of a job that ran when its process died; rescue.lua has the meanings."""
+
+    claim: int
+    verdict: str  # crash | suspect | interrupt | fail | stop
+    cause: bytes  # as RQ's Result.serialize writes exc_string
+
+
+class ForRQ(NamedTuple):
+    """A job that a rescue left to RQ's own finish, still under its dead owner's token."""
+
+    id: str
+    claim: int
+    queue: str
+    verdict: str  # fail, dead (fail, RQ's retries do not apply), stop; returned: a record that found dependents
+    cause: bytes
+
+
 class Rescue(NamedTuple):
     """What became of a dead owner's jobs."""
 
@@ -68,6 +86,7 @@ class Rescue(NamedTuple):
     run_again: int
     failed: int
     of_unknown_start: int
+    for_rq: tuple[ForRQ, ...] = ()
 
 
 @cache
@@ -126,6 +145,10 @@ def _number(value: bytes) -> float | None:
 def _whole(value: bytes) -> int | None:
     number = _number(value)
     return None if number is None else int(number)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class Wire:
@@ -215,22 +238,39 @@ class Protocol:
         worker: str,
         *,
         lease: str = "",
-        running: Iterable[int] | None,
+        running: Iterable[Verdict] | None,
         on_crash: str,
         most: int,
-        cause: bytes,
+        final: bool,
+        keep: Sequence[int] = (),
         ended_at: str,
         ended: float,
-        counted: bool = True,
+        cause: bytes,
     ) -> Rescue | None:
         """Take a dead owner's jobs; ``running`` None: nobody knows what ran. None: it was not ours to rescue."""
-        known = "0" if running is None else "1"
-        reply = self._run(
-            "rescue",
-            *(1, keys.own(owner), owner, worker, lease, known, on_crash, most, cause, ended_at, ended),
-            *(int(counted), *(running or ())),
+        args: list[Field] = [owner, worker, lease, int(running is not None), on_crash, most, int(final)]
+        args += (ended_at, ended, cause, len(keep), *keep)
+        for verdict in running or ():
+            args += verdict
+        reply = self._run("rescue", 1, keys.own(owner), *args)
+        if not reply:
+            return None
+        *counts, flat = reply
+        left = tuple(
+            ForRQ(_text(flat[i]), int(flat[i + 1]), _text(flat[i + 2]), _text(flat[i + 3]), flat[i + 4])
+            for i in range(0, len(flat), 5)
         )
-        return Rescue(*map(int, reply)) if reply else None
+        back, again, failed, unknown = map(int, counts)
+        return Rescue(back, again, failed, unknown, left)
+
+    def stand_in(
+        self, owner: str, worker: str, ttl: int, running: Sequence[tuple[int, str]], finished: Iterable[int]
+    ) -> bool:
+        """Mark (claim, started_at) and give back all else for a child that holds still; False: it is fenced."""
+        args: list[Field] = [owner, worker, ttl, len(running)]
+        for claim, started_at in running:
+            args += (claim, started_at)
+        return bool(self._run("stand_in", 1, keys.own(owner), *args, *finished))
 
     def due(self, queue: str, most: int = 500) -> int:
         """Enqueue the scheduled jobs of ``queue`` whose time has come; -1: an RQ scheduler does it."""

@@ -21,6 +21,7 @@ class Burst:
         client: redis.Redis,
         errand: Callable[[Callable[[], None]], None],
         post: Callable[[Callable[[], None]], None],
+        full: Callable[[], bool],
         on_over: Callable[[], None],
     ) -> None:
         self._seats = seats
@@ -28,6 +29,7 @@ class Burst:
         self._client = client
         self._errand = errand
         self._post = post
+        self._full = full
         self._on_over = on_over
         self._looking = False
 
@@ -49,7 +51,7 @@ class Burst:
             self._on_over()
 
     def _at_rest(self) -> bool:
-        return all(seat.use is Use.TAKEN and seat.region.at_rest for seat in self._seats)
+        return self._full() and all(seat.region.at_rest for seat in self._seats if seat.use is Use.TAKEN)
 
     def _progress(self) -> list[int]:
         return [seat.region.get(DONE) for seat in self._seats]
@@ -60,7 +62,7 @@ class Burst:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.exists(keys.SUSPENDED)
             for seat in self._seats:
-                pipe.exists(keys.own(seat.owner))
+                pipe.exists(keys.own(seat.owner or "nobody"))
             for name in self._queues:
                 if name.encode() not in paused:
                     pipe.llen(keys.queue(name))

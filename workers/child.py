@@ -17,9 +17,11 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from jobqueue.connection import client
-from jobqueue.protocol import Protocol, Wire
+from jobqueue.protocol import Protocol as StoreProtocol
+from jobqueue.protocol import Wire
 from workers.courier import Courier
 from workers.current import CurrentJob
 from workers.journal import Region
@@ -39,28 +41,41 @@ class Child:
 
     def __init__(self, settings: Settings, owner: str, region: Region, control: socket.socket, runner: Runner) -> None:
         store = client(settings.address)
-        protocol = Protocol(store)
-        clerk = Clerk(protocol, settings.worker)
+        protocol = StoreProtocol(store)
+        self._steward: Steward
         self._courier = Courier(
-            settings, owner, region, Wire(store), lambda: self._steward.hungry(), partial(leave, FENCED)
+            settings,
+            owner,
+            region,
+            Wire(store),
+            on_hungry=lambda: self._steward.hungry(),
+            on_worn=lambda: self._steward.worn(),
+            on_fenced=partial(leave, FENCED),
         )
-        self._slots = [
-            Slot(
-                number=n,
-                settings=settings,
-                owner=owner,
-                region=region,
-                courier=self._courier,
-                runner=runner,
-                protocol=protocol,
-                make_current=partial(CurrentJob, connection=store),
-                stir=lambda: self._steward.stir(),
-            )
-            for n in range(settings.slots)
-        ]
+        self._make_slot = partial(
+            Slot,
+            settings=settings,
+            owner=owner,
+            region=region,
+            courier=self._courier,
+            runner=runner,
+            protocol=protocol,
+            make_current=partial(CurrentJob, connection=store),
+            stir=lambda: self._steward.stir(),
+        )
+        self._slots = [self._make_slot(n) for n in range(settings.slots)]
         self._steward = Steward(
-            settings, owner, control, self._courier, self._slots, clerk, on_orphaned=partial(leave, ORPHANED)
+            settings,
+            owner,
+            control,
+            self._courier,
+            self._slots,
+            region,
+            Clerk(protocol, settings.worker),
+            renew=self._renew,
+            on_orphaned=partial(leave, ORPHANED),
         )
+        self._threads: list[tuple[threading.Thread, Slot]] = []
 
     def run(self) -> None:
         """Run until the supervisor says that it is over."""
@@ -68,11 +83,27 @@ class Child:
         if len(self._slots) == 1:
             self._slots[0].run()
             return
-        threads = [threading.Thread(target=slot.run, name=f"jobq-slot-{slot.number}") for slot in self._slots]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for slot in self._slots:
+            self._start(slot)
+        while working := [t for t, slot in self._threads if t.is_alive() and not slot.written_off]:
+            working[0].join(0.2)  # not for ever: it may be written off meanwhile
+
+    def _start(self, slot: Slot) -> None:
+        thread = threading.Thread(target=slot.run, name=f"jobq-slot-{slot.number}", daemon=True)
+        self._threads.append((thread, slot))
+        thread.start()
+
+    def _renew(self, slot: Slot) -> Slot:
+        """(steward) A fresh slot and thread in the place of one that does not react."""
+        fresh = self._make_slot(slot.number)
+        self._start(fresh)
+        return fresh
+
+
+class Runs(Protocol):
+    """A child, or an errand."""
+
+    def run(self) -> None: ...
 
 
 def leave(code: int) -> None:
@@ -81,7 +112,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def become_child(make: Callable[[], Child], parent: int) -> None:
+def become_child(make: Callable[[], Runs], parent: int) -> None:
     """Turn the calling process into a child. Does not return."""
     code = 1
     try:

@@ -60,6 +60,7 @@ class Courier:
         region: Region,
         wire: Wire,
         on_hungry: Callable[[], None],
+        on_worn: Callable[[], None],
         on_fenced: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -67,11 +68,14 @@ class Courier:
         self._region = region
         self._wire = wire
         self._on_hungry = on_hungry
+        self._on_worn = on_worn
         self._on_fenced = on_fenced
         self._cond = threading.Condition(threading.Lock())
         self._state = State.BROKEN  # not connected yet: the first slot mends it
         self._buffer: deque[Claimed] = deque()
         self._held: set[int] = set()  # claims in the hands of slots
+        self._alone = False  # one of them must not have company
+        self._handed = 0
         self._finished: list[Outcome] = []
         self._in_flight: list[Outcome] = []
         self._for_rq: list[Outcome] = []
@@ -83,6 +87,7 @@ class Courier:
         self._last = 0.0
         self._reach = 1  # jobs per slot to have ahead; doubles while the queue gives
         self._failures = 0  # in a row
+        self._resent: set[int] = set()  # claims whose outcome went out before, by a request without a reply
 
     # -- what slots call ---------------------------------------------------------------------------------------------
 
@@ -104,20 +109,22 @@ class Courier:
         """Take over how a job ended. From here on it is settled, also when this process is killed now."""
         with self._cond:
             self._learn(outcome.ended - outcome.started)
-            self._held.discard(outcome.claim)
+            self._freed(outcome.claim)
             self._finished.append(outcome)
             self._region.set(UNSETTLED, 1)
             if not self._region.journal.append(outcome):
                 self._settle_now(outcome)
             self._region.end(slot)
 
-    def let_go(self, claim: int, slot: int) -> None:
-        """A job left by another way than settling: RQ's own finish recorded it, or it was given back."""
+    def let_go(self, claim: int, slot: int | None) -> None:
+        """A job left by another way than settling: RQ's own finish recorded it, or it was given back. ``slot`` None:
+        the slot has been freed before."""
         with self._cond:
-            self._held.discard(claim)
+            self._freed(claim)
             self._region.set(DONE, self._region.get(DONE) + 1)
             self._region.set(UNSETTLED, int(self._unsettled()))
-            self._region.end(slot)
+            if slot is not None:
+                self._region.end(slot)
 
     # -- what the steward and its clerk call -------------------------------------------------------------------------
 
@@ -127,14 +134,15 @@ class Courier:
             self._set_hungry(False)
             self._cond.notify_all()
 
-    def drop_buffer(self, quiet: bool = False) -> list[Claimed]:
-        """Take the buffered jobs away from the slots, to be given back; ``quiet``: and claim nothing ever again."""
+    def drop_buffer(self, quiet: bool = False, at_rest: bool = False) -> list[Claimed]:
+        """Take the buffered jobs away from the slots, to be given back; ``quiet``: and claim nothing ever again;
+        ``at_rest``: and no reply is on its way that was sent before."""
         with self._cond:
             self._quiet = self._quiet or quiet
             while True:
                 if self._state is State.AWAITING:
                     self._read()
-                elif quiet and self._state in (State.SENDING, State.READING):
+                elif (quiet or at_rest) and self._state in (State.SENDING, State.READING):
                     self._cond.wait(0.05)
                 else:
                     break
@@ -178,13 +186,29 @@ class Courier:
         work: Claimed | Outcome
         if self._for_rq:
             work = self._for_rq.pop()
-        elif self._buffer and not self._quiet:
+        elif self._buffer and not self._quiet and not self._alone:
+            if "a" in self._buffer[0].features and self._settings.slots > 1:
+                if self._held:
+                    return None
+                self._alone = True
             work = self._buffer.popleft()
             self._region.set(BUFFERED, len(self._buffer))
+            self._count()
         else:
             return None
         self._held.add(work.claim)
         return work
+
+    def _count(self) -> None:
+        self._handed += 1
+        if self._handed == self._settings.max_jobs:
+            self._on_worn()
+
+    def _freed(self, claim: int) -> None:
+        self._held.discard(claim)
+        if self._alone or (self._buffer and "a" in self._buffer[0].features):
+            self._alone = False
+            self._cond.notify_all()
 
     def _leaving(self) -> bool:
         settled = not self._unsettled()
@@ -199,10 +223,13 @@ class Courier:
             self._mend()
         elif self._state is State.AWAITING:
             self._read()
-        elif self._state is State.FREE and (self._finished or not (self._hungry or self._quiet)):
+        elif self._state is State.FREE and (self._finished or self._may_claim()):
             self._send(self._want())
         else:
             self._cond.wait()
+
+    def _may_claim(self) -> bool:
+        return not (self._hungry or self._quiet or self._buffer)  # a full buffer here: its head waits to run alone
 
     def _look_ahead(self) -> None:
         """With a job in hand: send for more before the buffer is dry, and settle at once behind a long job."""
@@ -301,7 +328,9 @@ class Courier:
             self._region.journal.append(outcome)
             return
         self._region.set(DONE, self._region.get(DONE) + 1)
-        if verdict not in (RECORDED, GONE):
+        if outcome.claim in self._resent:
+            self._resent.discard(outcome.claim)  # the first request may have recorded it: gone is no news
+        elif verdict not in (RECORDED, GONE):
             log.warning("job %s is no longer ours: its outcome is not recorded", outcome.id)
 
     def _set_hungry(self, hungry: bool) -> None:
@@ -318,6 +347,7 @@ class Courier:
             log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
         self._failures += 1
         self._state = State.BROKEN
+        self._resent.update(outcome.claim for outcome in self._in_flight)
         self._finished[:0] = self._in_flight
         self._in_flight = []
         self._region.journal.sent_came_back()

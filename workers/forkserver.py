@@ -3,7 +3,8 @@
 A process of its own, started by the supervisor, which alone holds the other end of its control socket. One JSON
 object per line:
 
-    to it      {"fork": owner, "child": n} with the child's own socket as ancillary data
+    to it      {"fork": owner, "child": n, "faults": fd} with the child's own socket as ancillary data
+               {"fork": owner, "worker": name, "errand": jobs}, likewise
     from it    {"ready": threads}            the modules are imported
                {"failed": text}              they are not: the worker exits 2 at once
                {"forked": owner, "pid": p}
@@ -30,8 +31,11 @@ import threading
 import traceback
 from typing import Any
 
+from jobqueue.protocol import ForRQ
 from workers import runner
 from workers.child import Child, become_child, die_with
+from workers.errand import Errand
+from workers.faults import report_to
 from workers.journal import Region
 from workers.logs import set_up_logging
 from workers.runner import Runner, preload
@@ -98,30 +102,31 @@ class ForkServer:
         self._unread += data
         *lines, self._unread = self._unread.split(b"\n")
         for line in lines:
-            order = json.loads(line)
-            self._fork(order["fork"], order["child"], self._fds.pop(0))
+            self._fork(json.loads(line), self._fds.pop(0))
         return bool(data)
 
-    def _fork(self, owner: str, child: int, fd: int) -> None:
+    def _fork(self, order: dict[str, Any], fd: int) -> None:
         parent = os.getpid()
-        pid = self._spawn(owner, child, fd) if self._spawns else os.fork()
+        pid = self._spawn(order, fd) if self._spawns else os.fork()
         if pid == 0:
             self._control.close()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            become_child(lambda: make_child(self._settings, owner, child, self._pages, fd, self._runner), parent)
+            become_child(lambda: make_child(self._settings, order, self._pages, fd, self._runner), parent)
         os.close(fd)
         self._children.add(pid)
-        self._say({"forked": owner, "pid": pid})
+        self._say({"forked": order["fork"], "pid": pid})
 
-    def _spawn(self, owner: str, child: int, fd: int) -> int:
+    def _spawn(self, order: dict[str, Any], fd: int) -> int:
         """The preload started threads, which a fork would not copy: the child imports for itself."""
-        argv = [sys.executable, "-m", "workers.spawned", owner, str(child), str(self._pages), str(fd)]
-        for inherited in (fd, self._pages):
-            os.set_inheritable(inherited, True)
+        argv = [sys.executable, "-m", "workers.spawned", json.dumps(order), str(self._pages), str(fd)]
+        inherited = [fd, self._pages, *([order["faults"]] if "faults" in order else [])]
+        for number in inherited:
+            os.set_inheritable(number, True)
         # by the environment, not by argv: the address may hold a password, and everybody can read argv
         pid = os.posix_spawn(sys.executable, argv, {**os.environ, "JOBQ_CHILD_SETTINGS": self._settings.to_json()})
-        os.set_inheritable(self._pages, False)
+        for number in inherited:
+            os.set_inheritable(number, False)
         return pid
 
     def _reap(self) -> None:
@@ -152,12 +157,20 @@ def describe_import_error(error: BaseException) -> str:
     return f"{text} ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else text
 
 
-def make_child(settings: Settings, owner: str, child: int, pages: int, fd: int, runner: Runner) -> Child:
-    return Child(settings, owner, Region(pages, child, settings.slots), socket.socket(fileno=fd), runner)
+def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, runner: Runner) -> Child | Errand:
+    """(in the new process) What the order asks for."""
+    control = socket.socket(fileno=fd)
+    if "errand" in order:
+        jobs = [ForRQ(i, claim, queue, verdict, cause.encode()) for i, claim, queue, verdict, cause in order["errand"]]
+        return Errand(settings, order["fork"], order["worker"], jobs, control)
+    report_to(order["faults"])
+    region = Region(pages, order["child"], settings.slots)
+    return Child(settings, order["fork"], region, control, runner)
 
 
 def main() -> None:
-    """``python -m workers.forkserver CONTROL_FD PAGES_FD PARENT``, settings as the first line on the control socket."""
+    """``python -m workers.forkserver CONTROL_FD PAGES_FD PARENT FAULTS_FD...``; the settings come first on the control
+    socket, as one line."""
     control_fd, pages, parent = (int(a) for a in sys.argv[1:4])
     die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -165,7 +178,8 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
-    os.set_inheritable(pages, False)
+    for fd in (pages, *(int(a) for a in sys.argv[4:])):
+        os.set_inheritable(fd, False)
     first = b""
     while not first.endswith(b"\n"):
         if not (more := control.recv(1)):

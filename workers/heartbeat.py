@@ -33,6 +33,7 @@ class Heartbeat:
         self._is_busy = is_busy
         self._renew_at = 0.0
         self._born = False
+        self.renewed = 0.0  # monotonic seconds of the last renewal that the store confirmed; 0: none yet
 
     def birth(self) -> None:
         """Register the tree; before that it may not own anything. Doing it twice is doing it once."""
@@ -46,6 +47,7 @@ class Heartbeat:
                 pipe.sadd(keys.workers_of(name), keys.worker(s.worker))
             pipe.execute()
         self._born = True
+        self.renewed = time.monotonic()
 
     def _card(self, now: str) -> Any:  # redis-py's mapping type is invariant
         return {
@@ -58,6 +60,7 @@ class Heartbeat:
             "version": f"jobq {__version__}",
             "python_version": f"{platform.python_version()} {sys.version}",
             "state": "started",
+            "jobq_lease": self._settings.lease,  # each tree is judged by its own
         }
 
     def step(self, now: float) -> None:
@@ -71,7 +74,9 @@ class Heartbeat:
             state = "busy" if self._is_busy() else "idle"
             pipe.hset(keys.worker(s.worker), mapping={"last_heartbeat": rq_time(time.time()), "state": state})
             pipe.expire(keys.worker(s.worker), WORKER_TTL)
+            asked = time.monotonic()
             there = pipe.execute()[1]
+        self.renewed = asked
         if not there:  # flushed, or away for longer than its TTL
             self.birth()
         if now >= self._renew_at:

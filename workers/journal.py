@@ -2,8 +2,10 @@
 
 One region per child, written by the child, read by the supervisor, also after the child was killed at any instruction:
 
-    header      hungry, buffered, unsettled, done: one 8-byte word each
-    slots       per slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none)
+    header      8-byte words; the child writes hungry, buffered, unsettled, done and its pulse, the supervisor revoked
+                (the buffer was given back behind a hung child's back) and frozen (the lease may be over): with one of
+                them set, nothing is started without asking Redis
+    slots       per slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none), thread
     journal     two halves; each a word (bytes used) and then records: outcomes that Redis may not have yet
 
 Why it survives a kill: every word is written by one aligned 8-byte store; a record counts only by the word in front,
@@ -23,22 +25,26 @@ from typing import NamedTuple
 from jobqueue.protocol import Outcome
 
 HALF = 64 * 1024
-HUNGRY, BUFFERED, UNSETTLED, DONE = range(4)
+HUNGRY, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FROZEN = range(7)
 HEADER_WORDS, SLOT_WORDS = 8, 4
-CLAIM, START, LIMIT = range(3)
+CLAIM, START, LIMIT, THREAD = range(4)
 
 
 def region_size(slots: int) -> int:
     return 8 * (HEADER_WORDS + SLOT_WORDS * slots) + 2 * (8 + HALF)
 
 
-def make_file(children: int, slots: int) -> int:
-    """A file in memory, without a name, large enough for all children; returns its descriptor."""
+def memory_file(name: str) -> int:
+    """A file in memory, without a place in the file system; returns its descriptor."""
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("jobq-pages")
-    else:  # macOS
-        with tempfile.TemporaryFile() as f:
-            fd = os.dup(f.fileno())
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as f:  # macOS
+        return os.dup(f.fileno())
+
+
+def make_file(children: int, slots: int) -> int:
+    """A file large enough for the regions of all children; returns its descriptor."""
+    fd = memory_file("jobq-pages")
     os.ftruncate(fd, children * region_size(slots))
     return fd
 
@@ -50,6 +56,7 @@ class Running(NamedTuple):
     claim: int
     start: float
     limit: float
+    thread: int
 
 
 class Region:
@@ -77,6 +84,10 @@ class Region:
         self._seconds[at + LIMIT] = limit
         self._words[at + CLAIM] = claim
 
+    def bind(self, slot: int, thread: int) -> None:
+        """The thread that runs the slot's jobs, by the name that faulthandler gives it."""
+        self._words[HEADER_WORDS + SLOT_WORDS * slot + THREAD] = thread
+
     def end(self, slot: int) -> None:
         self._words[HEADER_WORDS + SLOT_WORDS * slot + CLAIM] = 0
 
@@ -90,7 +101,8 @@ class Region:
         for slot in range(self.slots):
             at = HEADER_WORDS + SLOT_WORDS * slot
             if claim := self._words[at + CLAIM]:
-                found.append(Running(slot, claim, self._seconds[at + START], self._seconds[at + LIMIT]))
+                start, limit = self._seconds[at + START], self._seconds[at + LIMIT]
+                found.append(Running(slot, claim, start, limit, self._words[at + THREAD]))
         return found
 
     @property

@@ -25,6 +25,8 @@ _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = [ctypes.c_ulong, ctypes.py_object]
 _set_async_exc.restype = ctypes.c_int
 
+HARD = 2.0  # seconds that a job has to come back after it was interrupted
+
 _callbacks = itertools.count(1)  # tokens of callbacks are negative, so that none is a claim number
 
 
@@ -32,12 +34,20 @@ class Interrupted(BaseException):
     """Raised in a job that the worker takes back: it is shutting down and the grace is over."""
 
 
+class Stopped(BaseException):
+    """Raised in a job that somebody asked to be stopped."""
+
+
+def time_limit_text(limit: float) -> str:
+    return f"The job ran longer than its time limit of {limit:g} s."
+
+
 def time_limit_error(limit: float) -> type[JobTimeoutException]:
     """A class whose instances say which limit it was: CPython's asynchronous exceptions carry only a class.
 
     A subclass of RQ's JobTimeoutException, so that tasks and handlers written for RQ catch it.
     """
-    text = f"The job ran longer than its time limit of {limit:g} s."
+    text = time_limit_text(limit)
 
     class TimeLimitExceeded(JobTimeoutException):
         def __init__(self, *args: Any) -> None:

@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jobqueue.errors import BootFailed
+from workers.rescuer import Left
 from workers.settings import Settings
 
 
@@ -29,23 +30,34 @@ def blocked(*numbers: signal.Signals) -> Iterator[None]:
 class Nursery:
     """Starts the fork server and speaks its protocol (see forkserver.py). Used by the supervisor's main loop only."""
 
-    def __init__(self, settings: Settings, pages: int) -> None:
-        self._settings = settings
-        self._pages = pages
+    def __init__(self, settings: Settings, pages: int, faults: Sequence[int]) -> None:
         self._unread = b""
         self.control, theirs = socket.socketpair()
         with theirs:
-            argv = [sys.executable, "-m", "workers.forkserver", str(theirs.fileno()), str(pages), str(os.getpid())]
+            numbers = (theirs.fileno(), pages, os.getpid(), *faults)
+            argv = [sys.executable, "-m", "workers.forkserver", *map(str, numbers)]
             with blocked(signal.SIGINT, signal.SIGTERM):  # until it has its own handlers: Ctrl-C reaches it too
-                self._process = subprocess.Popen(argv, pass_fds=(theirs.fileno(), pages), stdin=subprocess.DEVNULL)
+                self._process = subprocess.Popen(
+                    argv, pass_fds=(theirs.fileno(), pages, *faults), stdin=subprocess.DEVNULL
+                )
         self.control.sendall(settings.to_json().encode() + b"\n")
 
-    def fork(self, owner: str, child: int) -> socket.socket:
+    def fork(self, owner: str, child: int, faults: int) -> socket.socket:
         """Ask for a child; returns our end of its control socket. Its pid comes as a {"forked"} message."""
+        return self._order({"fork": owner, "child": child, "faults": faults})
+
+    def fork_errand(self, left: Left) -> socket.socket:
+        """Ask for a short-lived child that finishes by RQ's own code what a rescue left to it."""
+        jobs = [[*job[:4], job.cause.decode()] for job in left.jobs]
+        return self._order({"fork": left.owner, "worker": left.worker, "errand": jobs})
+
+    def _order(self, order: dict[str, Any]) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
-            order = json.dumps({"fork": owner, "child": child}).encode() + b"\n"
-            socket.send_fds(self.control, [order], [theirs.fileno()])
+            # the descriptor goes with the first byte; a long order may take more than one write
+            line = json.dumps(order).encode() + b"\n"
+            socket.send_fds(self.control, [line[:1]], [theirs.fileno()])
+            self.control.sendall(line[1:])
         return ours
 
     def messages(self) -> list[dict[str, Any]] | None:

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from redis.exceptions import RedisError
 
+from jobqueue.errors import JobqError
+
 log = logging.getLogger(__name__)
 
 
@@ -30,8 +32,9 @@ class Periodic:
     """Runs errands in order, each until it succeeds, and steps on time. While the store is away it waits with backoff
     and says so once; afterwards every role hears of it before it steps again."""
 
-    def __init__(self, name: str, steps: Sequence[Step]) -> None:
+    def __init__(self, name: str, steps: Sequence[Step], on_away: Callable[[], object] = lambda: None) -> None:
         self._steps = steps
+        self._on_away = on_away  # a local store is started again; somebody else's is waited for
         self._due = [0.0 for _ in steps]
         self._errands: queue.Queue[Callable[[], object]] = queue.Queue()
         self._stop = threading.Event()
@@ -94,3 +97,7 @@ class Periodic:
             log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
         self._delay = min(2.0, max(0.05, 2 * self._delay))
         time.sleep(self._delay * random.uniform(0.5, 1.0))
+        try:
+            self._on_away()
+        except JobqError as e:
+            log.debug("%s", e)

@@ -10,13 +10,16 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import redis
 
 from jobqueue import keys
-from jobqueue.protocol import HAS_DEPENDENTS, Outcome, Protocol, Rescue
+from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Outcome, Protocol, Verdict
 from workers.clock import rq_time
+from workers.heartbeat import EXECUTION_TTL
+from workers.journal import Region
 from workers.runner import encode_text
 from workers.settings import Settings
 
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MOST_CRASHES = 3
 SETTLE_AT_ONCE = 64
+DEFAULT_LEASE = 10.0  # seconds
 
 
 def text(reply: bytes | str) -> str:
@@ -31,13 +35,19 @@ def text(reply: bytes | str) -> str:
 
 
 class Remains(NamedTuple):
-    """What a dead child of ours left in shared memory, and why it died."""
+    """What a dead child of ours left in shared memory, and what we say of the jobs that ran."""
 
     owner: str
-    running: list[int]
     finished: list[Outcome]
-    cause: str
-    counted: bool
+    running: list[Verdict]
+
+
+class Left(NamedTuple):
+    """Jobs of a dead owner that RQ's own finish must end; a second, final rescue closes the case."""
+
+    owner: str
+    worker: str
+    jobs: list[ForRQ]
 
 
 def cause_of_death(pid: int, status: int | None) -> str:
@@ -50,58 +60,111 @@ def cause_of_death(pid: int, status: int | None) -> str:
     return f"{who} exited with status {os.waitstatus_to_exitcode(status)}."
 
 
+def claim_in(execution_id: str) -> int | None:
+    """The claim number in one of our execution ids."""
+    try:
+        return int(execution_id, 16)
+    except ValueError:
+        return None
+
+
 class Rescuer:
     """Runs in the registrar's thread."""
 
     every = 2.0
 
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+    def __init__(self, settings: Settings, client: redis.Redis, on_left: Callable[[Left], None]) -> None:
         self._settings = settings
+        self._on_left = on_left
         self._client = client
         self._protocol = Protocol(client)
         self._seen: dict[str, tuple[str, float]] = {}  # worker → its lease, and since when it has that value
 
     # -- our own children ----------------------------------------------------------------------------------------------
 
-    def rescue_own(self, remains: Remains) -> None:
+    def rescue_own(self, remains: Remains, final: bool = False) -> Left | None:
         """Settle what it had finished, give back what it never started, judge what ran. Twice is once."""
         s = self._settings
+        for_rq: list[ForRQ] = []
         for at in range(0, len(remains.finished), SETTLE_AT_ONCE):
             some = remains.finished[at : at + SETTLE_AT_ONCE]
             verdicts = self._protocol.cycle(remains.owner, s.worker, s.queues, some, want=0).verdicts
-            if HAS_DEPENDENTS in verdicts:
-                log.warning("a finished job with dependents lost its process before it was recorded: it runs again")
+            for outcome, verdict in zip(some, verdicts, strict=False):
+                if verdict == HAS_DEPENDENTS:
+                    kind = "returned" if outcome.kind == RETURNED else "fail"
+                    for_rq.append(ForRQ(outcome.id, outcome.claim, outcome.queue, kind, outcome.payload))
         finished = {o.claim for o in remains.finished}
-        running = [claim for claim in remains.running if claim not in finished]
-        self._report(remains.owner, self._rescue(remains.owner, s.worker, remains.cause, running, remains.counted))
+        running = [verdict for verdict in remains.running if verdict.claim not in finished]
+        return self._rescue(remains.owner, s.worker, running, final=final, done=for_rq)
+
+    def close(self, left: Left) -> None:
+        """RQ's finish is over: end what it could not do, and strike the dead owner off."""
+        self._rescue(left.owner, left.worker, [self._last_word(job) for job in left.jobs], final=True)
+
+    def _last_word(self, job: ForRQ) -> Verdict:
+        if job.verdict == "returned":  # it runs again, unless it may not
+            return Verdict(job.claim, "interrupt", encode_text("RecordLost: It returned, and could not be recorded."))
+        return Verdict(job.claim, job.verdict, job.cause)
 
     def _rescue(
-        self, owner: str, worker: str, cause: str, running: list[int] | None, counted: bool = True, lease: str = ""
-    ) -> Rescue | None:
+        self,
+        owner: str,
+        worker: str,
+        running: list[Verdict] | None,
+        *,
+        final: bool = False,
+        cause: str = "",
+        lease: str = "",
+        done: list[ForRQ] | None = None,
+    ) -> Left | None:
         now = time.time()
-        return self._protocol.rescue(
+        done = done or []
+        rescue = self._protocol.rescue(
             owner,
             worker,
             lease=lease,
             running=running,
             on_crash=self._settings.on_crash,
             most=MOST_CRASHES,
-            cause=encode_text(cause),
+            final=final,
+            keep=[job.claim for job in done],
             ended_at=rq_time(now),
             ended=now,
-            counted=counted,
+            cause=encode_text(cause),
         )
-
-    def _report(self, owner: str, rescue: Rescue | None) -> None:
-        if rescue and any(rescue):
+        if rescue is None:
+            return None
+        if any(rescue[:4]):
             log.warning(
-                "rescued the jobs of %s: %d given back, %d to run again, %d failed, %d of unknown start", owner, *rescue
+                "rescued the jobs of %s: %d given back, %d to run again, %d failed, %d of unknown start",
+                owner,
+                *rescue[:4],
             )
+        return Left(owner, worker, [*rescue.for_rq, *done])
+
+    def stand_in(self, owner: str, region: Region) -> None:
+        """Mark what a child that holds still runs, and give back what waits behind it. It was told REVOKED before."""
+        time.sleep(0.001)  # a slot that was about to begin has written its claim by now, or asks Redis
+        now, monotonic = time.time(), time.monotonic()
+        running = [(job.claim, rq_time(now - (monotonic - job.start))) for job in region.running()]
+        try:
+            finished = [outcome.claim for outcome in region.journal.read()]
+        except (ValueError, EOFError, TypeError):  # it writes: so it does not hold still any more
+            return
+        self._protocol.stand_in(owner, self._settings.worker, EXECUTION_TTL, running, finished)
+
+    def claim_of(self, job_id: str, owners: list[str]) -> int | None:
+        """Under which claim one of our children holds the job."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for owner in owners:
+                pipe.zscore(keys.own(owner), job_id)
+            scores = pipe.execute() if owners else []
+        return next((int(score) for score in scores if score is not None), None)
 
     # -- other trees ---------------------------------------------------------------------------------------------------
 
     def step(self, now: float) -> list[str]:
-        """Look at the leases of all other trees; return the names of those that were rescued."""
+        """Look at the leases of all other trees; bury those whose lease stands still, and return their names."""
         trees: dict[str, list[str]] = {}
         for name in self._client.smembers(keys.OWNERS):
             owner = text(name)
@@ -119,24 +182,34 @@ class Rescuer:
         if value != lease:
             self._seen[worker] = (lease, now)
             return False
-        return now - since >= self._settings.lease
+        return now - since >= self._lease_of(worker)
+
+    def _lease_of(self, worker: str) -> float:
+        """Seconds; what the tree said of itself at its birth."""
+        said = self._client.hget(keys.worker(worker), "jobq_lease")
+        return float(said) if said else max(DEFAULT_LEASE, self._settings.lease)
 
     def _bury(self, worker: str, owners: list[str]) -> bool:
         lease, _ = self._seen[worker]
         cause = (
             f"LeaseExpired: The worker {worker} that ran this job has given no sign of life for "
-            f"{self._settings.lease:g} s: it or its machine died."
+            f"{self._lease_of(worker):g} s: it or its machine died."
         )
-        rescues = [self._rescue(owner, worker, cause, None, lease=lease) for owner in owners]
-        for owner, rescue in zip(owners, rescues, strict=True):
-            self._report(owner, rescue)
-        if not all(rescues):
-            return False
-        with self._client.pipeline() as pipe:
-            pipe.delete(keys.lease(worker), keys.worker_executions(worker))
-            pipe.srem(keys.WORKERS, keys.worker(worker))
-            for name in self._settings.queues:
-                pipe.srem(keys.workers_of(name), keys.worker(worker))
-            pipe.delete(keys.worker(worker))
-            pipe.execute()
+        for owner in owners:
+            left = self._rescue(owner, worker, None, cause=cause, lease=lease)
+            if left is None:
+                return False
+            if left.jobs:
+                self._on_left(left)
+        self._strike_off(worker)
         return True
+
+    def _strike_off(self, worker: str) -> None:
+        """Off RQ's lists."""
+        queues = text(self._client.hget(keys.worker(worker), "queues") or b"").split(",")
+        with self._client.pipeline() as pipe:
+            pipe.delete(keys.lease(worker), keys.worker_executions(worker), keys.worker(worker))
+            pipe.srem(keys.WORKERS, keys.worker(worker))
+            for name in queues:
+                pipe.srem(keys.workers_of(name), keys.worker(worker))
+            pipe.execute()

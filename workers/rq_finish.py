@@ -14,12 +14,14 @@ run outside of it: at least once.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import redis
 from redis.client import Pipeline
-from redis.exceptions import WatchError
+from rq.callbacks import execute_failure_callback, execute_stopped_callback
+from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.job_lifecycle import call_exception_handlers
@@ -38,6 +40,9 @@ from workers.settings import Settings
 log = logging.getLogger(__name__)
 
 FIN_TTL = 3600  # seconds; a finish that takes longer is not fenced by WATCH any more, but still by the token
+
+
+Finalize = Callable[[Job, Queue, Execution, Ending], None]
 
 
 class Fence:
@@ -99,6 +104,12 @@ class FencedRedis(redis.Redis):
 class FinishingJob(Job):
     """A job whose status is written by the fenced transaction only: RQ sets some of it directly before."""
 
+    may_retry = True
+
+    @property
+    def should_retry(self) -> bool:
+        return self.may_retry and super().should_retry
+
     def set_status(self, status: JobStatus, pipeline: Pipeline | None = None) -> None:
         self._status = status
         if pipeline is not None:
@@ -130,8 +141,17 @@ class QuietWorker(SimpleWorker):
 class Finisher:
     """Finishes jobs of one slot through RQ's own methods."""
 
-    def __init__(self, settings: Settings, owner: str, client: redis.Redis, penalty: type[BaseDeathPenalty]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        owner: str,
+        client: redis.Redis,
+        penalty: type[BaseDeathPenalty],
+        *,
+        worker: str = "",
+    ) -> None:
         self._owner = owner
+        self._name = worker or settings.worker
         self._settings = settings
         self._client = client
         self._connection = FencedRedis(connection_pool=client.connection_pool)
@@ -140,7 +160,7 @@ class Finisher:
     def _make_worker(self, penalty: type[BaseDeathPenalty]) -> QuietWorker:
         worker = QuietWorker(
             [Queue(name, connection=self._connection, serializer=Auto) for name in self._settings.queues],
-            name=self._settings.worker,
+            name=self._name,
             connection=self._connection,
             prepare_for_work=False,
             serializer=Auto,
@@ -152,18 +172,29 @@ class Finisher:
 
     def finish(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
         """Record how the job ended. An outcome that is not ours any more is dropped, with a warning."""
+        self._insist(job_id, claim, queue, ending, started, self._finalize)
+
+    def finish_stopped(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
+        """Record that the job was stopped on request, as RQ does: its callback first, then status and registry."""
+        self._insist(job_id, claim, queue, ending, started, self._finalize_stopped)
+
+    def finish_for_good(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
+        """Record a failure after which RQ's retries do not apply, and are not touched: the job killed its process."""
+        self._insist(job_id, claim, queue, ending, started, self._finalize_for_good)
+
+    def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
 
         def attempt() -> None:
             fence = Fence(self._owner, job_id, claim, queue)
             self._client.set(keys.fin(job_id), claim, ex=FIN_TTL)
             try:
-                self._finish_once(fence, ending, started)
+                self._finish_once(fence, ending, started, finalize)
             except OwnershipLost as e:
                 log.warning("%s", e)
 
         insist(attempt, f"finishing job {job_id}")
 
-    def _finish_once(self, fence: Fence, ending: Ending, started: float) -> None:
+    def _finish_once(self, fence: Fence, ending: Ending, started: float, finalize: Finalize) -> None:
         self._connection.fence = fence
         if not (raw := self._client.hgetall(keys.job(fence.job_id))):
             self._let_go(fence)
@@ -171,9 +202,9 @@ class Finisher:
         job = self._job(fence, raw, ending, started)
         queue = Queue(fence.queue, connection=self._connection, job_class=FinishingJob, serializer=job.serializer)
         queue.death_penalty_class = self._worker.death_penalty_class
-        execution = Execution(f"{fence.claim:032x}", job.id, self._connection, self._settings.worker)
+        execution = Execution(f"{fence.claim:032x}", job.id, self._connection, self._name)
         execution.created_at = datetime.fromtimestamp(started, UTC)
-        self._finalize(job, queue, execution, ending)
+        finalize(job, queue, execution, ending)
         if (
             not fence.committed
         ):  # RQ logs what its transaction raises and goes on: find out whether it was ours to write
@@ -185,24 +216,49 @@ class Finisher:
         job = FinishingJob(fence.job_id, connection=self._connection, serializer=kind)
         job.restore(raw)
         job.started_at = datetime.fromtimestamp(started, UTC)
-        job.worker_name = self._settings.worker
+        job.worker_name = self._name
         return job
 
     def _finalize(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
         worker = self._worker
-        if ending.kind != RETURNED and ending.error is None:  # a record that had no callback: only its text is left
-            job._status = JobStatus.FAILED
-            worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
-            return
         if ending.kind != RETURNED:
-            worker._finalize_failure(job, queue, execution, exc_info(ending.error))
+            self._finalize_failure(job, queue, execution, ending)
             return
         try:
             worker._finalize_success(job, queue, execution, ending.value)
-        except (WatchError, redis.RedisError, OSError):
+        except (redis.RedisError, OSError):
             raise
         except Exception as e:  # as in RQ's perform_job: what a success callback raises fails the job
             worker._finalize_failure(job, queue, execution, exc_info(e))
+
+    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        if ending.error is not None:
+            self._worker._finalize_failure(job, queue, execution, exc_info(ending.error))
+            return
+        # Only the text is left: of a record that a dead process had written, or of the death itself.
+        text = decode_text(ending.payload)
+        job._status = JobStatus.FAILED
+        job.ended_at = datetime.now(UTC)
+        try:
+            error = AbandonedJobError(text)
+            execute_failure_callback(job, self._worker.death_penalty_class, AbandonedJobError, error, None)
+        except Exception:  # RQ logs it; the job's own end stays what is recorded
+            pass
+        self._worker.handle_job_failure(job, queue, exc_string=text, execution=execution)
+
+    def _finalize_for_good(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        assert isinstance(job, FinishingJob)
+        job.may_retry = False
+        self._finalize_failure(job, queue, execution, ending)
+
+    def _finalize_stopped(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        job.ended_at = datetime.now(UTC)
+        self._worker._stopped_job_id = job.id
+        try:
+            execute_stopped_callback(job, self._worker.death_penalty_class)
+        except Exception:
+            log.exception("job %s: its stopped callback failed", job.id)
+        self._worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
 
     def _let_go(self, fence: Fence) -> None:
         """The job is gone: nothing is recorded, and nothing says any more that it runs."""

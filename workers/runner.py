@@ -164,11 +164,10 @@ def preload(modules: tuple[str, ...]) -> None:
         importlib.import_module(name)
 
 
-class ShutdownInterrupt(Exception):
-    """The worker shut down while the job ran, and jobs of this worker are not run twice (--on-crash fail)."""
+SHUTDOWN = "ShutdownInterrupt: The worker shut down while this job ran."
+STOPPED = "Job stopped by user, work-horse terminated."  # RQ's own words
+CANNOT_BE_INTERRUPTED = "It did not react: the thread that ran it was written off."
 
 
 def interrupted() -> Ending:
-    return raised(
-        ShutdownInterrupt("The worker shut down while this job ran, and --on-crash fail forbids a second run.")
-    )
+    return Ending(RAISED, encode_text(f"{SHUTDOWN} --on-crash fail forbids a second run."))

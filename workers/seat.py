@@ -8,13 +8,27 @@ import signal
 import socket
 import time
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
-from workers.journal import DONE, Region
+from jobqueue.protocol import Verdict
+from workers.faults import Faults
+from workers.journal import DONE, Region, Running
 from workers.rescuer import Remains, cause_of_death
+from workers.runner import SHUTDOWN, encode_text
 
 YOUNG = 1.0  # seconds; who dies younger and did nothing makes the next one wait
-SHUTDOWN = "ShutdownInterrupt: The worker shut down while this job ran."
+NEIGHBOUR = "ChildKilled: The process that ran this job was killed because of another job that ran in it."
+
+
+WORDS = {b"h": "hungry", b"r": "worn"}
+
+
+class Condemned(NamedTuple):
+    """A job that we end: by what verdict, with what cause, since when (monotonic seconds)."""
+
+    verdict: str  # fail | stop
+    cause: str
+    since: float
 
 
 class Use(Enum):
@@ -31,12 +45,20 @@ class Seat:
     def __init__(self, number: int, region: Region) -> None:
         self.number = number
         self.region = region
+        self.faults = Faults()
         self.use = Use.EMPTY
         self.owner = ""
         self.pid = 0
         self.control: socket.socket | None = None
         self.dropped: list[Any] | None = None  # tokens that it will not run; None: it has not said yet
         self.not_before = 0.0  # monotonic seconds
+        self.retiring = False  # somebody takes over; it leaves when its jobs are done
+        self.told_quiet = False
+        self.condemned: dict[int, Condemned] = {}  # claim → how we end it
+        self.killed = False  # by us, for one of its jobs
+        self.pulse = 0  # the guard's: the last pulse seen, since when it holds still, whether we stood in for it
+        self.still_since = 0.0
+        self.stood_in = False
         self._incarnation = 0
         self._unread = b""
         self._born = 0.0
@@ -54,6 +76,9 @@ class Seat:
         self.control = control
         self.pid = 0
         self.dropped = None
+        self.retiring = self.told_quiet = self.killed = self.stood_in = False
+        self.condemned = {}
+        self.pulse, self.still_since = 0, 0.0
         self._unread = b""
         self._born = time.monotonic()
 
@@ -65,7 +90,7 @@ class Seat:
             pass
 
     def hear(self) -> list[str | list[Any]] | None:
-        """What it says when its socket is readable: "hungry", or the tokens that it dropped. None: the end."""
+        """What it says when its socket is readable: "hungry", "worn", or the tokens that it dropped. None: the end."""
         assert self.control is not None
         try:
             heard = self.control.recv(65536)
@@ -76,9 +101,9 @@ class Seat:
         self._unread += heard
         said: list[str | list[Any]] = []
         while self._unread:
-            if self._unread.startswith(b"h"):
+            if word := WORDS.get(self._unread[:1]):
                 self._unread = self._unread[1:]
-                said.append("hungry")
+                said.append(word)
                 continue
             line, newline, rest = self._unread[1:].partition(b"\n")
             if not newline:
@@ -87,19 +112,38 @@ class Seat:
             said.append(json.loads(line))
         return said
 
-    def remains(self, status: int | None, ours: bool) -> Remains:
-        """What its process left in shared memory; ``ours``: we killed it, or told it to go."""
-        cause = SHUTDOWN if ours else cause_of_death(self.pid, status)
-        running = [running.claim for running in self.region.running()]
-        return Remains(self.owner, running, list(self.region.journal.read()), cause, counted=not ours)
+    def quiet(self) -> None:
+        """Tell it to claim nothing more and to leave when its jobs are done. Twice is once."""
+        if not self.told_quiet:
+            self.told_quiet = True
+            self.tell(b"q\n")
+
+    def remains(self, status: int | None, stopping: bool) -> Remains:
+        """What its process left in shared memory, and our verdict on what ran in it."""
+        running = self.region.running()
+        cause = SHUTDOWN if stopping else cause_of_death(self.pid, status)
+        culprit = self.faults.culprit(running) if status is not None else None
+        verdicts = [self._judge(job, len(running), culprit, cause, stopping) for job in running]
+        return Remains(self.owner, list(self.region.journal.read()), verdicts)
+
+    def _judge(self, job: Running, company: int, culprit: int | None, cause: str, stopping: bool) -> Verdict:
+        if condemned := self.condemned.get(job.claim):
+            return Verdict(job.claim, condemned.verdict, encode_text(condemned.cause))
+        if self.killed or stopping:
+            return Verdict(job.claim, "interrupt", encode_text(SHUTDOWN if stopping else NEIGHBOUR))
+        if culprit is not None and culprit != job.claim:
+            return Verdict(job.claim, "interrupt", encode_text(NEIGHBOUR))
+        kind = "crash" if company == 1 or culprit == job.claim else "suspect"
+        return Verdict(job.claim, kind, encode_text(cause))
 
     def vacate(self) -> None:
-        """Its process is gone. Three short lives in a row make the next one wait, longer each time, 5 s at most."""
+        """Its process is gone. Three in a row that died young and idle make the next one wait, longer each time, 5 s at
+        most; who died of a job did start, so its successor may too."""
         if self.control is not None:
             self.control.close()
         self.control, self.pid, self.use = None, 0, Use.EMPTY
         now = time.monotonic()
-        young = now - self._born < YOUNG and self.region.get(DONE) == 0
+        young = now - self._born < YOUNG and self.region.get(DONE) == 0 and not self.region.running()
         self._short_lives = self._short_lives + 1 if young else 0
         self.not_before = now + (min(5.0, 0.1 * 2**self._short_lives) if self._short_lives >= 3 else 0.0)
 

@@ -27,6 +27,9 @@ class Settings:
     on_crash: str = "retry"
     strict_start: bool = False
     burst: bool = False
+    max_jobs: int = 0  # per child, 0: no limit
+    max_memory: int = 0  # MB per child, 0: no limit
+    health_file: str = ""
     scheduler: bool = True
     grace: float = 30.0
     lease: float = 10.0

@@ -7,6 +7,7 @@ a thread. What it runs and since when stands in shared memory before the first l
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,10 +17,10 @@ from rq import job as rq_job
 from jobqueue.protocol import RAISED, RETURNED, Claimed, Outcome, Protocol
 from workers.clock import rq_time
 from workers.courier import Courier
-from workers.journal import Region
-from workers.limits import Interrupted, Interruptible
+from workers.journal import FROZEN, REVOKED, Region
+from workers.limits import Interrupted, Interruptible, Stopped
 from workers.patience import insist
-from workers.runner import Ending, Runner, ending_of, interrupted
+from workers.runner import STOPPED, Ending, Runner, encode_text, ending_of, interrupted
 from workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ class Slot(Interruptible):
         self._finisher: Finisher | None = None
         self.job: Claimed | None = None
         self.since = 0.0  # monotonic seconds, of the job that runs
+        self.written_off = False  # its thread did not react; another slot has its number
         self.marked = 0  # the claim whose start was marked last
 
     def run(self) -> None:
         """Run until there is nothing more to run."""
         self.bind()
-        while (work := self._courier.next()) is not None:
+        self._region.bind(self.number, threading.get_ident())
+        while not self.written_off and (work := self._courier.next()) is not None:
             if isinstance(work, Outcome):  # the fast path found dependents
                 self._by_rq(work, ending_of(work.kind, work.payload), work.started)
             else:
@@ -73,14 +76,17 @@ class Slot(Interruptible):
             self._courier.let_go(job.claim, self.number)
             return
         started = time.time()
+        ending: Ending | BaseException
         try:
             ending = self._perform(job)
-        except Interrupted:
-            ending = None
+        except (Interrupted, Stopped) as e:
+            ending = e
         ended = time.time()
         self.job = None
-        if ending is None:
-            self._take_back(job, started, ended)
+        if self.written_off:
+            return
+        if isinstance(ending, BaseException):
+            self._end_early(job, ending, started, ended)
             return
         self._log(job, ending, ended - started)
         if self._needs_rq(job, ending):
@@ -104,7 +110,8 @@ class Slot(Interruptible):
 
     def _may_start(self, job: Claimed) -> bool:
         """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
-        if not (self._settings.strict_start or "m" in job.features):
+        region = self._region  # what stands there after the claim was written
+        if not (self._settings.strict_start or "m" in job.features or region.get(REVOKED) or region.get(FROZEN)):
             return True
         self.marked = job.claim
         mark = [self.start_mark(job)]
@@ -157,12 +164,51 @@ class Slot(Interruptible):
             self._finisher = Finisher(self._settings, self._owner, self._protocol.client, self.penalty())
         return self._finisher
 
-    def _take_back(self, job: Claimed, started: float, ended: float) -> None:
-        """The worker interrupted the job because it is shutting down: that counts nothing."""
-        if self._settings.on_crash == "fail":
-            self._courier.finish(self._outcome(job, interrupted(), started, ended), self.number)
+    def _end_early(self, job: Claimed, why: BaseException, started: float, ended: float) -> None:
+        """Ended by us: stopped on request, or interrupted because the worker shuts down, which counts nothing."""
+        if isinstance(why, Stopped):
+            log.warning("job %s was stopped on request", job.id)
+            self._rq.finish_stopped(job.id, job.claim, job.queue, Ending(RAISED, encode_text(STOPPED)), started)
+            self._courier.let_go(job.claim, self.number)
+            return
+        if self._may_not_repeat(job):
+            if "f" in job.features:
+                self._by_rq(job, interrupted(), started)
+            else:
+                self._courier.finish(self._outcome(job, interrupted(), started, ended), self.number)
             return
         log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
         token = (self._owner, job.id, job.claim, job.queue)
         insist(lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back")
         self._courier.let_go(job.claim, self.number)
+
+    def _may_not_repeat(self, job: Claimed) -> bool:
+        """--on-crash fail, of the job or else of this worker."""
+        return "x" in job.features or (self._settings.on_crash == "fail" and "r" not in job.features)
+
+    # -- written off ---------------------------------------------------------------------------------------------------
+
+    def write_off(self, claim: int) -> bool:
+        """(steward) The thread does not come back from this job. False: it just did."""
+        with self._lock:  # leave() waits for it, because an interrupt was fired before
+            if self.token != claim:
+                return False
+            self.written_off = True
+            return True
+
+    def end_for_good(self, job: Claimed, ending: Ending, stopped: bool) -> Callable[[], None] | None:
+        """(steward) Record how the job of a written-off slot ended, and free its page for a fresh slot. What needs RQ's
+        own finish, and so the store, is returned, for the clerk."""
+        ended = time.time()
+        started = ended - (time.monotonic() - self.since)
+        if not stopped and "f" not in job.features:
+            self._courier.finish(self._outcome(job, ending, started, ended), self.number)
+            return None
+        self._region.end(self.number)
+
+        def finish() -> None:
+            record = self._rq.finish_stopped if stopped else self._rq.finish
+            record(job.id, job.claim, job.queue, ending, started)
+            self._courier.let_go(job.claim, None)
+
+        return finish

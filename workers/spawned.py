@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
@@ -14,11 +15,11 @@ from workers.settings import Settings
 
 def main() -> None:
     settings = Settings.from_json(os.environ.pop("JOBQ_CHILD_SETTINGS"))
-    owner, child, pages, fd = sys.argv[1], *(int(a) for a in sys.argv[2:5])
+    order, pages, fd = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     os.set_inheritable(fd, False)
     set_up_logging(settings.log_format, settings.verbose)
     preload(settings.modules)
-    become_child(lambda: make_child(settings, owner, child, pages, fd, Runner(settings)), os.getppid())
+    become_child(lambda: make_child(settings, order, pages, fd, Runner(settings)), os.getppid())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     every 5 ms while an unmarked job runs      start marks (DESIGN 3), the buffer behind a long job goes back
     at a job's deadline                        the time limit's exception
-    as told by the supervisor                  wake, quiet, interrupt
+    behind a deadline that a thread ignored    its job is recorded, its slot written off, a fresh one takes over
+    as told by the supervisor                  wake, quiet, interrupt, stop a job, give a sign of life
     at the end of the supervisor's socket      leave: a child never outlives its supervisor
 
 It never waits for Redis: what needs Redis is done by the clerk, a third thread that is started by the first job that
@@ -20,12 +21,14 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from jobqueue.protocol import Claimed, Protocol
+from jobqueue.protocol import RAISED, Claimed, Protocol
 from workers.courier import LONG, Courier
-from workers.limits import Interrupted, time_limit_error
+from workers.journal import PULSE, REVOKED, Region
+from workers.limits import HARD, Interrupted, Stopped, time_limit_error, time_limit_text
 from workers.patience import insist
+from workers.runner import CANNOT_BE_INTERRUPTED, STOPPED, Ending, encode_text
 from workers.settings import Settings
 from workers.slot import Slot
 
@@ -44,22 +47,30 @@ class Steward:
         owner: str,
         control: socket.socket,
         courier: Courier,
-        slots: Sequence[Slot],
+        slots: list[Slot],
+        region: Region,
         clerk: Clerk,
+        renew: Callable[[Slot], Slot],
         on_orphaned: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._owner = owner
         self._control = control
         self._courier = courier
-        self._slots = slots
+        self._slots = slots  # a written-off one is replaced in place
+        self._region = region
+        self._renew = renew
         self._clerk = clerk
         self._on_orphaned = on_orphaned
         self._awake = True
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
         os.set_blocking(self._pipe[1], False)
-        self._fired: set[int] = set()  # claims that the limit has hit already
+        self._fired: dict[int, float] = {}  # token → when it was interrupted: by its limit, or because it is to stop
+        self._stopping: set[int] = set()  # claims that somebody asked to stop
+        self._unheard = b""
+        self._recovering = False
+        self._pulse = 0
         self._returning = False  # a give-back is on its way
         self._next_reconcile = time.monotonic() + RECONCILE_EVERY
 
@@ -78,8 +89,14 @@ class Steward:
     def hungry(self) -> None:
         self._tell(b"h")
 
+    def worn(self) -> None:
+        """This process has done its share (--max-jobs), or lost a thread: somebody else should take over."""
+        self._tell(b"r")
+
     def run(self) -> None:
         while True:
+            self._pulse += 1
+            self._region.set(PULSE, self._pulse)
             self._step(time.monotonic())
             timeout = self._next_look()
             if timeout is None or timeout > 2 * TICK:
@@ -101,13 +118,23 @@ class Steward:
             heard = b""
         if not heard:
             self._on_orphaned()
-        for order in heard:
-            if order == ord("w"):
+        *orders, self._unheard = (self._unheard + heard).split(b"\n")
+        for order in orders:
+            if order == b"w":
                 self._courier.wake()
-            elif order == ord("q"):
+            elif order == b"q":
                 self._clerk.do(self._quiet)
-            elif order == ord("i"):
+            elif order == b"i":
                 self._interrupt()
+            elif order.startswith(b"s"):
+                self._stop(int(order[1:]))
+            # b"p" wants nothing but that we woke up: the pulse says so
+
+    def _stop(self, claim: int) -> None:
+        self._stopping.add(claim)
+        for slot in self._slots:
+            if slot.interrupt(claim, Stopped):
+                self._fired[claim] = time.monotonic()
 
     def _quiet(self) -> None:
         """(clerk) Claim nothing more; tell the supervisor what nobody started: the tree gives it back in one step."""
@@ -134,6 +161,7 @@ class Steward:
         self._mark([(slot, job) for slot, job in running if slot.marked != job.claim and now - slot.since >= TICK])
         self._unburden(running, now)
         self._enforce(now)
+        self._recover()
         if now >= self._next_reconcile:
             self._next_reconcile = now + RECONCILE_EVERY
             self._clerk.do_if_awake(self._courier.reconcile)
@@ -157,6 +185,20 @@ class Steward:
             self._returning = True
             self._clerk.do(self._give_back)
 
+    def _recover(self) -> None:
+        """We held still so long that the supervisor gave our buffer back: drop it, nothing starts unasked before."""
+        if self._region.get(REVOKED) and not self._recovering:
+            self._recovering = True
+            self._clerk.do(self._come_back)
+
+    def _come_back(self) -> None:
+        """(clerk)"""
+        dropped = self._courier.drop_buffer(at_rest=True)
+        self._region.set(REVOKED, 0)
+        self._recovering = False
+        tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
+        self._clerk.do(lambda: self._clerk.give_back(tokens))
+
     def _give_back(self) -> None:
         """(clerk)"""
         try:
@@ -167,19 +209,37 @@ class Steward:
             self._returning = False
 
     def _enforce(self, now: float) -> None:
-        for slot in self._slots:
+        self._fired = {token: at for token, at in self._fired.items() if any(s.token == token for s in self._slots)}
+        for number, slot in enumerate(self._slots):
             token, deadline = slot.token, slot.deadline
-            if token and deadline and now >= deadline and token not in self._fired:
-                self._fired = {token} | {s.token for s in self._slots if s.token in self._fired}
-                slot.interrupt(token, time_limit_error(slot.limit))
+            if not token:
+                continue
+            if token in self._fired:
+                if now >= self._fired[token] + HARD and len(self._slots) > 1 and token > 0:
+                    self._write_off(number, slot, token)
+            elif deadline and now >= deadline and slot.interrupt(token, time_limit_error(slot.limit)):
+                self._fired[token] = now
+
+    def _write_off(self, number: int, slot: Slot, claim: int) -> None:
+        """The thread is stuck in C: record its job's end, and let a fresh slot take its place."""
+        job, stopped = slot.job, claim in self._stopping
+        if job is None or job.claim != claim or not slot.write_off(claim):
+            return
+        text = STOPPED if stopped else f"TimeLimitExceeded: {time_limit_text(slot.limit)} {CANNOT_BE_INTERRUPTED}"
+        log.warning("job %s did not react: its thread is written off, and this process is replaced", job.id)
+        if errand := slot.end_for_good(job, Ending(RAISED, encode_text(text)), stopped):
+            self._clerk.do(errand)
+        self._slots[number] = self._renew(slot)
+        self.worn()
 
     def _next_look(self) -> float | None:
         """In how many seconds there is something to do; None: when something happens."""
         now = time.monotonic()
         if any(slot.marked != job.claim or now - slot.since < 2 * LONG for slot, job in self._running()):
             return TICK
-        deadlines = [s.deadline - now for s in self._slots if s.deadline and s.token not in self._fired]
-        waits = [max(TICK, d) for d in deadlines]
+        deadlines = [s.deadline for s in self._slots if s.deadline and s.token not in self._fired]
+        deadlines += [at + HARD for at in self._fired.values()]
+        waits = [max(TICK, deadline - now) for deadline in deadlines]
         if self._courier.holds_up or self._courier.lets_wait:
             waits.append(LONG)
         return min(waits) if waits else None

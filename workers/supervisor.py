@@ -21,28 +21,35 @@ import signal
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from jobqueue.connection import Store
 from jobqueue.protocol import Protocol
 from workers.burst import Burst
+from workers.commands import Commands
+from workers.freezer import Freezer
+from workers.guard import EVERY, Guard
+from workers.health import Health
 from workers.heartbeat import Heartbeat
-from workers.journal import DONE, Region, make_file
+from workers.journal import DONE, REVOKED, Region, make_file
 from workers.nursery import Nursery
 from workers.periodic import Periodic, Step
-from workers.rescuer import Remains, Rescuer, cause_of_death
+from workers.rescuer import Left, Rescuer, cause_of_death, claim_in
+from workers.runner import STOPPED
 from workers.scheduler import Scheduler
-from workers.seat import Seat, Use
+from workers.seat import Condemned, Seat, Use
 from workers.settings import Settings
 from workers.signals import Signals
 from workers.waiter import Waiter
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LAST_WORDS = 2.0  # seconds between the interrupt and the kill
 GIVE_UP = 5.0  # seconds for the last errands, when the store is away
 QUIET_WAIT = 0.5  # seconds to hear from all children what they dropped, so that it goes back in one step
 TURN = 0.05  # seconds between two looks when something is awaited that sends no event
+IDLE = 1.0  # seconds between two looks when nothing is
 
 
 class Phase(IntEnum):
@@ -63,28 +70,38 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._bell_read, self._bell_write = os.pipe()
-        self._pages = make_file(settings.children, settings.slots)
-        self._seats = [Seat(n, Region(self._pages, n, settings.slots)) for n in range(settings.children)]
+        seats = 2 * settings.children  # as many again, so that a successor can start before a retiring child has left
+        self._pages = make_file(seats, settings.slots)
+        self._seats = [Seat(n, Region(self._pages, n, settings.slots)) for n in range(seats)]
+        self._errands: dict[str, Left] = {}  # owner → what RQ's own finish does for it in a child of its own
+        self._errand_pids: dict[int, str] = {}
         self._nursery: Nursery | None = None
         self._ready = False  # the fork server can fork
 
         client = store.client()
         self._protocol = Protocol(client)
         self._heartbeat = Heartbeat(settings, client, lambda: any(seat.region.running() for seat in self._seats))
-        self._rescuer = Rescuer(settings, client)
+        self._rescuer = Rescuer(settings, client, lambda left: self._post(lambda: self._finish_by_rq(left)))
+        self._frozen = Freezer(settings, self._heartbeat, [seat.region for seat in self._seats])
         roles: list[Step] = [self._heartbeat, self._rescuer]
         if settings.scheduler:
             roles.append(Scheduler(settings, client))
-        self._registrar = Periodic("jobq-registrar", roles)
+        self._registrar = Periodic("jobq-registrar", roles, on_away=store.ensure)
         self._born = False
         self._waiter = Waiter(store.client(socket_timeout=None), settings.queues)
+        self._commands = Commands(
+            store.client(socket_timeout=None), settings.worker, lambda order: self._post(lambda: self._obey(order))
+        )
+        self._health = Health(settings.health_file)
+        self._guard = Guard(settings, self._stand_in, self._retire)
         self._burst = Burst(
             self._seats,
             settings.queues,
             client,
-            self._registrar.do,
-            self._post,
-            lambda: self._quiet("the queues are empty"),
+            errand=self._registrar.do,
+            post=self._post,
+            full=self._full,
+            on_over=lambda: self._quiet("the queues are empty"),
         )
 
         self._phase = Phase.RUNNING
@@ -105,6 +122,7 @@ class Supervisor:
                     self._turn()
                 return self._close()
             finally:
+                self._health.remove()
                 if self._nursery:
                     self._nursery.close()
 
@@ -113,26 +131,59 @@ class Supervisor:
         self._selector.register(self._bell_read, selectors.EVENT_READ, self._on_bell)
         self._start_nursery()
         self._waiter.start()
+        self._commands.start()
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._patience()):
             key.data()
+        now = time.monotonic()
+        self._frozen.step(now)
+        self._health.step(now, self._why_not())
+        self._look_after(now)
         if self._phase:
-            self._stop_on(time.monotonic())
+            self._stop_on(now)
             return
-        self._fill_seats(time.monotonic())
+        self._fill_seats(now)
         if self._settings.burst and self._ready:
             self._burst.step()
 
-    def _patience(self) -> float | None:
-        waits_for_time = self._phase or self._settings.burst or any(seat.use is Use.EMPTY for seat in self._seats)
-        return TURN if waits_for_time else None
+    def _patience(self) -> float:
+        """Seconds until something may have to be done that sends no event."""
+        if self._phase or self._settings.burst or self._vacant():
+            return TURN
+        busy = any(seat.use is Use.TAKEN and not seat.region.at_rest for seat in self._seats)
+        return EVERY if busy else IDLE
+
+    def _why_not(self) -> str:
+        """Why this worker cannot claim; "" when it can."""
+        if self._phase:
+            return "it is stopping"
+        if not self._heartbeat.renewed:
+            return "it is starting"
+        if self._frozen.frozen:
+            return "the store does not answer"
+        return "" if any(seat.use is Use.TAKEN for seat in self._seats) else "it has no child"
+
+    def _look_after(self, now: float) -> None:
+        taken = [seat for seat in self._seats if seat.use is Use.TAKEN]
+        for seat in taken:
+            self._guard.step(seat, now)
+        self._guard.weigh(taken, now)
+
+    def _full(self) -> bool:
+        """All children are there, and nothing of a dead one is under way."""
+        there = all(seat.use is not Use.FILLING for seat in self._seats) and not self._vacant()
+        return there and not (self._under_way or self._errands)
+
+    def _vacant(self) -> int:
+        """How many children are missing."""
+        return self._settings.children - sum(seat.use is not Use.EMPTY and not seat.retiring for seat in self._seats)
 
     def _over(self) -> bool:
         if not self._phase or any(seat.use is Use.TAKEN for seat in self._seats):
             return False
         filling = any(seat.use is Use.FILLING for seat in self._seats)
-        return not (filling or self._under_way) or time.monotonic() > self._next_phase + GIVE_UP
+        return not (filling or self._under_way or self._errands) or time.monotonic() > self._next_phase + GIVE_UP
 
     def _close(self) -> int:
         self._waiter.stop()
@@ -150,7 +201,7 @@ class Supervisor:
 
     def _start_nursery(self) -> None:
         self._ready = False
-        self._nursery = Nursery(self._settings, self._pages)
+        self._nursery = Nursery(self._settings, self._pages, [seat.faults.fd for seat in self._seats])
         self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
 
     def _on_nursery(self) -> None:
@@ -177,9 +228,13 @@ class Supervisor:
             self._registrar.start()
 
     def _fill_seats(self, now: float) -> None:
-        for seat in self._seats:
-            if seat.use is Use.EMPTY and self._ready and now >= seat.not_before:
-                self._fill(seat, seat.next_owner(self._settings.worker))
+        if not self._ready or not (vacant := self._vacant()):
+            return
+        empty = [seat for seat in self._seats if seat.use is Use.EMPTY]
+        if any(now < seat.not_before for seat in empty):  # children keep dying young: no spare seat gets round the wait
+            return
+        for seat in empty[:vacant]:
+            self._fill(seat, seat.next_owner(self._settings.worker))
 
     def _fill(self, seat: Seat, owner: str) -> None:
         """The new name first, in the store; the process only when it stands there."""
@@ -192,18 +247,24 @@ class Supervisor:
 
     def _fork(self, seat: Seat) -> None:
         seat.region.wipe()
+        seat.faults.clear()
         if self._phase or not self._ready or self._nursery is None:  # not any more: strike the name off again
             self._bury(seat, None)
             seat.vacate()
             return
-        seat.seat(self._nursery.fork(seat.owner, seat.number))
+        seat.seat(self._nursery.fork(seat.owner, seat.number, seat.faults.fd))
         assert seat.control is not None
         self._selector.register(seat.control, selectors.EVENT_READ, lambda: self._on_child(seat))
 
     def _on_forked(self, owner: str, pid: int) -> None:
+        if owner in self._errands:
+            self._errand_pids[pid] = owner
+            return
         for seat in self._seats:
             if seat.owner == owner:
                 seat.pid = pid
+            elif seat.retiring:  # its successor is there
+                seat.quiet()
 
     # -- children speak ------------------------------------------------------------------------------------------------
 
@@ -217,17 +278,30 @@ class Supervisor:
         for word in said:
             if isinstance(word, list):
                 self._on_dropped(seat, word)
+            elif word == "worn":
+                self._retire(
+                    seat, "it has done its share" if self._settings.max_jobs else "one of its threads is stuck"
+                )
             else:
-                self._waiter.hungry(lambda: seat.tell(b"w"))
+                self._waiter.hungry(lambda: seat.tell(b"w\n"))
 
     def _on_dropped(self, seat: Seat, tokens: list[Any]) -> None:
         seat.dropped = tokens
-        if self._given_back:  # late: the others' jobs are back already
+        if self._given_back or not self._phase:  # late, or one that retires by itself
             self._give_back(tokens)
+
+    def _retire(self, seat: Seat, why: str) -> None:
+        """A successor starts; when it is there, this one is told to finish what it runs and to leave."""
+        if not seat.retiring and not self._phase:
+            log.info("child %s retires: %s", seat.owner, why)
+            seat.retiring = True
 
     # -- children go ---------------------------------------------------------------------------------------------------
 
     def _on_died(self, pid: int, status: int) -> None:
+        if owner := self._errand_pids.pop(pid, None):
+            self._errand_done(self._errands[owner], status)
+            return
         for seat in self._seats:
             if seat.pid == pid:
                 self._lost(seat, status)
@@ -244,17 +318,44 @@ class Supervisor:
 
     def _bury(self, seat: Seat, status: int | None) -> None:
         """Hand what stands in shared memory now to the registrar, which settles, gives back and judges."""
-        remains = seat.remains(status, ours=self._phase >= Phase.INTERRUPT)
+        remains = seat.remains(status, stopping=self._phase >= Phase.INTERRUPT)
+        self._do(lambda: self._rescuer.rescue_own(remains), self._finish_by_rq)
+
+    def _do(self, errand: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Let the registrar do this, and the main loop that with what came of it; a stop waits for both."""
         self._under_way += 1
-        self._registrar.do(lambda: self._rescue(remains))
 
-    def _rescue(self, remains: Remains) -> None:
-        """(registrar)"""
-        self._rescuer.rescue_own(remains)
-        self._post(self._rescued)
+        def run() -> None:
+            result = errand()
+            self._post(lambda: done(result))
 
-    def _rescued(self) -> None:
-        self._under_way -= 1
+        def done(result: T) -> None:
+            self._under_way -= 1
+            then(result)
+
+        self._registrar.do(run)
+
+    def _finish_by_rq(self, left: Left | None) -> None:
+        """What is left of a dead owner's jobs needs RQ's own code, which is user code: in a child of its own."""
+        if left is None or not left.jobs or left.owner in self._errands:
+            return
+        self._errands[left.owner] = left
+        if self._ready and self._nursery is not None:
+            self._nursery.fork_errand(left).close()
+        else:  # no fork server, and perhaps none again: the final rescue does without
+            self._errand_done(left, None)
+
+    def _errand_done(self, left: Left, status: int | None) -> None:
+        if status != 0:
+            log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", left.owner)
+        del self._errands[left.owner]
+        self._do(lambda: self._rescuer.close(left), lambda _: None)
+
+    def _stand_in(self, seat: Seat) -> None:
+        """(guard) The child holds still: nothing may wait behind what it runs, and RQ's readers should see that."""
+        seat.region.set(REVOKED, 1)
+        owner = seat.owner
+        self._do(lambda: self._rescuer.stand_in(owner, seat.region), lambda _: None)
 
     def _nursery_died(self) -> None:
         """Its children carry PDEATHSIG; where the kernel has none, the end of their socket makes them leave."""
@@ -262,12 +363,46 @@ class Supervisor:
         log.error("the fork server died; its children die with it, and a new one starts")
         self._selector.unregister(self._nursery.control)
         self._nursery.close()
+        self._ready = False
+        self._errand_pids.clear()
+        for left in list(self._errands.values()):
+            self._errand_done(left, None)
         for seat in self._seats:
             if seat.use is Use.TAKEN:
                 seat.kill()
                 seat.await_death()
                 self._lost(seat, None)
         self._start_nursery()
+
+    # -- commands ------------------------------------------------------------------------------------------------------
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        """RQ's commands (rq.command)."""
+        command = order.get("command")
+        if command == "shutdown":
+            self._quiet(
+                f"shutdown command: taking no more jobs; running jobs have {self._settings.grace:g} s to finish"
+            )
+        elif command == "stop-job":
+            owners = [seat.owner for seat in self._seats if seat.use is Use.TAKEN]
+            job_id = str(order.get("job_id"))
+            self._do(lambda: self._rescuer.claim_of(job_id, owners), self._stop_claim)
+        elif command == "stop-execution":
+            self._stop_claim(claim_in(str(order.get("execution_id"))))
+        elif command == "kill-horse":
+            for seat in self._seats:
+                if seat.region.running():
+                    seat.kill()
+        else:
+            log.warning("unknown command %r was ignored", command)
+
+    def _stop_claim(self, claim: int | None) -> None:
+        for seat in self._seats:
+            if claim and seat.use is Use.TAKEN and any(job.claim == claim for job in seat.region.running()):
+                seat.condemned.setdefault(claim, Condemned("stop", STOPPED, time.monotonic()))
+                seat.tell(b"s%d\n" % claim)
+                return
+        log.warning("a job that does not run here is to be stopped: ignored")
 
     # -- stopping ------------------------------------------------------------------------------------------------------
 
@@ -288,7 +423,7 @@ class Supervisor:
         self._quiet_since = time.monotonic()
         self._next_phase = self._quiet_since + self._settings.grace
         for seat in self._seats:
-            seat.tell(b"q")
+            seat.quiet()
 
     def _stop_on(self, now: float) -> None:
         """One look at what the stop waits for."""
@@ -313,7 +448,7 @@ class Supervisor:
         if self._phase is Phase.QUIET:
             self._phase = Phase.INTERRUPT
             for seat in self._seats:
-                seat.tell(b"i")
+                seat.tell(b"i\n")
         else:
             self._phase = Phase.KILL
             for seat in self._seats:

@@ -28,6 +28,7 @@ from jobqueue import keys
 log = logging.getLogger(__name__)
 
 ROUND = 5.0  # seconds that one BLMOVE waits
+LOOK = 1.0  # seconds between two looks whether a pause is over
 
 
 class Waiter:
@@ -75,10 +76,10 @@ class Waiter:
         if not self._hungry:
             self._sleep(None)
         elif open_queues := self._open_queues():
-            if self._pushed(open_queues):
+            if self._pushed(open_queues, ROUND if len(open_queues) == len(self._queues) else LOOK):
                 self._hungry.popleft()()
         else:
-            self._sleep(1.0)
+            self._sleep(LOOK)
 
     def _open_queues(self) -> list[str]:
         with self._client.pipeline(transaction=False) as pipe:
@@ -87,16 +88,16 @@ class Waiter:
             suspended, paused = pipe.execute()
         return [] if suspended else [name for name in self._queues if name.encode() not in paused]
 
-    def _pushed(self, queues: list[str]) -> bool:
-        """Wait until one of the queues has a job (True), or for a round at most."""
+    def _pushed(self, queues: list[str], patience: float) -> bool:
+        """Wait until one of the queues has a job (True), or for so many seconds at most."""
         for name in queues:
             if name not in self._waits:
                 connection = self._idle.pop(name, None) or self._connect()
                 connection.send_command("BLMOVE", keys.queue(name), keys.queue(name), "LEFT", "LEFT", ROUND)
                 self._waits[name] = connection
         sockets = {self._waits[name]._sock: name for name in queues}
-        readable, _, _ = select.select([*sockets, self._pipe[0]], [], [], ROUND + 10)
-        if not readable:
+        readable, _, _ = select.select([*sockets, self._pipe[0]], [], [], ROUND + 10 if patience == ROUND else patience)
+        if not readable and patience == ROUND:
             raise redis.TimeoutError("no answer to BLMOVE")
         if self._pipe[0] in readable:
             os.read(self._pipe[0], 4096)

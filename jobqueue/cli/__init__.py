@@ -14,11 +14,13 @@ from jobqueue.errors import JobqError
 COMMANDS = {  # command → module below jobqueue.cli, which defines a click command (or group) of the same name
     "submit": "submit",
     "worker": "worker",
+    "worker-health": "worker",
     "status": "look",
     "result": "look",
     "info": "look",
     "failed": "failed",
     "cancel": "control",
+    "stop": "control",
     "pause": "control",
     "resume": "control",
     "store": "store",
@@ -37,7 +39,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"jobqueue.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:

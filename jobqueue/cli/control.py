@@ -1,4 +1,4 @@
-"""``jobq cancel``, ``jobq pause`` and ``jobq resume``."""
+"""``jobq cancel``, ``jobq stop``, ``jobq pause`` and ``jobq resume``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,24 @@ def cancel(job_id: str, as_json: bool, url: str | None) -> None:
     with connected(url) as client:
         control.cancel(client, job_id)
     print(json_line({"id": job_id, "canceled": True}) if as_json else f"canceled {one_line(job_id)}")
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--timeout", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="S",
+              help="Seconds to wait until it has stopped; 0 does not wait.")  # fmt: skip
+@json_option
+@url_option
+def stop(job_id: str, timeout: float, as_json: bool, url: str | None) -> None:
+    """Stop a job that runs: an exception in it, and the end of its process or thread when it does not react."""
+    from jobqueue import control
+
+    with connected(url) as client:
+        stopped = control.stop(client, job_id, timeout)
+    if as_json:
+        print(json_line({"id": job_id, "stopped": stopped}))
+    else:
+        print(f"{'stopped' if stopped else 'asked to stop'} {one_line(job_id)}")
 
 
 @click.command()

@@ -99,6 +99,23 @@ local function requeue(owner, w, q, id, claim)
   return 1
 end
 
+-- What RQ's prepare_execution writes, for its readers.
+local function mark_started(w, id, claim, q, started_at, ttl)
+  local job, x, t = job_key(id), execution_id(claim), now()
+  redis.call('HSET', job, 'status', 'started', 'started_at', started_at, 'last_heartbeat', started_at, 'worker_name', w)
+  redis.call('PERSIST', job)
+  redis.call('HSET', execution_key(id, x), 'id', x, 'job_id', id, 'created_at', t, 'last_heartbeat', t, 'worker_name', w)
+  redis.call('EXPIRE', execution_key(id, x), ttl)
+  redis.call('ZADD', executions_key(id), t + ttl + 60, x)
+  redis.call('EXPIRE', executions_key(id), ttl + 60)
+  redis.call('ZADD', registry_key('wip', q), math.floor(t) + ttl, id .. ':' .. x)
+  redis.call('SADD', worker_executions_key(w), id .. ':' .. x)
+  redis.call('EXPIRE', worker_executions_key(w), ttl + 60)
+  redis.call('HSET', worker_key(w), 'state', 'busy')
+  redis.call('LREM', intermediate_key(q), 1, id)
+  redis.call('DEL', first_seen_key(q, id))
+end
+
 -- RQ's keep-for-ttl: -1 keeps for ever.
 local function keep_for(ttl, ...)
   if ttl > 0 then

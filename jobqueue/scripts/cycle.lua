@@ -10,7 +10,9 @@
 --       verdicts  per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone (let go),
 --                 3 it has dependents: RQ's own finish must do it (nothing written)
 --       jobs      per job 9 values: id, claim, queue, data, timeout, result_ttl, failure_ttl, retries_left, features
---                 features: m mark the start before running, s RQ finishes a success, f RQ finishes a failure
+--                 features: m mark the start before running, s RQ finishes a success, f RQ finishes a failure,
+--                 a run it alone: it may have killed a process that ran several,
+--                 x / r its own --on-crash is fail / retry
 --
 -- The promise: an outcome is recorded by the owner that holds the token and by nobody else, and at most once; a job
 -- leaves its queue only into the owner's zset (and RQ's intermediate list), never into nothing. A name that is not in
@@ -73,7 +75,8 @@ local jobs, taken, open = {}, 0, 0
 -- What the worker needs to know of a job; nil when its hash is gone (deleted, expired).
 local function fields_of(id, claim, q)
   local h = redis.call('HMGET', job_key(id), 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'ttl',
-    'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name')
+    'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name',
+    'jobq_suspect', 'jobq_on_crash')
   if not h[1] then return nil end
   local function set(n) return h[n] and h[n] ~= '' end
   local repeats, retries = tonumber(h[10] or 0) or 0, tonumber(h[5] or 0) or 0
@@ -81,6 +84,8 @@ local function fields_of(id, claim, q)
   if set(6) or set(7) or set(8) then features = features .. 'm' end
   if set(8) or set(9) or repeats > 0 or set(11) or h[3] == '0' then features = features .. 's' end
   if set(8) or set(9) or retries > 0 or set(12) then features = features .. 'f' end
+  if set(13) then features = features .. 'a' end
+  if h[14] == 'fail' then features = features .. 'x' elseif h[14] == 'retry' then features = features .. 'r' end
   return { id, claim, q, h[1], h[2] or '', h[3] or '', h[4] or '', h[5] or '', features }
 end
 

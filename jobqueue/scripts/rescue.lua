@@ -1,14 +1,22 @@
--- Take everything out of a dead owner's hands: what never started goes back uncounted, what ran goes through the crash
--- policy (DESIGN 1.3), and the owner's name is struck off.
+-- Take everything out of a dead owner's hands: what never started goes back uncounted, what ran is judged (DESIGN 1.3),
+-- and the owner's name is struck off.
 --
 -- KEYS  1 the owner's zset
 -- ARGV  1 owner  2 worker  3 the lease that the rescuer watched ('' when it reaped the child itself)
 --       4 known: 1 the slot page was read, so what is not among the running claims never started; 0 nobody knows
---       5 on_crash: retry | fail (a job's own jobq_on_crash wins)  6 how many such deaths a job may have
---       7 the cause as RQ's exc_string payload  8 ended_at (RQ's text)  9 ended (seconds)
---       10 counted: 1 the death counts, 0 we did it ourselves (shutdown), so it does not
---       then the claim numbers that were running
--- returns  { given back, to run again, failed, of unknown start }, or false: somebody else was faster, or it lives
+--       5 on_crash: retry | fail (a job's own jobq_on_crash wins)  6 how many deaths a job may have
+--       7 final: 1 fail here what RQ's own finish should have failed, because that died too; 0 leave it to RQ's finish
+--       8 ended_at (RQ's text)  9 ended (seconds)  10 the cause for jobs of unknown start, as RQ's exc_string payload
+--       11 number of claims to keep (finished, and RQ's own finish must record it), then these
+--       then for each running claim: claim, verdict, cause (payload)
+--       verdicts  crash      it may have killed its process: counted, and the last one fails it
+--                 suspect    one of several that may have: uncounted, the next time it runs alone
+--                 interrupt  we or a neighbour ended it: uncounted
+--                 fail       we ended it for its time limit
+--                 stop       we ended it because somebody asked
+-- returns  { given back, to run again, failed, of unknown start, for RQ }, or false: somebody else was faster, or it
+--       lives. for RQ: per job id, claim, queue, what (fail | dead: RQ's retries do not apply | stop), cause; it stays in
+--       the owner's zset, whose name stays until a second, final call.
 --
 -- The promise: atomic per owner, so two rescuers never rescue the same job; a late request of the dead does nothing
 -- (its name is gone), and RQ's own finish of it cannot commit (its fin keys are gone).
@@ -16,47 +24,75 @@
 local own, owner, w, lease = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('SISMEMBER', OWNERS, owner) == 0 then return false end
 if lease ~= '' and (redis.call('GET', lease_key(w)) or '0') ~= lease then return false end
-local known, default_policy, most, cause = ARGV[4] == '1', ARGV[5], tonumber(ARGV[6]), ARGV[7]
-local ended_at, ended_ts, counted = ARGV[8], ARGV[9], ARGV[10] == '1'
-local running = {}
-for at = 11, #ARGV do running[tonumber(ARGV[at])] = true end
+local known, default_policy, most, final = ARGV[4] == '1', ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
+local ended_at, ended_ts, unknown_cause = ARGV[8], ARGV[9], ARGV[10]
+local verdicts, causes, kept, keeps = {}, {}, {}, tonumber(ARGV[11])
+for at = 12, 11 + keeps do kept[tonumber(ARGV[at])] = true end
+for at = 12 + keeps, #ARGV, 3 do
+  local claim = tonumber(ARGV[at])
+  verdicts[claim], causes[claim] = ARGV[at + 1], ARGV[at + 2]
+end
 
-local back, again, failed, unknown = 0, 0, 0, 0
+local back, again, failed, unknown, for_rq = 0, 0, 0, 0, {}
+
+-- RQ's own code must end it: it may be retried, somebody is to be told, or somebody waits for it.
+local function needs_rq(id, h, verdict)
+  local function set(n) return h[n] and h[n] ~= '' end
+  local retries = verdict == 'fail' and (tonumber(h[4] or '') or 0) > 0
+  return verdict == 'stop' or retries or set(6) or set(7) or set(8)
+    or redis.call('EXISTS', dependents_key(id)) == 1
+end
+
+local function fail(id, q, claim, h, verdict, cause)
+  if not final and needs_rq(id, h, verdict) then
+    for _, v in ipairs({ id, claim, q, verdict, cause }) do for_rq[#for_rq + 1] = v end
+    return
+  end
+  clean_execution(w, q, id, claim)
+  release(owner, q, id)
+  local ttl = tonumber(h[5] or '') or 31536000 -- RQ keeps failed jobs for a year
+  record_outcome(w, q, id, claim, 2, ttl, cause, ended_at, ended_at, ended_ts, ended_ts)
+  if verdict == 'stop' and ttl ~= 0 then redis.call('HSET', job_key(id), 'status', 'stopped') end
+  redis.call('HINCRBY', worker_key(w), 'failed_job_count', 1)
+  failed = failed + 1
+end
+
 local held = redis.call('ZREVRANGE', own, 0, -1, 'WITHSCORES')
 for at = 1, #held, 2 do
   local id, claim = held[at], tonumber(held[at + 1])
   local job = job_key(id)
-  local h = redis.call('HMGET', job, 'status', 'origin', 'jobq_on_crash', 'retries_left', 'failure_ttl')
+  local h = redis.call('HMGET', job, 'status', 'origin', 'jobq_on_crash', 'retries_left', 'failure_ttl',
+    'failure_callback_name', 'webhooks', 'rate_limit_key')
   local status, q = h[1], h[2]
+  local verdict, cause = verdicts[claim], causes[claim] or unknown_cause
+  if not verdict and not known and status == 'started' then verdict = 'crash' end
+  local may_repeat = (h[3] or default_policy) == 'retry'
   redis.call('DEL', fin_key(id))
-  if not status or not q then
+  if kept[claim] and status then
+    -- stays
+  elseif not status or not q then
     forget(owner, w, id, claim)
-  elseif DECIDED[status] then
+  elseif DECIDED[status] then -- by somebody else, meanwhile
     requeue(owner, w, q, id, claim)
-  elseif running[claim] or (not known and status == 'started') then
-    local crashes = counted and redis.call('HINCRBY', job, 'jobq_crashes', 1) or 0
-    local retries = tonumber(h[4] or 0) or 0
-    if (h[3] or default_policy) == 'retry' and crashes < most then
-      again = again + requeue(owner, w, q, id, claim)
-    elseif (h[3] or default_policy) == 'fail' and retries > 0 then
-      redis.call('HINCRBY', job, 'retries_left', -1)
-      again = again + requeue(owner, w, q, id, claim)
-    else
-      clean_execution(w, q, id, claim)
-      release(owner, q, id)
-      local ttl = tonumber(h[5] or '') or 31536000 -- RQ keeps failed jobs for a year
-      record_outcome(w, q, id, claim, 2, ttl, cause, ended_at, ended_at, ended_ts, ended_ts)
-      redis.call('HINCRBY', worker_key(w), 'failed_job_count', 1)
-      failed = failed + 1
-    end
-  else
+  elseif not verdict then
     if not known then
       redis.call('HINCRBY', job, 'jobq_redelivered', 1)
       unknown = unknown + 1
     end
     back = back + requeue(owner, w, q, id, claim)
+  elseif verdict == 'stop' or verdict == 'dead' then
+    fail(id, q, claim, h, verdict, cause)
+  elseif verdict == 'fail' or not may_repeat then
+    fail(id, q, claim, h, 'fail', cause)
+  elseif verdict == 'crash' and redis.call('HINCRBY', job, 'jobq_crashes', 1) >= most then
+    fail(id, q, claim, h, 'dead', cause)
+  else
+    if verdict == 'suspect' then redis.call('HSET', job, 'jobq_suspect', 1) end
+    again = again + requeue(owner, w, q, id, claim)
   end
 end
-redis.call('DEL', own)
-redis.call('SREM', OWNERS, owner)
-return { back, again, failed, unknown }
+if #for_rq == 0 and keeps == 0 then
+  redis.call('DEL', own)
+  redis.call('SREM', OWNERS, owner)
+end
+return { back, again, failed, unknown, for_rq }

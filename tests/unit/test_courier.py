@@ -107,6 +107,7 @@ class Bench:
             self.region,
             self.wire,  # type: ignore[arg-type]
             on_hungry=lambda: self.calls.append("hungry"),
+            on_worn=lambda: self.calls.append("worn"),
             on_fenced=self._fenced,
         )
 

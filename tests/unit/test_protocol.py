@@ -6,6 +6,7 @@ import base64
 import json
 import time
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import fakeredis
@@ -25,9 +26,11 @@ from jobqueue.protocol import (
     RETURNED,
     Claimed,
     Cycle,
+    ForRQ,
     Outcome,
     Protocol,
     Rescue,
+    Verdict,
 )
 from jobqueue.serializers import Auto
 from workers.clock import rq_time
@@ -76,9 +79,13 @@ class Desk:
     def mark(self, *jobs: Claimed, owner: str = ONE) -> list[bool]:
         return self.protocol.start_mark(owner, W, [(job, rq_time(NOW), 90) for job in jobs])
 
-    def rescue(self, owner: str = ONE, **told: Any) -> Rescue | None:
-        base = {"running": (), "on_crash": "retry", "most": 3, "cause": text("ChildKilled: it is gone")}
-        return self.protocol.rescue(owner, W, **{**base, "ended_at": rq_time(NOW), "ended": NOW, **told})
+    def rescue(
+        self, owner: str = ONE, running: Sequence[int] | None = (), verdict: str = "crash", **told: Any
+    ) -> Rescue | None:
+        cause = text("ChildKilled: it is gone")
+        judged = None if running is None else [Verdict(claim, verdict, cause) for claim in running]
+        base = {"on_crash": "retry", "most": 3, "final": False, "cause": cause, "ended_at": rq_time(NOW), "ended": NOW}
+        return self.protocol.rescue(owner, W, running=judged, **{**base, **told})
 
     def running_is_clean(self, job_id: str) -> None:
         """Nothing says any more that the job runs."""
@@ -536,12 +543,8 @@ def test_the_third_death_fails(desk: Desk) -> None:
 
 
 def test_on_crash_fail(desk: Desk) -> None:
-    """Once, unless RQ's retries are left; a job's own policy wins."""
+    """Once; a job's own policy wins."""
     desk.enqueue("a")
-    assert die(desk, on_crash="fail") == Rescue(0, 0, 1, 0)
-    desk.enqueue("b", retries_left=1)
-    assert die(desk, on_crash="fail") == Rescue(0, 1, 0, 0)
-    assert desk.store.hget(keys.job("b"), "retries_left") == b"0"
     assert die(desk, on_crash="fail") == Rescue(0, 0, 1, 0)
     desk.enqueue("c", jobq_on_crash="retry")
     assert die(desk, on_crash="fail") == Rescue(0, 1, 0, 0)
@@ -553,9 +556,54 @@ def test_on_crash_fail(desk: Desk) -> None:
 def test_a_death_by_our_own_hand_counts_nothing(desk: Desk) -> None:
     desk.enqueue("a")
     for _ in range(5):
-        assert die(desk, counted=False) == Rescue(0, 1, 0, 0)
+        assert die(desk, verdict="interrupt") == Rescue(0, 1, 0, 0)
     assert desk.store.hget(keys.job("a"), "jobq_crashes") is None
     assert desk.waiting() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fields", "what"),
+    [
+        ("fail", {"retries_left": 1}, "fail"),
+        ("fail", {"failure_callback_name": "samples.ok"}, "fail"),
+        ("interrupt", {"jobq_on_crash": "fail", "retries_left": 1}, "fail"),
+        ("crash", {"jobq_crashes": 2, "webhooks": "[]"}, "dead"),
+        ("stop", {}, "stop"),
+    ],
+)
+def test_what_rqs_own_code_must_end_is_left_to_it(desk: Desk, verdict: str, fields: Any, what: str) -> None:
+    """It stays under the dead owner's token, whose name stays; the final call ends it without RQ's code."""
+    desk.enqueue("a", "b", **fields)
+    a, _ = desk.all()
+    desk.mark(a)
+    told = {"running": [a.claim], "verdict": verdict}
+    left = ForRQ("a", a.claim, "default", what, text("ChildKilled: it is gone"))
+    assert desk.rescue(**told) == Rescue(1, 0, 0, 0, (left,))
+    assert (desk.held(), desk.waiting()) == (["a"], ["b"])
+    assert desk.store.sismember(keys.OWNERS, ONE)
+    assert desk.rescue(running=[a.claim], verdict=what, final=True) == Rescue(0, 0, 1, 0)
+    assert desk.job("a").get_status() is (JobStatus.STOPPED if verdict == "stop" else JobStatus.FAILED)
+    assert not desk.store.sismember(keys.OWNERS, ONE)
+    desk.running_is_clean("a")
+
+
+def test_a_suspect_runs_alone_the_next_time(desk: Desk) -> None:
+    desk.enqueue("a", "b")
+    jobs = desk.all()
+    assert desk.rescue(running=[job.claim for job in jobs], verdict="suspect") == Rescue(0, 2, 0, 0)
+    assert [job.features for job in desk.all(TWO)] == ["a", "a"]
+    assert desk.store.hget(keys.job("a"), "jobq_crashes") is None
+
+
+def test_standing_in_for_a_child_that_holds_still(desk: Desk) -> None:
+    desk.enqueue(*"abcd")
+    a, b, c, d = desk.all()
+    assert desk.protocol.stand_in(ONE, W, 90, [(a.claim, rq_time(NOW))], [b.claim])
+    assert desk.job("a").get_status() is JobStatus.STARTED
+    assert desk.waiting() == ["c", "d"]
+    assert sorted(desk.held()) == ["a", "b"]
+    assert desk.mark(c, d) == [False, False]
+    assert not desk.protocol.stand_in("nobody:0.1", W, 90, [], [])
 
 
 def test_after_a_rescue_the_dead_does_nothing(desk: Desk) -> None:

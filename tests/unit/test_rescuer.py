@@ -13,14 +13,25 @@ from rq.job import Job
 
 from jobqueue import keys
 from jobqueue.connection import Address
-from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol
+from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
 from jobqueue.serializers import Auto
 from workers.clock import rq_time
-from workers.rescuer import Remains, Rescuer, cause_of_death
+from workers.rescuer import Left, Remains, Rescuer, cause_of_death
+from workers.runner import encode_text
 from workers.settings import Settings
 
 OURS, THEIRS = "us", "them"
 NOW = 1_795_000_000.0
+LEFT: list[Left] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> None:
+    LEFT.clear()
+
+
+def crash(job: Claimed, cause: str = "gone") -> Verdict:
+    return Verdict(job.claim, "crash", encode_text(cause))
 
 
 def owner(worker: str, child: int = 0) -> str:
@@ -33,7 +44,7 @@ def store() -> fakeredis.FakeRedis:
 
 
 def rescuer(store: fakeredis.FakeRedis, **told: Any) -> Rescuer:
-    return Rescuer(Settings(Address(url="redis://127.0.0.1:1/0"), OURS, ("default",), 1, 1, **told), store)
+    return Rescuer(Settings(Address(url="redis://127.0.0.1:1/0"), OURS, ("default",), 1, 1, **told), store, LEFT.append)
 
 
 def claimed(store: fakeredis.FakeRedis, name: str, *ids: str) -> list[Claimed]:
@@ -61,7 +72,7 @@ def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
     the record wins."""
     finished, both, running, _ = claimed(store, owner(OURS), *"abcd")
     cause = cause_of_death(77, signal.SIGKILL)
-    remains = Remains(owner(OURS), [both.claim, running.claim], [done(finished), done(both)], cause, True)
+    remains = Remains(owner(OURS), [done(finished), done(both)], [crash(both, cause), crash(running, cause)])
     rescuer(store).rescue_own(remains)
     assert [Job.fetch(i, store, Auto).return_value() for i in "ab"] == [4, 4]
     assert waiting(store) == ["c", "d"]
@@ -72,7 +83,7 @@ def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
 
 def test_twice_is_once(store: fakeredis.FakeRedis) -> None:
     finished, running = claimed(store, owner(OURS), *"ab")
-    remains = Remains(owner(OURS), [running.claim], [done(finished)], "ChildKilled: gone", True)
+    remains = Remains(owner(OURS), [done(finished)], [crash(running)])
     for _ in range(3):
         rescuer(store).rescue_own(remains)
     assert waiting(store) == ["b"]
@@ -82,7 +93,7 @@ def test_twice_is_once(store: fakeredis.FakeRedis) -> None:
 
 def test_many_records(store: fakeredis.FakeRedis) -> None:
     jobs = claimed(store, owner(OURS), *(f"j{n}" for n in range(200)))
-    rescuer(store).rescue_own(Remains(owner(OURS), [], [done(job) for job in jobs], "gone", True))
+    rescuer(store).rescue_own(Remains(owner(OURS), [done(job) for job in jobs], []))
     assert store.zcard(keys.registry("finished", "default")) == 200
     assert waiting(store) == []
 
@@ -91,7 +102,7 @@ def test_a_poison_job_fails_with_the_cause(store: fakeredis.FakeRedis) -> None:
     for _ in range(3):
         store.sadd(keys.OWNERS, owner(OURS))
         [job] = claimed(store, owner(OURS), "a")
-        remains = Remains(owner(OURS), [job.claim], [], cause_of_death(77, signal.SIGSEGV), True)
+        remains = Remains(owner(OURS), [], [crash(job, cause_of_death(77, signal.SIGSEGV))])
         rescuer(store).rescue_own(remains)
     failed = Job.fetch("a", store, Auto)
     assert failed.get_status().value == "failed"
@@ -101,7 +112,7 @@ def test_a_poison_job_fails_with_the_cause(store: fakeredis.FakeRedis) -> None:
 
 def test_the_policy_is_the_workers(store: fakeredis.FakeRedis) -> None:
     [job] = claimed(store, owner(OURS), "a")
-    rescuer(store, on_crash="fail").rescue_own(Remains(owner(OURS), [job.claim], [], "gone", True))
+    rescuer(store, on_crash="fail").rescue_own(Remains(owner(OURS), [], [crash(job)]))
     assert Job.fetch("a", store, Auto).get_status().value == "failed"
 
 
@@ -118,6 +129,31 @@ def test_causes(status: int | None, words: str) -> None:
     cause = cause_of_death(5, status)
     assert cause.startswith("ChildKilled: ")
     assert cause.endswith(words)
+
+
+def test_what_rqs_code_must_end_is_handed_on(store: fakeredis.FakeRedis) -> None:
+    """A finished job with dependents, and one that fails with a callback: theirs until RQ's finish is over."""
+    finished, running = claimed(store, owner(OURS), *"ab")
+    store.sadd(keys.dependents("a"), "waits")
+    store.hset(keys.job("b"), mapping={"failure_callback_name": "samples.ok", "jobq_on_crash": "fail"})
+    rescue = rescuer(store)
+    left = rescue.rescue_own(Remains(owner(OURS), [done(finished)], [crash(running)]))
+    assert left is not None
+    assert [(job.id, job.verdict) for job in left.jobs] == [("b", "fail"), ("a", "returned")]
+    assert store.zcard(keys.own(owner(OURS))) == 2
+    rescue.close(left)
+    assert Job.fetch("b", store, Auto).get_status().value == "failed"
+    assert not store.exists(keys.OWNERS, keys.own(owner(OURS)))
+
+
+def test_each_tree_is_judged_by_its_own_lease(store: fakeredis.FakeRedis) -> None:
+    claimed(store, owner(THEIRS), "a")
+    store.hset(keys.worker(THEIRS), mapping={"jobq_lease": 10.0, "queues": "default,other"})
+    store.sadd(keys.workers_of("other"), keys.worker(THEIRS))
+    watch = rescuer(store, lease=2.0)
+    assert [watch.step(now) for now in (100.0, 103.0, 109.0)] == [[], [], []]
+    assert watch.step(110.0) == [THEIRS]
+    assert not store.exists(keys.workers_of("other"))
 
 
 # -- other trees ---------------------------------------------------------------------------------------------------

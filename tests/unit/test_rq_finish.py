@@ -59,7 +59,7 @@ class Desk:
         self.finisher.finish(job.id, job.claim, job.queue, ending, 1_795_000_000.0)
 
     def rescue(self) -> None:
-        told = {"on_crash": "retry", "most": 3, "cause": b"", "ended_at": "", "ended": 0.0}
+        told = {"on_crash": "retry", "most": 3, "final": True, "cause": b"", "ended_at": "", "ended": 0.0}
         assert self.protocol.rescue(ONE, W, running=[], **told)
 
     def job(self, job_id: str) -> Job:

@@ -1,0 +1,54 @@
+"""RQ's commands to a worker: stop-job, stop-execution, shutdown, kill-horse, by publish and subscribe."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from jobqueue import keys
+
+log = logging.getLogger(__name__)
+
+
+class Commands:
+    """A thread of the supervisor that listens; what it hears it posts to the main loop."""
+
+    def __init__(self, client: redis.Redis, worker: str, on_command: Callable[[dict[str, Any]], None]) -> None:
+        self._client = client
+        self._channel = keys.channel(worker)
+        self._on_command = on_command
+        self._thread = threading.Thread(target=self._run, name="jobq-commands", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        delay = 0.05
+        while True:
+            try:
+                with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    pubsub.subscribe(self._channel)
+                    delay = 0.05
+                    for message in pubsub.listen():
+                        self._hear(message)
+            except (RedisError, OSError) as e:
+                log.debug("listening for commands failed: %s", e)
+                time.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(2.0, 2 * delay)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        try:
+            command = json.loads(message["data"])
+        except (ValueError, TypeError):
+            log.warning("a command that is not JSON was ignored")
+            return
+        if isinstance(command, dict):
+            self._on_command(command)

@@ -1,0 +1,115 @@
+"""The supervisor's eye on its children's slot pages: the second ticker, and the hand that ends what nothing else ends.
+
+    a child's pulse holds still (C code holds the GIL)     mark what runs, give back what waits behind it
+    a job is HARD seconds past its limit, or past the      SIGSTOP, look again, SIGKILL; in a child with several slots
+    request to stop it                                     only when the whole process holds still: its steward writes
+                                                           off a single thread by itself
+    the process is larger than --max-memory                retire it
+
+Runs in the main loop and never waits. A kill that is meant for one job never hits the next: the process is stopped
+first, and its page is read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+import psutil
+
+from workers.journal import BUFFERED, PULSE, Running
+from workers.limits import HARD, time_limit_text
+from workers.seat import Condemned, Seat
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EVERY = 0.05  # seconds between two looks while something runs
+STILL = 0.05  # seconds after which a pulse that does not answer is called still
+FRESH = 1.0  # seconds after its start in which a job's mark is looked after
+MEASURE_EVERY = 1.0
+
+
+class Guard:
+    """Looks at all seats; ``stand_in`` and ``retire`` are the supervisor's."""
+
+    def __init__(
+        self, settings: Settings, stand_in: Callable[[Seat], None], retire: Callable[[Seat, str], None]
+    ) -> None:
+        self._settings = settings
+        self._stand_in = stand_in
+        self._retire = retire
+        self._measure_at = 0.0
+
+    def step(self, seat: Seat, now: float) -> None:
+        """Look at one child that has a process."""
+        running = seat.region.running()
+        if not running:
+            seat.still_since = 0.0
+            return
+        still = self._is_still(seat, running, now)
+        if still and not seat.stood_in:
+            seat.stood_in = True
+            self._stand_in(seat)
+        for job in running:
+            if (end := self._overdue(seat, job, now)) and (self._settings.slots == 1 or still):
+                self._end(seat, job, end)
+                return
+
+    def weigh(self, seats: list[Seat], now: float) -> None:
+        """Retire what has grown too large."""
+        if not self._settings.max_memory or now < self._measure_at:
+            return
+        self._measure_at = now + MEASURE_EVERY
+        for seat in seats:
+            if seat.pid and not seat.retiring and (size := memory_mb(seat.pid)) > self._settings.max_memory:
+                self._retire(seat, f"it uses {size} MB, more than --max-memory {self._settings.max_memory}")
+
+    def _is_still(self, seat: Seat, running: list[Running], now: float) -> bool:
+        """The steward did not answer a ping. It is asked only when something depends on it."""
+        pulse = seat.region.get(PULSE)
+        if pulse != seat.pulse:
+            seat.pulse, seat.still_since, seat.stood_in = pulse, 0.0, False
+        at_stake = seat.region.get(BUFFERED) or any(
+            now - job.start < FRESH or self._overdue(seat, job, now) for job in running
+        )
+        if not at_stake:
+            return False
+        if not seat.still_since:
+            seat.still_since = now
+            seat.tell(b"p\n")
+            return False
+        return now - seat.still_since >= STILL
+
+    def _overdue(self, seat: Seat, job: Running, now: float) -> Condemned | None:
+        condemned = seat.condemned.get(job.claim)
+        if condemned and now >= condemned.since + HARD:
+            return condemned
+        if job.limit and now >= job.start + job.limit + HARD:
+            text = f"TimeLimitExceeded: {time_limit_text(job.limit)} It did not react: its process was killed."
+            return Condemned("fail", text, now)
+        return None
+
+    def _end(self, seat: Seat, job: Running, end: Condemned) -> None:
+        if not seat.pid:
+            return
+        try:
+            os.kill(seat.pid, signal.SIGSTOP)
+            if any(other.claim == job.claim for other in seat.region.running()):
+                seat.condemned[job.claim] = end
+                seat.killed = True
+                os.kill(seat.pid, signal.SIGKILL)
+            else:
+                os.kill(seat.pid, signal.SIGCONT)
+        except ProcessLookupError:  # it is gone already; the fork server says how
+            pass
+
+
+def memory_mb(pid: int) -> int:
+    """What the process does not share (USS), in MB; 0 when it is gone."""
+    try:
+        return int(psutil.Process(pid).memory_full_info().uss // 2**20)
+    except psutil.Error:
+        return 0
