@@ -15,6 +15,11 @@ from helpers import Server, Tree, assert_nothing_left  # noqa: E402
 
 from jobqueue.producer import Queue  # noqa: E402
 
+# Asserts in the parts of the state machine say what they compared. (A conftest.py of its own would hide this one.)
+pytest.register_assert_rewrite(
+    "machine", "model", "model_owners", "rules_of_children", "rules_of_clients", "rules_of_deaths"
+)
+
 Start = Callable[..., Tree]
 
 

@@ -129,7 +129,8 @@ def test_a_deadly_job_fails_and_the_worker_goes_on(
     assert [job.result(30) for job in others] == [n * n for n in range(50)]
     found = eventually(lambda: failed(store, deadly.id))
     assert f"ChildKilled: The process that ran this job (pid {pid_in(found)}) {cause}." in found
-    assert 1 <= len(lines(record)) <= 3
+    # beside others in one process nobody can tell who called for SIGKILL or exit: the first time does not count
+    assert 1 <= len(lines(record)) <= (4 if mode == "thread" else 3)
     assert store.hget(keys.job(deadly.id), "retries_left") is None
     assert queue.enqueue("square", 7).result(30) == 49
     eventually(lambda: len(tree.children()) == (1 if mode == "thread" else 2))

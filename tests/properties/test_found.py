@@ -12,7 +12,7 @@ from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
 from jobqueue.job import Job
-from jobqueue.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, Protocol
+from jobqueue.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, Protocol, Verdict
 from jobqueue.serializers import JSON
 
 A, B, WORKER = "w:0.1", "w:1.1", "w"
@@ -106,7 +106,8 @@ def test_nothing_is_left_of_a_job_whose_hash_is_gone(
 
 
 def rescue(protocol: Protocol, running: tuple[int, ...] = ()) -> None:
-    judge: dict[str, Any] = {"running": running, "on_crash": "fail", "most": 3}
+    verdicts = [Verdict(claim, "crash", b"x") for claim in running]
+    judge: dict[str, Any] = {"running": verdicts, "on_crash": "fail", "most": 3, "final": False}
     assert protocol.rescue(A, WORKER, **judge, cause=b"x", ended_at=THEN, ended=2.0) is not None
 
 
