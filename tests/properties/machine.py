@@ -15,7 +15,6 @@ from view import expected, stored
 
 from jobqueue import keys
 from jobqueue.protocol import Claimed, Cycle, Protocol, Rescue, Wire
-from jobqueue.protocol import Verdict as Said
 
 T = TypeVar("T")
 WORKERS = ("left", "right")
@@ -133,13 +132,13 @@ class Machine(RuleBasedStateMachine):
             process.owner,
             process.worker,
             lease=lease,
-            running=None if judge.running is None else [Said(claim, judge.word, b"x") for claim in judge.running],
+            running=judge.running,
             on_crash=judge.on_crash,
             most=MOST_CRASHES,
-            final=True,
             cause=b"x",
             ended_at=THEN,
             ended=2.0,
+            counted=judge.counted,
         )
 
     def reconcile_script(self, process: Process) -> int:

@@ -23,11 +23,6 @@ class Verdict(NamedTuple):
     on_crash: str
     counted: bool
 
-    @property
-    def word(self) -> str:
-        """As the script is told."""
-        return "crash" if self.counted else "interrupt"
-
 
 class Model(Books):
     """Methods follow the scripts."""
@@ -186,7 +181,9 @@ class Model(Books):
     def _runs_again(self, owner: str, job: Job, hold: Hold, judge: Verdict) -> bool:
         job.crashes += judge.counted
         policy = job.on_crash or judge.on_crash
-        if policy == "fail" or (judge.counted and job.crashes >= MOST_CRASHES):
+        if policy == "fail" and job.retries:
+            job.retries -= 1
+        elif policy == "fail" or (judge.counted and job.crashes >= MOST_CRASHES):
             self.release(owner, job.id)
             self.counted[hold.worker][1] += 1
             self.record(job, hold, 2, 31536000 if job.failure_ttl is None else job.failure_ttl)
