@@ -15,10 +15,10 @@ import redis
 from jobqueue import __version__, keys
 from jobqueue.protocol import Protocol
 from workers.clock import rq_time
+from workers.deaths import EXECUTION_TTL
 from workers.settings import Settings
 
 WORKER_TTL = 480  # seconds: rq.defaults.DEFAULT_WORKER_TTL + 60
-EXECUTION_TTL = 90  # seconds: RQ's job_monitoring_interval + 60
 RENEW_EXECUTIONS = 30.0
 
 

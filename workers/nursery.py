@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jobqueue.errors import BootFailed
-from workers.rescuer import Left
+from workers.deaths import Left
 from workers.settings import Settings
 
 

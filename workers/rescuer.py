@@ -7,18 +7,15 @@ monotonic clock over one unbroken connection. RESCUE carries that value and refu
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import redis
 
 from jobqueue import keys
-from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Outcome, Protocol, Verdict
+from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Verdict
 from workers.clock import rq_time
-from workers.heartbeat import EXECUTION_TTL
+from workers.deaths import EXECUTION_TTL, Left, Remains
 from workers.journal import Region
 from workers.runner import encode_text
 from workers.settings import Settings
@@ -32,40 +29,6 @@ DEFAULT_LEASE = 10.0  # seconds
 
 def text(reply: bytes | str) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
-
-
-class Remains(NamedTuple):
-    """What a dead child of ours left in shared memory, and what we say of the jobs that ran."""
-
-    owner: str
-    finished: list[Outcome]
-    running: list[Verdict]
-
-
-class Left(NamedTuple):
-    """Jobs of a dead owner that RQ's own finish must end; a second, final rescue closes the case."""
-
-    owner: str
-    worker: str
-    jobs: list[ForRQ]
-
-
-def cause_of_death(pid: int, status: int | None) -> str:
-    """A full sentence from a wait status."""
-    who = f"ChildKilled: The process that ran this job (pid {pid})"
-    if status is None:
-        return f"{who} is gone."
-    if os.WIFSIGNALED(status):
-        return f"{who} was killed by {signal.Signals(os.WTERMSIG(status)).name}."
-    return f"{who} exited with status {os.waitstatus_to_exitcode(status)}."
-
-
-def claim_in(execution_id: str) -> int | None:
-    """The claim number in one of our execution ids."""
-    try:
-        return int(execution_id, 16)
-    except ValueError:
-        return None
 
 
 class Rescuer:

@@ -11,9 +11,9 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from jobqueue.protocol import Verdict
+from workers.deaths import Remains, cause_of_death
 from workers.faults import Faults
 from workers.journal import DONE, Region, Running
-from workers.rescuer import Remains, cause_of_death
 from workers.runner import SHUTDOWN, encode_text
 
 YOUNG = 1.0  # seconds; who dies younger and did nothing makes the next one wait

@@ -27,6 +27,7 @@ from jobqueue.connection import Store
 from jobqueue.protocol import Protocol
 from workers.burst import Burst
 from workers.commands import Commands
+from workers.deaths import Left, cause_of_death, claim_in
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
 from workers.health import Health
@@ -34,7 +35,7 @@ from workers.heartbeat import Heartbeat
 from workers.journal import DONE, REVOKED, Region, make_file
 from workers.nursery import Nursery
 from workers.periodic import Periodic, Step
-from workers.rescuer import Left, Rescuer, cause_of_death, claim_in
+from workers.rescuer import Rescuer
 from workers.runner import STOPPED
 from workers.scheduler import Scheduler
 from workers.seat import Condemned, Seat, Use

@@ -16,7 +16,8 @@ from jobqueue.connection import Address
 from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
 from jobqueue.serializers import Auto
 from workers.clock import rq_time
-from workers.rescuer import Left, Remains, Rescuer, cause_of_death
+from workers.deaths import Left, Remains, cause_of_death
+from workers.rescuer import Rescuer
 from workers.runner import encode_text
 from workers.settings import Settings
 
