@@ -15,6 +15,7 @@ from view import expected, stored
 
 from jobqueue import keys
 from jobqueue.protocol import Claimed, Cycle, Protocol, Rescue, Wire
+from jobqueue.protocol import Verdict as Said
 
 T = TypeVar("T")
 WORKERS = ("left", "right")
@@ -63,9 +64,8 @@ class Machine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(list(of)))
 
     def some(self, data: st.DataObject, of: Sequence[T]) -> list[T]:
-        """Any of them, in any order."""
-        chosen = data.draw(st.lists(st.integers(0, len(of) - 1), unique=True)) if of else []
-        return [of[at] for at in chosen]
+        """At least one of them, in any order."""
+        return [of[at] for at in data.draw(st.lists(st.integers(0, len(of) - 1), min_size=1, unique=True))]
 
     @property
     def alive(self) -> list[Process]:
@@ -132,13 +132,13 @@ class Machine(RuleBasedStateMachine):
             process.owner,
             process.worker,
             lease=lease,
-            running=judge.running,
+            running=None if judge.running is None else [Said(claim, judge.word, b"x") for claim in judge.running],
             on_crash=judge.on_crash,
             most=MOST_CRASHES,
+            final=True,
             cause=b"x",
             ended_at=THEN,
             ended=2.0,
-            counted=judge.counted,
         )
 
     def reconcile_script(self, process: Process) -> int:

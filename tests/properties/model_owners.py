@@ -12,7 +12,7 @@ from model import Books, Hold, Job, Token
 
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Outcome, Rescue
 
-MOST_CRASHES = 3
+MOST_CRASHES = 2
 DECIDED = ("finished", "failed", "stopped", "canceled", "scheduled", "deferred")  # somebody put the job elsewhere
 
 
@@ -22,6 +22,11 @@ class Verdict(NamedTuple):
     running: Collection[int] | None  # None: nobody knows what ran
     on_crash: str
     counted: bool
+
+    @property
+    def word(self) -> str:
+        """As the script is told."""
+        return "crash" if self.counted else "interrupt"
 
 
 class Model(Books):
@@ -181,9 +186,7 @@ class Model(Books):
     def _runs_again(self, owner: str, job: Job, hold: Hold, judge: Verdict) -> bool:
         job.crashes += judge.counted
         policy = job.on_crash or judge.on_crash
-        if policy == "fail" and job.retries:
-            job.retries -= 1
-        elif policy == "fail" or (judge.counted and job.crashes >= MOST_CRASHES):
+        if policy == "fail" or (judge.counted and job.crashes >= MOST_CRASHES):
             self.release(owner, job.id)
             self.counted[hold.worker][1] += 1
             self.record(job, hold, 2, 31536000 if job.failure_ttl is None else job.failure_ttl)

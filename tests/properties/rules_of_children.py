@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from machine import EXECUTION_TTL, WORKERS, Machine
 from processes import QUEUES, Process, outcome
+from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
 from jobqueue.protocol import LOST, RAISED, RETURNED
@@ -27,6 +28,12 @@ class Children(Machine):
         else:
             self.cycled(process, queues, want, idle, is_lost=process.dead or fate == "reply lost")
 
+    @precondition(lambda self: self.untroubled)
+    @rule(data=st.data(), want=st.integers(1, 4))
+    def turn(self, data: st.DataObject, want: int) -> None:
+        """CYCLE when nothing is wrong."""
+        self.cycled(self.one(data, self.untroubled), QUEUES, want, idle=want)
+
     @precondition(lambda self: any(p.disturbed for p in self.alive))
     @rule(data=st.data(), fate=fates)
     def reconcile(self, data: st.DataObject, fate: str) -> None:
@@ -36,20 +43,13 @@ class Children(Machine):
         self.reconciled(process)
         process.disturbed = fate == "reply lost"
 
-    @precondition(lambda self: self.untroubled)
-    @rule(data=st.data())
-    def reconcile_for_good_measure(self, data: st.DataObject) -> None:
-        """Every 30 seconds: nothing is unknown, nothing moves."""
-        process = self.one(data, self.untroubled)
-        assert self.reconciled(process) == 0
-
     @precondition(lambda self: self.runs(self.alive, "buffered"))
     @rule(data=st.data(), strict=st.booleans())
     def start(self, data: st.DataObject, strict: bool) -> None:
-        process, run = self.one(data, self.runs(self.alive, "buffered"))
-        run.phase = "running"
-        if (strict or "m" in run.job.features) and not self.mark(process, [run])[0]:
-            process.drop([run.job.claim])
+        for process, run in self.some(data, self.runs(self.alive, "buffered")):
+            run.phase = "running"
+            if (strict or "m" in run.job.features) and not self.mark(process, [run])[0]:
+                process.drop([run.job.claim])
 
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
@@ -63,9 +63,9 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data(), kind=kinds)
     def end(self, data: st.DataObject, kind: int) -> None:
-        _, run = self.one(data, self.runs(self.alive, "running"))
-        run.kind = kind
-        run.phase = "for RQ" if run.needs_rq else "finished"
+        for _, run in self.some(data, self.runs(self.alive, "running")):
+            run.kind = kind
+            run.phase = "for RQ" if run.needs_rq else "finished"
 
     @precondition(lambda self: self.runs(self.alive, "for RQ"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
@@ -81,8 +81,9 @@ class Children(Machine):
     @rule(data=st.data(), worker=st.sampled_from(WORKERS), repeats=st.integers(0, 1))
     def give_back(self, data: st.DataObject, worker: str, repeats: int) -> None:
         """Buffers and interrupted jobs of the children of a tree at once; again after a lost reply."""
-        tree = [p for p in self.alive if p.worker == worker]
-        chosen = self.some(data, self.runs(tree, "buffered", "running"))
+        if not (held := self.runs([p for p in self.alive if p.worker == worker], "buffered", "running")):
+            return
+        chosen = self.some(data, held)
         tokens = [(process.owner, run.job.id, run.job.claim) for process, run in chosen]
         sent = [(*token, run.job.queue) for token, (_, run) in zip(tokens, chosen, strict=True)]
         for _ in range(1 + repeats):
@@ -91,10 +92,17 @@ class Children(Machine):
             process.drop([run.job.claim])
 
     @rule(worker=st.sampled_from(WORKERS))
-    def heartbeat(self, worker: str) -> None:
-        """Of the tree's executions; those of jobs that are gone are forgotten."""
+    def now_and_then(self, worker: str) -> None:
+        """Heartbeats; RECONCILE for good measure, which finds nothing; RQ's maintenance, which remembers what stands
+        in intermediate lists, and fails it when it meets it again a minute later."""
         assert self.protocol.heartbeat(worker, EXECUTION_TTL) == self.model.heartbeat(worker)
-        assert self.client.ttl(keys.worker_executions(worker)) <= EXECUTION_TTL + 60
+        for process in self.untroubled:
+            assert self.reconciled(process) == 0
+        for queue in QUEUES:
+            intermediate = IntermediateQueue(keys.queue(queue), self.client)
+            for job_id in intermediate.get_job_ids():
+                intermediate.set_first_seen(job_id)
+                self.model.seen.add((queue, job_id))
 
     @precondition(lambda self: self.stale)
     @rule(data=st.data(), kind=kinds)
@@ -113,7 +121,7 @@ class Children(Machine):
         """A foreign producer pushes an id that the owner holds, who takes it: the job stays held once."""
         process, run = self.one(data, self.runs(self.untroubled, "buffered", "running"))
         queue = run.job.queue
-        if self.is_closed(queue) or run.job.id not in self.model.jobs:
+        if run.job.id not in self.model.jobs:
             return
         self.client.lpush(keys.queue(queue), *[run.job.id] * again)
         self.model.queues[queue][:0] = [run.job.id] * again
@@ -125,7 +133,7 @@ class Children(Machine):
         """An id stands several times at the head of a queue, and one owner takes all."""
         process = self.one(data, self.untroubled)
         ids = self.model.queues[queue][:1]
-        if self.is_closed(queue) or not ids or ids[0] not in self.model.jobs:
+        if not ids or ids[0] not in self.model.jobs:
             return
         self.client.lpush(keys.queue(queue), *ids * again)
         self.model.queues[queue][:0] = ids * again
@@ -136,9 +144,6 @@ class Children(Machine):
     @property
     def untroubled(self) -> list[Process]:
         return [p for p in self.alive if not p.disturbed]
-
-    def is_closed(self, queue: str) -> bool:
-        return self.suspended or queue in self.paused
 
     def reconciled(self, process: Process) -> int:
         count = self.model.reconcile(process.owner, process.runs)

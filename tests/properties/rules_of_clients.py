@@ -6,11 +6,10 @@ import json
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 from machine import Machine
 from model import Job
 from processes import QUEUES, THEN
-from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
 from jobqueue.job import Job as RQJob
@@ -19,13 +18,13 @@ from jobqueue.serializers import JSON
 IDS = tuple("abcdefgh")
 LONG_AGO, NEVER = 1, 4_000_000_000
 queues = st.sampled_from(QUEUES)
-options = st.fixed_dictionaries(
+options: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "ttl": st.just(1000),
         "retries": st.just(1),
         "result_ttl": st.sampled_from([0, -1]),
-        "failure_ttl": st.sampled_from([0, -1, 1000]),
+        "failure_ttl": st.sampled_from([0, 0, -1]),
         "on_crash": st.sampled_from(["retry", "fail"]),
     },
 )
@@ -58,6 +57,13 @@ class Clients(Machine):
         enqueued again: in RQ too.)"""
         return [job_id for job_id in IDS if job_id not in self.model.jobs and not self.model.places(job_id)]
 
+    @initialize(data=st.data(), queue=queues)
+    def first_jobs(self, data: st.DataObject, queue: str) -> None:
+        for job_id in IDS[: len(IDS) // 2]:
+            job = Job(job_id, queue, **data.draw(options))
+            self.model.enqueue(job, at_front=False)
+            self.protocol.enqueue(queue, [(job_id, fields_of(job))], ttl=job.ttl)
+
     @precondition(lambda self: self.free_ids())
     @rule(data=st.data(), queue=queues, at_front=st.booleans(), repeats=st.integers(0, 1), options=options)
     def enqueue(self, data: st.DataObject, queue: str, at_front: bool, repeats: int, options: Any) -> None:
@@ -84,14 +90,13 @@ class Clients(Machine):
         self.client.zadd(keys.registry("scheduled", queue), {job.id: LONG_AGO if is_due else NEVER})
         self.model.shelve(job, "scheduled")
 
-    @rule(queue=queues, by_rq=st.booleans())
-    def due(self, queue: str, by_rq: bool) -> None:
+    @rule(queue=queues)
+    def due(self, queue: str) -> None:
+        """Not while an RQ scheduler does it."""
         registry = keys.registry("scheduled", queue)
-        if by_rq:
-            self.client.set(keys.scheduler_lock(queue), 1)
-            assert self.protocol.due(queue) == -1
-            self.client.delete(keys.scheduler_lock(queue))
-            return
+        self.client.set(keys.scheduler_lock(queue), 1)
+        assert self.protocol.due(queue) == -1
+        self.client.delete(keys.scheduler_lock(queue))
         ids: Any = self.client.zrangebyscore(registry, 0, LONG_AGO)
         assert self.protocol.due(queue) == self.model.due(queue, [job_id.decode() for job_id in ids])
 
@@ -115,7 +120,8 @@ class Clients(Machine):
     @rule(data=st.data(), how=st.sampled_from(["vanish", "delete", "cancel"]))
     def remove(self, data: st.DataObject, how: str) -> None:
         """A hash expires; or RQ's delete or cancel, at any time."""
-        job_id = self.one(data, self.plain())
+        held = [job_id for job_id in self.plain() if "owner" in self.model.places(job_id)]
+        job_id = self.one(data, held or self.plain())
         if how == "vanish":
             self.client.delete(keys.job(job_id))
             self.model.vanish(job_id)
@@ -132,21 +138,16 @@ class Clients(Machine):
         """Jobs without dependents and dependencies, whose removal is RQ's business."""
         return sorted(job.id for job in self.model.jobs.values() if not job.dependents and not job.dependency)
 
-    @rule(data=st.data())
-    def stop_or_go(self, data: st.DataObject) -> None:
-        """Everything is suspended, a queue is paused, or not any more."""
-        which = self.one(data, ["all", *QUEUES])
+    @precondition(lambda self: self.free_to_send)
+    @rule(data=st.data(), which=st.sampled_from(["all", *QUEUES]))
+    def closed(self, data: st.DataObject, which: str) -> None:
+        """Everything is suspended, or a queue is paused, while somebody asks for jobs."""
+        process = self.one(data, self.free_to_send)
         if which == "all":
-            self.suspended = not self.suspended
-            (self.client.set if self.suspended else lambda key, _: self.client.delete(key))(keys.SUSPENDED, 1)
-            return
-        self.paused ^= {which}
-        (self.client.sadd if which in self.paused else self.client.srem)(keys.PAUSED, which)
-
-    @rule(queue=queues)
-    def rq_maintenance_looks(self, queue: str) -> None:
-        """RQ remembers what stands in an intermediate list, and fails it when it meets it again a minute later."""
-        intermediate = IntermediateQueue(keys.queue(queue), self.client)
-        for job_id in intermediate.get_job_ids():
-            intermediate.set_first_seen(job_id)
-            self.model.seen.add((queue, job_id))
+            self.suspended = self.client.set(keys.SUSPENDED, 1) is True
+        else:
+            self.client.sadd(keys.PAUSED, which)
+            self.paused.add(which)
+        self.cycled(process, QUEUES, want=2, idle=2, is_lost=process.dead)
+        self.client.delete(keys.SUSPENDED, keys.PAUSED)
+        self.suspended, self.paused = False, set()

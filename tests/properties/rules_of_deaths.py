@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from machine import WORKERS, Machine
 from model_owners import Verdict
-from processes import QUEUES, Process
+from processes import QUEUES
 
 from jobqueue.protocol import LOST
 
-MOST_PROCESSES = 5
 policies = st.sampled_from(["retry", "fail"])
 workers = st.sampled_from(WORKERS)
 
@@ -18,44 +17,34 @@ workers = st.sampled_from(WORKERS)
 class Deaths(Machine):
     """Rules."""
 
-    @precondition(lambda self: len(self.alive) < MOST_PROCESSES)
-    @rule(worker=workers)
-    def birth(self, worker: str) -> None:
-        self.bear(worker)
-
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
     def kill(self, data: st.DataObject) -> None:
         """SIGKILL; its supervisor has not noticed yet."""
         self.one(data, self.alive).dead = True
 
-    @rule(worker=workers)
-    def renew(self, worker: str) -> None:
-        self.renew_lease(worker)
-
-    @property
-    def corpses(self) -> list[Process]:
-        return [p for p in self.processes if p.dead and not p.struck]
-
-    @precondition(lambda self: self.corpses)
     @rule(data=st.data(), on_crash=policies, counted=st.booleans())
     def supervisor_rescues(self, data: st.DataObject, on_crash: str, counted: bool) -> None:
-        """At once, and it knows what ran: first the journal is settled."""
-        process = self.one(data, self.corpses)
+        """At once, and it knows what ran: first the journal is settled. Then another child takes the place."""
+        process = self.one(data, [p for p in self.processes if not p.struck])
+        process.dead = True
         verdicts = self.model.settle(process.owner, process.journal)
         cycle = self.protocol.cycle(process.owner, process.worker, QUEUES, process.journal, 0)
         assert cycle.verdicts == verdicts
         self.rescue(process, Verdict(process.running, on_crash, counted))
+        self.bear(process.worker)
 
     @rule(worker=workers, on_crash=policies)
     def other_tree_rescues(self, worker: str, on_crash: str) -> None:
         """The lease stood still: all children of the tree are rescued, those too that were only slow."""
         for process in [p for p in self.processes if p.worker == worker and not p.struck]:
             self.rescue(process, Verdict(None, on_crash, counted=True), lease=str(self.leases[worker]))
+        self.bear(worker)
 
     @rule(worker=workers, on_crash=policies)
     def lease_moved(self, worker: str, on_crash: str) -> None:
-        """The rescuer has seen an older value: it is refused."""
+        """It is renewed before the rescuer strikes: it is refused."""
+        self.renew_lease(worker)
         for process in [p for p in self.processes if p.worker == worker]:
             assert self.rescue_script(process, Verdict(None, on_crash, True), str(self.leases[worker] - 1)) is None
 

@@ -27,7 +27,6 @@ from jobqueue.protocol import Wire
 
 EXAMPLES = int(os.environ.get("JOBQ_EXAMPLES") or 0)
 PROFILE = settings(
-    max_examples=EXAMPLES or 100,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     database=None,
@@ -53,4 +52,5 @@ def test_any_order_of_events(backend: redis.Redis, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.CRITICAL)  # RQ's finish says each time when a job was taken from it
     wire = Wire(backend)
     wire.reconnect()
-    run_state_machine_as_test(partial(Everything, backend, wire), settings=PROFILE)  # type: ignore[arg-type]
+    examples = EXAMPLES or (100 if isinstance(backend, fakeredis.FakeRedis) else 300)
+    run_state_machine_as_test(partial(Everything, backend, wire), settings=settings(PROFILE, max_examples=examples))  # type: ignore[arg-type]
