@@ -80,15 +80,18 @@ for at = 1, #held, 2 do
       unknown = unknown + 1
     end
     back = back + requeue(owner, w, q, id, claim)
-  elseif verdict == 'stop' or verdict == 'dead' then
-    fail(id, q, claim, h, verdict, cause)
-  elseif verdict == 'fail' or not may_repeat then
-    fail(id, q, claim, h, 'fail', cause)
-  elseif verdict == 'crash' and redis.call('HINCRBY', job, 'jobq_crashes', 1) >= most then
-    fail(id, q, claim, h, 'dead', cause)
   else
-    if verdict == 'suspect' then redis.call('HSET', job, 'jobq_suspect', 1) end
-    again = again + requeue(owner, w, q, id, claim)
+    local crashes = verdict == 'crash' and redis.call('HINCRBY', job, 'jobq_crashes', 1) or 0
+    if verdict == 'stop' or verdict == 'dead' then
+      fail(id, q, claim, h, verdict, cause)
+    elseif verdict == 'fail' or not may_repeat then
+      fail(id, q, claim, h, 'fail', cause)
+    elseif crashes >= most then
+      fail(id, q, claim, h, 'dead', cause)
+    else
+      if verdict == 'suspect' then redis.call('HSET', job, 'jobq_suspect', 1) end
+      again = again + requeue(owner, w, q, id, claim)
+    end
   end
 end
 if #for_rq == 0 and keeps == 0 then
