@@ -21,5 +21,8 @@ test:   ## run all tests
 	$(BIN)pytest
 bench:  ## compare throughput with RQ, about a minute
 	$(BIN)python benchmarks/throughput.py
-soak:   ## run the lifecycle tests ROUNDS times, each in another random order
+soak:   ## the long ones: storms of 1,000 kills over 20,000 jobs, then the lifecycle tests ROUNDS times in random orders
+	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220
+	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220 --queues 3
+	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220 --queues 3 --on-crash fail
 	for round in $$(seq $(ROUNDS)); do echo "round $$round"; $(BIN)pytest -q tests/lifecycle || exit 1; done

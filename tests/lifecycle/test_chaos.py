@@ -126,3 +126,12 @@ def test_a_suspended_store_is_refused(env: dict[str, str], server: Server, store
     done = subprocess.run([*CHAOS, "--url", server.url], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("jobq: All queues of this store are suspended")
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_a_storm(env: dict[str, str], mode: str) -> None:
+    """Half a minute of kills in each mode, on three queues; `make soak` has the long ones."""
+    flags = ("--mode", mode, "--jobs", "4000", "--kills", "200", "--seconds", "28", "--queues", "3", "--seed", "3")
+    (run,) = storm(env, *flags)["runs"]
+    assert_promise_kept(run, 4000)
+    assert run["kills"] == 200
