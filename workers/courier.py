@@ -26,7 +26,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
-from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
+from workers.journal import BUFFERED, DONE, HUNGRY, REVOKED, UNSETTLED, Region
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ class Courier:
                     self._cond.wait(0.05)
                 else:
                     break
+            self._settled_by_others(at_rest)
             dropped = list(self._buffer)
             self._buffer.clear()
             self._region.set(BUFFERED, 0)
@@ -153,6 +154,11 @@ class Courier:
             self._mean = max(self._mean, LONG)
             self._cond.notify_all()
             return dropped
+
+    def _settled_by_others(self, perhaps: bool) -> None:
+        """While we held still, the supervisor may have settled what is finished: that its token is gone is no news."""
+        if perhaps:
+            self._resent.update(outcome.claim for outcome in (*self._finished, *self._in_flight))
 
     @property
     def holds_up(self) -> bool:
@@ -271,6 +277,7 @@ class Courier:
 
     def _send(self, want: int) -> None:
         s = self._settings
+        self._settled_by_others(bool(self._region.get(REVOKED)))
         self._in_flight, self._finished = self._finished, []
         self._region.journal.switch()
         self._asked = want
@@ -303,6 +310,7 @@ class Courier:
             self._cond.acquire()
 
     def _arrived(self, cycle: Cycle) -> None:
+        self._settled_by_others(bool(self._region.get(REVOKED)))
         if self._failures:
             log.info("the store answers again")
             self._failures = 0

@@ -106,15 +106,21 @@ class Rescuer:
         return Left(owner, worker, [*rescue.for_rq, *done])
 
     def stand_in(self, owner: str, region: Region) -> None:
-        """Mark what a child that holds still runs, and give back what waits behind it. It was told REVOKED before."""
+        """For a child that holds still: mark what it runs, give back what waits behind it, settle what it finished. It
+        was told REVOKED before."""
         time.sleep(0.001)  # a slot that was about to begin has written its claim by now, or asks Redis
         now, monotonic = time.time(), time.monotonic()
         running = [(job.claim, rq_time(now - (monotonic - job.start))) for job in region.running()]
         try:
-            finished = [outcome.claim for outcome in region.journal.read()]
-        except (ValueError, EOFError, TypeError):  # it writes: so it does not hold still any more
+            finished = list(region.journal.read())
+            if list(region.journal.read()) != finished:  # it writes: so it does not hold still any more
+                return
+        except (ValueError, EOFError, TypeError):
             return
-        self._protocol.stand_in(owner, self._settings.worker, EXECUTION_TTL, running, finished)
+        s = self._settings
+        self._protocol.stand_in(owner, s.worker, EXECUTION_TTL, running, [outcome.claim for outcome in finished])
+        for at in range(0, len(finished), SETTLE_AT_ONCE):
+            self._protocol.cycle(owner, s.worker, s.queues, finished[at : at + SETTLE_AT_ONCE], want=0)
 
     def claim_of(self, job_id: str, owners: list[str]) -> int | None:
         """Under which claim one of our children holds the job."""

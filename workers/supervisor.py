@@ -20,46 +20,35 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
-from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from jobqueue.connection import Store
 from jobqueue.protocol import Protocol
 from workers.burst import Burst
 from workers.commands import Commands
-from workers.deaths import Left, cause_of_death, claim_in
+from workers.deaths import Left, cause_of_death
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
 from workers.health import Health
 from workers.heartbeat import Heartbeat
 from workers.journal import DONE, REVOKED, Region, make_file
 from workers.nursery import Nursery
+from workers.orders import Orders
 from workers.periodic import Periodic, Step
 from workers.rescuer import Rescuer
-from workers.runner import STOPPED
 from workers.scheduler import Scheduler
-from workers.seat import Condemned, Seat, Use
+from workers.seat import Seat, Use
 from workers.settings import Settings
 from workers.signals import Signals
+from workers.stopping import Phase, Stopping
+from workers.undertaker import Undertaker
 from workers.waiter import Waiter
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-LAST_WORDS = 2.0  # seconds between the interrupt and the kill
 GIVE_UP = 5.0  # seconds for the last errands, when the store is away
-QUIET_WAIT = 0.5  # seconds to hear from all children what they dropped, so that it goes back in one step
 TURN = 0.05  # seconds between two looks when something is awaited that sends no event
 IDLE = 1.0  # seconds between two looks when nothing is
-
-
-class Phase(IntEnum):
-    """In the order in which they come; each is entered once."""
-
-    RUNNING = 0
-    QUIET = 1  # claim nothing, let running jobs finish
-    INTERRUPT = 2  # out of grace: interrupt
-    KILL = 3
 
 
 class Supervisor:
@@ -74,15 +63,13 @@ class Supervisor:
         seats = 2 * settings.children  # as many again, so that a successor can start before a retiring child has left
         self._pages = make_file(seats, settings.slots)
         self._seats = [Seat(n, Region(self._pages, n, settings.slots)) for n in range(seats)]
-        self._errands: dict[str, Left] = {}  # owner → what RQ's own finish does for it in a child of its own
-        self._errand_pids: dict[int, str] = {}
         self._nursery: Nursery | None = None
         self._ready = False  # the fork server can fork
 
         client = store.client()
         self._protocol = Protocol(client)
         self._heartbeat = Heartbeat(settings, client, lambda: any(seat.region.running() for seat in self._seats))
-        self._rescuer = Rescuer(settings, client, lambda left: self._post(lambda: self._finish_by_rq(left)))
+        self._rescuer = Rescuer(settings, client, self._on_left)
         self._frozen = Freezer(settings, self._heartbeat, [seat.region for seat in self._seats])
         roles: list[Step] = [self._heartbeat, self._rescuer]
         if settings.scheduler:
@@ -90,8 +77,11 @@ class Supervisor:
         self._registrar = Periodic("jobq-registrar", roles, on_away=store.ensure)
         self._born = False
         self._waiter = Waiter(store.client(socket_timeout=None), settings.queues)
+        self._undertaker = Undertaker(self._registrar.do, self._post, self._fork_errand)
+        self._stopping = Stopping(self._seats, settings.grace, self._give_back)
+        orders = Orders(self._seats, lambda: self._stopping.asked("shutdown command"), self._find)
         self._commands = Commands(
-            store.client(socket_timeout=None), settings.worker, lambda order: self._post(lambda: self._obey(order))
+            store.client(socket_timeout=None), settings.worker, lambda order: self._post(lambda: orders.obey(order))
         )
         self._health = Health(settings.health_file)
         self._guard = Guard(settings, self._stand_in, self._retire)
@@ -102,14 +92,9 @@ class Supervisor:
             errand=self._registrar.do,
             post=self._post,
             full=self._full,
-            on_over=lambda: self._quiet("the queues are empty"),
+            on_over=lambda: self._stopping.begin("the queues are empty"),
         )
 
-        self._phase = Phase.RUNNING
-        self._quiet_since = 0.0  # monotonic seconds
-        self._next_phase = 0.0  # monotonic seconds
-        self._given_back = False
-        self._under_way = 0  # rescues that the registrar has not finished
         self._done = 0
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -141,8 +126,8 @@ class Supervisor:
         self._frozen.step(now)
         self._health.step(now, self._why_not())
         self._look_after(now)
-        if self._phase:
-            self._stop_on(now)
+        if self._stopping.phase:
+            self._stopping.step(now)
             return
         self._fill_seats(now)
         if self._settings.burst and self._ready:
@@ -150,14 +135,14 @@ class Supervisor:
 
     def _patience(self) -> float:
         """Seconds until something may have to be done that sends no event."""
-        if self._phase or self._settings.burst or self._vacant():
+        if self._stopping.phase or self._settings.burst or self._vacant():
             return TURN
         busy = any(seat.use is Use.TAKEN and not seat.region.at_rest for seat in self._seats)
         return EVERY if busy else IDLE
 
     def _why_not(self) -> str:
         """Why this worker cannot claim; "" when it can."""
-        if self._phase:
+        if self._stopping.phase:
             return "it is stopping"
         if not self._heartbeat.renewed:
             return "it is starting"
@@ -174,26 +159,24 @@ class Supervisor:
     def _full(self) -> bool:
         """All children are there, and nothing of a dead one is under way."""
         there = all(seat.use is not Use.FILLING for seat in self._seats) and not self._vacant()
-        return there and not (self._under_way or self._errands)
+        return there and not self._undertaker.busy
 
     def _vacant(self) -> int:
         """How many children are missing."""
         return self._settings.children - sum(seat.use is not Use.EMPTY and not seat.retiring for seat in self._seats)
 
     def _over(self) -> bool:
-        if not self._phase or any(seat.use is Use.TAKEN for seat in self._seats):
+        if not self._stopping.phase or any(seat.use is Use.TAKEN for seat in self._seats):
             return False
-        filling = any(seat.use is Use.FILLING for seat in self._seats)
-        return not (filling or self._under_way or self._errands) or time.monotonic() > self._next_phase + GIVE_UP
+        waits = self._undertaker.busy or any(seat.use is Use.FILLING for seat in self._seats)
+        return not waits or self._stopping.alone_for(time.monotonic()) > GIVE_UP
 
     def _close(self) -> int:
         self._waiter.stop()
         if self._born:
             self._registrar.do(self._heartbeat.death)
-            if self._under_way or not self._registrar.stop(GIVE_UP):
-                log.error(
-                    "the store does not answer: the next worker rescues what this one held, when its lease is over"
-                )
+            if self._undertaker.busy or not self._registrar.stop(GIVE_UP):
+                log.error("the store does not answer: the next worker rescues what this one held, after its lease")
                 return 1
         log.info("stopped: %d jobs done", self._done)
         return 0
@@ -223,7 +206,7 @@ class Supervisor:
         self._ready = True
         if spawns:
             log.warning("importing the served modules started threads: children import for themselves and start slower")
-        if not self._born and not self._phase:
+        if not self._born and not self._stopping.phase:
             self._born = True
             self._registrar.do(self._heartbeat.birth)
             self._registrar.start()
@@ -249,7 +232,7 @@ class Supervisor:
     def _fork(self, seat: Seat) -> None:
         seat.region.wipe()
         seat.faults.clear()
-        if self._phase or not self._ready or self._nursery is None:  # not any more: strike the name off again
+        if self._stopping.phase or not self._ready or self._nursery is None:  # not any more: strike the name off again
             self._bury(seat, None)
             seat.vacate()
             return
@@ -258,14 +241,19 @@ class Supervisor:
         self._selector.register(seat.control, selectors.EVENT_READ, lambda: self._on_child(seat))
 
     def _on_forked(self, owner: str, pid: int) -> None:
-        if owner in self._errands:
-            self._errand_pids[pid] = owner
+        if self._undertaker.forked(owner, pid):
             return
         for seat in self._seats:
             if seat.owner == owner:
                 seat.pid = pid
-            elif seat.retiring:  # its successor is there
-                seat.quiet()
+        self._let_the_retired_go()
+
+    def _let_the_retired_go(self) -> None:
+        """One for each successor that is there: two may retire at once."""
+        there = [seat for seat in self._seats if seat.pid and not seat.told_quiet]
+        spare = len(there) - self._settings.children
+        for seat in [seat for seat in there if seat.retiring][: max(0, spare)]:
+            seat.quiet()
 
     # -- children speak ------------------------------------------------------------------------------------------------
 
@@ -278,7 +266,7 @@ class Supervisor:
             return
         for word in said:
             if isinstance(word, list):
-                self._on_dropped(seat, word)
+                self._stopping.dropped(seat, word)
             elif word == "worn":
                 self._retire(
                     seat, "it has done its share" if self._settings.max_jobs else "one of its threads is stuck"
@@ -286,22 +274,16 @@ class Supervisor:
             else:
                 self._waiter.hungry(lambda: seat.tell(b"w\n"))
 
-    def _on_dropped(self, seat: Seat, tokens: list[Any]) -> None:
-        seat.dropped = tokens
-        if self._given_back or not self._phase:  # late, or one that retires by itself
-            self._give_back(tokens)
-
     def _retire(self, seat: Seat, why: str) -> None:
         """A successor starts; when it is there, this one is told to finish what it runs and to leave."""
-        if not seat.retiring and not self._phase:
+        if not seat.retiring and not self._stopping.phase:
             log.info("child %s retires: %s", seat.owner, why)
             seat.retiring = True
 
     # -- children go ---------------------------------------------------------------------------------------------------
 
     def _on_died(self, pid: int, status: int) -> None:
-        if owner := self._errand_pids.pop(pid, None):
-            self._errand_done(self._errands[owner], status)
+        if self._undertaker.died(self._rescuer, pid, status):
             return
         for seat in self._seats:
             if seat.pid == pid:
@@ -309,7 +291,7 @@ class Supervisor:
 
     def _lost(self, seat: Seat, status: int | None) -> None:
         """A child is gone: what it held is somebody else's now, and its seat is free."""
-        if status != 0 and self._phase < Phase.INTERRUPT:
+        if status != 0 and self._stopping.phase < Phase.INTERRUPT:
             log.warning("child %s: %s", seat.owner, cause_of_death(seat.pid, status).partition(": ")[2])
         if seat.control is not None and seat.control.fileno() in self._selector.get_map():
             self._selector.unregister(seat.control)
@@ -318,45 +300,28 @@ class Supervisor:
         seat.vacate()
 
     def _bury(self, seat: Seat, status: int | None) -> None:
-        """Hand what stands in shared memory now to the registrar, which settles, gives back and judges."""
-        remains = seat.remains(status, stopping=self._phase >= Phase.INTERRUPT)
-        self._do(lambda: self._rescuer.rescue_own(remains), self._finish_by_rq)
+        """What stands in shared memory now, and what we say of it."""
+        stopping = self._stopping.phase >= Phase.INTERRUPT
+        self._undertaker.bury(self._rescuer, seat.remains(status, stopping))
 
-    def _do(self, errand: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Let the registrar do this, and the main loop that with what came of it; a stop waits for both."""
-        self._under_way += 1
+    def _on_left(self, left: Left) -> None:
+        """(registrar) Of another tree."""
+        self._post(lambda: self._undertaker.finish_by_rq(self._rescuer, left))
 
-        def run() -> None:
-            result = errand()
-            self._post(lambda: done(result))
-
-        def done(result: T) -> None:
-            self._under_way -= 1
-            then(result)
-
-        self._registrar.do(run)
-
-    def _finish_by_rq(self, left: Left | None) -> None:
-        """What is left of a dead owner's jobs needs RQ's own code, which is user code: in a child of its own."""
-        if left is None or not left.jobs or left.owner in self._errands:
-            return
-        self._errands[left.owner] = left
-        if self._ready and self._nursery is not None:
-            self._nursery.fork_errand(left).close()
-        else:  # no fork server, and perhaps none again: the final rescue does without
-            self._errand_done(left, None)
-
-    def _errand_done(self, left: Left, status: int | None) -> None:
-        if status != 0:
-            log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", left.owner)
-        del self._errands[left.owner]
-        self._do(lambda: self._rescuer.close(left), lambda _: None)
+    def _fork_errand(self, left: Left) -> bool:
+        if not self._ready or self._nursery is None:
+            return False
+        self._nursery.fork_errand(left).close()
+        return True
 
     def _stand_in(self, seat: Seat) -> None:
         """(guard) The child holds still: nothing may wait behind what it runs, and RQ's readers should see that."""
         seat.region.set(REVOKED, 1)
         owner = seat.owner
-        self._do(lambda: self._rescuer.stand_in(owner, seat.region), lambda _: None)
+        self._undertaker.ask(lambda: self._rescuer.stand_in(owner, seat.region), lambda _: None)
+
+    def _find(self, job_id: str, owners: list[str], then: Callable[[int | None], None]) -> None:
+        self._undertaker.ask(lambda: self._rescuer.claim_of(job_id, owners), then)
 
     def _nursery_died(self) -> None:
         """Its children carry PDEATHSIG; where the kernel has none, the end of their socket makes them leave."""
@@ -365,9 +330,7 @@ class Supervisor:
         self._selector.unregister(self._nursery.control)
         self._nursery.close()
         self._ready = False
-        self._errand_pids.clear()
-        for left in list(self._errands.values()):
-            self._errand_done(left, None)
+        self._undertaker.all_died(self._rescuer)
         for seat in self._seats:
             if seat.use is Use.TAKEN:
                 seat.kill()
@@ -375,85 +338,16 @@ class Supervisor:
                 self._lost(seat, None)
         self._start_nursery()
 
-    # -- commands ------------------------------------------------------------------------------------------------------
-
-    def _obey(self, order: dict[str, Any]) -> None:
-        """RQ's commands (rq.command)."""
-        command = order.get("command")
-        if command == "shutdown":
-            self._quiet(
-                f"shutdown command: taking no more jobs; running jobs have {self._settings.grace:g} s to finish"
-            )
-        elif command == "stop-job":
-            owners = [seat.owner for seat in self._seats if seat.use is Use.TAKEN]
-            job_id = str(order.get("job_id"))
-            self._do(lambda: self._rescuer.claim_of(job_id, owners), self._stop_claim)
-        elif command == "stop-execution":
-            self._stop_claim(claim_in(str(order.get("execution_id"))))
-        elif command == "kill-horse":
-            for seat in self._seats:
-                if seat.region.running():
-                    seat.kill()
-        else:
-            log.warning("unknown command %r was ignored", command)
-
-    def _stop_claim(self, claim: int | None) -> None:
-        for seat in self._seats:
-            if claim and seat.use is Use.TAKEN and any(job.claim == claim for job in seat.region.running()):
-                seat.condemned.setdefault(claim, Condemned("stop", STOPPED, time.monotonic()))
-                seat.tell(b"s%d\n" % claim)
-                return
-        log.warning("a job that does not run here is to be stopped: ignored")
-
     # -- stopping ------------------------------------------------------------------------------------------------------
 
     def _on_signals(self) -> None:
         for number in self._signals.take():
-            name = signal.Signals(number).name
-            if not self._phase:
-                self._quiet(f"{name}: taking no more jobs; running jobs have {self._settings.grace:g} s to finish")
-            elif self._phase is Phase.QUIET:
-                log.info("%s again: running jobs are interrupted and go back to their queues", name)
-                self._next_phase = time.monotonic()
-
-    def _quiet(self, why: str) -> None:
-        if self._phase:
-            return
-        log.info("%s", why)
-        self._phase = Phase.QUIET
-        self._quiet_since = time.monotonic()
-        self._next_phase = self._quiet_since + self._settings.grace
-        for seat in self._seats:
-            seat.quiet()
-
-    def _stop_on(self, now: float) -> None:
-        """One look at what the stop waits for."""
-        silent = [seat for seat in self._seats if seat.use is Use.TAKEN and seat.dropped is None]
-        if not self._given_back and (not silent or now >= self._quiet_since + QUIET_WAIT):
-            self._given_back = True
-            tokens = [token for seat in self._seats for token in seat.dropped or ()]
-            self._give_back(tokens)
-            log.info("quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
-        if now >= self._next_phase:
-            self._advance(now)
+            self._stopping.asked(signal.Signals(number).name)
 
     def _give_back(self, tokens: list[Any]) -> None:
         """One script for the whole tree, so that the order stays."""
-        if tokens:
-            given = [tuple(token) for token in tokens]
-            self._registrar.do(lambda: self._protocol.give_back(self._settings.worker, given))
-
-    def _advance(self, now: float) -> None:
-        """A phase's time is over."""
-        self._next_phase = now + LAST_WORDS
-        if self._phase is Phase.QUIET:
-            self._phase = Phase.INTERRUPT
-            for seat in self._seats:
-                seat.tell(b"i\n")
-        else:
-            self._phase = Phase.KILL
-            for seat in self._seats:
-                seat.kill()
+        given = [tuple(token) for token in tokens]
+        self._registrar.do(lambda: self._protocol.give_back(self._settings.worker, given))
 
     # -- from other threads --------------------------------------------------------------------------------------------
 
