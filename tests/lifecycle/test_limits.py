@@ -1,0 +1,84 @@
+"""A job ends by its time limit, whatever it does, and what shares its worker goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import redis
+from conftest import Start
+from helpers import eventually, failed, lines, submit, uncounted
+from rq import Retry
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+SLOTS = 3
+
+
+def all_slots_work(queue: Queue, record: Path, gate: Path) -> None:
+    """As many jobs as there are slots run at once."""
+    jobs = submit(queue, "samples.wait_for", [(str(record), n, str(gate)) for n in range(SLOTS)])
+    eventually(lambda: len(lines(record)) == SLOTS)
+    gate.touch()
+    assert [job.result(30) for job in jobs] == list(range(SLOTS))
+
+
+def test_a_sleeping_job(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """In thread mode nothing wakes it: its thread is written off, and its slot is there again."""
+    start("-n", str(SLOTS), mode=mode)
+    job = queue.enqueue("samples.sleep_in_c", 3600, job_timeout=1)
+    assert "time limit of 1 s" in eventually(lambda: failed(store, job.id))
+    assert uncounted(store, job.id)
+    all_slots_work(queue, tmp_path / "record", tmp_path / "gate")
+
+
+def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """Its process is killed. Whoever shared it runs again, uncounted."""
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    start("-n", str(SLOTS), mode=mode)
+    neighbours = submit(queue, "samples.wait_for", [(str(record), n, str(gate)) for n in range(SLOTS - 1)])
+    eventually(lambda: len(lines(record)) == SLOTS - 1)
+    hog = queue.enqueue("samples.hold_the_gil", 60, job_timeout=1)
+    began = time.monotonic()
+    assert "time limit of 1 s" in eventually(lambda: failed(store, hog.id))
+    assert time.monotonic() - began < 15
+    gate.touch()
+    assert [job.result(30) for job in neighbours] == list(range(SLOTS - 1))
+    assert all(uncounted(store, job.id) for job in (hog, *neighbours))
+    ran = len([line for line in lines(record) if line.startswith("start")])
+    assert ran == (SLOTS - 1) * (2 if mode == "thread" else 1)
+    all_slots_work(queue, tmp_path / "record2", tmp_path / "gate2")
+
+
+def test_a_limit_with_retries_left(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """RQ's retries apply, also where the thread was written off."""
+    record = tmp_path / "record"
+    start("-n", str(SLOTS), mode=mode)
+    job = queue.enqueue("samples.hang", str(record), "x", "sleep", 60, job_timeout=1, retry=Retry(max=1))
+    assert "time limit of 1 s" in eventually(lambda: failed(store, job.id))
+    assert lines(record) == ["start x", "start x"]
+    assert uncounted(store, job.id)
+    assert store.hget(keys.job(job.id), "retries_left") == b"0"
+
+
+@pytest.mark.parametrize("mode", ["process"])
+def test_nothing_waits_behind_the_gil(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+    """What was fetched ahead runs elsewhere; the job without a limit keeps its worker for longer than the lease."""
+    record = tmp_path / "record"
+    trees = [start("-n", "2", mode=mode, JOBQ_LEASE="2")]
+    trees.append(start("-n", "1", mode=mode, JOBQ_LEASE="2"))  # it would rescue what is left for dead
+    calls = [("samples.ok", n) for n in range(300)]
+    before = [queue.enqueue(*call) for call in calls]
+    hog = queue.enqueue("samples.hang", str(record), "x", "hold", 4)
+    behind = [queue.enqueue(*call) for call in calls]
+    eventually(lambda: lines(record))
+    began = time.monotonic()
+    assert [job.result(30) for job in behind] == list(range(300))
+    assert [job.result(30) for job in before] == list(range(300))  # also what its child had finished and not reported
+    assert time.monotonic() - began < 3
+    assert lines(record) == ["start x"]
+    assert hog.result(30) is None
+    assert lines(record) == ["start x", "end x"]
+    assert not [tree.log for tree in trees if "no longer ours" in tree.log or "rescued" in tree.log]

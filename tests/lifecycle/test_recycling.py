@@ -1,0 +1,62 @@
+"""--max-jobs and --max-memory: processes are replaced, and there is never one too few."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import redis
+from conftest import Start
+from helpers import Tree, eventually, lines, submit
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+JOBS = 600
+
+
+def finished(store: redis.Redis) -> int:
+    return int(store.zcard(keys.registry("finished", "default")))
+
+
+def children_of(tree: Tree) -> list[int]:
+    """Their pids, read in one go: while a walk over all processes is under way, one comes and another leaves."""
+    server = tree.fork_server()
+    return (
+        [int(pid) for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
+        if server
+        else []
+    )
+
+
+def test_max_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """Every job runs once, in many processes, of which the full number is there all the time."""
+    record, children = tmp_path / "record", 1 if mode == "thread" else 2
+    tree: Tree = start("-n", "2", "--max-jobs", "100", mode=mode)
+    eventually(lambda: store.scard(keys.OWNERS) == children and len(children_of(tree)) == children)
+    jobs = submit(queue, "samples.note_and_nap", [(str(record), n, 0.005) for n in range(JOBS)])
+    counts, pids = [], set()
+    while finished(store) < JOBS:
+        now = children_of(tree)
+        counts.append(len(now))
+        pids.update(now)
+    assert len(counts) > 10
+    assert min(counts) >= children
+    assert [job.result(5) for job in jobs] == list(range(JOBS))
+    assert set(Counter(lines(record)).values()) == {1}
+    assert len(pids) >= 3
+    assert tree.log.count("it has done its share") >= 2
+    assert tree.stop() == 0
+    assert tree.done == JOBS
+
+
+def test_max_memory(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    """Who has grown too large is replaced."""
+    tree: Tree = start("-n", "1", "--max-memory", "150", mode=mode)
+    first = queue.enqueue("samples.grow", 100).result(30)
+    assert queue.enqueue("samples.grow", 1).result(30) == first
+    assert queue.enqueue("samples.grow", 100).result(30) == first
+    eventually(lambda: "more than --max-memory 150" in tree.log)
+    second = eventually(lambda: [pid for pid in [queue.enqueue("samples.grow", 1).result(30)] if pid != first])
+    eventually(lambda: [p.pid for p in tree.children()] == second)
+    eventually(lambda: store.scard(keys.OWNERS) == 1)
