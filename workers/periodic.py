@@ -40,6 +40,7 @@ class Periodic:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._delay = 0.0
+        self._away: set[int] = set()  # who failed and has not succeeded since; a store may answer some and not others
 
     def start(self) -> None:
         self._thread.start()
@@ -63,7 +64,7 @@ class Periodic:
             except queue.Empty:
                 self._step()
                 continue
-            while not self._attempt(errand):
+            while not self._attempt(-1, errand):
                 pass
             self._step()
 
@@ -75,26 +76,28 @@ class Periodic:
             return
         for i, role in enumerate(self._steps):
             now = time.monotonic()
-            if now >= self._due[i] and self._attempt(lambda role=role, now=now: role.step(now)):  # type: ignore[misc]
+            if now >= self._due[i] and self._attempt(i, lambda role=role, now=now: role.step(now)):  # type: ignore[misc]
                 self._due[i] = now + role.every
 
-    def _attempt(self, errand: Callable[[], object]) -> bool:
+    def _attempt(self, who: int, errand: Callable[[], object]) -> bool:
         try:
             if self._delay:
                 for role in self._steps:
                     role.reconnected()
             errand()
         except (RedisError, OSError) as e:
-            self._backoff(e)
+            self._backoff(who, e)
             return False
-        if self._delay:
+        self._away.discard(who)
+        if self._delay and not self._away:
             log.info("the store answers again")
             self._delay = 0.0
         return True
 
-    def _backoff(self, error: Exception) -> None:
-        if not self._delay:
+    def _backoff(self, who: int, error: Exception) -> None:
+        if not self._away:
             log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
+        self._away.add(who)
         self._delay = min(2.0, max(0.05, 2 * self._delay))
         time.sleep(self._delay * random.uniform(0.5, 1.0))
         try:
