@@ -33,6 +33,10 @@ class StoreRefused(StoreError):
     """The store answers, but refuses us: wrong password, no permission, loading, read-only."""
 
 
+class StoreLoading(StoreRefused):
+    """The store was just started and reads what it had: in a moment it will answer."""
+
+
 class NoServerBinary(StoreError):
     """No redis-server or valkey-server was found to start the local store with."""
 

@@ -8,7 +8,7 @@ import redis
 from redis.sentinel import MasterNotFoundError  # noqa: TID251  # the exception only: no Sentinel is built here
 
 from jobqueue.address import Address
-from jobqueue.errors import JobqError, StoreRefused, StoreUnreachable, UsageError
+from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreachable, UsageError
 
 Finding = tuple[type[JobqError], str]  # our exception, and what follows the address in its message
 
@@ -32,7 +32,7 @@ def _refusal(error: Exception, said: str) -> Finding | None:
         case redis.AuthenticationError():
             return StoreRefused, f" refuses the user name or password in the URL ({said})"
         case redis.BusyLoadingError():
-            return StoreRefused, " is still loading its data: try again in a moment"
+            return StoreLoading, " is still loading its data: try again in a moment"
         case TypeError():  # redis-py passes ?anything=… on as a keyword argument
             return UsageError, f": the URL has an option that redis-py does not know ({said.rpartition(') ')[2]})"
     return None

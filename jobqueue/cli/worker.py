@@ -138,14 +138,14 @@ def lease_time(env: Mapping[str, str]) -> float:
 def await_store(url: str | None, seconds: float) -> None:
     """Wait for a store that does not answer yet; say so once. After ``seconds`` opening it raises what it raises."""
     from jobqueue.connection import open_store
-    from jobqueue.errors import StoreUnreachable
+    from jobqueue.errors import StoreLoading, StoreUnreachable
 
     deadline, told, delay = time.monotonic() + seconds, False, 0.1
     while time.monotonic() < deadline:
         try:
             open_store(url).close()
             return
-        except StoreUnreachable as e:
+        except (StoreUnreachable, StoreLoading) as e:
             if not told:
                 click.echo(f"{e}; waiting for it, {seconds:g} s at most", err=True)
                 told = True
