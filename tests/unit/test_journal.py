@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -144,13 +143,14 @@ def test_kill_9_of_the_writer(seed: int) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-c", WRITER, str(fd)]
     with subprocess.Popen(argv, pass_fds=(fd,), stdout=subprocess.PIPE, env=env) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"go\n"
-        region = Region(fd, 0, 1)
-        eventually(lambda: any(r.claim > 1 for r in region.running()))  # 1 is recorded; a live journal is not read
-        time.sleep(random.Random(seed).uniform(0.0, 0.05))  # the random moment
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"go\n"
+            region = Region(fd, 0, 1)
+            eventually(lambda: any(r.claim > 1 for r in region.running()))  # 1 is recorded; a live journal is not read
+            time.sleep(random.Random(seed).uniform(0.0, 0.05))  # the random moment
+        finally:
+            writer.kill()
     records = list(region.journal.read())
     for record in records:
         assert record.payload == bytes([record.claim % 251]) * (record.claim % 3000)
