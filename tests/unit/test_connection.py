@@ -13,7 +13,7 @@ import pytest
 
 from jobqueue import _keep_the_gil_off
 from jobqueue.connection import Address, check, client, redis
-from jobqueue.errors import JobqError, StoreRefused, StoreUnreachable, UsageError
+from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.store_status import server_status
 
 
@@ -206,7 +206,7 @@ def _problem(address: Address, **kwargs: Any) -> JobqError:
 @pytest.mark.parametrize(
     ("reply", "kind", "words"),
     [
-        (b"-LOADING Redis is loading the dataset in memory\r\n", StoreRefused, "still loading"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", StoreLoading, "still loading"),
         (b"-NOAUTH Authentication required.\r\n", StoreRefused, "wants a password"),
         (b"-WRONGPASS invalid username-password pair\r\n", StoreRefused, "refuses the user name or password"),
         (b"-DENIED Redis is running in protected mode\r\n", StoreRefused, "protected mode"),
