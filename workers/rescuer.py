@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MOST_CRASHES = 3
 SETTLE_AT_ONCE = 64
 DEFAULT_LEASE = 10.0  # seconds
+UNWATCHED = 5.0  # seconds between two looks (there should be 2) after which the watch begins again
 
 
 def text(reply: bytes | str) -> str:
@@ -41,6 +42,7 @@ class Rescuer:
         self._on_left = on_left
         self._client = client
         self._protocol = Protocol(client)
+        self._looked = 0.0  # monotonic seconds of the last look
         self._seen: dict[str, tuple[str, float]] = {}  # worker → its lease, and since when it has that value
 
     # -- our own children ----------------------------------------------------------------------------------------------
@@ -139,6 +141,9 @@ class Rescuer:
             owner = text(name)
             trees.setdefault(owner.rpartition(":")[0], []).append(owner)
         trees.pop(self._settings.worker, None)
+        if now - self._looked > UNWATCHED:  # we were stopped, perhaps with all others: that proves nothing
+            self._seen.clear()
+        self._looked = now
         self._seen = {worker: seen for worker, seen in self._seen.items() if worker in trees}
         return [worker for worker, owners in trees.items() if self._is_dead(worker, now) and self._bury(worker, owners)]
 
