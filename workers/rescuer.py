@@ -179,10 +179,12 @@ class Rescuer:
         return True
 
     def _strike_off(self, worker: str) -> None:
-        """Off RQ's lists."""
+        """Off RQ's lists, as its register_death does; the card stays for a minute, for who counts on it meanwhile."""
         queues = text(self._client.hget(keys.worker(worker), "queues") or b"").split(",")
         with self._client.pipeline() as pipe:
-            pipe.delete(keys.lease(worker), keys.worker_executions(worker), keys.worker(worker))
+            pipe.delete(keys.lease(worker), keys.worker_executions(worker))
+            pipe.hset(keys.worker(worker), "death", rq_time(time.time()))
+            pipe.expire(keys.worker(worker), 60)
             pipe.srem(keys.WORKERS, keys.worker(worker))
             for name in queues:
                 pipe.srem(keys.workers_of(name), keys.worker(worker))
