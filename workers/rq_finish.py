@@ -262,12 +262,13 @@ class Finisher:
 
     def _let_go(self, fence: Fence) -> None:
         """The job is gone: nothing is recorded, and nothing says any more that it runs."""
+        fence.check(self._client.zscore(fence.own, fence.job_id))  # else these are somebody else's traces
         job_id, x = fence.job_id, f"{fence.claim:032x}"
         with self._client.pipeline() as pipe:
             fence.clean_up(pipe)
             pipe.zrem(keys.registry("wip", fence.queue), f"{job_id}:{x}")
             pipe.zrem(keys.executions(job_id), x)
-            pipe.srem(keys.worker_executions(self._settings.worker), f"{job_id}:{x}")
+            pipe.srem(keys.worker_executions(self._name), f"{job_id}:{x}")
             pipe.delete(keys.execution(job_id, x))
             pipe.execute()
 

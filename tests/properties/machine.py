@@ -9,18 +9,21 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 from model import Token
-from model_owners import MOST_CRASHES, Model, Verdict
+from model_owners import CAUSE, MOST_CRASHES, Judge, Model
 from processes import THEN, Process, Run
 from view import expected, stored
 
 from jobqueue import keys
-from jobqueue.protocol import Claimed, Cycle, Protocol, Rescue, Wire
-from jobqueue.protocol import Verdict as Said
+from jobqueue.protocol import Claimed, Cycle, ForRQ, Protocol, Rescue, Verdict, Wire
 
 T = TypeVar("T")
 WORKERS = ("left", "right")
 EXECUTION_TTL = 90
-PLACE_OF = {"queued": {"queue", "owner"}, "started": {"owner"}}  # else the registry of the status' name
+PLACE_OF = {
+    "queued": {"queue", "owner"},
+    "started": {"owner"},
+    "stopped": {"failed"},
+}  # else the registry of the status' name
 
 
 class Machine(RuleBasedStateMachine):
@@ -120,26 +123,34 @@ class Machine(RuleBasedStateMachine):
             assert cycle.state == "empty"
             assert not want or not any(self.model.queues[queue] for queue in open_queues), "it is not empty"
 
-    def rescue(self, process: Process, judge: Verdict, lease: str = "") -> None:
-        """Rescue, by two at once: the second gets nothing."""
+    def rescue(self, process: Process, judge: Judge, lease: str = "", done: Sequence[ForRQ] = ()) -> None:
+        """Rescue, by two at once: the second gets nothing. What only RQ's own finish can end is left to an errand."""
         ought = self.model.rescue(process.owner, judge)
         assert self.rescue_script(process, judge, lease) == ought
-        assert self.rescue_script(process, judge, lease) is None
-        process.struck = True
+        process.left = [*(ought.for_rq if ought else ()), *done]
+        process.struck = process.owner not in self.model.held
+        if process.struck:
+            assert self.rescue_script(process, judge, lease) is None
 
-    def rescue_script(self, process: Process, judge: Verdict, lease: str = "") -> Rescue | None:
+    def rescue_script(self, process: Process, judge: Judge, lease: str = "") -> Rescue | None:
+        running = judge.running
         return self.protocol.rescue(
             process.owner,
             process.worker,
             lease=lease,
-            running=None if judge.running is None else [Said(claim, judge.word, b"x") for claim in judge.running],
+            running=None if running is None else [Verdict(claim, said, CAUSE) for claim, said in running.items()],
             on_crash=judge.on_crash,
             most=MOST_CRASHES,
-            final=True,
-            cause=b"x",
+            final=judge.final,
+            keep=list(judge.keep),
             ended_at=THEN,
             ended=2.0,
+            cause=CAUSE,
         )
+
+    def finish(self, process: Process, job: ForRQ) -> None:
+        self.model.finish_by_rq((process.owner, job.id, job.claim), job.verdict)
+        process.finish_by_rq(self.client, job)
 
     def reconcile_script(self, process: Process) -> int:
         return self.wire.reconcile(process.owner, process.worker, process.runs)

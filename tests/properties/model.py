@@ -30,6 +30,7 @@ class Job:
     expires: bool = False
     crashes: int = 0
     redelivered: int = 0
+    is_suspect: bool = False
     order: int | None = None  # the claim under which it was given back first
     dependents: set[str] = field(default_factory=set)
     dependency: str | None = None

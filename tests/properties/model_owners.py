@@ -5,28 +5,27 @@ The model does not choose which jobs a CYCLE takes: it is told (``take``), and c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from model import Books, Hold, Job, Token
 
-from jobqueue.protocol import GONE, HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Outcome, Rescue
+from jobqueue.protocol import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, ForRQ, Outcome, Rescue
+from workers.runner import encode_text
 
 MOST_CRASHES = 2
+CAUSE = encode_text("x")
+YEAR, RESULT_TTL = 31536000, 500
 DECIDED = ("finished", "failed", "stopped", "canceled", "scheduled", "deferred")  # somebody put the job elsewhere
 
 
-class Verdict(NamedTuple):
-    """How a rescue is to judge."""
+class Judge(NamedTuple):
+    """How a rescue is to judge: claims that ran and how (None: nobody knows), and what RQ's finish is to record."""
 
-    running: Collection[int] | None  # None: nobody knows what ran
+    running: Mapping[int, str] | None
     on_crash: str
-    counted: bool
-
-    @property
-    def word(self) -> str:
-        """As the script is told."""
-        return "crash" if self.counted else "interrupt"
+    final: bool = False
+    keep: Collection[int] = ()
 
 
 class Model(Books):
@@ -81,25 +80,35 @@ class Model(Books):
         if ttl == 0:
             self.delete(job.id)
 
-    def finish_by_rq(self, owner: str, o: Outcome) -> None:
-        hold, job = self.hold((owner, o.id, o.claim)), self.jobs.get(o.id)
-        if job is not None and hold is None:
-            self.fins.add(o.id)
+    def finish_by_rq(self, token: Token, verdict: str) -> None:
+        """RQ's own finish: returned, fail, dead (fail for good) or stop."""
+        (owner, job_id, _), hold, job = token, self.hold(token), self.jobs.get(token[1])
+        if hold is None:
+            self.fins.add(job_id)
             return
-        self.fins.discard(o.id)
-        if hold is not None:
-            self.release(owner, o.id)
-        if job is None or hold is None:
+        self.fins.discard(job_id)
+        self.release(owner, job_id)
+        if job is None:
             return
-        self.counted[hold.worker][0 if o.kind == RETURNED else 1] += 1
-        if o.kind != RETURNED and job.retries:
+        self.counted[hold.worker][0 if verdict == "returned" else 1] += 1
+        if verdict == "fail" and job.retries:
             job.retries -= 1
             self._push(job)
             job.expires = job.ttl is not None
-            return
-        self.record(job, hold, o.kind, o.ttl)
-        if o.kind == RETURNED:
+        else:
+            self._record_ending(job, hold, verdict)
+            if verdict != "returned" and job.id not in self.jobs:  # not kept; RQ's cleaner takes the name away later
+                self.registries["failed", job.queue].add(job.id)
+        if verdict == "returned":
             self._enqueue_dependents(job)
+
+    def _record_ending(self, job: Job, hold: Hold, verdict: str) -> None:
+        if verdict == "returned":
+            self.record(job, hold, RETURNED, RESULT_TTL if job.result_ttl is None else job.result_ttl)
+            return
+        self.record(job, hold, RAISED, YEAR if job.failure_ttl is None else job.failure_ttl)
+        if verdict == "stop":
+            job.status = "stopped"
 
     def _enqueue_dependents(self, job: Job) -> None:
         for job_id in sorted(job.dependents):
@@ -159,36 +168,67 @@ class Model(Books):
         strangers = [(owner, i, h.claim) for i, h in self.held[owner].items() if h.claim not in known]
         return self.give_back(strangers)
 
+    def stand_in(self, owner: str, running: Collection[int], finished: Collection[int]) -> bool:
+        """What runs is marked, what is finished stays, all else goes back."""
+        if owner not in self.held:
+            return False
+        for job_id, hold in sorted(self.held[owner].items(), key=lambda held: -held[1].claim):
+            job = self.jobs.get(job_id)
+            if hold.claim in running and job and job.status == "queued":
+                self.mark((owner, job_id, hold.claim))
+            elif hold.claim not in (*running, *finished) and job:
+                self._requeue(owner, job_id)
+        return True
+
     # -- rescue --------------------------------------------------------------------------------------------------------
 
-    def rescue(self, owner: str, judge: Verdict) -> Rescue | None:
+    def rescue(self, owner: str, judge: Judge) -> Rescue | None:
         if owner not in self.held:
             return None
+        left: list[ForRQ] = []
         counts = [0, 0, 0, 0]
-        self.fins -= self.held[owner].keys()
         for job_id, hold in sorted(self.held[owner].items(), key=lambda held: -held[1].claim):
-            self._rescue_one(owner, self.jobs.get(job_id), job_id, hold, judge, counts)
-        del self.held[owner]
-        return Rescue(*counts)
+            self.fins.discard(job_id)
+            if (job := self.jobs.get(job_id)) is None:
+                self.release(owner, job_id)
+            elif hold.claim not in judge.keep:
+                self._rescue_one(owner, job, hold, judge, counts, left)
+        if not left and not judge.keep:
+            del self.held[owner]
+        return Rescue(counts[0], counts[1], counts[2], counts[3], tuple(left))
 
-    def _rescue_one(
-        self, owner: str, job: Job | None, job_id: str, hold: Hold, judge: Verdict, counts: list[int]
-    ) -> None:
-        if job is None or job.status in DECIDED:
-            self.release(owner, job_id)
-        elif hold.claim in judge.running if judge.running is not None else job.status == "started":
-            counts[1 if self._runs_again(owner, job, hold, judge) else 2] += 1
-        else:
+    def _rescue_one(self, owner: str, job: Job, hold: Hold, judge: Judge, counts: list[int], left: list[ForRQ]) -> None:
+        verdict = self._verdict(job, hold, judge)
+        if job.status in DECIDED:
+            self.release(owner, job.id)
+        elif verdict is None:
             job.redelivered += judge.running is None
             counts[3] += judge.running is None
-            counts[0] += self._requeue(owner, job_id)
-
-    def _runs_again(self, owner: str, job: Job, hold: Hold, judge: Verdict) -> bool:
-        job.crashes += judge.counted
-        policy = job.on_crash or judge.on_crash
-        if policy == "fail" or (judge.counted and job.crashes >= MOST_CRASHES):
+            counts[0] += self._requeue(owner, job.id)
+        elif (ending := self._ending(job, verdict, judge.on_crash)) is None:
+            job.is_suspect = job.is_suspect or verdict == "suspect"
+            counts[1] += self._requeue(owner, job.id)
+        elif not judge.final and self._needs_rq(job, ending):
+            left.append(ForRQ(job.id, hold.claim, hold.queue, ending, CAUSE))
+        else:
             self.release(owner, job.id)
             self.counted[hold.worker][1] += 1
-            self.record(job, hold, 2, 31536000 if job.failure_ttl is None else job.failure_ttl)
-            return False
-        return bool(self._requeue(owner, job.id))
+            self._record_ending(job, hold, ending)
+            counts[2] += 1
+
+    def _verdict(self, job: Job, hold: Hold, judge: Judge) -> str | None:
+        if judge.running is None:
+            return "crash" if job.status == "started" else None
+        return judge.running.get(hold.claim)
+
+    def _ending(self, job: Job, verdict: str, on_crash: str) -> str | None:
+        """None: it runs again."""
+        job.crashes += verdict == "crash"
+        if verdict in ("stop", "dead"):
+            return verdict
+        if verdict == "fail" or (job.on_crash or on_crash) == "fail":
+            return "fail"
+        return "dead" if verdict == "crash" and job.crashes >= MOST_CRASHES else None
+
+    def _needs_rq(self, job: Job, ending: str) -> bool:
+        return ending == "stop" or (ending == "fail" and job.retries > 0) or bool(job.dependents)

@@ -6,17 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import redis
+from model_owners import CAUSE, RESULT_TTL, YEAR
 from rq.timeouts import BaseDeathPenalty
 
 from jobqueue.connection import Address
-from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, Claimed, Cycle, Outcome
+from jobqueue.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, Outcome
 from workers.rq_finish import Finisher
-from workers.runner import Ending, encode_text
+from workers.runner import Call, Ending, encode_text, returned
 from workers.settings import Settings
 
 QUEUES = ("high", "low")
-YEAR = 31536000
-RESULT_TTL = 500
 THEN = "2026-01-01T00:00:00.000000Z"
 
 
@@ -40,6 +39,11 @@ class Run:
         return ("s" if self.kind == RETURNED else "f") in self.job.features
 
     @property
+    def for_rq(self) -> ForRQ:
+        verdict = "returned" if self.kind == RETURNED else "fail"
+        return ForRQ(self.job.id, self.job.claim, self.job.queue, verdict, CAUSE)
+
+    @property
     def outcome(self) -> Outcome:
         job = self.job
         ttl = job.result_ttl if self.kind == RETURNED else job.failure_ttl
@@ -59,14 +63,16 @@ class Process:
     worker: str
     dead: bool = False
     struck: bool = False
+    revoked: bool = False  # the supervisor stood in for it: it asks before it starts anything
     disturbed: bool = False  # a reply was lost: RECONCILE comes before anything else on this connection
     runs: dict[int, Run] = field(default_factory=dict)
+    left: list[ForRQ] = field(default_factory=list)  # by a rescue, to RQ's own finish
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
 
     def __repr__(self) -> str:
-        states = [name for name in ("dead", "struck", "disturbed") if getattr(self, name)]
+        states = [name for name in ("dead", "struck", "revoked", "disturbed", "left") if getattr(self, name)]
         return " ".join([self.owner, *states, str(list(self.runs.values()))])
 
     def of(self, *phases: str) -> list[Run]:
@@ -93,10 +99,10 @@ class Process:
         for claim in claims:
             self.runs.pop(claim, None)
 
-    def finish_by_rq(self, client: redis.Redis, run: Run) -> None:
+    def finish_by_rq(self, client: redis.Redis, job: ForRQ) -> None:
+        """As the child does it, or an errand for it when it is dead."""
         settings = Settings(Address(url=""), self.worker, QUEUES, children=1, slots=1)
-        error = None if run.kind == RETURNED else ValueError("x")
-        ending = Ending(run.kind, b"", 1 if error is None else None, error)
-        Finisher(settings, self.owner, client, BaseDeathPenalty).finish(
-            run.job.id, run.job.claim, run.job.queue, ending, 1.0
-        )
+        finisher = Finisher(settings, self.owner, client, BaseDeathPenalty)
+        ending = returned(1, Call(len, (), {}, "json")) if job.verdict == "returned" else Ending(RAISED, job.cause)
+        ways = {"dead": finisher.finish_for_good, "stop": finisher.finish_stopped}
+        ways.get(job.verdict, finisher.finish)(job.id, job.claim, job.queue, ending, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from machine import EXECUTION_TTL, WORKERS, Machine
-from processes import QUEUES, Process, outcome
+from processes import QUEUES, THEN, Process, outcome
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
@@ -48,7 +48,7 @@ class Children(Machine):
     def start(self, data: st.DataObject, strict: bool) -> None:
         for process, run in self.some(data, self.runs(self.alive, "buffered")):
             run.phase = "running"
-            if (strict or "m" in run.job.features) and not self.mark(process, [run])[0]:
+            if (strict or process.revoked or "m" in run.job.features) and not self.mark(process, [run])[0]:
                 process.drop([run.job.claim])
 
     @precondition(lambda self: self.runs(self.alive, "running"))
@@ -59,6 +59,17 @@ class Children(Machine):
         runs = self.some(data, process.of("running", "finished"))
         for _ in range(1 + repeats):
             self.mark(process, runs)
+
+    @precondition(lambda self: self.runs(self.alive, "running"))
+    @rule(data=st.data())
+    def hold_still(self, data: st.DataObject) -> None:
+        """C code holds the GIL: the supervisor marks what runs and gives back the rest. The child does not know yet."""
+        process, _ = self.one(data, self.runs(self.alive, "running"))
+        finished = [outcome.claim for outcome in process.journal]
+        running = [(claim, THEN) for claim in process.running]
+        ought = self.model.stand_in(process.owner, process.running, finished)
+        assert self.protocol.stand_in(process.owner, process.worker, EXECUTION_TTL, running, finished) == ought
+        process.revoked = True
 
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data(), kind=kinds)
@@ -73,8 +84,7 @@ class Children(Machine):
         """RQ's own finish; again, when the reply to its EXEC was lost."""
         process, run = self.one(data, self.runs(self.alive, "for RQ"))
         for _ in range(1 + repeats):
-            self.model.finish_by_rq(process.owner, run.outcome)
-            process.finish_by_rq(self.client, run)
+            self.finish(process, run.for_rq)
         process.drop([run.job.claim])
 
     @precondition(lambda self: self.runs(self.alive, "buffered", "running"))
@@ -121,7 +131,7 @@ class Children(Machine):
         """A foreign producer pushes an id that the owner holds, who takes it: the job stays held once."""
         process, run = self.one(data, self.runs(self.untroubled, "buffered", "running"))
         queue = run.job.queue
-        if run.job.id not in self.model.jobs:
+        if run.job.id not in self.model.jobs or not self.model.hold((process.owner, run.job.id, run.job.claim)):
             return
         self.client.lpush(keys.queue(queue), *[run.job.id] * again)
         self.model.queues[queue][:0] = [run.job.id] * again

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from machine import WORKERS, Machine
-from model_owners import Verdict
+from model_owners import Judge
 from processes import QUEUES
 
-from jobqueue.protocol import LOST
+from jobqueue.protocol import HAS_DEPENDENTS, LOST
 
 policies = st.sampled_from(["retry", "fail"])
+judgements = st.sampled_from(["crash", "crash", "suspect", "interrupt", "fail", "stop"])
 workers = st.sampled_from(WORKERS)
 
 
@@ -23,30 +24,52 @@ class Deaths(Machine):
         """SIGKILL; its supervisor has not noticed yet."""
         self.one(data, self.alive).dead = True
 
-    @rule(data=st.data(), on_crash=policies, counted=st.booleans())
-    def supervisor_rescues(self, data: st.DataObject, on_crash: str, counted: bool) -> None:
+    @rule(data=st.data(), on_crash=policies)
+    def supervisor_rescues(self, data: st.DataObject, on_crash: str) -> None:
         """At once, and it knows what ran: first the journal is settled. Then another child takes the place."""
-        process = self.one(data, [p for p in self.processes if not p.struck])
+        if not (candidates := [p for p in self.processes if not p.struck and not p.left]):
+            return
+        process = self.one(data, candidates)
         process.dead = True
-        verdicts = self.model.settle(process.owner, process.journal)
-        cycle = self.protocol.cycle(process.owner, process.worker, QUEUES, process.journal, 0)
-        assert cycle.verdicts == verdicts
-        self.rescue(process, Verdict(process.running, on_crash, counted))
+        journal = process.journal
+        verdicts = self.model.settle(process.owner, journal)
+        assert self.protocol.cycle(process.owner, process.worker, QUEUES, journal, 0).verdicts == verdicts
+        found = [o.claim for o, verdict in zip(journal, verdicts, strict=True) if verdict == HAS_DEPENDENTS]
+        done = [process.runs[claim].for_rq for claim in found]
+        running = {claim: data.draw(judgements) for claim in process.running}
+        self.rescue(process, Judge(running, on_crash, keep=found), done=done)
         self.bear(process.worker)
 
     @rule(worker=workers, on_crash=policies)
     def other_tree_rescues(self, worker: str, on_crash: str) -> None:
         """The lease stood still: all children of the tree are rescued, those too that were only slow."""
         for process in [p for p in self.processes if p.worker == worker and not p.struck]:
-            self.rescue(process, Verdict(None, on_crash, counted=True), lease=str(self.leases[worker]))
+            self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]))
         self.bear(worker)
+
+    @precondition(lambda self: any(p.left for p in self.processes))
+    @rule(data=st.data())
+    def errand(self, data: st.DataObject) -> None:
+        """A short-lived child finishes by RQ's own code what a rescue left; it may die on the way."""
+        process = self.one(data, [p for p in self.processes if p.left])
+        for job in self.some(data, process.left):
+            self.finish(process, job)
+
+    @precondition(lambda self: any(p.left for p in self.processes))
+    @rule(data=st.data(), on_crash=policies)
+    def last_word(self, data: st.DataObject, on_crash: str) -> None:
+        """The errand is over: what it could not do is done without RQ, and the name is struck off."""
+        process = self.one(data, [p for p in self.processes if p.left])
+        words = {job.claim: "interrupt" if job.verdict == "returned" else job.verdict for job in process.left}
+        self.rescue(process, Judge(words, on_crash, final=True))
+        assert process.struck
 
     @rule(worker=workers, on_crash=policies)
     def lease_moved(self, worker: str, on_crash: str) -> None:
         """It is renewed before the rescuer strikes: it is refused."""
         self.renew_lease(worker)
         for process in [p for p in self.processes if p.worker == worker]:
-            assert self.rescue_script(process, Verdict(None, on_crash, True), str(self.leases[worker] - 1)) is None
+            assert self.rescue_script(process, Judge(None, on_crash), str(self.leases[worker] - 1)) is None
 
     @precondition(lambda self: any(p.struck for p in self.processes))
     @rule(data=st.data(), what=st.sampled_from(["cycle", "reconcile", "mark", "give back", "finish by RQ"]))
@@ -66,5 +89,4 @@ class Deaths(Machine):
             assert self.protocol.give_back(process.worker, tokens) == LOST
         else:
             for run in runs[:2]:
-                self.model.finish_by_rq(process.owner, run.outcome)
-                process.finish_by_rq(self.client, run)
+                self.finish(process, run.for_rq)

@@ -7,12 +7,12 @@ from typing import Any
 import fakeredis
 import pytest
 import redis
-from processes import THEN, outcome
+from processes import THEN, Process, outcome
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
 from jobqueue.job import Job
-from jobqueue.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, Protocol, Verdict
+from jobqueue.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, ForRQ, Protocol, Verdict
 from jobqueue.serializers import JSON
 
 A, B, WORKER = "w:0.1", "w:1.1", "w"
@@ -109,6 +109,19 @@ def rescue(protocol: Protocol, running: tuple[int, ...] = ()) -> None:
     verdicts = [Verdict(claim, "crash", b"x") for claim in running]
     judge: dict[str, Any] = {"running": verdicts, "on_crash": "fail", "most": 3, "final": False}
     assert protocol.rescue(A, WORKER, **judge, cause=b"x", ended_at=THEN, ended=2.0) is not None
+
+
+def test_who_lost_a_job_that_is_gone_does_not_touch_its_new_owners_traces(
+    store: redis.Redis, protocol: Protocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    enqueue(protocol, "a")
+    (job,) = claim(protocol)
+    give_back(protocol, job)
+    claim(protocol, B)
+    store.delete(keys.job("a"))
+    Process(A, WORKER).finish_by_rq(store, ForRQ("a", job.claim, "q", "returned", b""))
+    assert "was taken from this worker" in caplog.text
+    assert sorted(traces(store)) == [b"rq:jobq:own:w:1.1", b"rq:queue:q:intermediate"]
 
 
 @pytest.mark.parametrize("by", ["give back", "rescue", "rescue of a running one"])

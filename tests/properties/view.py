@@ -16,7 +16,7 @@ from model import Books, Job
 
 from jobqueue import keys
 
-FIELDS = ("status", "retries_left", "jobq_crashes", "jobq_redelivered")
+FIELDS = ("status", "retries_left", "jobq_crashes", "jobq_redelivered", "jobq_suspect")
 COUNTS = ("successful_job_count", "failed_job_count")
 
 
@@ -100,7 +100,7 @@ def expected(model: Books) -> dict[str, Any]:
 
 def _of_job(job: Job) -> dict[str, Any]:
     return {
-        f"job:{job.id}": (job.status, job.retries, job.crashes, job.redelivered),
+        f"job:{job.id}": (job.status, job.retries, job.crashes, job.redelivered, job.is_suspect),
         f"job:{job.id} expires": job.expires,
         f"job:{job.id}:dependents": sorted(job.dependents),
         f"job::{job.id}:dependencies": [job.dependency] if job.dependency else [],
