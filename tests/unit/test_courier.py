@@ -14,7 +14,7 @@ from helpers import eventually
 from jobqueue.connection import Address
 from jobqueue.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, Outcome
 from workers.courier import MOST_PER_CYCLE, Courier
-from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region, make_file
+from workers.journal import BUFFERED, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
 from workers.settings import Settings
 
 OWNER = "w:0.1"
@@ -36,6 +36,7 @@ class FakeWire:
         self.held: dict[int, str] = {}  # claim → id
         self.recorded: list[str] = []
         self.has_dependents: set[str] = set()
+        self.alone: set[str] = set()  # ids of suspects
         self.requests: list[Request] = []
         self.known: list[list[int]] = []  # per RECONCILE
         self.fails: deque[str] = deque()
@@ -85,7 +86,7 @@ class FakeWire:
         self._claims += 1
         job_id = self.queue.popleft()
         self.held[self._claims] = job_id
-        return Claimed(job_id, self._claims, "default", b"", None, None, None, 0, "")
+        return Claimed(job_id, self._claims, "default", b"", None, None, None, 0, "a" if job_id in self.alone else "")
 
     def receive(self) -> Cycle:
         self.hold.wait(30)
@@ -96,8 +97,9 @@ class FakeWire:
 class Bench:
     """A courier with its fake wire."""
 
-    def __init__(self, slots: int = 1) -> None:
+    def __init__(self, slots: int = 1, max_jobs: int = 0) -> None:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1, "slots": slots}
+        fields["max_jobs"] = max_jobs
         self.wire = FakeWire()
         self.region = Region(make_file(1, slots), 0, slots)
         self.calls: list[str] = []
@@ -251,6 +253,62 @@ def test_quiet_claims_nothing_and_settles_all(bench: Bench) -> None:
     assert [request.want for request in bench.wire.requests[asked:]] == [0]
     assert set(bench.wire.held) == {d.claim for d in dropped}
     assert bench.courier.next() is None  # and again
+
+
+# -- alone, and worn ----------------------------------------------------------------------------------------------
+
+
+def test_a_suspect_runs_alone(background: Any) -> None:
+    """It waits until nobody runs, and nobody begins beside it."""
+    bench = Bench(slots=3)
+    bench.wire.alone.add("j2")
+    bench.put(*ids(5))
+    first, second = bench.take(), bench.take()
+    suspect = background(bench.take)
+    bench.finish(first)
+    eventually(lambda: bench.wire.requests and not suspect)
+    bench.finish(second)
+    assert eventually(lambda: suspect)[0].id == "j2"
+    behind = background(bench.take)
+    bench.courier.wake()
+    bench.courier.settle()
+    assert not behind
+    bench.finish(suspect[0])
+    assert eventually(lambda: behind)[0].id == "j3"
+    assert bench.take().id == "j4"
+
+
+def test_suspects_one_after_the_other(background: Any) -> None:
+    bench = Bench(slots=2)
+    bench.wire.alone.update({"j0", "j1"})
+    bench.put(*ids(3))
+    first = bench.take()
+    second = background(bench.take)
+    assert not second
+    bench.finish(first)
+    assert eventually(lambda: second)[0].id == "j1"
+    third = background(bench.take)
+    assert not third
+    bench.courier.let_go(second[0].claim, 0)  # given back, or recorded by RQ's own finish
+    assert eventually(lambda: third)[0].id == "j2"
+
+
+def test_with_one_slot_everybody_is_alone(bench: Bench) -> None:
+    bench.wire.alone.update(ids(3))
+    bench.put(*ids(3))
+    assert bench.run(3) == ids(3)
+
+
+def test_worn_is_said_once() -> None:
+    """After so many jobs; it goes on until it is told to leave."""
+    bench = Bench(max_jobs=5)
+    bench.put(*ids(20))
+    bench.run(4)
+    assert "worn" not in bench.calls
+    bench.run(1)
+    assert bench.calls.count("worn") == 1
+    bench.run(15)
+    assert bench.calls.count("worn") == 1
 
 
 # -- hunger --------------------------------------------------------------------------------------------------------
@@ -418,6 +476,25 @@ def test_a_lost_outcome_is_only_a_warning(bench: Bench) -> None:
     bench.run(1)
     bench.leave()
     assert bench.wire.recorded == ["b"]
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+def test_what_the_supervisor_settled_is_no_news(bench: Bench, caplog: pytest.LogCaptureFixture, revoked: bool) -> None:
+    """While a job kept the GIL, what was finished before it was recorded from the journal. Otherwise it is news."""
+    bench.put(*ids(2))
+    first = bench.take()
+    bench.finish(first)
+    bench.courier.settle()
+    second = bench.take()
+    bench.finish(second)
+    bench.wire.held.pop(second.claim)
+    bench.region.set(REVOKED, int(revoked))
+    if revoked:
+        bench.courier.drop_buffer(at_rest=True)
+        bench.region.set(REVOKED, 0)
+    bench.courier.settle()
+    assert ("no longer ours" in caplog.text) is not revoked
+    assert bench.region.get(DONE) == 2
 
 
 def test_dependents_are_finished_by_a_slot(bench: Bench) -> None:

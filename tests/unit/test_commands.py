@@ -1,0 +1,80 @@
+"""RQ's commands are heard, also after the connection broke; what makes no sense is dropped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from helpers import Server, eventually
+from rq.command import send_kill_horse_command, send_shutdown_command
+
+from jobqueue import keys
+from jobqueue.connection import client
+from workers.commands import Commands
+
+WORKER = "w"
+
+# The thread listens for as long as its process lives; here SystemExit ends it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+class Ending:
+    """A client; when it is over, the thread that uses it ends."""
+
+    def __init__(self, server: Server) -> None:
+        self._client = client(server.address, socket_timeout=None)
+        self.over = False
+
+    def pubsub(self, **options: Any) -> Any:
+        if self.over:
+            raise SystemExit
+        return self._client.pubsub(**options)
+
+
+@pytest.fixture
+def heard(server: Server) -> Iterator[list[dict[str, Any]]]:
+    """What a listening thread heard."""
+    orders: list[dict[str, Any]] = []
+    ending = Ending(server)
+    commands = Commands(ending, WORKER, orders.append)  # type: ignore[arg-type]
+    commands.start()
+    eventually(lambda: listeners(server.client))
+    yield orders
+    ending.over = True
+    eventually(lambda: server.client.client_kill_filter(_type="pubsub") == 0)
+    commands._thread.join(20)
+    assert not commands._thread.is_alive()
+
+
+def listeners(store: redis.Redis) -> int:
+    return int(store.pubsub_numsub(keys.channel(WORKER))[0][1])
+
+
+def test_what_is_heard(server: Server, heard: list[dict[str, Any]]) -> None:
+    send_shutdown_command(server.client, WORKER)
+    send_kill_horse_command(server.client, WORKER)
+    send_shutdown_command(server.client, "somebody else")
+    send_shutdown_command(server.client, WORKER)
+    eventually(lambda: len(heard) == 3)
+    assert [order["command"] for order in heard] == ["shutdown", "kill-horse", "shutdown"]
+
+
+def test_nonsense(server: Server, heard: list[dict[str, Any]], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for text in ("no JSON", "[]", "1", b"\xff", "{}"):
+            server.client.publish(keys.channel(WORKER), text)
+        eventually(lambda: heard == [{}])
+    assert caplog.messages.count("a command that is not JSON was ignored") == 2
+
+
+def test_it_listens_again(server: Server, heard: list[dict[str, Any]]) -> None:
+    """CLIENT KILL, as a restart would: the next command is heard."""
+    for number in range(3):
+        assert server.client.client_kill_filter(_type="pubsub") == 1
+        eventually(lambda: listeners(server.client))
+        send_shutdown_command(server.client, WORKER)
+        eventually(lambda number=number: len(heard) > number)  # type: ignore[misc]
+    assert len(heard) == 3

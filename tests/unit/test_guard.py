@@ -1,0 +1,236 @@
+"""The guard ends what nothing else ends, and hits nothing but that; the processes here only sleep."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import zlib
+from base64 import b64decode
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from helpers import eventually
+
+from jobqueue.connection import Address
+from workers.guard import FRESH, STILL, Guard, memory_mb
+from workers.journal import BUFFERED, PULSE, Region, make_file
+from workers.limits import HARD
+from workers.seat import Condemned, Seat
+from workers.settings import Settings
+
+PAUSE = 1.1 * STILL
+T0 = 1000.0  # monotonic seconds at which the jobs here begin
+
+
+class Bench:
+    """A guard, and one seat with a process that has one or more slots."""
+
+    def __init__(self, slots: int = 1, max_memory: int = 0) -> None:
+        fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1}
+        settings = Settings(Address(url="redis://127.0.0.1:1/0"), slots=slots, max_memory=max_memory, **fields)
+        self.stood_in = 0
+        self.retired: list[str] = []
+        self.guard = Guard(settings, self._stand_in, lambda _, why: self.retired.append(why))
+        self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        self.region = Region(make_file(1, slots), 0, slots)
+        self.seat = Seat(0, self.region)
+        ours, self.child = socket.socketpair()
+        self.child.setblocking(False)
+        self.seat.seat(ours)
+        self.seat.pid = self.process.pid
+
+    def _stand_in(self, _: Seat) -> None:
+        self.stood_in += 1
+
+    def look(self, *times: float) -> None:
+        for now in times:
+            self.guard.step(self.seat, now)
+
+    def pings(self) -> int:
+        try:
+            return self.child.recv(4096).count(b"p\n")
+        except BlockingIOError:
+            return 0
+
+    def answer(self) -> None:
+        """As the child's steward when it wakes up."""
+        self.region.set(PULSE, self.region.get(PULSE) + 1)
+
+    @property
+    def lives(self) -> bool:
+        """Neither dead nor stopped."""
+        if self.process.poll() is not None:
+            return False
+        eventually(lambda: psutil.Process(self.process.pid).status() != psutil.STATUS_STOPPED, 10)
+        return True
+
+    def killed(self) -> bool:
+        return self.process.wait(10) == -signal.SIGKILL
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.child.close()
+        if self.seat.control:
+            self.seat.control.close()
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(**getattr(request, "param", {}))
+    yield bench
+    bench.close()
+
+
+THREADS = pytest.mark.parametrize("bench", [{"slots": 2}], indirect=True)
+
+
+# -- who holds still -------------------------------------------------------------------------------------------------
+
+
+def test_who_runs_nothing_is_left_alone(bench: Bench) -> None:
+    bench.region.set(BUFFERED, 5)
+    bench.look(T0, T0 + 10)
+    assert (bench.pings(), bench.stood_in) == (0, 0)
+
+
+def test_a_pulse_that_does_not_answer(bench: Bench) -> None:
+    """It is asked once; a moment later somebody stands in for it, once."""
+    bench.region.begin(0, 7, T0, 0.0)
+    bench.look(T0 + 0.01)
+    assert (bench.pings(), bench.stood_in) == (1, 0)
+    bench.look(T0 + 0.01 + 0.9 * STILL)
+    assert bench.stood_in == 0
+    bench.look(T0 + 0.02 + STILL, T0 + 0.5, T0 + 0.6)
+    assert (bench.pings(), bench.stood_in) == (0, 1)
+    assert bench.lives
+
+
+def test_a_pulse_that_answers(bench: Bench) -> None:
+    bench.region.begin(0, 7, T0, 0.0)
+    for turn in range(10):
+        bench.look(T0 + turn * PAUSE)
+        bench.answer()
+    assert bench.pings() == 10
+    assert bench.stood_in == 0
+
+
+def test_who_held_still_twice(bench: Bench) -> None:
+    bench.region.begin(0, 7, T0, 0.0)
+    bench.look(T0, T0 + PAUSE)
+    bench.answer()
+    bench.look(T0 + 0.2, T0 + 0.2 + PAUSE)
+    assert bench.stood_in == 2
+
+
+def test_nobody_is_asked_when_nothing_depends_on_it(bench: Bench) -> None:
+    """A long job without company and within its limit costs nothing; with a buffer behind it, it does."""
+    bench.region.begin(0, 7, T0, 100.0)
+    bench.look(T0 + FRESH, T0 + 50)
+    assert bench.pings() == 0
+    bench.region.set(BUFFERED, 1)
+    bench.look(T0 + 51, T0 + 51 + PAUSE)
+    assert (bench.pings(), bench.stood_in) == (1, 1)
+
+
+# -- who is past all limits ------------------------------------------------------------------------------------------
+
+
+def test_a_job_past_its_limit(bench: Bench) -> None:
+    bench.region.begin(0, 7, T0, 1.0)
+    bench.look(T0 + 1.0, T0 + 0.9 + HARD)
+    assert bench.lives
+    bench.look(T0 + 1.0 + HARD)
+    assert bench.killed()
+    assert bench.seat.killed
+    end = bench.seat.condemned[7]
+    assert end.verdict == "fail"
+    assert end.cause.startswith("TimeLimitExceeded: The job ran longer than its time limit of 1 s.")
+
+
+def test_a_job_without_a_limit(bench: Bench) -> None:
+    bench.region.begin(0, 7, T0, 0.0)
+    bench.look(T0 + 1e6)
+    assert bench.lives
+
+
+def test_a_job_that_is_to_stop(bench: Bench) -> None:
+    bench.region.begin(0, 7, T0, 0.0)
+    bench.seat.condemned[7] = Condemned("stop", "as you wished", T0 + 50)
+    bench.look(T0 + 51)
+    assert bench.lives
+    bench.look(T0 + 50 + HARD)
+    assert bench.killed()
+    assert bench.seat.condemned[7].cause == "as you wished"
+
+
+def test_the_next_job_is_not_hit(bench: Bench) -> None:
+    """Between the look and the kill the job ended and another began: the process goes on."""
+    bench.region.begin(0, 7, T0, 1.0)
+    [job] = bench.region.running()
+    bench.region.begin(0, 8, T0 + 5, 1.0)
+    bench.guard._end(bench.seat, job, Condemned("fail", "late", T0))
+    assert bench.lives
+    assert not bench.seat.killed
+    assert bench.seat.condemned == {}
+
+
+@THREADS
+def test_neighbours_are_spared_while_the_process_reacts(bench: Bench) -> None:
+    """Its steward writes off a single thread by itself; only a process that holds still is killed."""
+    bench.region.begin(0, 7, T0, 1.0)
+    bench.region.begin(1, 8, T0, 0.0)
+    for turn in range(5):
+        bench.look(T0 + 10 + turn)
+        bench.answer()
+    assert bench.lives
+    bench.look(T0 + 20, T0 + 20 + PAUSE)
+    assert bench.killed()
+    assert set(bench.seat.condemned) == {7}
+    verdicts = {v.claim: (v.verdict, zlib.decompress(b64decode(v.cause))) for v in bench.seat.remains(9, False).running}
+    assert verdicts[7][0] == "fail"
+    assert verdicts[8][0] == "interrupt"
+    assert b"because of another job" in verdicts[8][1]
+
+
+def test_a_process_that_is_gone_already(bench: Bench) -> None:
+    bench.region.begin(0, 7, T0, 1.0)
+    bench.process.kill()
+    bench.process.wait()
+    bench.look(T0 + 100)
+    assert not bench.seat.killed
+
+
+# -- who has grown ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bench", "retires"), [({"max_memory": 1}, True), ({"max_memory": 4000}, False)], indirect=["bench"]
+)
+def test_memory(bench: Bench, retires: bool) -> None:
+    """Measured about once a second; who retires already is not told again."""
+    eventually(lambda: memory_mb(bench.process.pid) > 1)
+    bench.guard.weigh([bench.seat], T0)
+    assert len(bench.retired) == retires
+    bench.guard.weigh([bench.seat], T0 + 0.5)
+    assert len(bench.retired) == retires
+    bench.seat.retiring = True
+    bench.guard.weigh([bench.seat], T0 + 2)
+    assert len(bench.retired) == retires
+    if retires:
+        assert bench.retired[0].endswith("MB, more than --max-memory 1")
+
+
+def test_without_a_maximum_nobody_is_weighed(bench: Bench) -> None:
+    bench.guard.weigh([bench.seat], T0)
+    assert bench.retired == []
+
+
+def test_the_memory_of_the_dead() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    assert memory_mb(process.pid) == 0

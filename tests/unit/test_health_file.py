@@ -1,0 +1,94 @@
+"""The health file is written whole, about once a second, and read with a view to its age."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jobqueue.cli.worker import worker_health
+from workers.health import Health
+
+
+def report(path: Path) -> dict[str, object]:
+    found = json.loads(path.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def ask(path: Path, *flags: str) -> tuple[int, str]:
+    result = CliRunner().invoke(worker_health, [str(path), *flags])
+    return result.exit_code, result.output.strip()
+
+
+def test_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    health = Health(str(path))
+    health.step(100.0, "")
+    before = time.time()
+    said = report(path)
+    assert (said["able"], said["why"], said["pid"]) == (True, "able to claim", os.getpid())
+    assert abs(float(str(said["time"])) - before) < 60
+    health.step(101.0, "the store does not answer")
+    assert (report(path)["able"], report(path)["why"]) == (False, "the store does not answer")
+    assert [p.name for p in tmp_path.iterdir()] == ["health"]
+
+
+def test_once_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    health = Health(str(path))
+    health.step(100.0, "")
+    for now in (100.1, 100.9):
+        health.step(now, "not yet")
+    assert report(path)["able"]
+    health.step(101.0, "now")
+    assert not report(path)["able"]
+
+
+def test_it_goes_with_the_worker(tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    health = Health(str(path))
+    health.step(100.0, "")
+    health.remove()
+    assert not path.exists()
+    health.remove()
+
+
+def test_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    health = Health("")
+    health.step(100.0, "")
+    health.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_probe(tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    Health(str(path)).step(100.0, "")
+    assert ask(path) == (0, "able to claim")
+    Health(str(path)).step(100.0, "it has no child")
+    assert ask(path) == (1, "it has no child")
+
+
+def test_a_stale_file(tmp_path: Path) -> None:
+    """The worker hangs, or was killed: what it said last is no use."""
+    path = tmp_path / "health"
+    path.write_text(json.dumps({"time": time.time() - 60, "able": True, "why": "able to claim", "pid": 1}))
+    code, said = ask(path)
+    assert code == 1
+    assert said.startswith("the worker has said nothing for 6")
+    assert ask(path, "--max-age", "3600") == (0, "able to claim")
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "1", '{"time": 1}', '{"time": "x", "able": true, "why": "x"}'])
+def test_no_health_file(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "health"
+    if text is not None:
+        path.write_text(text)
+    code, said = ask(path)
+    assert code == 1
+    assert said == f"{path} is no health file: is the worker running with --health-file {path}?"
