@@ -62,7 +62,8 @@ def assert_promise_kept(run: dict[str, Any], jobs: int) -> None:
     assert run["finished"] + run["failed"] == jobs
     assert sum(run["causes"].values()) == run["failed"]
     assert (run["lost"], run["stuck"], run["outcomes_recorded_twice"], run["ended_and_still_queued"]) == (0, 0, 0, 0)
-    assert run["finished_without_running"] <= run["kills_by_kind"]["store"]  # a killed store may forget a note
+    # a store that was killed may forget a job's own note of its run
+    assert run["finished_without_running"] <= run["kills_by_kind"]["store"]
     assert run["worker_exits"] == 0
 
 
