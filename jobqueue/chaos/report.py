@@ -22,8 +22,8 @@ def is_kept(outcomes: Sequence[Outcome]) -> bool:
 
 
 def is_forgiven(outcome: Outcome) -> bool:
-    """A killed store may have lost a job's own note of its run (its AOF waits while a sync is slow, 2 s at most), and the
-    worker, which still knew the outcome, recorded it afterwards."""
+    """A killed store may have lost a job's own note of its run (its AOF waits while a sync is slow, 2 s at most); the
+    worker, which still knew the outcome, recorded that afterwards."""
     return bool(outcome.kills.get("store"))
 
 
