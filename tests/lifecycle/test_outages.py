@@ -1,0 +1,352 @@
+"""The store goes away in every way it can: workers wait, say so once, and nothing is lost or run twice."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from conftest import Start
+from helpers import Server, Tree, eventually, jobq, lines, status, submit, uncounted
+from rq import Callback
+from samples import words_of
+
+from jobqueue import keys
+from jobqueue.connection import Address, client
+from jobqueue.job import Job
+from jobqueue.producer import Queue
+
+LOADED = 600  # jobs under load
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Killed and started again it has what it had."""
+    server = Server(tmp_path_factory.mktemp("store"), keep=True)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(module_server: Server) -> Server:
+    """The module's server, empty, whatever a test did to it."""
+    if module_server.process.poll() is not None:
+        module_server.start()
+    module_server.client.flushall()
+    return module_server
+
+
+def finished(store: redis.Redis) -> int:
+    return int(store.zcard(keys.registry("finished", "default")))
+
+
+def children_are_there(store: redis.Redis, number: int) -> None:
+    """The trees are up: nothing of what follows hits a worker that is starting."""
+    eventually(lambda: store.scard(keys.OWNERS) == number)
+
+
+def load(queue: Queue, record: Path, number: int = LOADED) -> list[Job]:
+    return submit(queue, "samples.note", [(str(record), n) for n in range(number)])
+
+
+def each_ran_once(jobs: list[Job], record: Path, store: redis.Redis) -> None:
+    assert [job.result(60) for job in jobs] == list(range(len(jobs)))
+    assert Counter(lines(record)) == {str(n): 1 for n in range(len(jobs))}
+    assert {store.xlen(keys.results(job.id)) for job in jobs} == {1}
+    assert store.llen(keys.queue("default")) == 0
+
+
+def said(tree: Tree) -> Counter[tuple[str, str]]:
+    """How often each part of the tree said that the store does not answer; a part is a logger and a pid."""
+    return Counter(re.findall(r"(\w+)\[(\d+)\]: warning: the store does not answer", tree.log))
+
+
+# -- it dies -------------------------------------------------------------------------------------------------------
+
+
+def test_killed_and_started_again(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+    """Twice, while jobs run and are enqueued: all finish, none whose submit returned is lost."""
+    record, store = tmp_path / "record", server.client
+    tree = start("-n", "2", mode=mode)
+    jobs = load(queue, record)
+    for outage in (1, 2):
+        eventually(lambda outage=outage: len(lines(record)) > 150 * outage)  # type: ignore[misc]
+        server.kill()
+        server.start()
+        jobs += submit(queue, "samples.note", [(str(record), n) for n in range(len(jobs), len(jobs) + 50)])
+    assert [job.result(60) for job in jobs] == list(range(len(jobs)))
+    counts = Counter(lines(record))
+    assert set(counts) == {str(n) for n in range(len(jobs))}
+    assert max(counts.values()) == 1  # the workers lived: they know what they ran
+    assert all(uncounted(store, job.id) for job in jobs)
+    assert set(said(tree).values()) <= {1, 2}, tree.log
+
+
+# -- it stalls -----------------------------------------------------------------------------------------------------
+
+
+def test_stalled(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+    """For longer than the lease, with long jobs in two trees: nobody takes anything away, and time limits still work.
+    A worker that is told to leave meanwhile leaves with 1, and what it held runs again elsewhere."""
+    record, limited, store = tmp_path / "record", tmp_path / "limited", server.client
+    leaves = start("-n", "1", "--grace", "0", mode=mode, JOBQ_LEASE="2")
+    left = queue.enqueue("samples.note_and_nap", str(tmp_path / "left"), "x", 14)
+    eventually(lambda: lines(tmp_path / "left"))
+    store.sadd(keys.PAUSED, "default")
+    jobs = submit(queue, "samples.note_and_nap", [(str(record), n, 12) for n in range(3)])
+    limits = queue.enqueue("samples.note_what_ends_it", str(limited), 60, job_timeout=3)
+    trees = [start("-n", "2", mode=mode, JOBQ_LEASE="2") for _ in range(2)]
+    children_are_there(store, 3 if mode == "thread" else 5)
+    store.srem(keys.PAUSED, "default")
+    eventually(lambda: len(lines(record)) == 3 and lines(limited))
+    with server.stalled():
+        asked = time.monotonic()
+        leaves.send(signal.SIGTERM)
+        eventually(lambda: lines(limited) == ["start", "TimeLimitExceeded"])
+        assert time.monotonic() - asked < 6
+        assert leaves.wait(20) == 1, leaves.log
+        assert time.monotonic() - asked > 6
+    assert "the next worker rescues what this one held" in leaves.log
+    assert [job.result(60) for job in jobs] == [0, 1, 2]
+    eventually(lambda: status(store, limits.id) == "failed")
+    assert Counter(lines(record)) == {f"{word} {n}": 1 for word in ("start", "end") for n in range(3)}
+    assert all(uncounted(store, job.id) for job in (*jobs, limits))
+    # its last request may stand in the stalled server's socket still, and give the job back; or else it is rescued
+    eventually(lambda: lines(tmp_path / "left")[:2] == ["start x", "start x"])
+    children_are_there(store, 2 if mode == "thread" else 4)  # and nobody's name else
+    assert sum(tree.log.count("rescued the jobs of") for tree in trees) <= 1
+    eventually(lambda: status(store, left.id) == "started")
+    jobq(server, "stop", left.id)
+    eventually(lambda: status(store, left.id) == "stopped")
+
+
+# -- it forgets, cuts, refuses -------------------------------------------------------------------------------------
+
+
+def test_script_flush_and_client_kill(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+    """Again and again under load: each job runs once."""
+    record, store = tmp_path / "record", server.client
+    tree = start("-n", "2", mode=mode)
+    children_are_there(store, 1 if mode == "thread" else 2)
+    jobs = submit(queue, "samples.note_and_nap", [(str(record), n, 0.004) for n in range(LOADED)])
+    blows = 0
+    while finished(store) < LOADED:
+        store.script_flush()
+        store.client_kill_filter(_type="normal", skipme=True)
+        blows += 1
+        time.sleep(0.1)
+    assert blows >= 5
+    assert [job.result(60) for job in jobs] == list(range(LOADED))
+    assert Counter(lines(record)) == {f"{word} {n}": 1 for word in ("start", "end") for n in range(LOADED)}
+    assert {store.xlen(keys.results(job.id)) for job in jobs} == {1}
+    assert "no longer ours" not in tree.log
+
+
+@pytest.mark.parametrize("refusal", ["read-only", "full"])
+def test_a_store_that_takes_no_writes(
+    start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, refusal: str
+) -> None:
+    """A replica without a primary, and maxmemory reached: it waits, says so once, goes on."""
+    record, store = tmp_path / "record", server.client
+    tree = start("-n", "2", mode=mode)
+    jobs = submit(queue, "samples.note_and_nap", [(str(record), n, 0.004) for n in range(LOADED)])
+    eventually(lambda: finished(store) > 50)
+    with refuses_writes(store, refusal):
+        # a full store refuses what grows: it may still let jobs end, and then others begin in their place
+        eventually(lambda: len(said(tree)) >= (1 if refusal == "full" else 2 if mode == "thread" else 3))
+        before, refused = finished(store), refusals(store)
+        eventually(lambda: refusals(store) > refused + 3)  # it tries again, in silence
+        assert finished(store) == before or refusal == "full"
+    assert [job.result(60) for job in jobs] == list(range(LOADED))
+    assert Counter(lines(record)) == {f"{word} {n}": 1 for word in ("start", "end") for n in range(LOADED)}
+    assert set(said(tree).values()) == {1}, tree.log
+
+
+def refusals(store: redis.Redis) -> int:
+    """How many commands were refused so far."""
+    stats = store.info("errorstats")
+    return sum(stats.get(f"errorstat_{kind}", {}).get("count", 0) for kind in ("OOM", "READONLY"))
+
+
+@contextlib.contextmanager
+def refuses_writes(store: redis.Redis, how: str) -> Iterator[None]:
+    try:
+        if how == "full":
+            store.config_set("maxmemory", 1)
+        else:
+            store.replicaof("127.0.0.1", 1)
+        yield
+    finally:
+        store.config_set("maxmemory", 0)
+        store.replicaof("NO", "ONE")
+
+
+# -- a reply is lost on the wire -----------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Between a worker and the store: cuts the connection after every n-th request with ``word`` in it, when the store
+    has answered and nobody has heard."""
+
+    def __init__(self, server: Server, directory: Path, word: bytes, nth: int) -> None:
+        self.cuts = 0
+        self.url = f"unix://{directory / 'p'}"
+        self._server, self._word, self._nth = server, word, nth
+        self._seen = itertools.count(1)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(directory / "p"))
+        self._listener.listen(50)
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                theirs, _ = self._listener.accept()
+            except OSError:
+                return
+            ours = socket.socket(socket.AF_UNIX)
+            ours.connect(self._server.socket)
+            self._open += [theirs, ours]
+            lost = threading.Event()
+            threading.Thread(target=self._requests, args=(theirs, ours, lost), daemon=True).start()
+            threading.Thread(target=self._replies, args=(theirs, ours, lost), daemon=True).start()
+
+    def _requests(self, theirs: socket.socket, ours: socket.socket, lost: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := theirs.recv(1 << 16):
+                if self._word in data and next(self._seen) % self._nth == 0:
+                    lost.set()
+                ours.sendall(data)
+        hang_up(theirs, ours)
+
+    def _replies(self, theirs: socket.socket, ours: socket.socket, lost: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := ours.recv(1 << 16):
+                if lost.is_set():
+                    self.cuts += 1
+                    break
+                theirs.sendall(data)
+        hang_up(theirs, ours)
+
+    def close(self) -> None:
+        hang_up(self._listener, *self._open)
+
+
+def hang_up(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+
+@pytest.fixture
+def short_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short enough for a socket."""
+    return tmp_path_factory.mktemp("p")
+
+
+def test_a_lost_reply(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, short_path: Path) -> None:
+    """What it did is done, and is not done again: neither a claim nor an outcome is lost, no id is queued twice."""
+    record, store = tmp_path / "record", server.client
+    jobs = load(queue, record, 1500)
+    proxy = Proxy(server, short_path, b"EVALSHA", 7)
+    try:
+        tree = start("-n", "2", mode=mode, JOBQ_URL=proxy.url)
+        while finished(store) < len(jobs):
+            waiting = store.lrange(keys.queue("default"), 0, -1)
+            assert len(set(waiting)) == len(waiting)
+        each_ran_once(jobs, record, store)
+        assert proxy.cuts >= 3
+        assert "no longer ours" not in tree.log
+        assert tree.stop() == 0, tree.log
+    finally:
+        proxy.close()
+
+
+def test_a_lost_reply_of_rqs_own_finish(
+    start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, short_path: Path
+) -> None:
+    """Its transaction ran, nobody heard: one outcome, one result; the callback was called, perhaps once more."""
+    record, store = tmp_path / "record", server.client
+    number = 40
+    on_success = Callback("samples.on_success")
+    jobs = [queue.enqueue("samples.note", str(record), n, on_success=on_success) for n in range(number)]
+    proxy = Proxy(server, short_path, b"EXEC\r\n", 5)
+    try:
+        tree = start("-n", "2", mode=mode, JOBQ_URL=proxy.url)
+        eventually(lambda: finished(store) == number)
+        each_ran_once(jobs, record, store)
+        assert all(int(store.hget(words_of(job.id), "calls") or 0) >= 1 for job in jobs)
+        assert proxy.cuts >= 3
+        assert tree.stop() == 0, tree.log
+    finally:
+        proxy.close()
+
+
+# -- it is not there at the start ----------------------------------------------------------------------------------
+
+
+def test_started_before_the_store(start: Start, mode: str, server: Server, queue: Queue) -> None:
+    """It waits, and says so once: for a server that is not there, and for one that still loads what it had."""
+    jobs = [queue.enqueue("square", n) for n in range(20)]
+    server.client.bgrewriteaof()  # or it reads all commands of all tests again
+    eventually(lambda: not rewrites(server.client))
+    server.kill()
+    try:
+        tree = start("-n", "1", mode=mode)
+        eventually(lambda: "waiting for it, 20 s at most" in tree.log)
+    finally:
+        server.start("--key-load-delay", "40000")  # microseconds
+    assert [job.result(30) for job in jobs] == [n * n for n in range(20)]
+    assert tree.log.count("waiting for it") == 1
+
+
+def rewrites(store: redis.Redis) -> bool:
+    info = store.info("persistence")
+    return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
+
+
+def test_started_without_waiting(start: Start, server: Server) -> None:
+    server.kill()
+    try:
+        tree = start("-n", "1", "--store-wait", "0")
+        assert tree.wait() == 1
+        assert len(tree.log.splitlines()) == 1
+        assert "is the server running?" in tree.log
+    finally:
+        server.start()
+    tree.send(signal.SIGTERM)  # it is gone: nothing happens
+
+
+def test_a_wait_that_ends(start: Start, server: Server) -> None:
+    server.kill()
+    try:
+        tree = start("-n", "1", "--store-wait", "0.5")
+        assert tree.wait() == 1
+        assert len(tree.log.splitlines()) == 2
+    finally:
+        server.start()
+
+
+def test_the_proxy(server: Server, short_path: Path) -> None:
+    """The proxy itself: a request in seven is done and not answered."""
+    proxy = Proxy(server, short_path, b"INCR", 2)
+    try:
+        through = client(Address(url=proxy.url))
+        assert through.incr("n") == 1
+        with pytest.raises(redis.ConnectionError):
+            through.incr("n")
+        assert server.client.get("n") == b"2"
+        through.close()
+    finally:
+        proxy.close()
