@@ -27,8 +27,13 @@ class Left(NamedTuple):
     jobs: list[ForRQ]
 
 
-def cause_of_death(pid: int, status: int | None) -> str:
-    """A full sentence from a wait status."""
+def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) -> str:
+    """A full sentence from a wait status; ``out_of_memory``: the kernel killed somebody for that meanwhile."""
+    if out_of_memory and status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return (
+            f"OutOfMemory: The process that ran this job (pid {pid}) was killed by SIGKILL, while the kernel killed "
+            f"for want of memory."
+        )
     who = f"ChildKilled: The process that ran this job (pid {pid})"
     if status is None:
         return f"{who} is gone."

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from jobqueue.protocol import Verdict
+from workers import oom
 from workers.deaths import Remains, cause_of_death
 from workers.faults import Faults
 from workers.journal import DONE, Region, Running
@@ -62,6 +63,7 @@ class Seat:
         self._incarnation = 0
         self._unread = b""
         self._born = 0.0
+        self._oom_kills = 0
         self._short_lives = 0
 
     def next_owner(self, worker: str) -> str:
@@ -81,6 +83,7 @@ class Seat:
         self.pulse, self.still_since = 0, 0.0
         self._unread = b""
         self._born = time.monotonic()
+        self._oom_kills = oom.kills()
 
     def tell(self, order: bytes) -> None:
         try:
@@ -121,10 +124,13 @@ class Seat:
     def remains(self, status: int | None, stopping: bool) -> Remains:
         """What its process left in shared memory, and our verdict on what ran in it."""
         running = self.region.running()
-        cause = SHUTDOWN if stopping else cause_of_death(self.pid, status)
+        cause = SHUTDOWN if stopping else self.cause_of_death(status)
         culprit = self.faults.culprit(running) if status is not None else None
         verdicts = [self._judge(job, len(running), culprit, cause, stopping) for job in running]
         return Remains(self.owner, list(self.region.journal.read()), verdicts)
+
+    def cause_of_death(self, status: int | None) -> str:
+        return cause_of_death(self.pid, status, out_of_memory=oom.kills() > self._oom_kills)
 
     def _judge(self, job: Running, company: int, culprit: int | None, cause: str, stopping: bool) -> Verdict:
         if condemned := self.condemned.get(job.claim):

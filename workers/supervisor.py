@@ -26,7 +26,7 @@ from jobqueue.connection import Store
 from jobqueue.protocol import Protocol
 from workers.burst import Burst
 from workers.commands import Commands
-from workers.deaths import Left, cause_of_death
+from workers.deaths import Left
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
 from workers.health import Health
@@ -292,7 +292,7 @@ class Supervisor:
     def _lost(self, seat: Seat, status: int | None) -> None:
         """A child is gone: what it held is somebody else's now, and its seat is free."""
         if status != 0 and self._stopping.phase < Phase.INTERRUPT:
-            log.warning("child %s: %s", seat.owner, cause_of_death(seat.pid, status).partition(": ")[2])
+            log.warning("child %s: %s", seat.owner, seat.cause_of_death(status).partition(": ")[2])
         if seat.control is not None and seat.control.fileno() in self._selector.get_map():
             self._selector.unregister(seat.control)
         self._done += seat.region.get(DONE)

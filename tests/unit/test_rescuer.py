@@ -166,6 +166,12 @@ def test_each_tree_is_judged_by_its_own_lease(store: fakeredis.FakeRedis) -> Non
     assert not store.exists(keys.workers_of("other"))
 
 
+def test_a_kill_for_want_of_memory_has_its_name() -> None:
+    assert cause_of_death(5, signal.SIGKILL, out_of_memory=True).startswith("OutOfMemory: The process")
+    assert cause_of_death(5, signal.SIGSEGV, out_of_memory=True).startswith("ChildKilled: ")
+    assert cause_of_death(5, 7 << 8, out_of_memory=True).startswith("ChildKilled: ")
+
+
 # -- other trees ---------------------------------------------------------------------------------------------------
 
 
