@@ -21,7 +21,7 @@ test:   ## run all tests
 	$(BIN)pytest
 bench:  ## compare throughput with RQ, about a minute
 	$(BIN)python benchmarks/throughput.py
-soak:   ## the long ones: 5,000 histories of the protocol, storms of 1,000 kills over 20,000 jobs, then the lifecycle tests ROUNDS times in random orders
+soak:   ## the long ones: 5,000 histories of the protocol, storms of 1,000 kills, the lifecycle tests ROUNDS times
 	JOBQ_EXAMPLES=5000 $(BIN)pytest -q tests/properties
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220 --queues 3

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 Token = tuple[str, str, int]  # owner, job, claim
 
 
-@dataclass
+@dataclass(repr=False)
 class Job:
     """A job whose hash exists."""
 
@@ -34,6 +35,9 @@ class Job:
     order: int | None = None  # the claim under which it was given back first
     dependents: set[str] = field(default_factory=set)
     dependency: str | None = None
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"{self.id} {self.status} in {self.queue}")
 
 
 @dataclass
@@ -132,7 +136,8 @@ class Books:
         queue = self.queues[job.queue]
         if job.id in queue:
             queue.remove(job.id)
-        self.registries[job.status, job.queue].discard(job.id)
+        kind = "failed" if job.status == "stopped" else job.status
+        self.registries[kind, job.queue].discard(job.id)
         for hold in self._holds(job.id):
             hold.wip = hold.wip and not wip
 

@@ -110,11 +110,14 @@ class Clients(Machine):
         self.client.zadd(keys.registry("deferred", queue), {job.id: LONG_AGO})
         self.client.sadd(keys.dependents(parent.id), job.id)
         self.client.sadd(keys.dependencies(job.id), parent.id)
+        self.client.sadd(keys.QUEUES, keys.queue(queue))
+        self.model.known_queues.add(queue)
         self.model.shelve(job, "deferred")
         parent.dependents.add(job.id)
 
     def can_have_dependents(self) -> list[Job]:
-        return [job for job in self.model.jobs.values() if job.status in ("queued", "started")]
+        waiting = [job for job in self.model.jobs.values() if job.status in ("queued", "started")]
+        return [job for job in waiting if not job.dependents]  # of several RQ enqueues any first
 
     @precondition(lambda self: self.plain())
     @rule(data=st.data(), how=st.sampled_from(["vanish", "delete", "cancel"]))
