@@ -27,7 +27,7 @@ for i = 1, #held, 2 do
       mark_started(w, id, claim, h[2], running[claim], tonumber(ttl))
       marked = marked + 1
     end
-  elseif not finished[claim] and h[2] then
+  elseif not finished[claim] and h[1] ~= 'started' and h[2] then -- started: it asked after we had looked
     back = back + requeue(owner, w, h[2], id, claim)
   end
 end
