@@ -27,10 +27,10 @@ def why(path: Path) -> str:
         return ""
 
 
-def test_health(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+def test_health(start: Start, server: Server, queue: Queue, tmp_path: Path) -> None:
     """Able; not while the store stands still; able again; not while it stops; and no file when it is gone."""
     path, gate = tmp_path / "health", tmp_path / "gate"
-    tree: Tree = start("-n", "2", "--health-file", str(path), mode=mode, JOBQ_LEASE="2")
+    tree: Tree = start("-n", "2", "--health-file", str(path), JOBQ_LEASE="2")
     eventually(lambda: why(path) == "able to claim")
     assert health(server, path) == (0, "able to claim\n")
     with server.stalled():

@@ -25,12 +25,19 @@ def all_slots_work(queue: Queue, record: Path, gate: Path) -> None:
     assert [job.result(30) for job in jobs] == list(range(SLOTS))
 
 
-def test_a_sleeping_job(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """In thread mode nothing wakes it: its thread is written off, and its slot is there again."""
+def test_sleeping_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """In thread mode nothing wakes them: their threads are written off, and their slots are there again. RQ's retries
+    apply all the same."""
+    record = tmp_path / "runs"
     start("-n", str(SLOTS), mode=mode)
     job = queue.enqueue("samples.sleep_in_c", 3600, job_timeout=1)
-    assert "time limit of 1 s" in eventually(lambda: failed(store, job.id))
-    assert uncounted(store, job.id)
+    call = ("samples.hang", str(record), "x", "sleep", 3600)
+    retried = queue.enqueue(*call, job_timeout=1, retry=Retry(max=1))
+    for ended in (job, retried):
+        assert "time limit of 1 s" in eventually(lambda ended=ended: failed(store, ended.id))  # type: ignore[misc]
+        assert uncounted(store, ended.id)
+    assert lines(record) == ["start x", "start x"]
+    assert store.hget(keys.job(retried.id), "retries_left") == b"0"
     all_slots_work(queue, tmp_path / "record", tmp_path / "gate")
 
 
@@ -50,17 +57,6 @@ def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store:
     ran = len([line for line in lines(record) if line.startswith("start")])
     assert ran == (SLOTS - 1) * (2 if mode == "thread" else 1)
     all_slots_work(queue, tmp_path / "record2", tmp_path / "gate2")
-
-
-def test_a_limit_with_retries_left(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """RQ's retries apply, also where the thread was written off."""
-    record = tmp_path / "record"
-    start("-n", str(SLOTS), mode=mode)
-    job = queue.enqueue("samples.hang", str(record), "x", "sleep", 60, job_timeout=1, retry=Retry(max=1))
-    assert "time limit of 1 s" in eventually(lambda: failed(store, job.id))
-    assert lines(record) == ["start x", "start x"]
-    assert uncounted(store, job.id)
-    assert store.hget(keys.job(job.id), "retries_left") == b"0"
 
 
 @pytest.mark.parametrize("mode", ["process"])
