@@ -34,7 +34,8 @@ class Job(rq.job.Job):
         """
         from jobqueue.results import Waiter
 
-        (outcome,) = Waiter(self.connection, loads=self.serializer.loads).outcomes([self.id], timeout)
+        waiter = Waiter(self.connection, loads=self.serializer.loads, known=True)
+        (outcome,) = waiter.outcomes([self.id], timeout)
         return outcome.get()
 
     def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:

@@ -267,7 +267,7 @@ class Queue(rq.queue.Queue):
         """Return a Waiter that reads this queue's results."""
         from jobqueue.results import Waiter
 
-        return Waiter(self.connection, loads=self.serializer.loads)
+        return Waiter(self.connection, loads=self.serializer.loads, known=True)
 
     # -- what is sent ------------------------------------------------------------------------------------------
 

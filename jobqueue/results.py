@@ -53,11 +53,18 @@ class Waiter:
     """Waits for jobs of any number over one client. Not for several threads at once; make one for each."""
 
     def __init__(
-        self, client: redis.Redis, *, loads: Callable[[bytes], Any] = Auto.loads, window: int = WINDOW
+        self,
+        client: redis.Redis,
+        *,
+        loads: Callable[[bytes], Any] = Auto.loads,
+        window: int = WINDOW,
+        known: bool = False,
     ) -> None:
+        """``known``: the store has answered the caller before, so that an error at once is an outage too."""
         self._client = client
         self._loads = loads
         self._window = window
+        self._known = known
         self._answered = False  # the store has answered us before: an error now is an outage
         self._seen: dict[str, bytes] = {}  # outstanding job → the last entry of its stream that was no end
         self._done: dict[str, Outcome] = {}
@@ -200,7 +207,7 @@ class Waiter:
             except redis.AuthenticationError as e:
                 raise StoreRefused(f"The store refuses us: {e}") from e
             except (redis.ConnectionError, redis.TimeoutError) as e:
-                if not self._answered or time.monotonic() > until:
+                if not (self._answered or self._known) or time.monotonic() > until:
                     raise StoreUnreachable(f"The store does not answer: {e}") from e
                 if pause == 0.05:
                     log.warning("The store does not answer (%s); waiting on, results stay there.", e)
