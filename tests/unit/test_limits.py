@@ -134,7 +134,7 @@ def test_the_next_job_is_never_hit(place: Callable[[Callable[[], None]], None]) 
         stop.set()
         shooter.join(20)
         sys.setswitchinterval(usual)
-    assert hits[0] > 10
+    assert hits[0] > 0  # how many depends on the machine; without any, nothing was shown
 
 
 def test_one_slot_among_many() -> None:
