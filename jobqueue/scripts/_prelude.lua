@@ -135,6 +135,7 @@ end
 local function record_outcome(w, q, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts)
   local job = job_key(id)
   if ttl == 0 then -- not kept at all, as RQ's Job.cleanup
+    if redis.call('HGET', job, 'status') == 'canceled' then redis.call('ZREM', registry_key('canceled', q), id) end
     redis.call('DEL', job, results_key(id), dependents_key(id), dependencies_key(id))
     return
   end

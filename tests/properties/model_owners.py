@@ -74,6 +74,8 @@ class Model(Books):
 
     def record(self, job: Job, hold: Hold, kind: int, ttl: int) -> None:
         self.settled[job.id].append(hold.claim)
+        if ttl == 0 and job.status == "canceled":
+            self.registries["canceled", job.queue].discard(job.id)
         job.status = "finished" if kind == RETURNED else "failed"
         job.expires = ttl > 0
         self.registries[job.status, job.queue].add(job.id)

@@ -29,7 +29,8 @@ class Deaths(Machine):
         """At once, and it knows what ran: first the journal is settled. Then another child takes the place."""
         if not (candidates := [p for p in self.processes if not p.struck and not p.left]):
             return
-        process = self.one(data, candidates)
+        busy = [p for p in candidates if p.running or p.journal]
+        process = self.one(data, busy or candidates)
         process.dead = True
         journal = process.journal
         verdicts = self.model.settle(process.owner, journal)
