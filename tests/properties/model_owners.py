@@ -178,7 +178,7 @@ class Model(Books):
             job = self.jobs.get(job_id)
             if hold.claim in running and job and job.status == "queued":
                 self.mark((owner, job_id, hold.claim))
-            elif hold.claim not in (*running, *finished) and job:
+            elif hold.claim not in (*running, *finished) and job and job.status != "started":
                 self._requeue(owner, job_id)
         return True
 

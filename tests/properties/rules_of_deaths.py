@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from machine import WORKERS, Machine
+from machine import EXECUTION_TTL, WORKERS, Machine
 from model_owners import Judge
 from processes import QUEUES
 
@@ -73,7 +73,7 @@ class Deaths(Machine):
             assert self.rescue_script(process, Judge(None, on_crash), str(self.leases[worker] - 1)) is None
 
     @precondition(lambda self: any(p.struck for p in self.processes))
-    @rule(data=st.data(), what=st.sampled_from(["cycle", "reconcile", "mark", "give back", "finish by RQ"]))
+    @rule(data=st.data(), what=st.sampled_from(["cycle", "reconcile", "stand in", "mark", "give back", "finish by RQ"]))
     def too_late(self, data: st.DataObject, what: str) -> None:
         """A dead child's last request arrives, or a slow one comes back: nothing happens."""
         process = self.one(data, [p for p in self.processes if p.struck])
@@ -83,6 +83,8 @@ class Deaths(Machine):
             assert self.protocol.cycle(process.owner, process.worker, QUEUES, outcomes, 3, 3) == ("fenced", [], [])
         elif what == "reconcile":
             assert self.reconcile_script(process) == -1
+        elif what == "stand in":
+            assert not self.protocol.stand_in(process.owner, process.worker, EXECUTION_TTL, [], [])
         elif what == "mark":
             assert not any(self.mark(process, runs))
         elif what == "give back":
