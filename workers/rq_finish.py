@@ -242,8 +242,8 @@ class Finisher:
         try:
             error = AbandonedJobError(text)
             execute_failure_callback(job, self._worker.death_penalty_class, AbandonedJobError, error, None)
-        except Exception:  # RQ logs it; the job's own end stays what is recorded
-            pass
+        except Exception:  # the job's own end stays what is recorded
+            log.exception("job %s: its failure callback failed", job.id)
         self._worker.handle_job_failure(job, queue, exc_string=text, execution=execution)
 
     def _finalize_for_good(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
