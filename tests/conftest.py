@@ -15,6 +15,10 @@ from helpers import Server, Tree, assert_nothing_left  # noqa: E402
 
 from jobqueue.producer import Queue  # noqa: E402
 
+# A shell that runs pytest in the background has SIGINT ignored, and every process started from here would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Asserts in the parts of the state machine say what they compared. (A conftest.py of its own would hide this one.)
 pytest.register_assert_rewrite(
     "machine", "model", "model_owners", "rules_of_children", "rules_of_clients", "rules_of_deaths"
