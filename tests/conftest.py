@@ -102,3 +102,12 @@ def leave_properly(trees: list[Tree]) -> None:
         if not tree.was_killed:
             tree.wait()
             assert "Traceback" not in tree.log, tree.log
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """RQ's workers that run in this process leave their handlers behind: a later SIGTERM would raise in some test."""
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in old.items():
+        signal.signal(number, handler)
