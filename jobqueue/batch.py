@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
+from jobqueue.parcel import Call, Shared
 
 if TYPE_CHECKING:
-    from jobqueue.producer import Call, Queue, Shared
+    from jobqueue.producer import Queue
 
 CHUNK = 500  # jobs per transaction
 CHUNK_BYTES = 4_000_000  # of job data per transaction, so that large arguments neither fill memory nor block the store

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, ConnectionPool, UnixDomainSocketConnection
+from redis.connection import AbstractConnection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from jobqueue import config
 from jobqueue.address import NO_CLUSTER, Address, redis_options, sentinel_url
@@ -27,7 +27,7 @@ from jobqueue.trouble import explain
 if TYPE_CHECKING:
     from jobqueue.store import LocalStore
 
-__all__ = ["Address", "Store", "check", "client", "explain", "open_store", "redis", "server_version"]
+__all__ = ["Address", "Store", "check", "client", "explain", "like", "open_store", "redis", "server_version"]
 
 # CLIENT SETINFO costs two round trips per connection. redis-py 7 renamed the switch and warns about the old name.
 _NO_SETINFO: dict[str, Any] = (
@@ -68,7 +68,45 @@ def client(
         return _sentinel_client(address, options)
     else:
         options = redis_options(address) | options
+        if address.scheme == "rediss":
+            _speak_first(options)
     return redis.Redis.from_pool(ConnectionPool(**options))
+
+
+def _speak_first(options: dict[str, Any]) -> None:
+    """Behind a TLS 1.3 handshake the server sends session tickets. Unread, they look like a reply that nobody asked
+    for, and redis-py throws such a connection away: so something must be asked at once, and SETINFO will do."""
+    for name in _NO_SETINFO:
+        del options[name]
+
+
+# What redis-py 8 adds to a pool's options for maintenance notifications, which need RESP3.
+_OF_RESP3 = ("maint_notifications_", "oss_cluster_", "orig_")
+
+
+def like(theirs: redis.Redis) -> redis.Redis:
+    """Build a client to where ``theirs`` goes, with its credentials, that sends each command once and does not wait
+    for ever. It has a pool of its own."""
+    pool = theirs.connection_pool
+    once: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "health_check_interval": 0,
+        "protocol": 2,
+        "socket_timeout": 10.0,
+        "socket_connect_timeout": 5.0,
+        "decode_responses": False,
+        **_NO_SETINFO,
+    }
+    if issubclass(pool.connection_class, SSLConnection):
+        _speak_first(once)
+    theirs_kept = {k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_OF_RESP3)}
+    options = {**theirs_kept, **once}
+    if isinstance(pool, SentinelConnectionPool):
+        options.pop("connection_pool", None)
+        own: ConnectionPool = SentinelConnectionPool(pool.service_name, pool.sentinel_manager, **options)
+        return redis.Redis.from_pool(own)
+    return redis.Redis.from_pool(ConnectionPool(connection_class=pool.connection_class, **options))
 
 
 def _sentinel_client(address: Address, options: dict[str, Any]) -> redis.Redis:

@@ -13,6 +13,16 @@ SOCKET_LIMIT = 103  # bytes; sockaddr_un holds 104 on macOS and 108 on Linux, wi
 SHORT_ROOT = "/tmp"  # not $TMPDIR or $XDG_RUNTIME_DIR: cron and a login shell must compute the same path
 
 
+def one_name(path: Path) -> Path:
+    """Return the name that all names of ``path`` have in common; ``path`` itself may be a link, for others to refuse.
+
+    The socket's place depends on the name's length: two names of one directory must not lead to two places.
+    """
+    if path.name in ("", ".."):
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent), path.name)
+
+
 def make_private(path: Path) -> None:
     """Make the directory ``path`` if need be; refuse it unless it is one, ours, and closed to everybody else.
 

@@ -5,6 +5,8 @@ The command line prints the message on one line and leaves with ``exit_code``; n
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
+
 
 class JobqError(Exception):
     """Base of all errors that jobq raises on purpose."""
@@ -114,6 +116,18 @@ class ResultNotSerializable(JobqError):
 
 class TimeLimitExceeded(JobqError):
     """The job ran longer than its time limit."""
+
+
+class WorkerDied(JobqError):
+    """A worker that this program started has ended by itself; ``exit_code_of_worker`` is negative for a signal."""
+
+    def __init__(self, message: str, exit_code_of_worker: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code_of_worker = exit_code_of_worker
+
+
+class BrokenWorkers(JobqError, BrokenExecutor):
+    """The own workers of a JobExecutor cannot be started, or die again and again: its futures will get no results."""
 
 
 class OwnershipLost(BaseException):

@@ -18,6 +18,7 @@ from jobqueue import keys
 from jobqueue.connection import redis
 from jobqueue.errors import NoSuchJob
 from jobqueue.model import FailedJob, JobView, Overview, QueueView, WorkerView
+from jobqueue.protocol import queue_names
 from jobqueue.results import last_line
 from jobqueue.serializers import decompress, format_of
 
@@ -62,7 +63,7 @@ class Inspector:
             pipe.exists(keys.SUSPENDED)
             queues, workers, paused, suspended = pipe.execute()
         halted = sorted(name.decode() for name in paused)
-        names = sorted({key.decode()[len(keys.queue("")) :] for key in queues} | set(halted))
+        names = sorted({*queue_names(queues), *halted})
         return Overview(self._queues(names, halted), self._workers(workers), bool(suspended), halted)
 
     def _queues(self, names: Sequence[str], paused: Sequence[str]) -> list[QueueView]:
@@ -76,6 +77,7 @@ class Inspector:
                     pipe.zcount(keys.registry(kind, name), now, "+inf")
                 for kind in ("canceled", "scheduled", "deferred"):
                     pipe.zcard(keys.registry(kind, name))
+                pipe.zcount(keys.registry("failed", name), "-inf", "(0")  # RQ's score of those kept for ever
             n = pipe.execute()
         return [
             QueueView(
@@ -84,13 +86,13 @@ class Inspector:
                 claimed=n[i + 1],
                 started=n[i + 2],
                 finished=n[i + 3],
-                failed=n[i + 4],
+                failed=n[i + 4] + n[i + 8],
                 canceled=n[i + 5],
                 scheduled=n[i + 6],
                 deferred=n[i + 7],
                 paused=name in paused,
             )
-            for i, name in zip(range(0, len(n), 8), names, strict=True)
+            for i, name in zip(range(0, len(n), 9), names, strict=True)
         ]
 
     def _workers(self, worker_keys: set[bytes]) -> list[WorkerView]:
@@ -110,14 +112,14 @@ class Inspector:
 
     def queue_names(self) -> list[str]:
         members: Any = self._client.smembers(keys.QUEUES)
-        return sorted(key.decode()[len(keys.queue("")) :] for key in members)
+        return sorted(queue_names(members))
 
     def failed_ids(self, queue: str | None = None) -> Iterator[tuple[str, str]]:
         """Iterate over (queue, id) of the failed jobs, in no order, some perhaps twice, while they may be requeued."""
         for name in [queue] if queue is not None else self.queue_names():
             key, now = keys.registry("failed", name), time.time()
             for job_id, expires in self._client.zscan_iter(key, count=PAGE):
-                if expires > now:
+                if expires > now or expires < 0:  # RQ's score of one that is kept for ever
                     yield name, job_id.decode()
 
     def failed(self, queue: str | None = None, most: int = 100) -> list[FailedJob]:
@@ -156,8 +158,10 @@ def _job_view(
     job_id: str, status: str, queue: str, fields: Fields, ttl: int, entries: Any, position: Any, scheduled: Any
 ) -> JobView:
     data = decompress(fields[b"data"])
-    format_ = format_of(data)
+    format_: str = format_of(data)
     function, args, kwargs = _call(data) if format_ == "json" else (None, None, None)
+    if format_ == "json" and function is None:
+        format_ = "unknown"
     returned = entries[0][1].get(b"return_value") if entries and entries[0][1].get(b"type") == b"1" else None
     return JobView(
         id=job_id,

@@ -17,7 +17,15 @@ from jobqueue import keys
 from jobqueue.serializers import Auto
 
 
-class Job(rq.job.Job):
+class _JobType(type):
+    """RQ's queues and registries tell a job from an id by ``isinstance(it, queue.job_class)``: for a queue of ours,
+    a job of RQ's is a job too."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return super().__instancecheck__(instance) or (cls is Job and isinstance(instance, rq.job.Job))
+
+
+class Job(rq.job.Job, metaclass=_JobType):
     """RQ's Job. ``Job.fetch(id, connection=...)`` reads JSON and pickle; ``on_crash`` is "retry", "fail" or None."""
 
     def __init__(self, id: str | None = None, connection: redis.Redis | None = None, serializer: Any = None) -> None:

@@ -74,11 +74,28 @@ def scheduler_lock(queue_name: str) -> str:
     return f"{PREFIX}:scheduler-lock:{queue_name}"
 
 
+CRON_NAMES = f"{PREFIX}:cron_jobs"
+CRON_SCHEDULERS = f"{PREFIX}:cron_schedulers"
+
+
+def cron_scheduler(name: str) -> str:
+    return f"{PREFIX}:cron_scheduler:{name}"
+
+
+def cron_history(name: str) -> str:
+    """The jobs that a cron entry of this name made: member job id, score when it was enqueued."""
+    return f"{PREFIX}:cron_job:{name}:jobs"
+
+
 # -- jobq's --------------------------------------------------------------------------------------------------------
 
 OWNERS = f"{PREFIX}:jobq:owners"
 SEQ = f"{PREFIX}:jobq:seq"
 PAUSED = f"{PREFIX}:jobq:paused"
+USAGE = f"{PREFIX}:jobq:usage"  # the tasks that have a record
+SCHEDULES = f"{PREFIX}:jobq:schedules"  # stored schedules: member id, score the next time
+CRON_ENTRIES = f"{PREFIX}:jobq:cron_entries"  # what stands in cron files, likewise; only the leader enqueues these
+CRON_LEADER = f"{PREFIX}:jobq:cron_leader"  # the name of the supervisor that leads, with an expiry
 
 
 def own(owner: str) -> str:
@@ -98,6 +115,26 @@ def back(queue_name: str) -> str:
 def fin(job_id: str) -> str:
     """Watched by RQ's own finish; RESCUE deletes it, so that a finish of a dead owner cannot commit."""
     return f"{PREFIX}:jobq:fin:{job_id}"
+
+
+def usage(task: str) -> str:
+    """What workers recorded of a task's runs; the fields are told in jobqueue/usage.py."""
+    return f"{PREFIX}:jobq:usage:{task}"
+
+
+def schedule(schedule_id: str) -> str:
+    """When, where to, and what came of it last."""
+    return f"{PREFIX}:jobq:schedule:{schedule_id}"
+
+
+def schedule_job(schedule_id: str) -> str:
+    """The fields that each job of the schedule begins with."""
+    return f"{PREFIX}:jobq:schedule_job:{schedule_id}"
+
+
+def bell(name: str) -> str:
+    """A stream that ends the wait of the executor ``name`` for results, so that it sees a job that was just added."""
+    return f"{PREFIX}:jobq:bell:{name}"
 
 
 def chaos(run: str) -> str:

@@ -32,7 +32,7 @@ class JobView:
     status: str
     queue: str
     description: str
-    format: str  # json | pickle
+    format: str  # json, pickle, or unknown: of a serializer of somebody's own
     function: str | None
     args: list[Any] | None
     kwargs: dict[str, Any] | None

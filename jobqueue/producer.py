@@ -2,78 +2,42 @@
 
 enqueue ──► options RQ must handle (depends_on, rate_limit, unique, pipeline, synchronous)? ──► RQ's own code
     └─────► Shared (fields of the whole chunk) + Call (id, data, description)
-              └─► transmit: one MULTI in one write ──► reply lost? ──► ENQUEUE script, skips what is there already
+              └─► Transmission: one MULTI in one write ──► reply lost? ──► ENQUEUE script, skips what is there already
 """
 
 from __future__ import annotations
 
 import inspect
-import json
-import logging
 import os
-import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import redis
 import rq.queue
-from rq.exceptions import DuplicateJobError
-from rq.job import JobStatus, Retry, validate_job_id
+from rq.job import JobStatus, validate_job_id
 from rq.timeouts import UnixSignalDeathPenalty
 from rq.utils import parse_timeout
 
-from jobqueue import catalog, keys, wire
+from jobqueue import catalog, keys
 from jobqueue.batch import Batch, Sender
-from jobqueue.connection import Store, explain, open_store
-from jobqueue.errors import DuplicateJob, NotSerializable, StoreRefused, StoreUnreachable, UsageError
+from jobqueue.connection import Store, open_store
+from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
+from jobqueue.parcel import Call, Shared, as_retry, description_of, on_crash_field, option_fields, rq_now
 from jobqueue.serializers import JSON, compress, refuse_what_json_changes
+from jobqueue.timetable import Schedule, Timetable
+from jobqueue.timing import Timing, local_zone
+from jobqueue.transmission import AlreadyThere, RqAtWork, Transmission
 
 if TYPE_CHECKING:
     from jobqueue.results import Waiter
 
-log = logging.getLogger(__name__)
-
 A_DAY = 86_400
-REPEAT_FOR = 5.0  # seconds during which an enqueue that got no reply is repeated
-_LONGEST_ARGUMENT = 75  # characters of an argument in a description, as in RQ
 _OPTIONS = frozenset(rq.queue.EnqueueArgs._fields) - {"func", "timeout"} | {"job_timeout"}  # that enqueue() takes
-_DISTURBED = (redis.ConnectionError, redis.TimeoutError)
-
-
-class AlreadyThere(DuplicateJob, DuplicateJobError):
-    """DuplicateJob, for those who catch RQ's exception too."""
-
-
-class Call(NamedTuple):
-    """What is a job's own in a chunk: its id, its data as it is stored, its description."""
-
-    id: str
-    data: bytes
-    description: bytes
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What jobs with the same options have in common: hash fields, place in the queue, time to wait in it."""
-
-    fields: Mapping[str, bytes]
-    at_front: bool = False
-    ttl: int | None = None
-    replaces: bool = False  # the id was chosen by the caller: an earlier job of this id makes way, as in RQ
-
-    @cached_property
-    def packed(self) -> bytes:
-        return wire.strings(part for name, value in self.fields.items() for part in (name.encode(), value))
-
-    def all_fields(self, call: Call, stamp: bytes) -> dict[str, bytes]:
-        """A job's whole hash."""
-        own = {"created_at": stamp, "enqueued_at": stamp, "data": call.data, "description": call.description}
-        return {**self.fields, **own}
+_OPTIONS_IN_ORDER = tuple(inspect.signature(rq.queue.Queue.enqueue_call).parameters)[4:]
 
 
 class Queue(rq.queue.Queue):
@@ -146,6 +110,11 @@ class Queue(rq.queue.Queue):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    @property
+    def _is_ours(self) -> bool:
+        """Its jobs go the short way; a subclass may have other keys, or want jobs of its own class."""
+        return self._is_async and self.job_class is Job and self.key == keys.queue(self.name)
+
     # -- one job -----------------------------------------------------------------------------------------------
 
     def enqueue(self, f: catalog.Task, *args: Any, on_crash: str | None = None, **kwargs: Any) -> Job:
@@ -155,18 +124,22 @@ class Queue(rq.queue.Queue):
         NotSerializable, DuplicateJob (unique=True), StoreUnreachable. When it returns, the job is in the store.
         """
         task = _checked(f)
-        if isinstance(task, str) and on_crash is None and _OPTIONS.isdisjoint(kwargs) and self._is_async:
+        is_plain = on_crash is None and _OPTIONS.isdisjoint(kwargs) and self._is_ours
+        if is_plain and isinstance(task, str):
             return self._send_one(self._plain, self.pack(os.urandom(16).hex(), task, args, kwargs))
         return self._submit(rq.queue.Queue.parse_args(task, *args, **kwargs), on_crash)
 
-    def enqueue_call(  # type: ignore[override]  # the options by keyword, as everybody gives them
-        self, func: catalog.Task, args: Any = None, kwargs: Any = None, **options: Any
+    def enqueue_call(
+        self, func: catalog.Task, args: Any = None, kwargs: Any = None, *in_order: Any, **options: Any
     ) -> Job:
         """Do what enqueue does, with the function's arguments apart from RQ's options (``timeout`` among them)."""
+        options |= zip(_OPTIONS_IN_ORDER, in_order, strict=False)  # `rq enqueue` gives them without names
         on_crash = options.pop("on_crash", None)
         if "timeout" in options:
             options["job_timeout"] = options.pop("timeout")
-        spec = rq.queue.Queue.parse_args(_checked(func), args=args or (), kwargs=kwargs or {}, **options)
+        spec = rq.queue.Queue.parse_args(
+            _checked(func), args=() if args is None else args, kwargs=kwargs or {}, **options
+        )
         return self._submit(spec, on_crash)
 
     def enqueue_at(
@@ -180,14 +153,71 @@ class Queue(rq.queue.Queue):
                 job.enqueue_at_front = True
             return cast(Job, self.schedule_job(job, datetime, pipeline=spec.pipeline, unique=spec.unique))
 
+    # -- again and again ---------------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        f: catalog.Task,
+        *args: Any,
+        every: float = 0.0,
+        cron: str = "",
+        tz: str | None = None,
+        first: datetime | None = None,
+        schedule_id: str = "",
+        replace: bool = True,
+        **options: Any,
+    ) -> str:
+        """Enqueue a call of ``f`` every so many seconds, or when ``cron`` says so; return the schedule's id.
+
+        Workers do it, any of them; ``overlap=False`` skips an occurrence while the last one's job has not ended. The
+        first time is at once, ``first``, or the expression's; the expression is in the time zone ``tz``, this
+        machine's unless told. A schedule of this id is replaced; its next time stays if it comes at the same times.
+        Options are enqueue's. Raises BadSchedule, DuplicateJob (replace=False) and what enqueue raises.
+        """
+        zone = (local_zone() if tz is None else tz) if cron else ""
+        schedule_id = schedule_id or os.urandom(8).hex()
+        validate_job_id(schedule_id)
+        plan = self.plan(f, *args, timing=Timing(every, cron, zone).check(), schedule_id=schedule_id, **options)
+        mode = "unique" if not replace else "keep" if first is None else "first"
+        with self._rq_at_work():
+            timetable = Timetable(self.connection)
+            timetable.put(plan, plan.timing.first(timetable.now()) if first is None else first.timestamp(), mode)
+        return schedule_id
+
+    def plan(
+        self,
+        f: catalog.Task,
+        *args: Any,
+        timing: Timing,
+        schedule_id: str,
+        name: str = "",
+        overlap: bool = True,
+        on_crash: str | None = None,
+        **options: Any,
+    ) -> Schedule:
+        """Make a schedule, and store nothing. Raises UsageError for what its jobs cannot have."""
+        spec = rq.queue.Queue.parse_args(_checked(f), *args, **options)
+        own = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
+        if own or not isinstance(spec.func, str):
+            raise UsageError("A schedule takes functions of modules, without job_id, depends_on, rate_limit, unique.")
+        shared = self._shared(spec, on_crash)
+        call = self.pack(schedule_id, spec.func, spec.args or (), spec.kwargs or {})
+        if spec.description:
+            call = call._replace(description=spec.description.encode())
+        fields = shared.all_fields(call, rq_now())
+        front, ttl = shared.at_front, shared.ttl
+        return Schedule(schedule_id, timing, self.name, fields, name, overlap=overlap, front=front, ttl=ttl)
+
     def _submit(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Job:
-        if spec.depends_on or spec.rate_limit or spec.pipeline is not None or spec.unique or not self._is_async:
+        if spec.depends_on or spec.rate_limit or spec.pipeline is not None or spec.unique or not self._is_ours:
             return self._submit_by_rq(spec, on_crash)
         if not isinstance(spec.func, str):
             return self._submit_by_rq(spec, on_crash)  # a method or an object: only pickle carries it
-        if spec.job_id:
+        if spec.job_id is not None:
             validate_job_id(spec.job_id)
-        call = self.pack(spec.job_id or os.urandom(16).hex(), spec.func, spec.args or (), spec.kwargs or {})
+        call = self.pack(
+            spec.job_id or os.urandom(16).hex(), spec.func, () if spec.args is None else spec.args, spec.kwargs or {}
+        )
         if spec.description:
             call = call._replace(description=spec.description.encode())
         return self._send_one(self._shared(spec, on_crash), call)
@@ -207,10 +237,10 @@ class Queue(rq.queue.Queue):
         options = {
             name: value for name, value in spec._asdict().items() if name not in ("pipeline", "unique", "at_front")
         }
-        options["retry"] = _retry(options["retry"])
+        options["retry"] = as_retry(options["retry"])
         job = cast(Job, self.create_job(**options, status=status))
         if on_crash is not None:
-            job.on_crash = _on_crash(on_crash).decode()
+            job.on_crash = on_crash_field(on_crash).decode()
         _ = job.data  # refuses what the format cannot carry before anything is sent
         return job
 
@@ -259,7 +289,7 @@ class Queue(rq.queue.Queue):
         """Return what sends many calls of ``f`` with the same options."""
         spec = rq.queue.Queue.parse_args(_checked(f), **options)
         alone = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
-        if alone or spec.kwargs or not self._is_async or not isinstance(spec.func, str):
+        if alone or spec.kwargs or not self._is_ours or not isinstance(spec.func, str):
             raise UsageError("Many jobs at once take options that all share; use enqueue for each of these.")
         return Sender(self, spec.func, self._shared(spec, on_crash), spec.description)
 
@@ -276,10 +306,12 @@ class Queue(rq.queue.Queue):
         try:
             data = self.serializer.dumps((name, None, args, kwargs))
         except NotSerializable:
+            if self.serializer is not JSON:
+                raise
             refuse_what_json_changes(list(args), "args")  # says it again, with a path that the caller knows
             refuse_what_json_changes(kwargs, "kwargs")
             raise
-        return Call(job_id, compress(data), _description(name, args, kwargs))
+        return Call(job_id, compress(data), description_of(name, args, kwargs))
 
     @cached_property
     def _plain(self) -> Shared:
@@ -289,20 +321,8 @@ class Queue(rq.queue.Queue):
         ttl = parse_timeout(spec.ttl)
         if ttl is not None and ttl <= 0:
             raise ValueError("Job ttl must be greater than 0")
-        fields = {
-            "origin": self.name.encode(),
-            "status": b"queued",
-            "timeout": b"%d" % self._seconds_to_run(spec.timeout),
-        }
-        for name, seconds in (("result_ttl", spec.result_ttl), ("failure_ttl", spec.failure_ttl), ("ttl", ttl)):
-            if seconds is not None:
-                fields[name] = b"%d" % (parse_timeout(seconds) or 0)
-        if spec.meta:
-            fields["meta"] = self.serializer.dumps(spec.meta)
-        if spec.retry:
-            fields |= _retry_fields(_retry(spec.retry))
-        if on_crash is not None:
-            fields["jobq_on_crash"] = _on_crash(on_crash)
+        fields = {"origin": self.name.encode(), "timeout": b"%d" % self._seconds_to_run(spec.timeout)}
+        fields |= option_fields(spec, on_crash, self.serializer)
         if spec.on_success or spec.on_failure or spec.on_stopped or spec.repeat or spec.webhooks:
             fields = self._fields_by_rq(spec) | fields
         return Shared(fields, spec.at_front, ttl, replaces=bool(spec.job_id))
@@ -331,67 +351,11 @@ class Queue(rq.queue.Queue):
 
         A lost reply neither loses nor doubles any. Raises StoreUnreachable, StoreRefused.
         """
-        stamp = _now()
-        try:
-            wire.transact(self.connection, _commands(self.name, shared, stamp, calls))
-        except redis.RedisError as e:
-            self._raise_unless_disturbed(e)
-            self._repeat(shared, stamp, calls, e)
-        return stamp
+        client = self.connection  # opens the store
+        return Transmission(self.name, client, self._store).send(shared, calls)
 
-    def _repeat(self, shared: Shared, stamp: bytes, calls: Sequence[Call], cause: redis.RedisError) -> None:
-        """Enqueue what may or may not have arrived, until the store answers; skips what is there."""
-        log.warning("The store did not answer (%s); enqueueing again, no job will be there twice.", cause)
-        deadline, pause = time.monotonic() + REPEAT_FOR, 0.05
-        while time.monotonic() + pause < deadline:
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
-            try:
-                return self._enqueue_missing(shared, stamp, calls)
-            except redis.RedisError as e:
-                self._raise_unless_disturbed(e)
-                cause = e
-        raise self._explained(cause) from cause
-
-    def _enqueue_missing(self, shared: Shared, stamp: bytes, calls: Sequence[Call]) -> None:
-        from jobqueue.protocol import Protocol
-
-        if self._store is not None:
-            self._store.ensure()
-        jobs = [(call.id, shared.all_fields(call, stamp)) for call in calls]
-        new = Protocol(self.connection).enqueue(self.name, jobs, at_front=shared.at_front, ttl=shared.ttl)
-        if shared.replaces and not new[0] and self.connection.hget(keys.job(calls[0].id), "created_at") != stamp:
-            wire.transact(self.connection, _commands(self.name, shared, stamp, calls))  # it is an earlier job's hash
-
-    def _raise_unless_disturbed(self, error: redis.RedisError) -> None:
-        if isinstance(error, redis.AuthenticationError) or not isinstance(error, _DISTURBED):
-            raise self._explained(error) from error
-
-    def _rq_at_work(self) -> _RqAtWork:
-        return _RqAtWork(self._explained)
-
-    def _explained(self, error: Exception) -> Exception:
-        if self._store is not None:
-            return explain(error, self._store.address)
-        if isinstance(error, _DISTURBED) and not isinstance(error, redis.AuthenticationError):
-            return StoreUnreachable(f"The store does not answer: {error}")
-        return StoreRefused(f"The store refuses: {error}")
-
-
-class _RqAtWork:
-    """Turns what RQ and redis-py raise into our errors; RQ's own path sends more than once and repeats nothing."""
-
-    def __init__(self, explained: Callable[[Exception], Exception]) -> None:
-        self._explained = explained
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, DuplicateJobError):
-            raise AlreadyThere(f"{error}.") from None
-        if isinstance(error, redis.RedisError):
-            raise self._explained(error) from error
+    def _rq_at_work(self) -> RqAtWork:
+        return RqAtWork(lambda: self._store)
 
 
 def _checked(f: Any) -> Any:
@@ -399,58 +363,4 @@ def _checked(f: Any) -> Any:
     return catalog.dotted_name(f) if isinstance(f, str) or inspect.isfunction(f) or inspect.isbuiltin(f) else f
 
 
-def _retry(retry: Any) -> Any:
-    return Retry(max=retry) if isinstance(retry, int) else retry
-
-
-def _retry_fields(retry: Retry) -> dict[str, bytes]:
-    fields = {"retries_left": b"%d" % retry.max, "retry_intervals": json.dumps(retry.intervals).encode()}
-    return fields | {"enqueue_at_front_on_retry": b"1"} if retry.enqueue_at_front else fields
-
-
-def _on_crash(what: str) -> bytes:
-    if what not in ("retry", "fail"):
-        raise UsageError(f"on_crash is 'retry' or 'fail', not {what!r}.")
-    return what.encode()
-
-
-def _description(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    """The call as text, as RQ writes it."""
-    texts = [_short(repr(value)) for value in args]
-    if kwargs:
-        texts += sorted(f"{key}={_short(repr(value))}" for key, value in kwargs.items())
-    return f"{name}({', '.join(texts)})".encode(errors="backslashreplace")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_ARGUMENT else text[:_LONGEST_ARGUMENT] + "..."
-
-
-def _now() -> bytes:
-    """The time as RQ writes it."""
-    return b"%bZ" % datetime.now(UTC).isoformat(timespec="microseconds")[:26].encode()
-
-
-_HSET = (  # a job's own part of the command; the fields that all share follow, packed once
-    b"*%d\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n$4\r\ndata\r\n$%d\r\n%b\r\n$11\r\ndescription\r\n$%d\r\n%b\r\n%b"
-)
-
-
-def _commands(queue: str, shared: Shared, stamp: bytes, calls: Sequence[Call]) -> list[bytes]:
-    """SADD queues, per job HSET (EXPIRE), one push: hashes first, so that whoever sees an id can read its job."""
-    key, strings = keys.queue(queue).encode(), 2 + 2 * (4 + len(shared.fields))
-    tail = wire.strings((b"created_at", stamp, b"enqueued_at", stamp)) + shared.packed
-    commands = [wire.command(b"SADD", keys.QUEUES.encode(), key)]
-    for job_id, data, text in calls:
-        job = keys.job(job_id).encode()
-        if shared.replaces:
-            commands.append(wire.command(b"DEL", job, keys.results(job_id).encode()))
-        commands.append(_HSET % (strings, len(job), job, len(data), data, len(text), text, tail))
-        if shared.ttl is not None:
-            commands.append(wire.command(b"EXPIRE", job, b"%d" % shared.ttl))
-    push = b"LPUSH" if shared.at_front else b"RPUSH"
-    commands.append(wire.command(push, key, *[call.id.encode() for call in calls]))
-    return commands
-
-
-__all__ = ["A_DAY", "AlreadyThere", "Batch", "Call", "Queue", "Shared"]
+__all__ = ["A_DAY", "AlreadyThere", "Batch", "Queue"]

@@ -49,6 +49,15 @@ class Outcome(NamedTuple):
     ended: float
 
 
+class Spent(NamedTuple):
+    """What the runs of one task took since the last CYCLE; jobqueue/usage.py has the fields."""
+
+    task: str
+    slots: int  # of the process that ran them
+    peak_kb: int | None
+    sums: tuple[str | int, ...]  # field, amount, field, amount...
+
+
 RETURNED, RAISED = 1, 2
 RECORDED, LOST, GONE, HAS_DEPENDENTS = 1, 0, 2, 3  # verdicts on an outcome
 
@@ -103,13 +112,23 @@ def digest(name: str) -> str:
 
 
 def cycle_args(
-    owner: str, worker: str, queues: Sequence[str], outcomes: Iterable[Outcome], want: int, idle: int
+    owner: str,
+    worker: str,
+    queues: Sequence[str],
+    outcomes: Iterable[Outcome],
+    want: int,
+    idle: int,
+    usage: Sequence[Spent] = (),
 ) -> list[Field]:
     """The arguments of CYCLE behind the script: number of keys, key, ARGV."""
     settled = list(outcomes)
     args: list[Field] = [1, keys.own(owner), owner, worker, want, idle, len(queues), *queues, len(settled)]
     for o in settled:
         args += (o.id, o.claim, o.queue, o.kind, o.ttl, o.payload, o.started_at, o.ended_at, o.started, o.ended)
+    args.append(len(usage))
+    for spent in usage:
+        peak = "" if spent.peak_kb is None else spent.peak_kb
+        args += (spent.task, spent.slots, peak, len(spent.sums) // 2, *spent.sums)
     return args
 
 
@@ -190,7 +209,8 @@ class Protocol:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
 
-    def _run(self, name: str, *args: Field) -> Any:
+    def run(self, name: str, *args: Field) -> Any:
+        """Run the script ``name`` with the number of keys, the keys and ARGV."""
         try:
             return self.client.execute_command("EVALSHA", digest(name), *args)
         except NoScriptError:  # flushed, restarted or new: the script did not run, so sending it whole is no repeat
@@ -210,27 +230,34 @@ class Protocol:
             args += (job_id, 2 * len(fields))
             for name, value in fields.items():
                 args += (name, value)
-        return [bool(new) for new in self._run("enqueue", 1, keys.queue(queue), *args)]
+        return [bool(new) for new in self.run("enqueue", 1, keys.queue(queue), *args)]
 
     def cycle(
-        self, owner: str, worker: str, queues: Sequence[str], outcomes: Iterable[Outcome], want: int, idle: int = 0
+        self,
+        owner: str,
+        worker: str,
+        queues: Sequence[str],
+        outcomes: Iterable[Outcome],
+        want: int,
+        idle: int = 0,
+        usage: Sequence[Spent] = (),
     ) -> Cycle:
-        """Settle ``outcomes`` and claim up to ``want`` jobs from ``queues`` in order."""
-        return parse_cycle(self._run("cycle", *cycle_args(owner, worker, queues, outcomes, want, idle)))
+        """Settle ``outcomes``, add up ``usage`` and claim up to ``want`` jobs from ``queues`` in order."""
+        return parse_cycle(self.run("cycle", *cycle_args(owner, worker, queues, outcomes, want, idle, usage)))
 
     def start_mark(self, owner: str, worker: str, jobs: Sequence[tuple[Claimed, str, int]]) -> list[bool]:
         """Mark (job, started_at, ttl) as running; False: the token is gone, do not start it."""
         args: list[Field] = [owner, worker]
         for job, started_at, ttl in jobs:
             args += (job.id, job.claim, job.queue, started_at, ttl)
-        return [bool(ok) for ok in self._run("start_mark", 1, keys.own(owner), *args)]
+        return [bool(ok) for ok in self.run("start_mark", 1, keys.own(owner), *args)]
 
     def give_back(self, worker: str, jobs: Iterable[tuple[str, str, int, str]]) -> int:
         """Give (owner, id, claim, queue) back to the head of their queues, over all children in one step."""
         args: list[Field] = [worker]
         for job in jobs:
             args += job
-        return int(self._run("give_back", 1, keys.OWNERS, *args)) if len(args) > 1 else 0
+        return int(self.run("give_back", 1, keys.OWNERS, *args)) if len(args) > 1 else 0
 
     def rescue(
         self,
@@ -252,7 +279,7 @@ class Protocol:
         args += (ended_at, ended, cause, len(keep), *keep)
         for verdict in running or ():
             args += verdict
-        reply = self._run("rescue", 1, keys.own(owner), *args)
+        reply = self.run("rescue", 1, keys.own(owner), *args)
         if not reply:
             return None
         *counts, flat = reply
@@ -263,19 +290,44 @@ class Protocol:
         back, again, failed, unknown = map(int, counts)
         return Rescue(back, again, failed, unknown, left)
 
+    def newest_claim(self) -> int:
+        """The number of the last claim that anybody made."""
+        return int(self.client.get(keys.SEQ) or 0)
+
     def stand_in(
-        self, owner: str, worker: str, ttl: int, running: Sequence[tuple[int, str]], finished: Iterable[int]
+        self,
+        owner: str,
+        worker: str,
+        ttl: int,
+        newest: int,
+        running: Sequence[tuple[int, str]],
+        finished: Iterable[int],
     ) -> bool:
-        """Mark (claim, started_at) and give back all else for a child that holds still; False: it is fenced."""
-        args: list[Field] = [owner, worker, ttl, len(running)]
+        """Mark (claim, started_at) and give back all else up to the claim ``newest``, for a child that holds still;
+        False: it is fenced."""
+        args: list[Field] = [owner, worker, ttl, newest, len(running)]
         for claim, started_at in running:
             args += (claim, started_at)
-        return bool(self._run("stand_in", 1, keys.own(owner), *args, *finished))
+        return bool(self.run("stand_in", 1, keys.own(owner), *args, *finished))
+
+    def cancel(self, queue: str, ids: Sequence[str]) -> list[bool]:
+        """Take those of the jobs that wait in ``queue`` out of it, canceled; False: it was not there."""
+        return [bool(n) for n in self.run("cancel", 1, keys.queue(queue), queue, *ids)]
 
     def due(self, queue: str, most: int = 500) -> int:
         """Enqueue the scheduled jobs of ``queue`` whose time has come; -1: an RQ scheduler does it."""
-        return int(self._run("due", 1, keys.registry("scheduled", queue), queue, most))
+        return int(self.run("due", 1, keys.registry("scheduled", queue), queue, most))
+
+    def bring_back(self, queue: str, job_id: str, seen: Sequence[str]) -> bool:
+        """Put a job that is in limbo, and still looks like ``seen``, at the head of its queue; False: it is not."""
+        return bool(self.run("bring_back", 1, keys.queue(queue), queue, job_id, *seen))
 
     def heartbeat(self, worker: str, ttl: int) -> int:
         """Keep the running jobs of ``worker`` in RQ's started registries for ``ttl`` more seconds."""
-        return int(self._run("heartbeat", 1, keys.worker_executions(worker), worker, ttl))
+        return int(self.run("heartbeat", 1, keys.worker_executions(worker), worker, ttl))
+
+
+def queue_names(members: Iterable[bytes]) -> list[str]:
+    """The names of the queues whose keys stand in keys.QUEUES; not of a queue class with a prefix of its own."""
+    prefix = keys.queue("")
+    return [key.removeprefix(prefix) for key in (member.decode() for member in members) if key.startswith(prefix)]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import pickle
 import zlib
+from collections.abc import Collection
 from typing import Any, Literal
 
-from jobqueue.errors import NotSerializable
+from jobqueue.errors import NotSerializable, NotServed
 
 SMALLEST_ZIPPED = 512  # bytes; below, zlib costs more than it saves, and RQ's readers accept raw data too
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -54,6 +55,25 @@ class Auto:
     @staticmethod
     def loads(data: bytes, /) -> Any:
         return pickle.loads(data) if format_of(data) == "pickle" else JSON.loads(data)
+
+
+class OfJob:
+    """For one job's meta and results: reads the formats that a worker accepts, writes that of the job's own data.
+
+    With ``accept`` json only, no pickle is ever opened, whatever stands in the job. Raises NotServed then.
+    """
+
+    def __init__(self, kind: str, accept: Collection[str]) -> None:
+        self._kind = kind
+        self._accept = accept
+
+    def dumps(self, value: Any, /) -> bytes:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if self._kind == "pickle" else JSON.dumps(value)
+
+    def loads(self, data: bytes, /) -> Any:
+        if (kind := format_of(data)) not in self._accept:
+            raise NotServed(f"This is {kind}, which this worker does not read: start it with --accept json,{kind}.")
+        return Auto.loads(data)
 
 
 def refuse_what_json_changes(value: Any, path: str = "") -> None:

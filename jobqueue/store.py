@@ -39,7 +39,7 @@ class LocalStore:
     """
 
     def __init__(self, home: Path, *, env: Mapping[str, str] = os.environ) -> None:
-        self.home = home.absolute()
+        self.home = directory.one_name(home)
         self.started = False
         self._server = LocalServer(self.home)
         self.socket = self._server.socket

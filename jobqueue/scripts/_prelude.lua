@@ -2,8 +2,9 @@
 -- protocol.py puts RQ's key prefix in the place of @PREFIX@ and each script's own text behind this one.
 
 local P = '@PREFIX@'
-local QUEUES, SUSPENDED, OWNERS, SEQ, PAUSED =
-  P .. ':queues', P .. ':suspended', P .. ':jobq:owners', P .. ':jobq:seq', P .. ':jobq:paused'
+local QUEUES, SUSPENDED, OWNERS, SEQ, PAUSED, USAGE =
+  P .. ':queues', P .. ':suspended', P .. ':jobq:owners', P .. ':jobq:seq', P .. ':jobq:paused', P .. ':jobq:usage'
+local CRON_LEADER, CRON_NAMES = P .. ':jobq:cron_leader', P .. ':cron_jobs'
 
 local function queue_key(q) return P .. ':queue:' .. q end
 local function intermediate_key(q) return P .. ':queue:' .. q .. ':intermediate' end
@@ -20,7 +21,11 @@ local function worker_executions_key(w) return P .. ':worker:' .. w .. ':executi
 local function own_key(owner) return P .. ':jobq:own:' .. owner end
 local function lease_key(w) return P .. ':jobq:lease:' .. w end
 local function back_key(q) return P .. ':jobq:back:' .. q end
+local function usage_key(task) return P .. ':jobq:usage:' .. task end
 local function fin_key(id) return P .. ':jobq:fin:' .. id end
+local function schedule_key(id) return P .. ':jobq:schedule:' .. id end
+local function schedule_job_key(id) return P .. ':jobq:schedule_job:' .. id end
+local function cron_history_key(name) return P .. ':cron_job:' .. name .. ':jobs' end
 
 -- Seconds of the server's clock: scores never come from a client's.
 local function now()
@@ -125,8 +130,9 @@ local function keep_for(ttl, ...)
   end
 end
 
-local function expiry(ttl)
-  if ttl < 0 then return '+inf' end
+-- The score in RQ's registry; what is kept for ever has +inf among the finished and -1 among the failed.
+local function expiry(kind, ttl)
+  if ttl < 0 then return kind == 1 and '+inf' or ttl end
   return math.floor(now()) + ttl
 end
 
@@ -152,7 +158,7 @@ local function record_outcome(w, q, id, claim, kind, ttl, payload, started_at, e
   if ttl > 0 and redis.call('HEXISTS', job, 'dependency_ids') == 1 then
     redis.call('EXPIRE', dependencies_key(id), ttl)
   end
-  redis.call('ZADD', registry_key(kind == 1 and 'finished' or 'failed', q), expiry(ttl), id)
+  redis.call('ZADD', registry_key(kind == 1 and 'finished' or 'failed', q), expiry(kind, ttl), id)
 end
 
 local function iso(seconds)

@@ -5,6 +5,8 @@
 --       5 number of queues, then their names in the order in which they are served
 --       then number of outcomes, then for each: id, claim, queue, kind (1 returned, 2 raised), ttl, payload,
 --       started_at, ended_at (RQ's text), started, ended (seconds)
+--       then number of usage entries (may be left out), then for each: task, slots of the process, greatest extra
+--       memory of a run in kB or '', number of sums, then for each sum: field, amount (whole numbers)
 -- returns  { state, verdicts, jobs }
 --       state     claimed | empty | suspended | paused | fenced
 --       verdicts  per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone (let go),
@@ -62,6 +64,46 @@ if #seen > 0 then redis.call('DEL', unpack(seen)) end
 if returned > 0 then redis.call('HINCRBY', worker_key(w), 'successful_job_count', returned) end
 if raised > 0 then redis.call('HINCRBY', worker_key(w), 'failed_job_count', raised) end
 if returned + raised > 0 then redis.call('HINCRBYFLOAT', worker_key(w), 'total_working_time', busy) end
+
+-- usage: added to the records of the tasks, under fields that begin with the width. Nothing that stands at these keys
+-- may keep jobs from being settled or claimed, hence pcall; and user-made names must not fill the store.
+local MOST_TASKS, OTHERS = 500, '(other tasks)'
+
+local function record_of(task)
+  if redis.pcall('SISMEMBER', USAGE, task) == 1 then return task end
+  local known = redis.pcall('SCARD', USAGE)
+  if type(known) ~= 'number' then return nil end
+  if known >= MOST_TASKS then task = OTHERS end
+  redis.pcall('SADD', USAGE, task)
+  return task
+end
+
+local function add_usage(key, width, peak, sums, at_time)
+  local fields, changes = { width .. 'first', width .. 'peak_kb' }, { width .. 'last', at_time }
+  for i = 1, #sums, 2 do fields[#fields + 1] = width .. sums[i] end
+  local old = redis.pcall('HMGET', key, unpack(fields))
+  if old.err then return end
+  local function set(field, value)
+    changes[#changes + 1] = field
+    changes[#changes + 1] = value
+  end
+  if not old[1] then set(fields[1], at_time) end
+  if peak ~= '' and (tonumber(peak) or 0) >= (tonumber(old[2] or 0) or 0) then set(fields[2], peak) end
+  for i = 3, #fields do
+    local sum = (tonumber(old[i] or 0) or 0) + (tonumber(sums[2 * (i - 2)]) or 0)
+    set(fields[i], string.format('%.0f', sum))
+  end
+  redis.pcall('HSET', key, unpack(changes))
+end
+
+local entries = tonumber(next_arg() or 0)
+local recorded_at = entries > 0 and string.format('%.3f', now())
+for _ = 1, entries do
+  local task, width, peak, sums = next_arg(), next_arg() .. ':', next_arg(), {}
+  for i = 1, 2 * tonumber(next_arg()) do sums[i] = next_arg() end
+  task = record_of(task)
+  if task then add_usage(usage_key(task), width, peak, sums, recorded_at) end
+end
 
 -- claim
 local want, idle = tonumber(ARGV[3]), tonumber(ARGV[4])

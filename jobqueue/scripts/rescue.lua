@@ -57,6 +57,21 @@ local function fail(id, q, claim, h, verdict, cause)
   failed = failed + 1
 end
 
+-- RQ's maintenance may have taken a job from the long dead (its traces of this claim are gone then), and somebody may
+-- have put it back: it waits in its queue again, or another one runs it.
+local function is_elsewhere(id, q, claim, status)
+  local mine = execution_id(claim)
+  if redis.call('ZSCORE', registry_key('wip', q), id .. ':' .. mine) then return false end
+  if redis.call('LPOS', intermediate_key(q), id) then return false end
+  for _, other in ipairs(redis.call('SMEMBERS', OWNERS)) do
+    if other ~= owner and redis.call('ZSCORE', own_key(other), id) then return true end
+  end
+  for _, x in ipairs(redis.call('ZRANGE', executions_key(id), 0, -1)) do
+    if x ~= mine and redis.call('ZSCORE', registry_key('wip', q), id .. ':' .. x) then return true end
+  end
+  return status == 'queued' and redis.call('LPOS', queue_key(q), id) ~= false
+end
+
 local held = redis.call('ZREVRANGE', own, 0, -1, 'WITHSCORES')
 for at = 1, #held, 2 do
   local id, claim = held[at], tonumber(held[at + 1])
@@ -74,6 +89,9 @@ for at = 1, #held, 2 do
     forget(owner, w, id, claim)
   elseif DECIDED[status] then -- by somebody else, meanwhile
     requeue(owner, w, q, id, claim)
+  elseif not known and is_elsewhere(id, q, claim, status) then
+    redis.call('ZREM', own, id)
+    clean_execution(w, q, id, claim)
   elseif not verdict then
     if not known then
       redis.call('HINCRBY', job, 'jobq_redelivered', 1)

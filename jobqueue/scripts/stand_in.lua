@@ -2,16 +2,18 @@
 --
 -- KEYS  1 the owner's zset
 -- ARGV  1 owner  2 worker  3 ttl of an execution in seconds
---       4 number of running claims, then for each: claim, started_at (RQ's text)
+--       4 the newest claim when the child was looked at: it has woken up since if it holds later ones
+--       5 number of running claims, then for each: claim, started_at (RQ's text)
 --       then the claims that are finished and not settled yet
 -- returns  { marked, given back }, or false: the owner's name is not in the owners set
 --
--- The promise: only what neither runs nor is finished moves; the child asks Redis before it starts anything else.
+-- The promise: only what neither runs nor is finished moves, however late this comes; the child asks Redis before it
+-- starts anything else that it held when it was looked at.
 
 local own, owner, w, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('SISMEMBER', OWNERS, owner) == 0 then return false end
-local running, finished, at = {}, {}, 5
-for _ = 1, tonumber(ARGV[4]) do
+local newest, running, finished, at = tonumber(ARGV[4]), {}, {}, 6
+for _ = 1, tonumber(ARGV[5]) do
   running[tonumber(ARGV[at])] = ARGV[at + 1]
   at = at + 2
 end
@@ -27,7 +29,7 @@ for i = 1, #held, 2 do
       mark_started(w, id, claim, h[2], running[claim], tonumber(ttl))
       marked = marked + 1
     end
-  elseif not finished[claim] and h[1] ~= 'started' and h[2] then -- started: it asked after we had looked
+  elseif claim <= newest and not finished[claim] and h[1] ~= 'started' and h[2] then -- started: it asked after we had looked
     back = back + requeue(owner, w, h[2], id, claim)
   end
 end

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import _keep_the_gil_off
+from jobqueue import _keep_the_gil_off, connection
 from jobqueue.connection import Address, check, client, redis
 from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.store_status import server_status
@@ -269,3 +269,13 @@ def test_an_address_survives_json(address: Address) -> None:
 def test_describe_hides_passwords(url: str, shown: str) -> None:
     assert Address(url=url).describe() == shown
     assert repr(Address(url=url)) == f"Address({shown!r})"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_like_another_sends_each_command_once(tls: bool) -> None:
+    theirs = redis.Redis(host="store", port=7, db=3, password="p", ssl=tls)
+    options = connection.like(theirs).connection_pool.connection_kwargs
+    assert (options["host"], options["port"], options["db"], options["password"]) == ("store", 7, 3, "p")
+    assert options["retry"].get_retries() == 0
+    asks_at_once = any(options.get(name, "asked") is not None for name in connection._NO_SETINFO)
+    assert asks_at_once is tls, "behind TLS 1.3 something has to be asked at once"

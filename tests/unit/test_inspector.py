@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import fakeredis
 import pytest
 import rq
-from own_server import OwnServer, fail, finish, own_server
 from rq.job import Job as RqJob
+from stand_in import fail, finish
 
 from jobqueue import control, keys
 from jobqueue.connection import redis
@@ -21,20 +20,12 @@ from jobqueue.tasks import square
 TRACEBACK = "Traceback (most recent call last):\n  File\nValueError: bad\n"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[OwnServer]:
-    with own_server() as running:
-        yield running
-
-
 @pytest.fixture(params=["real", "fake"])
-def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+def client(request: pytest.FixtureRequest) -> redis.Redis:
     if request.param == "fake":
-        yield fakeredis.FakeRedis(server=fakeredis.FakeServer())
-        return
-    with request.getfixturevalue("server").client() as r:
-        r.flushall()
-        yield r
+        return fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    store: redis.Redis = request.getfixturevalue("store")
+    return store
 
 
 @pytest.fixture
@@ -205,3 +196,12 @@ def test_cancel_only_what_waits(client: redis.Redis, queue: Queue) -> None:
         with pytest.raises(JobError, match=reason):
             control.cancel(client, job.id)
     assert client.zcard(keys.registry("canceled", "q")) == 1
+
+
+def test_failed_jobs_that_are_kept_for_ever(client: redis.Redis, queue: Queue) -> None:
+    """RQ gives them -1 as their score, which is no time in the past."""
+    job = queue.enqueue(square, 1)
+    fail(client, job.id, TRACEBACK)
+    client.zadd(keys.registry("failed", "q"), {job.id: -1})
+    assert [found.id for found in Inspector(client).failed()] == [job.id]
+    assert [seen.failed for seen in Inspector(client).overview().queues] == [1]

@@ -28,8 +28,12 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "lease": ("lease_key", ("w",)),
     "fin": ("fin_key", ("id",)),
     "back": ("back_key", ("q",)),
+    "usage": ("usage_key", ("shop.tasks.resize",)),
+    "schedule": ("schedule_key", ("id",)),
+    "schedule_job": ("schedule_job_key", ("id",)),
+    "cron_history": ("cron_history_key", ("name",)),
 }
-CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED")
+CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED", "USAGE", "CRON_LEADER", "CRON_NAMES")
 
 
 def in_lua(expression: str) -> Any:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ import rq.job
 from rq import Callback, Repeat, Retry
 from rq.exceptions import DuplicateJobError
 
-from jobqueue import keys, producer, wire
+from jobqueue import keys, transmission, wire
 from jobqueue.batch import CHUNK
 from jobqueue.connection import redis
 from jobqueue.errors import (
@@ -26,6 +27,7 @@ from jobqueue.errors import (
 )
 from jobqueue.job import Job, LightJob
 from jobqueue.producer import Queue
+from jobqueue.protocol import Protocol
 from jobqueue.tasks import square
 
 
@@ -259,8 +261,8 @@ def test_rqs_form_of_enqueue_many(client: redis.Redis, queue: Queue) -> None:
 def test_an_endless_generator_streams(client: redis.Redis, queue: Queue) -> None:
     def numbers() -> Iterator[int]:
         for i in range(3 * CHUNK):
-            if i > CHUNK:  # one chunk has been sent before the second is read to its end
-                assert client.llen(keys.queue("q")) >= CHUNK
+            if i > CHUNK:  # the first chunk has been sent (on a slow machine a shorter one: it is not kept waiting)
+                assert client.llen(keys.queue("q")) > 0
             yield i
 
     assert len(queue.enqueue_many(square, numbers())) == 3 * CHUNK
@@ -268,9 +270,11 @@ def test_an_endless_generator_streams(client: redis.Redis, queue: Queue) -> None
 
 def test_a_bad_value_in_a_stream_says_how_many_were_sent(client: redis.Redis, queue: Queue) -> None:
     values: list[Any] = [*range(CHUNK), 1, {2}]
-    with pytest.raises(NotSerializable, match=rf"Job {CHUNK + 2}: .* The {CHUNK} jobs before"):
+    with pytest.raises(NotSerializable, match=rf"Job {CHUNK + 2}: .* The \d+ jobs before") as refused:
         queue.enqueue_many(square, values)
-    assert client.llen(keys.queue("q")) == CHUNK
+    sent = re.search(r"The (\d+) jobs before", str(refused.value))
+    assert sent
+    assert client.llen(keys.queue("q")) == int(sent[1]) >= CHUNK  # more on a slow machine: its chunks are shorter
 
 
 @pytest.mark.parametrize("option", [{"job_id": "a"}, {"unique": True}, {"depends_on": "x"}, {"kwargs": {"a": 1}}])
@@ -342,9 +346,9 @@ def test_an_id_used_again_is_not_mistaken_for_the_repeat(
 
 
 def test_a_store_that_stays_away(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer, "REPEAT_FOR", 0.2)
+    monkeypatch.setattr(transmission, "REPEAT_FOR", 0.2)
     monkeypatch.setattr(wire, "transact", lambda *a: (_ for _ in ()).throw(redis.ConnectionError("away")))
-    monkeypatch.setattr(queue, "_enqueue_missing", lambda *a: (_ for _ in ()).throw(redis.ConnectionError("away")))
+    monkeypatch.setattr(Protocol, "enqueue", lambda *a, **k: (_ for _ in ()).throw(redis.ConnectionError("away")))
     with pytest.raises(StoreUnreachable, match="away"):
         queue.enqueue(square, 1)
 

@@ -7,13 +7,17 @@ import json
 import time
 import zlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import fakeredis
 import pytest
+from rq import Queue
 from rq.job import Job, JobStatus
+from rq.rate_limit import RateLimit
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.results import Result
+from rq.scheduler import RQScheduler
 from rq.worker import Worker
 
 from jobqueue import keys
@@ -446,7 +450,7 @@ def test_a_job_given_back_is_not_stuck_for_rq(desk: Desk) -> None:
 
 
 def reconcile(desk: Desk, *known: int, owner: str = ONE) -> int:
-    return int(desk.protocol._run("reconcile", 1, keys.own(owner), owner, W, *known))
+    return int(desk.protocol.run("reconcile", 1, keys.own(owner), owner, W, *known))
 
 
 def test_reconcile_gives_back_what_nobody_knows(desk: Desk) -> None:
@@ -598,12 +602,16 @@ def test_a_suspect_runs_alone_the_next_time(desk: Desk) -> None:
 def test_standing_in_for_a_child_that_holds_still(desk: Desk) -> None:
     desk.enqueue(*"abcd")
     a, b, c, d = desk.all()
-    assert desk.protocol.stand_in(ONE, W, 90, [(a.claim, rq_time(NOW))], [b.claim])
+    newest = desk.protocol.newest_claim()
+    assert newest == d.claim
+    desk.enqueue("e")
+    [e] = desk.all()  # it has woken up before we strike
+    assert desk.protocol.stand_in(ONE, W, 90, newest, [(a.claim, rq_time(NOW))], [b.claim])
     assert desk.job("a").get_status() is JobStatus.STARTED
     assert desk.waiting() == ["c", "d"]
-    assert sorted(desk.held()) == ["a", "b"]
-    assert desk.mark(c, d) == [False, False]
-    assert not desk.protocol.stand_in("nobody:0.1", W, 90, [], [])
+    assert sorted(desk.held()) == ["a", "b", "e"]
+    assert desk.mark(c, d, e) == [False, False, True]
+    assert not desk.protocol.stand_in("nobody:0.1", W, 90, newest, [], [])
 
 
 def test_after_a_rescue_the_dead_does_nothing(desk: Desk) -> None:
@@ -656,6 +664,52 @@ def test_due_is_left_to_an_rq_scheduler(desk: Desk) -> None:
     desk.store.set(keys.scheduler_lock("default"), 1)
     assert desk.protocol.due("default") == -1
     assert desk.waiting() == []
+
+
+def limited(store: Any, concurrency: int) -> None:
+    """Three jobs with a rate limit that are due, the second to the front, and a plain one."""
+    queue = Queue(connection=store)
+    for n, front in enumerate((False, True, False)):
+        limit = RateLimit("few", concurrency)
+        job = queue.create_job(
+            "jobqueue.tasks.square", (n,), job_id=f"l{n}", rate_limit=limit, status=JobStatus.SCHEDULED
+        )
+        job.enqueue_at_front = front or None
+        queue.schedule_job(job, datetime.fromtimestamp(n + 1, UTC))
+    queue.enqueue_at(datetime.fromtimestamp(9, UTC), "jobqueue.tasks.square", 3, job_id="plain")
+
+
+def left(store: Any) -> dict[str, Any]:
+    """Everything but times."""
+    found: dict[str, Any] = {}
+    for key in sorted(store.scan_iter("*")):
+        kind = store.type(key)
+        if kind == b"hash":
+            raw = {name: value for name, value in store.hgetall(key).items() if not name.endswith(b"_at")}
+            found[key] = {name: value for name, value in raw.items() if name != b"data"}
+        elif kind == b"zset":
+            found[key] = store.zrange(key, 0, -1)
+        elif kind in (b"list", b"set"):
+            found[key] = store.lrange(key, 0, -1) if kind == b"list" else store.smembers(key)
+    return found
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5])
+def test_due_with_a_rate_limit_is_as_rqs_scheduler(desk: Desk, concurrency: int) -> None:
+    theirs = fakeredis.FakeRedis()
+    limited(theirs, concurrency)
+    scheduler = RQScheduler(["default"], connection=theirs)
+    scheduler._connection = theirs
+    scheduler.prepare_registries(["default"])
+    scheduler.enqueue_scheduled_jobs()
+    desk.store.flushall()
+    limited(desk.store, concurrency)
+    assert desk.protocol.due("default") == 4
+    ours, rqs = left(desk.store), left(theirs)
+    assert ours[b"rq:rl:few:allowed"] == [b"l0", b"l1", b"l2"][:concurrency]
+    queue = b"rq:queue:default"  # RQ puts the plain ones first, we keep the order of their times
+    assert sorted(ours.pop(queue)) == sorted(rqs.pop(queue))
+    assert ours == rqs
 
 
 # -- all -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,117 @@
+"""What is sent of a chunk of jobs: what all share, what is each one's own, the commands that put them into a queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from rq.job import Retry
+from rq.queue import EnqueueArgs
+from rq.utils import parse_timeout
+
+from jobqueue import keys, wire
+from jobqueue.errors import UsageError
+
+_LONGEST_ARGUMENT = 75  # characters of an argument in a description, as in RQ
+
+
+class Call(NamedTuple):
+    """What is a job's own in a chunk: its id, its data as it is stored, its description."""
+
+    id: str
+    data: bytes
+    description: bytes
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What jobs with the same options have in common: hash fields, place in the queue, time to wait in it."""
+
+    fields: Mapping[str, bytes]
+    at_front: bool = False
+    ttl: int | None = None
+    replaces: bool = False  # the id was chosen by the caller: an earlier job of this id makes way, as in RQ
+
+    @cached_property
+    def packed(self) -> bytes:
+        return wire.strings(part for name, value in self.fields.items() for part in (name.encode(), value))
+
+    def all_fields(self, call: Call, stamp: bytes) -> dict[str, bytes]:
+        """A job's whole hash."""
+        own = {"created_at": stamp, "enqueued_at": stamp, "data": call.data, "description": call.description}
+        return {**self.fields, **own}
+
+
+def option_fields(spec: EnqueueArgs, on_crash: str | None, serializer: Any) -> dict[str, bytes]:
+    """The hash fields of enqueue's plain options, as RQ writes them. Raises UsageError."""
+    fields = {"status": b"queued"}
+    for name, seconds in (("result_ttl", spec.result_ttl), ("failure_ttl", spec.failure_ttl), ("ttl", spec.ttl)):
+        if seconds is not None:
+            fields[name] = b"%d" % (parse_timeout(seconds) or 0)
+    if spec.meta:
+        fields["meta"] = serializer.dumps(spec.meta)
+    if spec.retry:
+        fields |= _retry_fields(as_retry(spec.retry))
+    if on_crash is not None:
+        fields["jobq_on_crash"] = on_crash_field(on_crash)
+    return fields
+
+
+def as_retry(retry: Any) -> Any:
+    """A number of retries is a Retry too."""
+    return Retry(max=retry) if isinstance(retry, int) else retry
+
+
+def _retry_fields(retry: Retry) -> dict[str, bytes]:
+    fields = {"retries_left": b"%d" % retry.max, "retry_intervals": json.dumps(retry.intervals).encode()}
+    return fields | {"enqueue_at_front_on_retry": b"1"} if retry.enqueue_at_front else fields
+
+
+def on_crash_field(what: str) -> bytes:
+    """Raises UsageError."""
+    if what not in ("retry", "fail"):
+        raise UsageError(f"on_crash is 'retry' or 'fail', not {what!r}.")
+    return what.encode()
+
+
+def description_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    """The call as text, as RQ writes it."""
+    texts = [_short(repr(value)) for value in args]
+    if kwargs:
+        texts += sorted(f"{key}={_short(repr(value))}" for key, value in kwargs.items())
+    return f"{name}({', '.join(texts)})".encode(errors="backslashreplace")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_ARGUMENT else text[:_LONGEST_ARGUMENT] + "..."
+
+
+def rq_now() -> bytes:
+    """The time as RQ writes it."""
+    return b"%bZ" % datetime.now(UTC).isoformat(timespec="microseconds")[:26].encode()
+
+
+_HSET = (  # a job's own part of the command; the fields that all share follow, packed once
+    b"*%d\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n$4\r\ndata\r\n$%d\r\n%b\r\n$11\r\ndescription\r\n$%d\r\n%b\r\n%b"
+)
+
+
+def commands(queue: str, shared: Shared, stamp: bytes, calls: Sequence[Call]) -> list[bytes]:
+    """SADD queues, per job HSET (EXPIRE), one push: hashes first, so that whoever sees an id can read its job."""
+    key, strings = keys.queue(queue).encode(), 2 + 2 * (4 + len(shared.fields))
+    tail = wire.strings((b"created_at", stamp, b"enqueued_at", stamp)) + shared.packed
+    packed = [wire.command(b"SADD", keys.QUEUES.encode(), key)]
+    for job_id, data, text in calls:
+        job = keys.job(job_id).encode()
+        if shared.replaces:
+            packed.append(wire.command(b"DEL", job, keys.results(job_id).encode()))
+        packed.append(_HSET % (strings, len(job), job, len(data), data, len(text), text, tail))
+        if shared.ttl is not None:
+            packed.append(wire.command(b"EXPIRE", job, b"%d" % shared.ttl))
+    push = b"LPUSH" if shared.at_front else b"RPUSH"
+    packed.append(wire.command(push, key, *[call.id.encode() for call in calls]))
+    return packed

@@ -1,0 +1,49 @@
+-- TICK: enqueue one occurrence of a schedule, and move the schedule on.
+--
+-- KEYS[1]  the zset in which it stands
+-- ARGV     1 token: the cron leader's name, '' for a stored schedule  2 id  3 the time that is due, as it was read
+--          4 the next time  5 how many jobs RQ remembers of a cron entry  6 for how many seconds
+-- returns  the job's id; or 'fenced': the token is not the leader's; 'moved': another one did it, or it was deleted;
+--          'overlap': its last job has not ended and overlap is not wanted; 'there': this very job is there already
+--
+-- The promise: an occurrence is enqueued once. Who read an older time than the one that stands there does nothing, and
+-- the job and the new time are one step: a death before it leaves the occurrence due, a death after it has no effect.
+
+local token, id = ARGV[1], ARGV[2]
+if token ~= '' and redis.call('GET', CRON_LEADER) ~= token then return 'fenced' end
+if tonumber(redis.call('ZSCORE', KEYS[1], id) or 'nan') ~= tonumber(ARGV[3]) then return 'moved' end
+
+local schedule, t = schedule_key(id), now()
+local h = redis.call('HMGET', schedule, 'queue', 'name', 'overlap', 'last_job', 'front', 'ttl')
+local template = redis.call('HGETALL', schedule_job_key(id))
+if not h[1] or #template == 0 then -- somebody deleted its keys by hand: there is nothing to enqueue
+  redis.call('ZREM', KEYS[1], id)
+  return 'moved'
+end
+redis.call('ZADD', KEYS[1], ARGV[4], id)
+
+local UNDER_WAY = { queued = true, started = true, deferred = true, scheduled = true, rate_limited = true,
+  ready_to_enqueue = true }
+if h[3] == 'no' and h[4] and UNDER_WAY[redis.call('HGET', job_key(h[4]), 'status') or ''] then
+  redis.call('HINCRBY', schedule, 'skipped', 1)
+  return 'overlap'
+end
+
+local q, name = h[1], h[2] or id
+local job_id = id .. '-' .. string.format('%.0f', math.floor(tonumber(ARGV[3]) * 1000 + 0.5))
+local job = job_key(job_id)
+if redis.call('EXISTS', job) == 1 then return 'there' end
+redis.call('HSET', job, unpack(template))
+redis.call('HSET', job, 'status', 'queued', 'created_at', iso(t), 'enqueued_at', iso(t))
+if tonumber(h[6] or '') then redis.call('EXPIRE', job, h[6]) end
+redis.call('SADD', QUEUES, queue_key(q))
+redis.call(h[5] == '1' and 'LPUSH' or 'RPUSH', queue_key(q), job_id)
+redis.call('HSET', schedule, 'last', ARGV[3], 'last_job', job_id)
+redis.call('HINCRBY', schedule, 'runs', 1)
+
+-- What RQ's CronJob.enqueue remembers.
+redis.call('ZADD', cron_history_key(name), string.format('%.6f', t), job_id)
+redis.call('ZREMRANGEBYRANK', cron_history_key(name), 0, -(tonumber(ARGV[5]) + 1))
+redis.call('EXPIRE', cron_history_key(name), ARGV[6])
+redis.call('ZADD', CRON_NAMES, string.format('%.6f', t), name)
+return job_id

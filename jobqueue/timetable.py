@@ -1,0 +1,130 @@
+"""Schedules in the store, in Python's terms: store one, see what is due, enqueue an occurrence once, lead, delete.
+
+    SCHEDULE ──► next time in a zset, what and how in two hashes ──► UPCOMING (anybody reads what is due)
+                                                                       └─► TICK: job and next time in one step
+
+Correctness needs no leader: TICK acts only if the time that its caller read still stands there. Entries of cron files
+have a leader besides, because they are to end with the file: its name is their token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import redis
+from rq.defaults import DEFAULT_CRON_JOB_HISTORY_LIMIT, DEFAULT_CRON_JOB_HISTORY_TTL
+
+from jobqueue import keys
+from jobqueue.errors import DuplicateJob
+from jobqueue.protocol import Protocol
+from jobqueue.timing import Timing
+
+FENCED = "fenced"
+NOT_ENQUEUED = frozenset({FENCED, "moved", "overlap", "there"})  # what TICK says in the place of a job's id
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is stored: when, where to, the fields that its jobs begin with. ``front`` and ``ttl`` are its jobs'."""
+
+    id: str
+    timing: Timing
+    queue: str
+    fields: Mapping[str, bytes] = field(repr=False)
+    name: str = ""  # RQ's name of a cron entry; may be shared
+    source: str = ""  # the cron file it stands in
+    overlap: bool = True
+    front: bool = False
+    ttl: int | None = None
+
+    def to_hash(self) -> dict[str, str]:
+        t = self.timing
+        return {
+            "every": repr(t.every) if t.every else "",
+            "cron": t.cron,
+            "tz": t.tz,
+            "queue": self.queue,
+            "name": self.name or self.id,
+            "source": self.source,
+            "overlap": "yes" if self.overlap else "no",
+            "front": "1" if self.front else "",
+            "ttl": "" if self.ttl is None else str(self.ttl),
+        }
+
+
+class Due(NamedTuple):
+    """A schedule whose time has come; ``due`` as it was read, seconds since the epoch."""
+
+    id: str
+    due: str
+    timing: Timing
+
+
+class Upcoming(NamedTuple):
+    """What UPCOMING found: the store's time, the next time after it, and what is due."""
+
+    now: float
+    later: float | None
+    due: list[Due]
+
+
+class Timetable:
+    """One of the two sets of schedules, over one client. Without a token the stored ones, with it a leader's."""
+
+    def __init__(self, client: redis.Redis, token: str = "") -> None:
+        self._client = client
+        self._protocol = Protocol(client)
+        self._token = token
+        self._key = keys.CRON_ENTRIES if token else keys.SCHEDULES
+
+    def now(self) -> float:
+        """The store's time, in seconds since the epoch."""
+        seconds, microseconds = self._client.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    def put(self, schedule: Schedule, first: float, mode: str = "keep") -> float | None:
+        """Store it; mode "keep" keeps the next time of one that comes at the same times, "first" does not, "unique"
+        refuses. Return its next time; None: this token leads no more. Raises DuplicateJob."""
+        meta = _flat(schedule.to_hash())
+        args = (self._token, schedule.id, repr(first), mode, len(meta), *meta, *_flat(schedule.fields))
+        reply = self._protocol.run("schedule", 1, self._key, *args)
+        if reply == b"":
+            raise DuplicateJob(f"There is a schedule {schedule.id} already.")
+        return None if reply == FENCED.encode() else float(reply)
+
+    def upcoming(self, most: int = 100) -> Upcoming:
+        now, later, *flat = [part.decode() for part in self._protocol.run("upcoming", 1, self._key, most)]
+        due = [
+            Due(flat[i], flat[i + 1], Timing(float(flat[i + 2] or 0), flat[i + 3], flat[i + 4]))
+            for i in range(0, len(flat), 5)
+        ]
+        return Upcoming(float(now), float(later) if later else None, due)
+
+    def tick(self, due: Due, after: float) -> str:
+        """Enqueue this occurrence and set the next; return the job's id, or one of NOT_ENQUEUED."""
+        args = (self._token, due.id, due.due, repr(after), DEFAULT_CRON_JOB_HISTORY_LIMIT, DEFAULT_CRON_JOB_HISTORY_TTL)
+        return str(self._protocol.run("tick", 1, self._key, *args).decode())
+
+    # -- the leader of the cron files ------------------------------------------------------------------------------
+
+    def lead(self, seconds: float) -> int:
+        """Ask to lead for so long: 1 from now on, 2 still, 0 somebody else does."""
+        return int(self._protocol.run("cron_lead", 1, keys.CRON_LEADER, self._token, int(seconds * 1000)))
+
+    def keep_only(self, ids: Iterable[str]) -> bool:
+        """Drop all other entries; False: this token leads no more."""
+        return int(self._protocol.run("cron_keep", 1, keys.CRON_ENTRIES, self._token, *ids)) >= 0
+
+    def missing(self, ids: list[str]) -> list[str]:
+        """Return those that are not stored."""
+        scores: Any = self._client.zmscore(self._key, ids)
+        return [schedule_id for schedule_id, score in zip(ids, scores, strict=True) if score is None]
+
+    def resign(self) -> bool:
+        return bool(self._protocol.run("cron_resign", 1, keys.CRON_LEADER, self._token))
+
+
+def _flat(fields: Mapping[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]

@@ -1,0 +1,102 @@
+"""When a schedule comes round: every so many seconds, or by a cron expression in a time zone.
+
+A cron expression means what it means to RQ: croniter's five fields (six with seconds at the end), in local time; a
+time that a change of the clocks skips comes once, one that it repeats comes at its first pass only.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from math import floor, isfinite
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from jobqueue.errors import UsageError
+
+SHORTEST = 0.1  # seconds; less is a mistake: each occurrence is a job
+
+
+class BadSchedule(UsageError):
+    """A schedule that cannot be: no such time, no such zone, nothing between two occurrences."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Either ``every`` seconds or ``cron``, in the zone ``tz`` ("" is the local time of who asks)."""
+
+    every: float = 0.0
+    cron: str = ""
+    tz: str = ""
+
+    def check(self) -> Timing:
+        """Return itself. Raises BadSchedule with a sentence for the user."""
+        if bool(self.every) == bool(self.cron):
+            raise BadSchedule("A schedule needs either an interval or a cron expression.")
+        if not self.cron and not (isfinite(self.every) and self.every >= SHORTEST):
+            raise BadSchedule(f"An interval of {self.every:g} s is too short: give {SHORTEST:g} or more.")
+        if self.cron:
+            self.after(0.0, datetime.now(UTC).timestamp())
+        return self
+
+    def first(self, now: float) -> float:
+        """The first time: at once for an interval, as in RQ; else when the expression says so. Seconds since 1970."""
+        return now if self.every else self._next_match(now)
+
+    def after(self, due: float, now: float) -> float:
+        """The next time after ``now`` behind ``due``. What was missed in between is not made up for."""
+        if self.cron:
+            return self._next_match(max(due, now))
+        return due + self.every * (floor(max(0.0, now - due) / self.every) + 1)
+
+    def _next_match(self, now: float) -> float:
+        from croniter import CroniterError, croniter  # here: `jobq submit` needs it for --cron only
+
+        zone = zone_of(self.tz)
+        local = datetime.fromtimestamp(now, UTC).astimezone(zone).replace(tzinfo=None)
+        try:
+            times = croniter(self.cron, local)
+            while True:
+                found = times.get_next(datetime).replace(tzinfo=zone, fold=0).timestamp()
+                if found > now:
+                    return float(found)
+        except (CroniterError, ValueError, KeyError, AttributeError) as e:
+            raise BadSchedule(f"The cron expression {self.cron!r} cannot be: {str(e).rstrip('.')}.") from None
+
+    def describe(self) -> str:
+        if self.every:
+            return f"every {self.every:g} s"
+        return f"{self.cron} ({self.tz})" if self.tz else self.cron
+
+
+def zone_of(name: str) -> tzinfo | None:
+    """The zone; None, the machine's own, for "". Raises BadSchedule."""
+    if not name:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise BadSchedule(f"There is no time zone {name!r} on this machine; one is called Europe/Berlin.") from None
+
+
+def local_zone() -> str:
+    """The name of the machine's zone, so that all machines compute alike; "" when it has none that can be told."""
+    linked = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2]
+    written = Path("/etc/timezone")
+    named = written.read_text().strip() if written.is_file() else ""
+    for name in (os.environ.get("TZ", "").removeprefix(":"),) if os.environ.get("TZ") else (linked, named):
+        if _is_the_local(name):
+            return name
+    return "UTC" if _is_the_local("UTC") else ""
+
+
+def _is_the_local(name: str) -> bool:
+    """Does the zone of this name have the machine's offsets, in winter and in summer?"""
+    try:
+        zone = zone_of(name) if name else None
+    except BadSchedule:
+        return False
+    year = datetime.now(UTC).year
+    days = [datetime(year, month, 15, tzinfo=UTC) for month in range(1, 13)]
+    return zone is not None and all(day.astimezone(zone).utcoffset() == day.astimezone().utcoffset() for day in days)

@@ -1,0 +1,100 @@
+"""WorkerProcess: it says when it is ready and why it died, and whatever happens nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import ROOT, Server, eventually, held, lines, submit
+
+from jobqueue.connection import open_store
+from jobqueue.errors import WorkerDied
+from jobqueue.producer import Queue
+from jobqueue.worker_process import WorkerProcess, environment
+
+
+@pytest.fixture
+def env(server: Server) -> dict[str, str]:
+    with open_store(server.url) as store:
+        return environment(store) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+
+
+def session(pid: int) -> list[psutil.Process]:
+    """The living processes of a session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (OSError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def test_it_works_and_leaves_nothing(server: Server, queue: Queue, env: dict[str, str], mode: str) -> None:
+    with WorkerProcess(["default"], mode=mode, number=2, modules=["samples"], env=env) as worker:
+        worker.ready()
+        assert [job.result(timeout=30) for job in submit(queue, "samples.ok", [(1,), (2,)])] == [1, 2]
+        assert worker.alive
+        worker.check()
+    assert worker.stop() == 0
+    assert not worker.alive
+    assert session(worker.pid) == []
+    assert held(server.client) == {}
+
+
+def test_the_end_of_one_that_does_not_stop(queue: Queue, env: dict[str, str], tmp_path: Path) -> None:
+    record = str(tmp_path / "record")
+    with WorkerProcess(["default"], number=1, modules=["samples"], env=env) as worker:
+        submit(queue, "samples.note_and_nap", [(record, "a", 60)])
+        eventually(lambda: lines(record))
+        os.kill(worker.pid, signal.SIGSTOP)
+        assert worker.stop(timeout=0.1) == -signal.SIGKILL
+    assert session(worker.pid) == []
+
+
+def test_why_it_died(env: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with WorkerProcess(["default"], modules=["no_such_module"], env=env, log=log) as worker:
+        with pytest.raises(WorkerDied, match=r"left with exit code 2: .*no_such_module") as found:
+            worker.ready()
+        assert found.value.exit_code_of_worker == 2
+    assert "no_such_module" in log.read_text()
+    assert "no_such_module" in worker.last_words()
+
+
+def test_stop_before_start_and_twice(env: dict[str, str]) -> None:
+    worker = WorkerProcess(["default"], env=env)
+    assert worker.stop() is None
+    worker.check()
+    with worker:
+        pass
+    assert worker.stop() == worker.kill()
+
+
+PARENT = """
+import sys, time
+from jobqueue.worker_process import WorkerProcess
+worker = WorkerProcess(["default"], number=1, modules=["samples"]).start()
+worker.ready()
+print(worker.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_it_does_not_outlive_a_killed_parent(server: Server, env: dict[str, str]) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert session(pid)
+    finally:
+        parent.kill()
+        parent.communicate()
+    eventually(lambda: not session(pid))
+    eventually(lambda: held(server.client) == {})

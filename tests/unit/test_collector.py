@@ -1,0 +1,87 @@
+"""The collector's bell: it ends a wait, and nothing of it stays, however late it rings."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import redis
+from helpers import Server, eventually
+
+from jobqueue.collector import Collector
+from jobqueue.connection import Store, open_store
+from jobqueue.futures import JobFuture
+from jobqueue.serializers import Auto
+
+
+class Home:
+    """An executor that knows nothing."""
+
+    def cancel(self, futures: Any) -> None:
+        pass
+
+    def has_started(self, future: JobFuture) -> bool:
+        return False
+
+
+class SlowPipeline:
+    """One whose commands leave only when they may."""
+
+    def __init__(self, pipe: Any, may: threading.Event) -> None:
+        self._pipe, self._may = pipe, may
+
+    def __enter__(self) -> SlowPipeline:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pipe.reset()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
+
+    def execute(self) -> Any:
+        assert self._may.wait(20)
+        return self._pipe.execute()
+
+
+class SlowClient:
+    """A client whose pipelines are slow; ``asked``: there was one."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def pipeline(self, **options: Any) -> SlowPipeline:
+        self.asked.set()
+        return SlowPipeline(self._client.pipeline(**options), self.may)
+
+    def delete(self, *names: str) -> int:
+        return int(self._client.delete(*names))
+
+
+def started(store: Store, client: Any) -> Collector:
+    collector = Collector(store, client, Auto.loads, lambda future: None, lambda: None, lambda: None)
+    collector.thread.start()
+    return collector
+
+
+def waits(store: redis.Redis) -> bool:
+    return bool(store.info("clients")["blocked_clients"])
+
+
+def test_a_ring_that_comes_when_the_thread_has_gone_leaves_no_bell(server: Server, store: redis.Redis) -> None:
+    client = SlowClient(store)
+    collector = started(open_store(server.url), client)
+    future = JobFuture("a", "q", Home())
+    with collector.open_for_more():
+        collector.add([future])
+    eventually(lambda: waits(store))
+    collector.close()
+    ringer = threading.Thread(target=collector.forget, args=[[future]])
+    ringer.start()
+    assert client.asked.wait(20)
+    collector.thread.join(20)  # its wait ends by itself after a second
+    assert not collector.thread.is_alive()
+    client.may.set()
+    ringer.join(20)
+    assert store.keys("*bell*") == []

@@ -1,0 +1,87 @@
+"""RQ's cron files: loaded in a process of their own, and what comes back is data."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from jobqueue import cronfile
+from jobqueue.cronfile import BadCronFile, entry_ids
+from jobqueue.serializers import JSON, decompress
+
+GOOD = """
+from rq import cron
+from jobqueue.tasks import square
+print("the file's own words")
+cron.register(square, "default", args=(3,), interval=60, name="three", job_timeout=7, result_ttl=9, ttl=8)
+cron.register(square, "low", kwargs={"n": 4}, cron="*/5 * * * *", meta={"m": 1}, failure_ttl=11)
+cron.register(square, "low", args=(5,), cron="*/5 * * * *")
+"""
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "entries.py"
+    path.write_text(text)
+    return str(path)
+
+
+def test_entries(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    three, four, five = cronfile.read(written(tmp_path, GOOD))
+    assert (three.name, three.queue, three.timing.every, three.ttl) == ("three", "default", 60.0, 8)
+    assert (three.fields["timeout"], three.fields["result_ttl"], three.fields["ttl"]) == (b"7", b"9", b"8")
+    assert JSON.loads(decompress(three.fields["data"])) == ["jobqueue.tasks.square", None, [3], {}]
+    assert (four.name, four.queue, four.timing.cron) == ("jobqueue.tasks.square", "low", "*/5 * * * *")
+    assert (four.fields["meta"], four.fields["failure_ttl"], four.fields["result_ttl"]) == (b'{"m":1}', b"11", b"500")
+    assert JSON.loads(decompress(five.fields["data"]))[2] == [5]
+    assert len({three.id, four.id, five.id}) == 3
+    assert three.source.endswith("entries.py")
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "the file's own words\n")
+
+
+def test_an_entry_has_the_same_id_everywhere() -> None:
+    entries = [("a.b c", "q", 60, None), ("a.b c", "q", 60, None), ("a.b c", "r", 60, None)]
+    ids = entry_ids(entries)
+    assert ids == entry_ids(entries)
+    assert len(set(ids)) == 3
+    assert all(one.startswith("a-b-c-") for one in ids)
+
+
+def test_what_json_cannot_carry(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD.replace("args=(3,)", "args=({3},)"))
+    with pytest.raises(BadCronFile, match="--accept json,pickle"):
+        cronfile.read(path)
+    three, four, _ = cronfile.read(path, ("json", "pickle"))
+    assert pickle.loads(decompress(three.fields["data"]))[2] == ({3},)
+    assert JSON.loads(decompress(four.fields["data"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "registers nothing"),
+        ("import no_such_module_anywhere", "no_such_module_anywhere"),
+        ("raise RuntimeError('one\\ntwo')", "one two"),
+        ("import os; os._exit(3)", "left with 3"),
+        ("raise SystemExit(4)", "left with 4"),
+        (GOOD.replace("interval=60", "cron='61 * * * *'"), "square"),
+        (GOOD.replace("interval=60", "interval=-60"), "too short"),
+        (GOOD.replace("interval=60, ", ""), "either interval or cron"),
+        (GOOD.replace("from jobqueue.tasks import square", "def square(n): pass"), "cron file itself"),
+        ("def", "SyntaxError|invalid syntax"),
+    ],
+)
+def test_what_cannot_be_loaded(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(BadCronFile, match=sentence) as caught:
+        cronfile.read(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert "entries.py" in str(caught.value)
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(BadCronFile, match="not found"):
+        cronfile.read("/no/such/file.py")
+    with pytest.raises(BadCronFile, match="no_such_config"):
+        cronfile.read("no_such_config.py")

@@ -1,0 +1,44 @@
+"""The own workers of an executor: their end."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from jobqueue.crew import Shape, Staff
+
+
+class SlowToStop:
+    """A crew whose end takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.queue, self.serves, self.outstanding = "q", frozenset[str](), 0
+        self.stopping, self.may_stop = threading.Event(), threading.Event()
+
+    def check(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopping.set()
+        assert self.may_stop.wait(10)
+
+
+def test_who_stops_them_a_second_time_waits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C two threads do: the second one then closes the store, which the first needs to delete the queue."""
+    crew = SlowToStop()
+    unused: Any = None
+    staff = Staff(unused, Shape("thread", 1), ())
+    monkeypatch.setattr(staff, "_make", lambda names: crew)
+    assert staff.queue_for("") == "q"
+    first, second = threading.Thread(target=staff.stop), threading.Thread(target=staff.stop)
+    first.start()
+    assert crew.stopping.wait(10)
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    crew.may_stop.set()
+    for thread in (first, second):
+        thread.join(10)
+        assert not thread.is_alive()

@@ -1,0 +1,95 @@
+"""A job's future: what it asks the store, and what becomes of it whatever comes first."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+from collections.abc import Sequence
+
+import pytest
+
+from jobqueue.errors import JobCanceled, JobFailed, NoSuchJob
+from jobqueue.futures import JobFuture
+from jobqueue.model import Outcome
+
+
+class Home:
+    """An executor that says what it was told to say."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.asked: list[str] = []
+
+    def cancel(self, futures: Sequence[JobFuture]) -> None:
+        self.asked.append("cancel")
+        for future in futures:
+            future.set_canceled()
+
+    def has_started(self, future: JobFuture) -> bool:
+        self.asked.append("started")
+        return self.started
+
+
+@pytest.fixture
+def home() -> Home:
+    return Home()
+
+
+@pytest.fixture
+def future(home: Home) -> JobFuture:
+    return JobFuture("a", "q", home)
+
+
+def test_running_asks_until_it_runs(home: Home, future: JobFuture) -> None:
+    assert not future.running()
+    home.started = True
+    assert future.running()
+    assert future.running()
+    assert home.asked == ["started", "started"]
+
+
+def test_what_ran_once_is_not_canceled(home: Home, future: JobFuture) -> None:
+    """Its job may stand in the queue again, given back: taken out, it would leave a future that never ends."""
+    home.started = True
+    assert future.running()
+    assert not future.cancel()
+    assert "cancel" not in home.asked
+    future.settle(Outcome("a", 1))
+    assert future.result(0) == 1
+
+
+def test_canceled_twice(home: Home, future: JobFuture) -> None:
+    seen: list[object] = []
+    future.add_done_callback(seen.append)
+    assert future.cancel()
+    assert future.cancel()
+    assert future.set_canceled()
+    assert (home.asked, seen) == (["cancel"], [future])
+    assert not future.running()
+
+
+def test_an_outcome_that_comes_late_changes_nothing(future: JobFuture) -> None:
+    future.cancel()
+    future.settle(Outcome("a", 1))
+    future.settle(Outcome("a", error=JobCanceled("Job a was canceled.", "a")))
+    assert future.cancelled()
+
+
+def test_canceled_by_somebody_else(home: Home, future: JobFuture) -> None:
+    future.settle(Outcome("a", error=JobCanceled("Job a was canceled.", "a")))
+    assert future.cancelled()
+    running = JobFuture("b", "q", home)
+    home.started = True
+    assert running.running()
+    running.settle(Outcome("b", error=JobCanceled("Job b was canceled.", "b")))  # it ran, was given back, then canceled
+    assert isinstance(running.exception(0), JobCanceled)
+
+
+@pytest.mark.parametrize("error", [JobFailed("Job a failed: x", "a", ""), NoSuchJob("There is no job a.", "a")])
+def test_errors_without_a_traceback(future: JobFuture, error: Exception) -> None:
+    future.settle(Outcome("a", error=error))  # type: ignore[arg-type]
+    assert future.exception(0) is error
+
+
+def test_it_says_which_job(future: JobFuture) -> None:
+    assert isinstance(future, cf.Future)
+    assert "state=pending job=a>" in repr(future)

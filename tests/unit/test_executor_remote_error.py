@@ -1,0 +1,174 @@
+"""Exceptions rebuilt from a traceback: the same class and words, or none."""
+
+from __future__ import annotations
+
+import decimal
+import errno
+import sys
+import traceback
+
+import pytest
+
+from jobqueue.errors import JobCanceled, JobFailed, TimeLimitExceeded
+from jobqueue.remote_error import RemoteTraceback, rebuild, remote_error
+
+
+class Plain(Exception):
+    pass
+
+
+class WithTwo(Exception):
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+
+
+class Decorated(Exception):
+    def __init__(self, code: str) -> None:
+        super().__init__(f"error {code}")
+
+
+class Bomb(Exception):
+    def __init__(self, text: str) -> None:
+        raise SystemError("never make me")
+
+
+class Inside:
+    class Error(ValueError):
+        pass
+
+
+def text_of(error: BaseException) -> str:
+    """The traceback of a raised exception, as a worker writes it."""
+    try:
+        raise error
+    except BaseException as e:
+        return "".join(traceback.format_exception(e))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("bad"),
+        ValueError(),
+        ValueError("several\nlines\n  of it\n\nTraceback (most recent call last):\n  fake\nKeyError: 1"),
+        ValueError("a: b"),
+        ValueError("two", 2),
+        KeyError("x"),
+        KeyError(1),
+        KeyError(("a", 1)),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "x'y"),
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+        OSError("only words"),
+        ZeroDivisionError("division by zero"),
+        Plain("words"),
+        Inside.Error("words"),
+        decimal.InvalidOperation("words"),
+        TimeLimitExceeded("The job ran longer than 1 s."),
+        StopIteration("x"),
+    ],
+    ids=repr,
+)
+def test_the_same_again(error: Exception) -> None:
+    again = rebuild(text_of(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.args == error.args
+    if isinstance(error, OSError):
+        assert isinstance(again, OSError)
+        assert (again.errno, again.filename) == (error.errno, error.filename)
+
+
+@pytest.mark.parametrize("because", [True, False])
+def test_the_last_of_a_chain(because: bool) -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as e:
+            if because:
+                raise ValueError("second") from e
+            raise ValueError("second")  # noqa: B904  # that is the case here
+    except ValueError as e:
+        text = "".join(traceback.format_exception(e))
+    assert text.count("Traceback (most recent call last)") == 2
+    assert repr(rebuild(text)) == "ValueError('second')"
+
+
+def test_a_message_that_quotes_a_chain_is_not_taken_for_the_end() -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise IndexError("i")  # noqa: B904  # that is the case here
+    except IndexError as e:
+        quoted = "".join(traceback.format_exception(e))
+    assert rebuild(text_of(RuntimeError(f"remote said:\n\n{quoted}"))) is None
+
+
+class Elsewhere(Exception):
+    __module__ = "a_module_that_nobody_has_imported"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WithTwo(1, "x"),
+        Decorated("4"),  # made from its message it would say "error error 4"
+        Elsewhere("x"),
+        SystemExit(3),  # would end this program, too
+        KeyboardInterrupt(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad byte"),
+        ExceptionGroup("several", [ValueError("a"), ValueError("b")]),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_rather_nothing_than_another(error: BaseException) -> None:
+    assert rebuild(text_of(error)) is None
+
+
+def test_what_cannot_be_made() -> None:
+    assert rebuild(f"Traceback (most recent call last):\n  File\n{__name__}.Bomb: tick") is None
+
+
+def test_a_text_makes_nobody_import_anything() -> None:
+    assert "antigravity" not in sys.modules
+    assert rebuild("Traceback (most recent call last):\n  File\nantigravity.Error: x") is None
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ChildKilled: SIGKILL",
+        "Traceback (most recent call last):\n",
+        "Traceback (most recent call last):\n  File",
+        "Traceback (most recent call last):\n  File\nbuiltins.print: x",
+        "Traceback (most recent call last):\n  File\nos.system: x",
+        "Traceback (most recent call last):\n  File\n: x",
+    ],
+)
+def test_what_is_no_exception(text: str) -> None:
+    assert rebuild(text) is None
+
+
+# -- what a future gets ----------------------------------------------------------------------------------------------
+
+
+def test_the_traceback_is_the_cause() -> None:
+    text = text_of(ValueError("bad"))
+    error = remote_error(JobFailed("Job a failed: ValueError: bad", "a", text))
+    assert repr(error) == "ValueError('bad')"
+    assert isinstance(error.__cause__, RemoteTraceback)
+    shown = "".join(traceback.format_exception(error))
+    assert text in shown
+    assert "direct cause of the following exception" in shown
+
+
+def test_else_the_jobs_failure() -> None:
+    failed = JobFailed("Job a failed: WithTwo: 1: x", "a", text_of(WithTwo(1, "x")))
+    assert remote_error(failed) is failed
+    assert isinstance(failed.__cause__, RemoteTraceback)
+    killed = JobFailed("Job a failed: ChildKilled: SIGKILL", "a")
+    assert remote_error(killed) is killed
+    canceled = JobCanceled("Job a was canceled.", "a")
+    assert remote_error(canceled) is canceled

@@ -1,0 +1,116 @@
+"""Queues and worker lines: what is run alike is together, and the lines start what they say."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from jobqueue.advice import Advice, Machine, Profile, judge
+from jobqueue.cli.worker import worker
+from jobqueue.layout import Group, lay_out, module_of
+
+TWO = Machine(cores=2, memory_mb=8000, gil=True, python="3.13.0")
+
+
+def task(name: str, wall_ms: float, cpu_ms: float, **changes: object) -> tuple[Profile, Advice]:
+    base = Profile(name, 100, 0, wall_ms / 1e3, cpu_ms / 1e3, wall_ms / 1e3, wall_ms / 1e3, 0.0, 1.0, None)
+    profile = replace(base, **changes)  # type: ignore[arg-type]
+    return profile, judge(profile, TWO)
+
+
+WAITS = task("shop.web.fetch", 50, 5)
+WAITS_TOO = task("shop.web.ask", 50, 0.5)
+COMPUTES = task("jobqueue.tasks.heavy", 50, 50)
+COMPUTES_TOO = task("images.Photo.shrink", 50, 49)
+MIXED = task("shop.mail.send", 50, 20)
+GROWS = task("shop.reports.make", 50, 50, memory_growth_mb=4.0)
+TINY = task("jobqueue.tasks.square", 0.01, 0.01)
+UNKNOWN = task("shop.new.thing", 50, 50, runs=2)
+
+
+def queues(groups: list[Group]) -> dict[str, tuple[str, ...]]:
+    return {group.queue: group.tasks for group in groups}
+
+
+def test_alike_together_and_unlike_apart() -> None:
+    groups = lay_out([COMPUTES, WAITS, MIXED, UNKNOWN, GROWS, WAITS_TOO, TINY, COMPUTES_TOO], TWO)
+    assert queues(groups) == {
+        "waiting": ("jobqueue.tasks.square", "shop.web.ask", "shop.web.fetch"),
+        "computing": ("images.Photo.shrink", "jobqueue.tasks.heavy"),
+        "mixed": ("shop.mail.send",),
+        "growing": ("shop.reports.make",),
+    }
+    assert [group.command for group in groups] == [
+        "jobq worker waiting --mode thread -n 36 -I shop.web",
+        "jobq worker computing --mode process -n 2 -I images",
+        "jobq worker mixed --mode process -n 2 --threads 2 -I shop.mail",
+        "jobq worker growing --mode process -n 2 --max-memory 2000 -I shop.reports",
+    ]
+
+
+@pytest.mark.parametrize("one", [WAITS, COMPUTES, MIXED, GROWS, TINY])
+def test_one_kind_needs_no_queue_of_its_own(one: tuple[Profile, Advice]) -> None:
+    (group,) = lay_out([one], TWO)
+    assert group.queue == "default"
+
+
+def test_tiny_jobs_do_not_stand_behind_jobs_that_compute() -> None:
+    assert queues(lay_out([COMPUTES, TINY], TWO)) == {
+        "computing": ("jobqueue.tasks.heavy",),
+        "tiny": ("jobqueue.tasks.square",),
+    }
+
+
+def test_nothing_known_nothing_to_start() -> None:
+    assert lay_out([UNKNOWN], TWO) == []
+
+
+def test_the_lines_are_lines_that_the_worker_understands(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(
+        "workers.launcher.launch", lambda settings, mode, *_, **__: started.append((settings, mode)) or 0
+    )
+    groups = lay_out([WAITS, COMPUTES, MIXED, GROWS], TWO)
+    with monkeypatch.context() as patched:
+        patched.setenv("JOBQ_URL", "redis://127.0.0.1:1/0")
+        patched.setattr("jobqueue.cli.worker.opened", FakeStore)
+        for group in groups:
+            done = CliRunner().invoke(worker, shlex.split(group.command)[2:])
+            assert done.exit_code == 0, done.output
+    for group, (settings, mode) in zip(groups, started, strict=True):
+        assert mode == group.mode
+        assert settings.queues == (group.queue,)
+        assert settings.children * settings.slots == group.workers * group.threads
+        assert settings.max_memory == group.max_memory_mb
+        assert all(any(name.startswith(f"{module}.") for module in settings.served) for name in group.tasks)
+
+
+class FakeStore:
+    """Stands for an open store that nobody asks anything."""
+
+    def __init__(self, _url: str | None, wait: float) -> None:
+        self.address = None
+
+    def __enter__(self) -> FakeStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("shop.tasks.resize", "shop.tasks"),
+        ("tasks.resize", "tasks"),
+        ("shop.models.Order.ship", "shop.models"),
+        ("shop.models.Order", "shop.models"),
+        ("jobqueue.tasks.square", "jobqueue.tasks"),
+        ("alone", "alone"),
+    ],
+)
+def test_modules(name: str, module: str) -> None:
+    assert module_of(name) == module
