@@ -133,15 +133,21 @@ class Server:
 class Tree:
     """A ``jobq worker`` with all its processes: they are known by a mark in their environment."""
 
-    def __init__(self, url: str, directory: Path, argv: Iterable[str], env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        argv: Iterable[str],
+        env: dict[str, str],
+        command: tuple[str, ...] = ("jobqueue.cli", "worker"),
+    ) -> None:
         self.mark = uuid.uuid4().hex
         self._log = directory / f"worker-{self.mark[:6]}.log"
         paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
         own = {"JOBQ_URL": url, MARK: self.mark, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "jobqueue.cli", "worker", *argv]
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", *command, *argv],
                 env={**os.environ, **own, **env},
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
@@ -257,6 +263,7 @@ def held(redis_client: redis.Redis) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pattern in (
         keys.OWNERS,
+        keys.CRON_LEADER,
         f"{keys.PREFIX}:jobq:own:*",
         f"{keys.PREFIX}:jobq:lease:*",
         f"{keys.PREFIX}:jobq:fin:*",

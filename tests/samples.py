@@ -37,6 +37,12 @@ def note(path: str, text: Any) -> Any:
     return text
 
 
+def note_after(path: str, text: Any, seconds: float) -> Any:
+    """Nap, then note it: one line per run."""
+    time.sleep(seconds)
+    return note(path, text)
+
+
 def note_and_nap(path: str, text: Any, seconds: float) -> Any:
     """Note the start and the end of a nap in slices."""
     note(path, f"start {text}")
@@ -105,6 +111,11 @@ def current() -> dict[str, Any]:
 
 def fail(text: str = "as you wished") -> None:
     raise ValueError(text)
+
+
+def in_turn(divisor: int) -> float:
+    """Fail where the divisor is 0, by an exception of Python's own."""
+    return 1 // divisor if divisor == 0 else divisor
 
 
 def fail_times(path: str, times: int) -> int:
@@ -218,6 +229,11 @@ def on_failure(job: Job, connection: redis.Redis, kind: Any, error: Any, traceba
         pipe.hset(words_of(job.id), "failure", f"{kind.__name__}: {error}")
         pipe.hincrby(words_of(job.id), "calls", 1)
         pipe.execute()
+
+
+def slow_on_failure(job: Job, connection: redis.Redis, kind: Any, error: Any, traceback: Any) -> None:
+    time.sleep(1)
+    on_failure(job, connection, kind, error, traceback)
 
 
 def on_stopped(job: Job, connection: redis.Redis) -> None:

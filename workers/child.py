@@ -23,31 +23,40 @@ from jobqueue.connection import client
 from jobqueue.protocol import Protocol as StoreProtocol
 from jobqueue.protocol import Wire
 from workers.courier import Courier
-from workers.current import CurrentJob
+from workers.current import current_of
 from workers.journal import Region
+from workers.own_classes import job_class_of
 from workers.runner import Runner
 from workers.settings import Settings
 from workers.slot import Slot
 from workers.steward import Clerk, Steward
+from workers.usage import Usage
 
 log = logging.getLogger(__name__)
 
+PATIENT = 415.0  # seconds that a job may wait for the store (BLPOP, a result); as long as with RQ's worker
+
 FENCED, ORPHANED = 3, 4
 PR_SET_PDEATHSIG = 1
+LAST_WORD = 5.0  # seconds
 
 
 class Child:
     """What one child process is made of."""
 
     def __init__(self, settings: Settings, owner: str, region: Region, control: socket.socket, runner: Runner) -> None:
+        self._worker = settings.worker
         store = client(settings.address)
         protocol = StoreProtocol(store)
         self._steward: Steward
+        usage = Usage(settings.slots, settings.accounting)
+        current = current_of(job_class_of(settings))
         self._courier = Courier(
             settings,
             owner,
             region,
             Wire(store),
+            usage,
             on_hungry=lambda: self._steward.hungry(),
             on_worn=lambda: self._steward.worn(),
             on_fenced=partial(leave, FENCED),
@@ -60,10 +69,17 @@ class Child:
             courier=self._courier,
             runner=runner,
             protocol=protocol,
-            make_current=partial(CurrentJob, connection=store),
+            make_current=partial(
+                current,
+                connection=client(settings.address, socket_timeout=PATIENT),
+                worker=settings.worker,
+                serializer_of=runner.serializer_of,
+            ),
+            usage=usage,
             stir=lambda: self._steward.stir(),
         )
         self._slots = [self._make_slot(n) for n in range(settings.slots)]
+        self._clerk = Clerk(protocol, settings.worker)
         self._steward = Steward(
             settings,
             owner,
@@ -71,7 +87,8 @@ class Child:
             self._courier,
             self._slots,
             region,
-            Clerk(protocol, settings.worker),
+            self._clerk,
+            usage,
             renew=self._renew,
             on_orphaned=partial(leave, ORPHANED),
         )
@@ -79,6 +96,8 @@ class Child:
 
     def run(self) -> None:
         """Run until the supervisor says that it is over."""
+        os.environ["RQ_WORKER_ID"] = self._worker  # for jobs and what they start, as in RQ
+        os.environ.pop("RQ_JOB_ID", None)  # of a job that started this worker: threads would show it to every job
         self._steward.start()
         if len(self._slots) == 1:
             self._slots[0].run()
@@ -87,9 +106,10 @@ class Child:
             self._start(slot)
         while working := [t for t, slot in self._threads if t.is_alive() and not slot.written_off]:
             working[0].join(0.2)  # not for ever: it may be written off meanwhile
+        self._clerk.finish(LAST_WORD)  # or the end of a written-off job is lost, and it runs again
 
     def _start(self, slot: Slot) -> None:
-        thread = threading.Thread(target=slot.run, name=f"jobq-slot-{slot.number}", daemon=True)
+        thread = threading.Thread(target=_run_for_good, args=[slot], name=f"jobq-slot-{slot.number}", daemon=True)
         self._threads.append((thread, slot))
         thread.start()
 
@@ -100,8 +120,17 @@ class Child:
         return fresh
 
 
+def _run_for_good(slot: Slot) -> None:
+    """A slot without its thread would never be seen again: a mistake of ours ends the child, and another comes."""
+    try:
+        slot.run()
+    except BaseException:
+        log.exception("a slot failed")
+        leave(1)
+
+
 class Runs(Protocol):
-    """A child, or an errand."""
+    """A child, an errand, or RQ's maintenance."""
 
     def run(self) -> None: ...
 
@@ -117,8 +146,7 @@ def become_child(make: Callable[[], Runs], parent: int) -> None:
     code = 1
     try:
         die_with(parent)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)  # not SIG_IGN: a job's own subprocesses would inherit that
+        obey_the_parent_only(lambda *_: None)
         random.seed()
         make().run()
         code = 0
@@ -128,6 +156,20 @@ def become_child(make: Callable[[], Runs], parent: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         leave(code)
+
+
+def obey_the_parent_only(on_term: Callable[..., object]) -> None:
+    """SIGINT does nothing here, SIGTERM only what the parent means by it. Handlers, not SIG_IGN: a program that a job
+    starts would inherit that. What a job forks (multiprocessing) does inherit handlers, and has to die of SIGTERM all
+    the same, or ``Process.terminate`` and ``Pool.__exit__`` wait for ever."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, on_term)
+
+    def restore() -> None:
+        if signal.getsignal(signal.SIGTERM) is on_term:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=restore)
 
 
 def die_with(parent: int) -> None:

@@ -26,17 +26,14 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
-from workers.journal import BUFFERED, DONE, HUNGRY, REVOKED, UNSETTLED, Region
+from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
+from workers.pace import MOST_PER_CYCLE, Pace
 from workers.settings import Settings
+from workers.strategies import REORDER
+from workers.usage import Usage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-AHEAD = 0.020  # seconds of work that may wait in the buffer, per slot
-LONG = 0.030  # a job longer than this has no company in the buffer
-SHORT = 0.002  # behind a job longer than this the outcome is sent at once
-MOST_PER_CYCLE = 64
-MOST_PER_SLOT = 32
 
 
 class State(Enum):
@@ -59,6 +56,7 @@ class Courier:
         owner: str,
         region: Region,
         wire: Wire,
+        usage: Usage,
         on_hungry: Callable[[], None],
         on_worn: Callable[[], None],
         on_fenced: Callable[[], None],
@@ -67,6 +65,9 @@ class Courier:
         self._owner = owner
         self._region = region
         self._wire = wire
+        self._usage = usage
+        self.queues = settings.queues  # in the order in which they are served
+        self._reorder = REORDER.get(settings.dequeue_strategy)
         self._on_hungry = on_hungry
         self._on_worn = on_worn
         self._on_fenced = on_fenced
@@ -74,6 +75,7 @@ class Courier:
         self._state = State.BROKEN  # not connected yet: the first slot mends it
         self._buffer: deque[Claimed] = deque()
         self._held: set[int] = set()  # claims in the hands of slots
+        self._doubtful: set[int] = set()  # of these, what must not start without asking Redis
         self._alone = False  # one of them must not have company
         self._handed = 0
         self._finished: list[Outcome] = []
@@ -83,21 +85,23 @@ class Courier:
         self._idle = 0
         self._hungry = False
         self._quiet = False
-        self._mean = 0.0  # seconds per job, exponentially weighted
-        self._last = 0.0
-        self._reach = 1  # jobs per slot to have ahead; doubles while the queue gives
+        self.pace = Pace(settings.slots)
+        self.most_more: int | None = None  # how many jobs may be handed out from now on; None: no limit
+        self.on_away: Callable[[], object] = lambda: None  # asked while the store is away; may raise to give up
+        self.said = ""  # the state in the last reply
         self._failures = 0  # in a row
         self._resent: set[int] = set()  # claims whose outcome went out before, by a request without a reply
 
     # -- what slots call ---------------------------------------------------------------------------------------------
 
-    def next(self) -> Claimed | Outcome | None:
-        """Wait for work: a job to run, an outcome that RQ's own finish must record, or None: the child is to leave."""
+    def next(self, linger: bool = True) -> Claimed | Outcome | None:
+        """Wait for work: a job to run, an outcome that RQ's own finish must record, or None: the child is to leave, or
+        (unless it lingers) the queues are empty and all is settled."""
         with self._cond:
             self._idle += 1
             try:
                 while (work := self._take()) is None:
-                    if self._leaving():
+                    if self._leaving() or (not linger and self.at_rest):
                         return None
                     self._turn()
             finally:
@@ -108,7 +112,7 @@ class Courier:
     def finish(self, outcome: Outcome, slot: int) -> None:
         """Take over how a job ended. From here on it is settled, also when this process is killed now."""
         with self._cond:
-            self._learn(outcome.ended - outcome.started)
+            self.pace.ended(outcome.ended - outcome.started)
             self._freed(outcome.claim)
             self._finished.append(outcome)
             self._region.set(UNSETTLED, 1)
@@ -126,6 +130,22 @@ class Courier:
             if slot is not None:
                 self._region.end(slot)
 
+    @property
+    def at_rest(self) -> bool:
+        """The queues were found empty (or closed, or this process has had its share), and all is settled."""
+        nothing = self._hungry or self.most_more == 0
+        return nothing and not self._buffer and not self._unsettled() and self._state in (State.FREE, State.BROKEN)
+
+    @property
+    def mending(self) -> bool:
+        """It waits for the store to come back."""
+        return self._state is State.MENDING
+
+    def quiet_now(self) -> bool:
+        """Claim nothing any more. False: the wire is in the middle of something, by an exception in its thread."""
+        self._quiet = True
+        return self._state in (State.FREE, State.AWAITING)
+
     # -- what the steward and its clerk call -------------------------------------------------------------------------
 
     def wake(self) -> None:
@@ -136,7 +156,7 @@ class Courier:
 
     def drop_buffer(self, quiet: bool = False, at_rest: bool = False) -> list[Claimed]:
         """Take the buffered jobs away from the slots, to be given back; ``quiet``: and claim nothing ever again;
-        ``at_rest``: and no reply is on its way that was sent before."""
+        ``at_rest``: and no reply is on its way that was sent before, and what slots have in hand is doubtful."""
         with self._cond:
             self._quiet = self._quiet or quiet
             while True:
@@ -147,13 +167,18 @@ class Courier:
                 else:
                     break
             self._settled_by_others(at_rest)
+            if at_rest:
+                self._doubtful |= self._held
             dropped = list(self._buffer)
             self._buffer.clear()
             self._region.set(BUFFERED, 0)
-            self._reach = 1
-            self._mean = max(self._mean, LONG)
+            self.pace.jammed()
             self._cond.notify_all()
             return dropped
+
+    def is_doubtful(self, claim: int) -> bool:
+        """The supervisor may have given this one back while we held still; a slot took it before we knew."""
+        return claim in self._doubtful
 
     def _settled_by_others(self, perhaps: bool) -> None:
         """While we held still, the supervisor may have settled what is finished: that its token is gone is no news."""
@@ -207,21 +232,28 @@ class Courier:
 
     def _count(self) -> None:
         self._handed += 1
+        if self.most_more is not None:
+            self.most_more -= 1
         if self._handed == self._settings.max_jobs:
             self._on_worn()
 
     def _freed(self, claim: int) -> None:
         self._held.discard(claim)
+        self._doubtful.discard(claim)
         if self._alone or (self._buffer and "a" in self._buffer[0].features):
             self._alone = False
             self._cond.notify_all()
 
     def _leaving(self) -> bool:
-        settled = not self._unsettled()
+        settled = not self._unsettled() and not (self._state is State.FREE and self._unrecorded())
         return self._quiet and settled and self._state in (State.FREE, State.BROKEN)
 
     def _unsettled(self) -> bool:
         return bool(self._finished or self._in_flight or self._for_rq)
+
+    def _unrecorded(self) -> bool:
+        """Nobody runs anything that would bring it along: the usage of jobs that RQ's own finish recorded."""
+        return not self._held and self._usage.pending
 
     def _turn(self) -> None:
         """Bring the wire one step further, or wait for somebody who does."""
@@ -229,41 +261,36 @@ class Courier:
             self._mend()
         elif self._state is State.AWAITING:
             self._read()
-        elif self._state is State.FREE and (self._finished or self._may_claim()):
+        elif self._state is State.FREE and (self._finished or self._may_claim() or self._unrecorded()):
             self._send(self._want())
         else:
             self._cond.wait()
 
     def _may_claim(self) -> bool:
-        return not (self._hungry or self._quiet or self._buffer)  # a full buffer here: its head waits to run alone
+        return not (
+            self._hungry or self._quiet or self._buffer or self.most_more == 0
+        )  # a full buffer here: its head waits to run alone
 
     def _look_ahead(self) -> None:
         """With a job in hand: send for more before the buffer is dry, and settle at once behind a long job."""
         if self._state is not State.FREE:
             return
-        ahead = 0 if self._quiet or self._hungry else self._ahead()
+        ahead = 0 if self._quiet or self._hungry else self.pace.ahead
         if ahead and len(self._buffer) <= ahead // 2:
             self._send(self._want())
-        elif self._finished and (not self._buffer or self._last > SHORT or len(self._finished) >= MOST_PER_CYCLE):
+        elif self._finished and (
+            not self._buffer or self.pace.settles_at_once or len(self._finished) >= MOST_PER_CYCLE
+        ):
             self._send(want=0)
         if self._idle:  # who reads the reply while we run
             self._cond.notify()
 
-    def _ahead(self) -> int:
-        """How many jobs may wait in the buffer: about 20 ms of work per slot, none when jobs are long."""
-        per_slot = min(self._reach, MOST_PER_SLOT, int(AHEAD / self._mean) if self._mean > 0 else self._reach)
-        return min(self._settings.slots * per_slot, 2 * MOST_PER_CYCLE)
-
     def _want(self) -> int:
         if self._quiet:
             return 0
-        return min(MOST_PER_CYCLE, self._idle + max(0, self._ahead() - len(self._buffer)))
-
-    def _learn(self, seconds: float) -> None:
-        self._last = seconds
-        self._mean += (seconds - self._mean) * (0.2 if self._mean else 1.0)
-        if seconds > LONG:
-            self._reach = 1
+        most = 1 if self._reorder else MOST_PER_CYCLE  # the order of the queues changes with each job
+        want = min(most, self._idle + max(0, self.pace.ahead - len(self._buffer)))
+        return want if self.most_more is None else min(want, self.most_more - len(self._buffer))
 
     def _settle_now(self, outcome: Outcome) -> None:
         """It does not fit into the journal: stay until Redis has it."""
@@ -276,12 +303,14 @@ class Courier:
     # -- the wire (the lock is held on entry and on exit, and free while Redis is waited for) --------------------------
 
     def _send(self, want: int) -> None:
-        s = self._settings
-        self._settled_by_others(bool(self._region.get(REVOKED)))
+        self._settled_by_others(self._region.revoked)
         self._in_flight, self._finished = self._finished, []
         self._region.journal.switch()
         self._asked = want
-        args = cycle_args(self._owner, s.worker, s.queues, self._in_flight, want, self._idle)
+        usage = self._usage.take(
+            len(self._in_flight)
+        )  # sent once: what a broken wire loses is lost, never counted twice
+        args = cycle_args(self._owner, self._settings.worker, self.queues, self._in_flight, want, self._idle, usage)
         self._state = State.SENDING
         error = self._unlocked(lambda: self._wire.send(args))
         if isinstance(error, Exception):
@@ -310,10 +339,11 @@ class Courier:
             self._cond.acquire()
 
     def _arrived(self, cycle: Cycle) -> None:
-        self._settled_by_others(bool(self._region.get(REVOKED)))
+        self._settled_by_others(self._region.revoked)
         if self._failures:
             log.info("the store answers again")
             self._failures = 0
+        self.said = cycle.state
         if cycle.state == "fenced":
             self._on_fenced()
         outcomes, self._in_flight = self._in_flight, []
@@ -322,11 +352,13 @@ class Courier:
         self._region.journal.sent_is_settled()
         self._region.set(UNSETTLED, int(self._unsettled()))
         self._buffer.extend(cycle.jobs)
+        if self._reorder and cycle.jobs:
+            self.queues = self._reorder(self.queues, cycle.jobs[-1].queue)
         self._region.set(BUFFERED, len(self._buffer))
         if cycle.jobs:
             self._set_hungry(False)
             if len(cycle.jobs) == self._asked:
-                self._reach = min(2 * self._reach, MOST_PER_SLOT)
+                self.pace.gave_all()
         elif self._asked:
             self._set_hungry(True)
 
@@ -372,6 +404,7 @@ class Courier:
                 break
             self._broke(result)
             self._state, reconnect = State.MENDING, True
+            self.on_away()
         self._state = State.FREE
         self._set_hungry(False)
         self._cond.notify_all()

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
 
 import redis
 from rq.timeouts import UnixSignalDeathPenalty
 
 from jobqueue.connection import client
-from jobqueue.protocol import RAISED, RETURNED, ForRQ
+from jobqueue.protocol import ForRQ
 from workers.rq_finish import Finisher
-from workers.runner import Ending, ending_of
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,8 +31,4 @@ class Errand:
 
     def run(self) -> None:
         for job in self._jobs:
-            ending = ending_of(RETURNED, job.cause) if job.verdict == "returned" else Ending(RAISED, job.cause)
-            finish = {"stop": self._finisher.finish_stopped, "dead": self._finisher.finish_for_good}.get(
-                job.verdict, self._finisher.finish
-            )
-            finish(job.id, job.claim, job.queue, ending, time.time())
+            self._finisher.finish_left(job)

@@ -5,6 +5,7 @@ object per line:
 
     to it      {"fork": owner, "child": n, "faults": fd} with the child's own socket as ancillary data
                {"fork": owner, "worker": name, "errand": jobs}, likewise
+               {"fork": "maintenance", "maintenance": true}, likewise
     from it    {"ready": threads}            the modules are imported
                {"failed": text}              they are not: the worker exits 2 at once
                {"forked": owner, "pid": p}
@@ -32,13 +33,15 @@ import traceback
 from typing import Any
 
 from jobqueue.protocol import ForRQ
-from workers import runner
-from workers.child import Child, become_child, die_with
+from workers import preload, runner
+from workers.child import Child, Runs, become_child, die_with
 from workers.errand import Errand
 from workers.faults import report_to
 from workers.journal import Region
 from workers.logs import set_up_logging
-from workers.runner import Runner, preload
+from workers.own_classes import runner_for
+from workers.rq_maintenance import Chores
+from workers.runner import Runner
 from workers.settings import Settings
 
 
@@ -78,7 +81,8 @@ class ForkServer:
     def _preload(self) -> bool:
         before = threading.active_count()
         try:
-            preload(self._settings.modules)
+            preload.preload(self._settings.modules, self._settings.exception_handlers, self._settings.own_classes)
+            self._runner = runner_for(self._settings)  # its serializer may be among what was imported
         except BaseException as e:
             self._say({"failed": describe_import_error(e)})
             return False
@@ -153,16 +157,18 @@ def describe_import_error(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{text} ({error.filename}:{error.lineno})"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    theirs = [f for f in frames if f.filename not in (__file__, runner.__file__, importlib.__file__)]
+    theirs = [f for f in frames if f.filename not in (__file__, preload.__file__, runner.__file__, importlib.__file__)]
     return f"{text} ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else text
 
 
-def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, runner: Runner) -> Child | Errand:
+def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, runner: Runner) -> Runs:
     """(in the new process) What the order asks for."""
     control = socket.socket(fileno=fd)
     if "errand" in order:
         jobs = [ForRQ(i, claim, queue, verdict, cause.encode()) for i, claim, queue, verdict, cause in order["errand"]]
         return Errand(settings, order["fork"], order["worker"], jobs, control)
+    if "maintenance" in order:
+        return Chores(settings, control)
     report_to(order["faults"])
     region = Region(pages, order["child"], settings.slots)
     return Child(settings, order["fork"], region, control, runner)

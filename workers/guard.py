@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 EVERY = 0.05  # seconds between two looks while something runs
 STILL = 0.05  # seconds after which a pulse that does not answer is called still
+DEAD_STILL = 0.25  # seconds of that after which a process with several slots is killed: a busy machine takes its time
 FRESH = 1.0  # seconds after its start in which a job's mark is looked after
 MEASURE_EVERY = 1.0
 
@@ -49,12 +50,12 @@ class Guard:
         if not running:
             seat.still_since = 0.0
             return
-        still = self._is_still(seat, running, now)
-        if still and not seat.stood_in:
+        still_for = self._still_for(seat, running, now)
+        if still_for >= STILL and not seat.stood_in:
             seat.stood_in = True
             self._stand_in(seat)
         for job in running:
-            if (end := self._overdue(seat, job, now)) and (self._settings.slots == 1 or still):
+            if (end := self._overdue(seat, job, now)) and (self._settings.slots == 1 or still_for >= DEAD_STILL):
                 self._end(seat, job, end)
                 return
 
@@ -67,8 +68,8 @@ class Guard:
             if seat.pid and not seat.retiring and (size := memory_mb(seat.pid)) > self._settings.max_memory:
                 self._retire(seat, f"it uses {size} MB, more than --max-memory {self._settings.max_memory}")
 
-    def _is_still(self, seat: Seat, running: list[Running], now: float) -> bool:
-        """The steward did not answer a ping. It is asked only when something depends on it."""
+    def _still_for(self, seat: Seat, running: list[Running], now: float) -> float:
+        """Since when (seconds) the steward has not answered a ping. It is asked only when something depends on it."""
         pulse = seat.region.get(PULSE)
         if pulse != seat.pulse:
             seat.pulse, seat.still_since, seat.stood_in = pulse, 0.0, False
@@ -76,12 +77,11 @@ class Guard:
             now - job.start < FRESH or self._overdue(seat, job, now) for job in running
         )
         if not at_stake:
-            return False
+            return 0.0
         if not seat.still_since:
             seat.still_since = now
             seat.tell(b"p\n")
-            return False
-        return now - seat.still_since >= STILL
+        return now - seat.still_since
 
     def _overdue(self, seat: Seat, job: Running, now: float) -> Condemned | None:
         condemned = seat.condemned.get(job.claim)

@@ -1,16 +1,19 @@
 """The health file: alive means able to claim. A container probes it with ``jobq worker-health FILE``.
 
-Written from the main loop about once a second, whole (a temporary file that is renamed), so that a reader never sees
-half of it: {"time": seconds since the epoch, "able": true | false, "why": text, "pid": the supervisor's}. It is removed
-when the worker ends. ``jobqueue/cli/worker.py`` reads it.
+Written from the main loop about once a second, and when the answer changes; whole (a temporary file that is renamed),
+so that a reader never sees half of it: {"time": seconds since the epoch, "able": true | false, "why": text, "pid": the
+supervisor's}. It is removed when the worker ends. ``jobqueue/cli/worker.py`` reads it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 EVERY = 1.0  # seconds
 
@@ -21,16 +24,24 @@ class Health:
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
         self._due = 0.0
+        self._said: str | None = None
+        self._is_broken = False
 
     def step(self, now: float, why_not: str) -> None:
         """``why_not``: the reason why this worker cannot claim, "" when it can."""
-        if self._path is None or now < self._due:
+        if self._path is None or (now < self._due and why_not == self._said):
             return
-        self._due = now + EVERY
+        self._due, self._said = now + EVERY, why_not
         report = {"time": time.time(), "able": not why_not, "why": why_not or "able to claim", "pid": os.getpid()}
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(report))
-        fresh.replace(self._path)
+        try:
+            fresh.write_text(json.dumps(report))
+            fresh.replace(self._path)
+            self._is_broken = False
+        except OSError as e:  # a full disk: no reason to leave, whoever probes will tell us
+            if not self._is_broken:
+                log.warning("the health file %s cannot be written: %s", self._path, e.strerror)
+            self._is_broken = True
 
     def remove(self) -> None:
         if self._path is not None:

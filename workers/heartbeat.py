@@ -61,6 +61,7 @@ class Heartbeat:
             "python_version": f"{platform.python_version()} {sys.version}",
             "state": "started",
             "jobq_lease": self._settings.lease,  # each tree is judged by its own
+            "jobq_on_crash": self._settings.on_crash,
         }
 
     def step(self, now: float) -> None:
@@ -99,6 +100,6 @@ class Heartbeat:
             pipe.srem(keys.WORKERS, key)
             for name in s.queues:
                 pipe.srem(keys.workers_of(name), key)
-            pipe.hset(key, "death", rq_time(time.time()))
+            pipe.hset(key, mapping={"death": rq_time(time.time()), "state": "idle"})
             pipe.expire(key, 60)
             pipe.execute()

@@ -2,9 +2,10 @@
 
 One region per child, written by the child, read by the supervisor, also after the child was killed at any instruction:
 
-    header      8-byte words; the child writes hungry, buffered, unsettled, done and its pulse, the supervisor revoked
-                (the buffer was given back behind a hung child's back) and frozen (the lease may be over): with one of
-                them set, nothing is started without asking Redis
+    header      8-byte words; the child writes hungry, buffered, unsettled, done, its pulse and what it came back from,
+                the supervisor revoked and frozen. Revoked counts how often the buffer was given back behind the back of
+                a child that held still, and the child answers with that number; until it has, and while frozen (the
+                lease may be over), nothing is started without asking Redis
     slots       per slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none), thread
     journal     two halves; each a word (bytes used) and then records: outcomes that Redis may not have yet
 
@@ -25,7 +26,7 @@ from typing import NamedTuple
 from jobqueue.protocol import Outcome
 
 HALF = 64 * 1024
-HUNGRY, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FROZEN = range(7)
+HUNGRY, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FROZEN, CAME_BACK = range(8)
 HEADER_WORDS, SLOT_WORDS = 8, 4
 CLAIM, START, LIMIT, THREAD = range(4)
 
@@ -91,10 +92,21 @@ class Region:
     def end(self, slot: int) -> None:
         self._words[HEADER_WORDS + SLOT_WORDS * slot + CLAIM] = 0
 
-    # -- the supervisor reads --
+    # -- the supervisor writes --
+
+    def revoke(self) -> None:
+        """From one thread only."""
+        self._words[REVOKED] += 1
+
+    # -- both read --
 
     def get(self, word: int) -> int:
         return self._words[word]
+
+    @property
+    def revoked(self) -> bool:
+        """The child has not answered the last ``revoke`` yet."""
+        return self._words[REVOKED] != self._words[CAME_BACK]
 
     def running(self) -> list[Running]:
         found = []

@@ -7,6 +7,7 @@ process   -n        --threads (default: one child per core, one slot: the job in
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickletools
@@ -14,13 +15,16 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 
 import redis
 
 from jobqueue import keys
 from jobqueue.connection import Store
-from jobqueue.errors import BootFailed, NotServed, UsageError
+from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
 from jobqueue.serializers import JSON, decompress, format_of
+from jobqueue.timetable import Schedule
 from workers.logs import set_up_logging
 from workers.runner import check_served
 from workers.settings import Settings
@@ -29,6 +33,7 @@ from workers.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 THREADS = 16
+AGAIN = 0.1  # seconds until a store that went away at the start is asked again
 
 
 def shape(mode: str, number: int | None, threads: int | None) -> tuple[int, int]:
@@ -78,14 +83,36 @@ def check_heads(client: redis.Redis, settings: Settings) -> None:
         head = client.lindex(keys.queue(name), 0)
         data = client.hget(keys.job(head.decode()), "data") if head else None  # type: ignore[union-attr]
         if data:
-            _check_head(name, decompress(data), settings)  # type: ignore[arg-type]
+            what = f"the job at the head of queue {name!r}"
+            _check_call(what, decompress(data), settings)  # type: ignore[arg-type]
 
 
-def _check_head(queue: str, raw: bytes, settings: Settings) -> None:
+def await_heads(store: Store, settings: Settings) -> None:
+    """Look at the heads. A store that went away after it was opened is waited for, as a running worker does."""
+    client, told = store.client(), False
+    while True:
+        try:
+            return check_heads(client, settings)
+        except redis.AuthenticationError:
+            raise
+        except (redis.ConnectionError, redis.TimeoutError) as e:
+            if not told:
+                log.warning("the store went away (%s); waiting for it", e)
+                told = True
+        time.sleep(AGAIN)
+        try:
+            store.ensure()
+        except (StoreUnreachable, StoreLoading) as e:
+            log.debug("%s", e)
+
+
+def _check_call(what: str, raw: bytes, settings: Settings) -> None:
+    if settings.serializer:  # it is user code, which we do not run here
+        return
     kind = format_of(raw)
     if kind not in settings.accept:
         raise BootFailed(
-            f"the job at the head of queue {queue!r} is {kind}, and this worker reads "
+            f"{what} is {kind}, and this worker reads "
             f"{', '.join(settings.accept)} only: start it with --accept json,{kind}"
         )
     function = None if settings.allow_any else function_in(raw, kind)
@@ -96,8 +123,7 @@ def _check_head(queue: str, raw: bytes, settings: Settings) -> None:
     except NotServed:
         module = function.rpartition(".")[0] or function
         raise BootFailed(
-            f"the job at the head of queue {queue!r} calls {function}, which this worker does not serve: "
-            f"start it with -I {module} (or --allow-any)"
+            f"{what} calls {function}, which this worker does not serve: start it with -I {module} (or --allow-any)"
         ) from None
 
 
@@ -116,8 +142,9 @@ def function_in(raw: bytes, kind: str) -> str | None:
 
 def check_imports(settings: Settings) -> int:
     """Import the served modules in a process of their own, as the fork server would. Raises BootFailed."""
-    code = "import sys; from workers.runner import preload; preload(tuple(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, *settings.modules], stderr=subprocess.PIPE, text=True)
+    code = "import json, sys; from workers.preload import preload; preload(*json.loads(sys.argv[1]))"
+    names = json.dumps([settings.modules, settings.exception_handlers, settings.own_classes])
+    done = subprocess.run([sys.executable, "-c", code, names], stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise BootFailed(f"a served module cannot be imported: {done.stderr.strip().splitlines()[-1]}")
     log.info(
@@ -126,13 +153,23 @@ def check_imports(settings: Settings) -> int:
     return 0
 
 
-def launch(settings: Settings, mode: str, store: Store, *, check_only: bool = False) -> int:
-    """Run the tree until it is stopped; return the exit code. Raises BootFailed."""
+def check_cron(entries: Sequence[Schedule], settings: Settings) -> None:
+    """Look at what cron files put into our queues. Raises BootFailed, with the flag to use, for what we do not run."""
+    for entry in entries:
+        if entry.queue in settings.queues:
+            _check_call(f"the cron entry {entry.name}", decompress(entry.fields["data"]), settings)
+
+
+def launch(
+    settings: Settings, mode: str, store: Store, *, cron: Sequence[Schedule] = (), check_only: bool = False
+) -> int:
+    """Run the tree until it is stopped; return the exit code. ``cron``: entries of cron files. Raises BootFailed."""
     set_up_logging(settings.log_format, settings.verbose)
-    check_heads(store.client(), settings)
+    await_heads(store, settings)
+    check_cron(cron, settings)
     if check_only:
         return check_imports(settings)
     log.info("%s", describe(settings, mode))
     if settings.slots > 1:
         log.info("%s", CANNOT)
-    return Supervisor(settings, store).run()
+    return Supervisor(settings, store, cron).run()

@@ -2,8 +2,8 @@
 
 A slot in the main thread is interrupted by SIGALRM, whose handler raises: that also wakes ``time.sleep`` and blocking
 calls. Any other slot gets CPython's asynchronous exception, which is delivered between two bytecodes: a call blocked
-in C (``time.sleep``, ``recv``) sees it when it returns. Both are fenced by the slot's lock and by the job's claim
-number: an interruption meant for one job never hits the next.
+in C (``time.sleep``, ``recv``) sees it when it returns. So does a job that took SIGALRM for itself. Both are fenced by
+the slot's lock and by the job's claim number: an interruption meant for one job never hits the next.
 
 The watchdog is the child's steward: it looks at the slots' deadlines each time it wakes. (RQ's TimerDeathPenalty
 starts one OS thread per job, 257 us, and overwrites the exception's message for everybody: measured.)
@@ -16,15 +16,20 @@ import itertools
 import signal
 import threading
 import time
+from _signal import getsignal  # type: ignore[import-not-found]  # signal.getsignal also looks for an enum: 25 times as long
+from collections.abc import Callable
+from operator import call
 from types import FrameType
 from typing import Any
 
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 
-_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exc.argtypes = [ctypes.c_ulong, ctypes.py_object]
-_set_async_exc.restype = ctypes.c_int
+# A function object of our own: types set on ctypes.pythonapi's would be everybody's, and break RQ's TimerDeathPenalty.
+_set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
 
+_SIGALRM = int(signal.SIGALRM)
 HARD = 2.0  # seconds that a job has to come back after it was interrupted
 
 _callbacks = itertools.count(1)  # tokens of callbacks are negative, so that none is a claim number
@@ -36,6 +41,9 @@ class Interrupted(BaseException):
 
 class Stopped(BaseException):
     """Raised in a job that somebody asked to be stopped."""
+
+
+OURS = (Interrupted, Stopped)  # everything else that comes out of user code is its own failure
 
 
 def time_limit_text(limit: float) -> str:
@@ -58,6 +66,14 @@ def time_limit_error(limit: float) -> type[JobTimeoutException]:
     return TimeLimitExceeded
 
 
+def _pass_through(lock: threading.Lock) -> None:
+    """Wait until nobody holds the lock. Taken and given back in one call into C, because we may be interrupted: up to
+    CPython 3.14.10 at least, an exception that arrives as ``with lock:`` begins leaves the lock held for ever
+    (python/cpython#148874; measured: one in four of those that arrive around one)."""
+    both: tuple[Callable[[], object], ...] = (lock.acquire, lock.release)
+    tuple(map(call, both))
+
+
 class Interruptible:
     """The part of a slot that can be interrupted. ``enter`` and ``leave`` in its own thread, the rest from any."""
 
@@ -66,7 +82,8 @@ class Interruptible:
         self._thread: int | None = None
         self._in_main = False
         self._pending: type[BaseException] | None = None
-        self._fired = False
+        self._shots = 0  # at this slot, whether they hit or not
+        self._settled = 0  # so many of them can do nothing any more
         self.token = 0  # what runs, 0: nothing that may be interrupted
         self.deadline = 0.0  # monotonic seconds, 0: none
         self.limit = 0.0  # seconds, <= 0: none
@@ -75,37 +92,44 @@ class Interruptible:
         """Say that the calling thread is the one that runs this slot's jobs."""
         self._thread = threading.get_ident()
         self._in_main = threading.current_thread() is threading.main_thread()
+        self._alarm = self._on_alarm
         if self._in_main:
-            signal.signal(signal.SIGALRM, self._on_alarm)
+            signal.signal(signal.SIGALRM, self._alarm)
 
     def enter(self, token: int, limit: float) -> None:
+        if self._in_main and not self._has_the_alarm():  # the last job took it for itself
+            signal.signal(signal.SIGALRM, self._alarm)
         self.limit = limit
         self.deadline = time.monotonic() + limit if limit > 0 else 0.0
         self.token = token
 
     def leave(self) -> None:
-        """Nothing may be interrupted any more; an exception on its way is called back."""
+        """Nothing may be interrupted any more; an exception on its way is called back. It may arrive in here: then
+        leave again."""
         self.token = 0
         self.deadline = 0.0
-        if self._fired:
-            with self._lock:
-                self._fired = False
-                self._pending = None
-                if not self._in_main and self._thread is not None:
-                    _set_async_exc(self._thread, ctypes.py_object())  # NULL: clears a pending one
+        if (shots := self._shots) != self._settled:
+            _pass_through(self._lock)  # who aimed before the token was cleared has fired now
+            self._pending = None
+            if self._thread is not None:
+                _set_async_exc(self._thread, ctypes.py_object())  # NULL: clears a pending one
+            self._settled = shots
 
     def interrupt(self, token: int, error: type[BaseException]) -> bool:
         """Raise ``error`` in the job ``token``; False: it is no longer running."""
         with self._lock:
-            self._fired = True  # before the look at the token: leave() clears the token before it looks at this
+            self._shots += 1  # before the look at the token: leave() clears the token before it looks at this
             if self.token != token or self._thread is None:
                 return False
             self._pending = error
-            if self._in_main:
+            if self._in_main and self._has_the_alarm():
                 signal.pthread_kill(self._thread, signal.SIGALRM)
             else:
                 _set_async_exc(self._thread, ctypes.py_object(error))
             return True
+
+    def _has_the_alarm(self) -> bool:
+        return bool(getsignal(_SIGALRM) is self._alarm)
 
     def _on_alarm(self, _signum: int, _frame: FrameType | None) -> None:
         error, self._pending = self._pending, None

@@ -51,6 +51,10 @@ class Nursery:
         jobs = [[*job[:4], job.cause.decode()] for job in left.jobs]
         return self._order({"fork": left.owner, "worker": left.worker, "errand": jobs})
 
+    def fork_maintenance(self) -> socket.socket:
+        """Ask for a short-lived child that does RQ's maintenance."""
+        return self._order({"fork": "maintenance", "maintenance": True})
+
     def _order(self, order: dict[str, Any]) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:

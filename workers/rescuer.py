@@ -16,7 +16,7 @@ from jobqueue import keys
 from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Verdict
 from workers.clock import rq_time
 from workers.deaths import EXECUTION_TTL, Left, Remains
-from workers.journal import Region
+from workers.journal import PULSE, Region
 from workers.runner import encode_text
 from workers.settings import Settings
 
@@ -62,9 +62,15 @@ class Rescuer:
         running = [verdict for verdict in remains.running if verdict.claim not in finished]
         return self._rescue(remains.owner, s.worker, running, final=final, done=for_rq)
 
+    def rescue_unknown(self, owner: str) -> Left | None:
+        """The jobs of an earlier worker of our name, of whom nothing but the name is left."""
+        cause = f"WorkerGone: The worker {self._settings.worker} that ran this job died, and another took its name."
+        return self._rescue(owner, self._settings.worker, None, cause=cause)
+
     def close(self, left: Left) -> None:
         """RQ's finish is over: end what it could not do, and strike the dead owner off."""
-        self._rescue(left.owner, left.worker, [self._last_word(job) for job in left.jobs], final=True)
+        last_words = [self._last_word(job) for job in left.jobs]
+        self._rescue(left.owner, left.worker, last_words, final=True, on_crash=self._policy_of(left.worker))
 
     def _last_word(self, job: ForRQ) -> Verdict:
         if job.verdict == "returned":  # it runs again, unless it may not
@@ -80,6 +86,7 @@ class Rescuer:
         final: bool = False,
         cause: str = "",
         lease: str = "",
+        on_crash: str = "",
         done: list[ForRQ] | None = None,
     ) -> Left | None:
         now = time.time()
@@ -89,7 +96,7 @@ class Rescuer:
             worker,
             lease=lease,
             running=running,
-            on_crash=self._settings.on_crash,
+            on_crash=on_crash or self._settings.on_crash,
             most=MOST_CRASHES,
             final=final,
             keep=[job.claim for job in done],
@@ -107,20 +114,29 @@ class Rescuer:
             )
         return Left(owner, worker, [*rescue.for_rq, *done])
 
-    def stand_in(self, owner: str, region: Region) -> None:
-        """For a child that holds still: mark what it runs, give back what waits behind it, settle what it finished. It
-        was told REVOKED before."""
+    def stand_in(self, owner: str, region: Region, pulse: int) -> None:
+        """For a child that holds still at ``pulse``: mark what it runs, give back what waits behind it, settle what it
+        finished.
+
+        It may wake at any moment, and all this may be late: what it claims from here on is left alone, and what it has
+        in hand it does not start before it has asked Redis.
+        """
+        newest = self._protocol.newest_claim()
+        if region.get(PULSE) != pulse:
+            return
+        region.revoke()
         time.sleep(0.001)  # a slot that was about to begin has written its claim by now, or asks Redis
         now, monotonic = time.time(), time.monotonic()
         running = [(job.claim, rq_time(now - (monotonic - job.start))) for job in region.running()]
         try:
             finished = list(region.journal.read())
-            if list(region.journal.read()) != finished:  # it writes: so it does not hold still any more
+            if list(region.journal.read()) != finished or not region.revoked:  # so it does not hold still any more
                 return
         except (ValueError, EOFError, TypeError):
             return
         s = self._settings
-        self._protocol.stand_in(owner, s.worker, EXECUTION_TTL, running, [outcome.claim for outcome in finished])
+        done = [outcome.claim for outcome in finished]
+        self._protocol.stand_in(owner, s.worker, EXECUTION_TTL, newest, running, done)
         for at in range(0, len(finished), SETTLE_AT_ONCE):
             self._protocol.cycle(owner, s.worker, s.queues, finished[at : at + SETTLE_AT_ONCE], want=0)
 
@@ -163,14 +179,19 @@ class Rescuer:
         said = self._client.hget(keys.worker(worker), "jobq_lease")
         return float(said) if said else max(DEFAULT_LEASE, self._settings.lease)
 
+    def _policy_of(self, worker: str) -> str:
+        """Its --on-crash, as it said at its birth; "": it did not."""
+        return text(self._client.hget(keys.worker(worker), "jobq_on_crash") or b"")
+
     def _bury(self, worker: str, owners: list[str]) -> bool:
         lease, _ = self._seen[worker]
         cause = (
             f"LeaseExpired: The worker {worker} that ran this job has given no sign of life for "
             f"{self._lease_of(worker):g} s: it or its machine died."
         )
+        on_crash = self._policy_of(worker)
         for owner in owners:
-            left = self._rescue(owner, worker, None, cause=cause, lease=lease)
+            left = self._rescue(owner, worker, None, cause=cause, lease=lease, on_crash=on_crash)
             if left is None:
                 return False
             if left.jobs:

@@ -1,20 +1,15 @@
-"""RQ's own finish, fenced: callbacks, webhooks, repeats, rate limits, retries and dependents are RQ's to the letter.
+"""RQ's own finish: callbacks, webhooks, repeats, rate limits, retries and dependents are RQ's to the letter.
 
 RQ 3.0's ``_finalize_success`` and ``_finalize_failure`` run unchanged on a worker object whose connection gives out
-fenced pipelines. RQ cleans the execution up in the one transaction that records the outcome; before its EXEC it
-
-    WATCHes rq:jobq:fin:ID    set by us for this finish, deleted by RESCUE
-    checks the token          gone: OwnershipLost, and nothing is written
-    adds to the same MULTI    ZREM own, DEL fin, LREM intermediate, DEL first_seen
-
-so that who was rescued meanwhile writes nothing, and who commits is settled in the same step. Callbacks and webhooks
-run outside of it: at least once.
+fenced pipelines (``rq_fence``), so that who was rescued meanwhile writes nothing, and who commits is settled in the
+same step. Callbacks and webhooks run outside of it: at least once.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,87 +19,49 @@ from rq.callbacks import execute_failure_callback, execute_stopped_callback
 from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
-from rq.job_lifecycle import call_exception_handlers
 from rq.queue import Queue
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import SimpleWorker
 
 from jobqueue import keys
 from jobqueue.errors import OwnershipLost
-from jobqueue.protocol import RETURNED
-from jobqueue.serializers import Auto, decompress, format_of
+from jobqueue.protocol import RAISED, RETURNED, ForRQ
+from workers.limits import OURS
+from workers.own_classes import job_class_of, on_top, runner_for
 from workers.patience import insist
-from workers.runner import Ending, decode_text
+from workers.rq_callbacks import CallbackFailed, ServedCallbacks, call_handlers, handlers_of
+from workers.rq_fence import Fence, FencedPipeline, FencedRedis
+from workers.runner import Ending, Runner, decode_text, encode_text
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
 
+DISTURBED = 3  # times that a success callback may lose its connection to a store that is there, before it fails the job
 FIN_TTL = 3600  # seconds; a finish that takes longer is not fenced by WATCH any more, but still by the token
 
 
 Finalize = Callable[[Job, Queue, Execution, Ending], None]
 
 
-class Fence:
-    """The token of the job that is being finished, and what a commit must clean up with it."""
-
-    def __init__(self, owner: str, job_id: str, claim: int, queue: str) -> None:
-        self.own = keys.own(owner)
-        self.job_id = job_id
-        self.claim = claim
-        self.queue = queue
-        self.committed = False
-
-    def check(self, score: float | None) -> None:
-        if score is None or int(score) != self.claim:
-            raise OwnershipLost(f"job {self.job_id} was taken from this worker; its outcome is not recorded")
-
-    def clean_up(self, pipe: Any) -> None:
-        intermediate = keys.intermediate(self.queue)
-        pipe.zrem(self.own, self.job_id)
-        pipe.delete(keys.fin(self.job_id), f"{intermediate}:first_seen:{self.job_id}")
-        pipe.lrem(intermediate, 1, self.job_id)
-
-
-class FencedPipeline(Pipeline):
-    """A pipeline that commits under the token if it is the one that records the outcome. What RQ reads before that,
-    what it does afterwards, and what a callback does on its connection, is not fenced and settles nothing."""
-
-    fence: Fence
-    records = False
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        fence = self.fence
-        if not self.records or fence.committed or not self.command_stack:
-            return super().execute(raise_on_error)
-        commands, self.command_stack = self.command_stack, []
-        self.explicit_transaction = False  # so that the next two commands are sent at once
-        self.watch(keys.fin(fence.job_id))  # type: ignore[no-untyped-call]
-        fence.check(self.zscore(fence.own, fence.job_id))
-        self.multi()
-        self.command_stack = commands
-        wanted = len(commands)
-        fence.clean_up(self)
-        replies = super().execute(raise_on_error)
-        fence.committed = True
-        return replies[:wanted]
-
-
-class FencedRedis(redis.Redis):
-    """A client over an existing pool whose pipelines are fenced while a finish is under way."""
-
-    fence: Fence
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        pipe = FencedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        pipe.fence = self.fence
-        return pipe
-
-
-class FinishingJob(Job):
+class FinishingJob(ServedCallbacks):
     """A job whose status is written by the fenced transaction only: RQ sets some of it directly before."""
 
     may_retry = True
+    calls_back = True
+    ran: Mapping[str, Any] = {}  # when and where; in a job's first 5 ms the store does not know it yet
+
+    def restore(self, raw_data: Any) -> None:
+        super().restore(raw_data)
+        self.__dict__.update(self.ran)
+
+    def get_status(self, refresh: bool = True) -> JobStatus:
+        """For callbacks: a job that ends was running."""
+        status = super().get_status(refresh)
+        return JobStatus.STARTED if status is JobStatus.QUEUED else status
+
+    @property
+    def failure_callback(self) -> Any:
+        return super().failure_callback if self.calls_back else None
 
     @property
     def should_retry(self) -> bool:
@@ -135,7 +92,7 @@ class QuietWorker(SimpleWorker):
         super().cleanup_execution(job, pipeline, execution)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        call_exception_handlers(self._exc_handlers, job, *exc_info)
+        call_handlers(self._exc_handlers, job, self.death_penalty_class, *exc_info)
 
 
 class Finisher:
@@ -149,30 +106,53 @@ class Finisher:
         penalty: type[BaseDeathPenalty],
         *,
         worker: str = "",
+        job_class: type[Job] | None = None,
     ) -> None:
+        """worker: in whose name; job_class: of the jobs that callbacks and handlers see. The settings' unless told."""
         self._owner = owner
+        self._disturbed = 0  # in this finish
+        self._job_class = on_top(FinishingJob, job_class or job_class_of(settings))
         self._name = worker or settings.worker
         self._settings = settings
         self._client = client
         self._connection = FencedRedis(connection_pool=client.connection_pool)
+        self.runner = self._make_runner()
         self._worker = self._make_worker(penalty)
+
+    def _make_runner(self) -> Runner:
+        return runner_for(self._settings)
 
     def _make_worker(self, penalty: type[BaseDeathPenalty]) -> QuietWorker:
         worker = QuietWorker(
-            [Queue(name, connection=self._connection, serializer=Auto) for name in self._settings.queues],
+            [Queue(name, connection=self._connection, serializer=self.runner.reads) for name in self._settings.queues],
             name=self._name,
             connection=self._connection,
             prepare_for_work=False,
-            serializer=Auto,
+            serializer=self.runner.reads,
             default_result_ttl=self._settings.default_result_ttl,
+            exception_handlers=handlers_of(self._settings),
         )
         worker.log = logging.getLogger("rq.worker")
         worker.death_penalty_class = penalty
         return worker
 
-    def finish(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
-        """Record how the job ended. An outcome that is not ours any more is dropped, with a warning."""
-        self._insist(job_id, claim, queue, ending, started, self._finalize)
+    def finish(
+        self,
+        job_id: str,
+        claim: int,
+        queue: str,
+        ending: Ending,
+        started: float,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record how the job ended; ``changes`` is what it set on its own RQ job while it ran. An outcome that is not
+        ours any more is dropped, with a warning."""
+
+        def finalize(job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+            job.__dict__.update(changes or {})
+            self._finalize(job, queue, execution, ending)
+
+        self._insist(job_id, claim, queue, ending, started, finalize)
 
     def finish_stopped(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
         """Record that the job was stopped on request, as RQ does: its callback first, then status and registry."""
@@ -182,7 +162,14 @@ class Finisher:
         """Record a failure after which RQ's retries do not apply, and are not touched: the job killed its process."""
         self._insist(job_id, claim, queue, ending, started, self._finalize_for_good)
 
+    def finish_left(self, job: ForRQ) -> None:
+        """Record what a rescue left to us: what the dead owner had returned, or why the job failed."""
+        ending = self.runner.ending_of(RETURNED if job.verdict == "returned" else RAISED, job.cause)
+        finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.verdict, self.finish)
+        finish(job.id, job.claim, job.queue, ending, time.time())
+
     def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
+        self._disturbed = 0
 
         def attempt() -> None:
             fence = Fence(self._owner, job_id, claim, queue)
@@ -199,8 +186,8 @@ class Finisher:
         if not (raw := self._client.hgetall(keys.job(fence.job_id))):
             self._let_go(fence)
             return
-        job = self._job(fence, raw, ending, started)
-        queue = Queue(fence.queue, connection=self._connection, job_class=FinishingJob, serializer=job.serializer)
+        job = self._job(fence, raw, started)
+        queue = Queue(fence.queue, connection=self._connection, job_class=self._job_class, serializer=job.serializer)
         queue.death_penalty_class = self._worker.death_penalty_class
         execution = Execution(f"{fence.claim:032x}", job.id, self._connection, self._name)
         execution.created_at = datetime.fromtimestamp(started, UTC)
@@ -211,12 +198,13 @@ class Finisher:
             fence.check(self._client.zscore(fence.own, fence.job_id))
             raise redis.ConnectionError("RQ's finish was not recorded")
 
-    def _job(self, fence: Fence, raw: Any, ending: Ending, started: float) -> FinishingJob:
-        kind = format_of(decompress(raw[b"data"]))
-        job = FinishingJob(fence.job_id, connection=self._connection, serializer=kind)
+    def _job(self, fence: Fence, raw: Any, started: float) -> FinishingJob:
+        serializer = self.runner.serializer_of(raw[b"data"])
+        job = self._job_class(fence.job_id, connection=self._connection, serializer=serializer)
+        job.resolve = self.runner.resolve
+        job.ran = {"started_at": datetime.fromtimestamp(started, UTC), "worker_name": self._name}
         job.restore(raw)
-        job.started_at = datetime.fromtimestamp(started, UTC)
-        job.worker_name = self._name
+        job.last_heartbeat = datetime.now(UTC)
         return job
 
     def _finalize(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
@@ -228,10 +216,28 @@ class Finisher:
             worker._finalize_success(job, queue, execution, ending.value)
         except (redis.RedisError, OSError):
             raise
-        except Exception as e:  # as in RQ's perform_job: what a success callback raises fails the job
+        except CallbackFailed as e:  # as in RQ's perform_job: what a success callback raises fails the job
+            if self._may_be_an_outage(e.error):
+                raise e.error from None
+            worker._finalize_failure(job, queue, execution, exc_info(e.error))
+        except Exception as e:
             worker._finalize_failure(job, queue, execution, exc_info(e))
 
+    def _may_be_an_outage(self, error: BaseException) -> bool:
+        """A callback lost its connection: to our store, which is away (the finish waits for it) or was for a moment
+        (it is tried again, a few times), or to another."""
+        if not isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+            return False
+        try:
+            self._client.ping()
+        except redis.RedisError:
+            return True
+        self._disturbed += 1
+        return self._disturbed <= DISTURBED
+
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        assert isinstance(job, FinishingJob)
+        ending = self._without_refused_callback(job, ending)
         if ending.error is not None:
             self._worker._finalize_failure(job, queue, execution, exc_info(ending.error))
             return
@@ -242,9 +248,25 @@ class Finisher:
         try:
             error = AbandonedJobError(text)
             execute_failure_callback(job, self._worker.death_penalty_class, AbandonedJobError, error, None)
-        except Exception:  # the job's own end stays what is recorded
+        except OURS:
+            raise
+        except BaseException:  # the job's own end stays what is recorded
             log.exception("job %s: its failure callback failed", job.id)
         self._worker.handle_job_failure(job, queue, exc_string=text, execution=execution)
+
+    def _without_refused_callback(self, job: FinishingJob, ending: Ending) -> Ending:
+        """A failure callback that this worker does not serve must not hide why the job failed."""
+        try:
+            _ = job.failure_callback
+            return ending
+        except Exception as e:
+            job.calls_back = False
+            note = f"Its failure callback was not called: {e}"
+        if ending.error is None:
+            return ending._replace(payload=encode_text(f"{decode_text(ending.payload)}\n{note}"))
+        if note not in getattr(ending.error, "__notes__", ()):  # a finish may be repeated
+            ending.error.add_note(note)
+        return ending
 
     def _finalize_for_good(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
         assert isinstance(job, FinishingJob)
@@ -256,7 +278,9 @@ class Finisher:
         self._worker._stopped_job_id = job.id
         try:
             execute_stopped_callback(job, self._worker.death_penalty_class)
-        except Exception:
+        except OURS:
+            raise
+        except BaseException:
             log.exception("job %s: its stopped callback failed", job.id)
         self._worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
 

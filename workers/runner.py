@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
-import importlib
 import inspect
 import pickle
-import re
-import sys
 import traceback
 import zlib
 from collections.abc import Callable
@@ -21,7 +18,8 @@ from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed, ResultNotSerializable
 from jobqueue.protocol import RAISED, RETURNED
-from jobqueue.serializers import JSON, Auto, decompress, format_of
+from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of
+from workers.limits import OURS
 from workers.settings import Settings
 
 
@@ -32,6 +30,7 @@ class Call(NamedTuple):
     args: Any
     kwargs: Any
     format: str
+    task: str  # its dotted name
 
 
 class Ending(NamedTuple):
@@ -41,6 +40,7 @@ class Ending(NamedTuple):
     payload: bytes
     value: Any = None
     error: BaseException | None = None
+    task: str = ""  # what ran; "" when nothing did
 
     @property
     def is_retry(self) -> bool:
@@ -50,6 +50,8 @@ class Ending(NamedTuple):
 class Runner:
     """Runs jobs as the settings allow."""
 
+    reads: Any = Auto  # whatever the store may hold, also what this worker would not run
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served = settings.served
@@ -57,19 +59,23 @@ class Runner:
 
     def run(self, data: bytes, guard: Callable[[], None]) -> Ending:
         """Run the job in ``data``. ``guard`` is called when the call is over, whatever its end: nothing may be
-        interrupted after it. An exception that is no Exception (Interrupted, SystemExit by the job) passes through,
-        but for SystemExit and KeyboardInterrupt, which a job may raise and which fail only the job."""
+        interrupted after it. What it raises fails the job, also what is no Exception (SystemExit, asyncio's
+        CancelledError); only what we raise in it (limits.OURS) passes through."""
+        task = ""
         try:
             try:
                 call = self.decode(data)
+                task = call.task
                 value = call.function(*call.args, **call.kwargs)
                 if inspect.iscoroutine(value):
                     value = asyncio.run(value)
             finally:
                 guard()
-            return Ending(RETURNED, b"", value) if isinstance(value, Retry) else returned(value, call)
-        except (Exception, SystemExit, KeyboardInterrupt) as e:
-            return raised(e)
+            return Ending(RETURNED, b"", value, None, task) if isinstance(value, Retry) else self.returned(value, call)
+        except OURS:
+            raise
+        except BaseException as e:
+            return raised(e)._replace(task=task)
 
     def decode(self, data: bytes) -> Call:
         """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
@@ -84,63 +90,104 @@ class Runner:
             name, instance, args, kwargs = JSON.loads(raw) if kind == "json" else pickle.loads(raw)
         except Exception as e:
             raise DeserializationError(f"The job's data is not a call in {kind}: {e}") from e
+        return self._call(name, instance, args, kwargs, kind)
+
+    def _call(self, name: str, instance: Any, args: Any, kwargs: Any, kind: str) -> Call:
         if instance is None:
-            return Call(self.resolve(name), args, kwargs, kind)
+            return Call(self.resolve(name), args, kwargs, kind, name)
+        home = instance if inspect.isclass(instance) else type(instance)  # a class method is bound to its class
         if not self._settings.allow_any:
-            check_served(type(instance).__module__, name, self._served)
-        return Call(getattr(instance, name), args, kwargs, kind)
+            check_served(home.__module__, name, self._served)
+        return Call(getattr(instance, name), args, kwargs, kind, f"{home.__module__}.{home.__qualname__}.{name}")
+
+    def returned(self, value: Any, call: Call) -> Ending:
+        """Encode what a function returned, in the format of its job's data. Raises ResultNotSerializable."""
+        if value is None:
+            return Ending(RETURNED, b"", None, None, call.task)
+        try:
+            encoded = self._encode(value, call.format)
+        except Exception as e:
+            name = getattr(call.function, "__name__", "The function")
+            raise ResultNotSerializable(f"{name} returned a value that {call.format} cannot carry: {e}") from None
+        return Ending(RETURNED, base64.b64encode(encoded), value, None, call.task)
+
+    def _encode(self, value: Any, kind: str) -> bytes:
+        return JSON.dumps(value) if kind == "json" else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+    def ending_of(self, kind: int, payload: bytes) -> Ending:
+        """The ending that a record of ours was made from; of an error only the text is left."""
+        if kind != RETURNED or not payload:
+            return Ending(kind, payload)
+        return Ending(kind, payload, self.reads.loads(base64.b64decode(payload)))
+
+    def serializer_of(self, data: bytes) -> Any:
+        """What reads and writes meta and results of the job with this data."""
+        return OfJob(format_of(decompress(data)), self._settings.accept)
 
     def _resolve(self, name: str) -> Callable[..., Any]:
-        if self._settings.allow_any:
-            return _callable(import_attribute(name), name)
+        if self._settings.allow_any or name in map(dotted, filter(_is_function, self._settings.modules)):
+            return checked_callable(_imported(name), name)
         check_served(name, name, self._served)
-        function = _callable(import_attribute(name), name)
+        function = checked_callable(_imported(name), name)
         home = getattr(function, "__module__", None)
         if home and (inspect.isroutine(function) or inspect.isclass(function)):
             check_served(f"{home}.", name, self._served)  # `from os import system` in a served module is not served
         return function
 
 
+def _imported(name: str) -> Any:
+    try:
+        return import_attribute(name)
+    except ValueError as e:  # RQ's; it does not say whose attribute, nor what the usual mistake is
+        home, _, function = name.rpartition(".")
+        if not home:
+            raise ValueError(f"{e}: a function is found by its module's name and its own, module.function.") from None
+        hidden = 'what is defined under `if __name__ == "__main__":` is not there for workers'
+        raise ValueError(f"{e}: {home} has no {function} when a worker imports it; {hidden}.") from None
+
+
 def check_served(path: str, name: str, served: tuple[str, ...]) -> None:
-    """Raise NotServed unless ``path`` lies in one of the served modules."""
-    if not any(path == module or path.startswith(f"{module}.") for module in served):
+    """Raise NotServed unless ``path`` lies in one of the served modules or is one of the served functions."""
+    if not any(path == dotted(it) or (path.startswith(f"{it}.") and not _is_function(it)) for it in served):
         home = path.rstrip(".") if path.endswith(".") else path.rpartition(".")[0] or path
         raise NotServed(
             f"This worker does not serve {name}: start it with -I {home} (or --allow-any) and requeue the job."
         )
 
 
-def _callable(found: Any, name: str) -> Callable[..., Any]:
+def _is_function(served: str) -> bool:
+    """``-I module:function`` serves that function and nothing else of its module."""
+    return ":" in served
+
+
+def dotted(served: str) -> str:
+    return served.replace(":", ".")
+
+
+def checked_callable(found: Any, name: str) -> Callable[..., Any]:
     if not callable(found):
         raise NotServed(f"{name} is not a function.")
     function: Callable[..., Any] = found
     return function
 
 
-def returned(value: Any, call: Call) -> Ending:
-    """Encode what a function returned, in the format of its job's data."""
-    if value is None:
-        return Ending(RETURNED, b"", None)
-    try:
-        encoded = JSON.dumps(value) if call.format == "json" else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as e:
-        name = getattr(call.function, "__name__", "The function")
-        raise ResultNotSerializable(f"{name} returned a value that {call.format} cannot carry: {e}") from None
-    return Ending(RETURNED, base64.b64encode(encoded), value)
-
-
 def raised(error: BaseException) -> Ending:
-    """The traceback is as the user's code made it: without our own frames at its top."""
+    """The traceback is as the user's code made it: without our own frames at its top. One stays where the call itself
+    failed (the wrong arguments, a function in C): it is nobody else's, and not what we have to say."""
+    call = error.__traceback__
     while error.__traceback__ is not None and error.__traceback__.tb_frame.f_globals.get("__name__") == __name__:
         error.__traceback__ = error.__traceback__.tb_next
+    if error.__traceback__ is None and call is not None and call.tb_next is None:
+        error.__traceback__ = call
     return Ending(RAISED, encode_text("".join(traceback.format_exception(error))), None, error)
 
 
-def ending_of(kind: int, payload: bytes) -> Ending:
-    """The ending that a record was made from; of an error only the text is left."""
-    if kind != RETURNED or not payload:
-        return Ending(kind, payload)
-    return Ending(kind, payload, Auto.loads(base64.b64decode(payload)))  # our own record: we wrote this pickle
+def words_of(error: BaseException | None) -> str:
+    """Its class and what it says, in one line if it can; some say nothing that can be printed."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as e:
+        return f"{type(error).__name__} (its text cannot be had: {type(e).__name__})"
 
 
 def decode_text(payload: bytes) -> str:
@@ -150,18 +197,6 @@ def decode_text(payload: bytes) -> str:
 def encode_text(text: str) -> bytes:
     """As RQ's Result.serialize writes exc_string."""
     return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace")))
-
-
-def preload(modules: tuple[str, ...]) -> None:
-    """Import the served modules; what they raise passes through."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    for name in modules:
-        if name.endswith(".py"):
-            raise ImportError(f"-I takes a module's name: {name[:-3].replace('/', '.')}, not {name}")
-        if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name):
-            raise ImportError(f"{name!r} is not a module's name: -I takes a dotted name such as shop.tasks, not a file")
-        importlib.import_module(name)
 
 
 SHUTDOWN = "ShutdownInterrupt: The worker shut down while this job ran."

@@ -1,26 +1,42 @@
-"""Delayed jobs: moves what is due from RQ's scheduled registries into the queues, once a second."""
+"""Delayed jobs and stored schedules: moves and enqueues what is due.
+
+Runs in the registrar's thread. Any number of supervisors may do this: a move is one atomic step, and so is an
+occurrence with the next time of its schedule. So there is no leader and no lock; where an RQ scheduler holds its lock
+on a queue, the queue's delayed jobs are left to it.
+"""
 
 from __future__ import annotations
 
 import redis
 
 from jobqueue.protocol import Protocol
+from jobqueue.timetable import Timetable
 from workers.settings import Settings
+from workers.ticker import LONGEST, Ticker
+
+AT_ONCE = 500
 
 
 class Scheduler:
-    """Runs in the registrar's thread. Any number of supervisors may do this: the move is one atomic step, so there is
-    no leader and no lock; where an RQ scheduler holds its lock on a queue, it is left to it."""
-
-    every = 1.0
+    """A role of the supervisor."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self.every = LONGEST
         self._queues = settings.queues
         self._protocol = Protocol(client)
+        self._ticker = Ticker(Timetable(client))
+        self._move_at = 0.0
 
-    def step(self, _now: float) -> int:
-        """Enqueue what is due; return how many jobs that were."""
-        return sum(max(0, self._protocol.due(name)) for name in self._queues)
+    def step(self, now: float) -> int:
+        """Enqueue what is due; return how many delayed jobs that were."""
+        moved = 0
+        if now >= self._move_at:  # RQ's times of delayed jobs are whole seconds: asking more often finds nothing
+            counts = [max(0, self._protocol.due(name, AT_ONCE)) for name in self._queues]
+            moved = sum(counts)
+            self._move_at = now if max(counts) == AT_ONCE else now + LONGEST
+        self.every = min(self._ticker.step(), self._move_at - now)
+        return moved
 
     def reconnected(self) -> None:
         """Nothing is remembered."""
+        self._move_at = 0.0

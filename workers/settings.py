@@ -24,6 +24,11 @@ class Settings:
     allow_any: bool = False
     allow_private: bool = False
     accept: tuple[str, ...] = ("json",)
+    exception_handlers: tuple[str, ...] = ()  # dotted names
+    job_class: str = ""  # dotted names of the worker's own classes; "": RQ's
+    queue_class: str = ""
+    serializer: str = ""  # of everything, in the place of ``accept``
+    dequeue_strategy: str = "ordered"
     on_crash: str = "retry"
     strict_start: bool = False
     burst: bool = False
@@ -31,6 +36,8 @@ class Settings:
     max_memory: int = 0  # MB per child, 0: no limit
     health_file: str = ""
     scheduler: bool = True
+    accounting: bool = True
+    maintenance_interval: float = 600.0  # 0: RQ's maintenance is left to others
     grace: float = 30.0
     lease: float = 10.0
     default_timeout: float = 180.0  # rq.Queue.DEFAULT_TIMEOUT
@@ -44,6 +51,12 @@ class Settings:
         """The modules whose functions this worker runs."""
         return (BUILTIN_TASKS, *self.modules)
 
+    @property
+    def own_classes(self) -> dict[str, str]:
+        """By the flag that names each."""
+        named = {"--job-class": self.job_class, "--queue-class": self.queue_class, "--serializer": self.serializer}
+        return {flag: name for flag, name in named.items() if name}
+
     def to_json(self) -> str:
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         fields["address"] = asdict(self.address)
@@ -53,6 +66,6 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         fields = json.loads(text)
         fields["address"] = Address(**fields["address"])
-        for name in ("queues", "modules", "accept"):
+        for name in ("queues", "modules", "accept", "exception_handlers"):
             fields[name] = tuple(fields[name])
         return cls(**fields)

@@ -7,26 +7,30 @@ a thread. What it runs and since when stands in shared memory before the first l
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rq import job as rq_job
 
 from jobqueue.protocol import RAISED, RETURNED, Claimed, Outcome, Protocol
 from workers.clock import rq_time
 from workers.courier import Courier
-from workers.journal import FROZEN, REVOKED, Region
+from workers.current import CurrentJob
+from workers.journal import FROZEN, Region
 from workers.limits import Interrupted, Interruptible, Stopped
 from workers.patience import insist
-from workers.runner import STOPPED, Ending, Runner, encode_text, ending_of, interrupted
+from workers.runner import STOPPED, Ending, Runner, encode_text, interrupted, words_of
 from workers.settings import Settings
+from workers.usage import Usage
 
 if TYPE_CHECKING:
     from workers.rq_finish import Finisher
 
 log = logging.getLogger(__name__)
+NOTHING: Mapping[str, Any] = {}
 
 
 class Slot(Interruptible):
@@ -41,7 +45,8 @@ class Slot(Interruptible):
         courier: Courier,
         runner: Runner,
         protocol: Protocol,
-        make_current: Callable[[str], rq_job.Job],
+        make_current: Callable[[str], CurrentJob],
+        usage: Usage,
         stir: Callable[[], None],
     ) -> None:
         super().__init__()
@@ -53,6 +58,8 @@ class Slot(Interruptible):
         self._runner = runner
         self._protocol = protocol
         self._make_current = make_current
+        self._current: CurrentJob | None = None  # what the job sees of itself, kept for its end
+        self.meter = usage.meter()
         self._stir = stir
         self._finisher: Finisher | None = None
         self.job: Claimed | None = None
@@ -64,9 +71,11 @@ class Slot(Interruptible):
         """Run until there is nothing more to run."""
         self.bind()
         self._region.bind(self.number, threading.get_ident())
+        if self.meter:
+            self.meter.bind()
         while not self.written_off and (work := self._courier.next()) is not None:
             if isinstance(work, Outcome):  # the fast path found dependents
-                self._by_rq(work, ending_of(work.kind, work.payload), work.started)
+                self._by_rq(work, self._runner.ending_of(work.kind, work.payload), work.started)
             else:
                 self._run_one(work)
 
@@ -75,6 +84,8 @@ class Slot(Interruptible):
         if not self._may_start(job):
             self._courier.let_go(job.claim, self.number)
             return
+        if self.meter:
+            self.meter.begin()
         started = time.time()
         ending: Ending | BaseException
         try:
@@ -88,9 +99,11 @@ class Slot(Interruptible):
         if isinstance(ending, BaseException):
             self._end_early(job, ending, started, ended)
             return
+        if self.meter and ending.task:
+            self.meter.end(ending.task, ended - started, ending.kind == RAISED)
         self._log(job, ending, ended - started)
         if self._needs_rq(job, ending):
-            self._by_rq(job, ending, started)
+            self._by_rq(job, ending, started, self._current.carried() if self._current else {})
         else:
             self._courier.finish(self._outcome(job, ending, started, ended), self.number)
 
@@ -111,7 +124,8 @@ class Slot(Interruptible):
     def _may_start(self, job: Claimed) -> bool:
         """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
         region = self._region  # what stands there after the claim was written
-        if not (self._settings.strict_start or "m" in job.features or region.get(REVOKED) or region.get(FROZEN)):
+        must_ask = region.revoked or region.get(FROZEN) or self._courier.is_doubtful(job.claim)
+        if not (must_ask or self._settings.strict_start or "m" in job.features):
             return True
         self.marked = job.claim
         mark = [self.start_mark(job)]
@@ -124,7 +138,9 @@ class Slot(Interruptible):
         return job, rq_time(started), int(remaining) + 60
 
     def _perform(self, job: Claimed) -> Ending:
-        token = rq_job._current_job.set(self._make_current(job.id))
+        self._set_environment(job)
+        self._current = self._make_current(job.id)
+        token = rq_job._current_job.set(self._current)
         try:
             self.enter(job.claim, self.limit)
             return self._runner.run(job.data, self.leave)
@@ -132,9 +148,13 @@ class Slot(Interruptible):
             self.leave()
             rq_job._current_job.reset(token)
 
+    def _set_environment(self, job: Claimed) -> None:
+        if self._settings.slots == 1:  # else the environment is everybody's
+            os.environ["RQ_JOB_ID"] = job.id
+
     def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
         if ending.kind == RAISED:
-            log.warning("job %s failed: %s: %s", job.id, type(ending.error).__name__, ending.error)
+            log.warning("job %s failed: %s", job.id, words_of(ending.error))
         elif self._settings.verbose:
             log.info("job %s finished in %.3f s", job.id, seconds)
 
@@ -149,10 +169,17 @@ class Slot(Interruptible):
     # -- the slow ways out ---------------------------------------------------------------------------------------------
 
     def _needs_rq(self, job: Claimed, ending: Ending) -> bool:
-        return ending.is_retry or ("s" if ending.kind == RETURNED else "f") in job.features
+        if ending.is_retry or ("s" in job.features if ending.kind == RETURNED else self._fails_by_rq(job)):
+            return True
+        return self._current is not None and self._current.settled_by_rq
 
-    def _by_rq(self, job: Claimed | Outcome, ending: Ending, started: float) -> None:
-        self._rq.finish(job.id, job.claim, job.queue, ending, started)
+    def _fails_by_rq(self, job: Claimed) -> bool:
+        return "f" in job.features or bool(self._settings.exception_handlers)
+
+    def _by_rq(
+        self, job: Claimed | Outcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
+    ) -> None:
+        self._rq.finish(job.id, job.claim, job.queue, ending, started, changes)
         self._courier.let_go(job.claim, self.number)
 
     @property

@@ -24,17 +24,20 @@ import time
 from collections.abc import Callable
 
 from jobqueue.protocol import RAISED, Claimed, Protocol
-from workers.courier import LONG, Courier
-from workers.journal import PULSE, REVOKED, Region
+from workers.courier import Courier
+from workers.journal import CAME_BACK, PULSE, REVOKED, Region
 from workers.limits import HARD, Interrupted, Stopped, time_limit_error, time_limit_text
+from workers.pace import LONG
 from workers.patience import insist
 from workers.runner import CANNOT_BE_INTERRUPTED, STOPPED, Ending, encode_text
 from workers.settings import Settings
 from workers.slot import Slot
+from workers.usage import Usage
 
 log = logging.getLogger(__name__)
 
 TICK = 0.005  # seconds; a job that runs longer is marked as started
+LOOK_EVERY = 0.05  # seconds; so often it sees, among several slots, whether long jobs wait for the GIL
 RECONCILE_EVERY = 30.0
 
 
@@ -50,6 +53,7 @@ class Steward:
         slots: list[Slot],
         region: Region,
         clerk: Clerk,
+        usage: Usage,
         renew: Callable[[Slot], Slot],
         on_orphaned: Callable[[], None],
     ) -> None:
@@ -61,6 +65,7 @@ class Steward:
         self._region = region
         self._renew = renew
         self._clerk = clerk
+        self._usage = usage
         self._on_orphaned = on_orphaned
         self._awake = True
         self._pipe = os.pipe()
@@ -71,11 +76,21 @@ class Steward:
         self._unheard = b""
         self._recovering = False
         self._pulse = 0
+        self._over = False
         self._returning = False  # a give-back is on its way
         self._next_reconcile = time.monotonic() + RECONCILE_EVERY
+        self._next_look_at = 0.0
 
     def start(self) -> None:
-        threading.Thread(target=self.run, name="jobq-steward", daemon=True).start()
+        self._thread = threading.Thread(target=self.run, name="jobq-steward", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Free what the thread held, once it has seen the end of its socket. Where a process outlives its slots."""
+        self._thread.join()
+        self._control.close()
+        for fd in self._pipe:
+            os.close(fd)
 
     def stir(self) -> None:
         """Called by a slot that begins a job or a callback: from now on there is something to look after."""
@@ -94,7 +109,7 @@ class Steward:
         self._tell(b"r")
 
     def run(self) -> None:
-        while True:
+        while not self._over:
             self._pulse += 1
             self._region.set(PULSE, self._pulse)
             self._step(time.monotonic())
@@ -117,7 +132,9 @@ class Steward:
         except OSError:
             heard = b""
         if not heard:
-            self._on_orphaned()
+            self._on_orphaned()  # does not come back where a process is no more than its slots
+            self._over = True
+            return
         *orders, self._unheard = (self._unheard + heard).split(b"\n")
         for order in orders:
             if order == b"w":
@@ -162,6 +179,9 @@ class Steward:
         self._unburden(running, now)
         self._enforce(now)
         self._recover()
+        if now >= self._next_look_at and self._usage.watches_gil:
+            self._next_look_at = now + LOOK_EVERY
+            self._usage.look(slot.meter for slot, _ in running if slot.meter and now - slot.since >= TICK)
         if now >= self._next_reconcile:
             self._next_reconcile = now + RECONCILE_EVERY
             self._clerk.do_if_awake(self._courier.reconcile)
@@ -187,14 +207,15 @@ class Steward:
 
     def _recover(self) -> None:
         """We held still so long that the supervisor gave our buffer back: drop it, nothing starts unasked before."""
-        if self._region.get(REVOKED) and not self._recovering:
+        if self._region.revoked and not self._recovering:
             self._recovering = True
             self._clerk.do(self._come_back)
 
     def _come_back(self) -> None:
-        """(clerk)"""
+        """(clerk) Answer what was asked before the buffer was dropped, not what comes meanwhile."""
+        revoked = self._region.get(REVOKED)
         dropped = self._courier.drop_buffer(at_rest=True)
-        self._region.set(REVOKED, 0)
+        self._region.set(CAME_BACK, revoked)
         self._recovering = False
         tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
         self._clerk.do(lambda: self._clerk.give_back(tokens))
@@ -242,6 +263,8 @@ class Steward:
         waits = [max(TICK, deadline - now) for deadline in deadlines]
         if self._courier.holds_up or self._courier.lets_wait:
             waits.append(LONG)
+        if self._usage.watches_gil and self._running():
+            waits.append(LOOK_EVERY)
         return min(waits) if waits else None
 
 
@@ -252,13 +275,14 @@ class Clerk:
     def __init__(self, protocol: Protocol, worker: str) -> None:
         self.protocol = protocol
         self._worker = worker
-        self._errands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._errands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="jobq-clerk", daemon=True)
         self._started = False
 
     def do(self, errand: Callable[[], object]) -> None:
         if not self._started:
             self._started = True
-            threading.Thread(target=self._run, name="jobq-clerk", daemon=True).start()
+            self._thread.start()
         self._errands.put(errand)
 
     def do_if_awake(self, errand: Callable[[], object]) -> None:
@@ -270,7 +294,17 @@ class Clerk:
         if tokens:
             self.protocol.give_back(self._worker, tokens)
 
+    def stop(self) -> None:
+        """End the thread, after the errands that are there. Where a process does not end with its slots."""
+        if self._started:
+            self._errands.put(None)
+
+    def finish(self, timeout: float) -> None:
+        """Do what is there, as far as the store answers within ``timeout`` seconds. Before a process ends."""
+        self.stop()
+        if self._started:
+            self._thread.join(timeout)
+
     def _run(self) -> None:
-        while True:
-            errand = self._errands.get()
+        while (errand := self._errands.get()) is not None:
             insist(errand, "an errand to the store")

@@ -19,19 +19,23 @@ import queue
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobqueue.connection import Store
 from jobqueue.protocol import Protocol
+from jobqueue.timetable import Schedule
 from workers.burst import Burst
 from workers.commands import Commands
+from workers.cron import Cron
+from workers.cron_card import CronCard
 from workers.deaths import Left
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
 from workers.health import Health
 from workers.heartbeat import Heartbeat
-from workers.journal import DONE, REVOKED, Region, make_file
+from workers.journal import DONE, Region, make_file
+from workers.maintenance import Maintenance
 from workers.nursery import Nursery
 from workers.orders import Orders
 from workers.periodic import Periodic, Step
@@ -54,7 +58,7 @@ IDLE = 1.0  # seconds between two looks when nothing is
 class Supervisor:
     """Runs one worker tree. ``run`` returns the exit code."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, cron: Sequence[Schedule] = ()) -> None:
         self._settings = settings
         self._signals = Signals()
         self._selector = selectors.DefaultSelector()
@@ -71,9 +75,17 @@ class Supervisor:
         self._heartbeat = Heartbeat(settings, client, lambda: any(seat.region.running() for seat in self._seats))
         self._rescuer = Rescuer(settings, client, self._on_left)
         self._frozen = Freezer(settings, self._heartbeat, [seat.region for seat in self._seats])
-        roles: list[Step] = [self._heartbeat, self._rescuer]
+        self._cron = Cron(settings.worker, cron, client) if cron else None
+        self._maintenance = Maintenance(
+            settings.maintenance_interval, settings.burst, self._post, self._fork_maintenance
+        )
+        roles: list[Step] = [self._heartbeat, self._rescuer, self._maintenance]
         if settings.scheduler:
             roles.append(Scheduler(settings, client))
+        if self._cron:
+            roles.append(self._cron)
+        if settings.scheduler or self._cron:
+            roles.append(CronCard(client))
         self._registrar = Periodic("jobq-registrar", roles, on_away=store.ensure)
         self._born = False
         self._waiter = Waiter(store.client(socket_timeout=None), settings.queues)
@@ -159,7 +171,7 @@ class Supervisor:
     def _full(self) -> bool:
         """All children are there, and nothing of a dead one is under way."""
         there = all(seat.use is not Use.FILLING for seat in self._seats) and not self._vacant()
-        return there and not self._undertaker.busy
+        return there and not (self._undertaker.busy or self._maintenance.awaited or self._maintenance.running)
 
     def _vacant(self) -> int:
         """How many children are missing."""
@@ -168,12 +180,15 @@ class Supervisor:
     def _over(self) -> bool:
         if not self._stopping.phase or any(seat.use is Use.TAKEN for seat in self._seats):
             return False
-        waits = self._undertaker.busy or any(seat.use is Use.FILLING for seat in self._seats)
+        errands = self._undertaker.busy or self._maintenance.running
+        waits = errands or any(seat.use is Use.FILLING for seat in self._seats)
         return not waits or self._stopping.alone_for(time.monotonic()) > GIVE_UP
 
     def _close(self) -> int:
         self._waiter.stop()
         if self._born:
+            if self._cron:
+                self._registrar.do(self._cron.resign)
             self._registrar.do(self._heartbeat.death)
             if self._undertaker.busy or not self._registrar.stop(GIVE_UP):
                 log.error("the store does not answer: the next worker rescues what this one held, after its lease")
@@ -241,7 +256,7 @@ class Supervisor:
         self._selector.register(seat.control, selectors.EVENT_READ, lambda: self._on_child(seat))
 
     def _on_forked(self, owner: str, pid: int) -> None:
-        if self._undertaker.forked(owner, pid):
+        if self._undertaker.forked(owner, pid) or self._maintenance.forked(owner, pid):
             return
         for seat in self._seats:
             if seat.owner == owner:
@@ -283,7 +298,7 @@ class Supervisor:
     # -- children go ---------------------------------------------------------------------------------------------------
 
     def _on_died(self, pid: int, status: int) -> None:
-        if self._undertaker.died(self._rescuer, pid, status):
+        if self._undertaker.died(self._rescuer, pid, status) or self._maintenance.died(pid, status):
             return
         for seat in self._seats:
             if seat.pid == pid:
@@ -314,11 +329,16 @@ class Supervisor:
         self._nursery.fork_errand(left).close()
         return True
 
+    def _fork_maintenance(self) -> bool:
+        if not self._ready or self._nursery is None or self._stopping.phase:
+            return False
+        self._nursery.fork_maintenance().close()
+        return True
+
     def _stand_in(self, seat: Seat) -> None:
         """(guard) The child holds still: nothing may wait behind what it runs, and RQ's readers should see that."""
-        seat.region.set(REVOKED, 1)
-        owner = seat.owner
-        self._undertaker.ask(lambda: self._rescuer.stand_in(owner, seat.region), lambda _: None)
+        owner, pulse = seat.owner, seat.pulse
+        self._undertaker.ask(lambda: self._rescuer.stand_in(owner, seat.region, pulse), lambda _: None)
 
     def _find(self, job_id: str, owners: list[str], then: Callable[[int | None], None]) -> None:
         self._undertaker.ask(lambda: self._rescuer.claim_of(job_id, owners), then)
@@ -331,6 +351,7 @@ class Supervisor:
         self._nursery.close()
         self._ready = False
         self._undertaker.all_died(self._rescuer)
+        self._maintenance.all_died()
         for seat in self._seats:
             if seat.use is Use.TAKEN:
                 seat.kill()

@@ -49,8 +49,10 @@ class Waiter:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stop = True
-        self._poke()
+        """Stopping twice is fine."""
+        if not self._stop:
+            self._stop = True
+            self._poke()
 
     def hungry(self, wake: Callable[[], None]) -> None:
         """A child has nothing to do; ``wake`` is called once when there may be something."""
@@ -71,6 +73,7 @@ class Waiter:
                 self._disconnect()
                 self._sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(2.0, 2 * delay)
+        self._disconnect()
 
     def _turn(self) -> None:
         if not self._hungry:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from jobqueue import keys
 from jobqueue.chaos import task
 from jobqueue.chaos.count import ENDED, Fact, Tally, runs, tally
+from jobqueue.compare import sweep
 from jobqueue.connection import Store, explain, redis
 from jobqueue.errors import StoreError
 from jobqueue.inspector import Inspector
@@ -23,7 +24,6 @@ T = TypeVar("T")
 
 PAGE = 500
 PATIENCE = 20.0  # seconds that we wait for a store that was killed
-REGISTRIES = ("wip", "finished", "failed", "scheduled", "deferred", "ready", "canceled")
 
 
 class Ledger:
@@ -70,9 +70,7 @@ class Ledger:
 
     def note_workers(self) -> None:
         """Learn the names of the trees that have registered since."""
-        members: Any = self.patiently(lambda: self._client.smembers(keys.workers_of(self.queues[0])))
-        for member in members:
-            name = member.decode()[len(keys.worker("")) :]
+        for name in sweep.workers_of(self._pipe, self.queues[0]):
             if name not in self.workers.values():
                 pid: Any = self.patiently(lambda name=name: self._client.hget(keys.worker(name), "pid"))  # type: ignore[misc]
                 if pid:
@@ -100,25 +98,11 @@ class Ledger:
 
     def _standing(self) -> set[str]:
         """The ids in any list or sorted set from which somebody would take them again."""
-        found = self._listed(set(REGISTRIES) - set(ENDED))
+        found = sweep.listed(self._pipe, self.queues, set(sweep.REGISTRIES) - set(ENDED))
         owners: Any = self.patiently(lambda: self._client.smembers(keys.OWNERS))
         for owner in owners:
-            found |= self._members("zrange", keys.own(owner.decode()))
+            found |= sweep.members(self._pipe, "zrange", keys.own(owner.decode()))
         return found
-
-    def _listed(self, kinds: Iterable[str]) -> set[str]:
-        """The ids in our queues and in their registries of these kinds."""
-        found: set[str] = set()
-        for name in self.queues:
-            for key in (keys.queue(name), keys.intermediate(name)):
-                found |= self._members("lrange", key)
-            for kind in kinds:
-                found |= {member.partition(":")[0] for member in self._members("zrange", keys.registry(kind, name))}
-        return found
-
-    def _members(self, command: str, key: str) -> set[str]:
-        members: Any = self.patiently(lambda: self._client.execute_command(command.upper(), key, 0, -1))
-        return {member.decode() for member in members}
 
     def _errors(self) -> Iterator[str]:
         inspector = Inspector(self._client)
@@ -129,53 +113,17 @@ class Ledger:
     def clean(self) -> None:
         """Delete all that this run wrote; of its workers too, those that nobody has buried."""
         self.note_workers()
-        self._forget_workers()
-        ids = {*self.ids, *self._listed(REGISTRIES)}  # a Ctrl-C can come before a submit has told its ids
-        self._delete_jobs(list(ids))
+        sweep.delete_workers(self._pipe, self.workers.values())
+        # a Ctrl-C can come before a submit has told its ids
+        sweep.delete_jobs(self._pipe, list({*self.ids, *sweep.listed(self._pipe, self.queues, sweep.REGISTRIES)}))
         for name in self.queues:
-            held = self._members("lrange", keys.intermediate(name))  # RQ's maintenance remembers when it saw these
-            self._delete(f"{keys.intermediate(name)}:first_seen:{job_id}" for job_id in held)
-            self._delete(keys.registry(kind, name) for kind in REGISTRIES)
-            self._delete([keys.queue(name), keys.intermediate(name), keys.back(name), keys.workers_of(name)])
-            self.patiently(lambda name=name: self._client.srem(keys.QUEUES, keys.queue(name)))  # type: ignore[misc]
-        self._delete([self.record])
-
-    def _delete_jobs(self, ids: Sequence[str]) -> None:
-        executions = self._pipe(("zrange", keys.executions(i), 0, -1) for i in ids)
-        self._delete(keys.execution(i, x.decode()) for i, members in zip(ids, executions, strict=True) for x in members)
-        for spell in (keys.job, keys.results, keys.executions, keys.fin, keys.dependents, keys.dependencies):
-            self._delete(spell(i) for i in ids)
-
-    def _forget_workers(self) -> None:
-        names = set(self.workers.values())
-        members: Any = self.patiently(lambda: self._client.smembers(keys.OWNERS))
-        dead = [owner for owner in members if owner.decode().rpartition(":")[0] in names]
-        self._delete(keys.own(owner.decode()) for owner in dead)
-        if dead:
-            self.patiently(lambda: self._client.srem(keys.OWNERS, *dead))
-        for name in names:
-            self._delete([keys.lease(name), keys.worker(name), keys.worker_executions(name)])
-            self.patiently(lambda name=name: self._client.srem(keys.WORKERS, keys.worker(name)))  # type: ignore[misc]
+            sweep.delete_queue(self._pipe, name)
+        sweep.delete(self._pipe, [self.record])
 
     # -- round trips -----------------------------------------------------------------------------------------------
 
-    def _pipe(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Send commands in pages; return the answers in order."""
-        answers: list[Any] = []
-        waiting = list(commands)
-        for start in range(0, len(waiting), PAGE):
-            answers += self.patiently(lambda page=waiting[start : start + PAGE]: self._send(page))  # type: ignore[misc]
-        return answers
-
-    def _send(self, page: Sequence[tuple[Any, ...]]) -> list[Any]:
-        with self._client.pipeline(transaction=False) as pipe:
-            for command in page:
-                pipe.execute_command(command[0].upper(), *command[1:])
-            answers: list[Any] = pipe.execute()
-        return answers
-
-    def _delete(self, names: Iterable[str]) -> None:
-        self._pipe(("unlink", name) for name in names)
+    def _pipe(self, commands: Iterable[sweep.Command]) -> list[Any]:
+        return sweep.in_pages(commands, lambda page: self.patiently(lambda: sweep.send(self._client, page)))
 
     def close(self) -> None:
         self._client.close()

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from jobqueue import config, keys
+from jobqueue import config
 from jobqueue.chaos import plan
 from jobqueue.chaos.count import Spread, Tally
 from jobqueue.chaos.ledger import Ledger
 from jobqueue.chaos.plan import Options
-from jobqueue.chaos.storm import ChaosFailed, Storm
+from jobqueue.chaos.storm import Storm
 from jobqueue.chaos.trees import Forest
-from jobqueue.compare.demo import environment, one_signal_is_enough, own_store
-from jobqueue.connection import Store, open_store
+from jobqueue.compare.stage import environment, one_signal_is_enough, opened, refuse_suspended
+from jobqueue.connection import Store
 
 OWN_LEASE = "2"  # seconds; in a store that others use, a short lease would call living trees of theirs dead
 
@@ -70,21 +70,10 @@ def run(options: Options, screen: Screen, logs: Path | None = None) -> list[Outc
 @contextmanager
 def stage(url: str | None, directory: Path) -> Iterator[tuple[Store, dict[str, str]]]:
     """Open the user's store or start our own; yield it and the environment of the workers."""
-    env = environment(directory)
     found, _ = config.resolve_url(url)
-    if found is None:
-        env = {"JOBQ_LEASE": OWN_LEASE} | env
-        with own_store(env) as store:
-            yield store, env
-    else:
-        with open_store(url) as store:
-            yield store, env | {"JOBQ_URL": found}  # by the environment: everybody can read argv
-
-
-def refuse_suspended(store: Store) -> None:
-    with store.client() as client:
-        if client.exists(keys.SUSPENDED):
-            raise ChaosFailed("All queues of this store are suspended, no worker would work: jobq resume first.")
+    env = environment(directory)
+    with opened(found, env if found else {"JOBQ_LEASE": OWN_LEASE} | env) as (store, env):
+        yield store, env
 
 
 class Act:

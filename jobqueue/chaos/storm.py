@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from jobqueue.chaos import plan
 from jobqueue.chaos.ledger import Ledger
 from jobqueue.chaos.plan import Kill
-from jobqueue.chaos.trees import Forest, Tree, await_death, kill
+from jobqueue.chaos.trees import Forest, Tree, await_death
+from jobqueue.compare.stage import kill
 from jobqueue.connection import Store
 from jobqueue.errors import JobqError
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import psutil
 
-from jobqueue.compare.demo import GRACE, stop
+from jobqueue.compare.stage import GRACE, kill, leftovers, stop
 
 TASKS = "jobqueue.chaos.task"
-OURS = {"jobqueue.cli", "workers.forkserver", "workers.spawned"}  # what the processes of a worker are started with
+# what the processes of a worker are started with; the store's server may have inherited its JOBQ_HOME and is not meant
+OURS = frozenset({"jobqueue.cli", "workers.forkserver", "workers.spawned"})
 CONSUMERS = {"thread": 4, "process": 2}  # of one tree
 CHILDREN = {"thread": 1, "process": 2}
 
@@ -39,18 +40,6 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
-def kill(pid: int) -> bool:
-    """SIGKILL; False when there is nothing to kill (any more)."""
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        process.kill()
-    except psutil.NoSuchProcess:
-        return False
-    return True
-
-
 def await_death(pid: int, timeout: float = 5.0) -> None:
     """Wait until a killed process runs no more; it may be somebody else's to collect."""
     deadline = time.monotonic() + timeout
@@ -61,22 +50,6 @@ def await_death(pid: int, timeout: float = 5.0) -> None:
         except psutil.NoSuchProcess:
             return
         time.sleep(0.002)
-
-
-def leftovers(home: str) -> list[int]:
-    """Return the pids of workers' processes with this JOBQ_HOME, which is one run's own.
-
-    A Ctrl-C between the start of a worker and the line that remembers it would leave it behind. (The store's server
-    may have inherited the variable from a worker; it is not meant.)
-    """
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("JOBQ_HOME") == home and OURS.intersection(process.cmdline()):
-                found.append(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 class Tree:
@@ -167,7 +140,7 @@ class Forest:
                 tree.process.terminate()  # all at once; then one after the other is seen out
         for tree in self.trees:
             stop(tree.process)
-        for pid in leftovers(self._home):
+        for pid in leftovers(self._home, OURS):
             kill(pid)
 
     def replace(self, tree: Tree) -> None:

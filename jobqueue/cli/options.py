@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,11 +23,31 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 @contextmanager
-def opened(url: str | None, *, quiet: bool = False) -> Iterator[Store]:
-    """Open the store, say on stderr which one it is, and close it at the end. Raises StoreError or UsageError."""
-    from jobqueue.connection import open_store  # here: `jobq --help` needs no redis
+def opened(url: str | None, *, quiet: bool = False, wait: float = 0.0) -> Iterator[Store]:
+    """Open the store, say on stderr which one it is, and close it at the end.
 
-    with open_store(url) as store:
+    wait: seconds to wait for one that does not answer yet. Raises StoreError or UsageError.
+    """
+    with _open(url, wait) as store:
         if not quiet:
             click.echo(store.describe(), err=True)
         yield store
+
+
+def _open(url: str | None, wait: float) -> Store:
+    from jobqueue.connection import open_store  # here: `jobq --help` needs no redis
+    from jobqueue.errors import StoreLoading, StoreUnreachable
+
+    deadline, told, delay = time.monotonic() + wait, False, 0.1
+    while True:
+        try:
+            return open_store(url)
+        except (StoreUnreachable, StoreLoading) as e:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            if not told:
+                click.echo(f"{e}; waiting for it, {wait:g} s at most", err=True)
+                told = True
+            time.sleep(min(delay * random.uniform(0.5, 1.0), left))
+            delay = min(2.0, 2 * delay)

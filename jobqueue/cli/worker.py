@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from jobqueue.cli.leash import leash
 from jobqueue.cli.options import opened, url_option
+from jobqueue.cli.rq_flags import dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
+from jobqueue.errors import UsageError
+from jobqueue.private_queue import erase
+
+if TYPE_CHECKING:
+    from jobqueue.timetable import Schedule
+
+
+def in_a_directory(_context: click.Context, parameter: click.Parameter, path: str) -> str:
+    """Refuse a file that could never be written."""
+    place = os.path.dirname(os.path.abspath(path))
+    if path and not os.access(place, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{path}: there is no directory {place} that we may write to", param=parameter)
+    return path
+
 
 EXIT_CODES = """
 Exit codes: 0 stopped as asked, everything given back or settled; 1 the store was away at the end (the next worker
@@ -26,12 +42,31 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 @click.option("-n", "number", type=int, help="Processes, or threads in thread mode.  [default: cores, or 16 threads]")
 @click.option("--threads", type=int, help="Threads in each process.  [default: 1]")
 @click.option("--burst", is_flag=True, help="Leave when the queues are empty and all is settled.")
-@click.option("-I", "--import", "modules", multiple=True, metavar="MODULE", help="Serve this module's functions.")
+@click.option(
+    "-I",
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Serve this module's functions; MODULE:FUNCTION serves that one only.",
+)
 @click.option("--allow-any", is_flag=True, help="Run any importable function, as plain RQ does.")
-@click.option("--accept", default="json", show_default=True, help="Formats to read: json, or json,pickle.")
+@click.option("--accept", help="Formats to read: json, or json,pickle.  [default: json]")
+@click.option("--serializer", "-S", default="", metavar="CLASS",
+              help="Read and write everything with this, in the place of --accept.")  # fmt: skip
+@click.option("--job-class", "-j", default="", metavar="CLASS", callback=dotted_name,
+              help="What tasks, callbacks and handlers see as their job: RQ's Job, with more to it.")  # fmt: skip
+@click.option("--queue-class", default="", metavar="CLASS", callback=dotted_name,
+              help="Accepted if it only adds to RQ's Queue: workers have no use for it.")  # fmt: skip
 @click.option("--allow-private", is_flag=True, help="Let download and scrape reach private and loopback addresses.")
 @click.option("--on-crash", type=click.Choice(["retry", "fail"]), default="retry", show_default=True,
               help="What becomes of a job whose process dies.")  # fmt: skip
+@click.option("--exception-handler", "handlers", multiple=True, metavar="MODULE:FUNCTION", callback=dotted_names,
+              help="Call this for each exception of a job, as `rq worker` does.")  # fmt: skip
+@click.option("--dequeue-strategy", type=click.Choice(["ordered", "round_robin", "random"]), default="ordered",
+              show_default=True, help="Which of several queues gives the next job.")  # fmt: skip
+@click.option("--results-ttl", type=click.IntRange(min=-1), default=500, show_default=True, metavar="S",
+              help="Seconds to keep results of jobs that do not say how long; -1 for ever.")  # fmt: skip
 @click.option("--strict-start", is_flag=True, help="Mark every start in the store before the job runs.")
 @click.option("--max-jobs", type=click.IntRange(min=1), metavar="N", help="Replace a process after it began N jobs.")
 @click.option(
@@ -39,14 +74,21 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 )
 @click.option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="S",
               help="Seconds that running jobs have at a stop.")  # fmt: skip
-@click.option("--scheduler/--no-scheduler", default=True, help="Enqueue delayed jobs when they are due.")
-@click.option("--health-file", type=click.Path(dir_okay=False), default="", metavar="FILE",
+@click.option("--scheduler/--no-scheduler", default=True, help="Enqueue delayed jobs and schedules when they are due.")
+@click.option("--cron", "cron_files", multiple=True, metavar="FILE", help="Serve this RQ cron file; see jobq cron.")
+@click.option("--maintenance-interval", type=click.FloatRange(min=0), default=600.0, show_default=True, metavar="S",
+              help="Seconds between two rounds of RQ's maintenance; 0 leaves it to others.")  # fmt: skip
+@click.option("--health-file", type=click.Path(dir_okay=False), default="", metavar="FILE", callback=in_a_directory,
               help="Say there once a second whether this worker can claim; see jobq worker-health.")  # fmt: skip
+@click.option("--until-eof", is_flag=True, help="Stop when stdin ends: when the program that started this is gone.")
+@click.option("--private", is_flag=True, hidden=True)  # the queues end with the program that started this worker
+@click.option("--directory", hidden=True, default="")  # and so does this, where it looks for our log and health file
 @click.option("--store-wait", type=click.FloatRange(min=0), default=20.0, show_default=True, metavar="S",
               help="Seconds to wait at the start for a store that does not answer.")  # fmt: skip
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("-v", "--verbose", is_flag=True, help="Log every job.")
 @click.option("--check", is_flag=True, help="Check flags, store, modules and queues, and leave.")
+@refuses_rqs_flags
 @url_option
 def worker(
     queues: tuple[str, ...],
@@ -56,15 +98,26 @@ def worker(
     burst: bool,
     modules: tuple[str, ...],
     allow_any: bool,
-    accept: str,
+    accept: str | None,
+    serializer: str,
+    job_class: str,
+    queue_class: str,
     allow_private: bool,
     on_crash: str,
+    handlers: tuple[str, ...],
+    dequeue_strategy: str,
+    results_ttl: int,
     strict_start: bool,
     max_jobs: int | None,
     max_memory: int | None,
     grace: float,
     scheduler: bool,
+    cron_files: tuple[str, ...],
+    maintenance_interval: float,
     health_file: str,
+    until_eof: bool,
+    private: bool,
+    directory: str,
     store_wait: float,
     log_format: str,
     verbose: bool,
@@ -76,8 +129,11 @@ def worker(
     from workers.settings import Settings
 
     children, slots = shape(mode, number, threads)
-    await_store(url, store_wait)
-    with opened(url) as store:
+    accepted, own_serializer = formats_to_read(accept, serializer)
+    if cron_files and own_serializer:
+        raise UsageError("--cron and --serializer do not go together: what a cron file enqueues is JSON or pickle")
+    entries = [entry for path in cron_files for entry in cron_entries(path, accepted)]
+    with leash(until_eof, directory) as left_alone, opened(url, wait=store_wait) as store:
         settings = Settings(
             address=store.address,
             worker=worker_name(),
@@ -87,20 +143,31 @@ def worker(
             modules=modules,
             allow_any=allow_any,
             allow_private=allow_private,
-            accept=formats(accept),
+            accept=accepted,
+            serializer=own_serializer,
+            job_class=job_class,
+            queue_class=queue_class,
             on_crash=on_crash,
+            exception_handlers=handlers,
+            dequeue_strategy=dequeue_strategy,
+            default_result_ttl=results_ttl,
             strict_start=strict_start,
             max_jobs=max_jobs or 0,
             max_memory=max_memory or 0,
             burst=burst,
             scheduler=scheduler,
+            maintenance_interval=maintenance_interval,
             grace=grace,
             health_file=health_file,
             lease=lease_time(os.environ),
+            accounting=os.environ.get("JOBQ_ACCOUNTING") != "0",  # for benchmarks/accounting.py, which measures it
             log_format=log_format,
             verbose=verbose,
         )
-        code = launch(settings, mode, store, check_only=check)
+        code = launch(settings, mode, store, cron=entries, check_only=check)
+        if private and left_alone.is_set():  # nobody else knows these queues: what waits in them would stay for ever
+            for name in settings.queues:
+                erase(store.client(), name)
     sys.exit(code)
 
 
@@ -121,10 +188,15 @@ def worker_health(file: str, max_age: float) -> None:
     sys.exit(0 if able else 1)
 
 
+def cron_entries(path: str, accept: tuple[str, ...]) -> list[Schedule]:
+    """What a cron file registers. Raises BadCronFile."""
+    from jobqueue.cronfile import read  # here: it imports RQ's cron
+
+    return read(path, accept)
+
+
 def lease_time(env: Mapping[str, str]) -> float:
     """JOBQ_LEASE: seconds without a sign of life after which a tree is called dead (for tests). Raises UsageError."""
-    from jobqueue.errors import UsageError
-
     text = env.get("JOBQ_LEASE") or "10"
     try:
         seconds = float(text)
@@ -133,31 +205,3 @@ def lease_time(env: Mapping[str, str]) -> float:
     if not 1 <= seconds <= 3600:
         raise UsageError(f"JOBQ_LEASE={text}: give seconds, from 1 to 3600")
     return seconds
-
-
-def await_store(url: str | None, seconds: float) -> None:
-    """Wait for a store that does not answer yet; say so once. After ``seconds`` opening it raises what it raises."""
-    from jobqueue.connection import open_store
-    from jobqueue.errors import StoreLoading, StoreUnreachable
-
-    deadline, told, delay = time.monotonic() + seconds, False, 0.1
-    while time.monotonic() < deadline:
-        try:
-            open_store(url).close()
-            return
-        except (StoreUnreachable, StoreLoading) as e:
-            if not told:
-                click.echo(f"{e}; waiting for it, {seconds:g} s at most", err=True)
-                told = True
-            time.sleep(min(delay * random.uniform(0.5, 1.0), max(0.0, deadline - time.monotonic())))
-            delay = min(2.0, 2 * delay)
-
-
-def formats(text: str) -> tuple[str, ...]:
-    """Parse --accept. Raises UsageError."""
-    from jobqueue.errors import UsageError
-
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names or not set(names) <= {"json", "pickle"}:
-        raise UsageError(f"--accept {text}: give json, pickle or json,pickle")
-    return names

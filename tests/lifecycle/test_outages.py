@@ -21,9 +21,12 @@ from rq import Callback
 from samples import words_of
 
 from jobqueue import keys
-from jobqueue.connection import Address, client
+from jobqueue.connection import Address, Store, client, open_store
+from jobqueue.errors import BootFailed
 from jobqueue.job import Job
 from jobqueue.producer import Queue
+from workers.launcher import await_heads
+from workers.settings import Settings
 
 LOADED = 600  # jobs under load
 
@@ -336,6 +339,33 @@ def test_a_wait_that_ends(start: Start, server: Server) -> None:
         assert len(tree.log.splitlines()) == 2
     finally:
         server.start()
+
+
+def test_a_store_that_goes_away_while_a_worker_starts(
+    server: Server, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was there when it was opened: the look at the queues waits until it is there again, and still refuses."""
+    queue.enqueue("samples.ok", 1)
+    settings = Settings(Address(url=server.url), "w", ("default",), children=1, slots=1)
+    refused: list[BootFailed] = []
+
+    def boot(store: Store) -> None:
+        try:
+            await_heads(store, settings)
+        except BootFailed as e:
+            refused.append(e)
+
+    with open_store(server.url) as store:
+        server.kill()
+        booting = threading.Thread(target=boot, args=(store,))
+        try:
+            booting.start()
+            eventually(lambda: "the store went away" in caplog.text)
+        finally:
+            server.start()
+            booting.join(30)
+    assert "start it with -I samples" in str(refused[0])
+    assert caplog.text.count("the store went away") == 1
 
 
 def test_the_proxy(server: Server, short_path: Path) -> None:

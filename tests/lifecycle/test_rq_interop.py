@@ -84,12 +84,3 @@ def test_rqs_suspend(start: Start, server: Server, store: redis.Redis, queue: Qu
     run_rq(server, tmp_path, "resume")
     assert start("--burst", "-n", "1").wait() == 0
     assert job.result(1) == 36
-
-
-def test_a_mixed_fleet(start: Start, server: Server, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """RQ's worker beside ours on one queue: RQ's maintenance takes nothing of ours for abandoned."""
-    jobs = [queue.enqueue("samples.ok", n) for n in range(300)]
-    start("-n", "2")
-    run_rq(server, tmp_path, "worker", "--burst", "-w", "rq.worker.SimpleWorker", "--serializer", "json", "--quiet")
-    assert [job.result(30) for job in jobs] == list(range(300))
-    assert store.zcard(keys.registry("failed", "default")) == 0

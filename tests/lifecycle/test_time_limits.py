@@ -9,7 +9,8 @@ import pytest
 import redis
 from conftest import Start
 from helpers import eventually, failed, lines, submit, uncounted
-from rq import Retry
+from rq import Callback, Retry
+from samples import words_of
 
 from jobqueue import keys
 from jobqueue.producer import Queue
@@ -39,6 +40,23 @@ def test_sleeping_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis
     assert lines(record) == ["start x", "start x"]
     assert store.hget(keys.job(retried.id), "retries_left") == b"0"
     all_slots_work(queue, tmp_path / "record", tmp_path / "gate")
+
+
+@pytest.mark.parametrize("mode", ["thread"])
+def test_a_worker_leaves_when_the_end_of_a_written_off_job_is_recorded(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    """RQ's own finish takes its time, and no slot is left that works: the job would run again."""
+    record = tmp_path / "record"
+    tree = start("-n", "2", mode=mode)
+    call = ("samples.hang", str(record), "x", "sleep", 3600)
+    job = queue.enqueue(*call, job_timeout=1, on_failure=Callback("samples.slow_on_failure"))
+    eventually(lambda: lines(record))
+    assert tree.stop() == 0
+    assert "time limit of 1 s" in failed(store, job.id)
+    assert store.hget(words_of(job.id), "failure") is not None
+    assert store.llen(keys.queue("default")) == 0
+    assert lines(record) == ["start x"]
 
 
 def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:

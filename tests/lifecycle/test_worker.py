@@ -39,17 +39,20 @@ def test_short_jobs_then_long_ones(start: Start, mode: str, queue: Queue, tmp_pa
 
 
 def test_two_workers_share_a_queue(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """Each job runs exactly once, and both workers get some."""
-    record = str(tmp_path / "record")
+    """Each job runs exactly once, and both workers get some: four that wait for one another need all four consumers."""
+    record, waiting, gate = str(tmp_path / "record"), tmp_path / "waiting", tmp_path / "gate"
     trees = [start("-n", "2", mode=mode) for _ in range(2)]
-    eventually(lambda: store.scard(keys.WORKERS) == 2)
+    submit(queue, "samples.wait_for", [(str(waiting), n, str(gate)) for n in range(4)])
+    eventually(lambda: len(lines(waiting)) == 4)
     submit(queue, "samples.note", [(record, n) for n in range(2000)])
-    eventually(lambda: store.zcard(keys.registry("finished", "default")) == 2000)
+    gate.touch()
+    eventually(lambda: store.zcard(keys.registry("finished", "default")) == 2004)
     assert sorted(map(int, lines(record))) == list(range(2000))
+    assert len(lines(waiting)) == 8
     assert [tree.stop() for tree in trees] == [0, 0]
     done = [tree.done for tree in trees]
-    assert sum(done) == 2000
-    assert min(done) > 0
+    assert sum(done) == 2004
+    assert min(done) >= 2
 
 
 def test_queues_are_served_in_order(start: Start, store: redis.Redis, tmp_path: Path) -> None:

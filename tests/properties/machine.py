@@ -67,7 +67,9 @@ class Machine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(list(of)))
 
     def some(self, data: st.DataObject, of: Sequence[T]) -> list[T]:
-        """At least one of them, in any order."""
+        """At least one of them, if there are any, in any order."""
+        if not of:
+            return []
         return [of[at] for at in data.draw(st.lists(st.integers(0, len(of) - 1), min_size=1, unique=True))]
 
     @property
@@ -183,6 +185,9 @@ class Machine(RuleBasedStateMachine):
             assert len(places) == 1, f"{job.id} is in {places}"
             if places != ["owner"]:
                 assert places[0] in PLACE_OF.get(job.status, {job.status}), f"{job.id} is {job.status} in {places}"
+        queued = {job_id for ids in self.model.queues.values() for job_id in ids}
+        for process, run in self.runs([p for p in self.alive if not p.left], "running"):  # who has not been rescued
+            assert run.job.id not in queued, f"{run.job} runs in {process} and waits to run again"
         for job_id, claims in self.model.settled.items():
             assert len(set(claims)) == len(claims), f"{job_id} has two outcomes of one attempt"
 

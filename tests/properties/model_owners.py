@@ -170,15 +170,15 @@ class Model(Books):
         strangers = [(owner, i, h.claim) for i, h in self.held[owner].items() if h.claim not in known]
         return self.give_back(strangers)
 
-    def stand_in(self, owner: str, running: Collection[int], finished: Collection[int]) -> bool:
-        """What runs is marked, what is finished stays, all else goes back."""
+    def stand_in(self, owner: str, newest: int, running: Collection[int], finished: Collection[int]) -> bool:
+        """What ran is marked, what was finished stays, all else that was held then goes back."""
         if owner not in self.held:
             return False
         for job_id, hold in sorted(self.held[owner].items(), key=lambda held: -held[1].claim):
             job = self.jobs.get(job_id)
             if hold.claim in running and job and job.status == "queued":
                 self.mark((owner, job_id, hold.claim))
-            elif hold.claim not in (*running, *finished) and job and job.status != "started":
+            elif hold.claim <= newest and hold.claim not in (*running, *finished) and job and job.status != "started":
                 self._requeue(owner, job_id)
         return True
 

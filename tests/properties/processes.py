@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import redis
 from model_owners import CAUSE, RESULT_TTL, YEAR
@@ -12,7 +12,7 @@ from rq.timeouts import BaseDeathPenalty
 from jobqueue.connection import Address
 from jobqueue.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, Outcome
 from workers.rq_finish import Finisher
-from workers.runner import Call, Ending, encode_text, returned
+from workers.runner import Call, Ending, encode_text
 from workers.settings import Settings
 
 QUEUES = ("high", "low")
@@ -55,6 +55,14 @@ def outcome(job_id: str, claim: int, queue: str, kind: int, ttl: int) -> Outcome
     return Outcome(job_id, claim, queue, kind, ttl, encode_text("x"), THEN, THEN, 1.0, 2.0)
 
 
+class Look(NamedTuple):
+    """What the supervisor saw of a child that holds still."""
+
+    newest: int  # the last claim that anybody had made before
+    running: list[int]
+    finished: list[int]
+
+
 @dataclass(repr=False)
 class Process:
     """A child. Its name is struck off by a rescue, which it may survive: then it was only slow."""
@@ -64,6 +72,8 @@ class Process:
     dead: bool = False
     struck: bool = False
     revoked: bool = False  # the supervisor stood in for it: it asks before it starts anything
+    looks: list[Look] = field(default_factory=list)  # of the supervisor, on which it has not acted yet
+    doubtful: set[int] = field(default_factory=set)  # what slots had in hand when it came back
     disturbed: bool = False  # a reply was lost: RECONCILE comes before anything else on this connection
     runs: dict[int, Run] = field(default_factory=dict)
     left: list[ForRQ] = field(default_factory=list)  # by a rescue, to RQ's own finish
@@ -103,6 +113,10 @@ class Process:
         """As the child does it, or an errand for it when it is dead."""
         settings = Settings(Address(url=""), self.worker, QUEUES, children=1, slots=1)
         finisher = Finisher(settings, self.owner, client, BaseDeathPenalty)
-        ending = returned(1, Call(len, (), {}, "json")) if job.verdict == "returned" else Ending(RAISED, job.cause)
+        ending = (
+            finisher.runner.returned(1, Call(len, (), {}, "json", "builtins.len"))
+            if job.verdict == "returned"
+            else Ending(RAISED, job.cause)
+        )
         ways = {"dead": finisher.finish_for_good, "stop": finisher.finish_stopped}
         ways.get(job.verdict, finisher.finish)(job.id, job.claim, job.queue, ending, 1.0)

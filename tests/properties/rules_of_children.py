@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from machine import EXECUTION_TTL, WORKERS, Machine
-from processes import QUEUES, THEN, Process, outcome
+from processes import QUEUES, THEN, Look, Process, Run, outcome
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
@@ -47,9 +47,7 @@ class Children(Machine):
     @rule(data=st.data(), strict=st.booleans())
     def start(self, data: st.DataObject, strict: bool) -> None:
         for process, run in self.some(data, self.runs(self.alive, "buffered")):
-            run.phase = "running"
-            if (strict or process.revoked or "m" in run.job.features) and not self.mark(process, [run])[0]:
-                process.drop([run.job.claim])
+            self.started(process, run, strict)
 
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
@@ -63,13 +61,34 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data())
     def hold_still(self, data: st.DataObject) -> None:
-        """C code holds the GIL: the supervisor marks what runs and gives back the rest. The child does not know yet."""
-        process, _ = self.one(data, self.runs(self.alive, "running"))
-        finished = [outcome.claim for outcome in process.journal]
-        running = [(claim, THEN) for claim in process.running]
-        ought = self.model.stand_in(process.owner, process.running, finished)
-        assert self.protocol.stand_in(process.owner, process.worker, EXECUTION_TTL, running, finished) == ought
-        process.revoked = True
+        """C code holds the GIL, or the machine is busy: the supervisor looks at the child, who does not know yet."""
+        self.looked_at(self.one(data, self.runs(self.alive, "running"))[0])
+
+    @precondition(lambda self: any(p.looks for p in self.processes))
+    @rule(data=st.data(), repeats=st.integers(0, 1))
+    def stand_in(self, data: st.DataObject, repeats: int) -> None:
+        """It marks what ran and gives back the rest, perhaps long after it looked: the child may have come back."""
+        process = self.one(data, [p for p in self.processes if p.looks])
+        look = process.looks.pop()
+        for _ in range(1 + repeats):
+            self.stood_in(process, look)
+
+    @precondition(lambda self: any(p.revoked for p in self.alive))
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        self.came_back(self.one(data, [p for p in self.alive if p.revoked]), data)
+
+    @precondition(lambda self: self.runs(self.untroubled, "running"))
+    @rule(data=st.data(), want=st.integers(1, 2))
+    def come_back_before_the_blow(self, data: st.DataObject, want: int) -> None:
+        """The worst of it: what it had in hand and what it claims anew runs by the time that the supervisor acts."""
+        process = self.one(data, self.runs(self.untroubled, "running"))[0]
+        self.looked_at(process)
+        self.came_back(process, data)
+        self.cycled(process, QUEUES, want, idle=want)
+        for run in self.some(data, process.of("buffered")):
+            self.started(process, run)
+        self.stood_in(process, process.looks.pop())
 
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data(), kind=kinds)
@@ -154,6 +173,33 @@ class Children(Machine):
     @property
     def untroubled(self) -> list[Process]:
         return [p for p in self.alive if not p.disturbed]
+
+    def started(self, process: Process, run: Run, strict: bool = False) -> None:
+        run.phase = "running"
+        asks = strict or process.revoked or run.job.claim in process.doubtful or "m" in run.job.features
+        if asks and not self.mark(process, [run])[0]:
+            process.drop([run.job.claim])
+
+    def looked_at(self, process: Process) -> None:
+        newest = self.protocol.newest_claim()
+        process.revoked = True
+        process.looks.append(Look(newest, process.running, [outcome.claim for outcome in process.journal]))
+
+    def stood_in(self, process: Process, look: Look) -> None:
+        newest, running, finished = look
+        ought = self.model.stand_in(process.owner, newest, running, finished)
+        marks = [(claim, THEN) for claim in running]
+        assert self.protocol.stand_in(process.owner, process.worker, EXECUTION_TTL, newest, marks, finished) == ought
+
+    def came_back(self, process: Process, data: st.DataObject) -> None:
+        """It drops its buffer; what slots have taken out of it before, they start later."""
+        dropped = [run for run in process.of("buffered") if data.draw(st.booleans())]
+        process.drop([run.job.claim for run in dropped])
+        process.doubtful |= set(process.runs)
+        process.revoked = False
+        tokens = [(process.owner, run.job.id, run.job.claim) for run in dropped]
+        sent = [(*token, run.job.queue) for token, run in zip(tokens, dropped, strict=True)]
+        assert self.protocol.give_back(process.worker, sent) == self.model.give_back(tokens)
 
     def reconciled(self, process: Process) -> int:
         count = self.model.reconcile(process.owner, process.runs)

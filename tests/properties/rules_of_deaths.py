@@ -84,7 +84,7 @@ class Deaths(Machine):
         elif what == "reconcile":
             assert self.reconcile_script(process) == -1
         elif what == "stand in":
-            assert not self.protocol.stand_in(process.owner, process.worker, EXECUTION_TTL, [], [])
+            assert not self.protocol.stand_in(process.owner, process.worker, EXECUTION_TTL, 99, [], [])
         elif what == "mark":
             assert not any(self.mark(process, runs))
         elif what == "give back":

@@ -98,7 +98,7 @@ def test_nothing_is_left_of_a_job_whose_hash_is_gone(
         case "give back":
             assert give_back(protocol, job) == 0
         case "reconcile":
-            protocol._run("reconcile", 1, keys.own(A), A, WORKER)
+            protocol.run("reconcile", 1, keys.own(A), A, WORKER)
         case "rescue":
             rescue(protocol)
     assert traces(store) == []

@@ -13,9 +13,11 @@ from helpers import eventually
 
 from jobqueue.connection import Address
 from jobqueue.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, Outcome
-from workers.courier import MOST_PER_CYCLE, Courier
-from workers.journal import BUFFERED, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
+from workers.courier import Courier
+from workers.journal import BUFFERED, CAME_BACK, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
+from workers.pace import MOST_PER_CYCLE
 from workers.settings import Settings
+from workers.usage import Usage
 
 OWNER = "w:0.1"
 
@@ -38,6 +40,7 @@ class FakeWire:
         self.has_dependents: set[str] = set()
         self.alone: set[str] = set()  # ids of suspects
         self.requests: list[Request] = []
+        self.usage: list[list[Any]] = []  # per request
         self.known: list[list[int]] = []  # per RECONCILE
         self.fails: deque[str] = deque()
         self.fenced = False
@@ -69,6 +72,7 @@ class FakeWire:
         rest = rest[queues:]
         outcomes = [Outcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])]
         self.requests.append(Request(want, idle, [o.claim for o in outcomes]))
+        self.usage.append(rest[1 + 10 * rest[0] :])
         verdicts = [self._settle(outcome) for outcome in outcomes]
         jobs = [self._claim() for _ in range(min(want, len(self.queue)))]
         state = "fenced" if self.fenced else "claimed" if jobs else "empty"
@@ -103,11 +107,13 @@ class Bench:
         self.wire = FakeWire()
         self.region = Region(make_file(1, slots), 0, slots)
         self.calls: list[str] = []
+        self.usage = Usage(slots)
         self.courier = Courier(
             Settings(Address(url="redis://127.0.0.1:1/0"), **fields),
             OWNER,
             self.region,
             self.wire,  # type: ignore[arg-type]
+            self.usage,
             on_hungry=lambda: self.calls.append("hungry"),
             on_worn=lambda: self.calls.append("worn"),
             on_fenced=self._fenced,
@@ -230,6 +236,18 @@ def buffer_some(bench: Bench) -> Claimed:
             return job
         bench.finish(job)
     pytest.fail("nothing was fetched ahead")
+
+
+def test_what_a_slot_has_in_hand_when_the_child_comes_back_is_doubtful(bench: Bench) -> None:
+    """It was taken before anybody knew of the revocation, and is started after it was answered."""
+    job = buffer_some(bench)
+    assert not bench.courier.is_doubtful(job.claim)
+    bench.courier.drop_buffer(at_rest=True)
+    assert bench.courier.is_doubtful(job.claim)
+    bench.finish(job)
+    after = bench.take()
+    assert not bench.courier.is_doubtful(job.claim)
+    assert not bench.courier.is_doubtful(after.claim)
 
 
 def test_the_buffer_goes_back(bench: Bench) -> None:
@@ -488,10 +506,10 @@ def test_what_the_supervisor_settled_is_no_news(bench: Bench, caplog: pytest.Log
     second = bench.take()
     bench.finish(second)
     bench.wire.held.pop(second.claim)
-    bench.region.set(REVOKED, int(revoked))
     if revoked:
+        bench.region.revoke()
         bench.courier.drop_buffer(at_rest=True)
-        bench.region.set(REVOKED, 0)
+        bench.region.set(CAME_BACK, bench.region.get(REVOKED))
     bench.courier.settle()
     assert ("no longer ours" in caplog.text) is not revoked
     assert bench.region.get(DONE) == 2
@@ -525,3 +543,78 @@ def test_reconcile_beside_the_work(bench: Bench) -> None:
     assert bench.wire.known[-1] == sorted(held - {999})
     assert bench.wire.queue[0] == "forgotten"
     assert job.claim in bench.wire.known[-1]
+
+
+# -- the usage that goes along ---------------------------------------------------------------------------------------
+
+
+def spend(bench: Bench, task: str = "t") -> None:
+    meter = bench.usage.meter()
+    assert meter is not None
+    meter.begin()
+    meter.end(task, 0.001, False)
+
+
+def tasks_sent(bench: Bench) -> list[str]:
+    return [args[1] for args in bench.wire.usage if args[0]]
+
+
+def test_usage_goes_with_the_outcome(bench: Bench) -> None:
+    bench.put("a")
+    job = bench.take()
+    requests = len(bench.wire.requests)
+    spend(bench)
+    bench.finish(job)
+    bench.leave()
+    assert tasks_sent(bench) == ["t"]
+    assert [r.settled for r in bench.wire.requests[requests:]] == [[job.claim]]
+
+
+def test_usage_of_a_job_that_rq_finished_goes_before_the_child_leaves(bench: Bench) -> None:
+    bench.put("a")
+    job = bench.take()
+    bench.courier.settle()  # the look ahead found the queue empty
+    bench.courier.drop_buffer(quiet=True)
+    spend(bench)
+    bench.wire.held.pop(job.claim)
+    bench.courier.let_go(job.claim, 0)
+    assert bench.courier.next() is None
+    assert tasks_sent(bench) == ["t"]
+    assert bench.wire.requests[-1].want == 0
+
+
+def test_usage_of_a_job_that_rq_finished_does_not_wait_for_the_next(
+    bench: Bench, background: Callable[[Callable[[], Any]], list[Any]]
+) -> None:
+    bench.put("a")
+    job = bench.take()
+    bench.courier.settle()
+    spend(bench)
+    bench.wire.held.pop(job.claim)
+    bench.courier.let_go(job.claim, 0)
+    background(bench.courier.next)
+    eventually(lambda: tasks_sent(bench))
+    bench.courier.drop_buffer(quiet=True)
+
+
+@pytest.mark.parametrize("step", ["send", "receive"])
+def test_usage_is_sent_once_also_when_the_wire_breaks(bench: Bench, step: str) -> None:
+    bench.put("a", "b")
+    job = bench.take()
+    spend(bench, "lost?")
+    bench.wire.fails.append(step)
+    bench.finish(job)
+    bench.run(1)
+    bench.leave()
+    assert sorted(bench.wire.recorded) == ["a", "b"]
+    assert tasks_sent(bench) == ([] if step == "send" else ["lost?"])
+
+
+def test_a_store_that_is_away_does_not_keep_usage_or_the_child(bench: Bench) -> None:
+    bench.put("a")
+    bench.run(1)
+    bench.courier.settle()
+    spend(bench)
+    bench.wire.fails.append("send")
+    bench.leave()
+    assert not bench.usage.pending

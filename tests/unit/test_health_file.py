@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from jobqueue.cli import main
 from jobqueue.cli.worker import worker_health
 from workers.health import Health
 
@@ -38,15 +39,35 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["health"]
 
 
-def test_once_a_second(tmp_path: Path) -> None:
+def test_once_a_second_and_when_the_answer_changes(tmp_path: Path) -> None:
     path = tmp_path / "health"
     health = Health(str(path))
     health.step(100.0, "")
+    path.unlink()
     for now in (100.1, 100.9):
-        health.step(now, "not yet")
+        health.step(now, "")
+    assert not path.exists()
+    health.step(101.0, "")
     assert report(path)["able"]
-    health.step(101.0, "now")
+    health.step(101.1, "the store does not answer")
     assert not report(path)["able"]
+
+
+def test_a_directory_that_is_gone_is_no_reason_to_leave(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = tmp_path / "place"
+    health = Health(str(place / "health"))
+    for now in (100.0, 101.0):
+        health.step(now, "")
+    assert caplog.text.count("cannot be written: No such file or directory") == 1
+    place.mkdir()
+    health.step(102.0, "")
+    assert report(place / "health")["able"]
+
+
+def test_a_worker_is_not_started_for_a_file_that_cannot_be() -> None:
+    result = CliRunner().invoke(main, ["worker", "--health-file", "/nowhere/health"])
+    assert result.exit_code == 2
+    assert "there is no directory /nowhere that we may write to" in result.output
 
 
 def test_it_goes_with_the_worker(tmp_path: Path) -> None:

@@ -137,6 +137,35 @@ def test_the_next_job_is_never_hit(place: Callable[[Callable[[], None]], None]) 
     assert hits[0] > 0  # how many depends on the machine; without any, nothing was shown
 
 
+class Ajar:
+    """A lock as CPython 3.14 has it: an exception may arrive when ``with`` has taken it and will not give it back."""
+
+    def __init__(self, thread: int) -> None:
+        self._lock, self._thread = threading.Lock(), thread
+        self.acquire, self.release, self.locked = self._lock.acquire, self._lock.release, self._lock.locked
+
+    def __enter__(self) -> None:
+        self.acquire()
+        if threading.get_ident() == self._thread:
+            raise Interrupted
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def test_an_interruption_on_the_way_out_leaves_the_lock_free() -> None:
+    """Otherwise the slot and its watchdog would wait for each other for ever."""
+    slot = Interruptible()
+    slot._lock = ajar = Ajar(threading.get_ident())  # type: ignore[assignment]
+    slot.bind()
+    slot.enter(1, 60)
+    other = threading.Thread(target=slot.interrupt, args=(2, Interrupted))  # it misses, but leave() has to wait for it
+    other.start()
+    other.join(20)
+    slot.leave()
+    assert not ajar.locked()
+
+
 def test_one_slot_among_many() -> None:
     """Interrupting one thread leaves the others alone."""
     slots = [Interruptible() for _ in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import signal
+import time
 from typing import Any
 
 import fakeredis
@@ -17,6 +18,7 @@ from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
 from jobqueue.serializers import Auto
 from workers.clock import rq_time
 from workers.deaths import Left, Remains, cause_of_death
+from workers.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
 from workers.rescuer import Rescuer
 from workers.runner import encode_text
 from workers.settings import Settings
@@ -75,6 +77,28 @@ def waiting(store: fakeredis.FakeRedis) -> list[str]:
 
 
 # -- our own -------------------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_holds_still(store: fakeredis.FakeRedis) -> None:
+    """What waits behind the running job goes back; the child is to ask before it starts anything."""
+    first, _second = claimed(store, owner(OURS), "a", "b")
+    region = Region(make_file(1, 1), 0, 1)
+    region.begin(0, first.claim, time.monotonic(), 0.0)
+    rescuer(store).stand_in(owner(OURS), region, region.get(PULSE))
+    assert (waiting(store), store.hget(keys.job("a"), "status")) == (["b"], b"started")
+    assert region.revoked
+    region.set(CAME_BACK, region.get(REVOKED))
+    assert not region.revoked
+
+
+def test_a_child_that_is_awake_again_is_left_alone(store: fakeredis.FakeRedis) -> None:
+    """The errand comes late, or again after a lost reply: it has its own jobs by then, and runs them unasked."""
+    claimed(store, owner(OURS), "a")
+    region = Region(make_file(1, 1), 0, 1)
+    region.set(PULSE, 8)
+    rescuer(store).stand_in(owner(OURS), region, 7)
+    assert waiting(store) == []
+    assert not region.revoked
 
 
 def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:

@@ -21,8 +21,9 @@ from jobqueue.connection import Address
 from jobqueue.producer import Queue
 from jobqueue.protocol import RAISED, RETURNED, Claimed, Protocol
 from jobqueue.serializers import JSON, Auto
-from workers.rq_finish import Fence, FencedPipeline, Finisher
-from workers.runner import Ending, ending_of, raised
+from workers.rq_fence import Fence, FencedPipeline
+from workers.rq_finish import Finisher
+from workers.runner import Ending, raised
 from workers.settings import Settings
 
 W = "host-1-abc"
@@ -45,7 +46,9 @@ class Desk:
         self.protocol = Protocol(store)
         self.queue = Queue(connection=store)
         store.sadd(keys.OWNERS, ONE, TWO)
-        self.finisher = Finisher(Settings(Address(url=url), W, ("default",), 1, 1), ONE, store, NoLimit)
+        self.finisher = Finisher(
+            Settings(Address(url=url), W, ("default",), 1, 1, modules=("samples", __name__)), ONE, store, NoLimit
+        )
 
     def claim(self, owner: str = ONE) -> Claimed:
         [job] = self.protocol.cycle(owner, W, ["default"], [], 1, 1).jobs
@@ -187,7 +190,7 @@ def test_result_ttl_0(desk: Desk) -> None:
 def test_from_a_record_of_the_fast_path(desk: Desk, ending: Ending) -> None:
     """Only the payload is left of it: the value is decoded, of an error there is the text."""
     job = desk.claim_one()
-    desk.finish(job, ending_of(ending.kind, ending.payload))
+    desk.finish(job, desk.finisher.runner.ending_of(ending.kind, ending.payload))
     read = desk.job(job.id)
     if ending.kind == RAISED:
         assert read.latest_result().exc_string.strip().endswith("ValueError: no")
@@ -389,3 +392,51 @@ def test_one_finisher_many_jobs(desk: Desk) -> None:
         desk.finish(job, value(5))
         assert desk.status(job.id) == "finished"
     assert desk.status(lost.id) == "queued"
+
+
+# -- what a job may name, and what it may bring along ----------------------------------------------------------------
+
+
+def test_a_success_callback_that_is_not_served(desk: Desk) -> None:
+    job = desk.claim_one(on_success=Callback("os.getpid"))
+    desk.finish(job, value(5))
+    result = desk.job(job.id).latest_result()
+    assert result is not None
+    assert "does not serve os.getpid" in str(result.exc_string)
+
+
+@pytest.mark.parametrize("ending", [error("the cause"), raised(ValueError("the cause"))._replace(error=None)])
+def test_a_failure_callback_that_is_not_served(desk: Desk, ending: Ending) -> None:
+    """It is not called, the failure stands as it is, and the job keeps its callback for who requeues it."""
+    job = desk.claim_one(on_failure=Callback("os.getpid"))
+    desk.finish(job, ending)
+    result = desk.job(job.id).latest_result()
+    assert result is not None
+    assert "the cause" in str(result.exc_string)
+    assert "callback was not called: This worker does not serve os.getpid" in str(result.exc_string)
+    assert desk.store.hget(keys.job(job.id), "failure_callback_name") == b"os.getpid"
+
+
+class Bomb:
+    exploded = False
+
+    def __reduce__(self) -> Any:
+        return setattr, (Bomb, "exploded", True)
+
+
+def test_meta_that_is_not_accepted_is_not_opened(desk: Desk) -> None:
+    """A pickled job with pickled meta in a queue of a worker that reads JSON only."""
+    rq.Queue(connection=desk.store).enqueue("samples.ok", 5, retry=rq.Retry(max=1), meta={"a": Bomb()})
+    job = desk.claim()
+    before = desk.store.hget(keys.job(job.id), "meta")
+    desk.finish(job, error())
+    assert desk.waiting() == [job.id]
+    assert desk.store.hget(keys.job(job.id), "meta") == before
+    assert not Bomb.exploded
+
+
+def test_what_a_job_changed_on_itself(desk: Desk) -> None:
+    job = desk.claim_one()
+    desk.finisher.finish(job.id, job.claim, job.queue, value(5), 1_795_000_000.0, {"result_ttl": 4000})
+    assert 3900 < desk.store.ttl(keys.job(job.id)) <= 4000  # type: ignore[operator]
+    assert desk.store.hget(keys.job(job.id), "result_ttl") == b"4000"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import pickle
 import sys
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import rq
+import samples_rq
 from rq.exceptions import DeserializationError
 
 from jobqueue.connection import Address
@@ -18,7 +20,9 @@ from jobqueue.errors import NotServed
 from jobqueue.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON
 from workers.limits import Interrupted
-from workers.runner import Ending, Runner, decode_text, ending_of, interrupted, preload
+from workers.own_classes import OwnRunner
+from workers.preload import preload
+from workers.runner import Ending, Runner, decode_text, interrupted
 from workers.settings import Settings
 
 
@@ -48,12 +52,11 @@ def text(ending: Ending) -> str:
 def test_a_value(value: object) -> None:
     ending = run(data("samples.ok", value))
     assert (ending.kind, ending.value, ending.error) == (RETURNED, value, None)
-    again = ending_of(ending.kind, ending.payload)
-    assert again.value == value
+    assert runner().ending_of(ending.kind, ending.payload).value == value
 
 
 def test_none_is_no_payload() -> None:
-    assert run(data("samples.ok", None)) == Ending(RETURNED, b"", None)
+    assert run(data("samples.ok", None)) == Ending(RETURNED, b"", None, None, "samples.ok")
 
 
 def test_a_coroutine_is_awaited() -> None:
@@ -118,7 +121,7 @@ def test_a_result_that_json_cannot_carry(function: str) -> None:
 def test_a_pickled_job_has_a_pickled_result() -> None:
     ending = run(pickled("samples.return_a_set"), accept=("json", "pickle"))
     assert ending.value == {1, 2}
-    assert ending_of(ending.kind, ending.payload).value == {1, 2}
+    assert runner().ending_of(ending.kind, ending.payload).value == {1, 2}
 
 
 def test_text_that_is_no_text() -> None:
@@ -167,6 +170,12 @@ def test_builtin_tasks_are_always_served() -> None:
         runner(modules=()).decode(data("jobqueue.tasks.os.getpid"))
 
 
+def test_a_function_that_is_not_there_is_told_with_its_module_and_the_usual_mistake() -> None:
+    said = text(run(data("samples.hidden")))
+    assert "ValueError: Invalid attribute name: hidden: samples has no hidden when a worker imports it; " in said
+    assert "__main__" in said
+
+
 def test_allow_any() -> None:
     assert run(data("os.path.join", "a", "b"), modules=(), allow_any=True).value == "a/b"
 
@@ -206,6 +215,31 @@ def test_junk_in_a_calls_shape_fails_the_job(junk: bytes) -> None:
     assert text(run(junk))
 
 
+def test_a_name_without_a_module() -> None:
+    assert "square: a function is found by its module's name and its own" in text(
+        run(data("square", 1), allow_any=True)
+    )
+
+
+# -- a serializer of one's own ---------------------------------------------------------------------------------------
+
+
+def test_everything_is_in_the_own_format() -> None:
+    own = OwnRunner(runner(serializer="samples_rq.Backwards")._settings, samples_rq.Backwards)
+    job = samples_rq.Backwards.dumps(["samples.ok", None, [{"a": 1}], {}])
+    ending = own.run(job, lambda: None)
+    assert (ending.kind, ending.value) == (RETURNED, {"a": 1})
+    assert samples_rq.Backwards.loads(base64.b64decode(ending.payload)) == {"a": 1}
+    assert own.ending_of(ending.kind, ending.payload).value == {"a": 1}
+    assert own.serializer_of(job) is samples_rq.Backwards
+    assert "samples_rq.Backwards cannot carry" in text(
+        own.run(samples_rq.Backwards.dumps(["samples.return_a_set", None, [], {}]), lambda: None)
+    )
+    assert "not a call in the format of samples_rq.Backwards" in text(own.run(data("samples.ok", 1), lambda: None))
+    served = samples_rq.Backwards.dumps(["os.getpid", None, [], {}])
+    assert "does not serve os.getpid" in text(own.run(served, lambda: None))
+
+
 # -- importing -------------------------------------------------------------------------------------------------------
 
 
@@ -221,3 +255,37 @@ def test_preload_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     preload(("samples",))
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         preload(("nowhere",))
+
+
+def test_class_methods_are_served_with_their_class() -> None:
+    """RQ binds a class method to its class, so the data holds the class in the place of an instance."""
+    job = pickle.dumps(("what", samples_rq.Basket, (), {}))
+    assert run(job, modules=("samples_rq",), accept=("json", "pickle")).value == "basket"
+    assert "start it with -I samples_rq" in text(run(job, accept=("json", "pickle")))
+
+
+# -- single functions ------------------------------------------------------------------------------------------------
+
+
+def test_a_served_function_brings_nothing_else_of_its_module() -> None:
+    served = ("os:getpid", "samples:borrowed", "builtins:pow")
+    assert run(data("builtins.pow", 2, 3), modules=served).value == 8
+    assert run(data("os.getpid"), modules=served).kind == RETURNED
+    assert run(data("samples.borrowed"), modules=served).kind == RETURNED  # named itself, so it may come from elsewhere
+    for name in ("os.system", "os.getpidx", "os.getpid.x", "samples.ok", "builtins.exec"):
+        assert f"does not serve {name}: start it with -I" in text(run(data(name, "true"), modules=served))
+
+
+def test_a_served_function_serves_no_method_of_a_pickled_object() -> None:
+    job = pickle.dumps(("upper", "an object of builtins", (), {}))
+    assert "does not serve" in text(run(job, modules=("builtins:pow",), accept=("pickle",)))
+
+
+def test_preload_takes_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    preload(("samples:ok", "os:getpid"))
+    with pytest.raises((AttributeError, ValueError), match="no_such"):
+        preload(("samples:no_such",))
+    for wrong in ("samples:", ":ok", "samples:a:b", "samples:o-k"):
+        with pytest.raises(ImportError, match=r"module's name"):
+            preload((wrong,))

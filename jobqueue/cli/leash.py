@@ -1,0 +1,43 @@
+"""``jobq worker --until-eof``: a worker that does not outlive the program that started it.
+
+That program holds the other end of the worker's stdin. However it ends, also by SIGKILL, the pipe ends with it. The
+fork server and the children have a stdin of their own, so only the supervisor reads here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def leash(is_on: bool, directory: str) -> Iterator[threading.Event]:
+    """While it is on, ask this process to stop, as SIGTERM does, when its stdin ends; yield what says that this has
+    happened. ``directory`` is the other program's: it cannot remove it any more then, so we do."""
+    gone = threading.Event()
+
+    def wait() -> None:
+        try:
+            while os.read(0, 4096):
+                pass
+        except OSError:  # closed: nobody holds the other end
+            pass
+        gone.set()
+        remove()  # now: the signal ends a worker that is still starting
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def remove() -> None:
+        if directory:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    if is_on:
+        threading.Thread(target=wait, name="jobq-leash", daemon=True).start()
+    try:
+        yield gone
+    finally:
+        if gone.is_set():
+            remove()  # again: this worker may have written there meanwhile

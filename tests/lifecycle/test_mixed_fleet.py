@@ -1,0 +1,81 @@
+"""Both of RQ's workers and both of our modes on one queue, with pickled jobs from before and JSON jobs of today."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import redis
+import rq
+from conftest import Start
+from helpers import ROOT, Server, eventually, lines
+from rq.job import Job
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+from jobqueue.serializers import Auto
+
+JOBS = 3000
+FLEET = 4
+
+
+@contextmanager
+def rq_worker(server: Server, directory: Path, *flags: str) -> Iterator[None]:
+    """A worker of RQ's that reads both formats."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "--quiet"]
+    command += ["--serializer", "jobqueue.serializers.Auto", *flags]
+    with subprocess.Popen(command, env=env, cwd=directory) as process:
+        try:
+            yield
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+        finally:
+            process.kill()
+
+
+def rq_info(server: Server) -> str:
+    command = [sys.executable, "-m", "rq.cli", "info", "--url", server.url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def enqueue_mixed(store: redis.Redis, record: str) -> None:
+    """Even numbers as RQ enqueues them (pickled), odd ones as jobq does (JSON), in turns."""
+    theirs, ours = rq.Queue(connection=store), Queue(connection=store)
+    for start in range(0, JOBS, 200):
+        even, odd = range(start, start + 200, 2), range(start + 1, start + 200, 2)
+        theirs.enqueue_many([rq.Queue.prepare_data("samples_rq.note_soon", (record, n)) for n in even])
+        list(ours.enqueue_many("samples_rq.note_soon", [record] * 100, odd))
+
+
+def test_each_job_runs_once(start: Start, server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    record = str(tmp_path / "record")
+    with ExitStack() as fleet:
+        fleet.enter_context(rq_worker(server, tmp_path))
+        fleet.enter_context(rq_worker(server, tmp_path, "-w", "rq.worker.SimpleWorker"))
+        for mode in ("thread", "process"):
+            start("-n", "2", "--accept", "json,pickle", mode=mode, serve=("samples_rq",))
+        eventually(lambda: store.scard(keys.WORKERS) == FLEET)
+        enqueue_mixed(store, record)
+        eventually(lambda: store.zcard(keys.registry("finished", "default")) == JOBS, 100)
+        seen = rq_info(server)
+    assert sorted(map(int, lines(record))) == list(range(JOBS))
+    assert re.search(rf"default .* 0, 0 executing, {JOBS} finished, 0 failed", seen), seen
+    assert f"{FLEET} workers, 1 queues" in seen
+    check_results(store, store.zrange(keys.registry("finished", "default"), 0, -1))
+
+
+def check_results(store: redis.Redis, ids: list[bytes]) -> None:
+    """One result each, which says who ran it: everybody has run some, of both formats."""
+    jobs = [job for job in Job.fetch_many([i.decode() for i in ids], store, Auto) if job]
+    assert sorted(job.return_value() for job in jobs) == list(range(JOBS))
+    assert {len(job.results()) for job in jobs} == {1}
+    ran = Counter((job.worker_name, job.args[1] % 2) for job in jobs)
+    assert len(ran) == 2 * FLEET, ran

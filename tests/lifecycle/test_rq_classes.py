@@ -1,0 +1,391 @@
+"""``rq worker`` with our classes in the places of RQ's: what RQ does, what RQ loses, what a death costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+import rq
+import samples_rq
+from helpers import ROOT, Server, Tree, eventually, lines
+from rq.command import send_stop_job_command
+from rq.job import Job, Retry
+from rq.rate_limit import RateLimit
+from rq.registry import FailedJobRegistry, FinishedJobRegistry
+
+from jobqueue import keys
+
+StartRQ = Callable[..., Tree]
+
+
+@pytest.fixture(params=["SimpleWorker", "Worker"])
+def place(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def start_rq(server: Server, tmp_path: Path) -> Iterator[StartRQ]:
+    """``start_rq(place, *argv)``: an ``rq worker`` with our class in this place."""
+    trees: list[Tree] = []
+
+    def start(place: str, *argv: str, lease: str = "1") -> Tree:
+        more = ("--url", server.url, "--worker-class", f"workers.rq_worker.{place}")
+        tree = Tree(server.url, tmp_path, [*more, *argv], {"JOBQ_LEASE": lease}, command=("rq.cli", "worker"))
+        trees.append(tree)
+        return tree
+
+    yield start
+    for tree in trees:
+        tree.destroy()
+
+
+def status(job: Job) -> str:
+    return str(job.get_status(refresh=True).value)
+
+
+def all_ended(store: redis.Redis, jobs: list[Job]) -> list[bytes]:
+    """How each ended; empty while one has not."""
+    with store.pipeline(transaction=False) as pipe:
+        for job in jobs:
+            pipe.hget(keys.job(job.id), "status")
+        found = pipe.execute()
+    return found if {*found} <= {b"finished", b"failed"} else []
+
+
+def owners(store: redis.Redis) -> set[bytes]:
+    found: set[bytes] = store.smembers(keys.OWNERS)  # type: ignore[assignment]
+    return found
+
+
+@pytest.mark.parametrize("whose", ["rq.worker", "workers.rq_worker"])
+def test_a_job_class_of_ones_own(server: Server, store: redis.Redis, place: str, whose: str, tmp_path: Path) -> None:
+    queue = samples_rq.OwnQueue(connection=store)
+    tell = rq.Callback(samples_rq.tell)
+    called = {"meta": {"user": "ann"}, "on_success": tell, "on_failure": tell}
+    plain = queue.enqueue(samples_rq.whose)
+    good = queue.enqueue(samples_rq.whose, **called)
+    bad = queue.enqueue(samples_rq.whose_and_fail, **called)
+    more = ["--url", server.url, "--worker-class", f"{whose}.{place}", "--job-class", "samples_rq.OwnJob", "--burst"]
+    more += ["--queue-class", "samples_rq.OwnQueue", "--exception-handler", "samples_rq.handle_own"]
+    tree = Tree(server.url, tmp_path, more, {}, command=("rq.cli", "worker"))
+    try:
+        assert tree.wait() == 0
+    finally:
+        tree.destroy()
+    assert "RQ's own loop" not in tree.log
+    assert (plain.return_value(), good.return_value()) == (["OwnJob", "nobody", 1], ["OwnJob", "ann", 1])
+    assert store.lrange(samples_rq.told(good.id), 0, -1) == [b"called back ann"]
+    assert sorted(store.lrange(samples_rq.told(bad.id), 0, -1)) == [b"called back ann", b"handled ann"]
+
+
+def test_jobs_run_as_rqs_do(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    """Pickled arguments and results, any function, no flag; nothing of ours is left behind."""
+    queue = rq.Queue(connection=store)
+    jobs = [queue.enqueue("samples.ok", {n}) for n in range(200)]
+    bad = queue.enqueue("samples.fail", "no")
+    assert start_rq(place, "--burst").wait() == 0
+    assert [job.return_value() for job in jobs] == [{n} for n in range(200)]
+    assert status(bad) == "failed"
+    assert "no" in (bad.latest_result().exc_string or "")
+    assert not owners(store)
+    assert not list(store.scan_iter("rq:jobq:own:*")) + list(store.scan_iter("rq:jobq:lease:*"))
+    assert store.llen("rq:queue:default:intermediate") == 0
+
+
+def test_a_job_that_takes_sigterm_does_not_keep_the_worker(
+    start_rq: StartRQ, store: redis.Redis, tmp_path: Path
+) -> None:
+    """The parent asks its horse by that signal to stop."""
+    queue = rq.Queue(connection=store)
+    queue.enqueue("samples_rq.take_sigterm")
+    running = queue.enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
+    last = queue.enqueue("samples.ok", 1)
+    tree = start_rq("Worker")
+    eventually(lambda: lines(tmp_path / "record"))
+    os.kill(tree.pid, signal.SIGTERM)
+    eventually(lambda: "warm shut down" in tree.log.lower())
+    (tmp_path / "gate").touch()
+    assert tree.wait() == 0
+    assert (status(running), status(last)) == ("finished", "queued")
+
+
+@pytest.mark.parametrize(
+    "callback",
+    ["exit_in_callback", "cannot_find_in_callback", "confuse_the_store_in_callback"],
+)
+def test_what_a_success_callback_raises_fails_the_job(
+    start_rq: StartRQ, place: str, store: redis.Redis, callback: str
+) -> None:
+    """Once, also what looks as if the store were away; as RQ does."""
+    queue = rq.Queue(connection=store)
+    job = queue.enqueue("samples.ok", 1, on_success=rq.Callback(f"samples_rq.{callback}"))
+    after = queue.enqueue("samples.ok", 2)
+    assert start_rq(place, "--burst").wait() == 0
+    assert (status(job), status(after)) == ("failed", "finished")
+    assert store.get(samples_rq.told(job.id)) == b"1"
+
+
+def test_what_is_no_exception_fails_the_job(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    job, after = queue.enqueue("samples_rq.cancel_a_part"), queue.enqueue("samples.ok", 2)
+    assert start_rq(place, "--burst").wait() == 0
+    assert (status(job), status(after)) == ("failed", "finished")
+    assert "CancelledError" in (job.latest_result().exc_string or "")
+
+
+def test_what_a_job_leaves_on_itself(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    job = rq.Queue(connection=store).enqueue(
+        "samples_rq.leave_things", 7, on_success=rq.Callback("samples_rq.find_things")
+    )
+    assert start_rq(place, "--burst").wait() == 0
+    assert store.lrange(samples_rq.told(job.id), 0, -1) == [b"({'a': 7}, 'started', True)"]
+
+
+def test_a_job_may_wait_long_on_its_connection(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    job = rq.Queue(connection=store).enqueue("samples_rq.wait_long_for_nothing", 10.5)
+    assert start_rq(place, "--burst").wait() == 0
+    assert (status(job), job.return_value()) == ("finished", None)
+
+
+def test_the_horse_stays_warm(start_rq: StartRQ, store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    jobs = [queue.enqueue(os.getpid) for _ in range(20)]
+    tree = start_rq("Worker", "--burst")
+    assert tree.wait() == 0
+    assert len({job.return_value() for job in jobs}) == 1
+    assert jobs[0].return_value() != tree.pid
+
+
+def test_nothing_is_lost_when_it_is_killed(start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path) -> None:
+    """Two queues, where plain RQ loses what it has popped. What was running fails; all else runs, once."""
+    record = str(tmp_path / "record")
+    queues = [rq.Queue(name, connection=store) for name in ("high", "low")]
+    jobs = [queue.enqueue("samples.note", record, f"{queue.name} {n}") for n in range(1000) for queue in queues]
+    for kill in range(3):
+        tree = start_rq(place, "high", "low")
+        eventually(lambda kill=kill: len(lines(record)) > 100 * (kill + 1))
+        tree.kill()
+    last = start_rq(place, "high", "low")
+    ended = eventually(lambda: all_ended(store, jobs), 60, every=0.2)
+    assert ended.count(b"failed") <= 3, "at most the one job that ran at each kill"
+    eventually(lambda: len(owners(store)) == 1)
+    assert len(set(lines(record))) >= len(jobs) - 3
+    last.stop()
+
+
+def test_a_jobq_tree_rescues_it_too(
+    start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path, server: Server
+) -> None:
+    record = str(tmp_path / "record")
+    queue = rq.Queue(connection=store)
+    running = queue.enqueue("samples.wait_for", record, "first", str(tmp_path / "gate"))
+    waiting = [queue.enqueue("samples.ok", n) for n in range(5)]
+    tree = start_rq(place)
+    eventually(lambda: status(running) == "started")
+    tree.kill()
+    flags = ["--accept", "json,pickle", "-I", "samples"]
+    rescuer = Tree(server.url, tmp_path, flags, {"JOBQ_LEASE": "1"})
+    try:
+        eventually(lambda: status(running) == "failed")
+        assert "LeaseExpired" in (running.latest_result().exc_string or "")
+        eventually(lambda: {status(job) for job in waiting} == {"finished"})
+        rescuer.stop()
+    finally:
+        rescuer.destroy()
+
+
+def test_a_job_that_kills_its_horse_fails_alone(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+    queue = rq.Queue(connection=store)
+    before = [queue.enqueue("samples.ok", n) for n in range(20)]
+    poison = queue.enqueue("samples.kill_itself", str(tmp_path / "record"))
+    again = queue.enqueue("samples.kill_itself", str(tmp_path / "again"), retry=Retry(max=2))
+    after = [queue.enqueue("samples.ok", n) for n in range(20)]
+    tree = start_rq("Worker", "--burst", lease="60")
+    assert tree.wait() == 0
+    assert {status(job) for job in before + after} == {"finished"}
+    assert status(poison) == "failed"
+    assert "Work-horse terminated unexpectedly; waitpid returned 9" in (poison.latest_result().exc_string or "")
+    assert len(lines(tmp_path / "record")) == 1
+    assert status(again) == "failed"
+    assert len(lines(tmp_path / "again")) == 3, "RQ's retries apply"
+    assert {poison.id, again.id} == set(FailedJobRegistry(queue=queue).get_job_ids())
+
+
+def test_a_stop_waits_for_the_job(start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path) -> None:
+    """SIGTERM: the job that runs ends well, what was claimed behind it waits in its old order."""
+    record, gate = str(tmp_path / "record"), tmp_path / "gate"
+    queue = rq.Queue(connection=store)
+    running = queue.enqueue("samples.wait_for", record, "first", str(gate))
+    waiting = [queue.enqueue("samples.ok", n) for n in range(5)]
+    tree = start_rq(place)
+    eventually(lambda: status(running) == "started")
+    tree.send_to_group(signal.SIGTERM)
+    eventually(lambda: any(worker.shutdown_requested_date for worker in rq.Worker.all(connection=store)))
+    gate.touch()
+    assert tree.wait() == 0
+    assert status(running) == "finished"
+    assert queue.get_job_ids() == [job.id for job in waiting]
+    assert not owners(store)
+
+
+def test_an_idle_worker_stops_and_wakes(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    queues = [rq.Queue(name, connection=store) for name in ("high", "low")]
+    tree = start_rq(place, "high", "low")
+    for queue in (*queues, *queues):
+        eventually(lambda: any(w.get_state() == "idle" for w in rq.Worker.all(connection=store)))
+        job = queue.enqueue("samples.ok", 1)
+        eventually(lambda job=job: status(job) == "finished")
+    assert tree.stop() == 0
+    assert not rq.Worker.all(connection=store)
+
+
+def test_a_job_is_stopped_on_request(start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path) -> None:
+    queue = rq.Queue(connection=store)
+    job = queue.enqueue("samples.wait_for", str(tmp_path / "record"), "first", str(tmp_path / "gate"))
+    tree = start_rq(place)
+    eventually(lambda: status(job) == "started")
+    send_stop_job_command(store, job.id)
+    eventually(lambda: status(job) == "stopped")
+    after = queue.enqueue("samples.ok", 1)
+    eventually(lambda: status(after) == "finished")
+    assert tree.stop() == 0
+
+
+def test_a_time_limit_speaks_rqs_words(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    job = rq.Queue(connection=store).enqueue("samples.nap", 60, job_timeout=1)
+    assert start_rq(place, "--burst").wait() == 0
+    text = job.latest_result().exc_string or ""
+    assert "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value (1 seconds)" in text
+
+
+def test_max_jobs_takes_no_more(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    for n in range(50):
+        queue.enqueue("samples.ok", n)
+    assert start_rq(place, "--max-jobs", "7").wait() == 0
+    assert FinishedJobRegistry(queue=queue).count == 7
+    assert queue.count == 43
+
+
+def test_a_flushed_store_does_not_stop_it(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    tree = start_rq(place)
+    eventually(lambda: rq.Worker.all(connection=store))
+    store.flushall()
+    job = queue.enqueue("samples.ok", 1)
+    eventually(lambda: status(job) == "finished")
+    assert tree.stop() == 0
+
+
+def test_a_pool_of_them(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    queue = rq.Queue(connection=store)
+    jobs = [queue.enqueue("samples.ok", n) for n in range(300)]
+    flags = ["--url", server.url, "--worker-class", "workers.rq_worker.Worker", "--burst", "-n", "2"]
+    pool = Tree(server.url, tmp_path, flags, {}, command=("rq.cli", "worker-pool"))
+    try:
+        assert pool.wait() == 0
+        assert {status(job) for job in jobs} == {"finished"}
+    finally:
+        pool.destroy()
+
+
+def test_a_burst_waits_for_what_a_finish_enqueues(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    """The end of a rate-limited job puts the next one into the queue, behind a look that said empty."""
+    queue = rq.Queue(connection=store)
+    names = ["ok", "ok", "ok", "fail", "ok"]
+    jobs = [queue.enqueue(f"samples.{name}", "x", rate_limit=RateLimit("api", 1)) for name in names]
+    assert start_rq(place, "--burst").wait() == 0
+    assert [status(job) for job in jobs] == ["finished", "finished", "finished", "failed", "finished"]
+    (card,) = store.keys("rq:worker:*")  # RQ's registry keeps it for a minute
+    assert store.hget(card, "state") == b"idle"
+
+
+def test_what_a_job_forks_dies_of_sigterm(start_rq: StartRQ, store: redis.Redis) -> None:
+    """As with RQ's Worker, whose horse does not hand its handler on."""
+    job = rq.Queue(connection=store).enqueue("samples_rq.end_a_process_of_ones_own")
+    start_rq("Worker", "--burst").wait()
+    assert job.return_value() == -signal.SIGTERM
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "own").mkdir()
+    server = Server(tmp_path / "own", keep=True)
+    yield server
+    server.stop()
+
+
+def test_an_outage_does_not_end_it(own_server: Server, place: str, tmp_path: Path) -> None:
+    """Not while RQ's maintenance is due, nor when the horse dies in it; RQ's worker quits and leaves its job behind."""
+    store = own_server.client
+    queue = rq.Queue(connection=store)
+    runs = queue.enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
+    more = ("--url", own_server.url, "--worker-class", f"workers.rq_worker.{place}", "--maintenance-interval", "1")
+    tree = Tree(own_server.url, tmp_path, more, {}, command=("rq.cli", "worker"))
+    try:
+        eventually(lambda: status(runs) == "started")
+        own_server.kill()
+        time.sleep(2.5)
+        for horse in psutil.Process(tree.process.pid).children():
+            horse.kill()
+        time.sleep(0.5)
+        (tmp_path / "gate").touch()
+        own_server.start()
+        then = queue.enqueue("samples.ok", 2)
+        eventually(lambda: status(then) == "finished")
+        eventually(lambda: status(runs) == ("finished" if place == "SimpleWorker" else "failed"))
+        own_server.kill()
+        time.sleep(1.5)  # now while it is idle
+        own_server.start()
+        again = queue.enqueue("samples.ok", 3)
+        eventually(lambda: status(again) == "finished")
+        assert tree.process.poll() is None
+    finally:
+        tree.destroy()
+
+
+def test_it_can_be_stopped_in_an_outage(own_server: Server, place: str, tmp_path: Path) -> None:
+    store = own_server.client
+    runs = rq.Queue(connection=store).enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
+    more = ("--url", own_server.url, "--worker-class", f"workers.rq_worker.{place}")
+    tree = Tree(own_server.url, tmp_path, more, {}, command=("rq.cli", "worker"))
+    try:
+        eventually(lambda: status(runs) == "started")
+        own_server.kill()
+        tree.process.terminate()
+        (tmp_path / "gate").touch()
+        tree.process.wait(30)
+    finally:
+        tree.destroy()
+
+
+STOPPED_AFTER_THE_FORK = """
+import os, sys, time
+import redis, rq
+from workers.rq_horse import Horse
+from workers.rq_worker import Worker
+
+def stop_at_once(horse):
+    raise SystemExit("at once")
+
+os.setpgrp = lambda: time.sleep(5)  # the child is slow
+Horse._watch = stop_at_once
+r = redis.Redis(unix_socket_path=sys.argv[1])
+Worker([rq.Queue(connection=r)], connection=r).work(burst=True)
+"""
+
+
+def test_a_cold_shutdown_right_after_the_fork_hits_the_child_only(server: Server) -> None:
+    """The child's process group is killed, not the one in which it was born: that is ours, and our siblings'."""
+    command = [sys.executable, "-c", STOPPED_AFTER_THE_FORK, server.socket]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, start_new_session=True)
+    assert (ran.returncode, ran.stderr.splitlines()[-1]) == (1, "at once")

@@ -1,0 +1,338 @@
+"""Jobs that use what RQ offers to a running job: its own RQ job, its connection, classes, callable objects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import redis
+import rq
+import samples
+from rq.job import Job
+
+
+def me() -> Job:
+    job = rq.get_current_job()
+    assert job is not None
+    return job
+
+
+def runs(job_id: str) -> str:
+    return f"runs:{job_id}"
+
+
+def fail_first(times: int) -> int:
+    """Fail so many times, then return how often this ran; counted in the store, so that both sides start at none."""
+    ran = _count()
+    if ran <= times:
+        raise ValueError(f"failure {ran}")
+    return ran
+
+
+def retry_first(times: int, most: int, interval: int = 0) -> Any:
+    """Return a Retry so many times, then how often this ran."""
+    ran = _count()
+    return rq.Retry(max=most, interval=interval) if ran <= times else ran
+
+
+def _count() -> int:
+    job = me()
+    return int(job.connection.incr(runs(job.id)))  # type: ignore[arg-type]
+
+
+def report_progress() -> str:
+    job = me()
+    for percent in (0, 50, 100):
+        job.meta["progress"] = percent
+        job.save_meta()
+    return "done"
+
+
+def leave_meta_unsaved() -> None:
+    me().meta["forgotten"] = True
+
+
+def keep_result_for(seconds: int) -> str:
+    """Change the running job's own record, as RQ lets a job do."""
+    me().result_ttl = seconds
+    return "kept as long as I said"
+
+
+def repeat_myself() -> None:
+    """A job that decides while it runs that it is to run once more."""
+    job = me()
+    if _count() == 1:
+        job.repeats_left, job.repeat_intervals = 1, [0]
+
+
+def retries_left() -> int | None:
+    return me().retries_left
+
+
+def enqueue_another(job_id: str) -> str:
+    job = me()
+    rq.Queue(job.origin, connection=job.connection).enqueue("samples.ok", 1, job_id=job_id)
+    return job_id
+
+
+def result_of_parent() -> Any:
+    parent = me().dependency
+    assert parent is not None
+    return parent.return_value()
+
+
+def note_soon(path: str, number: int) -> int:
+    """Take a few milliseconds, so that a whole fleet gets its share; then say that this ran."""
+    time.sleep(0.003)
+    samples.note(path, number)
+    return number
+
+
+def environment() -> list[str | None]:
+    return [os.environ.get("RQ_WORKER_ID"), os.environ.get("RQ_JOB_ID")]
+
+
+def delete_myself() -> None:
+    me().delete()
+
+
+def cancel_myself() -> str:
+    me().cancel()
+    return "canceled, and done"
+
+
+def seen_by_itself() -> list[Any]:
+    """Its worker, its status, and for how many seconds it has run."""
+    job = me()
+    assert job.started_at is not None
+    return [job.worker_name, job.get_status(refresh=False), (datetime.now(UTC) - job.started_at).total_seconds()]
+
+
+def take_the_alarm() -> str:
+    """Have SIGALRM for oneself, as libraries do that limit a call, and leave it so."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return "taken"
+
+
+def take_the_alarm_and_spin() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    samples.spin(60)
+
+
+def end_a_process_of_ones_own() -> int | None:
+    """As ``Pool.__exit__`` does; the exit code, None while it lives on."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    time.sleep(0.2)
+    process.terminate()
+    process.join(5)
+    code = process.exitcode
+    process.kill()
+    return code
+
+
+class Basket:
+    """Something with methods, for jobs that are methods."""
+
+    kind: ClassVar[str] = "basket"
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+
+    def add(self, more: int) -> int:
+        return self.items + more
+
+    @classmethod
+    def what(cls) -> str:
+        return cls.kind
+
+    @staticmethod
+    def double(number: int) -> int:
+        return 2 * number
+
+
+class Greeter:
+    """A callable object."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def __call__(self, name: str) -> str:
+        return f"{self.word} {name}"
+
+
+# -- exception handlers: (job, type, error, traceback) ---------------------------------------------------------------
+
+
+def handled(job_id: str) -> str:
+    return f"handled:{job_id}"
+
+
+def handle(job: Job, kind: Any, error: Any, traceback: Any) -> None:
+    """Leave a word, and let the next handler have a look."""
+    job.connection.rpush(handled(job.id), f"first {kind.__name__}: {error}")
+
+
+def handle_for_good(job: Job, kind: Any, error: Any, traceback: Any) -> bool:
+    """Leave a word, and let nobody else have a look."""
+    job.connection.rpush(handled(job.id), "second")
+    return False
+
+
+def handle_never(job: Job, kind: Any, error: Any, traceback: Any) -> None:
+    job.connection.rpush(handled(job.id), "third")
+
+
+def handle_badly(job: Job, kind: Any, error: Any, traceback: Any) -> None:
+    raise RuntimeError("the handler failed")
+
+
+# -- classes of an application's own ---------------------------------------------------------------------------------
+
+
+class OwnJob(Job):
+    """A job with methods of its own, and an attribute from the start."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.looks = 0
+
+    def user(self) -> str:
+        return str(self.meta.get("user", "nobody"))
+
+
+class OwnQueue(rq.Queue):
+    """A queue with a method of its own."""
+
+    job_class = OwnJob
+
+    def backlog(self) -> int:
+        return len(self)
+
+
+class LoudJob(Job):
+    """One that RQ must run itself."""
+
+    def perform(self) -> Any:
+        return super().perform()
+
+
+class Backwards:
+    """A format that nobody takes for another."""
+
+    @staticmethod
+    def dumps(value: Any) -> bytes:
+        return json.dumps(value).encode()[::-1]
+
+    @staticmethod
+    def loads(data: bytes) -> Any:
+        return json.loads(data[::-1])
+
+
+def whose() -> list[Any]:
+    """What a job sees of itself."""
+    job = me()
+    assert isinstance(job, OwnJob)
+    job.looks += 1
+    return [type(job).__name__, job.user(), job.looks]
+
+
+def whose_and_fail() -> None:
+    raise ValueError(str(whose()))
+
+
+def told(job_id: str) -> str:
+    return f"told:{job_id}"
+
+
+def tell(job: OwnJob, connection: Any, *outcome: Any) -> None:
+    """A callback, for success and for failure."""
+    connection.rpush(told(job.id), f"called back {job.user()}")
+
+
+def handle_own(job: OwnJob, kind: Any, error: Any, traceback: Any) -> None:
+    job.connection.rpush(told(job.id), f"handled {job.user()}")
+
+
+# -- endings that are no Exception -----------------------------------------------------------------------------------
+
+
+async def cancel_a_part() -> None:
+    part = asyncio.ensure_future(asyncio.sleep(60))
+    await asyncio.sleep(0)
+    part.cancel()
+    await part
+
+
+def exit_in_callback(job: Job, connection: Any, *outcome: Any) -> None:
+    connection.incr(told(job.id))
+    raise SystemExit(3)
+
+
+def cannot_find_in_callback(job: Job, connection: Any, *outcome: Any) -> None:
+    connection.incr(told(job.id))
+    raise FileNotFoundError(2, "no such file", "f")
+
+
+def lose_the_connection_in_callback(job: Job, connection: Any, *outcome: Any) -> None:
+    """To another store, which nobody will start."""
+    connection.incr(told(job.id))
+    rq.Queue(connection=redis.Redis(port=1)).enqueue("samples.ok", 1)
+
+
+def confuse_the_store_in_callback(job: Job, connection: Any, *outcome: Any) -> None:
+    connection.incr(told(job.id))
+    connection.lpush(told(job.id), "not a list")
+
+
+def handle_and_exit(job: Job, kind: Any, error: Any, traceback: Any) -> None:
+    raise SystemExit(3)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def say_nothing() -> None:
+    raise Unspeakable
+
+
+def leave_things(number: int) -> None:
+    """On its own job, as applications do for their callbacks."""
+    job = me()
+    job.stash = {"a": number}  # type: ignore[attr-defined]
+
+
+def find_things(job: Any, connection: Any, *outcome: Any) -> None:
+    connection.rpush(told(job.id), repr((job.stash, job.get_status().value, job.is_started)))
+
+
+def wait_long_for_nothing(seconds: float) -> Any:
+    return me().connection.blpop("nothing", timeout=seconds)
+
+
+def take_sigterm() -> None:
+    """Have it for oneself, and keep it."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+
+# -- who runs when ---------------------------------------------------------------------------------------------------
+
+
+def count_company(key: str, seconds: float) -> int:
+    """Nap; return how many ran at the same time at most, as far as this job saw."""
+    connection = me().connection
+    most = int(connection.incr(key))  # type: ignore[arg-type]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        most = max(most, int(connection.get(key) or 0))  # type: ignore[arg-type]
+        time.sleep(0.01)
+    connection.decr(key)
+    return most

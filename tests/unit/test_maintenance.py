@@ -1,0 +1,283 @@
+"""RQ's maintenance: what RQ's dead workers left is mended; what one of ours holds is not RQ's to judge."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+import rq
+import samples
+import samples_rq
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from jobqueue import keys
+from jobqueue.connection import Address
+from workers.maintenance import NAME, Maintenance
+from workers.rq_maintenance import Chores, Intermediate
+from workers.settings import Settings
+
+OWNER = "w-1:0.1"
+CALL = "samples.ok"
+
+
+@pytest.fixture
+def client() -> redis.Redis:
+    return fakeredis.FakeRedis()
+
+
+@pytest.fixture
+def chores(client: redis.Redis) -> Iterator[Callable[..., None]]:
+    """One round."""
+    ours, theirs = socket.socketpair()
+
+    def run(**told: Any) -> None:
+        Chores(Settings(Address(url="redis://127.0.0.1:1/0"), "w", ("q",), 1, 1, **told), ours, client).run()
+
+    yield run
+    ours.close()
+    theirs.close()
+
+
+@pytest.fixture
+def clean(chores: Callable[..., None]) -> Callable[..., None]:
+    """One round of a worker that accepts these formats."""
+    return lambda *accept: chores(accept=accept or ("json",))
+
+
+def queue(client: redis.Redis, serializer: object = JSONSerializer) -> rq.Queue:
+    return rq.Queue("q", connection=client, serializer=serializer)
+
+
+def abandoned(client: redis.Redis, q: rq.Queue, **options: object) -> Job:
+    """What is left of a job when RQ's worker was killed while it ran."""
+    job = q.enqueue(CALL, 1, **options)
+    client.lrem(q.key, 1, job.id)
+    with client.pipeline() as pipe:
+        execution = Execution.create(job, ttl=100, pipeline=pipe, worker_name="theirs")
+        job.prepare_for_execution("theirs", pipe)
+        pipe.zadd(keys.registry("wip", "q"), {execution.composite_key: time.time() - 1})
+        pipe.execute()
+    return job
+
+
+def stuck(client: redis.Redis, q: rq.Queue, seconds: float) -> Job:
+    """A job that RQ's worker lost between two lists, seen there so long ago."""
+    job = q.enqueue(CALL, 1)
+    client.lrem(q.key, 1, job.id)
+    client.rpush(keys.intermediate("q"), job.id)
+    client.set(IntermediateQueue(q.key, client).get_first_seen_key(job.id), time.time() - seconds)
+    return job
+
+
+def hold(client: redis.Redis, job: Job) -> None:
+    client.sadd(keys.OWNERS, OWNER)
+    client.zadd(keys.own(OWNER), {job.id: 1})
+
+
+def test_what_a_dead_rq_worker_ran(client: redis.Redis, clean: Callable[..., None]) -> None:
+    q = queue(client)
+    once, again = abandoned(client, q), abandoned(client, q, retry=rq.Retry(max=2))
+    clean()
+    assert once.get_status() is JobStatus.FAILED
+    assert client.zscore(keys.registry("failed", "q"), once.id)
+    assert again.get_status() is JobStatus.QUEUED
+    assert q.job_ids == [again.id]
+    assert not client.exists(keys.registry("wip", "q"))
+
+
+opened: list[str] = []
+
+
+def mark() -> None:
+    opened.append("opened")
+
+
+class Trap:
+    """Tells when somebody opens the pickle that it is in."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return mark, ()
+
+
+def test_pickled_jobs_stay_closed_unless_told(client: redis.Redis, clean: Callable[..., None]) -> None:
+    """Their meta would be opened; it stays as it is."""
+    q = queue(client, None)
+    job = abandoned(client, q, meta={"a": Trap()}, retry=rq.Retry(max=2))
+    raw = client.hget(keys.job(job.id), "meta")
+    opened.clear()
+    clean()
+    assert job.get_status() is JobStatus.QUEUED
+    assert client.hget(keys.job(job.id), "meta") == raw
+    assert opened == []
+    told = abandoned(client, q, meta={"a": {1}}, retry=rq.Retry(max=2))
+    clean("json", "pickle")
+    told.refresh()
+    assert (told.args, told.meta, told.get_status()) == ((1,), {"a": {1}}, JobStatus.QUEUED)
+
+
+def test_jobs_of_own_classes(client: redis.Redis, chores: Callable[..., None]) -> None:
+    """What is abandoned is told to callbacks as the worker's own job, in its own format."""
+    q = rq.Queue("q", connection=client, serializer=samples_rq.Backwards)
+    job = abandoned(client, q, meta={"user": "ann"}, on_failure=rq.Callback("samples_rq.tell"))
+    chores(job_class="samples_rq.OwnJob", serializer="samples_rq.Backwards", modules=("samples_rq",))
+    assert job.get_status() is JobStatus.FAILED
+    assert client.lrange(samples_rq.told(job.id), 0, -1) == [b"called back ann"]
+
+
+def test_what_we_hold_is_not_abandoned(client: redis.Redis, clean: Callable[..., None]) -> None:
+    """Its supervisor died with its host a while ago: the rescue will find it, and knows what to do."""
+    q = queue(client)
+    job, other = abandoned(client, q), abandoned(client, q)
+    hold(client, job)
+    clean()
+    assert job.get_status() is JobStatus.STARTED
+    assert other.get_status() is JobStatus.FAILED
+
+
+def test_what_rq_lost_between_two_lists(client: redis.Redis, clean: Callable[..., None]) -> None:
+    q = queue(client)
+    lost, fresh, ours = stuck(client, q, 61), stuck(client, q, 1), stuck(client, q, 61)
+    hold(client, ours)
+    clean()
+    assert lost.get_status() is JobStatus.FAILED
+    assert "stuck" in str(lost.latest_result().exc_string)
+    assert {fresh.get_status(), ours.get_status()} == {JobStatus.QUEUED}
+    assert client.lrange(keys.intermediate("q"), 0, -1) == [fresh.id.encode(), ours.id.encode()]
+
+
+def test_what_comes_and_goes_while_it_looks(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claimed after the first look at what is held, settled before the second: nobody's, and yet not stuck."""
+    q = queue(client)
+    job = stuck(client, q, 1)
+
+    def look(store: redis.Redis) -> set[str]:
+        if looks:
+            client.lrem(keys.intermediate("q"), 1, job.id)
+        looks.append(store)
+        return set()
+
+    looks: list[redis.Redis] = []
+    monkeypatch.setattr("workers.rq_maintenance.held_by_us", look)
+    assert Intermediate(q.key, client).get_job_ids() == []
+    assert len(looks) == 2
+
+
+def test_callbacks_and_handlers(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a job that a dead RQ worker ran: only callbacks that are served, and the operator's exception handlers."""
+    q = queue(client)
+    served, other = (abandoned(client, q, on_failure=rq.Callback(f)) for f in ("samples.on_failure", "os.getpid"))
+    ours, theirs = socket.socketpair()
+    told = {"modules": ("samples",), "exception_handlers": ("samples_rq.handle",)}
+    with ours, theirs:
+        Chores(Settings(Address(url="redis://127.0.0.1:1/0"), "w", ("q",), 1, 1, **told), ours, client).run()
+    assert client.hget(samples.words_of(served.id), "failure") is not None
+    assert {job.get_status() for job in (served, other)} == {JobStatus.FAILED}
+    assert [client.llen(samples_rq.handled(job.id)) for job in (served, other)] == [1, 1]
+
+
+def test_what_stands_ready(client: redis.Redis, clean: Callable[..., None]) -> None:
+    """A dependent whose worker died between its parent's record and its own enqueue."""
+    q = queue(client)
+    job = q.enqueue(CALL, 1)
+    client.lrem(q.key, 1, job.id)
+    client.hset(keys.job(job.id), "status", "ready_to_enqueue")
+    client.zadd(keys.registry("ready", "q"), {job.id: 1})
+    clean()
+    assert q.job_ids == [job.id]
+    assert not client.exists(keys.registry("ready", "q"))
+
+
+def test_expired_entries_leave(client: redis.Redis, clean: Callable[..., None]) -> None:
+    for kind in ("finished", "failed"):
+        client.zadd(keys.registry(kind, "q"), {"old": 1, "kept": time.time() + 100})
+    client.sadd(keys.WORKERS, keys.worker("gone"))
+    client.sadd(keys.workers_of("q"), keys.worker("gone"))
+    client.sadd("rq:groups", "rq:group:gone")
+    clean()
+    assert [client.zrange(keys.registry(kind, "q"), 0, -1) for kind in ("finished", "failed")] == [[b"kept"]] * 2
+    assert not client.exists(keys.WORKERS, keys.workers_of("q"))
+
+
+def test_rqs_lock(client: redis.Redis, clean: Callable[..., None]) -> None:
+    q = queue(client)
+    job = abandoned(client, q)
+    assert q.acquire_maintenance_lock()
+    clean()
+    assert job.get_status() is JobStatus.STARTED
+    q.release_maintenance_lock()
+    clean()
+    assert job.get_status() is JobStatus.FAILED
+    assert q.acquire_maintenance_lock()
+
+
+def test_the_lock_comes_back_after_an_error(
+    client: redis.Redis, clean: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise NoSuchJobError("as you wished")
+
+    monkeypatch.setattr("workers.rq_maintenance.clean_worker_registry", fail)
+    with pytest.raises(NoSuchJobError):
+        clean()
+    assert queue(client).acquire_maintenance_lock()
+
+
+# -- when ----------------------------------------------------------------------------------------------------------
+
+
+class Tree:
+    """A supervisor: a main loop and a fork server."""
+
+    def __init__(self, interval: float, burst: bool = False) -> None:
+        self.forks = 0
+        self.role = Maintenance(interval, burst, lambda event: event(), self._fork)
+
+    def _fork(self) -> bool:
+        self.forks += 1
+        self.role.forked(NAME, 100 + self.forks)
+        return True
+
+    def steps(self, *times: float) -> list[bool]:
+        begin = time.monotonic()
+        return [self.role.step(begin + at) for at in times]
+
+
+def test_a_round_every_ten_minutes() -> None:
+    tree = Tree(600)
+    assert tree.steps(0, 59, 95, 96, 600, 800) == [False, False, True, False, False, True]
+    assert tree.forks == 1  # the first was still running
+    assert tree.role.died(101, 0)
+    assert not tree.role.running
+    assert tree.steps(1500) == [True]
+    assert tree.forks == 2
+
+
+def test_never() -> None:
+    tree = Tree(0, burst=True)
+    assert tree.steps(0, 10_000) == [False, False]
+    assert not tree.role.awaited
+
+
+def test_a_burst_does_it_first() -> None:
+    tree = Tree(600, burst=True)
+    assert tree.role.awaited
+    assert tree.steps(0) == [True]
+    assert (tree.role.awaited, tree.role.running) == (False, True)
+    tree.role.all_died()
+    assert not tree.role.running
+
+
+def test_after_an_outage_it_waits() -> None:
+    tree = Tree(600, burst=True)
+    tree.role.reconnected()
+    assert tree.steps(0, 59, 95) == [False, False, True]
+    assert not tree.role.awaited

@@ -1,0 +1,53 @@
+"""How many jobs a child has ahead."""
+
+from __future__ import annotations
+
+from workers.pace import AHEAD, LONG, MOST_PER_CYCLE, MOST_PER_SLOT, Pace
+
+
+def made(slots: int = 1, *, gave: int = 0, seconds: float = 0.0) -> Pace:
+    pace = Pace(slots)
+    for _ in range(gave):
+        pace.gave_all()
+    if seconds:
+        pace.ended(seconds)
+    return pace
+
+
+def test_it_doubles_while_the_queues_give() -> None:
+    assert [made(gave=times).ahead for times in range(8)] == [1, 2, 4, 8, 16, 32, MOST_PER_SLOT, MOST_PER_SLOT]
+    assert made(3, gave=2).ahead == 12
+    assert made(100, gave=9).ahead == 2 * MOST_PER_CYCLE
+
+
+def test_no_more_than_a_moment_of_work() -> None:
+    assert made(gave=9, seconds=AHEAD / 5).ahead == 5
+    assert made(4, gave=9, seconds=AHEAD / 5).ahead == 20
+    assert made(gave=9, seconds=1.5 * AHEAD).ahead == 0
+
+
+def test_a_long_job_has_no_company_and_forgets_what_was_learnt() -> None:
+    pace = made(gave=9, seconds=2 * LONG)
+    assert pace.ahead == 0
+    for _ in range(100):
+        pace.ended(0.0001)
+    assert pace.ahead == 1
+    pace.gave_all()
+    assert pace.ahead == 2
+
+
+def test_a_jam_counts_as_a_long_job() -> None:
+    pace = made(gave=9, seconds=0.0001)
+    pace.jammed()
+    assert pace.ahead == 0
+
+
+def test_when_an_outcome_is_sent_at_once() -> None:
+    assert not made(seconds=0.001).settles_at_once
+    assert made(seconds=0.01).settles_at_once
+
+
+def test_one_at_a_time() -> None:
+    pace = made(gave=9)
+    pace.most_ahead = 0
+    assert pace.ahead == 0

@@ -1,0 +1,167 @@
+"""SimpleWorker in this process: what RQ's loop does with a job, ours does; and what it leaves in the store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import pytest
+import redis
+import rq
+from rq import Callback, Repeat, Retry, get_current_job
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.suspension import resume, suspend
+
+from jobqueue import keys
+from workers.rq_worker import SimpleWorker
+
+
+def double(job_id: str) -> str:
+    job = get_current_job()
+    assert job is not None
+    job.meta["seen"] = job.get_status().value
+    job.save_meta()
+    return job_id * 2
+
+
+def forget_me() -> None:
+    job = get_current_job()
+    assert job is not None
+    job.result_ttl = 0
+
+
+def enqueue_another(socket: str) -> None:
+    rq.Queue(connection=redis.Redis(unix_socket_path=socket)).enqueue("samples.ok", "another", job_id="another")
+
+
+def returns_a_lock() -> Any:
+    return threading.Lock()
+
+
+def run(store: redis.Redis, *queues: rq.Queue, **options: Any) -> bool:
+    return SimpleWorker(list(queues), connection=store).work(burst=True, logging_level="WARNING", **options)
+
+
+def status(job: Job) -> str:
+    return str(job.get_status(refresh=True).value)
+
+
+@pytest.fixture
+def rq_queue(store: redis.Redis) -> rq.Queue:
+    return rq.Queue(connection=store)
+
+
+def test_nothing_of_ours_stays(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    jobs = [rq_queue.enqueue("samples.ok", n) for n in range(100)]
+    assert run(store, rq_queue) is True
+    assert run(store, rq_queue) is False
+    assert [job.return_value() for job in jobs] == list(range(100))
+    assert list(store.scan_iter("rq:jobq:*")) == [keys.SEQ.encode()]
+
+
+def test_no_thread_stays(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        rq_queue.enqueue("samples.nap", 0.1)
+        run(store, rq_queue)
+    assert threading.active_count() <= before + 1, "RQ's own listener may take a moment"
+
+
+def test_the_environment_stays_as_it_was(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    """As with RQ's SimpleWorker: it is this process's, and what it starts later would inherit a job's id."""
+    before = dict(os.environ)
+    job = rq_queue.enqueue("samples.ok", 1)
+    run(store, rq_queue)
+    assert job.return_value() == 1
+    assert dict(os.environ) == before
+
+
+def test_the_current_job(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    seen = rq_queue.enqueue(double, "a")
+    gone = rq_queue.enqueue(forget_me)
+    run(store, rq_queue)
+    assert seen.return_value() == "aa"
+    assert seen.get_meta() == {"seen": "started"}
+    assert not Job.exists(gone.id, store)
+
+
+def test_what_a_job_enqueues_is_run_before_the_burst_ends(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    socket = store.connection_pool.connection_kwargs["path"]
+    rq_queue.enqueue(enqueue_another, socket)
+    run(store, rq_queue)
+    assert status(Job.fetch("another", store)) == "finished"
+
+
+def test_dependents_are_run_before_the_burst_ends(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    job = rq_queue.enqueue("samples.ok", 0)
+    for _ in range(5):
+        job = rq_queue.enqueue("samples.ok", 0, depends_on=job)
+    run(store, rq_queue)
+    assert status(job) == "finished"
+
+
+def test_features(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    repeated = rq_queue.enqueue("samples.ok", 1, repeat=Repeat(times=2))
+    retried = rq_queue.enqueue("samples.fail", retry=Retry(max=2))
+    called = rq_queue.enqueue("samples.ok", 5, on_success=Callback("samples.on_success"))
+    run(store, rq_queue)
+    assert len(repeated.results()) == 3
+    assert status(retried) == "failed"
+    assert Job.fetch(retried.id, store).retries_left == 0
+    assert status(called) == "finished"
+
+
+def test_a_result_that_cannot_be_carried(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    job = rq_queue.enqueue(returns_a_lock)
+    run(store, rq_queue)
+    assert (status(job), job.return_value()) == ("finished", "Unserializable return value")
+
+
+def test_exception_handlers_are_called(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    heard: list[str] = []
+    rq_queue.enqueue("samples.fail", "ouch")
+    worker = SimpleWorker([rq_queue], connection=store, exception_handlers=[lambda job, *e: heard.append(str(e[1]))])
+    worker.work(burst=True, logging_level="CRITICAL")
+    assert heard == ["ouch"]
+
+
+def test_a_serializer_of_ones_own(store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store, serializer=JSONSerializer)
+    job = queue.enqueue("samples.ok", [1])
+    SimpleWorker([queue], connection=store, serializer=JSONSerializer).work(burst=True, logging_level="WARNING")
+    assert job.return_value() == [1]
+
+
+def test_round_robin(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    """One of each queue in turn, which needs one claim at a time."""
+    queues = [rq.Queue(name, connection=store) for name in "abc"]
+    jobs = [queue.enqueue("samples.ok", n) for queue in queues for n in range(3)]
+    run(store, *queues, dequeue_strategy="round_robin")
+    ended = sorted(jobs, key=lambda job: Job.fetch(job.id, store).ended_at or 0)
+    assert [job.origin for job in ended] == list("abc" * 3)
+
+
+def test_a_suspended_burst_leaves(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    suspend(store)
+    rq_queue.enqueue("samples.ok", 1)
+    assert run(store, rq_queue) is False
+    resume(store)
+    assert run(store, rq_queue) is True
+
+
+def test_the_idle_time_ends(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    worker = SimpleWorker([rq_queue], connection=store)
+    assert worker.work(max_idle_time=1, logging_level="WARNING") is False
+    assert not rq.Worker.all(connection=store)
+
+
+def test_who_takes_the_name_of_the_dead_takes_its_jobs(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    job = rq_queue.enqueue("samples.ok", 1)
+    store.lpop(rq_queue.key)
+    store.sadd(keys.OWNERS, "w:0.dead")
+    store.zadd(keys.own("w:0.dead"), {job.id: 1})
+    SimpleWorker([rq_queue], name="w", connection=store).work(burst=True, logging_level="WARNING")
+    assert status(job) == "finished"
+    assert not store.exists(keys.OWNERS)

@@ -1,0 +1,125 @@
+"""Who overrides how RQ runs jobs gets RQ's own loop; who only sets something gets our engine."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from unittest import mock
+
+import pytest
+import redis
+import rq
+from rq.timeouts import TimerDeathPenalty
+
+import jobqueue
+from workers.rq_worker import OnOurEngine, SimpleWorker, Worker
+
+
+class Tagged(SimpleWorker):
+    """Settings, and a method that RQ does not have."""
+
+    log_result_lifespan = False
+
+    def tag(self) -> str:
+        return "mine"
+
+
+class Performs(SimpleWorker):
+    def perform_job(self, *args: Any) -> bool:
+        return bool(super().perform_job(*args))
+
+
+class LoudJob(rq.job.Job):
+    def perform(self) -> Any:
+        return super().perform()
+
+
+class PlainJob(rq.job.Job):
+    """Nothing of its own."""
+
+
+class Resolves(rq.job.Job):
+    """A name that ours has too."""
+
+    def resolve(self) -> None:
+        pass
+
+
+class OwnKeys(rq.Queue):
+    redis_queue_namespace_prefix = "mine:queue:"
+
+
+class Timed(Worker):
+    death_penalty_class = TimerDeathPenalty
+
+
+def why(worker: OnOurEngine) -> str:
+    return worker._why_rq()
+
+
+@pytest.mark.parametrize("cls", [SimpleWorker, Worker, Tagged])
+@pytest.mark.parametrize(
+    "options", [{}, {"job_class": PlainJob}, {"queue_class": jobqueue.Queue}, {"serializer": "json"}]
+)
+def test_ours_runs_it(store: redis.Redis, cls: type[OnOurEngine], options: dict[str, Any]) -> None:
+    assert why(cls(["q"], connection=store, **options)) == ""
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "reason"),
+    [
+        (Performs, {}, "Performs.perform_job is overridden"),
+        (SimpleWorker, {"job_class": LoudJob}, "LoudJob.perform is overridden"),
+        (SimpleWorker, {"job_class": Resolves}, "Resolves.resolve is overridden"),
+        (Worker, {"queue_class": OwnKeys}, "OwnKeys.redis_queue_namespace_prefix is overridden"),
+        (Timed, {}, "its death_penalty_class is TimerDeathPenalty"),
+    ],
+)
+def test_rqs_own_loop_runs_it(store: redis.Redis, cls: type[OnOurEngine], options: dict[str, Any], reason: str) -> None:
+    assert why(cls(["q"], connection=store, **options)) == reason
+
+
+@pytest.mark.parametrize("patched", [rq.worker.BaseWorker, rq.worker.SimpleWorker, SimpleWorker, rq.job.Job])
+def test_patches_are_seen(store: redis.Redis, patched: type) -> None:
+    """As Sentry's integration does it."""
+    name = "perform" if patched is rq.job.Job else "execute_job"
+    worker = SimpleWorker(["q"], connection=store)
+    with mock.patch.object(patched, name):
+        assert why(worker) == f"{patched.__name__}.{name} is overridden"
+    assert why(worker) == ""
+
+
+def test_a_patched_instance_is_seen(store: redis.Redis) -> None:
+    worker = SimpleWorker(["q"], connection=store)
+    with mock.patch.object(worker, "heartbeat"):
+        assert why(worker) == "heartbeat is overridden"
+
+
+def test_only_the_main_thread_has_signals(store: redis.Redis) -> None:
+    worker, found = SimpleWorker(["q"], connection=store), list[str]()
+    thread = threading.Thread(target=lambda: found.append(why(worker)))
+    thread.start()
+    thread.join()
+    assert found == ["it is not in the main thread"]
+
+
+def test_rqs_own_loop_still_works(store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    job = queue.enqueue("samples.ok", 3)
+    Performs([queue], connection=store).work(burst=True)
+    assert job.return_value() == 3
+
+
+def test_rqs_timer_penalty_is_not_disturbed() -> None:
+    """It calls the same function of CPython's with another type for the thread's id."""
+    import workers.limits  # noqa: F401
+
+    def spin() -> None:
+        while True:
+            pass
+
+    class Late(rq.timeouts.BaseTimeoutException):  # it overwrites the class's __init__
+        pass
+
+    with pytest.raises(Late), TimerDeathPenalty(1, Late):
+        spin()

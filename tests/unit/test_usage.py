@@ -1,0 +1,504 @@
+"""Usage accounting without a worker: what is measured, what CYCLE adds up, what is read again."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from helpers import eventually
+
+from jobqueue import keys
+from jobqueue.advice import Profile
+from jobqueue.protocol import Protocol, Spent
+from jobqueue.usage import BUCKETS, OTHERS, Record, bucket, quantile, read_usage, reset_usage
+from workers import gauges
+from workers import usage as measuring
+from workers.gauges import Scale, queued_for_a_core, waits_outside
+from workers.usage import BRIEFS, SHORTS, Meter, Usage
+
+OWNER = "w:0.1"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+
+
+@pytest.fixture
+def client() -> fakeredis.FakeRedis:
+    client = fakeredis.FakeRedis()
+    client.sadd(keys.OWNERS, OWNER)
+    return client
+
+
+def write(client: fakeredis.FakeRedis, *spent: Spent) -> str:
+    return Protocol(client).cycle(OWNER, "w", ["default"], [], 1, 1, spent).state
+
+
+def spent(task: str = "t", slots: int = 1, peak_kb: int | None = None, **sums: int) -> Spent:
+    given = {"runs": 1, **sums}
+    return Spent(task, slots, peak_kb, tuple(value for pair in given.items() for value in pair))
+
+
+def only(client: fakeredis.FakeRedis, width: int = 1) -> Record:
+    (usage,) = read_usage(client)
+    return next(record for record in usage.records if record.width == width)
+
+
+# -- the record ------------------------------------------------------------------------------------------------------
+
+
+def test_cycles_add_up(client: fakeredis.FakeRedis) -> None:
+    write(client, spent(runs=3, errors=1, wall_us=3_000_000, cpu_runs=1, cpu_us=500_000, cpu_wall_us=1_000_000, b40=3))
+    write(client, spent(runs=1, wall_us=1_000_000, cpu_runs=1, cpu_us=500_000, cpu_wall_us=1_000_000, b38=1))
+    record = only(client)
+    assert (record.runs, record.errors, record.wall_s, record.cpu_s) == (4, 1, 4.0, 2.0)  # half of the time was CPU
+    assert sum(record.histogram) == 4
+    assert record.first <= record.last
+    assert (record.memory_growth_mb, record.memory_peak_mb, record.gil_wait) == (None, None, None)
+
+
+def test_widths_are_kept_apart(client: fakeredis.FakeRedis) -> None:
+    write(client, spent(slots=1, runs=5), spent(slots=16, runs=7), spent("other", runs=1))
+    first, second = read_usage(client)
+    assert (first.task, second.task) == ("other", "t")
+    assert [(r.mode, r.width, r.runs) for r in second.records] == [("process", 1, 5), ("thread", 16, 7)]
+
+
+def test_the_peak_is_the_greatest_and_the_growth_is_typical(client: fakeredis.FakeRedis) -> None:
+    write(client, spent(peak_kb=2048, measured=10, grew=1, growth_kb=10240))
+    write(client, spent(peak_kb=1024))
+    assert (only(client).memory_peak_mb, only(client).memory_growth_mb) == (2.0, 0.0)  # one run filled a cache
+    write(client, spent(peak_kb=4096, measured=10, grew=10, growth_kb=10240))
+    assert (only(client).memory_peak_mb, only(client).memory_growth_mb) == (4.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("looks", "waiting", "others", "share"),
+    [
+        (100, 0, 900, 0.9),  # sixteen that compute: it waited for the others
+        (100, 90, 900, 0.0),  # it was in a socket all that time, whatever the others did
+        (100, 60, 900, 0.3),
+        (100, 0, 0, 0.0),  # a lock, not the GIL: nobody computed
+        (100, 0, 400, 0.6),  # a lock as well
+        (0, 0, 900, 0.9),  # nobody looked; the core was full
+        (0, 0, 500, 0.0),  # nobody looked; the core was not
+    ],
+)
+def test_waiting_for_the_gil(client: fakeredis.FakeRedis, looks: int, waiting: int, others: int, share: float) -> None:
+    write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=100, cpu_wall_us=1000, others_us=others,
+                        looks=looks, waiting=waiting))  # fmt: skip
+    assert only(client, 16).gil_wait == pytest.approx(share)
+
+
+def test_one_long_sleep_is_not_waiting_for_the_gil(client: fakeredis.FakeRedis) -> None:
+    """Who looks has to wait for the GIL as well, and then finds sleepers awake; their context switches tell."""
+    write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=10, cpu_wall_us=1000, others_us=990,
+                        looks=10, waiting=0, turns_us=300))  # fmt: skip
+    assert only(client, 16).gil_wait == pytest.approx(0.3)
+
+
+def test_user_made_names_do_not_fill_the_store(client: fakeredis.FakeRedis) -> None:
+    for n in range(510):
+        write(client, spent(f"t{n}"))
+    write(client, spent("t3"))
+    found = {usage.task: usage.records[0].runs for usage in read_usage(client)}
+    assert len(found) == 501
+    assert found[OTHERS] == 10
+    assert found["t3"] == 2
+    assert client.scard(keys.USAGE) == 501
+
+
+@pytest.mark.parametrize("key", [keys.USAGE, keys.usage("t")])
+@pytest.mark.parametrize("kind", ["string", "list", "hash of words"])
+def test_what_else_stands_there_does_not_break_the_cycle(client: fakeredis.FakeRedis, key: str, kind: str) -> None:
+    if kind == "string":
+        client.set(key, "mine")
+    elif kind == "list":
+        client.rpush(key, "mine")
+    else:
+        client.hset(key, mapping={"1:runs": "many", "1:first": "long ago", "1:x": "y", "words": "z"})
+    Protocol(client).enqueue("default", [("a", {"status": "queued", "data": "[]"})])
+    assert write(client, spent("t"), spent("u")) == "claimed"
+    read_usage(client)
+    write(client, spent("t"))
+    if key != keys.USAGE:
+        assert {usage.task for usage in read_usage(client)} >= {"u"}
+
+
+def test_a_fenced_owner_records_nothing(client: fakeredis.FakeRedis) -> None:
+    client.srem(keys.OWNERS, OWNER)
+    assert write(client, spent()) == "fenced"
+    assert read_usage(client) == []
+
+
+def test_reset(client: fakeredis.FakeRedis) -> None:
+    write(client, spent("a"), spent("b"), spent("c"))
+    assert reset_usage(client, ["a", "never"]) == 1
+    assert [usage.task for usage in read_usage(client)] == ["b", "c"]
+    assert reset_usage(client) == 2
+    assert client.keys("*usage*") == []
+    assert reset_usage(client) == 0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, 1e-6, 3e-5, 0.001, 0.05, 1.0, 600.0, 1e9])
+def test_buckets_hold_what_they_say(seconds: float) -> None:
+    number = bucket(seconds)
+    assert 0 <= number < BUCKETS
+    if 1e-6 <= seconds < 3000:
+        assert 2 ** (number / 2) <= seconds * 1e6 * 1.0001
+        assert seconds * 1e6 <= 2 ** ((number + 1) / 2)
+
+
+def test_quantiles_are_true_to_a_fifth() -> None:
+    times = [0.001 * n for n in range(1, 1001)]
+    histogram = [0] * BUCKETS
+    for seconds in times:
+        histogram[bucket(seconds)] += 1
+    assert quantile(histogram, 0.5) == pytest.approx(0.5, rel=0.2)
+    assert quantile(histogram, 0.95) == pytest.approx(0.95, rel=0.2)
+    assert quantile([0] * BUCKETS, 0.5) == 0.0
+
+
+# -- the profile -----------------------------------------------------------------------------------------------------
+
+
+def test_a_process_of_its_own_tells_more_than_a_crowd(client: fakeredis.FakeRedis) -> None:
+    alone = {"wall_us": 1_000_000, "cpu_us": 900_000, "cpu_wall_us": 1_000_000, "cpu_runs": 20}
+    write(client, spent(slots=16, runs=900, wall_us=90_000_000), spent(runs=20, **alone))
+    profile = Profile.of(read_usage(client)[0])
+    assert (profile.runs, profile.wall_s_mean, profile.cpu_s_mean) == (20, 0.05, 0.045)
+
+
+def test_a_crowd_tells_more_than_two_runs(client: fakeredis.FakeRedis) -> None:
+    write(client, spent(slots=16, runs=90, wall_us=9_000_000), spent(slots=8, runs=20, wall_us=9), spent(runs=2))
+    profile = Profile.of(read_usage(client)[0])
+    assert (profile.runs, profile.wall_s_mean) == (90, 0.1)
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+
+def meter_of(usage: Usage) -> Meter:
+    meter = usage.meter()
+    assert meter is not None
+    meter.bind()
+    return meter
+
+
+def sums(entry: Spent) -> dict[str, Any]:
+    return dict(zip(entry.sums[::2], entry.sums[1::2], strict=True))
+
+
+def burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        hashlib.sha1(b"x")
+
+
+def measured(
+    work: Callable[[], object], runs: int = 1, slots: int = 1, wall: float = 0.05
+) -> tuple[Spent, dict[str, Any]]:
+    usage = Usage(slots)
+    meter = meter_of(usage)
+    meter._seen.add("t")  # this is not its first run
+    for _ in range(runs):
+        meter.begin()
+        work()
+        meter.end("t", wall, False)
+    (entry,) = usage.take()
+    assert not usage.pending
+    return entry, sums(entry)
+
+
+def test_runs_add_up_per_task() -> None:
+    usage = Usage(1)
+    meter = meter_of(usage)
+    for task, failed in (("a", False), ("b", True), ("a", True)):
+        meter.begin()
+        meter.end(task, 0.001, failed)
+    found = {entry.task: sums(entry) for entry in usage.take()}
+    assert (found["a"]["runs"], found["a"]["errors"], found["a"]["wall_us"]) == (2, 1, 2000)
+    assert (found["b"]["runs"], found["b"]["errors"]) == (1, 1)
+    assert usage.take() == []
+
+
+def test_a_run_that_was_interrupted_is_not_counted() -> None:
+    usage = Usage(1)
+    meter = meter_of(usage)
+    meter.begin()
+    meter.begin()
+    meter.end("t", 0.001, False)
+    assert sums(usage.take()[0])["runs"] == 1
+
+
+def test_first_runs_import_and_are_kept_apart() -> None:
+    usage = Usage(1)
+    meter = meter_of(usage)
+    for seconds in (0.05, 0.0):
+        meter.begin()
+        burn(seconds)
+        meter.end("t", 0.1, False)
+    found = sums(usage.take()[0])
+    assert found["runs"] == 2
+    assert found["first_cpu_us"] >= 50_000
+    assert found["cpu_us"] < 25_000
+    assert found["cpu_runs"] == 1
+
+
+def test_first_runs_count_where_there_is_nothing_else(client: fakeredis.FakeRedis) -> None:
+    write(client, spent(runs=2, wall_us=2_000_000, first_cpu_us=500_000, first_cpu_wall_us=1_000_000))
+    assert only(client).cpu_s == 1.0
+    write(client, spent(runs=2, wall_us=2_000_000, cpu_us=10_000, cpu_wall_us=1_000_000))
+    assert only(client).cpu_s == pytest.approx(0.04)
+
+
+def test_waiting_for_a_core_is_kept_apart(client: fakeredis.FakeRedis) -> None:
+    half = {"cpu_us": 500, "cpu_wall_us": 1000, "queued_us": 400, "queued_wall_us": 1000}
+    write(client, spent(runs=20, wall_us=20_000_000, **half))
+    assert only(client).core_wait == pytest.approx(0.4)
+    profile = Profile.of(read_usage(client)[0])
+    assert profile.cpu_share == pytest.approx(0.5 / 0.6)
+
+
+@linux
+def test_a_thread_without_a_core_is_queued() -> None:
+    """More threads than cores, each in a process of its own: somebody has to wait."""
+    busy = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    others = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        before = queued_for_a_core(threading.get_native_id())
+        assert before is not None
+
+        def queued() -> bool:
+            burn(0.02)
+            now = queued_for_a_core(threading.get_native_id())
+            return now is not None and now > before + 0.01
+
+        eventually(queued)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def test_a_name_that_cannot_be_sent_is_written_otherwise(client: fakeredis.FakeRedis) -> None:
+    usage = Usage(1)
+    meter = meter_of(usage)
+    meter.begin()
+    meter.end("m.\ud800" + 300 * "x", 0.1, False)
+    write(client, *usage.take())
+    assert read_usage(client)[0].task.startswith("m.\\ud800xxx")
+
+
+def test_off_measures_nothing() -> None:
+    assert Usage(1, on=False).meter() is None
+    assert not Usage(16, on=False).watches_gil
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_cpu_time(slots: int) -> None:
+    assert measured(lambda: burn(0.03), slots=slots)[1]["cpu_us"] >= 30_000
+
+
+def test_the_cpu_time_of_a_subprocess_counts_where_it_can_be_told_whose_it_is() -> None:
+    code = "import time\nwhile time.process_time() < 0.1: pass"
+    assert measured(lambda: subprocess.run([sys.executable, "-c", code], check=True))[1]["cpu_us"] >= 100_000
+
+
+@linux
+def test_context_switches_tell_how_often_a_run_slept() -> None:
+    def naps() -> None:
+        for _ in range(20):
+            time.sleep(0.0001)
+
+    turn = round(measuring.TURN * 1e6)
+    assert 20 * turn <= measured(naps, slots=2)[1]["turns_us"] <= 30 * turn
+    assert measured(lambda: time.sleep(0.2), slots=2)[1]["turns_us"] <= 5 * turn
+
+
+def test_short_runs_are_measured_now_and_then_long_ones_always() -> None:
+    assert measured(lambda: None, runs=10 * SHORTS, wall=0.00001)[1]["cpu_runs"] == 15
+    assert measured(lambda: None, runs=20, wall=0.01)[1]["cpu_runs"] == 20
+
+
+def test_long_runs_among_short_ones_are_measured_whatever_their_turn() -> None:
+    usage = Usage(1)
+    meter = meter_of(usage)
+    for _ in range(10):
+        for task, wall in (("short", 0.00001), ("long", 0.01)):
+            meter.begin()
+            meter.end(task, wall, False)
+    found = {entry.task: sums(entry) for entry in usage.take()}
+    assert found["long"]["cpu_runs"] >= 8
+    assert found["long"]["measured"] >= 8 or sys.platform != "linux"
+
+
+def test_short_runs_that_are_interrupted_do_not_make_all_of_them_measured() -> None:
+    """A busy machine makes every fiftieth run look long; measuring thirteen behind each would cost 5 % and more."""
+    usage = Usage(1)
+    meter = meter_of(usage)
+    began = time.monotonic()
+    for number in range(20_000):
+        meter.begin()
+        meter.end("t", 0.00001 if number % 50 else 0.006, False)
+    took = time.monotonic() - began
+    found = sums(usage.take()[0])
+    base = 20_000 / SHORTS + 6  # strides grow to SHORTS
+    affordable = (measuring.MOST + measuring.BUDGET * took) / measuring.PLAIN
+    assert found["cpu_runs"] <= base + affordable + 400
+
+
+def test_a_stream_of_short_jobs_is_recorded_every_eighth_cycle() -> None:
+    usage = Usage(1)
+    meter = meter_of(usage)
+    taken = []
+    for _ in range(16):
+        meter.begin()
+        meter.end("t", 0.00001, False)
+        taken.append([sums(entry)["runs"] for entry in usage.take(outcomes=16)])
+    assert [runs for runs in taken if runs] == [[8], [8]]
+    meter.begin()
+    meter.end("t", 0.00001, False)
+    assert [sums(entry)["runs"] for entry in usage.take(outcomes=2)] == [1]
+
+
+def test_what_others_computed_meanwhile() -> None:
+    def beside() -> None:
+        thread = threading.Thread(target=burn, args=(0.05,))
+        thread.start()
+        thread.join()
+
+    found = measured(beside, slots=2)[1]
+    assert found["others_us"] >= 45_000  # the clocks are read one after the other
+    assert found["cpu_us"] < 25_000
+
+
+@linux
+def test_the_peak_of_a_run_is_not_inherited() -> None:
+    """The process-lifetime maximum would say 64 MB for the second task too."""
+    usage = Usage(1)
+    meter = meter_of(usage)
+    meter.begin()
+    meter.end("long", 1.0, False)
+    for task, size in (("large", 4096), ("small", 4096), ("large", 64 << 20), ("small", 8 << 20)):
+        meter.begin()
+        touch(size)
+        meter.end(task, 1.0, False)
+    _, large, small = usage.take()
+    assert large.peak_kb is not None
+    assert small.peak_kb is not None
+    assert large.peak_kb > 60 << 10
+    assert 7 << 10 < small.peak_kb < 20 << 10
+
+
+def touch(size: int) -> mmap.mmap:
+    """Memory of its own mapping, so that its end gives it back to the kernel at once."""
+    block = mmap.mmap(-1, size)
+    for at in range(0, size, 4096):
+        block[at] = 1
+    return block
+
+
+@linux
+def test_growth() -> None:
+    kept = []
+    entry, found = measured(lambda: kept.append(touch(8 << 20)), runs=3)
+    assert found["measured"] == found["grew"] == 3
+    assert found["growth_kb"] >= 3 * 7 << 10
+    assert entry.peak_kb is not None
+
+
+@linux
+def test_short_runs_are_weighed_now_and_then() -> None:
+    assert measured(lambda: None, runs=SHORTS * BRIEFS, wall=0.00001)[1]["measured"] == 2
+
+
+def test_no_memory_per_run_among_threads() -> None:
+    entry, found = measured(lambda: None, slots=2, runs=5)
+    assert entry.peak_kb is None
+    assert "measured" not in found
+
+
+def test_a_system_without_proc_gives_no_memory_instead_of_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> int:
+        raise FileNotFoundError
+
+    for name in ("_rss_kb", "_peak_kb"):
+        monkeypatch.setattr(gauges, name, missing)
+    assert "measured" not in measured(lambda: None)[1]
+
+
+@linux
+def test_a_kernel_that_cannot_reset_the_peak_still_gives_the_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gauges, "_reset_peak", lambda: False)
+    scale = Scale()
+    scale.begin()
+    weight = scale.end()
+    assert weight is not None
+    assert weight.peak is None
+
+
+@linux
+@pytest.mark.skipif(not Path("/proc/self/syscall").exists(), reason="this kernel does not say where threads are")
+def test_a_thread_that_reads_waits_outside_and_one_that_wants_a_lock_does_not() -> None:
+    source, sink = os.pipe()
+    lock = threading.Lock()
+    lock.acquire()
+    found: dict[str, int] = {}
+
+    def reader() -> None:
+        found["reader"] = threading.get_native_id()
+        os.read(source, 1)
+
+    def locked() -> None:
+        found["locked"] = threading.get_native_id()
+        lock.acquire()
+
+    threads = [threading.Thread(target=work) for work in (reader, locked)]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: len(found) == 2)
+        eventually(lambda: waits_outside(found["reader"]) is True)
+        eventually(lambda: waits_outside(found["locked"]) is False)
+        assert waits_outside(0) is None
+    finally:
+        os.write(sink, b"!")
+        lock.release()
+        for thread in threads:
+            thread.join()
+        os.close(source)
+        os.close(sink)
+
+
+def test_looks_go_to_the_task_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = Usage(2)
+    meter = meter_of(usage)
+    meter._seen |= {"a", "b"}
+    answers = iter([True, False, None, True])
+    monkeypatch.setattr(measuring, "waits_outside", lambda thread: next(answers))
+    meter.begin()
+    for _ in range(3):
+        usage.look([meter])
+    meter.end("a", 0.1, False)
+    meter.begin()
+    usage.look([meter])
+    meter.end("b", 0.1, False)
+    found = {entry.task: sums(entry) for entry in usage.take()}
+    assert [(found[task]["looks"], found[task]["waiting"]) for task in "ab"] == [(2, 1), (1, 1)]
+
+
+def test_a_gil_that_a_job_turns_on_is_watched_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    usage = Usage(16)
+    assert not usage.watches_gil
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True)
+    assert usage.watches_gil
+    assert not Usage(1).watches_gil

@@ -1,0 +1,37 @@
+"""``jobq cron FILE``: the cron role alone, in the foreground, without children that run jobs."""
+
+from __future__ import annotations
+
+import logging
+import select
+import signal
+from collections.abc import Sequence
+
+from jobqueue.connection import Store
+from jobqueue.timetable import Schedule
+from workers.cron import Cron
+from workers.cron_card import CronCard
+from workers.launcher import worker_name
+from workers.logs import set_up_logging
+from workers.periodic import Periodic
+from workers.signals import Signals
+
+log = logging.getLogger(__name__)
+
+GIVE_UP = 5.0  # seconds for the last word, when the store is away
+
+
+def serve(entries: Sequence[Schedule], store: Store, log_format: str) -> int:
+    """Lead, or stand by until the leader is gone, until a signal comes; return the exit code."""
+    set_up_logging(log_format, False)
+    name, client, signals = worker_name(), store.client(), Signals()
+    cron = Cron(name, entries, client)
+    registrar = Periodic("jobq-cron", [cron, CronCard(client)], on_away=store.ensure)
+    with signals.caught((signal.SIGTERM, signal.SIGINT)):
+        log.info("%s: %d cron entries", name, len(entries))
+        registrar.start()
+        select.select([signals.fd], [], [])
+        registrar.do(cron.resign)
+        left = registrar.stop(GIVE_UP)
+    log.info("stopped")
+    return 0 if left else 1

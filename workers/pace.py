@@ -1,0 +1,47 @@
+"""How many claimed jobs a child has ahead: enough that no slot waits for Redis, too few to keep work from others."""
+
+from __future__ import annotations
+
+AHEAD = 0.020  # seconds of work that may wait in the buffer, per slot
+LONG = 0.030  # a job longer than this has no company in the buffer
+SHORT = 0.002  # behind a job longer than this the outcome is sent at once
+MOST_PER_CYCLE = 64
+MOST_PER_SLOT = 32
+
+
+class Pace:
+    """Learns from the jobs that ended and from what the queues gave. The courier's lock guards it."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._mean = 0.0  # seconds per job, exponentially weighted
+        self._last = 0.0
+        self._reach = 1  # jobs per slot to have ahead; doubles while the queues give
+        self.most_ahead = MOST_PER_SLOT  # per slot; 0: claim one at a time, when there is nothing else to run
+
+    def ended(self, seconds: float) -> None:
+        """A job took so long."""
+        self._last = seconds
+        self._mean += (seconds - self._mean) * (0.2 if self._mean else 1.0)
+        if seconds > LONG:
+            self._reach = 1
+
+    def gave_all(self) -> None:
+        """The queues had as many as we asked for."""
+        self._reach = min(2 * self._reach, MOST_PER_SLOT)
+
+    def jammed(self) -> None:
+        """What waited behind a running job had to be given back."""
+        self._reach = 1
+        self._mean = max(self._mean, LONG)
+
+    @property
+    def settles_at_once(self) -> bool:
+        """Jobs are so long that an outcome is better sent now than with the next one."""
+        return self._last > SHORT
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs may wait in the buffer: about 20 ms of work per slot, none when jobs are long."""
+        per_slot = min(self._reach, self.most_ahead, int(AHEAD / self._mean) if self._mean > 0 else self._reach)
+        return min(self._slots * per_slot, 2 * MOST_PER_CYCLE)

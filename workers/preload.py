@@ -1,0 +1,64 @@
+"""Imports what a worker serves, once, before the first job; in the process from which the others are forked."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rq.job import Job
+from rq.queue import Queue
+from rq.serializers import resolve_serializer
+from rq.utils import import_attribute
+
+from jobqueue.errors import NotServed
+from workers.runner import checked_callable, dotted
+
+_MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
+_BASES = {"--job-class": Job, "--queue-class": Queue}
+
+
+def preload(modules: tuple[str, ...], handlers: tuple[str, ...] = (), classes: Mapping[str, str] | None = None) -> None:
+    """Import the served modules, the exception handlers and, by the flags that name them, the worker's own classes;
+    what they raise passes through. ImportError says which flag is wrong."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    for name in modules:
+        if name.endswith(".py"):
+            raise ImportError(f"-I takes a module's name: {name[:-3].replace('/', '.')}, not {name}")
+        if not _MODULE.fullmatch(name):
+            raise ImportError(f"{name!r} is not a module's name: -I takes a dotted name such as shop.tasks, not a file")
+        module, _, function = name.partition(":")
+        importlib.import_module(module)
+        if function:
+            checked_callable(import_attribute(dotted(name)), name)
+    for name in handlers:
+        try:
+            checked_callable(import_attribute(name), name)
+        except (ValueError, NotServed) as e:  # RQ says "Invalid attribute name" for a module that is not there, too
+            raise ImportError(f"--exception-handler {name}: {e}") from e
+    for flag, name in (classes or {}).items():
+        _check_class(flag, name)
+
+
+def _check_class(flag: str, name: str) -> None:
+    try:
+        found: Any = import_attribute(name)
+    except ValueError as e:
+        raise ImportError(f"{flag} {name}: {e}") from e
+    if flag == "--serializer":
+        try:
+            resolve_serializer(found)
+        except NotImplementedError:
+            raise ImportError(f"{flag} {name}: a serializer has the functions dumps and loads") from None
+        return
+    base = _BASES[flag]
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ImportError(f"{flag} {name}: it is no subclass of {base.__module__}.{base.__qualname__}")
+    from workers.rq_standing import what_overrides  # here: it imports what few workers need
+
+    if what := what_overrides(found):
+        instead = f"rq worker --worker-class workers.rq_worker.Worker {flag} {name}"
+        raise ImportError(f"{flag} {name}: {what} is overridden, which jobq's engine would not call; use {instead}")

@@ -1,0 +1,82 @@
+"""What RQ's code calls on behalf of a job or of the operator: callbacks of the served modules, exception handlers."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from rq.job import Job
+from rq.job_lifecycle import call_exception_handlers
+from rq.timeouts import BaseDeathPenalty, JobTimeoutException
+from rq.utils import import_attribute
+
+from workers.limits import OURS
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[..., Any]
+
+
+class CallbackFailed(Exception):
+    """What a success callback raised: no trouble of the store, which a finish meets with patience."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class ServedCallbacks(Job):
+    """A job whose callbacks go through ``resolve``: a job may name only what this worker serves, there too."""
+
+    resolve: Callable[[str], Any] = staticmethod(import_attribute)
+
+    @property
+    def success_callback(self) -> Any:
+        if not self._success_callback_name:
+            return None
+        callback = self.resolve(self._success_callback_name)
+        return callback if inspect.iscoroutinefunction(callback) else _told_apart(callback)  # RQ refuses coroutines
+
+    @property
+    def failure_callback(self) -> Any:
+        return self.resolve(self._failure_callback_name) if self._failure_callback_name else None
+
+    @property
+    def stopped_callback(self) -> Any:
+        return self.resolve(self._stopped_callback_name) if self._stopped_callback_name else None
+
+
+def _told_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(callback)
+    def call(*args: Any) -> Any:
+        try:
+            return callback(*args)
+        except OURS:
+            raise
+        except BaseException as e:
+            raise CallbackFailed(e) from e
+
+    return call
+
+
+def handlers_of(settings: Settings) -> list[Handler]:
+    """The operator's exception handlers, in their order. They were imported before the worker began."""
+    return [import_attribute(name) for name in settings.exception_handlers]
+
+
+def call_handlers(handlers: list[Handler], job: Job, penalty: type[BaseDeathPenalty], *exc_info: Any) -> None:
+    """Call RQ's chain of handlers, under the time limit of failure callbacks. What one raises ends the chain and is
+    logged: the failure itself has to be recorded."""
+    if not handlers:
+        return
+    try:
+        with penalty(job.failure_callback_timeout, JobTimeoutException, job_id=job.id):
+            call_exception_handlers(handlers, job, *exc_info)
+    except OURS:
+        raise
+    except BaseException:
+        log.exception("job %s: an exception handler failed", job.id)

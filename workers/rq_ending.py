@@ -1,0 +1,89 @@
+"""RQ's own finish for a worker that stands in RQ's place: with its serializer, its exception handlers, its log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+from rq.job import Job
+from rq.job_lifecycle import call_exception_handlers
+from rq.timeouts import BaseDeathPenalty
+from rq.worker import BaseWorker, SimpleWorker
+
+from workers.deaths import Left
+from workers.limits import OURS
+from workers.rq_finish import Finisher, QuietWorker
+from workers.rq_runner import RQRunner
+from workers.runner import Runner
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Ender(QuietWorker):
+    """Finishes in the place of another RQ worker, and logs as that would."""
+
+    log_result_lifespan = True
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """RQ's log and RQ's chain of handlers. One that raises lets RQ's worker quit and leaves the job behind as
+        running; here it is logged, and the failure is recorded."""
+        handlers, self._exc_handlers = self._exc_handlers, []
+        try:
+            SimpleWorker.handle_exception(self, job, *exc_info)
+            call_exception_handlers(handlers, job, *exc_info)
+        except OURS:
+            raise
+        except BaseException:
+            self.log.exception("Worker %s: job %s: an exception handler failed", self.name, job.id)
+        finally:
+            self._exc_handlers = handlers
+
+
+class RQFinisher(Finisher):
+    """Finishes jobs as ``worker`` would."""
+
+    def __init__(
+        self,
+        worker: BaseWorker,
+        settings: Settings,
+        owner: str,
+        client: redis.Redis,
+        penalty: type[BaseDeathPenalty],
+    ) -> None:
+        self._place_of = worker
+        super().__init__(settings, owner, client, penalty, job_class=worker.job_class)
+
+    def _make_worker(self, penalty: type[BaseDeathPenalty]) -> QuietWorker:
+        theirs = self._place_of
+        worker = Ender(
+            [],
+            name=theirs.name,
+            connection=self._connection,
+            prepare_for_work=False,
+            serializer=theirs.serializer,
+            default_result_ttl=theirs.default_result_ttl,
+            disable_default_exception_handler=theirs.disable_default_exception_handler,
+            log_job_description=theirs.log_job_description,
+        )
+        worker._exc_handlers = theirs._exc_handlers
+        worker.log_result_lifespan = theirs.log_result_lifespan
+        worker.log = theirs.log
+        worker.death_penalty_class = penalty
+        return worker
+
+    def _make_runner(self) -> Runner:
+        return RQRunner(self._settings, self._place_of.serializer)
+
+
+def finish_left(left: Left, worker: BaseWorker, settings: Settings, client: redis.Redis) -> None:
+    """Let RQ's own code end what a rescue left to it. It is user code: only in the main thread."""
+    penalty = worker.death_penalty_class
+    finisher: Finisher
+    if left.worker == worker.name:
+        finisher = RQFinisher(worker, settings, left.owner, client, penalty)
+    else:  # of a jobq tree, or of an RQ worker of which we know only the data
+        finisher = Finisher(settings, left.owner, client, penalty, worker=left.worker)
+    for job in left.jobs:
+        finisher.finish_left(job)

@@ -1,0 +1,71 @@
+"""The life signs of a process that stands in RQ's place: what RQ's worker registers, and jobq's lease beside it.
+
+RQ registers the worker (birth, death, its card). The lease is what jobq's rescuers look at, and the card says how this
+worker wants to be judged: after how many seconds without a renewal, and ``fail`` for what it was running.
+"""
+
+from __future__ import annotations
+
+import time
+
+import redis
+from rq.worker import BaseWorker
+
+from jobqueue import keys
+from workers.clock import rq_time
+from workers.heartbeat import RENEW_EXECUTIONS, Heartbeat
+from workers.rescuer import text
+from workers.settings import Settings
+
+
+class RQHeartbeat(Heartbeat):
+    """Renews the lease and RQ's heartbeat of ``worker``, also while a long job runs."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, worker: BaseWorker, execution_ttl: int) -> None:
+        super().__init__(settings, client, is_busy=lambda: False)
+        self._worker = worker
+        self._execution_ttl = execution_ttl
+
+    def birth(self) -> None:
+        """RQ has registered the worker; say what jobq's rescuers need to know of it."""
+        s = self._settings
+        with self._client.pipeline() as pipe:
+            pipe.incr(keys.lease(s.worker))
+            pipe.hset(keys.worker(s.worker), mapping={"jobq_lease": s.lease, "jobq_on_crash": s.on_crash})
+            pipe.execute()
+        self._born = True
+        self.renewed = time.monotonic()
+
+    def step(self, now: float) -> None:
+        s = self._settings
+        key, ttl = keys.worker(s.worker), self._worker.worker_ttl + 60
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.incr(keys.lease(s.worker))
+            pipe.hset(key, "last_heartbeat", rq_time(time.time()))
+            pipe.expire(key, ttl)
+            asked = time.monotonic()
+            was_gone = pipe.execute()[1] == 1
+        self.renewed = asked
+        if was_gone:  # flushed, or away for longer than its TTL
+            self._register_again(ttl)
+        if now >= self._renew_at:
+            self._protocol.heartbeat(s.worker, self._execution_ttl)
+            self._renew_at = now + RENEW_EXECUTIONS
+
+    def _register_again(self, ttl: int) -> None:
+        """As RQ's maintain_heartbeats does."""
+        key = keys.worker(self._settings.worker)
+        with self._client.pipeline() as pipe:
+            pipe.hset(key, mapping=self._worker.serialize())
+            pipe.expire(key, ttl)
+            pipe.execute()
+        self.birth()
+
+    def owners_of_the_dead(self) -> list[str]:
+        """Names under which an earlier worker of our name owned jobs: RQ let us take the name, so it is dead."""
+        owners = map(text, self._client.smembers(keys.OWNERS))
+        return [owner for owner in owners if owner.rpartition(":")[0] == self._settings.worker]
+
+    def death(self) -> None:
+        """RQ takes the worker off its lists."""
+        self._client.delete(keys.lease(self._settings.worker))

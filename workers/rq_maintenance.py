@@ -1,0 +1,141 @@
+"""RQ's maintenance by RQ's own code, in the main thread of a child: failure callbacks and handlers run in it.
+
+What a dead RQ worker ran is failed or retried, what stands ready goes into its queue, expired entries leave their
+registries, and what RQ's workers lost between two lists is failed. Jobs that one of our processes holds, be it dead or
+alive, are not RQ's to judge: a rescue knows what ran, and RQ does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+from rq.intermediate_queue import IntermediateQueue
+from rq.queue import Queue
+from rq.rate_limit import RateLimitRegistry
+from rq.registry import (
+    BaseRegistry,
+    FailedJobRegistry,
+    FinishedJobRegistry,
+    ReadyJobRegistry,
+    StartedJobRegistry,
+)
+from rq.serializers import resolve_serializer
+from rq.worker import SimpleWorker
+from rq.worker_registration import clean_worker_registry
+
+from jobqueue import keys
+from jobqueue.connection import client
+from jobqueue.serializers import decompress, format_of
+from workers.own_classes import job_class_of, on_top, runner_for
+from workers.rq_callbacks import ServedCallbacks, handlers_of
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def held_by_us(store: redis.Redis) -> set[str]:
+    """The ids that any child of any tree holds, also one that died and was not rescued yet."""
+    owners: Any = store.smembers(keys.OWNERS)
+    with store.pipeline(transaction=False) as pipe:
+        for owner in owners:
+            pipe.zrange(keys.own(owner.decode()), 0, -1)
+        return {job_id.decode() for ids in pipe.execute() for job_id in ids}
+
+
+class MaintainedJob(ServedCallbacks):
+    """A job of any format. The meta of a format that this worker was not told to accept stays unread, as it is."""
+
+    accept: tuple[str, ...] = ("json",)
+    own: Any = None  # a serializer of the worker's own, for all jobs
+
+    def restore(self, raw_data: Any) -> None:
+        raw: Mapping[bytes, bytes] = raw_data
+        if self.own is not None:
+            self.serializer = self.own
+        elif b"data" in raw:
+            kind = format_of(decompress(raw[b"data"]))
+            self.serializer = resolve_serializer(kind)
+            if kind not in self.accept:
+                raw = {name: value for name, value in raw.items() if name != b"meta"}
+        super().restore(raw)
+
+
+class Started(StartedJobRegistry):
+    """Knows what is not RQ's to judge."""
+
+    def get_expired_job_ids(self, timestamp: float | None = None) -> list[str]:
+        expired: list[str] = super().get_expired_job_ids(timestamp)
+        held = held_by_us(self.connection) if expired else ()
+        return [job_id for job_id in expired if job_id not in held]
+
+
+class Intermediate(IntermediateQueue):
+    """Likewise."""
+
+    def get_job_ids(self) -> list[str]:
+        before = held_by_us(self.connection)  # and after: it may be claimed, or settled, while we look
+        ids: list[str] = super().get_job_ids()
+        if not ids:
+            return []
+        held = before | held_by_us(self.connection)
+        still = set(super().get_job_ids())  # else what was claimed and settled between the two looks was nobody's
+        return [job_id for job_id in ids if job_id in still and job_id not in held]
+
+
+class Chores:
+    """One round; looks like a Child to whoever starts it."""
+
+    def __init__(self, settings: Settings, control: socket.socket, store: redis.Redis | None = None) -> None:
+        self._control = control  # held open: its end tells the supervisor that we are gone
+        self._store = store or client(settings.address)
+        runner = runner_for(settings)
+        own = runner.reads if settings.serializer else None
+        told = {"accept": settings.accept, "own": own, "resolve": staticmethod(runner.resolve)}
+        job_class = on_top(MaintainedJob, job_class_of(settings), **told)
+        self._worker = SimpleWorker(
+            [Queue(name, connection=self._store, job_class=job_class) for name in settings.queues],
+            name=settings.worker,
+            connection=self._store,
+            job_class=job_class,
+            prepare_for_work=False,
+            exception_handlers=handlers_of(settings),
+            maintenance_interval=max(1, int(settings.maintenance_interval)),
+        )
+        self._worker.log = logging.getLogger("rq.worker")
+
+    def run(self) -> None:
+        """All queues, each under RQ's lock; one that fails does not keep the others from it. Raises the last error."""
+        trouble: Exception | None = None
+        for queue in self._worker.queues:
+            if not queue.acquire_maintenance_lock():
+                continue
+            try:
+                self._clean(queue)
+            except Exception as e:
+                log.exception("queue %s: RQ's maintenance failed", queue.name)
+                trouble = e
+            finally:
+                queue.release_maintenance_lock()
+        self._worker.clean_group_registries()
+        if trouble is not None:
+            raise trouble
+
+    def _clean(self, queue: Queue) -> None:
+        """RQ's clean_registries, and what its worker does after it. (DeferredJobRegistry has nothing to clean.)"""
+        self._registry(FinishedJobRegistry, queue).cleanup()
+        self._registry(Started, queue).cleanup(exception_handlers=self._worker._exc_handlers)
+        self._registry(FailedJobRegistry, queue).cleanup()
+        self._registry(ReadyJobRegistry, queue).cleanup()
+        for limit in RateLimitRegistry.all(queue.connection):
+            limit.cleanup()
+        clean_worker_registry(queue)
+        Intermediate(queue.key, queue.connection).cleanup(self._worker, queue)
+
+    def _registry(self, kind: type[BaseRegistry], queue: Queue) -> Any:
+        return kind(
+            name=queue.name, connection=queue.connection, job_class=queue.job_class, serializer=queue.serializer
+        )

@@ -1,0 +1,231 @@
+"""Worker classes for ``rq worker --worker-class`` and ``rq worker-pool``: RQ's, on our engine.
+
+    workers.rq_worker.SimpleWorker    in the place of RQ's SimpleWorker: jobs run in this process
+    workers.rq_worker.Worker          in the place of RQ's Worker: jobs run in one warm child instead of a fork for each
+
+Same constructors, same work(), RQ's defaults: the serializer given, any function, ``--on-crash fail``. Registration,
+maintenance, commands, scheduler and signals are RQ's; claiming, running and settling are ours. Where somebody has
+overridden how RQ runs jobs, RQ's own loop does it (rq_standing.py).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from redis.exceptions import ClusterCrossSlotError, ClusterDownError, ConnectionError, MovedError, RedisError
+from rq.command import parse_payload
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, DEFAULT_WORKER_TTL
+from rq.exceptions import StopRequested
+from rq.queue import Queue
+from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
+from rq.worker import SimpleWorker as RQSimpleWorker
+from rq.worker import Worker as RQWorker
+
+from jobqueue.address import NO_CLUSTER
+from workers.deaths import EXECUTION_TTL, Remains, claim_in
+from workers.rq_duties import Duties
+from workers.rq_engine import Engine
+from workers.rq_horse import Horse
+from workers.rq_maintenance import Intermediate
+from workers.rq_standing import remember, why_rq
+
+
+class OnOurEngine(BaseWorker):
+    """What both classes share: RQ's work() with our engine in the place of its loop."""
+
+    engine: Engine | None = None  # while jobs run in this process
+    horse: Horse | None = None  # while they run in a child
+    duties: Duties | None = None
+    lease = 10.0  # seconds without a renewal after which this worker may be called dead
+    execution_ttl = EXECUTION_TTL
+
+    def work(
+        self,
+        burst: bool = False,
+        logging_level: str | None = None,
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+        max_jobs: int | None = None,
+        max_idle_time: int | None = None,
+        with_scheduler: bool = False,
+        dequeue_strategy: DequeueStrategy = DequeueStrategy.DEFAULT,
+    ) -> bool:
+        """Run jobs as RQ's work() does, with its arguments. Returns whether any job was run.
+
+        Raises redis-py's ConnectionError, which `rq worker` answers with one line, also for a Redis Cluster.
+        """
+        formats = (logging_level, date_format, log_format)
+        if why := self._why_rq():
+            self.log.info("Worker %s: RQ's own loop runs it, not jobq's engine: %s", self.name, why)
+            return super().work(burst, *formats, max_jobs, max_idle_time, with_scheduler, dequeue_strategy)
+        try:
+            self.bootstrap(*formats)
+        except (ClusterCrossSlotError, ClusterDownError, MovedError) as e:
+            raise ConnectionError(f"The store {NO_CLUSTER}") from e
+        self._dequeue_strategy = dequeue_strategy
+        if with_scheduler:
+            self._start_scheduler(burst, *formats)
+        self._install_signal_handlers()  # type: ignore[no-untyped-call]
+        try:
+            return bool(self._on_duty(burst, max_jobs, max_idle_time))
+        finally:
+            self.teardown()  # type: ignore[no-untyped-call]
+
+    def _why_rq(self) -> str:
+        raise NotImplementedError
+
+    def _serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
+        """Run jobs; return how many."""
+        raise NotImplementedError
+
+    def _on_duty(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
+        self.duties = Duties(self, self.lease, self.execution_ttl)
+        try:
+            self.duties.start()
+            return self._serve(burst, max_jobs, max_idle_time)
+        except StopRequested:
+            return 0
+        except Exception:  # as RQ's work() does
+            self.log.error("Worker %s: found an unhandled exception, quitting...", self.name, exc_info=True)
+            return 0
+        finally:
+            duties, self.duties = self.duties, None
+            try:
+                duties.stop()
+            except RedisError as e:
+                self.log.warning("Worker %s: could not give its lease back: %s", self.name, e)
+
+    def unsubscribe(self) -> None:
+        """As RQ's, in another order: who hears the goodbye before it is told to stop listens for a second more."""
+        if self.pubsub is not None and self.pubsub_thread is not None:
+            self.log.info("Worker %s: unsubscribing from channel %s", self.name, self.pubsub_channel_name)
+            self.pubsub_thread.stop()
+            self.pubsub.unsubscribe()  # wakes it
+            self.pubsub_thread.join(timeout=1)
+            self.pubsub.close()
+
+    def clean_registries(self) -> None:
+        """RQ's, but what a process of ours holds is not stuck between two lists: a child may claim while we look."""
+        classes = [queue.__class__ for queue in self.queues]
+        try:
+            for queue in self.queues:
+                queue.__class__ = _careful(queue.__class__)  # type: ignore[arg-type]  # a class can be hashed
+            super().clean_registries()  # type: ignore[no-untyped-call]
+        finally:
+            for queue, own in zip(self.queues, classes, strict=True):
+                queue.__class__ = own
+
+    # -- commands and signals ------------------------------------------------------------------------------------------
+
+    def handle_payload(self, message: Any) -> None:
+        """(pubsub thread) A command from outside."""
+        payload = parse_payload(message)
+        if self.duties is not None and payload["command"] in ("stop-job", "stop-execution"):
+            self._stop_job(self.duties, payload.get("job_id", ""), payload.get("execution_id"))
+        else:
+            super().handle_payload(message)  # type: ignore[no-untyped-call]
+
+    def _stop_job(self, duties: Duties, job_id: str, execution_id: str | None) -> None:
+        runs = self.horse or self.engine
+        claim = duties.claim_of(runs.owner, job_id) if runs is not None else None
+        meant = claim if execution_id is None else claim_in(execution_id)
+        if runs is None or claim is None or meant != claim or not runs.stop_job(claim):
+            self.log.warning("Not working on job %s, command ignored.", job_id)
+
+    def _shutdown(self) -> None:
+        """(signal handler) RQ's raises where it stands when idle; the engine stops where it is safe."""
+        runs = self.horse or self.engine
+        if runs is None:
+            super()._shutdown()  # type: ignore[no-untyped-call]
+        elif self.engine is not None and self.engine.courier.mending:  # the store is away, and may be for long
+            raise StopRequested
+        else:
+            self._stop_requested = True
+            runs.stir()
+            if self.get_state() == WorkerStatus.BUSY:
+                super()._shutdown()  # type: ignore[no-untyped-call]
+
+
+@cache
+def _careful(queue_class: type[Queue]) -> type[Queue]:
+    """This class of queue, with an intermediate list that shows only what nobody holds."""
+    careful = property(lambda queue: Intermediate(queue.key, queue.connection))
+    return type(queue_class.__name__, (queue_class,), {"intermediate_queue": careful})
+
+
+class SimpleWorker(OnOurEngine, RQSimpleWorker):
+    """RQ's SimpleWorker on our engine. The lease is renewed by a thread: a job whose C code holds the GIL for longer
+    than ``lease`` seconds lets the worker look dead, and then its outcome is not recorded."""
+
+    lease = 30.0
+    execution_ttl = DEFAULT_WORKER_TTL
+
+    def _why_rq(self) -> str:
+        return why_rq(self, SimpleWorker, RQSimpleWorker)
+
+    def _serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
+        completed = 0
+        while True:
+            left = None if max_jobs is None else max_jobs - completed
+            engine = self._serve_once(burst, left, max_idle_time)
+            completed += engine.completed
+            if not engine.fenced or self._stop_requested or completed == max_jobs:
+                return completed
+
+    def _serve_once(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> Engine:
+        duties = self.duties
+        assert duties is not None
+        engine = Engine(
+            self,
+            duties.settings,
+            duties.own(),
+            duties.region,
+            duties.client,
+            tend=lambda: duties.tend(before=engine.set_aside),
+        )
+        self.engine = engine
+        try:
+            engine.serve(burst, max_jobs, max_idle_time)
+        except StopRequested:
+            self._stop_requested = True
+        finally:
+            self.engine = None
+            engine.close()
+            try:
+                duties.bury(Remains(engine.owner, list(duties.region.journal.read()), []))
+            except RedisError as e:
+                self.log.warning("Worker %s: what it holds is left to a rescue: %s", self.name, e)
+        return engine
+
+
+class Worker(OnOurEngine, RQWorker):
+    """RQ's Worker with one warm child instead of a fork for each job."""
+
+    def _why_rq(self) -> str:
+        return why_rq(self, Worker, RQWorker)
+
+    def _serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
+        assert self.duties is not None
+        self.horse = horse = Horse(self, self.duties)
+        try:
+            horse.run(burst, max_jobs, max_idle_time)
+        finally:
+            self.horse = None
+            horse.close()
+        return horse.completed
+
+    @property
+    def horse_pid(self) -> int:
+        """The child's pid while it runs a job, as in RQ; else 0."""
+        if self.horse is not None:
+            return self.horse.pid if self.horse.is_busy else 0
+        return self._horse_pid
+
+    def get_state(self) -> str:
+        if self.horse is not None and self.horse.is_busy:
+            return WorkerStatus.BUSY
+        return super().get_state()
+
+
+remember(OnOurEngine, SimpleWorker, Worker)

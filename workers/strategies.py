@@ -1,0 +1,23 @@
+"""RQ's dequeue strategies: in which order the queues are asked for the next job."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+Queues = tuple[str, ...]
+
+
+def behind(queues: Queues, taken: str) -> Queues:
+    """round_robin: the queue that gave a job comes last, and those behind it first."""
+    at = queues.index(taken) + 1
+    return queues[at:] + queues[:at]
+
+
+def shuffled(queues: Queues, _taken: str) -> Queues:
+    """random: any order, a new one after each job."""
+    return tuple(random.sample(queues, len(queues)))
+
+
+# "ordered", RQ's default, leaves the order alone.
+REORDER: dict[str, Callable[[Queues, str], Queues]] = {"round_robin": behind, "random": shuffled}
