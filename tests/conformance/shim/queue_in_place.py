@@ -1,0 +1,27 @@
+"""jobqueue.Queue with RQ's default format, as it stands in RQ's place. A module of its own: it is pickled by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rq.serializers import resolve_serializer
+
+import jobqueue
+
+
+class Queue(jobqueue.Queue):
+    """Ours; the serializer is RQ's unless one is given."""
+
+    def __init__(
+        self,
+        name: str = "default",
+        connection: Any = None,
+        default_timeout: Any = None,
+        is_async: bool = True,
+        job_class: Any = None,
+        serializer: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        chosen = resolve_serializer(serializer)
+        super().__init__(name, connection, default_timeout, is_async, job_class, chosen, *args, **kwargs)

@@ -1,0 +1,49 @@
+"""A pytest plugin: writes each test's outcome to a file as soon as it is known, so that a hang or a kill names itself.
+
+One JSON list a line: [test, outcome, seconds, text]; outcome "begun" comes first. And it makes sleeps in the bodies of
+tests longer when it is told to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+STRETCH = int(os.environ["JOBQ_CONFORMANCE_STRETCH"])
+
+
+def _write(*record: Any) -> None:
+    with open(os.environ["JOBQ_CONFORMANCE_RECORD"], "a") as f:
+        f.write(json.dumps(record) + "\n")
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    _write(nodeid, "begun", 0.0, "")
+
+
+def pytest_sessionfinish() -> None:
+    _write("", "finished", 0.0, "")
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    if report.when == "call" or report.outcome != "passed":
+        outcome = "error" if report.outcome == "failed" and report.when != "call" else report.outcome
+        _write(report.nodeid, outcome, report.duration, report.longreprtext if report.failed else "")
+
+
+def pytest_configure() -> None:
+    if STRETCH > 1:
+        time.sleep = _stretched(time.sleep)
+
+
+def _stretched(sleep: Any) -> Any:
+    """Sleep longer, if it is a test that waits for others; jobs, in fixtures.py, take as long as ever."""
+
+    def longer(seconds: float) -> None:
+        waits = sys._getframe(1).f_globals.get("__name__", "").startswith("tests.test_")
+        sleep(seconds * STRETCH if waits else seconds)
+
+    return longer
