@@ -1,0 +1,50 @@
+"""The verdicts on the built-in tasks, from what real workers recorded, while they did all of them side by side."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Start
+from helpers import Server, jobq
+
+from jobqueue.compare.site import spawn_site
+from jobqueue.producer import Queue
+
+VERDICTS = {
+    "heavy": ("computes", "process"),
+    "download": ("waits", "thread"),
+    "scrape": ("waits", "thread"),
+    "square": ("tiny", "process"),
+}
+gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+@pytest.mark.skipif(not gil, reason="without a GIL heavy is advised threads, see test_advice.py")
+def test_verdicts_on_the_builtin_tasks(server: Server, queue: Queue, start: Start, mode: str, tmp_path: Path) -> None:
+    with spawn_site(latency=0.05) as site:
+        files = itertools.cycle(file.url for file in site.files)
+        pages = itertools.cycle(page.url for page in site.pages)
+        for number in range(60):
+            queue.enqueue("download", next(files))
+            queue.enqueue("scrape", next(pages))
+            queue.enqueue_many("square", range(5))
+            if number % 3 == 0:
+                queue.enqueue("heavy", 50)
+        number = "2" if mode == "process" else "16"
+        tree = start("-n", number, "--burst", "--allow-private", mode=mode, serve=(), JOBQ_DOWNLOAD_DIR=str(tmp_path))
+        assert tree.wait() == 0
+    found = json.loads(jobq(server, "advise", "--json").stdout)
+    advice = {task["task"].removeprefix("jobqueue.tasks."): task["advice"] for task in found["tasks"]}
+    assert {task: (a["kind"], a["mode"]) for task, a in advice.items()} == VERDICTS, found
+    assert advice["heavy"]["workers"] == found["machine"]["cores"]
+    assert "the queue costs more than the job" in advice["square"]["reason"].lower()
+    assert all(task["profile"]["errors"] == 0 for task in found["tasks"])
+    queues = {q["queue"]: set(q["tasks"]) for q in found["queues"]}
+    assert queues["computing"] == {"jobqueue.tasks.heavy"}
+    assert {"jobqueue.tasks.download", "jobqueue.tasks.scrape"} <= queues["waiting"]
+    if mode == "thread":
+        assert all(r["memory_peak_mb"] is None for task in found["tasks"] for r in task["records"])

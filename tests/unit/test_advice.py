@@ -1,0 +1,102 @@
+"""judge: the kind, the mode and the number for tasks whose figures are known, and sentences that carry the figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from jobqueue.advice import Machine, Profile, judge
+
+TWO = Machine(cores=2, memory_mb=8000, gil=True, python="3.13.0")
+EIGHT = replace(TWO, cores=8, memory_mb=32000)
+FREE = replace(TWO, gil=False)
+
+
+def profile(wall_ms: float, cpu_ms: float, **changes: object) -> Profile:
+    wall, cpu = wall_ms / 1000, cpu_ms / 1000
+    base = Profile("t", 100, 0, wall, cpu, wall, 1.2 * wall, 0.0, 1.0, None)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("found", "machine", "kind", "mode", "workers"),
+    [
+        (profile(51, 50), TWO, "computes", "process", 2),
+        (profile(51, 50), EIGHT, "computes", "process", 8),
+        (profile(51, 50), FREE, "computes", "thread", 2),
+        (profile(100, 50, gil_wait=0.5), FREE, "computes", "process", 2),  # a module turned it on where it ran
+        (profile(51, 200), EIGHT, "computes", "process", 2),  # four threads of its own
+        (profile(56, 6.5), TWO, "waits", "thread", 17),
+        (profile(50, 0.01), TWO, "waits", "thread", 64),
+        (profile(50, 14.9), TWO, "waits", "thread", 7),
+        (profile(50, 25), TWO, "mixed", "process", 2),
+        (profile(50, 25), FREE, "mixed", "thread", 4),
+        (profile(0.01, 0.01), TWO, "tiny", "process", 1),
+        (profile(20, 19, memory_growth_mb=3.0), TWO, "grows memory", "process", 2),
+        (profile(20, 1, memory_growth_mb=3.0), TWO, "grows memory", "process", 16),
+        (profile(20, 19, memory_growth_mb=0.05), TWO, "computes", "process", 2),
+        (profile(20, 19, memory_growth_mb=None, memory_peak_mb=None), TWO, "computes", "process", 2),
+    ],
+)
+def test_kinds(found: Profile, machine: Machine, kind: str, mode: str, workers: int) -> None:
+    advice = judge(found, machine)
+    assert (advice.kind, advice.mode, advice.workers) == (kind, mode, workers), advice
+    assert advice.reason.endswith(".")
+    assert advice.would_change.endswith(".")
+
+
+def test_what_it_waited_for_the_gil_is_not_its_own_waiting() -> None:
+    """Sixteen threads that compute: 50 ms of CPU in 800 ms. It looks like waiting, and is not."""
+    crowded = profile(800, 50, gil_wait=0.93)
+    assert judge(crowded, TWO).kind == "computes"
+    assert "93%" in judge(crowded, TWO).reason
+    assert judge(replace(crowded, gil_wait=None), TWO).kind == "waits"
+
+
+def test_mixed_has_threads_in_each_process() -> None:
+    assert judge(profile(50, 17), TWO).threads == 3
+    assert judge(profile(51, 50), TWO).threads == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "wall_ms", "known"), [(0, 0, False), (9, 10, False), (10, 10, True), (3, 400, True), (2, 60_000, False)]
+)
+def test_too_few_runs(runs: int, wall_ms: float, known: bool) -> None:
+    advice = judge(profile(wall_ms, wall_ms, runs=runs), TWO)
+    assert (advice.kind != "unknown") is known
+    if not known:
+        assert (advice.mode, advice.workers) == (None, 0)
+        assert "10 runs" in advice.would_change
+
+
+def test_nothing_but_failures() -> None:
+    advice = judge(profile(50, 1, runs=40, errors=40), TWO)
+    assert (advice.kind, advice.mode) == ("unknown", None)
+    assert "40 runs failed" in advice.reason
+    assert judge(profile(50, 1, runs=40, errors=39), TWO).kind == "waits"
+
+
+def test_memory_bounds_the_number_of_processes() -> None:
+    assert judge(profile(50, 50, memory_peak_mb=1500.0), EIGHT).workers == 8
+    assert judge(profile(50, 50, memory_peak_mb=7000.0), EIGHT).workers == 2
+    assert judge(profile(50, 50, memory_peak_mb=90_000.0), EIGHT).workers == 1
+
+
+def test_a_leak_names_the_limit_and_how_long_it_lasts() -> None:
+    advice = judge(profile(20, 19, memory_growth_mb=3.0), TWO)
+    assert advice.max_memory_mb == 2000
+    assert "3.0 MB" in advice.reason
+    assert "2000 MB" in advice.reason
+    assert "653 jobs" in advice.reason
+
+
+def test_tiny_says_how_much_the_queue_costs() -> None:
+    assert "200 µs per job, 20 times" in judge(profile(0.01, 0.01), TWO).reason
+
+
+def test_this_machine() -> None:
+    here = Machine.here()
+    assert here.cores >= 1
+    assert here.memory_mb > 100
+    assert here.python.startswith("3.")
