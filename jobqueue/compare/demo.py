@@ -9,10 +9,7 @@ the first signal unwinds them all.
 
 from __future__ import annotations
 
-import logging
-import os
 import queue as queues
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,19 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
-
 from jobqueue import Queue
-from jobqueue.compare.measure import CpuMeter, Memory, memory_of, tree
+from jobqueue.compare.measure import CpuMeter, Memory, memory_of
 from jobqueue.compare.site import Contents, spawn_site
-from jobqueue.connection import Store, open_store
+from jobqueue.compare.stage import GRACE, environment, one_signal_is_enough, own_store, stop
+from jobqueue.connection import Store
 from jobqueue.errors import JobqError
 
 LATENCY = 0.1  # seconds the site waits before each answer, as a server far away would
 LIMIT = 120.0  # seconds for all; the demo takes about 20
-GRACE = 2.0
 QUEUE = "demo"
-_FOREIGN = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_DOWNLOAD_MAX_MB")
 
 
 class DemoFailed(JobqError):
@@ -140,45 +134,6 @@ def run(screen: Screen) -> list[Outcome]:
             return [Run(mode, env, store, site, screen, deadline).outcome() for mode in MODES]
 
 
-@contextmanager
-def own_store(env: dict[str, str]) -> Iterator[Store]:
-    """Start the demo's own store; stop it at the end although somebody may still hold a lease."""
-    with open_store(None, env=env) as store:
-        try:
-            yield store
-        except BaseException:
-            # the thread that waits for results (see Run._fetch) would say that the store went away
-            logging.getLogger("jobqueue.results").disabled = True
-            raise
-        finally:
-            if store.local is not None:
-                store.local.stop(force=True)
-
-
-def environment(directory: Path) -> dict[str, str]:
-    """Return the environment of the demo's own processes: a home and a place for downloads, nobody's store."""
-    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    return env | {"JOBQ_HOME": str(directory / "home"), "JOBQ_DOWNLOAD_DIR": str(directory / "downloads")}
-
-
-@contextmanager
-def one_signal_is_enough() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into a KeyboardInterrupt; more do not disturb the cleaning up."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(*_: object) -> None:
-        for each in signals:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {each: signal.signal(each, interrupt) for each in signals}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
 class Run:
     """One mode: a worker, and all the work through it."""
 
@@ -278,21 +233,3 @@ class Run:
         if code is not None:
             lines = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
             raise DemoFailed(f"The {self._mode.name} worker left with exit code {code}: {lines[-1]}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a worker as a deploy does, and then for sure: it and everything below it."""
-    family = tree(process.pid)
-    try:
-        process.terminate()
-        process.wait(GRACE + 8)
-    except subprocess.TimeoutExpired:
-        pass  # killed below
-    finally:
-        for member in family:
-            try:
-                member.kill()  # psutil knows a pid that was given to somebody else meanwhile
-            except psutil.NoSuchProcess:
-                pass
-        process.kill()
-        process.wait()

@@ -91,7 +91,10 @@ def _about_computing(threads: Outcome, processes: Outcome) -> str:
     t, p = threads.kinds["heavy"], processes.kinds["heavy"]
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     turns = "which take turns at the GIL" if gil else "which need no GIL on this Python"
-    advice = "give processes the work that computes, one per core" if _faster(p, t) else "neither mode wins here"
+    if _faster(p, t):
+        advice = "give processes the work that computes, one per core"
+    else:
+        advice = "neither mode wins here" if gil else "threads do for the work that computes as well"
     return (
         f"Computing needs cores: in {consumers(threads.mode)}, {turns}, the heavy jobs kept {t.cores:.1f} of "
         f"{usable_cores()} cores busy, in {consumers(processes.mode)} {p.cores:.1f}, and there they were done "

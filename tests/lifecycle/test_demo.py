@@ -10,11 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from leftovers import assert_nothing_is_left, working_for
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -25,31 +25,6 @@ DEMO = [sys.executable, "-m", "jobqueue.cli", "demo"]
 def env(tmp_path: Path) -> dict[str, str]:
     """A short temporary directory of our own (a unix socket's path is limited), and a store that must not be used."""
     return os.environ | {"TMPDIR": str(tmp_path), "REDIS_URL": "redis://127.0.0.1:1/0", "TERM": "xterm"}
-
-
-def eventually(check: Callable[[], bool], timeout: float = 20.0) -> bool:
-    deadline = time.monotonic() + timeout
-    while not (done := check()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return done
-
-
-def working_for(directory: Path) -> list[str]:
-    """The processes whose environment or command line names the directory: all that a demo in it started."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            names = [*process.cmdline(), process.environ().get("TMPDIR", "")]
-            if process.status() != psutil.STATUS_ZOMBIE and any(str(directory) in name for name in names):
-                found.append(f"{process.pid} {' '.join(process.cmdline())}")
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def assert_nothing_is_left(directory: Path) -> None:
-    assert eventually(lambda: not working_for(directory)), working_for(directory)
-    assert list(directory.iterdir()) == []
 
 
 def test_the_figures_of_both_modes(env: dict[str, str], tmp_path: Path) -> None:

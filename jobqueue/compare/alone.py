@@ -1,0 +1,84 @@
+"""A task by itself, in a plain loop: what one job costs, which says how much of it can be measured side by side."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from jobqueue.advice import NEEDED, NEEDED_LONG
+from jobqueue.compare import plan
+from jobqueue.compare.crews import BareCrew, CrewFailed, TooSlow
+from jobqueue.compare.figures import LOOP, Row, Sample
+from jobqueue.compare.plan import Cell
+from jobqueue.compare.subject import GREW_MB, Subject
+
+FIRST_FAILURES = 20  # jobs that are tried before a task is said to fail every time
+LOOKED_AT = 16  # values that are tried to see how long a job takes: the first may be the smallest
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long it may take, in seconds: a run, all of a task, all of all; and jobs and repetitions, as asked for."""
+
+    run: float
+    task: float
+    budget: float
+    jobs: int | None
+    repeat: int
+
+
+def profile(subject: Subject, crew: BareCrew, pace: Pace) -> None:
+    """Fill in the subject's row of the loop, or why there is none."""
+    try:
+        _loop(subject, crew, pace)
+    except TooSlow as e:
+        what = "One job" if e.jobs == 1 else f"{e.jobs:,} jobs"
+        subject.error = (
+            f"{what} did not end within {pace.task:.0f} s, its share of the time: "
+            f"give it more with --seconds (now {pace.budget:g})."
+        )
+    except CrewFailed as e:
+        subject.error = f"A job ended its process in the plain loop: {e}."
+
+
+def _loop(subject: Subject, crew: BareCrew, pace: Pace) -> None:
+    """One job to see what it costs (and to import what it needs), then as many as fit."""
+    until = time.monotonic() + pace.task
+    row = subject.rows[Cell(LOOP, 1)] = Row(LOOP, 1, crew.startup)
+    first = crew.run(subject.work, 1, until)
+    before = crew.memory().uss
+    if first.wall > pace.task / 4:
+        row.samples = [first]  # slow: one is what there is time for
+    else:
+        jobs = _jobs(subject, crew, pace, first, until)
+        row.samples = [crew.run(subject.work, jobs, until) for _ in range(pace.repeat)]
+    row.memory = crew.memory()
+    subject.grew_mb = _grew(subject, crew, until, before, row)
+    if row.all_failed:
+        subject.error = f"It fails every time: {row.error}"
+
+
+def _grew(subject: Subject, crew: BareCrew, until: float, before: int, row: Row) -> float | None:
+    """MB that each job left behind; None for too little to say. An allocator that keeps what it was given, or a cache
+    that is full, grows once: what looks like a leak has to go on when the jobs run again."""
+    assert row.memory
+    jobs = sum(sample.jobs for sample in row.samples)
+    grew = (row.memory.uss - before) / 1e6
+    if grew > GREW_MB and time.monotonic() + 2 * sum(sample.wall for sample in row.samples) < until:
+        crew.run(subject.work, jobs, until)
+        grew = (crew.memory().uss - row.memory.uss) / 1e6
+    return grew / jobs if grew > GREW_MB else None
+
+
+def _jobs(subject: Subject, crew: BareCrew, pace: Pace, first: Sample, until: float) -> int:
+    """As many as a run has, but where they are not too slow for it so many that they say something."""
+    if pace.jobs:
+        return pace.jobs
+    if first.failed:
+        values = len(subject.work.argses)
+        return max(FIRST_FAILURES, values) if first.wall * values < pace.run else values
+    some = min(len(subject.work.argses), LOOKED_AT)
+    warm = crew.run(subject.work, some, until).wall / some
+    enough = NEEDED if NEEDED * warm < 4 * pace.run else NEEDED_LONG
+    fits = max(1, int(pace.task / 4 / max(warm, 1e-6)))
+    return max(min(enough, fits), plan.jobs_for(Cell(LOOP, 1), 1 / max(warm, 2e-6), pace.run))

@@ -1,0 +1,38 @@
+"""The five rows of a comparison: their names, their order, and the class that gives them colour in charts.css."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one row is called and drawn. css: a class of charts.css."""
+
+    mode: str
+    one: str
+    many: str
+    css: str
+
+    def of(self, workers: int) -> str:
+        """4 threads, 1 bare process; the loop has no number."""
+        return self.many if self.mode == "loop" else f"{workers:,} {self.one if workers == 1 else self.many}"
+
+
+LOOKS = {
+    look.mode: look
+    for look in (
+        Look("thread", "thread", "threads", "thread"),
+        Look("process", "process", "processes", "process"),
+        Look("ThreadPoolExecutor", "bare thread", "bare threads", "pool-thread"),
+        Look("ProcessPoolExecutor", "bare process", "bare processes", "pool-process"),
+        Look("loop", "plain loop", "plain loop", "loop"),
+    )
+}
+MODES = ("thread", "process")
+POOLS = ("ThreadPoolExecutor", "ProcessPoolExecutor")
+
+
+def look(mode: str) -> Look:
+    """Return the look of a row; one that a later version adds is drawn like the loop."""
+    return LOOKS.get(mode) or Look(mode, mode, mode, "loop")

@@ -1,0 +1,260 @@
+"""Those who do the work while it is measured: a real worker with a queue of its own, or a bare process without one.
+
+Both are started once per width, do the jobs of all tasks there, and are read from outside: wall, CPU and memory of the
+whole process tree.
+"""
+
+from __future__ import annotations
+
+import json
+import queue as queues
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from jobqueue.compare.bare import cycled
+from jobqueue.compare.figures import Sample, Work
+from jobqueue.compare.measure import CpuMeter, Memory, memory_of, tree
+from jobqueue.compare.private_queue import PrivateQueue
+from jobqueue.compare.stage import GRACE, stop
+from jobqueue.errors import JobqError
+
+TRIALS = "jobqueue.compare.trials"
+PRESENT = 0.05  # seconds that the first job of each consumer takes, so that no other consumer takes it too
+BOOT_LIMIT = 30.0
+MOST_DURATIONS = 1000  # jobs of a run whose times are read back
+
+
+class CrewFailed(JobqError):
+    """A worker or a bare process left; the message says what its last words were."""
+
+
+class TooSlow(JobqError):
+    """So many jobs did not end in the time that there was."""
+
+    def __init__(self, jobs: int) -> None:
+        super().__init__(f"{jobs:,} jobs did not end in the time that there was.")
+        self.jobs = jobs
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all processes of a comparison are started with. modules: those that the workers serve."""
+
+    env: Mapping[str, str]
+    directory: Path
+    modules: tuple[str, ...] = ()
+
+
+class Crew(Protocol):
+    """A row at one width, up and running."""
+
+    mode: str
+    workers: int
+    startup: float
+    gil: bool  # whether it is on there
+
+    def run(self, work: Work, jobs: int, deadline: float) -> Sample: ...
+    def memory(self) -> Memory: ...
+    def close(self) -> None: ...
+
+
+# -- through the queue ---------------------------------------------------------------------------------------------
+
+
+class WorkerCrew:
+    """`jobq worker` on a private queue. Closing it twice is fine."""
+
+    def __init__(self, mode: str, workers: int, around: Surroundings, queue: PrivateQueue) -> None:
+        self.mode, self.workers, self.queue = mode, workers, queue
+        self.log = around.directory / f"{queue.name}.log"
+        self.startup, self.gil = 0.0, True
+        flags = [flag for module in (TRIALS, *around.modules) for flag in ("-I", module)]
+        command = [sys.executable, "-m", "jobqueue.cli", "worker", queue.name, "--mode", mode, "-n", str(workers)]
+        command += [*flags, "--allow-private", "--grace", str(GRACE), "--no-scheduler"]
+        self._began = time.monotonic()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, env=around.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def boot(self) -> None:
+        """Wait until every consumer has done a job. Raises CrewFailed."""
+        ids = self.queue.submit(f"{TRIALS}:present", [(PRESENT,)] * self.workers)
+        if not self.queue.wait(len(ids), time.monotonic() + BOOT_LIMIT, self.check):
+            raise CrewFailed(f"The {self.mode} worker was not ready after {BOOT_LIMIT:g} s: {self.last_words()}")
+        self.startup = time.monotonic() - self._began - PRESENT
+        self.gil = any(one["gil"] for one in self.queue.results(ids))
+        self.queue.forget_jobs()
+
+    def run(self, work: Work, jobs: int, deadline: float) -> Sample:
+        """Submit the jobs and wait for their ends. Raises TooSlow at the deadline, CrewFailed."""
+        meter, began = CpuMeter(self.process.pid), time.monotonic()
+        ids = self.queue.submit(work.name, cycled(work.argses, jobs), work.kwargs)
+        if not self.queue.wait(jobs, deadline, self.check):
+            raise TooSlow(jobs)
+        wall = time.monotonic() - began
+        cpu, _ = meter.lap()
+        try:
+            failed = [i for i, status in zip(ids, self.queue.statuses(ids), strict=True) if status != "finished"]
+            some = ids[:: -(-jobs // MOST_DURATIONS)]
+            error = self.queue.why(failed[0]) if failed else None
+            return Sample(jobs, wall, cpu, self.queue.durations(some), len(failed), error)
+        finally:
+            self.queue.forget_jobs()
+
+    def memory(self) -> Memory:
+        return memory_of(self.process.pid)
+
+    def check(self) -> None:
+        """Raise CrewFailed if the worker has left, which waiting would not see."""
+        code = self.process.poll()
+        if code is not None:
+            raise CrewFailed(f"The {self.mode} worker left with exit code {code}: {self.last_words()}")
+
+    def last_words(self) -> str:
+        return last_words(self.log)
+
+    def close(self) -> None:
+        try:
+            self.queue.note_workers()
+        finally:
+            stop(self.process)
+
+
+# -- without a queue -----------------------------------------------------------------------------------------------
+
+
+class BareCrew:
+    """A process with a plain loop or a pool; asked over stdin, answers over stdout."""
+
+    def __init__(self, mode: str, workers: int, around: Surroundings) -> None:
+        self.mode, self.workers, self._around = mode, workers, around
+        self.log = around.directory / f"{mode}-{workers}-{time.monotonic_ns()}.log"
+        self.gil = True
+        self.startup = 0.0
+        self._start()
+
+    def _start(self) -> None:
+        self._began = time.monotonic()
+        command = [sys.executable, "-m", "jobqueue.compare.bare", self.mode, str(self.workers)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, str(self._around.directory)],
+                env={**self._around.env, "JOBQ_ALLOW_PRIVATE": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                text=True,
+            )
+        self._answers: queues.SimpleQueue[str] = queues.SimpleQueue()
+        threading.Thread(target=self._listen, args=(self.process, self._answers), daemon=True).start()
+
+    def restart(self) -> None:
+        """Start again after a job ended the process."""
+        self.close()
+        self._start()
+
+    def boot(self) -> None:
+        """Wait until every consumer has done a job. Raises CrewFailed."""
+        jobs = 1 if self.mode == "loop" else self.workers
+        self.run(Work("present", f"{TRIALS}.present", ((PRESENT,),)), jobs, time.monotonic() + BOOT_LIMIT)
+        self.startup = time.monotonic() - self._began - PRESENT
+
+    def run(self, work: Work, jobs: int, deadline: float) -> Sample:
+        """Let it do the jobs. Raises TooSlow at the deadline (the crew is of no use then), CrewFailed."""
+        meter = CpuMeter(self.process.pid)
+        said = self._ask({"task": work.name, "argses": work.argses, "kwargs": work.kwargs, "jobs": jobs}, deadline)
+        cpu = said["cpu"] if self.mode == "loop" else meter.lap()[0]
+        self.gil = said["gil"]
+        return Sample(jobs, said["wall"], cpu, said["latencies"], said["failed"], said["error"], said["starved"])
+
+    def _ask(self, question: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+            line = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queues.Empty:
+            raise TooSlow(question["jobs"]) from None
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise CrewFailed(f"its process {_ended(self.process.wait())}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], answers: queues.SimpleQueue[str]) -> None:
+        assert process.stdout
+        with process.stdout:
+            for line in process.stdout:
+                answers.put(line)
+        answers.put("")
+
+    def memory(self) -> Memory:
+        return memory_of(self.process.pid)
+
+    def close(self) -> None:
+        """End it and everything that it started."""
+        family = tree(self.process.pid)
+        self.process.kill()
+        for member in family:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                pass
+        self.process.wait()
+        assert self.process.stdin
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:  # a question that it did not live to read
+            pass
+
+
+def _ended(code: int) -> str:
+    import signal
+
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
+
+
+# -- what they said ------------------------------------------------------------------------------------------------
+
+
+def last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+_TURNED_ON = re.compile(r"The global interpreter lock \(GIL\) has been enabled to load module '([^']+)'")
+
+
+def gil_turned_on_by(text: str) -> list[str]:
+    """The modules that turned the GIL on again, from the RuntimeWarnings that a free-threaded Python wrote."""
+    return list(dict.fromkeys(_TURNED_ON.findall(text)))
+
+
+def _home(name: str) -> str:
+    """The module in which a dotted name was found; it may be that of a class's method."""
+    bits = name.split(".")
+    return next((home for i in range(len(bits) - 1, 0, -1) if (home := ".".join(bits[:i])) in sys.modules), "")
+
+
+def modules_for(names: Sequence[str]) -> tuple[str, ...]:
+    """The modules to serve for these functions: where each is named, and where it is defined."""
+    from jobqueue import catalog
+
+    found = []
+    for name in names:
+        task = catalog.resolve(name)  # imports it
+        found += [_home(name), getattr(task, "__module__", None) or ""]
+    return tuple(dict.fromkeys(module for module in found if module and module != "jobqueue.tasks"))

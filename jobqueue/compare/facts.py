@@ -1,0 +1,46 @@
+"""What stands on top of a comparison: the interpreter, the GIL, the cores, the store."""
+
+from __future__ import annotations
+
+import platform
+import sysconfig
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from jobqueue.compare.measure import usable_cores
+from jobqueue.connection import Store
+
+BUSY = 0.5  # load per core from which the figures say too much about others
+
+
+def machine(store: Store, gil: bool, turned_on_by: Sequence[str], load: float) -> dict[str, Any]:
+    """Describe where it was measured. gil, turned_on_by: as the processes that ran the tasks saw it."""
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+        "gil_enabled": gil,
+        "gil_enabled_by": list(turned_on_by),
+        "cores": usable_cores(),
+        "load_before": round(load, 2),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "jobq": version("jobq"),
+        "store": _store(store),
+    }
+
+
+def _store(store: Store) -> str:
+    """Which store it was; of a temporary one only what it runs on, nobody can look at it later."""
+    said = store.describe().removeprefix("store: ")
+    if store.local is None:
+        return said
+    return f"a temporary one ({said.rpartition('(')[2].rstrip(')').removesuffix(', started now')})"
+
+
+def busy(machine: dict[str, Any]) -> str | None:
+    """Return a warning when the machine had other things to do before the comparison began."""
+    load = machine.get("load_before", 0.0)
+    if load <= BUSY * machine["cores"]:
+        return None
+    return f"This machine was busy before it began (load {load:.1f}): the figures are low and uneven."

@@ -1,0 +1,147 @@
+"""What is measured and handed on: a sample of one run, a row of several, and the few sums that are done with them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobqueue.compare.measure import Memory
+
+MODES = ("thread", "process")
+POOLS = ("ThreadPoolExecutor", "ProcessPoolExecutor")
+LOOP = "loop"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task as it was asked for: its name for people, its dotted name, the arguments of its jobs."""
+
+    task: str
+    name: str
+    argses: tuple[tuple[Any, ...], ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)  # of every job
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of some jobs. wall and cpu in seconds, latencies (of the jobs that went well) too.
+
+    starved, in the plain loop: seconds of the wall time in which it wanted a core and had none.
+    """
+
+    jobs: int
+    wall: float
+    cpu: float
+    latencies: Sequence[float] = ()
+    failed: int = 0
+    error: str | None = None  # of the first that failed
+    starved: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.jobs / self.wall
+
+    @property
+    def in_a_job(self) -> float:
+        """Seconds that a job ran, on average; 0 where none went well."""
+        return statistics.fmean(self.latencies) if self.latencies else 0.0
+
+
+@dataclass
+class Row:
+    """The samples of one mode at one width; memory as it was after the last of them."""
+
+    mode: str
+    workers: int
+    startup: float
+    samples: list[Sample] = field(default_factory=list)
+    memory: Memory | None = None
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(sample.rate for sample in self.samples)
+
+    @property
+    def cores(self) -> float:
+        return statistics.median(sample.cpu / sample.wall for sample in self.samples)
+
+    @property
+    def between(self) -> float:
+        """Seconds per job in which a single worker was not at the job."""
+        return statistics.median(sample.wall / sample.jobs - sample.in_a_job for sample in self.samples)
+
+    @property
+    def uss_mb(self) -> float | None:
+        return self.memory.uss / 1e6 if self.memory else None
+
+    @property
+    def pss_mb(self) -> float | None:
+        return self.memory.pss / 1e6 if self.memory and self.memory.pss else None
+
+    @property
+    def error(self) -> str | None:
+        return next((sample.error for sample in self.samples if sample.error), None)
+
+    @property
+    def all_failed(self) -> bool:
+        return all(sample.failed == sample.jobs for sample in self.samples)
+
+    def as_json(self) -> dict[str, Any]:
+        middle = statistics.median_low
+        latencies = [seconds for sample in self.samples for seconds in sample.latencies]
+        return {
+            "mode": self.mode,
+            "workers": self.workers,
+            "jobs": middle(sample.jobs for sample in self.samples),
+            "failed": max(sample.failed for sample in self.samples),
+            "wall_s": rounded(statistics.median(sample.wall for sample in self.samples)),
+            "jobs_per_s": rounded(self.rate),
+            "cores_used": round(self.cores, 2),
+            "latency_ms": {"p50": _ms(latencies, 50), "p95": _ms(latencies, 95)},
+            "pss_mb": None if self.pss_mb is None else round(self.pss_mb, 2),
+            "uss_mb": None if self.uss_mb is None else round(self.uss_mb, 2),
+            "startup_s": round(self.startup, 3),
+            "samples": [_sample(sample) for sample in self.samples],
+        }
+
+
+def _sample(sample: Sample) -> dict[str, Any]:
+    return {
+        "jobs": sample.jobs,
+        "failed": sample.failed,
+        "wall_s": rounded(sample.wall),
+        "jobs_per_s": rounded(sample.rate),
+        "cores_used": round(sample.cpu / sample.wall, 2),
+    }
+
+
+def rounded(value: float) -> float:
+    """Four significant digits: a plain loop of squares takes microseconds, a slow task minutes."""
+    return float(f"{value:.4g}")
+
+
+def _ms(seconds: Sequence[float], percent: float) -> float | None:
+    return rounded(1000 * percentile(seconds, percent)) if seconds else None
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that so many percent of the values do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-int(percent * len(ordered)) // 100) - 1)]
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float | None:
+    """By how much y grows per x (least squares); None for fewer than two different x."""
+    if len({x for x, _ in points}) < 2:
+        return None
+    x0, y0 = statistics.fmean(x for x, _ in points), statistics.fmean(y for _, y in points)
+    return sum((x - x0) * (y - y0) for x, y in points) / sum((x - x0) ** 2 for x, _ in points)
+
+
+def what(mode: str, width: int) -> str:
+    """A row in words: "4 threads", "a ProcessPoolExecutor of 4"."""
+    if mode in MODES:
+        return f"{width} {mode}" if width == 1 else f"{width} {mode}{'es' if mode == 'process' else 's'}"
+    return "a plain loop" if mode == LOOP else f"a {mode} of {width}"

@@ -1,0 +1,164 @@
+"""How much is measured: which rows at which widths, how many jobs each, and what fits into the time that there is.
+
+Pure sums over what one job costs in a plain loop, and over the rates measured so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jobqueue.compare.figures import MODES, POOLS
+
+WIDTHS = (1, 2, 4, 8, 16)
+SLICE = 0.5  # seconds that a run should take
+SLICES = (0.1, 2.0)
+FIXED = 14.0  # seconds for the store, the site, and the trials of isolation, crashes and limits
+TRIAL_SECONDS = 10.0  # those trials alone
+OVERTIME = 1.25  # of the budget; no run is begun that would leave no time for the trials before that
+PER_WIDTH = 2.8  # seconds in which two workers and two pools start, warm up and stop
+PER_RUN = 1.15  # a run takes so many times its slice: the last jobs, reading the times, deleting the jobs
+CEILINGS = {
+    "thread": 6000.0,
+    "process": 6000.0,
+    "ProcessPoolExecutor": 8000.0,
+}  # jobs/s that nobody is expected to pass
+PLAIN = 50_000.0  # of the loop and of threads without a queue
+MOST_JOBS = 20_000
+DEFAULT_SECONDS = 75.0
+
+
+class Cost(NamedTuple):
+    """What one job costs in a plain loop: seconds of wall and of CPU."""
+
+    wall: float
+    cpu: float
+
+
+class Cell(NamedTuple):
+    """A row at one width."""
+
+    mode: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for. seconds: the budget, None for what the rest needs."""
+
+    widths: tuple[int, ...] = WIDTHS
+    jobs: int | None = None
+    repeat: int = 1
+    seconds: float | None = None
+    url: str | None = None
+    trials: bool = True
+
+
+def widths_up_to(largest: int) -> tuple[int, ...]:
+    """1, 2, 4, 8, ... and the largest itself."""
+    return tuple(sorted({*(w for w in (1 << n for n in range(10)) if w < largest), largest}))
+
+
+def runs_of(widths: Sequence[int], repeat: int) -> int:
+    """How many runs a task has that is measured at all these widths."""
+    return (len(widths) * len(MODES + POOLS) + 1) * repeat
+
+
+def budget(options: Options, tasks: int) -> float:
+    """Seconds that all may take."""
+    if options.seconds is not None:
+        return options.seconds
+    need = tasks * runs_of(options.widths, options.repeat) * SLICE * PER_RUN
+    return max(DEFAULT_SECONDS, FIXED + PER_WIDTH * len(options.widths) + need)
+
+
+def measuring(seconds: float, trials: bool) -> float:
+    """Seconds of the budget after which no run is begun. The trials come behind, but not where they would leave too
+    little of a small budget for what is to be measured."""
+    before_trials = OVERTIME * seconds - TRIAL_SECONDS
+    return before_trials if trials and before_trials >= 0.75 * seconds else seconds
+
+
+def slice_of(options: Options, tasks: int) -> float:
+    """Seconds that each run should take: SLICE, or less where the budget is small."""
+    if options.seconds is None:
+        return SLICE
+    left = options.seconds - FIXED - PER_WIDTH * len(options.widths)
+    fair = left / (tasks * runs_of(options.widths, options.repeat) * PER_RUN)
+    return min(SLICES[1], max(SLICES[0], fair))
+
+
+def rest_slice(slice_s: float, left: float, runs: int) -> float:
+    """Seconds for each of the runs that are still to come in what is left: shorter ones rather than fewer."""
+    return min(slice_s, max(SLICES[0], left / max(1, runs) / PER_RUN))
+
+
+def in_order(widths: Sequence[int], cores: int) -> list[int]:
+    """The widths that say most go first, should the time run out: one, the largest, as many as there are cores."""
+    nearest = min(widths, key=lambda w: abs(w - cores))
+    return list(dict.fromkeys([min(widths), max(widths), nearest, *sorted(widths)]))
+
+
+# -- how fast a row will be -------------------------------------------------------------------------------------------
+
+
+def expected_rate(cell: Cell, cost: Cost, cores: int, before: Mapping[Cell, float]) -> float:
+    """Guess the jobs/s of a row: what cores and waiting allow, and how it went on so far with its width."""
+    bound = min(cell.workers / max(cost.wall, 1e-7), cores / max(cost.cpu, 1e-7), CEILINGS.get(cell.mode, PLAIN))
+    known = sorted((c.workers, rate) for c, rate in before.items() if c.mode == cell.mode and c.workers < cell.workers)
+    if not known:
+        return bound
+    width, rate = known[-1]
+    growth = cell.workers / width
+    if len(known) > 1:
+        growth = min(growth, max(1.0, rate / known[-2][1]))
+    return min(bound, rate * growth)
+
+
+def jobs_for(cell: Cell, rate: float, seconds: float) -> int:
+    """As many jobs as take about so many seconds; at least one per consumer, and no ragged end where they are few."""
+    jobs = max(cell.workers, min(MOST_JOBS, round(rate * seconds)))
+    return -(-jobs // cell.workers) * cell.workers if jobs < 10 * cell.workers else jobs
+
+
+# -- what fits --------------------------------------------------------------------------------------------------------
+
+
+def cells(widths: Sequence[int]) -> list[Cell]:
+    """All rows at all widths but the loop, the narrow ones first."""
+    return [Cell(mode, width) for width in widths for mode in MODES + POOLS]
+
+
+def worst_seconds(cell: Cell, cost: Cost, cores: int, jobs: int | None) -> float:
+    """How long the fewest jobs take in this row if threads take turns."""
+    parallel = 1 if cell.mode in ("thread", "ThreadPoolExecutor") else cores
+    n = jobs or cell.workers
+    return max(cost.wall * -(-n // cell.workers), cost.cpu * n / parallel)
+
+
+def fitting(widths: Sequence[int], cost: Cost, cores: int, options: Options, seconds: float) -> list[Cell]:
+    """The cells that fit into so many seconds; empty when not even one width does.
+
+    Where not all fit, the bare pools go first, then the widest; as many processes as there are cores go last.
+    """
+    jobs = options.jobs
+    wanted = cells(widths)
+    if _needs(wanted, cost, cores, options, jobs) <= seconds:
+        return wanted
+    for keep in _fewer(widths, cores):
+        for modes in (MODES + POOLS, MODES):
+            some = [cell for cell in wanted if cell.workers in keep and cell.mode in modes]
+            if _needs(some, cost, cores, options, jobs) <= seconds:
+                return some
+    return []
+
+
+def _needs(some: Sequence[Cell], cost: Cost, cores: int, options: Options, jobs: int | None) -> float:
+    return options.repeat * sum(worst_seconds(cell, cost, cores, jobs) for cell in some)
+
+
+def _fewer(widths: Sequence[int], cores: int) -> list[tuple[int, ...]]:
+    """All widths, then without the widest, and so on; at last the one that is nearest to the cores."""
+    nearest = min(widths, key=lambda w: abs(w - cores))
+    return [*(tuple(widths[:n]) for n in range(len(widths), 1, -1)), (nearest,)]

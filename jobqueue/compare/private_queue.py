@@ -1,0 +1,117 @@
+"""A queue that one worker of a comparison serves alone: jobs go in, the end is seen, nothing is left in the store.
+
+The end is read off RQ's registries with two cheap commands: reading every result while the jobs run would take the very
+cores that are measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from typing import Any
+
+from jobqueue import keys
+from jobqueue.compare import sweep
+from jobqueue.connection import Store
+from jobqueue.producer import A_DAY, Queue
+
+EVERY = 0.004  # seconds between two looks
+LIMIT = 3600  # seconds a job may take; the run's own deadline comes long before
+NO_KWARGS: Mapping[str, Any] = {}
+OPTIONS = {"result_ttl": A_DAY, "failure_ttl": A_DAY}
+
+
+class PrivateQueue:
+    """Its jobs, from outside."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self.queue = Queue(name, store=store, default_timeout=LIMIT)
+        self._client = self.queue.connection
+        self.ids: list[str] = []
+        self._workers: set[str] = set()
+
+    def note_workers(self) -> None:
+        """Learn who serves the queue, while they live: what RQ keeps of a worker that left goes with the queue."""
+        self._workers |= sweep.workers_of(self._pipe, self.name)
+
+    def submit(
+        self, task: str, argses: Iterable[Sequence[Any]], kwargs: Mapping[str, Any] = NO_KWARGS, **options: Any
+    ) -> list[str]:
+        """Enqueue a job for each tuple of arguments and return their ids."""
+        sender = self.queue.sender(task, **{**OPTIONS, **options})
+        ids = [job_id for batch in sender.send_all((args, kwargs) for args in argses) for job_id in batch.ids]
+        self.ids += ids
+        return ids
+
+    def ended(self) -> int:
+        """How many of the jobs in this queue have an outcome."""
+        return sum(self._pipe(("zcard", keys.registry(kind, self.name)) for kind in ("finished", "failed")))
+
+    def wait(self, jobs: int, deadline: float, alive: Callable[[], None]) -> bool:
+        """Wait until so many have ended; False at the deadline (monotonic). ``alive`` raises when that is in vain."""
+        for n in itertools.count():
+            if self.ended() >= jobs:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            if n % 25 == 0:
+                alive()
+            time.sleep(EVERY)
+        raise AssertionError
+
+    def statuses(self, ids: Sequence[str]) -> list[str]:
+        found = self._pipe(("hget", keys.job(i), "status") for i in ids)
+        return [status.decode() if status else "gone" for status in found]
+
+    def durations(self, ids: Sequence[str]) -> list[float]:
+        """Seconds from start to end of the jobs that went well, as their workers wrote them down."""
+        found = self._pipe(("hmget", keys.job(i), "status", "started_at", "ended_at") for i in ids)
+        return [_time(ended) - _time(started) for status, started, ended in found if status == b"finished"]
+
+    def results(self, ids: Sequence[str], timeout: float = 5.0) -> Iterator[Any]:
+        """Iterate over the values of jobs that have ended. Raises what Job.result() raises."""
+        return (outcome.get() for outcome in self.queue.waiter().outcomes(ids, timeout))
+
+    def why(self, job_id: str) -> str:
+        """What is said about a job that failed."""
+        (outcome,) = self.queue.waiter().outcomes([job_id], 5.0)
+        text = str(outcome.error or "")
+        return text.removeprefix(f"Job {job_id} failed: ")
+
+    def forget_jobs(self) -> None:
+        """Delete the jobs and what the registries say of them; the queue is as new."""
+        sweep.delete_jobs(self._pipe, self.ids)
+        sweep.delete(self._pipe, (keys.registry(kind, self.name) for kind in ("finished", "failed")))
+        self.ids = []
+
+    def clean(self) -> None:
+        """Delete everything, also what a run that was cut off left behind. No worker may serve the queue any more."""
+        self.note_workers()
+        self.ids = list({*self.ids, *sweep.listed(self._pipe, [self.name], sweep.REGISTRIES)})
+        self.forget_jobs()
+        sweep.delete_workers(self._pipe, self._workers)
+        sweep.delete_queue(self._pipe, self.name)
+
+    def _pipe(self, commands: Iterable[sweep.Command]) -> list[Any]:
+        return sweep.in_pages(commands, lambda page: sweep.send(self._client, page))
+
+    def close(self) -> None:
+        self.queue.close()
+
+
+def _time(text: bytes) -> float:
+    return datetime.fromisoformat(text.decode()).timestamp()
+
+
+@contextmanager
+def private_queue(store: Store, name: str) -> Iterator[PrivateQueue]:
+    """Make the queue; delete all of it at the end."""
+    with closing(PrivateQueue(store, name)) as made:
+        try:
+            yield made
+        finally:
+            made.clean()

@@ -1,0 +1,59 @@
+"""Who works in a comparison: starts crews, sees them out, and remembers what they said about the GIL."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobqueue.compare.crews import BareCrew, Crew, Surroundings, WorkerCrew, gil_turned_on_by
+from jobqueue.compare.figures import MODES
+from jobqueue.compare.private_queue import private_queue
+from jobqueue.connection import Store
+
+
+class Roster:
+    """Makes crews; the queues of its workers are its own."""
+
+    def __init__(self, store: Store, around: Surroundings) -> None:
+        self.around = around
+        self._store = store
+        self._token = secrets.token_hex(4)
+        self._gils: set[bool] = set()
+
+    @contextmanager
+    def crew(self, mode: str, workers: int) -> Iterator[Crew]:
+        """Start a crew; hand it out when all its consumers are there. Raises CrewFailed."""
+        if mode in MODES:
+            with self.worker(mode, workers, str(workers)) as made:
+                yield made
+            return
+        crew = BareCrew(mode, workers, self.around)
+        try:
+            crew.boot()
+            yield crew
+        finally:
+            crew.close()
+            self._gils.add(crew.gil)
+
+    @contextmanager
+    def worker(self, mode: str, workers: int, name: str) -> Iterator[WorkerCrew]:
+        """Start a worker on a queue that ends in this name. Raises CrewFailed."""
+        with private_queue(self._store, f"compare-{self._token}-{mode}-{name}") as queue:
+            crew = WorkerCrew(mode, workers, self.around, queue)
+            try:
+                crew.boot()
+                self._gils.add(crew.gil)
+                yield crew
+            finally:
+                crew.close()
+
+    @property
+    def gil(self) -> bool:
+        """Whether any of them had it on."""
+        return True in self._gils
+
+    def turned_on_by(self) -> list[str]:
+        """The modules that turned it on again, on a free-threaded build."""
+        logs = sorted(self.around.directory.glob("*.log"))
+        return gil_turned_on_by("\n".join(log.read_text(errors="replace") for log in logs))

@@ -1,0 +1,241 @@
+"""A comparison from its first process to its report; nothing of it is left.
+
+    scene (temporary directory, one signal) ─► store ─► site ─► each task in a plain loop ─► for each width:
+        two workers and two pools ─► for each task: thread, process, thread, process, ..., pools ─► memory ─► stop
+    ─► trials of isolation, crashes and limits ─► report
+
+The plain loop goes first: what one job costs there says how many jobs each run takes, and which widths fit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from typing import Any, Protocol
+
+from jobqueue.advice import Machine
+from jobqueue.compare import facts, plan
+from jobqueue.compare.alone import Pace, profile
+from jobqueue.compare.builtin import LATENCY, Wanted, wishes
+from jobqueue.compare.crews import BareCrew, Crew, CrewFailed, Surroundings, TooSlow, modules_for
+from jobqueue.compare.figures import LOOP, MODES, POOLS, Row, what
+from jobqueue.compare.measure import usable_cores
+from jobqueue.compare.plan import Cell, Options
+from jobqueue.compare.roster import Roster
+from jobqueue.compare.site import spawn_site
+from jobqueue.compare.stage import environment, opened, refuse_suspended, scene
+from jobqueue.compare.subject import Subject
+from jobqueue.compare.try_out import nothing_tried, try_out
+from jobqueue.compare.verdict import as_json
+from jobqueue.connection import Store
+
+LAST_CALL = 1.4  # of the budget; no trial is begun that would end after that
+WARM = 1.0  # seconds: a task whose warm-up would take longer is measured cold, it has few imports beside its work
+
+
+class Screen(Protocol):
+    """Who is told while it runs."""
+
+    def ready(self, store: str) -> None: ...
+    def step(self, text: str, done: float) -> None: ...
+
+
+def run(wanted: Wanted | None, modules: Sequence[str], options: Options, screen: Screen) -> dict[str, Any]:
+    """Compare what is wanted (None: the built-in four) and return the report, as docs/compare.md describes it.
+
+    modules: more modules for the workers to serve. Raises CrewFailed, StoreErrors; Ctrl-C raises KeyboardInterrupt.
+    """
+    with scene("jobq-compare-") as directory, opened(options.url, environment(directory)) as (store, env):
+        refuse_suspended(store)
+        screen.ready(store.describe())
+        with spawn_site(LATENCY) if wanted is None else nullcontext() as site:
+            subjects = [Subject(*wish) for wish in wishes(wanted, site)]
+            served = tuple(dict.fromkeys([*modules_for([s.work.name for s in subjects]), *modules]))
+            around = Surroundings(env, directory, served)
+            return Comparison(subjects, options, store, around, screen).report()
+
+
+class Comparison:
+    """All runs of some subjects."""
+
+    def __init__(
+        self, subjects: Sequence[Subject], options: Options, store: Store, around: Surroundings, screen: Screen
+    ) -> None:
+        self._subjects, self._options, self._store = subjects, options, store
+        self._screen = screen
+        self._began = time.monotonic()
+        self._budget = plan.budget(options, len(subjects))
+        self._slice = plan.slice_of(options, len(subjects))
+        self._until = self._began + plan.measuring(self._budget, options.trials)
+        self._cores = usable_cores()
+        self._roster = Roster(store, around)
+        self._widths_left = list(options.widths)
+        self._per_width, self._in_runs = plan.PER_WIDTH, 0.0
+        self._load = os.getloadavg()[0]
+        self._done, self._steps = 0, 1
+
+    def report(self) -> dict[str, Any]:
+        self._profile()
+        self._choose()
+        for width in plan.in_order(self._options.widths, self._cores):
+            self._measure(width)
+        trials = self._try_out()
+        here, gil = Machine.here(), self._roster.gil
+        machine = Machine(here.cores, here.memory_mb, gil, here.python)
+        return {
+            "version": 1,
+            "machine": facts.machine(self._store, gil, self._roster.turned_on_by(), self._load),
+            "settings": self._settings(),
+            "took_s": round(time.monotonic() - self._began, 1),
+            "tasks": [as_json(subject, machine) for subject in self._subjects],
+            **trials,
+        }
+
+    def _try_out(self) -> dict[str, Any]:
+        """Isolation, crashes and limits; null when there is no time, or no task to say them about."""
+        if not self._options.trials:
+            return nothing_tried("--no-trials")
+        late = time.monotonic() + plan.TRIAL_SECONDS > self._began + LAST_CALL * self._budget
+        if late or all(subject.error for subject in self._subjects):
+            return nothing_tried("there was no time for it; --seconds gives more" if late else None)
+        self._screen.step("a counter, a leak, a crash, and jobs that are stuck in C, in both modes", 0.97)
+        try:
+            return try_out(self._roster)
+        except CrewFailed as e:  # what was measured is worth more than what could not be tried
+            return nothing_tried(str(e))
+
+    def _settings(self) -> dict[str, Any]:
+        o = self._options
+        return {
+            "tasks": [subject.work.task for subject in self._subjects],
+            "widths": list(o.widths),
+            "jobs": o.jobs,
+            "repeat": o.repeat,
+            "seconds": round(self._budget, 1),
+        }
+
+    @property
+    def _seconds_each(self) -> float:
+        """What a task may take of the budget."""
+        fixed = plan.FIXED + plan.PER_WIDTH * len(self._options.widths)
+        return max(0.25 * self._budget, self._budget - fixed) / len(self._subjects)
+
+    # -- what is measured ----------------------------------------------------------------------------------------------
+
+    def _profile(self) -> None:
+        """See what a job of each task costs in a plain loop."""
+        pace = Pace(self._slice, self._seconds_each, self._budget, self._options.jobs, self._options.repeat)
+        for subject in self._subjects:
+            self._tell(f"{subject.work.task} in a plain loop")
+            with self._roster.crew(LOOP, 1) as crew:
+                assert isinstance(crew, BareCrew)
+                profile(subject, crew, pace)
+
+    def _choose(self) -> None:
+        """Decide which rows fit into the time."""
+        for subject in self._subjects:
+            if subject.error:
+                continue
+            subject.cells = plan.fitting(
+                self._options.widths, subject.cost, self._cores, self._options, self._seconds_each
+            )
+            if not subject.cells:
+                subject.error = (
+                    f"One job takes {subject.cost.wall:.3g} s, too long to measure it side by side in "
+                    f"{self._seconds_each:.0f} s, its share of the time: give it more with --seconds "
+                    f"(now {self._budget:g})."
+                )
+            subject.left_out = set(plan.cells(self._options.widths)) - set(subject.cells)
+        self._steps = 1 + sum(len(s.cells) for s in self._subjects)
+
+    # -- side by side --------------------------------------------------------------------------------------------------
+
+    def _measure(self, width: int) -> None:
+        began, self._in_runs = time.monotonic(), 0.0
+        self._adapt()
+        self._measure_here(width)
+        self._widths_left.remove(width)
+        self._per_width = max(self._per_width, time.monotonic() - began - self._in_runs)
+
+    def _adapt(self) -> None:
+        """Shorten the runs where this machine is slower than was thought."""
+        still = self._widths_left
+        runs = sum(cell.workers in still for s in self._subjects for cell in s.cells) * self._options.repeat
+        left = self._began + self._budget - plan.TRIAL_SECONDS - time.monotonic() - self._per_width * len(still)
+        self._slice = plan.rest_slice(self._slice, left, runs)
+
+    def _measure_here(self, width: int) -> None:
+        subjects = [s for s in self._subjects if not s.error and any(cell.workers == width for cell in s.cells)]
+        modes = [m for m in MODES + POOLS if any(Cell(m, width) in s.cells for s in subjects)]
+        if time.monotonic() > self._until:
+            for subject in subjects:
+                subject.left_out |= {cell for cell in subject.cells if cell.workers == width}
+            return
+        with ExitStack() as stack:
+            crews: dict[str, Crew] = {}
+            for mode in modes:
+                self._screen.step(f"starting {what(mode, width)}", self._done / self._steps)
+                crews[mode] = stack.enter_context(self._roster.crew(mode, width))
+            for subject in subjects:
+                self._measure_subject(subject, [crews[m] for m in modes if Cell(m, width) in subject.cells])
+
+    def _measure_subject(self, subject: Subject, crews: list[Crew]) -> None:
+        workers = [crew for crew in crews if crew.mode in MODES]
+        pools = [crew for crew in crews if crew.mode in POOLS]
+        for crew in crews:
+            subject.rows[Cell(crew.mode, crew.workers)] = Row(crew.mode, crew.workers, crew.startup)
+            self._warm_up(subject, crew)
+        for turn in range(self._options.repeat):
+            for crew in [*(workers if turn % 2 == 0 else reversed(workers)), *pools]:
+                self._run(subject, crew)
+        for crew in crews:
+            row = subject.rows[Cell(crew.mode, crew.workers)]
+            row.memory = crew.memory() if row.samples else None
+            self._done += 1
+            if row.samples and row.all_failed:
+                subject.error = (
+                    subject.error
+                    or f"It works in a plain loop, but fails every time in {what(row.mode, row.workers)}: {row.error}"
+                )
+
+    def _warm_up(self, subject: Subject, crew: Crew) -> None:
+        seconds = plan.worst_seconds(Cell(crew.mode, crew.workers), subject.cost, self._cores, None)
+        if seconds < WARM:
+            self._attempt(subject, crew, crew.workers, keep=False)
+
+    def _run(self, subject: Subject, crew: Crew) -> None:
+        cell = Cell(crew.mode, crew.workers)
+        rate = plan.expected_rate(cell, subject.cost, self._cores, subject.rates())
+        jobs = self._options.jobs or plan.jobs_for(cell, rate, self._slice)
+        if time.monotonic() + jobs / rate > self._until:
+            subject.left_out.add(cell)
+            return
+        self._tell(f"{subject.work.task} in {what(crew.mode, crew.workers)}, {jobs:,} jobs")
+        began = time.monotonic()
+        self._attempt(subject, crew, jobs, keep=True)
+        self._in_runs += time.monotonic() - began
+
+    def _attempt(self, subject: Subject, crew: Crew, jobs: int, *, keep: bool) -> None:
+        try:
+            sample = crew.run(subject.work, jobs, self._until)
+        except TooSlow:  # at the end of all time: the jobs that still run stop with the crew
+            subject.left_out.add(Cell(crew.mode, crew.workers))
+            return
+        except CrewFailed as e:
+            if not isinstance(crew, BareCrew):
+                raise
+            crew.restart()
+            note = f"Not measured in {what(crew.mode, crew.workers)} because {e}."
+            subject.notes += [note] if note not in subject.notes else []
+            return
+        if keep:
+            subject.rows[Cell(crew.mode, crew.workers)].samples.append(sample)
+        if keep and sample.failed > 0:
+            text = f"{sample.failed:,} of {jobs:,} jobs failed in {what(crew.mode, crew.workers)}: {sample.error}"
+            if not any(" jobs failed in " in note for note in subject.notes):
+                subject.notes.append(text)
+
+    def _tell(self, text: str) -> None:
+        self._screen.step(text, self._done / self._steps)

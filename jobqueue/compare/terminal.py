@@ -1,0 +1,209 @@
+"""The report for people: the verdicts first, then a table with bars per task, then what each mode can and cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from jobqueue.compare import verdict
+from jobqueue.compare.facts import busy
+
+WIDEST = 124
+WIDE = 116  # columns from which the tables have all figures
+STYLES = {"thread": "cyan", "process": "magenta"}
+POOLS = {"ThreadPoolExecutor": "bare\nthreads", "ProcessPoolExecutor": "bare\nprocs"}
+
+Run = dict[str, Any]
+
+
+def parts(report: dict[str, Any], width: int) -> Iterator[RenderableType]:
+    """Yield what to print, one below the other."""
+    yield Text(facts(report["machine"]), style="dim")
+    if warning := busy(report["machine"]):
+        yield Text(warning, style="yellow")
+    yield ""
+    for task in report["tasks"]:
+        yield Padding(headline(task), (0, 0, 1, 0))
+    measured = [task for task in report["tasks"] if not task["error"]]
+    for task in measured:
+        yield table(task, width)
+        yield from below(task)
+    yield from trials(report, bool(measured))
+    yield Text(legend(width) if measured else f"{report['took_s']:.0f} s.", style="dim")
+    if measured:
+        yield Text(f"{report['took_s']:.0f} s.", style="dim")
+
+
+def legend(width: int) -> str:
+    more = "" if width >= WIDE else f"; from {WIDE} columns on wall time, p95 and PSS stand here too"
+    return (
+        "job ms: from a job's start to its end, where it runs. cores: of CPU in use. MB: what the worker's processes "
+        f"have for themselves (USS). bare: jobs/s of a pool without a queue. All figures: --json{more}."
+    )
+
+
+def facts(machine: dict[str, Any]) -> str:
+    """One line: the interpreter, the GIL, the cores, the store."""
+    gil = "GIL on" if machine["gil_enabled"] else "GIL off"
+    if machine["free_threaded"] and machine["gil_enabled"]:
+        by = f", turned on by {', '.join(machine['gil_enabled_by'])}" if machine["gil_enabled_by"] else ""
+        gil = f"free-threaded build, but the GIL is on{by}"
+    cores = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
+    return f"{machine['implementation']} {machine['python']}, {gil}, {cores}, store: {machine['store']}"
+
+
+def headline(task: dict[str, Any]) -> Text:
+    """The verdict, its first words in the colour of the mode."""
+    said = Text(task["verdict"])
+    start = len(task["task"]) + 2
+    said.stylize("bold", 0, start - 1)
+    if task["error"]:
+        said.stylize("yellow", start)
+    elif task["kind"] == "tiny":
+        said.stylize("bold yellow", start, task["verdict"].index(":", start))
+    else:
+        said.stylize(f"bold {STYLES[task['advice']['mode']]}", start, task["verdict"].index(":", start))
+    return said
+
+
+# -- a task --------------------------------------------------------------------------------------------------------
+
+
+def table(task: dict[str, Any], width: int) -> Table:
+    """A line per width, threads beside processes, each with a bar; the advised one is marked."""
+    wide = width >= WIDE
+    title = f"{task['task']}   plain loop: {_rate(_find(task, 'loop', 1))} jobs/s"
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    made.padding = 0
+    made.add_column("\nn", justify="right", no_wrap=True)
+    for mode, name in (("thread", "threads"), ("process", "processes")):
+        style = STYLES[mode]
+        made.add_column(f"{name}\njobs/s", style=style, header_style=style, no_wrap=True, min_width=14 if wide else 11)
+        for title in _columns(wide):
+            made.add_column(f"\n{title}", justify="right", style=style, header_style=style, no_wrap=True)
+    for title in POOLS.values() if any(run["mode"] in POOLS for run in task["runs"]) else ():
+        made.add_column(title, justify="right", style="dim", header_style="dim", no_wrap=True)
+    fastest = max(run["jobs_per_s"] for run in task["runs"] if run["mode"] in STYLES)
+    for workers in sorted({run["workers"] for run in task["runs"] if run["mode"] != "loop"}):
+        made.add_row(*_cells(task, workers, fastest, wide, len(made.columns)))
+    return made
+
+
+def _columns(wide: bool) -> tuple[str, ...]:
+    return ("wall", "cores", "job ms", "p95", "MB", "PSS") if wide else ("cores", "job ms", "MB")
+
+
+def _cells(task: dict[str, Any], workers: int, fastest: float, wide: bool, columns: int) -> list[Any]:
+    cells: list[Any] = [str(workers)]
+    for mode in STYLES:
+        run = _find(task, mode, workers)
+        cells += [_barred(run, task, fastest, 7 if wide else 4), *_figures(run, wide)]
+    cells += [_rate(_find(task, pool, workers)) for pool in POOLS]
+    return cells[:columns]
+
+
+def _barred(run: Run | None, task: dict[str, Any], fastest: float, length: int) -> Text:
+    if run is None:
+        return Text("-")
+    advice = task["advice"]
+    chosen = task["kind"] != "tiny" and (run["mode"], run["workers"]) == (advice["mode"], advice["workers"])
+    said = Text(f"{bar(run['jobs_per_s'] / fastest, length):<{length}} {_rate(run):>5}")
+    said.append("◀" if chosen else " ")
+    said.stylize("bold reverse" if chosen else "", length + 1)
+    return said
+
+
+def _figures(run: Run | None, wide: bool) -> list[str]:
+    if run is None:
+        return ["-"] * len(_columns(wide))
+    latency = run["latency_ms"]
+    if not wide:
+        return [f"{run['cores_used']:.1f}", number(latency["p50"]), number(run["uss_mb"])]
+    cells = [f"{run['wall_s']:.2f}", f"{run['cores_used']:.1f}", number(latency["p50"]), number(latency["p95"])]
+    return [*cells, number(run["uss_mb"]), number(run["pss_mb"])]
+
+
+def _find(task: dict[str, Any], mode: str, workers: int) -> Run | None:
+    return next((run for run in task["runs"] if (run["mode"], run["workers"]) == (mode, workers)), None)
+
+
+def _rate(run: Run | None) -> str:
+    if run is None:
+        return "-"
+    value = run["jobs_per_s"]
+    if value < 10_000:
+        return verdict.rate(value) if value >= 100 else f"{value:#.3g}".rstrip(".")
+    return f"{value / 1000:.1f}k" if value < 100_000 else f"{value / 1000:,.0f}k"
+
+
+def bar(part: float, length: int) -> str:
+    """A bar of so many columns, in eighths."""
+    eighths = max(1, round(part * length * 8))
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def number(value: float | None) -> str:
+    """Two digits or so: nobody reads more of them in a table."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}" if value < 0.1 else f"{value:.1f}"
+
+
+# -- below its table -----------------------------------------------------------------------------------------------
+
+
+def below(task: dict[str, Any]) -> Iterator[RenderableType]:
+    """What has no place in the table: memory per worker, start-up, the price of the queue, notes."""
+    said = [line for line in (memory(task), startup(task), price(task)) if line]
+    yield Padding(Text("; ".join(said) + ".", style="dim"), (0, 0, 0, 2))
+    for note in task["notes"]:
+        yield Padding(Text(note, style="yellow"), (0, 0, 0, 2))
+    yield ""
+
+
+def memory(task: dict[str, Any]) -> str:
+    both = task["memory_per_worker"]
+    if not {"thread", "process"} <= both.keys():
+        return ""
+    parts = [f"{verdict.mb(both[mode]['uss_mb'])} for {name}" for mode, name in _NAMES if mode in both]
+    return f"Memory per added worker: {', '.join(parts)} (USS)"
+
+
+_NAMES = (("thread", "threads"), ("process", "processes"), ("ProcessPoolExecutor", "bare processes"))
+
+
+def startup(task: dict[str, Any]) -> str:
+    spans = [_span(name, [run["startup_s"] for run in task["runs"] if run["mode"] == mode]) for mode, name in _NAMES]
+    return f"start-up: {', '.join(span for span in spans if span)}"
+
+
+def _span(name: str, seconds: Sequence[float]) -> str:
+    if not seconds:
+        return ""
+    low, high = f"{min(seconds):.1f}", f"{max(seconds):.1f}"
+    return f"{name} {low} s" if low == high else f"{name} {low} to {high} s"
+
+
+def price(task: dict[str, Any]) -> str:
+    cost = task["queue_price"]
+    if cost is None or cost["extra_ms"] <= 0:
+        return ""
+    return f"the queue adds {verdict.time(cost['extra_ms'])} to a job of {verdict.time(cost['loop_ms'])}"
+
+
+# -- what each mode can and cannot do ------------------------------------------------------------------------------
+
+
+def trials(report: dict[str, Any], measured: bool) -> Iterator[RenderableType]:
+    for key, title in (("isolation", "Memory"), ("blast_radius", "A crash"), ("time_limits", "A time limit")):
+        if report[key] is not None:
+            said = Text(f"{title}. ", style="bold")
+            yield Padding(said.append(report[key]["meaning"], style="not bold"), (0, 0, 1, 0))
+    if measured and report.get("not_tried"):
+        yield Text(f"Isolation, crashes and time limits were not tried out: {report['not_tried']}.\n", style="yellow")

@@ -1,0 +1,201 @@
+"""What each mode can and cannot do, tried out: memory isolation, the blast radius of a crash, time limits in C code.
+
+A trial is a generator that yields while it waits, so that the trials of both modes run side by side in one thread: they
+sleep most of the time. `told` makes the sentences.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import psutil
+
+from jobqueue.compare import trials
+from jobqueue.compare.crews import BareCrew, CrewFailed, Surroundings, WorkerCrew
+from jobqueue.compare.figures import Work
+
+WORKERS = 4
+COUNTED = 40  # jobs that raise the counter
+LEAK = 64.0  # MB
+LIMIT = 1  # seconds
+NAP, CRASH_AFTER = 0.7, 0.25  # seconds: the neighbours of a crash are all at work when it happens
+LONG_NAP = 3.4  # seconds: the neighbours of a job that is stuck are at work until the hard end of its limit
+STUCK = 30.0
+PATIENCE = 20.0  # seconds for one trial
+TRIALS = "jobqueue.compare.trials"
+
+Trial = Generator[None, None, dict[str, Any]]
+
+
+class TrialFailed(CrewFailed):
+    """A trial did not come to its end."""
+
+
+def side_by_side(running: dict[str, Trial], every: float = 0.005) -> dict[str, dict[str, Any]]:
+    """Run trials until all have returned; return what each has found."""
+    found: dict[str, dict[str, Any]] = {}
+    while running:
+        for name, trial in list(running.items()):
+            try:
+                next(trial)
+            except StopIteration as end:
+                found[name] = end.value
+                del running[name]
+        time.sleep(every)
+    return found
+
+
+def _until(check: Callable[[], bool], crew: WorkerCrew) -> Generator[None, None, None]:
+    deadline = time.monotonic() + PATIENCE
+    while not check():
+        crew.check()
+        if time.monotonic() > deadline:
+            raise TrialFailed(f"A trial in {crew.mode} mode had no end after {PATIENCE:g} s: {crew.last_words()}")
+        yield
+
+
+def _results(crew: WorkerCrew, task: str, argses: Sequence[tuple[Any, ...]]) -> Generator[None, None, list[Any]]:
+    before = crew.queue.ended()
+    ids = crew.queue.submit(task, argses)
+    yield from _until(lambda: crew.queue.ended() >= before + len(ids), crew)
+    return list(crew.queue.results(ids))
+
+
+# -- memory isolation ----------------------------------------------------------------------------------------------
+
+
+def isolation(crew: WorkerCrew) -> Trial:
+    """A counter of a module that all jobs raise, and one job that leaks."""
+    seen = yield from _results(crew, "jobqueue.tasks.count_here", [(0.02,)] * COUNTED)
+    counts = sorted(one["count"] for one in seen)
+    counter = {
+        "jobs": len(seen),
+        "processes": len({one["pid"] for one in seen}),
+        "highest": counts[-1],
+        "shared": counts == list(range(counts[0], counts[0] + len(seen))),
+    }
+    there = yield from _results(crew, f"{TRIALS}.present", [(0.05,)] * crew.workers)
+    consumers = {*(one["pid"] for one in there), *(one["pid"] for one in seen)}
+    before = {pid: _uss(pid) for pid in consumers}
+    yield from _results(crew, f"{TRIALS}.leak", [(LEAK,)])
+    grew = sorted((round((_uss(pid) - before[pid]) / 1e6, 1) for pid in consumers), reverse=True)
+    leak = {"leaked_mb": LEAK, "processes": len(consumers), "grew_mb": grew}
+    return {"workers": crew.workers, "counter": counter, "leak": leak}
+
+
+def _uss(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_full_info().uss)
+    except psutil.Error:
+        return 0
+
+
+# -- the blast radius ----------------------------------------------------------------------------------------------
+
+
+def _cast(record: str, part: str, seconds: float, nap: float) -> list[tuple[Any, ...]]:
+    """The neighbours, and at last the one that it is about."""
+    neighbours = [("neighbour", record, f"n{n}", nap) for n in range(WORKERS - 1)]
+    return [*neighbours, (part, record, "it", seconds)]
+
+
+def blast(crew: WorkerCrew, record: str) -> Trial:
+    """One job crashes, its neighbours work."""
+    *around, it = _cast(record, "crash", CRASH_AFTER, NAP)
+    before = crew.queue.ended()
+    ids = crew.queue.submit(f"{TRIALS}.act", around)
+    (crashed,) = crew.queue.submit(f"{TRIALS}.act", [it], on_crash="fail")
+    yield from _until(lambda: crew.queue.ended() >= before + WORKERS, crew)
+    finished = crew.queue.statuses(ids).count("finished")
+    return _after_crash(record, finished, crew.queue.why(crashed))
+
+
+def bare_blast(mode: str, around: Surroundings, record: str) -> dict[str, Any]:
+    """The same in a pool without a queue: who was torn away is gone."""
+    crew = BareCrew(mode, WORKERS, around)
+    try:
+        work = Work("act", f"{TRIALS}.act", tuple(_cast(record, "crash", CRASH_AFTER, NAP)))
+        sample = crew.run(work, WORKERS, time.monotonic() + PATIENCE)
+        return _after_crash(record, sample.jobs - sample.failed, sample.error or "nothing")
+    except CrewFailed as e:
+        return _after_crash(record, 0, f"the whole program ended: {e}")
+    finally:
+        crew.close()
+
+
+def _after_crash(record: str, finished: int, said: str) -> dict[str, Any]:
+    lines = trials.read(record)
+    crash = next((when for when, what in lines if what == "crash"), None)
+    names = [f"began n{n}" for n in range(WORKERS - 1)]
+    again = [when for name in names for when in [w for w, what in lines if what == name][1:]]
+    neighbours = len(names)
+    lost = neighbours - finished
+    return {
+        "workers": WORKERS,
+        "neighbours": neighbours,
+        "interrupted": len(again) + lost,
+        "finished": finished,
+        "lost": lost,
+        "recovery_s": round(max(again) - crash, 3) if again and crash else None,
+        "crashed_job": said,
+    }
+
+
+# -- time limits ---------------------------------------------------------------------------------------------------
+
+
+def stuck(crew: WorkerCrew, part: str, record: str) -> Trial:
+    """A job with a limit is stuck in C: when it was ended, how, and whom it took with it."""
+    *around, it = _cast(record, part, STUCK, LONG_NAP)
+    crew.queue.submit(f"{TRIALS}.act", around)
+    (ours,) = crew.queue.submit(f"{TRIALS}.act", [it], job_timeout=LIMIT, on_crash="fail")
+    yield from _until(lambda: crew.queue.statuses([ours]) == ["failed"], crew)
+    ended = time.monotonic()
+    began = next(when for when, what in trials.read(record) if what == "began it")
+    yield from _until(lambda: time.monotonic() > ended + 0.3, crew)  # those that run again have begun by then
+    names = [what for _, what in trials.read(record)]
+    error = crew.queue.why(ours)
+    return {
+        "ended_s": round(ended - began, 2),
+        "how": how(error),
+        "error": error,
+        "neighbours_interrupted": sum(names.count(f"began n{n}") > 1 for n in range(WORKERS - 1)),
+    }
+
+
+def how(error: str) -> str:
+    """In one word, how a job that ran over its limit was ended, from what was recorded about it."""
+    if "killed" in error:
+        return "killed"
+    return "written off" if "written off" in error else "exception"
+
+
+# -- all of them ---------------------------------------------------------------------------------------------------
+
+
+def in_turn(crew: WorkerCrew, directory: str) -> Trial:
+    """Isolation, crash, and the job that keeps the GIL, on one worker."""
+    found = {"isolation": (yield from isolation(crew))}
+    found["blast"] = yield from blast(crew, f"{directory}/{crew.mode}-crash")
+    found["gil"] = yield from stuck(crew, "gil", f"{directory}/{crew.mode}-gil")
+    return found
+
+
+def blocking(crew: WorkerCrew, directory: str) -> Trial:
+    return {"blocking": (yield from stuck(crew, "blocking", f"{directory}/{crew.mode}-blocking"))}
+
+
+def collect(found: dict[str, dict[str, Any]], pools: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Put the findings (mode, and mode with a stroke for the blocking ones) where the report has them."""
+    modes = [name for name in found if "/" not in name]
+    return {
+        "isolation": {mode: found[mode]["isolation"] for mode in modes},
+        "blast_radius": {mode: found[mode]["blast"] for mode in modes} | pools,
+        "time_limits": {"limit_s": float(LIMIT)}
+        | {
+            mode: {"workers": WORKERS, "blocking": found[f"{mode}/blocking"]["blocking"], "gil": found[mode]["gil"]}
+            for mode in modes
+        },
+    }

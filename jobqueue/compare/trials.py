@@ -1,0 +1,97 @@
+"""Jobs that show what each mode can and cannot do: a counter, a leak, a crash, a job that is stuck.
+
+Plain functions of a module that only the workers of a comparison serve. A run is told from outside by a line in a file,
+written in one go: it stands there also when the process dies at the next step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+SETTLE = 0.25  # seconds after which the neighbours are at work
+
+_kept: list[bytes] = []
+
+
+def present(seconds: float) -> dict[str, Any]:
+    """Take a while, so that every consumer gets one of these; say who did it, and whether the GIL is on there."""
+    time.sleep(seconds)
+    return {"pid": os.getpid(), "gil": getattr(sys, "_is_gil_enabled", lambda: True)()}
+
+
+def leak(megabytes: float) -> int:
+    """Keep so many MB (10⁶ bytes) for ever; return who did."""
+    _kept.append(os.urandom(1) * int(megabytes * 1e6))
+    return os.getpid()
+
+
+def act(part: str, record: str, name: str, seconds: float) -> str:
+    """Play a part for so many seconds, and write down that it began. Who has begun before is done at once."""
+    before = _seen(record, f"began {name}")
+    _note(record, f"began {name}")
+    if not before:
+        PARTS[part](record, seconds)
+    return name
+
+
+def _nap(record: str, seconds: float) -> None:
+    """Wait in slices, so that an interruption arrives."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(0.02, left))
+
+
+def _crash(record: str, seconds: float) -> None:
+    """Read where nothing is: a segmentation fault, as a bug in C code would be. No core file is left."""
+    time.sleep(seconds)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _note(record, "crash")
+    ctypes.string_at(0)
+
+
+def _wait_in_c(record: str, seconds: float) -> None:
+    """One call into C that waits and gives the GIL away, as a read from a dead server does."""
+    time.sleep(SETTLE)
+    time.sleep(seconds)
+
+
+def _hold_the_gil(record: str, seconds: float) -> None:
+    """One call into C that keeps the GIL, as a regular expression that explodes does."""
+    time.sleep(SETTLE)
+    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+
+
+PARTS: dict[str, Callable[[str, float], None]] = {
+    "neighbour": _nap,
+    "crash": _crash,
+    "blocking": _wait_in_c,
+    "gil": _hold_the_gil,
+}
+
+
+def _note(record: str, text: str) -> None:
+    fd = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, f"{time.monotonic():.6f} {text}\n".encode())
+    finally:
+        os.close(fd)
+
+
+def _seen(record: str, text: str) -> bool:
+    return any(what == text for _, what in read(record))
+
+
+def read(record: str) -> list[tuple[float, str]]:
+    """The lines of a record: when (monotonic, the same clock for all processes of a machine) and what."""
+    try:
+        with open(record) as lines:
+            parts = [line.rstrip("\n").partition(" ") for line in lines]
+    except FileNotFoundError:
+        return []
+    return [(float(when), what) for when, _, what in parts]

@@ -1,0 +1,32 @@
+"""All trials of both modes and of the bare pools, with workers of their own; `trial_runs` has each of them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from jobqueue.compare import told, trial_runs
+from jobqueue.compare.figures import MODES, POOLS
+from jobqueue.compare.roster import Roster
+
+KEYS = ("isolation", "blast_radius", "time_limits")
+
+
+def try_out(roster: Roster) -> dict[str, Any]:
+    """Run the trials; return the report's part about them. Raises CrewFailed."""
+    directory = str(roster.around.directory)
+    with ExitStack() as stack:
+        trials: dict[str, trial_runs.Trial] = {}
+        for mode in MODES:
+            workers = (roster.worker(mode, trial_runs.WORKERS, f"trial-{n}") for n in (1, 2))
+            first, second = (stack.enter_context(worker) for worker in workers)
+            trials[mode] = trial_runs.in_turn(first, directory)
+            trials[f"{mode}/blocking"] = trial_runs.blocking(second, directory)
+        found = trial_runs.side_by_side(trials)
+    pools = {m: trial_runs.bare_blast(m, roster.around, f"{directory}/{m}-crash") for m in POOLS}
+    return {**told.with_meaning(trial_runs.collect(found, pools)), "not_tried": None}
+
+
+def nothing_tried(why: str | None) -> dict[str, Any]:
+    """The report's part when there are no trials."""
+    return {**dict.fromkeys(KEYS), "not_tried": why}

@@ -1,0 +1,290 @@
+"""From what was measured to what to do: the mode and the number for a task, and one sentence that says why.
+
+The kinds and the thresholds are those of `jobq advise`; where the measurement disagrees with its rule, the measurement
+wins and the sentence says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jobqueue.advice import QUEUE_S, Advice, Machine, Mode, judge
+from jobqueue.compare.figures import LOOP, MODES, POOLS, Row, rounded
+from jobqueue.compare.plan import Cell
+from jobqueue.compare.subject import SHOWN, Subject
+
+EVEN = 1.15  # below this factor two rates are called the same
+WORTH = 1.5  # processes have to be this much faster to be worth their memory for a task that waits
+KNEE = 0.9  # the smallest number that reaches this part of the mode's best rate is enough
+FILLED = 0.75  # the same, where it has a process for each core and computes
+STILL = 0.75  # of the growth in workers: with that much more jobs/s at its widest a mode has not come to its end
+PARALLEL = 1.25  # cores that threads have to use before it is said that the code gives the GIL away
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen: the row to use, the best row of the other mode, and what the rule said."""
+
+    kind: str
+    mode: Mode
+    row: Row
+    other: Row | None
+    rule: Advice
+    crowded: bool = False  # it computes, and no width had more than one core: the number is the rule's
+
+
+def choose(subject: Subject, machine: Machine) -> Choice | None:
+    """Choose a mode and a number from the measured rows; None when neither mode was measured.
+
+    Where the machine had no core to spare, the rows say nothing about the number, and the rule's is taken.
+    """
+    best = {mode: max(rows, key=lambda row: row.rate) for mode in MODES if (rows := subject.of(mode))}
+    if not best:
+        return None
+    rule = _rule(subject, machine)
+    mode = _mode(best, rule, machine) if len(best) == 2 else next(iter(best))
+    enough = next(row for row in subject.of(mode) if row.rate >= _knee(row, rule, machine) * best[mode].rate)
+    crowded = rule.kind == "computes" and mode == rule.mode and machine.cores > 1 and best[mode].cores < PARALLEL
+    if crowded:
+        enough = min(subject.of(mode), key=lambda row: abs(row.workers - rule.workers))
+    other = best.get("process" if mode == "thread" else "thread")
+    return Choice(_kind(subject, rule), "thread" if mode == "thread" else "process", enough, other, rule, crowded)
+
+
+def _knee(row: Row, rule: Advice, machine: Machine) -> float:
+    """What computes needs no more processes than there are cores: what more of them seem to add is unrest."""
+    fills = row.mode == "process" and rule.kind == "computes" and row.workers >= machine.cores
+    return FILLED if fills else KNEE
+
+
+def _rule(subject: Subject, machine: Machine) -> Advice:
+    """What `jobq advise` would say, but for what is tiny: what the queue costs was measured here, and decides."""
+    profile, price = subject.profile(), subject.queue_price()
+    rule = judge(profile, machine)
+    if rule.kind == "tiny" and price and price["extra_ms"] <= price["loop_ms"]:
+        rule = judge(replace(profile, wall_s_p50=max(profile.wall_s_p50, QUEUE_S)), machine)
+    return rule
+
+
+def _mode(best: dict[str, Row], rule: Advice, machine: Machine) -> str:
+    thread, process = best["thread"], best["process"]
+    ratio = process.rate / thread.rate
+    ruled = rule.mode or ("thread" if ratio < EVEN else "process")
+    if rule.kind in ("tiny", "grows memory") or max(thread.workers, process.workers) == 1:
+        return ruled
+    if rule.kind == "waits":
+        return "process" if ratio >= WORTH else "thread"
+    if ratio >= EVEN:
+        return "process"
+    # As fast in threads, and so for less memory. Where the rule says processes, only if threads were seen to use more
+    # than one core: a machine that is busy with something else makes all rates alike.
+    shows = thread.cores >= PARALLEL or rule.kind in ("mixed", "unknown")
+    return "thread" if shows else ruled
+
+
+def _kind(subject: Subject, rule: Advice) -> str:
+    """What the queue costs was measured here: more than the work may be tiny, also where the rule says otherwise."""
+    price = subject.queue_price()
+    if price and price["extra_ms"] > price["loop_ms"] and subject.profile().cpu_share > 0.3:
+        return "tiny"
+    return rule.kind
+
+
+# -- the sentences -------------------------------------------------------------------------------------------------
+
+
+def reason(subject: Subject, choice: Choice, machine: Machine) -> str:
+    """Say with figures why; begins in lower case, ends without a stop."""
+    if choice.kind == "tiny":
+        return _tiny(subject)
+    said = f"{rate(choice.row.rate)} jobs/s{_against_loop(subject, choice)}"
+    if choice.mode == "thread":
+        said += _for_threads(subject, choice, machine)
+    else:
+        said += _for_processes(subject, choice, machine)
+    if choice.crowded and max((row.workers for row in subject.of(choice.mode)), default=1) > 1:
+        said += "; there was no core to spare, so measure again when this machine is quiet"
+    elif _still_grew(subject, choice):
+        said += f"; more than {choice.row.workers} were not measured"
+    return said + _disagreement(choice)
+
+
+def _still_grew(subject: Subject, choice: Choice) -> bool:
+    """Nothing says that the widest one measured is wide enough: it was the only one, or did much more than the next."""
+    rows = subject.of(choice.mode)
+    if choice.row is not rows[-1] or choice.kind == "computes":
+        return False
+    return len(rows) == 1 or rows[-1].rate / rows[-2].rate > STILL * rows[-1].workers / rows[-2].workers
+
+
+def _tiny(subject: Subject) -> str:
+    price = subject.queue_price()
+    if price is None:
+        return "the queue costs more than the job"
+    times = rate(price["extra_ms"] / max(price["loop_ms"], 1e-6))
+    return (
+        f"the queue costs more than the job: {time(price['extra_ms'])} of queue for {time(price['loop_ms'])} of work, "
+        f"{times} times as much; call it directly, or give one job a whole batch"
+    )
+
+
+def _against_loop(subject: Subject, choice: Choice) -> str:
+    if not subject.loop:
+        return ""
+    factor = choice.row.rate / subject.loop.rate
+    return f", {factor:.1f} times the plain loop" if factor >= EVEN else ", no more than a plain loop"
+
+
+def _for_threads(subject: Subject, choice: Choice, machine: Machine) -> str:
+    other = choice.other
+    if other is None:
+        return ""
+    factor = choice.row.rate / other.rate
+    how = "as fast as" if 1 / EVEN < factor < EVEN else f"{factor:.1f} times as fast as"
+    said = f", {how} {count(other)} ({rate(other.rate)})"
+    if factor <= 1 / EVEN:
+        said = f"; {count(other)} did {rate(other.rate)}"
+    memory = subject.memory_per_worker()
+    if "thread" in memory and "process" in memory:
+        said += f", for {mb(memory['thread']['uss_mb'])} per added worker instead of {mb(memory['process']['uss_mb'])}"
+    if choice.kind == "computes" and not machine.gil:
+        said += "; this Python has no GIL"
+    elif choice.kind == "computes" and choice.row.cores >= PARALLEL:
+        said += "; its code gives the GIL away while it computes"
+    return said
+
+
+def _for_processes(subject: Subject, choice: Choice, machine: Machine) -> str:
+    said = ""
+    other = choice.other
+    if other is not None:
+        same = subject.ratio_at(choice.row.workers)
+        threads = subject.at("thread", choice.row.workers)
+        if threads is None or same is None or choice.row.workers == 1:
+            said = f"; threads did {rate(other.rate)} at best"
+        elif same < EVEN:
+            said = f"; {count(threads)} did {rate(threads.rate)}"
+        else:
+            said = f", {same:.1f} times what {count(threads)} did ({rate(threads.rate)})"
+    if choice.kind == "grows memory" and subject.grew_mb:
+        return f"{said}; each job leaves {mb(subject.grew_mb)} behind, and only a process can be replaced alone"
+    share = subject.profile().cpu_share
+    if share <= 0.1:
+        return said
+    turns = "take turns at the GIL" if machine.gil else "got in each other's way, although this Python has no GIL"
+    return f"{said}: it computes ({share:.0%} CPU), and threads {turns}"
+
+
+def _disagreement(choice: Choice) -> str:
+    if choice.rule.mode in (None, choice.mode) or choice.kind == "tiny":
+        return ""
+    return f". By its share of CPU time alone it would be {plural(choice.rule.mode)}; it was measured otherwise"
+
+
+# -- the words -----------------------------------------------------------------------------------------------------
+
+
+def plural(mode: str | None) -> str:
+    return "threads" if mode == "thread" else "processes"
+
+
+def count(row: Row) -> str:
+    """4 threads, 1 process"""
+    one = "thread" if row.mode == "thread" else "process"
+    return f"{row.workers} {one if row.workers == 1 else plural(row.mode)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """threads; threads and processes; threads, processes and bare threads"""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def mb(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.0f} MB" if value >= 10 else f"{max(value, 0.0):.1f} MB"
+
+
+def time(ms: float) -> str:
+    """145 µs, 52.7 ms, 2.1 s"""
+    for unit, size in (("s", 1000.0), ("ms", 1.0)):
+        if ms >= size:
+            return f"{ms / size:.3g} {unit}"
+    return f"{ms * 1000:.3g} µs"
+
+
+# -- for programs --------------------------------------------------------------------------------------------------
+
+
+def as_json(subject: Subject, machine: Machine) -> dict[str, Any]:
+    """The report's part about one task, see docs/compare.md."""
+    choice = None if subject.error else choose(subject, machine)
+    if choice is None and not subject.error:
+        subject.error = "There was no time to measure it in either mode: give it more with --seconds."
+    rows = [row for mode in (LOOP, *MODES, *POOLS) for row in subject.of(mode)]
+    return {
+        "task": subject.work.task,
+        "values": list(subject.values[:SHOWN]),
+        "values_given": len(subject.values),
+        "kwargs": dict(subject.work.kwargs),
+        "kind": choice.kind if choice else None,
+        "profile": _profile(subject) if choice else None,
+        "advice": _advice(subject, choice, machine) if choice else None,
+        "verdict": _verdict(subject, choice, machine),
+        "notes": [*_left_out(subject), *subject.notes],
+        "error": subject.error,
+        "runs": [row.as_json() for row in rows if not row.all_failed],
+        "process_over_thread": subject.ratios() if choice else [],
+        "memory_per_worker": subject.memory_per_worker() if choice else {},
+        "queue_price": subject.queue_price() if choice else None,
+    }
+
+
+def _left_out(subject: Subject) -> list[str]:
+    """One sentence for all rows that there was no time for, one for those that have fewer repetitions."""
+    if subject.error:
+        return []
+    fewer = {cell for cell in subject.left_out if subject.at(*cell)}
+    said = (("Not measured", subject.left_out - fewer), ("Repeated less often", fewer))
+    return [f"{what} for want of time: {_rows(cells)}. --seconds gives more." for what, cells in said if cells]
+
+
+def _rows(cells: set[Cell]) -> str:
+    by_mode = {mode: sorted(c.workers for c in cells if c.mode == mode) for mode in MODES + POOLS}
+    alike: dict[str, list[str]] = {}
+    for mode, widths in by_mode.items():
+        alike.setdefault(", ".join(map(str, widths)), []).append(NOUNS[mode])
+    return "; ".join(f"{listed(modes)} at {widths}" for widths, modes in alike.items() if widths)
+
+
+NOUNS = {
+    "thread": "threads",
+    "process": "processes",
+    "ThreadPoolExecutor": "bare threads",
+    "ProcessPoolExecutor": "bare processes",
+}
+
+
+def _profile(subject: Subject) -> dict[str, float]:
+    cost = subject.cost
+    share = subject.profile().cpu_share
+    return {"wall_ms": rounded(1000 * cost.wall), "cpu_ms": rounded(1000 * cost.cpu), "cpu_share": round(share, 3)}
+
+
+def _advice(subject: Subject, choice: Choice, machine: Machine) -> dict[str, Any]:
+    said = reason(subject, choice, machine)
+    return {"mode": choice.mode, "workers": choice.row.workers, "reason": f"{said[0].upper()}{said[1:]}."}
+
+
+def _verdict(subject: Subject, choice: Choice | None, machine: Machine) -> str:
+    task = subject.work.task
+    if choice is None:
+        return f"{task}: not measured. {subject.error}"
+    said = reason(subject, choice, machine)
+    if choice.kind == "tiny":
+        return f"{task}: {said}."
+    return f"{task}: {plural(choice.mode)}, {choice.row.workers} of them: {said}."
