@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -23,9 +25,14 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "stop": "control",
     "pause": "control",
     "resume": "control",
+    "schedule": "schedule",
+    "cron": "cron",
     "store": "store",
+    "doctor": "doctor",
+    "compare": "compare",
     "demo": "demo",
     "chaos": "chaos",
+    "advise": "advise",
 }
 
 
@@ -49,6 +56,7 @@ class LazyGroup(click.Group):
                 "jobq: Windows has neither fork nor unix sockets; run jobq under WSL 2 or in Docker.", file=sys.stderr
             )
             sys.exit(2)
+        say_what_can_be_said(sys.stdout)
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
             sys.exit(code if isinstance(code, int) else 0)
@@ -66,6 +74,18 @@ class LazyGroup(click.Group):
         except BrokenPipeError:  # the reader of our output left (`jobq info | head`): nothing to say, nowhere to say it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except OSError as e:
+            if e.errno != errno.ENOSPC:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered cannot be written either
+            print(f"jobq: the output could not be written: {e.strerror}", file=sys.stderr)
+            sys.exit(1)
+
+
+def say_what_can_be_said(out: Any) -> None:
+    """A terminal that is no UTF-8, or half a character in what a job said, is no reason for a traceback."""
+    if isinstance(out, io.TextIOWrapper) and out.errors in ("strict", "surrogateescape"):  # the latter: LC_ALL=C
+        out.reconfigure(errors="backslashreplace")
 
 
 def one_line(error: click.ClickException) -> str:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue as stdlib_queue
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobqueue.cli.options import json_option, opened, url_option
-from jobqueue.cli.render import escaped, json_line, one_line
+from jobqueue.cli.recurring import Recurring, again
+from jobqueue.cli.recurring import check as check_recurring
+from jobqueue.cli.render import escaped, json_line
 from jobqueue.cli.values import (
     Call,
     Moment,
@@ -29,14 +29,11 @@ from jobqueue.cli.values import (
     parse_json,
     parse_value,
 )
-from jobqueue.errors import JobFailed, NoSuchJob, UsageError
+from jobqueue.cli.waiting import Sends, print_results
+from jobqueue.errors import NoSuchJob, UsageError
 
 if TYPE_CHECKING:
-    from jobqueue.model import Outcome
     from jobqueue.producer import Queue
-
-Send = Callable[[Sequence[Call]], Iterable[str]]
-_END = object()
 
 
 @click.command(cls=NegativeNumbersAreValues)
@@ -51,6 +48,10 @@ _END = object()
 @click.option("--retry", type=click.IntRange(0), help="How often a job that failed is run again.")
 @click.option("--in", "delay", metavar="S", type=click.FloatRange(0), help="Run them in S seconds.")
 @click.option("--at", "moment", type=Moment(), help="Run them at this time.")
+@click.option("--every", metavar="S", type=float, help="Run them every S seconds, at once or --in/--at the first time.")
+@click.option("--cron", metavar="EXPR", help="Run them whenever this cron expression says so, as '*/5 * * * *'.")
+@click.option("--tz", metavar="ZONE", help="The expression's time zone, as Europe/Berlin; this machine's unless told.")
+@click.option("--overlap/--no-overlap", default=True, help="Enqueue the next also if the last has not ended (default).")
 @click.option("--depends-on", metavar="ID", multiple=True, help="Run them when this job has finished; repeat.")
 @click.option("--id", "job_id", metavar="ID", help="The job's id; a job that has it makes way.")
 @click.option("--unique", is_flag=True, help="Refuse if there is a job with this --id.")
@@ -71,6 +72,10 @@ def submit(
     wait: bool,
     delay: float | None,
     moment: datetime | None,
+    every: float | None,
+    cron: str | None,
+    tz: str | None,
+    overlap: bool,
     check: bool,
     as_json: bool,
     url: str | None,
@@ -81,24 +86,27 @@ def submit(
     TASK is a built-in task (square, heavy, sleep, download, scrape) or module:function, which is imported from the
     current directory to check its name and arguments. Without any VALUE, one job without positional arguments.
 
-    Prints one job id per line, in order.
+    Prints one job id per line, in order; with --every or --cron the id of a schedule (--id: one that has it is
+    replaced), which jobq schedule lists and deletes.
     """
     from jobqueue.producer import A_DAY, Queue
 
     options = {name: value for name, value in options.items() if value not in (None, (), False)}
     if wait:
         options.setdefault("result_ttl", A_DAY)
-    when = _when(delay, moment)
+    when, repeat = _when(delay, moment), again(every, cron, tz, overlap)
     name, checker = _checked_task(task, check)
     kwargs = parse_json("--kwargs", kwargs_text, dict) if kwargs_text else {}
     given = _given(values, arg_lists, kwargs, checker, alone=file is None)
     _check_options(options, when, len(given) if file is None else None)
+    if repeat:
+        check_recurring(options, when, repeat, wait)
     with _opened_file(file) as fd, opened(url) as store, Queue(queue_name, store=store) as queue:
-        send = Sending(queue, name, options, when)
+        send = Recurring(queue, name, options, when, repeat) if repeat else Sending(queue, name, options, when)
         lines = calls_of_lines(fd, kwargs, checker, lambda: send.sent) if fd is not None else iter(())
         chunks = (chunk for source in (in_chunks(given), lines) for chunk in source)
         try:
-            failed = _wait(queue, send, chunks, as_json) if wait else _print_ids(send, chunks, as_json)
+            failed = print_results(queue, send, chunks, as_json) if wait else _print_ids(send, chunks, as_json)
         except KeyboardInterrupt:
             sys.exit(_interrupted(send))
     sys.exit(1 if failed else 0)
@@ -212,7 +220,7 @@ class Sending:
         return self._queue.enqueue(self._name, **options).id
 
 
-def _print_ids(send: Sending, chunks: Iterable[Sequence[Call]], as_json: bool) -> int:
+def _print_ids(send: Sends, chunks: Iterable[Sequence[Call]], as_json: bool) -> int:
     for chunk in chunks:
         for job_id in send(chunk):
             print(json_line({"id": job_id}) if as_json else job_id)
@@ -220,107 +228,7 @@ def _print_ids(send: Sending, chunks: Iterable[Sequence[Call]], as_json: bool) -
     return 0
 
 
-# -- waiting -------------------------------------------------------------------------------------------------------
-
-
-def _wait(queue: Queue, send: Sending, chunks: Iterator[Sequence[Call]], as_json: bool) -> int:
-    """Send in a thread, so that a slow stdin holds up no result; print the outcomes; return how many failed."""
-    ids: stdlib_queue.SimpleQueue[Any] = stdlib_queue.SimpleQueue()
-    threading.Thread(target=_send_all, args=(send, chunks, ids), name="jobq-submit", daemon=True).start()
-    trouble: list[BaseException] = []
-    failed = 0
-    with Progress(send) as progress:
-        for outcome in queue.waiter().outcomes(_coming(ids, trouble)):
-            failed += outcome.error is not None
-            _print_outcome(outcome, as_json, progress)
-    if trouble:
-        raise trouble[0]
-    return failed
-
-
-def _send_all(send: Sending, chunks: Iterator[Sequence[Call]], ids: stdlib_queue.SimpleQueue[Any]) -> None:
-    try:
-        for chunk in chunks:
-            ids.put(send(chunk))
-        ids.put(_END)
-    except BaseException as e:
-        ids.put(e)
-
-
-def _coming(ids: stdlib_queue.SimpleQueue[Any], trouble: list[BaseException]) -> Iterator[str | None]:
-    while True:
-        try:
-            item = ids.get(timeout=0.01)
-        except stdlib_queue.Empty:
-            yield None
-            continue
-        if item is _END:
-            return
-        if isinstance(item, BaseException):  # the results of what was sent come first, then this
-            trouble.append(item)
-            return
-        yield from item
-
-
-def _print_outcome(outcome: Outcome, as_json: bool, progress: Progress) -> None:
-    error = outcome.error
-    if error is not None:
-        text = one_line(str(error))
-        progress.print(f"{text[:1].lower()}{text[1:]}", sys.stderr)
-    if not as_json:
-        line = json_line(outcome.value)
-    elif error is None:
-        line = json_line({"id": outcome.job_id, "ok": True, "result": outcome.value})
-    else:
-        trace = {"traceback": error.traceback} if isinstance(error, JobFailed) else {}
-        line = json_line({"id": outcome.job_id, "ok": False, "error": str(error), **trace})
-    progress.print(line, sys.stdout)
-    progress.done += 1
-
-
-class Progress:
-    """A bar on stderr while a terminal is there to show it; lines of output go above it."""
-
-    def __init__(self, send: Sending) -> None:
-        self.done = 0
-        self._send = send
-        self._bar: Any = None
-
-    def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-            from rich.progress import Progress as Bar
-
-            columns = (TextColumn("waiting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            console = Console(stderr=True)
-            self._bar = Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
-            outer = self
-
-            def renderables() -> Iterator[Any]:  # rich asks ten times a second; the counts are ours
-                bar = outer._bar
-                bar.update(bar.task_ids[0], total=max(outer._send.sent, 1), completed=outer.done)
-                yield bar.make_tasks_table(bar.tasks)
-
-            self._bar.add_task("", total=1)
-            self._bar.get_renderables = renderables
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def print(self, line: str, file: Any) -> None:
-        if self._bar is not None and file.isatty():  # the bar's own terminal: rich puts the line above the bar
-            from rich.text import Text
-
-            self._bar.console.print(Text(line), soft_wrap=True, highlight=False)
-        else:
-            print(line, file=file, flush=True)
-
-
-def _interrupted(send: Sending) -> int:
+def _interrupted(send: Sending | Recurring) -> int:
     first, last = send.open_ids
     which = first if first == last else f"{first} to {last}"
     what = f"{send.sent} jobs were enqueued ({which}) and go on" if send.sent else "Nothing was enqueued"

@@ -20,9 +20,11 @@ from typing import Any
 
 import psutil
 import pytest
+from helpers import ROOT
 
 from jobqueue import directory as directory_module
 from jobqueue import server as server_module
+from jobqueue.address import NO_CLUSTER
 from jobqueue.connection import Address, Store, client, open_store, redis
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.server_binary import find_server
@@ -290,6 +292,9 @@ def test_release_and_ensure_may_be_repeated(home: Path) -> None:
 
 # -- forks -------------------------------------------------------------------------------------------------------
 
+# pytest's workers have threads; where warnings are errors, os.fork() raises this one since Python 3.15
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 
 def in_a_fork(act: Callable[[], None]) -> int:
     """Run ``act`` in a forked child; return its exit code: 0, or 1 if it raised."""
@@ -303,6 +308,7 @@ def in_a_fork(act: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@forks
 def test_a_forked_child_cannot_release_its_parents_lease(home: Path) -> None:
     store = local(home)
     store.ensure()
@@ -315,6 +321,7 @@ def test_a_forked_child_cannot_release_its_parents_lease(home: Path) -> None:
     store.release()
 
 
+@forks
 def test_a_fork_in_the_middle_of_a_start_keeps_no_lock(home: Path) -> None:
     """Another thread may fork at any time; the child must not hold ``lock`` for as long as it lives."""
     store, other = local(home), local(home)
@@ -333,6 +340,7 @@ def test_a_fork_in_the_middle_of_a_start_keeps_no_lock(home: Path) -> None:
     assert store.stop() is True, "the child held a copy of the lease, so nobody stopped the server before"
 
 
+@forks
 def test_a_forked_child_may_take_a_lease_of_its_own(home: Path) -> None:
     store = local(home)
     store.ensure()
@@ -446,6 +454,20 @@ def test_any_path_will_do_also_one_that_is_too_long_for_a_socket(
     with connect(store) as r:
         assert r.get("a") == "1"
     store.release()
+
+
+def test_all_names_of_a_directory_lead_to_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of them are too long for a socket, and one goes by a link to the directory above."""
+    home, below = tmp_path / "home", tmp_path / "below"
+    below.mkdir()
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    monkeypatch.chdir(below)
+    names = [home, Path("../home"), Path("../below/" * 12 + "../home"), tmp_path / "link" / "home", home / "x" / ".."]
+    stores = [local(name) for name in names]
+    assert {store.ensure() for store in stores} == {str(home / "s")}
+    assert len({server_pid(store) for store in stores}) == 1
+    for store in stores:
+        store.release()
 
 
 def test_a_directory_that_is_not_safely_ours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -588,6 +610,8 @@ def free_port() -> int:
 
 
 Started = Callable[..., int]
+# Its bus is 10,000 above the port, unless told, and a free port may be too high for that.
+CLUSTER = ("cluster-enabled yes", f"cluster-port {free_port()}")
 
 
 @pytest.fixture
@@ -646,9 +670,22 @@ def test_real_servers_that_refuse_us(started: Started, home: Path, kind: str) ->
     with pytest.raises(StoreRefused, match="refuses the user name or password"):
         opened(f"redis://:wrong@127.0.0.1:{port}", home)
     with pytest.raises(StoreRefused, match="Redis Cluster"):
-        opened(f"redis://127.0.0.1:{started('cluster-enabled yes', kind=kind)}", home)
+        opened(f"redis://127.0.0.1:{started(*CLUSTER, kind=kind)}", home)
     with pytest.raises(StoreRefused, match="replica"):
         opened(f"redis://127.0.0.1:{started(f'replicaof 127.0.0.1 {port}', kind=kind)}", home)
+
+
+@EACH_SERVER
+def test_rqs_worker_on_a_cluster(started: Started, kind: str) -> None:
+    port = started(*CLUSTER, kind=kind)
+    with client(Address(url=f"redis://127.0.0.1:{port}")) as r:
+        r.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: r.cluster("info")["cluster_state"] == "ok", 20)
+    argv = ["-m", "rq.cli", "worker", "--burst", "--worker-class", "workers.rq_worker.SimpleWorker"]
+    got = subprocess.run(
+        [sys.executable, *argv, "-u", f"redis://127.0.0.1:{port}"], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert (got.returncode, got.stderr) == (1, f"ERROR:root:The store {NO_CLUSTER}\n")
 
 
 def test_urls_at_which_nobody_is(home: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from own_server import OwnServer, fail, finish, own_server
+from click.testing import CliRunner
+from helpers import Server
+from stand_in import fail, finish, invoke
 
 from jobqueue import keys
 from jobqueue.cli import main
@@ -17,38 +18,20 @@ from jobqueue.tasks import square
 TRACEBACK = "Traceback (most recent call last):\n  File [b]x[/b]\nValueError: \x1b[31mbad\n"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[OwnServer]:
-    with own_server() as running:
-        yield running
+@pytest.fixture
+def queue(store: redis.Redis) -> Queue:
+    return Queue("q", store)
 
 
 @pytest.fixture
-def client(server: OwnServer) -> Iterator[redis.Redis]:
-    with server.client() as r:
-        r.flushall()
-        yield r
+def jobq(server: Server) -> Any:
+    return functools.partial(invoke, server.url)
 
 
-@pytest.fixture
-def queue(client: redis.Redis) -> Queue:
-    return Queue("q", client)
-
-
-@pytest.fixture
-def jobq(server: OwnServer, client: redis.Redis) -> Any:
-    def run(*args: str) -> Result:
-        result = CliRunner().invoke(main, [*args, "--url", server.url])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
-
-
-def test_status_of_a_failed_job(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_status_of_a_failed_job(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     job = queue.enqueue(square, "[red]x[/red]", meta={"a": 1}, on_crash="fail", retry=2)
-    fail(client, job.id, TRACEBACK)
-    client.hset(keys.job(job.id), mapping={"jobq_crashes": 2, "worker_name": "w\x1b"})
+    fail(store, job.id, TRACEBACK)
+    store.hset(keys.job(job.id), mapping={"jobq_crashes": 2, "worker_name": "w\x1b"})
     for command in (["status", job.id], ["failed", "show", job.id]):
         shown = jobq(*command).stdout
         assert "status:       failed" in shown
@@ -60,44 +43,44 @@ def test_status_of_a_failed_job(client: redis.Redis, queue: Queue, jobq: Any) ->
         assert "\x1b" not in shown
 
 
-def test_status_as_json(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_status_as_json(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     job = queue.enqueue(square, 5)
-    finish(client, job.id, 25)
+    finish(store, job.id, 25)
     shown = json.loads(jobq("status", job.id, "--json").stdout)
     assert (shown["id"], shown["status"], shown["result"], shown["args"]) == (job.id, "finished", 25, [5])
 
 
-def test_result(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_result(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     job = queue.enqueue(square, 5)
     early = jobq("result", job.id)
     assert (early.exit_code, early.stdout) == (1, "")
     assert "queued and has no result yet" in early.stderr
     late = jobq("result", job.id, "--wait", "--timeout", "0.2")
     assert (late.exit_code, late.stdout) == (1, "")
-    finish(client, job.id, {"a": "ü"})
+    finish(store, job.id, {"a": "ü"})
     assert jobq("result", job.id).stdout == '{"a": "ü"}\n'
     assert json.loads(jobq("result", job.id, "--json").stdout) == {"id": job.id, "result": {"a": "ü"}}
 
 
-def test_result_of_a_failed_job(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_result_of_a_failed_job(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     job = queue.enqueue(square, 5)
-    fail(client, job.id, TRACEBACK)
+    fail(store, job.id, TRACEBACK)
     shown = jobq("result", job.id)
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert shown.stderr.splitlines()[-1].endswith("failed: ValueError: \\x1b[31mbad")
 
 
-def test_result_of_a_pickled_job(client: redis.Redis, jobq: Any) -> None:
-    job = Queue("q", client, serializer="pickle").enqueue(square, 5)
-    client.hset(keys.job(job.id), "status", "finished")
-    client.xadd(keys.results(job.id), {"type": 1, "return_value": "gASVBgAAAAAAAACMAmhplC4="})
+def test_result_of_a_pickled_job(store: redis.Redis, jobq: Any) -> None:
+    job = Queue("q", store, serializer="pickle").enqueue(square, 5)
+    store.hset(keys.job(job.id), "status", "finished")
+    store.xadd(keys.results(job.id), {"type": 1, "return_value": "gASVBgAAAAAAAACMAmhplC4="})
     shown = jobq("result", job.id)
     assert shown.exit_code == 1
     assert "pickled" in shown.stderr
     assert "(pickled; not opened here)" in jobq("status", job.id).stdout
 
 
-def test_info(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_info(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     queue.enqueue_many(square, range(3))
     jobq("pause")
     shown = jobq("info").stdout
@@ -108,26 +91,26 @@ def test_info(client: redis.Redis, queue: Queue, jobq: Any) -> None:
     assert (as_json["queues"][0]["queued"], as_json["suspended"], as_json["workers"]) == (3, False, [])
 
 
-def test_pause_of_a_queue(client: redis.Redis, jobq: Any) -> None:
+def test_pause_of_a_queue(store: redis.Redis, jobq: Any) -> None:
     assert jobq("pause", "q").stdout == "paused q\n"
-    assert client.smembers(keys.PAUSED) == {b"q"}
+    assert store.smembers(keys.PAUSED) == {b"q"}
     assert jobq("pause", "q").stdout == "paused q (was already)\n"
     assert json.loads(jobq("resume", "q", "--json").stdout) == {"resumed": "q", "changed": True}
-    assert client.smembers(keys.PAUSED) == set()
+    assert store.smembers(keys.PAUSED) == set()
 
 
-def test_cancel(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_cancel(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     job = queue.enqueue(square, 5)
     assert jobq("cancel", job.id).stdout == f"canceled {job.id}\n"
     again = jobq("cancel", job.id, "--json")
     assert (again.exit_code, again.stdout) == (1, "")
-    assert client.llen(keys.queue("q")) == 0
+    assert store.llen(keys.queue("q")) == 0
 
 
-def test_failed_list_requeue_delete(client: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_failed_list_requeue_delete(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     jobs = list(queue.enqueue_many(square, range(4)))
     for job in jobs:
-        fail(client, job.id, TRACEBACK)
+        fail(store, job.id, TRACEBACK)
     listed = [json.loads(line) for line in jobq("failed", "list", "--json").stdout.splitlines()]
     assert {job["id"] for job in listed} == {job.id for job in jobs}
     assert listed[0]["error"] == "ValueError: \x1b[31mbad"
@@ -136,7 +119,7 @@ def test_failed_list_requeue_delete(client: redis.Redis, queue: Queue, jobq: Any
     assert jobq("failed", "delete", jobs[1].id).stdout == f"deleted {jobs[1].id}\n"
     assert jobq("failed", "requeue", "--all", "-q", "other").stdout == ""
     assert len(jobq("failed", "requeue", "--all", "--json").stdout.splitlines()) == 2
-    assert client.llen(keys.queue("q")) == 3
+    assert store.llen(keys.queue("q")) == 3
     assert jobq("failed", "list", "--json").stdout == ""
 
 

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from own_server import OwnServer, fail, finish, own_server
+from helpers import Server
+from stand_in import fail, finish
 
 from jobqueue import keys
 from jobqueue.cli.render import escaped, json_line, span
@@ -30,31 +30,18 @@ x = 5
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[OwnServer]:
-    with own_server() as running:
-        yield running
-
-
 @pytest.fixture
-def client(server: OwnServer) -> Iterator[redis.Redis]:
-    with server.client() as r:
-        r.flushall()
-        yield r
-
-
-@pytest.fixture
-def jobq(server: OwnServer, client: redis.Redis, tmp_path: Path) -> Any:
+def jobq(server: Server, store: redis.Redis, tmp_path: Path) -> Any:
     (tmp_path / "mytasks.py").write_text(TASKS)
     (tmp_path / "broken.py").write_text("1/0")
     return lambda *args, **kwargs: run(server, tmp_path, *args, **kwargs)
 
 
-def environment(server: OwnServer) -> dict[str, str]:
+def environment(server: Server) -> dict[str, str]:
     return {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def run(server: OwnServer, cwd: Path, *args: str, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
+def run(server: Server, cwd: Path, *args: str, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
     data = stdin.encode() if isinstance(stdin, str) else stdin
     command = [sys.executable, "-m", "jobqueue.cli", *args]
     done = subprocess.run(command, input=data, capture_output=True, cwd=cwd, env=environment(server), timeout=60)
@@ -66,9 +53,9 @@ def run(server: OwnServer, cwd: Path, *args: str, stdin: str | bytes = "") -> su
 class Worker(threading.Thread):
     """Stands in for a worker: pops the jobs of the default queue, squares, fails texts, until it is left."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, store: redis.Redis) -> None:
         super().__init__()
-        self._client = client
+        self._client = store
         self._left = threading.Event()
 
     def run(self) -> None:
@@ -91,88 +78,88 @@ class Worker(threading.Thread):
         self.join()
 
 
-def waiting(client: redis.Redis) -> list[Any]:
-    ids = client.lrange(keys.queue("default"), 0, -1)
-    return [list(Job.fetch(job_id.decode(), connection=client).args) for job_id in ids]
+def waiting(store: redis.Redis) -> list[Any]:
+    ids = store.lrange(keys.queue("default"), 0, -1)
+    return [list(Job.fetch(job_id.decode(), connection=store).args) for job_id in ids]
 
 
 # -- ids -----------------------------------------------------------------------------------------------------------
 
 
-def test_one_id_per_line_in_order(client: redis.Redis, jobq: Any) -> None:
+def test_one_id_per_line_in_order(store: redis.Redis, jobq: Any) -> None:
     done = jobq("submit", "square", "1", "-2", "3.5", "-1e2", "--timeout", "1.2")
     ids = done.stdout.splitlines()
     assert done.returncode == 0
-    assert [i.encode() for i in ids] == client.lrange(keys.queue("default"), 0, -1)
-    assert waiting(client) == [[1], [-2], [3.5], [-100.0]]
-    assert client.hget(keys.job(ids[0]), "timeout") == b"2"
+    assert [i.encode() for i in ids] == store.lrange(keys.queue("default"), 0, -1)
+    assert waiting(store) == [[1], [-2], [3.5], [-100.0]]
+    assert store.hget(keys.job(ids[0]), "timeout") == b"2"
     assert done.stderr.startswith("store: ")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_arguments_and_options(client: redis.Redis, jobq: Any) -> None:
+def test_arguments_and_options(store: redis.Redis, jobq: Any) -> None:
     done = jobq(
         *("submit", "mytasks:add", "--args", "[1, 2]", "--args", '["a", "b"]', "--retry", "2", "--on-crash", "fail"),
         *("--result-ttl", "1h", "--failure-ttl", "2d", "--ttl", "5m", "--json"),
     )
     first = json.loads(done.stdout.splitlines()[0])["id"]
-    assert waiting(client) == [[1, 2], ["a", "b"]]
-    fields = client.hgetall(keys.job(first))
+    assert waiting(store) == [[1, 2], ["a", "b"]]
+    fields = store.hgetall(keys.job(first))
     expected = {b"retries_left": b"2", b"jobq_on_crash": b"fail", b"result_ttl": b"3600", b"failure_ttl": b"172800"}
     assert expected.items() <= fields.items()
     assert fields[b"ttl"] == b"300"
     assert json.loads(fields[b"data"])[0] == "mytasks.add"
 
 
-def test_keyword_arguments_and_no_values(client: redis.Redis, jobq: Any) -> None:
+def test_keyword_arguments_and_no_values(store: redis.Redis, jobq: Any) -> None:
     assert jobq("submit", "mytasks:add", "--kwargs", '{"a": 1}').returncode == 0
-    (job_id,) = client.lrange(keys.queue("default"), 0, -1)
-    job = Job.fetch(job_id.decode(), connection=client)
+    (job_id,) = store.lrange(keys.queue("default"), 0, -1)
+    job = Job.fetch(job_id.decode(), connection=store)
     assert (job.args, job.kwargs) == ([], {"a": 1})
 
 
-def test_values_after_a_double_dash_are_values(client: redis.Redis, jobq: Any) -> None:
+def test_values_after_a_double_dash_are_values(store: redis.Redis, jobq: Any) -> None:
     assert jobq("submit", "square", "--no-check", "--", "--wait", "-x").returncode == 0
-    assert waiting(client) == [["--wait"], ["-x"]]
+    assert waiting(store) == [["--wait"], ["-x"]]
 
 
-def test_a_file(client: redis.Redis, jobq: Any, tmp_path: Path) -> None:
+def test_a_file(store: redis.Redis, jobq: Any, tmp_path: Path) -> None:
     (tmp_path / "lines").write_bytes(b'\xef\xbb\xbf1\r\n\n  \n[2, 3]\nplain text\n"4"')
     assert jobq("submit", "square", "0", "-f", "lines").returncode == 0
-    assert waiting(client) == [[0], [1], [[2, 3]], ["plain text"], ["4"]]
+    assert waiting(store) == [[0], [1], [[2, 3]], ["plain text"], ["4"]]
 
 
-def test_later_and_dependent_jobs(client: redis.Redis, jobq: Any) -> None:
+def test_later_and_dependent_jobs(store: redis.Redis, jobq: Any) -> None:
     parent = jobq("submit", "square", "1").stdout.strip()
     child = jobq("submit", "square", "2", "--depends-on", parent).stdout.strip()
-    assert client.hget(keys.job(child), "status") == b"deferred"
+    assert store.hget(keys.job(child), "status") == b"deferred"
     later = jobq("submit", "square", "3", "--at", "2100-01-01T00:00:00+00:00").stdout.strip()
-    assert client.zscore(keys.registry("scheduled", "default"), later) == 4102444800
+    assert store.zscore(keys.registry("scheduled", "default"), later) == 4102444800
     soon = jobq("submit", "square", "3", "4", "--in", "1000").stdout.split()
-    assert time.time() + 900 < client.zscore(keys.registry("scheduled", "default"), soon[1]) < time.time() + 1100
+    assert time.time() + 900 < store.zscore(keys.registry("scheduled", "default"), soon[1]) < time.time() + 1100
 
 
-def test_ids_of_ones_own(client: redis.Redis, jobq: Any) -> None:
+def test_ids_of_ones_own(store: redis.Redis, jobq: Any) -> None:
     assert jobq("submit", "square", "1", "--id", "mine", "--unique").stdout == "mine\n"
     again = jobq("submit", "square", "2", "--id", "mine", "--unique")
     assert (again.returncode, again.stdout) == (2, "")
     assert "already exists" in again.stderr
-    assert waiting(client) == [[1]]
+    assert waiting(store) == [[1]]
 
 
 # -- waiting -------------------------------------------------------------------------------------------------------
 
 
-def test_results_in_order_and_nothing_else_on_stdout(client: redis.Redis, jobq: Any) -> None:
-    with Worker(client):
+def test_results_in_order_and_nothing_else_on_stdout(store: redis.Redis, jobq: Any) -> None:
+    with Worker(store):
         done = jobq("submit", "square", "1", "2", "3", "--wait")
         assert (done.returncode, done.stdout) == (0, "1\n4\n9\n")
         many = jobq("submit", "square", "-f", "-", "--wait", stdin="".join(f"{i}\n" for i in range(3000)))
         assert many.stdout.splitlines() == [str(i * i) for i in range(3000)]
 
 
-def test_a_failed_job_is_null_and_a_line_on_stderr(client: redis.Redis, jobq: Any) -> None:
-    with Worker(client):
+def test_a_failed_job_is_null_and_a_line_on_stderr(store: redis.Redis, jobq: Any) -> None:
+    with Worker(store):
         done = jobq("submit", "square", "1", "text", "3", "--wait")
         as_json = jobq("submit", "square", "text", "2", "--wait", "--json")
     assert (done.returncode, done.stdout) == (1, "1\nnull\n9\n")
@@ -183,10 +170,10 @@ def test_a_failed_job_is_null_and_a_line_on_stderr(client: redis.Redis, jobq: An
     assert "\x1b" not in as_json.stdout + as_json.stderr + done.stderr
 
 
-def test_a_slow_stdin_holds_back_nothing(client: redis.Redis, server: OwnServer, tmp_path: Path) -> None:
+def test_a_slow_stdin_holds_back_nothing(store: redis.Redis, server: Server, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobqueue.cli", "submit", "square", "-f", "-", "--wait"]
     with (
-        Worker(client),
+        Worker(store),
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(server)
         ) as process,
@@ -201,13 +188,13 @@ def test_a_slow_stdin_holds_back_nothing(client: redis.Redis, server: OwnServer,
         assert process.wait(30) == 0
 
 
-def test_interrupted_while_waiting(client: redis.Redis, server: OwnServer) -> None:
+def test_interrupted_while_waiting(store: redis.Redis, server: Server) -> None:
     command = [sys.executable, "-m", "jobqueue.cli", "submit", "square", "1", "2", "--wait"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(server), text=True
     ) as process:
         deadline = time.monotonic() + 30
-        while not any(c["cmd"] == "xread" for c in client.client_list()):
+        while not any(c["cmd"] == "xread" for c in store.client_list()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -216,7 +203,7 @@ def test_interrupted_while_waiting(client: redis.Redis, server: OwnServer) -> No
     assert "2 jobs were enqueued" in err
     assert "jobq result ID --wait" in err
     assert "Traceback" not in err
-    assert len(waiting(client)) == 2
+    assert len(waiting(store)) == 2
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------
@@ -259,28 +246,28 @@ def test_interrupted_while_waiting(client: redis.Redis, server: OwnServer) -> No
         (["square", "1", "--on-crash", "explode"], 2, "explode"),
     ],
 )
-def test_bad_input(client: redis.Redis, jobq: Any, args: list[str], code: int, words: str) -> None:
+def test_bad_input(store: redis.Redis, jobq: Any, args: list[str], code: int, words: str) -> None:
     done = jobq("submit", *args)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert words in done.stderr.splitlines()[-1]
-    assert client.keys() == []
+    assert store.keys() == []
 
 
 @pytest.mark.parametrize("line", [b"[NaN]", b"\xff", b'"\\ud800"'])
-def test_a_bad_line_is_named_and_its_chunk_is_not_sent(client: redis.Redis, jobq: Any, line: bytes) -> None:
+def test_a_bad_line_is_named_and_its_chunk_is_not_sent(store: redis.Redis, jobq: Any, line: bytes) -> None:
     done = jobq("submit", "square", "-f", "-", stdin=b"1\n2\n" + line + b"\n4\n")
     assert done.returncode == 2
     assert "Line 3" in done.stderr
     assert "Nothing was enqueued" in done.stderr
-    assert client.keys() == []
+    assert store.keys() == []
 
 
-def test_a_bad_line_in_a_later_chunk(client: redis.Redis, jobq: Any) -> None:
+def test_a_bad_line_in_a_later_chunk(store: redis.Redis, jobq: Any) -> None:
     done = jobq("submit", "square", "-f", "-", stdin="".join(f"{i}\n" for i in range(600)) + "[NaN]\n")
     assert done.returncode == 2
     assert "Line 601" in done.stderr
     assert "500 jobs were enqueued before it" in done.stderr
-    assert len(waiting(client)) == len(done.stdout.splitlines()) == 500
+    assert len(waiting(store)) == len(done.stdout.splitlines()) == 500
 
 
 # -- pieces --------------------------------------------------------------------------------------------------------

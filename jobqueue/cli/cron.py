@@ -1,0 +1,64 @@
+"""``jobq cron``: serves an RQ cron file in the foreground, or checks it. Its body is a door to ``workers`` too."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from jobqueue.cli.options import json_option, opened, url_option
+from jobqueue.cli.render import ago, json_line, table
+from jobqueue.cli.rq_flags import formats
+
+if TYPE_CHECKING:
+    from jobqueue.timetable import Schedule
+
+
+@click.command()
+@click.argument("file")
+@click.option("--check", is_flag=True, help="Load the file, print its entries and when they come next, and leave.")
+@click.option("--accept", default="json", show_default=True,
+              help="Formats for arguments: json, or json,pickle for what JSON cannot carry.")  # fmt: skip
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--store-wait", type=click.FloatRange(min=0), default=20.0, show_default=True, metavar="S",
+              help="Seconds to wait at the start for a store that does not answer.")  # fmt: skip
+@json_option
+@url_option
+def cron(
+    file: str, check: bool, accept: str, log_format: str, store_wait: float, as_json: bool, url: str | None
+) -> None:
+    """Enqueue what an RQ cron FILE registers, in the place of `rq cron`; FILE is a path or a module's dotted name.
+
+    Start it as often as you like: one leads, the others stand by. `jobq worker --cron FILE` does the same inside a
+    worker.
+    """
+    from jobqueue.cronfile import read
+
+    entries = read(file, formats(accept))
+    if check:
+        _print(entries, as_json)
+        return
+    from workers.cron_process import serve
+
+    with opened(url, wait=store_wait) as store:
+        code = serve(entries, store, log_format)
+    sys.exit(code)
+
+
+def _print(entries: Sequence[Schedule], as_json: bool) -> None:
+    now = time.time()
+    rows = []
+    for entry in entries:
+        first = datetime.fromtimestamp(entry.timing.first(now), UTC)
+        call = entry.fields["description"].decode(errors="replace")
+        rows.append([entry.name, entry.timing.describe(), entry.queue, ago(first), call])
+        if as_json:
+            own = {"id": entry.id, "name": entry.name, "every": entry.timing.every or None}
+            more = {"cron": entry.timing.cron or None, "queue": entry.queue, "next": first, "description": call}
+            print(json_line({**own, **more}))
+    if not as_json:
+        table(["name", "when", "queue", "first", "call"], rows)

@@ -1,0 +1,80 @@
+"""``jobq doctor``: what is wrong with the store, and what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from jobqueue.cli.look import connected
+from jobqueue.cli.options import json_option, url_option
+from jobqueue.cli.render import json_line, one_line
+
+if TYPE_CHECKING:
+    from jobqueue.doctor.finding import Finding
+
+_LOOKS = {
+    "ok": ("ok", "green"),
+    "note": ("note", "cyan"),
+    "warning": ("warning", "yellow"),
+    "problem": ("problem", "red"),
+}
+_SHOWN = 10  # ids
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Put jobs that nobody holds back into their queues.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0.0),
+    default=5.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between the two looks at what nobody holds. Below 4, living workers may look dead.",
+)
+@json_option
+@url_option
+@click.pass_context
+def doctor(ctx: click.Context, fix: bool, patience: float, as_json: bool, url: str | None) -> None:
+    """Examine the store: server, queues, workers, and jobs that are lost.
+
+    Exit code 0: fine, or only notes; 3: warnings; 4: problems.
+    """
+    from jobqueue.doctor.examine import examine
+    from jobqueue.doctor.finding import EXIT_CODES, worst
+
+    findings: list[Finding] = []
+    with connected(url) as client:
+        for finding in examine(client, fix=fix, patience=patience):
+            findings.append(finding)
+            if not as_json:
+                _show(finding)
+    severity = worst(findings)
+    if as_json:
+        print(json_line({"severity": severity, "findings": [dataclasses.asdict(finding) for finding in findings]}))
+    else:
+        _sum_up(findings)
+    sys.stdout.flush()
+    ctx.exit(EXIT_CODES[severity])
+
+
+def _show(finding: Finding) -> None:
+    word, color = _LOOKS[finding.severity]
+    print(f"{click.style(f'{word:8}', fg=color) if sys.stdout.isatty() else f'{word:8}'} {one_line(finding.text)}")
+    if finding.advice:
+        print(f"{'':8}   {finding.advice}")
+    if finding.check == "limbo":
+        for job_id in finding.ids[:_SHOWN]:
+            print(f"{'':8}     {one_line(job_id)}")
+        if len(finding.ids) > _SHOWN:
+            print(f"{'':8}     and {len(finding.ids) - _SHOWN:,} more: --json lists all")
+    sys.stdout.flush()
+
+
+def _sum_up(findings: list[Finding]) -> None:
+    counts = Counter(finding.severity for finding in findings)
+    found = [f"{counts[s]} {s}{'s' if counts[s] != 1 else ''}" for s in ("problem", "warning", "note") if counts[s]]
+    print(f"\n{', '.join(found) if found else 'Nothing to say: all is well.'}")

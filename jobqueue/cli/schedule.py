@@ -1,0 +1,64 @@
+"""``jobq schedule list|delete``: schedules, the entries of cron files, and delayed jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import click
+
+from jobqueue.cli.look import connected
+from jobqueue.cli.options import json_option, url_option
+from jobqueue.cli.render import ago, json_line, one_line, table
+
+
+@click.group()
+def schedule() -> None:
+    """Look at what is to run later or again and again, and delete it."""
+
+
+@schedule.command("list")
+@click.option("-q", "--queue", metavar="QUEUE", help="Only what goes to this queue.")
+@click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True,
+              help="Show N delayed jobs at most, the next first.")  # fmt: skip
+@json_option
+@url_option
+def list_(queue: str | None, most: int, as_json: bool, url: str | None) -> None:
+    """List schedules and cron entries, then delayed jobs, the next first."""
+    from jobqueue.schedules import Schedules
+
+    with connected(url) as client:
+        schedules = Schedules(client)
+        delayed, in_all = schedules.delayed(most, queue)
+        views = [view for view in schedules.recurring() if queue in (None, view.queue)] + delayed
+    if as_json:
+        for view in views:
+            print(json_line(dataclasses.asdict(view)))
+        return
+    rows = [
+        [view.id, view.when(), view.queue, _next(view.next), ago(view.last), view.runs or "-", view.description]
+        for view in views
+    ]
+    table(["id", "when", "queue", "next", "last", "runs", "call"], rows, numbers=[5])
+    if in_all > len(delayed):
+        print(f"{in_all - len(delayed)} more delayed jobs; -n shows more", file=sys.stderr)
+
+
+def _next(moment: object) -> str:
+    return ago(moment) if moment else "not served: no worker runs this cron file"  # type: ignore[arg-type]
+
+
+@schedule.command()
+@click.argument("schedule_id", metavar="ID")
+@json_option
+@url_option
+def delete(schedule_id: str, as_json: bool, url: str | None) -> None:
+    """Delete a schedule or a delayed job; jobs that a schedule has enqueued stay.
+
+    An entry of a cron file goes when it is taken out of the file and the workers that serve it are restarted.
+    """
+    from jobqueue.schedules import Schedules
+
+    with connected(url) as client:
+        what = Schedules(client).delete(schedule_id)
+    print(json_line({"id": schedule_id, "deleted": what}) if as_json else f"deleted {what} {one_line(schedule_id)}")

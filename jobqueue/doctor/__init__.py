@@ -1,0 +1,1 @@
+"""``jobq doctor``: what is wrong with a store, what will be, and what to do about it."""

@@ -1,0 +1,42 @@
+"""One examination: the server, the queues, and two looks some seconds apart at what nobody holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from jobqueue.connection import redis
+from jobqueue.doctor.finding import Finding, count
+from jobqueue.doctor.limbo import Suspect, bring_back, in_limbo, suspects
+from jobqueue.doctor.owners import examine_leases, holdings
+from jobqueue.doctor.queues import examine_queues
+from jobqueue.doctor.server import examine_server
+
+PATIENCE = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop becomes a start in milliseconds
+
+
+def examine(
+    client: redis.Redis, *, fix: bool = False, patience: float = PATIENCE, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[Finding]:
+    """Iterate over all findings; with ``fix`` jobs in limbo are brought back. Raises what redis-py raises."""
+    yield from examine_server(client)
+    yield from examine_queues(client)
+    leases, seen = holdings(client), suspects(client)
+    sleep(patience)
+    yield from examine_leases(leases, holdings(client))
+    yield _limbo(client, in_limbo(client, seen), fix)
+
+
+def _limbo(client: redis.Redis, lost: list[Suspect], fix: bool) -> Finding:
+    if not lost:
+        return Finding("limbo", "ok", "no job is in limbo")
+    ids = tuple(job.id for job in lost)
+    started = sum(job.status == "started" for job in lost)
+    text = f"{count(len(lost), 'job')} in limbo: {len(lost) - started:,} say that they wait and {started:,} that "
+    text += "they run, but no queue and no worker holds them"
+    if not fix:
+        return Finding("limbo", "problem", f"{text}.", "`jobq doctor --fix` puts them back into their queues.", ids)
+    back = tuple(job.id for job in bring_back(client, lost))
+    rest = len(lost) - len(back)
+    text += f"; {count(len(back), 'is', 'are')} back at the head of their queues"
+    return Finding("limbo", "note", f"{text}{f', {rest:,} moved meanwhile' if rest else ''}.", "", back)

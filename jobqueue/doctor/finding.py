@@ -1,0 +1,32 @@
+"""What the doctor says: one finding per thing looked at, with what to do where something is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["ok", "note", "warning", "problem"]
+SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "problem")
+EXIT_CODES = {"ok": 0, "note": 0, "warning": 3, "problem": 4}  # 1 and 2 are errors of the command itself
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``advice`` is "" when there is nothing to do; ``ids`` are jobs, workers or queues."""
+
+    check: str
+    severity: Severity
+    text: str
+    advice: str = ""
+    ids: tuple[str, ...] = ()
+
+
+def worst(findings: Iterable[Finding]) -> Severity:
+    """Return the highest severity among the findings; "ok" of none."""
+    return max((finding.severity for finding in findings), key=SEVERITIES.index, default="ok")
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return "1 job", "2 jobs", "12,000 jobs"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

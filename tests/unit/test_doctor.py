@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import functools
+import json
+import pickle
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import rq
+from click.testing import CliRunner
+from helpers import Server
+from rq.utils import utcformat
+from stand_in import fail, invoke
+
+from jobqueue import control, keys
+from jobqueue.cli import main
+from jobqueue.connection import redis
+from jobqueue.doctor import queues
+from jobqueue.doctor.examine import examine
+from jobqueue.doctor.finding import Finding, worst
+from jobqueue.doctor.limbo import bring_back, in_limbo, suspects
+from jobqueue.doctor.server import examine_server, size
+from jobqueue.producer import Queue
+from jobqueue.protocol import Protocol
+from jobqueue.tasks import square
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that keeps what it has: there is nothing to find."""
+    server = Server(tmp_path_factory.mktemp("store"), keep=True)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def queue(store: redis.Redis) -> Queue:
+    return Queue("q", store)
+
+
+@pytest.fixture
+def jobq(server: Server) -> Any:
+    return functools.partial(invoke, server.url, "doctor", "--patience", "0")
+
+
+def found(store: redis.Redis, check: str, **kwargs: Any) -> Finding:
+    (finding,) = [f for f in examine(store, sleep=lambda _: None, **kwargs) if f.check == check]
+    return finding
+
+
+def lose(store: redis.Redis, job_id: str) -> None:
+    """As RQ's BLPOP on several queues followed by a SIGKILL."""
+    assert store.lrem(keys.queue("q"), 0, job_id) == 1
+
+
+# -- the server ------------------------------------------------------------------------------------------------------
+
+
+def test_a_healthy_store(store: redis.Redis) -> None:
+    store.config_set("stream-node-max-bytes", "512")
+    try:
+        findings = list(examine(store, sleep=lambda _: None))
+    finally:
+        store.config_set("stream-node-max-bytes", "4096")
+    assert worst(findings) == "ok", findings
+
+
+class Reports:
+    """A store whose server says other things of itself."""
+
+    def __init__(self, store: redis.Redis, forbidden: bool = False, save: str = "", **info: Any) -> None:
+        self._client, self._forbidden, self._save, self._info = store, forbidden, save, info
+
+    def info(self) -> dict[str, Any]:
+        if self._forbidden:
+            raise redis.ResponseError("NOPERM this user has no permissions to run the 'info' command")
+        return {**self._client.info(), **self._info}  # type: ignore[dict-item]
+
+    def config_get(self, name: str) -> dict[str, str]:
+        if self._forbidden:
+            raise redis.ResponseError("unknown command 'CONFIG'")
+        return {"save": self._save} if name == "save" else self._client.config_get(name)  # type: ignore[return-value]
+
+    def time(self) -> Any:
+        return self._client.time()
+
+
+@pytest.mark.parametrize(
+    ("info", "check", "severity", "words"),
+    [
+        ({"redis_version": "6.0.16", "valkey_version": ""}, "version", "problem", "lacks commands"),
+        ({"redis_version": "6.2.14"}, "version", "warning", "older"),
+        ({"aof_enabled": 0}, "persistence", "problem", "loses all jobs"),
+        ({"aof_enabled": 0, "save": "3600 1"}, "persistence", "warning", "Only snapshots"),
+        ({"aof_last_write_status": "err"}, "persistence", "problem", "cannot write"),
+        ({"aof_enabled": 0, "rdb_last_bgsave_status": "err"}, "persistence", "problem", "snapshots"),
+        ({"maxmemory_policy": "allkeys-lru"}, "eviction", "note", "does nothing yet"),
+        ({"maxmemory_policy": "allkeys-lru", "maxmemory": 10**9}, "eviction", "problem", "throws jobs away"),
+        ({"maxmemory": 1000, "used_memory": 950}, "memory", "problem", "95%"),
+        ({"maxmemory": 1000, "used_memory": 800}, "memory", "warning", "80%"),
+    ],
+)
+def test_what_is_wrong_with_a_server(
+    store: redis.Redis, info: dict[str, Any], check: str, severity: str, words: str
+) -> None:
+    reports: Any = Reports(store, **info)
+    (finding,) = [f for f in examine_server(reports) if f.check == check]
+    assert finding.severity == severity, finding
+    assert words in finding.text
+    assert finding.advice
+
+
+def test_a_server_that_forbids_to_look(store: redis.Redis) -> None:
+    reports: Any = Reports(store, forbidden=True)
+    findings = list(examine_server(reports))
+    assert [f.check for f in findings] == ["server", "clock"]
+    assert "INFO is forbidden" in findings[0].text
+
+
+@pytest.mark.parametrize(("number", "text"), [(999, "999 B"), (4768, "4.77 kB"), (2.5e9, "2.5 GB"), (3e12, "3e+03 GB")])
+def test_sizes(number: float, text: str) -> None:
+    assert size(number) == text
+
+
+# -- queues and workers ----------------------------------------------------------------------------------------------
+
+
+def test_jobs_that_nobody_serves(store: redis.Redis, queue: Queue) -> None:
+    queue.enqueue(square, 1)
+    finding = found(store, "unserved")
+    assert (finding.severity, finding.ids) == ("warning", ("q",))
+    assert "1 job waits in 'q'" in finding.text
+    beats = {"last_heartbeat": utcformat(datetime.now(UTC))}
+    store.hset(keys.worker("w"), mapping={"birth": "2026-01-01T00:00:00Z", "queues": "q", **beats})
+    store.sadd(keys.WORKERS, keys.worker("w"))
+    assert "unserved" not in [f.check for f in examine(store, sleep=lambda _: None)]
+    store.hdel(keys.worker("w"), "last_heartbeat")
+    assert found(store, "workers").ids == ("w",)
+    assert found(store, "unserved").ids == ("q",)  # who shows no life serves nobody
+
+
+def test_halted_queues(store: redis.Redis, queue: Queue) -> None:
+    queue.enqueue(square, 1)
+    control.pause(store, "q")
+    assert found(store, "paused").ids == ("q",)
+    store.set(keys.SUSPENDED, 1)
+    assert found(store, "suspended").severity == "warning"
+
+
+def test_pickled_jobs(store: redis.Redis, queue: Queue) -> None:
+    rq.Queue("q", connection=store).enqueue("jobqueue.tasks.square", 2)
+    queue.enqueue(square, 1)
+    assert "1 of the first 2 jobs" in found(store, "pickle").text
+
+
+def test_failed_jobs_that_stay_for_a_year(store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = queue.enqueue(square, "x")
+    store.lpop(keys.queue("q"))
+    fail(store, job.id, "Traceback")
+    store.zadd(keys.registry("failed", "q"), {job.id: time.time() + 365 * 86_400})
+    finding = found(store, "failed")
+    assert finding.text.startswith("1 failed job is kept, about ")
+    assert "365 more days" in finding.text
+    assert found(store, "limbo").severity == "ok"
+    assert finding.severity == "note"
+    monkeypatch.setattr(queues, "SHARE", 0.0001)
+    store.config_set("maxmemory", "40mb")
+    try:
+        assert found(store, "failed").severity == "warning"  # much for this server
+    finally:
+        store.config_set("maxmemory", "0")
+
+
+def test_results_that_stay_for_ever(store: redis.Redis, queue: Queue) -> None:
+    store.sadd(keys.QUEUES, keys.queue("q"))
+    store.zadd(keys.registry("finished", "q"), {"a": float("inf"), "b": time.time() + 60})
+    assert found(store, "kept").text.startswith("1 finished job is kept for ever")
+
+
+def test_a_worker_that_renews_no_lease(store: redis.Redis, queue: Queue) -> None:
+    queue.enqueue(square, 1)
+    store.sadd(keys.OWNERS, "web:1:0.1")  # RQ's --name takes anything
+    store.set(keys.lease("web:1"), 7)
+    Protocol(store).cycle("web:1:0.1", "web:1", ["q"], [], want=1)
+    finding = found(store, "leases")
+    assert (finding.severity, finding.ids) == ("problem", ("web:1",))
+    assert finding.text == "1 jobq worker does not renew its lease and holds 1 job: web:1."
+    assert found(store, "limbo").severity == "ok"
+
+    def renewed(_: float) -> None:
+        store.incr(keys.lease("web:1"))
+
+    assert [f.severity for f in examine(store, sleep=renewed) if f.check == "leases"] == ["ok"]
+
+
+# -- limbo -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["queued", "started"])
+def test_a_lost_job_comes_back(store: redis.Redis, queue: Queue, status: str) -> None:
+    lost, later = queue.enqueue(square, 1), queue.enqueue(square, 2)
+    lose(store, lost.id)
+    store.hset(keys.job(lost.id), "status", status)
+    finding = found(store, "limbo")
+    assert (finding.severity, finding.ids) == ("problem", (lost.id,))
+    assert store.lrange(keys.queue("q"), 0, -1) == [later.id.encode()]  # it only looked
+
+    assert found(store, "limbo", fix=True).ids == (lost.id,)
+    assert store.lrange(keys.queue("q"), 0, -1) == [lost.id.encode(), later.id.encode()]
+    assert store.hmget(keys.job(lost.id), "status", "jobq_redelivered") == [b"queued", b"1"]
+    assert found(store, "limbo", fix=True).severity == "ok"
+    assert store.llen(keys.queue("q")) == 2
+
+
+def test_jobs_stuck_in_rqs_intermediate_list(store: redis.Redis, queue: Queue) -> None:
+    job = queue.enqueue(square, 1)
+    store.lmove(keys.queue("q"), keys.intermediate("q"))
+    store.set(f"{keys.intermediate('q')}:first_seen:{job.id}", 1)
+    assert found(store, "limbo", fix=True).ids == (job.id,)
+    assert store.lrange(keys.queue("q"), 0, -1) == [job.id.encode()]
+    assert store.keys("*intermediate*") == []
+
+
+def test_the_order_of_what_comes_back(store: redis.Redis, queue: Queue) -> None:
+    jobs = [queue.enqueue(square, n) for n in range(5)]
+    store.delete(keys.queue("q"))
+    assert len(found(store, "limbo", fix=True).ids) == 5
+    assert store.lrange(keys.queue("q"), 0, -1) == [job.id.encode() for job in jobs]
+
+
+def test_who_holds_a_job(store: redis.Redis, queue: Queue) -> None:
+    """Nothing that somebody holds is in limbo: a queue, an owner, RQ's started registry, or another status."""
+    jobs = [queue.enqueue(square, n) for n in range(5)]
+    store.sadd(keys.OWNERS, "w:0.1")
+    (mine,) = Protocol(store).cycle("w:0.1", "w", ["q"], [], want=1).jobs
+    assert mine.id == jobs[0].id
+    running = store.lpop(keys.queue("q"))
+    assert running is not None
+    store.zadd(keys.executions(running.decode()), {"x1": 1})  # type: ignore[union-attr]
+    store.zadd(keys.registry("wip", "q"), {running + b":x1": time.time() + 60})  # type: ignore[operator]
+    canceled = store.lpop(keys.queue("q"))
+    store.hset(keys.job(canceled.decode()), "status", "canceled")  # type: ignore[union-attr]
+    assert suspects(store) == []
+    assert found(store, "limbo").severity == "ok"
+
+
+def test_a_job_of_a_queue_class_with_a_prefix_of_its_own(store: redis.Redis, jobq: Any) -> None:
+    class Theirs(rq.Queue):
+        redis_queue_namespace_prefix = "theirs:queue:"
+
+    theirs = Theirs("m", connection=store)
+    waits, runs = (theirs.enqueue("samples.ok", n) for n in range(2))
+    store.lrem(theirs.key, 1, runs.id)
+    store.hset(runs.key, "status", "started")
+    store.zadd(keys.executions(runs.id), {"x1": 1})
+    store.zadd(keys.registry("wip", "m"), {f"{runs.id}:x1": time.time() + 60})
+    assert store.lrange(theirs.key, 0, -1) == [waits.id.encode()]
+    assert suspects(store) == []
+    assert jobq("info").stdout.splitlines()[1:] == []
+
+
+def test_what_moves_between_the_looks_is_left_alone(store: redis.Redis, queue: Queue) -> None:
+    back, started, again = (queue.enqueue(square, n) for n in range(3))
+    store.delete(keys.queue("q"))
+    seen = suspects(store)
+    assert {job.id for job in seen} == {back.id, started.id, again.id}
+    store.lpush(keys.queue("q"), back.id)
+    store.hset(keys.job(started.id), mapping={"status": "started", "started_at": "2026-01-01T00:00:00.000000Z"})
+    assert [job.id for job in in_limbo(store, seen)] == [again.id]
+    store.delete(keys.job(again.id))
+    assert bring_back(store, seen) == []
+    assert store.lrange(keys.queue("q"), 0, -1) == [back.id.encode()]
+
+
+def test_long_queues_are_read_through(store: redis.Redis, queue: Queue) -> None:
+    batch = queue.enqueue_many(square, range(2500))
+    lose(store, batch[1234].id)
+    assert [job.id for job in suspects(store)] == [batch[1234].id]
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command(store: redis.Redis, queue: Queue, jobq: Any) -> None:
+    assert jobq().exit_code == 0
+    ids = [queue.enqueue(square, n).id for n in range(12)]
+    store.delete(keys.queue("q"))
+    result = jobq()
+    assert result.exit_code == 4
+    assert "problem  12 jobs in limbo: 12 say that they wait" in result.stdout
+    assert "jobq doctor --fix" in result.stdout
+    assert "and 2 more" in result.stdout
+    assert "1 problem" in result.stdout.splitlines()[-1]
+
+    report = json.loads(jobq("--json").stdout)
+    assert report["severity"] == "problem"
+    (limbo,) = [f for f in report["findings"] if f["check"] == "limbo"]
+    assert sorted(limbo["ids"]) == sorted(ids)
+
+    assert jobq("--fix").exit_code == 0
+    assert store.llen(keys.queue("q")) == 12
+    assert jobq().exit_code == 3  # nobody serves them
+
+
+def test_a_store_that_does_not_answer() -> None:
+    result = CliRunner().invoke(main, ["doctor", "--url", "redis://127.0.0.1:1/0"])
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+
+
+def test_a_pickle_is_not_opened(store: redis.Redis, queue: Queue) -> None:
+    class Boom:
+        def __reduce__(self) -> Any:
+            return print, ("opened",)
+
+    job = queue.enqueue(square, 1)
+    store.hset(keys.job(job.id), "data", pickle.dumps(("f", None, (Boom(),), {})))
+    assert found(store, "pickle").severity == "note"
