@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN ?= .venv/bin/
 ROUNDS ?= 20
 
-.PHONY: help setup demo check test bench soak
+.PHONY: help setup demo check test conformance bench soak
 
 help:   ## print this
-	@sed -n 's/^\([a-z]*\): *## /\1  /p' $(MAKEFILE_LIST) | awk '{n = $$1; $$1 = ""; printf "%-7s%s\n", n, $$0}'
+	@sed -n 's/^\([a-z]*\): *## /\1  /p' $(MAKEFILE_LIST) | awk '{n = $$1; $$1 = ""; printf "%-13s%s\n", n, $$0}'
 setup:  ## make .venv with everything that the other targets need
 	$(PYTHON) -m venv --without-pip .venv
 	$(PYTHON) -m pip --python .venv install -q -e '.[dev]'
+	$(BIN)python tests/conformance/fetch.py
 demo:   ## run the same work with threads and with processes, and compare
 	$(BIN)jobq demo
 check:  ## format, lint, types, import rules
@@ -17,10 +18,14 @@ check:  ## format, lint, types, import rules
 	$(BIN)ruff check .
 	$(BIN)mypy
 	$(BIN)lint-imports
-test:   ## run all tests
-	$(BIN)pytest
+test:   ## run all tests, three at a time; RQ's own among them
+	$(BIN)pytest -n 3
+conformance: ## RQ's own test suite with our classes in the places of RQ's
+	$(BIN)python tests/conformance/fetch.py
+	$(BIN)python tests/conformance/suite.py
 bench:  ## compare throughput with RQ, about a minute
 	$(BIN)python benchmarks/throughput.py
+	$(BIN)python benchmarks/rq_classes.py
 soak:   ## the long ones: 5,000 histories of the protocol, storms of 1,000 kills, the lifecycle tests ROUNDS times
 	JOBQ_EXAMPLES=5000 $(BIN)pytest -q tests/properties
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220

@@ -1,0 +1,106 @@
+"""RQ's worker classes and ours in their places: `rq worker --worker-class`, no-op jobs, one interleaved run.
+
+    python benchmarks/rq_classes.py [--rounds N] [--jobs N]
+
+Each round runs every class once, in turn, so that whatever else the machine does hits all of them; the table shows
+medians. The jobs are pickled `operator.add(1, 2)`, enqueued before the worker starts. The rate is jobs / (the last
+job's ended_at - the first job's started_at), so starting Python is not counted. "reads" is how often the store read
+from a socket (INFO total_reads_processed) per job, about the number of round trips; "commands" counts those inside
+scripts too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import operator
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import redis
+import rq
+
+from jobqueue import keys
+from jobqueue.connection import Store, open_store
+
+PLACES = {
+    "rq SimpleWorker": "rq.worker.SimpleWorker",
+    "jobq SimpleWorker": "workers.rq_worker.SimpleWorker",
+    "rq Worker": "rq.worker.Worker",
+    "jobq Worker": "workers.rq_worker.Worker",
+}
+
+
+class Run(NamedTuple):
+    """What one run of one class came to."""
+
+    rate: float  # jobs per second
+    reads: float  # per job
+    commands: float  # per job
+
+
+def run(name: str, jobs: int, store: Store) -> Run:
+    """Run the jobs with one class. Raises SystemExit when it left one behind."""
+    client = store.client()
+    client.flushdb()
+    queue = rq.Queue("bench", connection=client)
+    ids = [job.id for job in queue.enqueue_many([rq.Queue.prepare_data(operator.add, (1, 2))] * jobs)]
+    before = counters(client)
+    argv = [sys.executable, "-m", "rq.cli", "worker", "bench", "--burst", "--quiet", "--worker-class", PLACES[name]]
+    url = f"unix://{store.address.unix_socket_path}"
+    subprocess.run([*argv, "--url", url], check=True, timeout=600, stderr=subprocess.DEVNULL)
+    after = counters(client)
+    with client.pipeline(transaction=False) as pipe:
+        for job_id in ids:
+            pipe.hmget(keys.job(job_id), "status", "started_at", "ended_at")
+        rows = pipe.execute()
+    if any(status != b"finished" for status, _, _ in rows):
+        raise SystemExit(f"{name} left jobs behind")
+    seconds = max(map(stamp, (row[2] for row in rows))) - min(map(stamp, (row[1] for row in rows)))
+    return Run(jobs / seconds, (after[0] - before[0]) / jobs, (after[1] - before[1]) / jobs)
+
+
+def counters(client: redis.Redis) -> tuple[int, int]:
+    info = client.info("stats")
+    return info["total_reads_processed"], info["total_commands_processed"]
+
+
+def stamp(text: bytes) -> float:
+    return datetime.fromisoformat(text.decode()).timestamp()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="RQ's worker classes and ours in their places.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2000, help="for our classes; RQ's get a tenth")
+    options = parser.parse_args()
+    runs: dict[str, list[Run]] = {name: [] for name in PLACES}
+    with tempfile.TemporaryDirectory(prefix="jobq-bench-") as home:
+        env = {"JOBQ_HOME": str(Path(home) / "store"), "PATH": os.environ.get("PATH", "")}
+        with open_store(env=env) as store:
+            for number in range(options.rounds):
+                for name, measured in runs.items():
+                    jobs = options.jobs if name.startswith("jobq") else max(1, options.jobs // 10)
+                    measured.append(run(name, jobs, store))
+                    print(f"round {number + 1}/{options.rounds}  {name:<20}{measured[-1].rate:>8,.0f}", file=sys.stderr)
+    show(runs)
+
+
+def show(runs: dict[str, list[Run]]) -> None:
+    print(f"\n{'':<20}{'jobs/s':>9}{'least':>8}{'most':>8}{'reads':>8}{'commands':>10}   ratio to RQ's")
+    for name, measured in runs.items():
+        theirs = runs[name.replace("jobq", "rq")]
+        ratio = statistics.median(mine.rate / their.rate for mine, their in zip(measured, theirs, strict=True))
+        rates = [one.rate for one in measured]
+        numbers = f"{statistics.median(rates):>9,.0f}{min(rates):>8,.0f}{max(rates):>8,.0f}"
+        reads, commands = (statistics.median(one[i] for one in measured) for i in (1, 2))
+        print(f"{name:<20}{numbers}{reads:>8.2f}{commands:>10.1f}   {ratio:.1f}")
+
+
+if __name__ == "__main__":
+    main()
