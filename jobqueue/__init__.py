@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jobqueue.batch import Batch
     from jobqueue.errors import (
         BadArguments,
+        BrokenWorkers,
         DuplicateJob,
         JobCanceled,
         JobError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         TaskNotFound,
         UsageError,
     )
+    from jobqueue.executor import JobExecutor
     from jobqueue.job import Job
     from jobqueue.producer import Queue
 
@@ -49,6 +51,7 @@ _keep_the_gil_off()  # here, because this file runs before any other of ours can
 _HOME = {  # public name → module, imported at first use: `import jobqueue` costs no rq; the rest are errors
     "Batch": "jobqueue.batch",
     "Job": "jobqueue.job",
+    "JobExecutor": "jobqueue.executor",
     "Queue": "jobqueue.producer",
     "get_current_job": "rq",
 }
@@ -56,10 +59,12 @@ _HOME = {  # public name → module, imported at first use: `import jobqueue` co
 __all__ = [
     "BadArguments",
     "Batch",
+    "BrokenWorkers",
     "DuplicateJob",
     "Job",
     "JobCanceled",
     "JobError",
+    "JobExecutor",
     "JobFailed",
     "JobStopped",
     "JobqError",

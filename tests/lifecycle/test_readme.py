@@ -17,7 +17,14 @@ from helpers import Server, Tree
 from jobqueue.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/usage.md", "docs/decisions.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/usage.md",
+    "docs/decisions.md",
+    "docs/threads-and-processes.md",
+)
 
 
 def blocks(language: str, page: str = "README.md") -> list[str]:
@@ -35,23 +42,34 @@ def commands_shown() -> Iterator[list[str]]:
 
 
 def test_the_python_runs(start: Callable[..., Tree], server: Server, tmp_path: Path, mode: str) -> None:
-    module, example = blocks("python")
+    module, example, _ = blocks("python")
     (tmp_path / "myjobs.py").write_text(module)
     start("-n", "2", mode=mode, serve=("myjobs",))
+    job, *rest = run_python(example, server, tmp_path)
+    assert job.endswith(" 6")
+    assert rest[:6] == ["0", "1", "4", "9", "16", "10000"]
+    assert "square takes a number, not 'abc'" in rest[6]
+    assert len(rest) == 7
+
+
+def test_the_executor_runs(server: Server, tmp_path: Path) -> None:
+    (line,) = run_python(blocks("python")[2], server, tmp_path)
+    assert line.startswith("[0, 1, 4, 9, 16] ")
+
+
+def run_python(code: str, server: Server, directory: Path) -> list[str]:
+    """Run it as a script, warnings as errors, and return what it printed."""
+    (directory / "example.py").write_text(code)
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example],
+        [sys.executable, "-W", "error", "example.py"],
         env={**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert ran.stderr == ""
-    job, *rest = ran.stdout.splitlines()
-    assert job.endswith(" 6")
-    assert rest[:6] == ["0", "1", "4", "9", "16", "10000"]
-    assert "square takes a number, not 'abc'" in rest[6]
-    assert len(rest) == 7
+    return ran.stdout.splitlines()
 
 
 @pytest.mark.parametrize("words", list(commands_shown()), ids=" ".join)
@@ -64,7 +82,7 @@ def test_the_commands_are_understood(words: list[str]) -> None:
 
 
 def test_commands_were_found() -> None:
-    assert {words[0] for words in commands_shown()} == {"worker", "submit", "info"}
+    assert {words[0] for words in commands_shown()} == {"worker", "submit", "info", "compare", "advise"}
 
 
 def test_every_command_is_in_the_table() -> None:
@@ -75,13 +93,13 @@ def test_every_command_is_in_the_table() -> None:
 def test_ci_runs_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text()
     marked = re.findall(r"^<!-- ci -->\n```sh\n(python3 -m venv .*)\n```$", text, re.MULTILINE)
-    assert [command.rpartition(" && ")[2] for command in marked] == [".venv/bin/jobq demo", ".venv/bin/pytest"]
+    assert [command.rpartition(" && ")[2] for command in marked] == [".venv/bin/jobq demo", ".venv/bin/pytest -n 3"]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text()):
         path, _, anchor = target.partition("#")
-        text = ((ROOT / page).parent / path).read_text()
+        text = ((ROOT / page).parent / path if path else ROOT / page).read_text()
         titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         assert not anchor or anchor in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
