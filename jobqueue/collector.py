@@ -70,6 +70,7 @@ class Collector:
         self._deaf = True  # the thread is not in a wait that a bell would have to end
         self._closing = False
         self._over = False  # nobody hears the bell any more
+        self._ended = threading.Event()
         self._entering = 0  # threads that are about to add futures
         self._next_sweep = self._next_check = 0.0
         self._to_sweep: deque[str] = deque()
@@ -128,6 +129,11 @@ class Collector:
                 continue
         self.forget(futures)
 
+    def join(self) -> None:
+        """Wait until the thread has done the last thing that it does. (Not Thread.join: before Python 3.13, one that
+        Ctrl-C has interrupted takes the thread for ended, and the next one does not wait.)"""
+        self._ended.wait()
+
     def _ring(self) -> None:
         if self._deaf or threading.current_thread() is self.thread:
             return
@@ -158,7 +164,10 @@ class Collector:
             self._over = True
             self._take_down_bell()
             self._client.close()
-            self._on_end()
+            try:
+                self._on_end()
+            finally:
+                self._ended.set()
 
     def _await_work(self) -> bool:
         """Take in what is new; wait while there is nothing to wait for. False: it is over."""

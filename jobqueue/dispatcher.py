@@ -154,7 +154,7 @@ class Dispatcher:
     def join(self) -> None:
         """Wait until all futures are done and everything is closed."""
         if self.of_this_process and threading.current_thread() is not self._collector.thread:
-            self._collector.thread.join()
+            self._collector.join()
 
     def abort(self) -> None:
         """Cancel what waits, interrupt what own workers run, and end. Jobs on a queue of others go on."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from typing import Any
 
+import pytest
 import redis
 from helpers import Server, eventually
 
@@ -85,3 +88,27 @@ def test_a_ring_that_comes_when_the_thread_has_gone_leaves_no_bell(server: Serve
     client.may.set()
     ringer.join(20)
     assert store.keys("*bell*") == []
+
+
+def test_the_wait_for_its_end_goes_on_after_ctrl_c(server: Server, store: redis.Redis) -> None:
+    """Thread.join of Python 3.11 and 3.12 would not."""
+    last: list[str] = []
+    may = threading.Event()
+
+    def end() -> None:
+        assert may.wait(20)
+        last.append("ended")
+
+    collector = Collector(open_store(server.url), store, Auto.loads, lambda f: None, lambda: None, end)
+    collector.thread.start()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+            collector.join()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    collector.close()
+    threading.Timer(0.1, may.set).start()
+    collector.join()
+    assert last == ["ended"]
