@@ -168,9 +168,13 @@ class Dispatcher:
         self.join()
 
     def finish(self) -> None:
-        """(at exit) Let what was submitted end."""
-        self.close()
-        self.join()
+        """(at exit) Let what was submitted end; after Ctrl-C interrupt it."""
+        try:
+            self.close()
+            self.join()
+        except KeyboardInterrupt:
+            self.abort()
+            raise
 
     def _close(self) -> None:
         if self._staff:

@@ -423,17 +423,30 @@ if __name__ == "__main__":
         print("running", flush=True)
         time.sleep(600) if len(sys.argv) > 1 else None
 """
+NEVER_SHUT = """
+import samples
+from jobqueue.collector import Collector
+def told(collector, join=Collector.join):
+    print("running", flush=True)
+    join(collector)
+if __name__ == "__main__":
+    executor = JobExecutor("process", 2)
+    futures = [executor.submit(samples.nap, 600) for _ in range(5)]
+    while sum(future.running() for future in futures) < 2: time.sleep(0.01)
+    Collector.join = told
+"""
 
 
-@pytest.mark.parametrize("where", ["in the body", "in the wait at its end"])
+@pytest.mark.parametrize("where", ["in the body", "in the wait at its end", "at the program's end"])
 def test_ctrl_c(server: Server, tmp_path: Path, where: str) -> None:
-    process = run(server, script(tmp_path, STUCK) + (["stay"] if where == "in the body" else []))
+    text = NEVER_SHUT if where == "at the program's end" else STUCK
+    process = run(server, script(tmp_path, text) + (["stay"] if where == "in the body" else []))
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     (worker,) = workers_of(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=LONG)
-    assert err.strip().endswith("KeyboardInterrupt")
+    assert err.strip(": \n").endswith("KeyboardInterrupt")  # with more behind it where Python ignores it at its end
     assert not psutil.pid_exists(worker.pid)
     assert traces(server) == []
     assert held(server.client) == {}
