@@ -103,7 +103,7 @@ def test_the_wait_for_its_end_goes_on_after_ctrl_c(server: Server, store: redis.
     collector.thread.start()
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come before the wait
             threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
             collector.join()
     finally:
