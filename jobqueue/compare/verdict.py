@@ -108,6 +108,8 @@ def reason(subject: Subject, choice: Choice, machine: Machine) -> str:
         said += "; there was no core to spare, so measure again when this machine is quiet"
     elif _still_grew(subject, choice):
         said += f"; more than {choice.row.workers} were not measured"
+    elif _passed_over_the_cores(subject, choice, machine):
+        said += f"; {machine.cores}, one for each core, were not measured and may well do"
     return said + _disagreement(choice)
 
 
@@ -117,6 +119,12 @@ def _still_grew(subject: Subject, choice: Choice) -> bool:
     if choice.row is not rows[-1] or choice.kind == "computes":
         return False
     return len(rows) == 1 or rows[-1].rate / rows[-2].rate > STILL * rows[-1].workers / rows[-2].workers
+
+
+def _passed_over_the_cores(subject: Subject, choice: Choice, machine: Machine) -> bool:
+    """It computes in more processes than there are cores, and nothing between was measured."""
+    widths = [row.workers for row in subject.of(choice.mode) if machine.cores <= row.workers <= choice.row.workers]
+    return choice.kind == "computes" and choice.mode == "process" and len(widths) == 1 and widths[0] > machine.cores > 1
 
 
 def _tiny(subject: Subject) -> str:

@@ -77,6 +77,16 @@ def test_a_restless_machine_does_not_make_more_processes_than_cores_worth_it() -
     assert (kind, mode, workers) == ("computes", "process", 2)
 
 
+def test_where_a_process_for_each_core_was_not_measured_the_sentence_says_so() -> None:
+    one_for_each = "; 2, one for each core, were not measured and may well do."
+    processes = {1: 19.4, 2: 28.0, 16: 38.0}
+    assert one_for_each not in advice(subject(0.05, 0.05, {1: 19.6, 16: 19.4}, processes))[3]
+    del processes[2]
+    _, mode, workers, verdict = advice(subject(0.05, 0.05, {1: 19.6, 16: 19.4}, processes))
+    assert (mode, workers) == ("process", 16)
+    assert verdict.endswith(one_for_each)
+
+
 def test_what_waits_gets_threads_although_processes_are_as_fast() -> None:
     rates = {1: 19.0, 8: 150.0, 16: 290.0}
     kind, mode, workers, verdict = advice(subject(0.05, 0.001, rates, {**rates, 16: 310.0}))
