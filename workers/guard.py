@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 EVERY = 0.05  # seconds between two looks while something runs
 STILL = 0.05  # seconds after which a pulse that does not answer is called still
 DEAD_STILL = 0.25  # seconds of that after which a process with several slots is killed: a busy machine takes its time
-FRESH = 1.0  # seconds after its start in which a job's mark is looked after
+FRESH = 1.0  # seconds after it was first seen in which a job's mark is looked after; while idle we look seldom
 MEASURE_EVERY = 1.0
 
 
@@ -73,10 +73,11 @@ class Guard:
         pulse = seat.region.get(PULSE)
         if pulse != seat.pulse:
             seat.pulse, seat.still_since, seat.stood_in = pulse, 0.0, False
+        seat.seen = {job.claim: seat.seen.get(job.claim, now) for job in running}
         at_stake = seat.region.get(BUFFERED) or any(
-            now - job.start < FRESH or self._overdue(seat, job, now) for job in running
+            now - seat.seen[job.claim] < FRESH or self._overdue(seat, job, now) for job in running
         )
-        if not at_stake:
+        if not at_stake and not seat.still_since:  # who was asked has to answer
             return 0.0
         if not seat.still_since:
             seat.still_since = now

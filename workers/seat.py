@@ -57,6 +57,7 @@ class Seat:
         self.told_quiet = False
         self.condemned: dict[int, Condemned] = {}  # claim → how we end it
         self.killed = False  # by us, for one of its jobs
+        self.seen: dict[int, float] = {}  # the guard's: claim → when it was first seen running (monotonic seconds)
         self.pulse = 0  # the guard's: the last pulse seen, since when it holds still, whether we stood in for it
         self.still_since = 0.0
         self.stood_in = False
@@ -79,7 +80,7 @@ class Seat:
         self.pid = 0
         self.dropped = None
         self.retiring = self.told_quiet = self.killed = self.stood_in = False
-        self.condemned = {}
+        self.condemned, self.seen = {}, {}
         self.pulse, self.still_since = 0, 0.0
         self._unread = b""
         self._born = time.monotonic()

@@ -130,10 +130,20 @@ def test_who_held_still_twice(bench: Bench) -> None:
 def test_nobody_is_asked_when_nothing_depends_on_it(bench: Bench) -> None:
     """A long job without company and within its limit costs nothing; with a buffer behind it, it does."""
     bench.region.begin(0, 7, T0, 100.0)
+    bench.look(T0)
+    bench.answer()
+    assert bench.pings() == 1
     bench.look(T0 + FRESH, T0 + 50)
     assert bench.pings() == 0
     bench.region.set(BUFFERED, 1)
     bench.look(T0 + 51, T0 + 51 + PAUSE)
+    assert (bench.pings(), bench.stood_in) == (1, 1)
+
+
+def test_a_job_that_is_seen_late(bench: Bench) -> None:
+    """An idle supervisor looks seldom, a stalled one later still: nobody else marks a job that holds the GIL."""
+    bench.region.begin(0, 7, T0, 0.0)
+    bench.look(T0 + 2 * FRESH, T0 + 4 * FRESH, T0 + 5 * FRESH)
     assert (bench.pings(), bench.stood_in) == (1, 1)
 
 
