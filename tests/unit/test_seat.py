@@ -10,15 +10,18 @@ import time
 import zlib
 from base64 import b64decode
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from jobqueue.protocol import RETURNED, Outcome
+from workers import seat as seats
 from workers.journal import DONE, Region, make_file
 from workers.seat import Condemned, Seat, Use
 
 SEGV = int(signal.SIGSEGV)
 SLOTS = 3
+NOW = 1000.0  # monotonic seconds, where the clock stands still
 
 
 @pytest.fixture
@@ -161,6 +164,12 @@ def test_what_was_finished(seat: Seat, child: socket.socket) -> None:
 # -- successors ------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No life here is longer than another, whatever else the machine does."""
+    monkeypatch.setattr(seats, "time", SimpleNamespace(monotonic=lambda: NOW))
+
+
 def wait_after(seat: Seat, lives: int, done: int = 0) -> float:
     """Seconds that the next child waits after so many short lives."""
     for _ in range(lives):
@@ -170,16 +179,18 @@ def wait_after(seat: Seat, lives: int, done: int = 0) -> float:
             seat.seat(ours)
             seat.region.set(DONE, done)
             seat.vacate()
-    return max(0.0, seat.not_before - time.monotonic())
+    return max(0.0, seat.not_before - NOW)
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_who_keeps_dying_young_waits(seat: Seat) -> None:
     assert wait_after(seat, 2) == 0
-    assert 0.4 < wait_after(seat, 1) <= 0.8
-    assert 0.9 < wait_after(seat, 1) <= 1.6
-    assert wait_after(seat, 10) == pytest.approx(5.0, abs=0.5)
+    assert wait_after(seat, 1) == pytest.approx(0.8)
+    assert wait_after(seat, 1) == pytest.approx(1.6)
+    assert wait_after(seat, 10) == pytest.approx(5.0)
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_who_did_something_did_start(seat: Seat) -> None:
     assert wait_after(seat, 20, done=1) == 0
 
