@@ -76,7 +76,7 @@ def test_every_field_is_as_rq_writes_it(client: redis.Redis, queue: Queue) -> No
         "job_timeout": "2m",
         "result_ttl": 7,
         "failure_ttl": 8,
-        "ttl": 9,
+        "ttl": 900,
         "meta": {"a": 1},
         "retry": Retry(max=2, interval=[1, 2], enqueue_at_front=True),
         "description": "d",
@@ -92,7 +92,7 @@ def test_every_field_is_as_rq_writes_it(client: redis.Redis, queue: Queue) -> No
     for moving in ("created_at", "enqueued_at", "data"):
         one.pop(moving), other.pop(moving)
     assert one == other
-    assert client.ttl(keys.job(ours.id)) == client.ttl(keys.job(theirs.id)) == 9
+    assert all(800 < client.ttl(keys.job(job.id)) <= 900 for job in (ours, theirs))
 
 
 def test_a_job_costs_one_round_trip(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +319,7 @@ def test_no_job_is_lost_or_doubled(
     job = queue.enqueue(square, 5, ttl=60)
     assert ids(client) == [job.id]
     assert fetched(client, job.id).args == [5]
-    assert client.ttl(keys.job(job.id)) == 60
+    assert 0 < client.ttl(keys.job(job.id)) <= 60
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
