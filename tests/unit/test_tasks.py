@@ -191,7 +191,7 @@ def test_the_total_time_holds_although_bytes_keep_coming(site: Site, tmp_path: P
     began = time.monotonic()
     with pytest.raises(TookTooLong, match=r"/slow was not read within 0\.5 seconds\.$"):
         tasks.download(f"{site.url}slow", timeout=0.5)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30  # of more than a day
     assert left_in(tmp_path) == []
 
 
