@@ -41,9 +41,12 @@ def by_rqs_stop_execution(server: Server, job_id: str) -> None:
     send_stop_execution_command(server.client, job_id, execution.id)
 
 
-def worker_name(store: redis.Redis) -> str:
+def listening(store: redis.Redis) -> str:
+    """The worker's name, as soon as it hears commands; it may run a job before."""
     [key] = eventually(lambda: store.smembers(keys.WORKERS))
-    return str(key.decode().removeprefix(keys.worker("")))  # type: ignore[union-attr]
+    name = str(key.decode().removeprefix(keys.worker("")))  # type: ignore[union-attr]
+    eventually(lambda: store.pubsub_numsub(keys.channel(name))[0][1])
+    return name
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,7 @@ def test_a_running_job(
     job = queue.enqueue(*call, retry=Retry(max=3), on_stopped=on_stopped, on_failure=Callback("samples.on_failure"))
     eventually(lambda: lines(record))
     eventually(lambda: status(store, job.id) == "started")
+    assert listening(store)
     after = submit(queue, "samples.note_and_nap", [(str(tmp_path / "after"), n, 0.05) for n in range(8)])
     stop(server, job.id)
     eventually(lambda: status(store, job.id) == "stopped")
@@ -109,7 +113,7 @@ def test_a_command_for_another_job_hits_nobody(
     tree: Tree = start("-n", "2", mode=mode)
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
     eventually(lambda: lines(record))
-    channel = keys.channel(worker_name(store))
+    channel = keys.channel(listening(store))
     for command in (
         '{"command": "stop-job", "job_id": "nobody"}',
         '{"command": "stop-execution", "execution_id": "zzz"}',
@@ -130,7 +134,7 @@ def test_shutdown(start: Start, mode: str, store: redis.Redis, queue: Queue, tmp
     tree: Tree = start("-n", "2", mode=mode)
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
     eventually(lambda: lines(record))
-    send_shutdown_command(store, worker_name(store))
+    send_shutdown_command(store, listening(store))
     eventually(lambda: "shutdown command" in tree.log)
     gate.touch()
     assert tree.wait() == 0, tree.log
@@ -144,7 +148,7 @@ def test_kill_horse(start: Start, mode: str, store: redis.Redis, queue: Queue, t
     start("-n", "2", "--on-crash", policy, mode=mode)
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
     eventually(lambda: lines(record))
-    send_kill_horse_command(store, worker_name(store))
+    send_kill_horse_command(store, listening(store))
     if policy == "fail":
         assert signal.SIGKILL.name in eventually(lambda: failed(store, job.id))
         return
