@@ -172,8 +172,8 @@ def hang(record: str, text: Any, how: str, seconds: float) -> None:
 
 def note_what_ends_it(record: str, seconds: float) -> None:
     """Nap, and leave a note of the exception that ends the nap."""
-    note(record, "start")
     try:
+        note(record, "start")
         nap(seconds)
     except BaseException as e:
         note(record, type(e).__name__)
@@ -200,13 +200,14 @@ def kill_itself(record: str, number: int = signal.SIGKILL) -> None:
 def shrug_off(record: str, seconds: float) -> None:
     """A job that takes no hint: it goes on after whatever is raised in it, with SIGTERM blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    note(record, "start")
-    deadline = time.monotonic() + seconds
+    deadline, said = time.monotonic() + seconds, "start"
     while time.monotonic() < deadline:
         try:
-            time.sleep(0.02)
+            note(record, said)  # who reads it may act at once, so it is caught from here on
+            while time.monotonic() < deadline:
+                time.sleep(0.02)
         except BaseException as e:
-            note(record, type(e).__name__)
+            said = type(e).__name__
 
 
 # -- callbacks: (job, connection, ...), each leaves a word in a hash of its job --------------------------------------
