@@ -67,6 +67,8 @@ class Stopping:
     def dropped(self, seat: Seat, tokens: list[Any]) -> None:
         """A child says what it will not run."""
         seat.dropped = tokens
+        if self._given_back:
+            log.info("child %s answers late: %d buffered jobs go back", seat.owner, len(tokens))
         if tokens and (self._given_back or not self.phase):  # late, or one that retires by itself
             self._give_back(tokens)
 
