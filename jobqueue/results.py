@@ -74,9 +74,10 @@ class Waiter:
                 return
             if not streams.outstanding and not waiting:  # all given out: fill again before waiting for anything
                 continue
-            if order and deadline is not None and time.monotonic() >= deadline:
+            if not order or deadline is None or time.monotonic() < deadline:
+                self._step(deadline, 0.05 if waiting else self._block)
+            elif not self._look_once_more(order[0], deadline):
                 raise ResultTimeout(f"Job {order[0]} has no result after {timeout:g} s; it goes on.", order[0])
-            self._step(deadline, 0.05 if waiting else self._block)
 
     def _fill(self, source: Iterator[str | None], order: deque[str], more: bool) -> tuple[bool, bool]:
         """Move ids into the window; tell whether there are more, and whether they are still to come."""
@@ -103,6 +104,14 @@ class Waiter:
             self._patiently(lambda: self._streams.check(self._streams.outstanding), deadline)
         elif full and 0 < found < self._window // 4:
             time.sleep(GATHER)
+
+    def _look_once_more(self, job_id: str, deadline: float) -> bool:
+        """Tell whether the job has ended. Who gave no time, or had none left, is told what there is."""
+        streams = self._streams
+        self._patiently(lambda: streams.read(streams.outstanding, None), deadline)
+        if job_id not in streams.ended:
+            self._patiently(lambda: streams.check([job_id]), deadline)
+        return job_id in streams.ended
 
     def _read(self, block: float) -> int:
         # the first read does not block: a store that then goes away has answered, and its outage is a pause

@@ -61,6 +61,23 @@ def test_a_result_that_comes_and_one_that_is_there(store: redis.Redis, queue: Qu
     assert job.result(timeout=10) == 25
 
 
+def test_who_gives_no_time_is_told_what_there_is(store: redis.Redis, queue: Queue) -> None:
+    jobs = [queue.enqueue(square, n) for n in range(4)]
+    with pytest.raises(ResultTimeout):
+        jobs[0].result(timeout=0)
+    finish(store, jobs[0].id, 25)
+    jobs[1].cancel()
+    fail(store, jobs[2].id, TRACEBACK)
+    assert jobs[0].result(timeout=0) == 25
+    for job, error in zip(jobs[1:], (JobCanceled, JobFailed, ResultTimeout), strict=True):
+        with pytest.raises(error):
+            job.result(timeout=0)
+    batch = queue.enqueue_many(square, range(700))
+    for i, job_id in enumerate(batch.ids):
+        finish(store, job_id, i)
+    assert list(batch.results(timeout=0)) == list(range(700))
+
+
 def test_none_is_a_result(store: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue(square, 5)
     finish(store, job.id)
