@@ -76,9 +76,12 @@ def test_a_ring_that_comes_when_the_thread_has_gone_leaves_no_bell(server: Serve
     client = SlowClient(store)
     collector = started(open_store(server.url), client)
     future = JobFuture("a", "q", Home())
+    client.may.set()  # the thread may be in its wait before this rings, and then it does ring
     with collector.open_for_more():
         collector.add([future])
     eventually(lambda: waits(store))
+    client.may.clear()
+    client.asked.clear()
     collector.close()
     ringer = threading.Thread(target=collector.forget, args=[[future]])
     ringer.start()
