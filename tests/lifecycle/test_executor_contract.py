@@ -229,7 +229,12 @@ def test_shutdown_that_cancels(make: Make, gate: Gate) -> None:
     executor = make()
     running = gate.fill(executor)
     waiting = [executor.submit(samples.ok, n) for n in range(10)]
-    opener = threading.Timer(0.2, gate.open)
+
+    def open_when_canceled() -> None:
+        eventually(lambda: all(future.cancelled() or future.running() for future in waiting))
+        gate.open()
+
+    opener = threading.Thread(target=open_when_canceled)
     opener.start()
     executor.shutdown(wait=True, cancel_futures=True)
     opener.join()
