@@ -92,16 +92,20 @@ class Crew:
     def did_a_job(self) -> None:
         self._deaths = 0
 
-    def stop(self) -> None:
-        """Stop the workers, and delete their queue with all its jobs."""
+    def halt(self) -> None:
+        """Stop the workers; their queue and its jobs stay."""
         self._over = True  # before the lock: who checks must not take the end for a death
         with self._mutex:
             self._worker.stop()
-            try:
-                with self._store.client() as client:
-                    erase(client, self.queue)
-            except redis.RedisError as e:
-                log.warning("The queue %s could not be deleted: %s", self.queue, e)
+
+    def stop(self) -> None:
+        """Stop the workers, and delete their queue with all its jobs."""
+        self.halt()
+        try:
+            with self._store.client() as client:
+                erase(client, self.queue)
+        except redis.RedisError as e:
+            log.warning("The queue %s could not be deleted: %s", self.queue, e)
 
 
 class Staff:
@@ -167,6 +171,14 @@ class Staff:
             self._leaving = [thread for thread in self._leaving if thread.is_alive()]
             self._leaving.append(threading.Thread(target=crew.stop, name="jobq-crew-leaves"))
             self._leaving[-1].start()
+
+    def halt(self) -> None:
+        """Stop all workers; what they run is interrupted. Their jobs stay until ``stop``."""
+        with self._ending:
+            with self._mutex:
+                crews = list(self._crews)
+            for crew in crews:
+                crew.halt()
 
     def stop(self) -> None:
         """Stop all workers; what they run is interrupted. Safe to repeat, and from two threads: when it returns they

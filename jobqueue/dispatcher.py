@@ -163,7 +163,7 @@ class Dispatcher:
         self._collector.close()
         if self._staff:
             self.cancel(self._collector.pending())
-            self._staff.stop()
+            self._staff.halt()  # no more: a job that is gone would be an outcome, if the collector saw it first
         self._collector.abandon(BrokenWorkers("The executor was interrupted before this job's result was there."))
         self.join()
 

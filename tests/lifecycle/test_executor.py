@@ -33,6 +33,7 @@ from jobqueue import (
     UsageError,
     keys,
 )
+from jobqueue.collector import Collector
 from jobqueue.control import pause, resume
 from jobqueue.producer import Queue
 from jobqueue.remote_error import RemoteTraceback
@@ -365,6 +366,25 @@ def test_system_exit_in_the_body_does_not_wait(make: Callable[..., JobExecutor])
         body()
     assert isinstance(futures[0].exception(0), BrokenWorkers)
     assert futures[1].cancelled() or isinstance(futures[1].exception(0), BrokenWorkers)
+
+
+def test_interrupted_jobs_are_there_until_their_futures_know(
+    make: Callable[..., JobExecutor], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector might see first that a job is gone, and take that for its outcome."""
+    executor, jobs = make(), []
+    future = executor.submit(samples.nap, 60)
+    eventually(future.running)
+
+    def abandon(collector: Collector, error: BaseException, really: Any = Collector.abandon) -> None:
+        jobs.append(server.client.exists(keys.job(future.job_id)))
+        really(collector, error)
+
+    monkeypatch.setattr(Collector, "abandon", abandon)
+    with pytest.raises(SystemExit), executor:
+        sys.exit(3)
+    assert jobs == [1]
+    assert isinstance(future.exception(0), BrokenWorkers)
 
 
 # -- scripts ---------------------------------------------------------------------------------------------------------
