@@ -171,17 +171,20 @@ def test_a_job_has_no_time_limit_unless_told(make: Callable[..., JobExecutor], s
 
 
 def test_a_killed_supervisor_is_started_again(
-    make: Callable[..., JobExecutor], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., JobExecutor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("JOBQ_LEASE", "1")  # its successor rescues what it held after this time
     executor = make()
     assert executor.submit(samples.ok, 1).result(LONG) == 1
-    running = executor.submit(samples.nap, 1.0)
+    gate, record = tmp_path / "gate", tmp_path / "record"
+    running = executor.submit(samples.wait_for, str(record), "it", str(gate))
     eventually(running.running)
     waiting = [executor.submit(samples.ok, n) for n in range(3)]
     (before,) = workers_of(os.getpid())
     before.kill()
-    assert [future.result(LONG) for future in [running, *waiting]] == [1.0, 0, 1, 2]
+    eventually(lambda: lines(record) == ["start it"] * 2, LONG)
+    gate.touch()
+    assert [future.result(LONG) for future in [running, *waiting]] == ["it", 0, 1, 2]
     (after,) = workers_of(os.getpid())
     assert after.pid != before.pid
 
