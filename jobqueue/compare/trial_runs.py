@@ -16,11 +16,11 @@ from jobqueue.compare import trials
 from jobqueue.compare.crews import BareCrew, CrewFailed, Surroundings, WorkerCrew
 from jobqueue.compare.figures import Work
 
-WORKERS = 4
-COUNTED = 40  # jobs that raise the counter
+WORKERS = trials.NEIGHBOURS + 1
+COUNTED, ROUNDS = 40, 10  # jobs that raise the counter, and how often at most: until every process has done some
 LEAK = 64.0  # MB
 LIMIT = 1  # seconds
-NAP, CRASH_AFTER = 0.7, 0.25  # seconds: the neighbours of a crash are all at work when it happens
+CRASH_AFTER, NAP = 0.25, 0.45  # seconds: from when all neighbours of a crash are at work, and how long they go on then
 LONG_NAP = 3.4  # seconds: the neighbours of a job that is stuck are at work until the hard end of its limit
 STUCK = 30.0
 PATIENCE = 20.0  # seconds for one trial
@@ -68,7 +68,7 @@ def _results(crew: WorkerCrew, task: str, argses: Sequence[tuple[Any, ...]]) -> 
 
 def isolation(crew: WorkerCrew) -> Trial:
     """A counter of a module that all jobs raise, and one job that leaks."""
-    seen = yield from _results(crew, "jobqueue.tasks.count_here", [(0.02,)] * COUNTED)
+    seen = yield from _counted(crew)
     counts = sorted(one["count"] for one in seen)
     counter = {
         "jobs": len(seen),
@@ -85,6 +85,17 @@ def isolation(crew: WorkerCrew) -> Trial:
     return {"workers": crew.workers, "counter": counter, "leak": leak}
 
 
+def _counted(crew: WorkerCrew) -> Generator[None, None, list[Any]]:
+    """Raise the counter; again, where a process got no core before the others had done all jobs."""
+    processes = crew.workers if crew.mode == "process" else 1
+    seen: list[Any] = []
+    for _ in range(ROUNDS):
+        seen += yield from _results(crew, "jobqueue.tasks.count_here", [(0.02,)] * COUNTED)
+        if len({one["pid"] for one in seen}) >= processes:
+            break
+    return seen
+
+
 def _uss(pid: int) -> int:
     try:
         return int(psutil.Process(pid).memory_full_info().uss)
@@ -95,15 +106,19 @@ def _uss(pid: int) -> int:
 # -- the blast radius ----------------------------------------------------------------------------------------------
 
 
-def _cast(record: str, part: str, seconds: float, nap: float) -> list[tuple[Any, ...]]:
-    """The neighbours, and at last the one that it is about."""
-    neighbours = [("neighbour", record, f"n{n}", nap) for n in range(WORKERS - 1)]
+def _cast(record: str, part: str, seconds: float, neighbour: str, nap: float) -> list[tuple[Any, ...]]:
+    """The neighbours with their part, and at last the one that it is about."""
+    neighbours = [(neighbour, record, f"n{n}", nap) for n in range(trials.NEIGHBOURS)]
     return [*neighbours, (part, record, "it", seconds)]
+
+
+def _crashing(record: str) -> list[tuple[Any, ...]]:
+    return _cast(record, "crash", CRASH_AFTER, "neighbour of a crash", NAP)
 
 
 def blast(crew: WorkerCrew, record: str) -> Trial:
     """One job crashes, its neighbours work."""
-    *around, it = _cast(record, "crash", CRASH_AFTER, NAP)
+    *around, it = _crashing(record)
     before = crew.queue.ended()
     ids = crew.queue.submit(f"{TRIALS}.act", around)
     (crashed,) = crew.queue.submit(f"{TRIALS}.act", [it], on_crash="fail")
@@ -116,7 +131,7 @@ def bare_blast(mode: str, around: Surroundings, record: str) -> dict[str, Any]:
     """The same in a pool without a queue: who was torn away is gone."""
     crew = BareCrew(mode, WORKERS, around)
     try:
-        work = Work("act", f"{TRIALS}.act", tuple(_cast(record, "crash", CRASH_AFTER, NAP)))
+        work = Work("act", f"{TRIALS}.act", tuple(_crashing(record)))
         sample = crew.run(work, WORKERS, time.monotonic() + PATIENCE)
         return _after_crash(record, sample.jobs - sample.failed, sample.error or "nothing")
     except CrewFailed as e:
@@ -128,7 +143,7 @@ def bare_blast(mode: str, around: Surroundings, record: str) -> dict[str, Any]:
 def _after_crash(record: str, finished: int, said: str) -> dict[str, Any]:
     lines = trials.read(record)
     crash = next((when for when, what in lines if what == "crash"), None)
-    names = [f"began n{n}" for n in range(WORKERS - 1)]
+    names = [f"began n{n}" for n in range(trials.NEIGHBOURS)]
     again = [when for name in names for when in [w for w, what in lines if what == name][1:]]
     neighbours = len(names)
     lost = neighbours - finished
@@ -148,7 +163,7 @@ def _after_crash(record: str, finished: int, said: str) -> dict[str, Any]:
 
 def stuck(crew: WorkerCrew, part: str, record: str) -> Trial:
     """A job with a limit is stuck in C: when it was ended, how, and whom it took with it."""
-    *around, it = _cast(record, part, STUCK, LONG_NAP)
+    *around, it = _cast(record, part, STUCK, "neighbour", LONG_NAP)
     crew.queue.submit(f"{TRIALS}.act", around)
     (ours,) = crew.queue.submit(f"{TRIALS}.act", [it], job_timeout=LIMIT, on_crash="fail")
     yield from _until(lambda: crew.queue.statuses([ours]) == ["failed"], crew)
@@ -161,7 +176,7 @@ def stuck(crew: WorkerCrew, part: str, record: str) -> Trial:
         "ended_s": round(ended - began, 2),
         "how": how(error),
         "error": error,
-        "neighbours_interrupted": sum(names.count(f"began n{n}") > 1 for n in range(WORKERS - 1)),
+        "neighbours_interrupted": sum(names.count(f"began n{n}") > 1 for n in range(trials.NEIGHBOURS)),
     }
 
 

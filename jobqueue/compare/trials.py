@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+NEIGHBOURS = 3  # of the job that a trial is about
 SETTLE = 0.25  # seconds after which the neighbours are at work
+LATE = 10.0  # seconds that jobs wait for each other at most, on a machine that gives some of them no core
 
 _kept: list[bytes] = []
 
@@ -47,8 +49,16 @@ def _nap(record: str, seconds: float) -> None:
         time.sleep(min(0.02, left))
 
 
+def _nap_beyond_the_crash(record: str, seconds: float) -> None:
+    """Be at work when the crash happens, whenever that is, and for so many seconds more."""
+    _await(lambda: _seen(record, "crash"))
+    _nap(record, seconds)
+
+
 def _crash(record: str, seconds: float) -> None:
-    """Read where nothing is: a segmentation fault, as a bug in C code would be. No core file is left."""
+    """Read where nothing is: a segmentation fault, as a bug in C code would be. No core file is left. All neighbours
+    are at work by then."""
+    _await(lambda: all(_seen(record, f"began n{n}") for n in range(NEIGHBOURS)))
     time.sleep(seconds)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     _note(record, "crash")
@@ -69,10 +79,17 @@ def _hold_the_gil(record: str, seconds: float) -> None:
 
 PARTS: dict[str, Callable[[str, float], None]] = {
     "neighbour": _nap,
+    "neighbour of a crash": _nap_beyond_the_crash,
     "crash": _crash,
     "blocking": _wait_in_c,
     "gil": _hold_the_gil,
 }
+
+
+def _await(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LATE
+    while not check() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _note(record: str, text: str) -> None:
