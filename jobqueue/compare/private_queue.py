@@ -72,6 +72,11 @@ class PrivateQueue:
         found = self._pipe(("hmget", keys.job(i), "status", "started_at", "ended_at") for i in ids)
         return [_time(ended) - _time(started) for status, started, ended in found if status == b"finished"]
 
+    def started(self, job_id: str) -> float:
+        """When the job started, as its worker wrote it down; seconds since the epoch."""
+        (started,) = self._pipe([("hget", keys.job(job_id), "started_at")])
+        return _time(started)
+
     def results(self, ids: Sequence[str], timeout: float = 5.0) -> Iterator[Any]:
         """Iterate over the values of jobs that have ended. Raises what Job.result() raises."""
         return (outcome.get() for outcome in self.queue.waiter().outcomes(ids, timeout))
