@@ -44,9 +44,17 @@ LONG = 60.0
 def workers_of(pid: int) -> list[psutil.Process]:
     """The supervisors that a process has started."""
     try:
-        return [p for p in psutil.Process(pid).children() if "worker" in p.cmdline() and "--private" in p.cmdline()]
+        return [p for p in psutil.Process(pid).children() if {"worker", "--private"} <= command(p)]
     except psutil.NoSuchProcess:
         return []
+
+
+def command(process: psutil.Process) -> set[str]:
+    """Of one that has ended, be it of some other test's, nothing: it hides no other."""
+    try:
+        return set(process.cmdline())
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def traces(server: Server) -> list[str]:

@@ -83,7 +83,10 @@ def test_a_site_stops_although_clients_hang_on_endless_bodies() -> None:
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def eventually_gone(pid: int) -> bool:
@@ -95,7 +98,15 @@ def eventually_gone(pid: int) -> bool:
 
 def site_processes() -> list[int]:
     mine = psutil.Process().children(recursive=True)
-    return [p.pid for p in mine if "jobqueue.compare.site" in p.cmdline()]
+    return [p.pid for p in mine if "jobqueue.compare.site" in command(p)]
+
+
+def command(process: psutil.Process) -> list[str]:
+    """Of a child of some other test's, which may end right now, none."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def test_spawn_site_serves_and_leaves_no_process() -> None:
