@@ -81,6 +81,7 @@ class Courier:
         self._finished: list[Outcome] = []
         self._in_flight: list[Outcome] = []
         self._for_rq: list[Outcome] = []
+        self._unwritten: set[int] = set()  # claims whose outcomes are too large for the journal; their slots wait
         self._asked = 0
         self._idle = 0
         self._hungry = False
@@ -109,16 +110,21 @@ class Courier:
             self._look_ahead()
             return work
 
-    def finish(self, outcome: Outcome, slot: int) -> None:
-        """Take over how a job ended. From here on it is settled, also when this process is killed now."""
+    def finish(self, outcome: Outcome, slot: int) -> bool:
+        """Take over how a job ended. From here on it is settled, also when this process is killed now.
+
+        True: not so. Its dependents need RQ's own finish, and the journal has no room for it: the slot has to see to
+        that now, and its page says until then that the job runs.
+        """
         with self._cond:
             self.pace.ended(outcome.ended - outcome.started)
-            self._freed(outcome.claim)
             self._finished.append(outcome)
             self._region.set(UNSETTLED, 1)
-            if not self._region.journal.append(outcome):
-                self._settle_now(outcome)
+            if not self._region.journal.append(outcome) and self._settle_now(outcome):
+                return True
+            self._freed(outcome.claim)
             self._region.end(slot)
+            return False
 
     def let_go(self, claim: int, slot: int | None) -> None:
         """A job left by another way than settling: RQ's own finish recorded it, or it was given back. ``slot`` None:
@@ -292,13 +298,17 @@ class Courier:
         want = min(most, self._idle + max(0, self.pace.ahead - len(self._buffer)))
         return want if self.most_more is None else min(want, self.most_more - len(self._buffer))
 
-    def _settle_now(self, outcome: Outcome) -> None:
-        """It does not fit into the journal: stay until Redis has it."""
+    def _settle_now(self, outcome: Outcome) -> bool:
+        """It does not fit into the journal: stay until Redis has it (False), or leaves it to RQ's own finish (True)."""
+        self._unwritten.add(outcome.claim)
         while outcome in self._finished or outcome in self._in_flight:
             if self._state is State.FREE:
                 self._send(want=0)
             else:
                 self._turn()
+        left = outcome.claim not in self._unwritten
+        self._unwritten.discard(outcome.claim)
+        return left
 
     # -- the wire (the lock is held on entry and on exit, and free while Redis is waited for) --------------------------
 
@@ -363,6 +373,9 @@ class Courier:
             self._set_hungry(True)
 
     def _judge(self, outcome: Outcome, verdict: int) -> None:
+        if verdict == HAS_DEPENDENTS and outcome.claim in self._unwritten:
+            self._unwritten.discard(outcome.claim)  # its slot waits for this and takes it back
+            return
         if verdict == HAS_DEPENDENTS:
             self._for_rq.append(outcome)
             self._region.journal.append(outcome)

@@ -105,7 +105,7 @@ class Slot(Interruptible):
         if self._needs_rq(job, ending):
             self._by_rq(job, ending, started, self._current.carried() if self._current else {})
         else:
-            self._courier.finish(self._outcome(job, ending, started, ended), self.number)
+            self._settle(job, ending, started, ended)
 
     def enter(self, token: int, limit: float) -> None:
         """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
@@ -166,6 +166,10 @@ class Slot(Interruptible):
         times = (rq_time(started), rq_time(ended), started, ended)
         return Outcome(job.id, job.claim, job.queue, ending.kind, ttl, ending.payload, *times)
 
+    def _settle(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
+        if self._courier.finish(self._outcome(job, ending, started, ended), self.number):
+            self._by_rq(job, ending, started)
+
     # -- the slow ways out ---------------------------------------------------------------------------------------------
 
     def _needs_rq(self, job: Claimed, ending: Ending) -> bool:
@@ -202,7 +206,7 @@ class Slot(Interruptible):
             if "f" in job.features:
                 self._by_rq(job, interrupted(), started)
             else:
-                self._courier.finish(self._outcome(job, interrupted(), started, ended), self.number)
+                self._settle(job, interrupted(), started, ended)
             return
         log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
         token = (self._owner, job.id, job.claim, job.queue)
@@ -228,8 +232,8 @@ class Slot(Interruptible):
         own finish, and so the store, is returned, for the clerk."""
         ended = time.time()
         started = ended - (time.monotonic() - self.since)
-        if not stopped and "f" not in job.features:
-            self._courier.finish(self._outcome(job, ending, started, ended), self.number)
+        fast = not stopped and "f" not in job.features
+        if fast and not self._courier.finish(self._outcome(job, ending, started, ended), self.number):
             return None
         self._region.end(self.number)
 

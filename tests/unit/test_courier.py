@@ -140,10 +140,10 @@ class Bench:
             self.finish(job, seconds)
         return ran
 
-    def finish(self, job: Claimed, seconds: float = 0.001, payload: bytes = b"") -> None:
+    def finish(self, job: Claimed, seconds: float = 0.001, payload: bytes = b"") -> bool:
         self.region.begin(0, job.claim, 0.0, 0.0)
         ended = Outcome(job.id, job.claim, "default", RETURNED, 500, payload, "", "", 0.0, seconds)
-        self.courier.finish(ended, 0)
+        return self.courier.finish(ended, 0)
 
     def leave(self) -> None:
         """As the supervisor's quiet: claim nothing, settle, and go."""
@@ -382,6 +382,18 @@ def test_a_result_larger_than_the_page_is_settled_at_once(bench: Bench) -> None:
     bench.put("big", "next")
     bench.finish(bench.take(), payload=b"x" * 200_000)
     assert bench.wire.recorded == ["big"]
+    assert bench.region.running() == []
+    assert bench.run(1) == ["next"]
+
+
+def test_a_big_result_with_dependents_stays_with_its_slot(bench: Bench) -> None:
+    """Nothing else says that it ran: a supervisor that finds this child still would have it run again."""
+    bench.wire.has_dependents.add("big")
+    bench.put("big", "next")
+    job = bench.take()
+    assert bench.finish(job, payload=b"x" * 200_000)
+    assert [running.claim for running in bench.region.running()] == [job.claim]
+    bench.courier.let_go(job.claim, 0)
     assert bench.region.running() == []
     assert bench.run(1) == ["next"]
 
