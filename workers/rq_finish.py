@@ -8,6 +8,7 @@ same step. Callbacks and webhooks run outside of it: at least once.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -36,6 +37,7 @@ from workers.settings import Settings
 
 log = logging.getLogger(__name__)
 
+CONTENDED = 20  # times that a dependent is taken up again, when other finishes got in between
 DISTURBED = 3  # times that a success callback may lose its connection to a store that is there, before it fails the job
 FIN_TTL = 3600  # seconds; a finish that takes longer is not fenced by WATCH any more, but still by the token
 
@@ -76,6 +78,28 @@ class FinishingJob(ServedCallbacks):
         self.last_heartbeat = timestamp
         if pipeline is not None:
             super().heartbeat(timestamp, ttl, pipeline=pipeline, xx=xx)
+
+
+class FinishingQueue(Queue):
+    """A queue that enqueues dependents although others finish jobs in the same moment."""
+
+    def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: dict[str, list[str]]) -> None:
+        """RQ skips one when another finish has changed the registry of those that are ready meanwhile, and leaves it
+        to the maintenance, up to ten minutes later."""
+        for name, ids in job_ids_by_queue_name.items():
+            left = ids
+            for _ in range(CONTENDED):
+                super().enqueue_ready_jobs_by_queue({name: left})
+                if not (left := self._still_ready(name, left)):
+                    break
+                time.sleep(random.uniform(0.001, 0.02))
+
+    def _still_ready(self, name: str, ids: list[str]) -> list[str]:
+        try:
+            scores = self.connection.zmscore(keys.registry("ready", name), ids)
+        except redis.RedisError:  # an outage: that is the maintenance's now
+            return []
+        return [job_id for job_id, score in zip(ids, scores, strict=True) if score is not None]
 
 
 class QuietWorker(SimpleWorker):
@@ -187,7 +211,9 @@ class Finisher:
             self._let_go(fence)
             return
         job = self._job(fence, raw, started)
-        queue = Queue(fence.queue, connection=self._connection, job_class=self._job_class, serializer=job.serializer)
+        queue = FinishingQueue(
+            fence.queue, connection=self._connection, job_class=self._job_class, serializer=job.serializer
+        )
         queue.death_penalty_class = self._worker.death_penalty_class
         execution = Execution(f"{fence.claim:032x}", job.id, self._connection, self._name)
         execution.created_at = datetime.fromtimestamp(started, UTC)

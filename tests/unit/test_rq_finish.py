@@ -12,6 +12,7 @@ import redis
 import rq
 from rq import Callback
 from rq.job import Job, JobStatus
+from rq.registry import ReadyJobRegistry
 from rq.results import Result
 from rq.timeouts import BaseDeathPenalty
 from samples import words_of
@@ -169,6 +170,25 @@ def test_dependents_are_enqueued(desk: Desk) -> None:
     assert sorted(desk.waiting()) == sorted(job.id for job in after)
     assert {desk.status(job.id) for job in after} == {"queued"}
     desk.nothing_is_held()
+
+
+def test_dependents_are_enqueued_although_another_finish_comes_in_between(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes the registry that RQ watches; RQ alone would leave them there until its maintenance."""
+    first = desk.claim_one()
+    after = desk.queue.enqueue("samples.ok", 6, depends_on=first.id)
+    others, remove = ["b", "c"], ReadyJobRegistry.remove
+
+    def remove_late(registry: ReadyJobRegistry, job: Job, pipeline: Any = None, **options: Any) -> Any:
+        if others:
+            desk.store.zadd(registry.key, {others.pop(): 1})
+        return remove(registry, job, pipeline=pipeline, **options)
+
+    monkeypatch.setattr(ReadyJobRegistry, "remove", remove_late)
+    desk.finish(first, value(5))
+    assert others == []
+    assert desk.waiting() == [after.id]
 
 
 def test_dependents_of_a_failure_wait(desk: Desk) -> None:
