@@ -12,6 +12,7 @@ The site of the guide listens on port 8000; here it is a free one.
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -220,5 +221,10 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """One that the kernel gives to nobody else meanwhile: below those that it gives out by itself."""
+    while True:
+        try:
+            with socket.create_server(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000))) as server:
+                return int(server.getsockname()[1])
+        except OSError:  # it is in use
+            continue
