@@ -127,14 +127,21 @@ def take_the_alarm_and_spin() -> None:
 
 def end_a_process_of_ones_own() -> int | None:
     """As ``Pool.__exit__`` does; the exit code, None while it lives on."""
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    context = multiprocessing.get_context("fork")
+    runs = context.Event()
+    process = context.Process(target=_run_for_long, args=(runs,))
     process.start()
-    time.sleep(0.2)
+    runs.wait(30)
     process.terminate()
-    process.join(5)
+    process.join(10)
     code = process.exitcode
     process.kill()
     return code
+
+
+def _run_for_long(runs: Any) -> None:
+    runs.set()
+    time.sleep(60)
 
 
 class Basket:
