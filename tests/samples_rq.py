@@ -333,12 +333,13 @@ def take_sigterm() -> None:
 # -- who runs when ---------------------------------------------------------------------------------------------------
 
 
-def count_company(key: str, seconds: float) -> int:
-    """Nap; return how many ran at the same time at most, as far as this job saw."""
+def count_company(key: str, seconds: float, gate: str) -> int:
+    """Nap, and on until the key ``gate`` is there; return how many ran at the same time at most, as far as this job
+    saw."""
     connection = me().connection
     most = int(connection.incr(key))  # type: ignore[arg-type]
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or not connection.exists(gate):
         most = max(most, int(connection.get(key) or 0))  # type: ignore[arg-type]
         time.sleep(0.01)
     connection.decr(key)

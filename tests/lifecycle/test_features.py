@@ -250,8 +250,10 @@ def test_a_rate_limit(start: Start, mode: str, store: redis.Redis) -> None:
     """Never more than two at a time, though six could, and all in the end."""
     queue = rq.Queue(connection=store)
     limit = RateLimit("api", concurrency=2)
-    jobs = [queue.enqueue(samples_rq.count_company, "company", 0.1, rate_limit=limit) for _ in range(6)]
+    jobs = [queue.enqueue(samples_rq.count_company, "company", 0.1, "gate", rate_limit=limit) for _ in range(6)]
     start("-n", "6", "--accept", "json,pickle", mode=mode, serve=SERVE)
+    eventually(lambda: store.get("company") == b"2")  # however late the second slot comes up
+    store.set("gate", "open")
     eventually(lambda: all(job.is_finished for job in jobs))
     assert max(job.return_value(refresh=True) for job in jobs) == 2
 
