@@ -253,7 +253,7 @@ class Tree:
 
 def test_a_round_every_ten_minutes() -> None:
     tree = Tree(600)
-    assert tree.steps(0, 59, 95, 96, 600, 800) == [False, False, True, False, False, True]
+    assert tree.steps(0, 50, 95, 96, 600, 800) == [False, False, True, False, False, True]
     assert tree.forks == 1  # the first was still running
     assert tree.role.died(101, 0)
     assert not tree.role.running
@@ -279,5 +279,5 @@ def test_a_burst_does_it_first() -> None:
 def test_after_an_outage_it_waits() -> None:
     tree = Tree(600, burst=True)
     tree.role.reconnected()
-    assert tree.steps(0, 59, 95) == [False, False, True]
+    assert tree.steps(0, 50, 95) == [False, False, True]
     assert not tree.role.awaited

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 import rq
+from helpers import eventually
 from rq import Callback, Repeat, Retry, get_current_job
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -66,7 +67,7 @@ def test_no_thread_stays(store: redis.Redis, rq_queue: rq.Queue) -> None:
     for _ in range(3):
         rq_queue.enqueue("samples.nap", 0.1)
         run(store, rq_queue)
-    assert threading.active_count() <= before + 1, "RQ's own listener may take a moment"
+    eventually(lambda: threading.active_count() <= before)  # RQ's listener and our clerk may take a moment
 
 
 def test_the_environment_stays_as_it_was(store: redis.Redis, rq_queue: rq.Queue) -> None:
