@@ -29,7 +29,7 @@ from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Ou
 from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
 from workers.pace import MOST_PER_CYCLE, Pace
 from workers.settings import Settings
-from workers.strategies import REORDER
+from workers.strategies import REORDER, TURN_BACK
 from workers.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ class Courier:
         self._usage = usage
         self.queues = settings.queues  # in the order in which they are served
         self._reorder = REORDER.get(settings.dequeue_strategy)
+        self._turn_back = TURN_BACK.get(settings.dequeue_strategy)
         self._on_hungry = on_hungry
         self._on_worn = on_worn
         self._on_fenced = on_fenced
@@ -177,6 +178,8 @@ class Courier:
                 self._doubtful |= self._held
             dropped = list(self._buffer)
             self._buffer.clear()
+            if self._turn_back and dropped:
+                self.queues = self._turn_back(self.queues, dropped[0].queue)
             self._region.set(BUFFERED, 0)
             self.pace.jammed()
             self._cond.notify_all()

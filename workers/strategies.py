@@ -14,6 +14,12 @@ def behind(queues: Queues, taken: str) -> Queues:
     return queues[at:] + queues[:at]
 
 
+def at(queues: Queues, given_back: str) -> Queues:
+    """round_robin: the queue whose job was given back has its turn again."""
+    first = queues.index(given_back)
+    return queues[first:] + queues[:first]
+
+
 def shuffled(queues: Queues, _taken: str) -> Queues:
     """random: any order, a new one after each job."""
     return tuple(random.sample(queues, len(queues)))
@@ -21,3 +27,4 @@ def shuffled(queues: Queues, _taken: str) -> Queues:
 
 # "ordered", RQ's default, leaves the order alone.
 REORDER: dict[str, Callable[[Queues, str], Queues]] = {"round_robin": behind, "random": shuffled}
+TURN_BACK: dict[str, Callable[[Queues, str], Queues]] = {"round_robin": at}

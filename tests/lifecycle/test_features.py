@@ -221,6 +221,16 @@ def test_dequeue_strategies(start: Start, mode: str, store: redis.Redis, tmp_pat
     )
 
 
+def test_round_robin_of_long_jobs(start: Start, mode: str, store: redis.Redis, tmp_path: Path) -> None:
+    """What was fetched ahead goes back from behind a long job, and its queue keeps its turn."""
+    record = str(tmp_path / "record")
+    for name in "abc":
+        Queue(name, connection=store).enqueue_many(samples.note_after, [record] * 3, [name] * 3, [0.1] * 3)
+    flags = ("--burst", "-n", "1", "--dequeue-strategy", "round_robin", "a", "b", "c")
+    assert start(*flags, mode=mode).wait() == 0
+    assert "".join(lines(record)) == "abc" * 3
+
+
 @pytest.mark.parametrize("strategy", ["round_robin", "random"])
 def test_strategies_lose_nothing_among_many(
     start: Start, mode: str, store: redis.Redis, tmp_path: Path, strategy: str

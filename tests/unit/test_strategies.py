@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from workers.strategies import REORDER
+from workers.strategies import REORDER, TURN_BACK
 
 
 def test_round_robin() -> None:
@@ -9,6 +9,13 @@ def test_round_robin() -> None:
     assert reorder(("a", "b", "c"), "b") == ("c", "a", "b")
     assert reorder(("a", "b", "c"), "c") == ("a", "b", "c")
     assert reorder(("a",), "a") == ("a",)
+
+
+def test_round_robin_turns_back_to_the_queue_of_what_was_given_back() -> None:
+    reorder, turn_back = REORDER["round_robin"], TURN_BACK["round_robin"]
+    for taken in "abc":
+        assert turn_back(reorder(("a", "b", "c"), taken), taken)[0] == taken
+    assert turn_back(("c", "a", "b"), "b") == ("b", "c", "a")
 
 
 def test_random() -> None:
