@@ -144,7 +144,17 @@ class OnOurEngine(BaseWorker):
             self._stop_requested = True
             runs.stir()
             if self.get_state() == WorkerStatus.BUSY:
-                super()._shutdown()  # type: ignore[no-untyped-call]
+                self._say_that_it_stops()
+
+    def _say_that_it_stops(self) -> None:
+        """As RQ's, but nothing is raised in the midst of a job: not when the store is away, nor when the horse has just
+        ended its job."""
+        try:
+            self.set_shutdown_requested_date()  # type: ignore[no-untyped-call]
+        except RedisError as e:
+            self.log.warning("Worker %s: could not say that it stops: %s", self.name, e)
+        if self.scheduler:
+            self.stop_scheduler()  # type: ignore[no-untyped-call]
 
 
 @cache

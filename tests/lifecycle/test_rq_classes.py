@@ -358,6 +358,7 @@ def test_an_outage_does_not_end_it(own_server: Server, place: str, tmp_path: Pat
 
 
 def test_it_can_be_stopped_in_an_outage(own_server: Server, place: str, tmp_path: Path) -> None:
+    """And what runs goes on to its end."""
     store = own_server.client
     runs = rq.Queue(connection=store).enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
     more = ("--url", own_server.url, "--worker-class", f"workers.rq_worker.{place}")
@@ -366,8 +367,10 @@ def test_it_can_be_stopped_in_an_outage(own_server: Server, place: str, tmp_path
         eventually(lambda: status(runs) == "started")
         own_server.kill()
         tree.process.terminate()
+        eventually(lambda: "could not say that it stops" in tree.log)
         (tmp_path / "gate").touch()
         tree.process.wait(30)
+        assert lines(tmp_path / "record") == ["start 1", "end 1"]
     finally:
         tree.destroy()
 
