@@ -52,7 +52,7 @@ class Report:
     """What became of one run of the suite."""
 
     places: str
-    outcomes: dict[str, str] = field(default_factory=dict)  # test → passed, skipped, failed, error, hung
+    outcomes: dict[str, str] = field(default_factory=dict)  # test → passed, skipped, failed, error, hung, left
     texts: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     again: list[str] = field(default_factory=list)  # tests that passed only in their second run, alone
@@ -113,6 +113,8 @@ class Suite:
         shards = [Shard(self._root, self._directory, places, tests) for tests in self._shards()]
         for shard in shards:
             shard.finish(report)
+        if left := [name for name, outcome in report.outcomes.items() if outcome == "left"]:
+            Shard(self._root, self._directory, places, [f"tests/{name}" for name in left]).finish(report)
         self._run_again(report)
         report.seconds = time.monotonic() - began
         return report
@@ -177,7 +179,7 @@ class Shard:
     def finish(self, report: Report) -> None:
         """Wait for the end and add what it found to the report."""
         code = self._wait()
-        begun = {}
+        left, begun = {}, {}
         for line in self._record.read_text().splitlines():
             test, outcome, _, text = json.loads(line)
             name = test.removeprefix("tests/")
@@ -187,7 +189,11 @@ class Shard:
             if outcome == "finished":  # pytest may still wait for processes that a failed test left
                 code = 1 if code else 0
                 continue
+            if outcome == "collected":
+                left[name] = True
+                continue
             if outcome == "begun":
+                left.pop(name, None)
                 begun[name] = True
                 continue
             begun.pop(name, None)
@@ -196,7 +202,10 @@ class Shard:
         for name in begun:
             report.outcomes[name] = "hung"
             report.texts[name] = f"It did not come to an end, or took pytest with it (exit code {code})."
-        if code not in (0, 1):
+        for name in left:
+            report.outcomes[name] = "left"
+            report.texts[name] = f"Its turn did not come (exit code {code})."
+        if code not in (0, 1) and not begun:
             name = " ".join(self._tests)
             report.outcomes[name] = "error"
             report.texts[name] = f"pytest exited with {code}:\n{self._output.read_text()[-3000:]}"

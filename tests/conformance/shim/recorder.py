@@ -1,7 +1,7 @@
 """A pytest plugin: writes each test's outcome to a file as soon as it is known, so that a hang or a kill names itself.
 
-One JSON list a line: [test, outcome, seconds, text]; outcome "begun" comes first. And it makes sleeps in the bodies of
-tests longer when it is told to.
+One JSON list a line: [test, outcome, seconds, text]; outcomes "collected" and "begun" come first. And it makes sleeps
+in the bodies of tests longer when it is told to.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ STRETCH = int(os.environ["JOBQ_CONFORMANCE_STRETCH"])
 def _write(*record: Any) -> None:
     with open(os.environ["JOBQ_CONFORMANCE_RECORD"], "a") as f:
         f.write(json.dumps(record) + "\n")
+
+
+def pytest_collection_finish(session: Any) -> None:
+    for item in session.items:
+        _write(item.nodeid, "collected", 0.0, "")
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
