@@ -34,6 +34,12 @@ def q(client: redis.Redis) -> Queue:
     return Queue("q", connection=client)
 
 
+@pytest.fixture(autouse=True)
+def a_leader_leads_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a test deletes its lock, however long it is held up."""
+    monkeypatch.setattr("workers.cron.LEAD", 3600.0)
+
+
 def entry(q: Queue, schedule_id: str, every: float = 60.0, value: int = 2) -> Schedule:
     return q.plan("square", value, timing=Timing(every), schedule_id=schedule_id, name="squares")
 
