@@ -190,7 +190,10 @@ def wait_until_it_runs(client: redis.Redis) -> None:
 
 @contextmanager
 def rqs_worker(server: Server, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(rq_worker(server, "waiting"), env=rq_environment(), cwd=directory) as process:
+    """In a session of its own: RQ's worker that is to stop a job before it has noted its horse's pid kills the process
+    group 0, which is its own."""
+    told: dict[str, Any] = {"env": rq_environment(), "cwd": directory, "start_new_session": True}
+    with subprocess.Popen(rq_worker(server, "waiting"), **told) as process:
         try:
             yield process
         finally:
