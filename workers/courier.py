@@ -82,6 +82,7 @@ class Courier:
         self._finished: list[Outcome] = []
         self._in_flight: list[Outcome] = []
         self._for_rq: list[Outcome] = []
+        self._with_rq: dict[int, Outcome] = {}  # by claim: a slot is at it
         self._unwritten: set[int] = set()  # claims whose outcomes are too large for the journal; their slots wait
         self._asked = 0
         self._idle = 0
@@ -132,8 +133,9 @@ class Courier:
         the slot has been freed before."""
         with self._cond:
             self._freed(claim)
+            self._with_rq.pop(claim, None)
             self._region.set(DONE, self._region.get(DONE) + 1)
-            self._region.set(UNSETTLED, int(self._unsettled()))
+            self._region.set(UNSETTLED, self._owes())
             if slot is not None:
                 self._region.end(slot)
 
@@ -226,6 +228,7 @@ class Courier:
         work: Claimed | Outcome
         if self._for_rq:
             work = self._for_rq.pop()
+            self._with_rq[work.claim] = work
         elif self._buffer and not self._quiet and not self._alone:
             if "a" in self._buffer[0].features and self._settings.slots > 1:
                 if self._held:
@@ -259,6 +262,10 @@ class Courier:
 
     def _unsettled(self) -> bool:
         return bool(self._finished or self._in_flight or self._for_rq)
+
+    def _owes(self) -> int:
+        """What the page says: Redis may not have all outcomes."""
+        return int(self._unsettled() or bool(self._with_rq))
 
     def _unrecorded(self) -> bool:
         """Nobody runs anything that would bring it along: the usage of jobs that RQ's own finish recorded."""
@@ -362,8 +369,10 @@ class Courier:
         outcomes, self._in_flight = self._in_flight, []
         for outcome, verdict in zip(outcomes, cycle.verdicts, strict=True):
             self._judge(outcome, verdict)
-        self._region.journal.sent_is_settled()
-        self._region.set(UNSETTLED, int(self._unsettled()))
+        # those that RQ's own finish has not recorded yet stand in the half that goes: move them before it does
+        if all([self._region.journal.append(o) for o in (*self._for_rq, *self._with_rq.values())]):
+            self._region.journal.sent_is_settled()
+        self._region.set(UNSETTLED, self._owes())
         self._buffer.extend(cycle.jobs)
         if self._reorder and cycle.jobs:
             self.queues = self._reorder(self.queues, cycle.jobs[-1].queue)
@@ -381,7 +390,6 @@ class Courier:
             return
         if verdict == HAS_DEPENDENTS:
             self._for_rq.append(outcome)
-            self._region.journal.append(outcome)
             return
         self._region.set(DONE, self._region.get(DONE) + 1)
         if outcome.claim in self._resent:

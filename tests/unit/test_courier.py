@@ -546,6 +546,35 @@ def test_dependents_are_finished_by_a_slot(bench: Bench) -> None:
     assert bench.region.get(UNSETTLED) == 0
 
 
+def test_what_needs_rqs_own_finish_stands_in_the_journal_until_it_had_it(bench: Bench) -> None:
+    """Whatever else is settled meanwhile; and every reconcile knows it: else it would be given back."""
+
+    def do_another() -> bool:
+        bench.run(1)
+        bench.courier.settle()
+        return "a" in {outcome.id for outcome in bench.region.journal.read()}
+
+    bench.wire.has_dependents.add("a")
+    bench.put("a", *ids(4))
+    bench.finish(bench.take())
+    running = bench.take()
+    bench.courier.settle()
+    bench.finish(running)  # it waits for a slot
+    bench.courier.settle()
+    assert "a" in {outcome.id for outcome in bench.region.journal.read()}
+    work = bench.courier.next()
+    assert isinstance(work, Outcome)  # a slot is at it, others go on
+    assert do_another()
+    assert do_another()
+    assert bench.region.get(UNSETTLED) == 1
+    bench.courier.reconcile()
+    assert work.claim in bench.wire.known[-1]
+    bench.wire.held.pop(work.claim)  # as RQ's finish does
+    bench.courier.let_go(work.claim, 0)
+    assert bench.region.get(UNSETTLED) == 0
+    assert not do_another()
+
+
 def test_reconcile_beside_the_work(bench: Bench) -> None:
     job = buffer_some(bench)
     bench.courier.settle()
