@@ -384,10 +384,11 @@ def test_a_server_whose_socket_was_deleted_gets_no_rival(home: Path, monkeypatch
     store = local(home)
     store.ensure()
     os.unlink(store.socket)
-    monkeypatch.setattr(server_module, "START_TIMEOUT", 0.2)
     rival = local(home)
-    with pytest.raises(StoreError, match="server without a socket"):
-        rival.ensure()
+    with monkeypatch.context() as impatient:
+        impatient.setattr(server_module, "START_TIMEOUT", 0.2)
+        with pytest.raises(StoreError, match="server without a socket"):
+            rival.ensure()
     [server] = processes_below(home)
     server.terminate()
     eventually(lambda: gone(server.pid))
