@@ -611,8 +611,7 @@ def free_port() -> int:
 
 
 Started = Callable[..., int]
-# Its bus is 10,000 above the port, unless told, and a free port may be too high for that.
-CLUSTER = ("cluster-enabled yes", f"cluster-port {free_port()}")
+CLUSTER = "cluster-enabled yes"
 
 
 @pytest.fixture
@@ -621,17 +620,25 @@ def started(tmp_path: Path) -> Iterator[Started]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(*flags: str, kind: str = "valkey") -> int:
-        port = free_port()
+        for _ in range(3):  # a port that was free may be somebody else's by the time the server binds it
+            port = free_port()
+            process = launch(port, flags, kind)
+            eventually(lambda port=port, process=process: process.poll() is not None or listens(process, port))  # type: ignore[misc]
+            if process.poll() is None:
+                return port
+        raise AssertionError(f"a server with {flags} does not stay")
+
+    def launch(port: int, flags: tuple[str, ...], kind: str) -> subprocess.Popen[bytes]:
         where = tmp_path / f"tcp{port}"
         where.mkdir(exist_ok=True)
+        lines = [f"port {port}", "bind 127.0.0.1", f"dir {where}", "save ''", *(f for f in flags if f[0] != "-")]
+        if CLUSTER in flags:  # its bus is 10,000 above the port, unless told, and a free port may be too high for that
+            lines.append(f"cluster-port {free_port()}")
         conf = where / "conf"
-        conf.write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {where}\nsave ''\n" + "\n".join(f for f in flags if f[0] != "-")
-        )
+        conf.write_text("\n".join(lines))
         argv = [SERVERS[kind], str(conf), *(f for f in flags if f[0] == "-")]
         processes.append(subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        eventually(lambda: answers(port))
-        return port
+        return processes[-1]
 
     yield start
     for process in processes:
@@ -639,12 +646,12 @@ def started(tmp_path: Path) -> Iterator[Started]:
         process.wait(15)
 
 
-def answers(port: int) -> bool:
+def listens(process: subprocess.Popen[bytes], port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 1.0).close()
-    except OSError:
+        sockets = psutil.Process(process.pid).net_connections("tcp")
+    except psutil.Error:  # it has ended
         return False
-    return True
+    return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)
 
 
 def opened(url: str, home: Path) -> Store:
@@ -671,14 +678,14 @@ def test_real_servers_that_refuse_us(started: Started, home: Path, kind: str) ->
     with pytest.raises(StoreRefused, match="refuses the user name or password"):
         opened(f"redis://:wrong@127.0.0.1:{port}", home)
     with pytest.raises(StoreRefused, match="Redis Cluster"):
-        opened(f"redis://127.0.0.1:{started(*CLUSTER, kind=kind)}", home)
+        opened(f"redis://127.0.0.1:{started(CLUSTER, kind=kind)}", home)
     with pytest.raises(StoreRefused, match="replica"):
         opened(f"redis://127.0.0.1:{started(f'replicaof 127.0.0.1 {port}', kind=kind)}", home)
 
 
 @EACH_SERVER
 def test_rqs_worker_on_a_cluster(started: Started, kind: str) -> None:
-    port = started(*CLUSTER, kind=kind)
+    port = started(CLUSTER, kind=kind)
     with client(Address(url=f"redis://127.0.0.1:{port}")) as r:
         r.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
         eventually(lambda: r.cluster("info")["cluster_state"] == "ok", 20)
