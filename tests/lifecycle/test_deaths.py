@@ -34,7 +34,8 @@ def test_a_segfault_among_good_ones(start: Start, mode: str, queue: Queue, store
     assert store.hget(keys.job(culprit.id), "jobq_crashes") == b"3"
     assert all(uncounted(store, job.id) for job in good)
     ran = Counter(lines(record))
-    assert {ran[f"end {n}"] for n in range(GOOD)} == {1}
+    # who ran beside it may have noted its end, and not yet reported it
+    assert all(1 <= ran[f"end {n}"] <= ran[f"start {n}"] for n in range(GOOD))
     again = sum(ran[f"start {n}"] for n in range(GOOD)) - GOOD
     assert 0 <= again <= (3 * 2 if mode == "thread" else 0)  # who ran beside it, and nobody else
 
