@@ -63,6 +63,16 @@ def wait_for(record: str, text: Any, gate: str, seconds: float = 60.0) -> Any:
     return text
 
 
+def nap_behind(barrier: str, record: str, text: Any, seconds: float) -> Any:
+    """Note the start, wait until the file ``barrier`` is gone, nap, note the end."""
+    note(record, f"start {text}")
+    while os.path.exists(barrier):
+        time.sleep(0.01)
+    nap(seconds)
+    note(record, f"end {text}")
+    return text
+
+
 def nap(seconds: float) -> float:
     """Sleep in slices, so that an exception thrown into a thread arrives."""
     deadline = time.monotonic() + seconds

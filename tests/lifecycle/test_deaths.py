@@ -43,14 +43,16 @@ def test_a_segfault_among_good_ones(start: Start, mode: str, queue: Queue, store
 @pytest.mark.parametrize("mode", ["thread"])
 def test_suspects_run_alone(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
     """Nobody knows which of four called for SIGKILL: each runs again by itself, uncounted."""
-    record, slots = tmp_path / "record", 4
-    jobs = submit(queue, "samples.note_and_nap", [(str(record), n, 0.5) for n in range(slots)])
+    record, barrier, slots = tmp_path / "record", tmp_path / "barrier", 4
+    barrier.touch()  # none of the four ends before it has been killed
+    jobs = submit(queue, "samples.nap_behind", [(str(barrier), str(record), n, 0.5) for n in range(slots)])
     jobs += submit(queue, "samples.note_and_nap", [(str(record), n, 0.05) for n in range(slots, 16)])
     tree: Tree = start("-n", str(slots), mode=mode)
     eventually(lambda: len(lines(record)) == slots)
     suspects = {line.removeprefix("start ") for line in lines(record)}
     [child] = tree.children()
     child.send_signal(signal.SIGKILL)
+    barrier.unlink()
     assert [job.result(30) for job in jobs] == list(range(16))
     assert suspects == {str(n) for n in range(slots)}
     assert all(uncounted(store, job.id) for job in jobs)
