@@ -161,11 +161,15 @@ def test_a_store_that_takes_no_writes(
     start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, refusal: str
 ) -> None:
     """A replica without a primary, and maxmemory reached: it waits, says so once, goes on."""
-    record, store = tmp_path / "record", server.client
+    record, gate, store = tmp_path / "record", tmp_path / "gate", server.client
     tree = start("-n", "2", mode=mode)
-    jobs = submit(queue, "samples.note_and_nap", [(str(record), n, 0.004) for n in range(LOADED)])
-    eventually(lambda: finished(store) > 50)
+    naps = [(str(record), n, 0.004) for n in range(LOADED)]
+    jobs = submit(queue, "samples.note_and_nap", naps[:50])
+    jobs += submit(queue, "samples.wait_for", [(str(record), n, str(gate)) for n in (50, 51)])  # one for each slot
+    jobs += submit(queue, "samples.note_and_nap", naps[52:])
+    eventually(lambda: {"start 50", "start 51"} <= set(lines(record)))
     with refuses_writes(store, refusal):
+        gate.touch()
         # a full store refuses what grows: it may still let jobs end, and then others begin in their place
         eventually(lambda: len(said(tree)) >= (1 if refusal == "full" else 2 if mode == "thread" else 3))
         before, refused = finished(store), refusals(store)
