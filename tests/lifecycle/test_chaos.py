@@ -54,7 +54,7 @@ def assert_promise_kept(run: dict[str, Any], jobs: int) -> None:
 
 
 def test_nothing_is_lost_in_either_mode(env: dict[str, str]) -> None:
-    found = storm(env, "--jobs", "300", "--kills", "10", "--seconds", "4", "--seed", "11")
+    found = storm(env, "--jobs", "300", "--kills", "10", "--seconds", "15", "--seed", "11")
     assert [run["mode"] for run in found["runs"]] == ["thread", "process"]
     for run in found["runs"]:
         assert_promise_kept(run, 300)
