@@ -86,9 +86,9 @@ def test_a_store_in_use_is_as_it_was(
 
 
 def test_with_on_crash_fail_a_killed_job_has_failed_with_its_cause(env: dict[str, str], server: Server) -> None:
-    flags = ["--mode", "thread", "--jobs", "400", "--kills", "12", "--seconds", "6", "--on-crash", "fail"]
+    flags = ["--mode", "thread", "--jobs", "3000", "--kills", "12", "--seconds", "10", "--on-crash", "fail"]
     [run] = storm({**env, "JOBQ_URL": server.url}, *flags)["runs"]
-    assert_promise_kept(run, 400)
+    assert_promise_kept(run, 3000)
     assert run["failed"] > 0
     assert any("was killed by SIGKILL" in cause for cause in run["causes"])
 
