@@ -81,16 +81,27 @@ class Daemons:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, *lines_of_conf: str, flags: tuple[str, ...] = ()) -> int:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
+        for _ in range(3):  # a port that was free may be somebody else's by the time the server binds it
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                port = int(probe.getsockname()[1])
+            process = self._launch(port, lines_of_conf, flags)
+            eventually(lambda port=port, process=process: process.poll() is not None or self._is_at(port, process))  # type: ignore[misc]
+            if process.poll() is None:
+                return port
+        raise AssertionError(f"a server with {lines_of_conf} does not stay")
+
+    def _launch(self, port: int, lines_of_conf: tuple[str, ...], flags: tuple[str, ...]) -> subprocess.Popen[bytes]:
         where = self._directory / str(port)
-        where.mkdir()
+        where.mkdir(exist_ok=True)
         conf = where / "conf"
         conf.write_text("\n".join([f"port {port}", "bind 127.0.0.1", f"dir {where}", 'save ""', *lines_of_conf, ""]))
         with open(where / "log", "wb") as log:
             self._processes[port] = subprocess.Popen([BINARY, str(conf), *flags], stdout=log, stderr=log)
-        eventually(lambda: self.ask(port, "PING"))
-        return port
+        return self._processes[port]
+
+    def _is_at(self, port: int, process: subprocess.Popen[bytes]) -> bool:
+        info = self.ask(port, "INFO", "server")
+        return isinstance(info, dict) and info.get("process_id") == process.pid
 
     def ask(self, port: int, *command: str) -> object:
         try:
