@@ -2,6 +2,10 @@
 
 A tree is called dead when this process has itself seen the same lease value for the whole lease time of its own
 monotonic clock over one unbroken connection. RESCUE carries that value and refuses if it has moved.
+
+A store that was killed while its disk was slow, or one that took over from it, may have forgotten its last writes, and
+among them a rescue: then the dead child's name stands there again, under the lease of our living tree, and nobody else
+looks after it. So we remember whom we buried, and do it again.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ log = logging.getLogger(__name__)
 MOST_CRASHES = 3
 SETTLE_AT_ONCE = 64
 DEFAULT_LEASE = 10.0  # seconds
+REMEMBERED = 128  # burials of our own; a store forgets seconds, not hours
 UNWATCHED = 5.0  # seconds between two looks (there should be 2) after which the watch begins again
 
 
@@ -42,6 +47,7 @@ class Rescuer:
         self._on_left = on_left
         self._client = client
         self._protocol = Protocol(client)
+        self._buried: dict[str, Remains] = {}  # our dead children's, the latest ones
         self._looked = 0.0  # monotonic seconds of the last look
         self._seen: dict[str, tuple[str, float]] = {}  # worker → its lease, and since when it has that value
 
@@ -60,7 +66,10 @@ class Rescuer:
                     for_rq.append(ForRQ(outcome.id, outcome.claim, outcome.queue, kind, outcome.payload))
         finished = {o.claim for o in remains.finished}
         running = [verdict for verdict in remains.running if verdict.claim not in finished]
-        return self._rescue(remains.owner, s.worker, running, final=final, done=for_rq)
+        left = self._rescue(remains.owner, s.worker, running, final=final, done=for_rq)
+        if left is None or not left.jobs:
+            self._remember(remains)
+        return left
 
     def rescue_unknown(self, owner: str) -> Left | None:
         """The jobs of an earlier worker of our name, of whom nothing but the name is left."""
@@ -71,6 +80,22 @@ class Rescuer:
         """RQ's finish is over: end what it could not do, and strike the dead owner off."""
         last_words = [self._last_word(job) for job in left.jobs]
         self._rescue(left.owner, left.worker, last_words, final=True, on_crash=self._policy_of(left.worker))
+        if left.worker == self._settings.worker:
+            self._remember(Remains(left.owner, [], last_words))
+
+    def _remember(self, remains: Remains) -> None:
+        self._buried[remains.owner] = remains
+        if len(self._buried) > REMEMBERED:
+            self._buried.pop(next(iter(self._buried)), None)
+
+    def _bury_again(self, owners: list[str]) -> None:
+        """Names of ours that stand in the store: those of dead children were forgotten to be struck off."""
+        for owner in owners:
+            if remains := self._buried.get(owner):
+                left = self.rescue_own(remains)
+                if left and left.jobs:  # to be closed once more
+                    self._buried.pop(owner, None)
+                    self._on_left(left)
 
     def _last_word(self, job: ForRQ) -> Verdict:
         if job.verdict == "returned":  # it runs again, unless it may not
@@ -151,12 +176,13 @@ class Rescuer:
     # -- other trees ---------------------------------------------------------------------------------------------------
 
     def step(self, now: float) -> list[str]:
-        """Look at the leases of all other trees; bury those whose lease stands still, and return their names."""
+        """Look at the leases of all other trees; bury those whose lease stands still, and return their names. Bury our
+        own dead again where the store forgot them."""
         trees: dict[str, list[str]] = {}
         for name in self._client.smembers(keys.OWNERS):
             owner = text(name)
             trees.setdefault(owner.rpartition(":")[0], []).append(owner)
-        trees.pop(self._settings.worker, None)
+        self._bury_again(trees.pop(self._settings.worker, []))
         if now - self._looked > UNWATCHED:  # we were stopped, perhaps with all others: that proves nothing
             self._seen.clear()
         self._looked = now

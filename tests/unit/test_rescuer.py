@@ -19,7 +19,7 @@ from jobqueue.serializers import Auto
 from workers.clock import rq_time
 from workers.deaths import Left, Remains, cause_of_death
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
-from workers.rescuer import Rescuer
+from workers.rescuer import REMEMBERED, Rescuer
 from workers.runner import encode_text
 from workers.settings import Settings
 
@@ -123,6 +123,54 @@ def test_twice_is_once(store: fakeredis.FakeRedis) -> None:
     assert waiting(store) == ["b"]
     assert store.hget(keys.job("b"), "jobq_crashes") == b"1"
     assert store.xlen(keys.results("a")) == 1
+
+
+def forget_the_rescue(store: fakeredis.FakeRedis, name: str, *jobs: Claimed) -> None:
+    """As a store that was killed before it had written that down."""
+    store.delete(keys.queue("default"))
+    for job in jobs:
+        store.hset(keys.job(job.id), "status", "queued")
+        store.hdel(keys.job(job.id), "jobq_crashes")
+        store.rpush(keys.intermediate("default"), job.id)
+    store.sadd(keys.OWNERS, name)
+    store.zadd(keys.own(name), {job.id: job.claim for job in jobs})
+
+
+def test_a_rescue_that_the_store_forgot_is_done_again(store: fakeredis.FakeRedis) -> None:
+    finished, running, _ = jobs = claimed(store, owner(OURS), *"abc")
+    claimed(store, owner(OURS, 1), "d")  # lives
+    watch = rescuer(store)
+    watch.rescue_own(Remains(owner(OURS), [done(finished)], [crash(running)]))
+    forget_the_rescue(store, owner(OURS), *jobs[1:])
+    watch.step(100.0)
+    assert waiting(store) == ["b", "c"]
+    assert store.hget(keys.job("b"), "jobq_crashes") == b"1"
+    assert store.smembers(keys.OWNERS) == {owner(OURS, 1).encode()}
+    assert (store.xlen(keys.results("a")), LEFT) == (1, [])
+
+
+def test_a_forgotten_rescue_that_rqs_code_ended_is_handed_on_again(store: fakeredis.FakeRedis) -> None:
+    (running,) = claimed(store, owner(OURS), "a")
+    store.hset(keys.job("a"), mapping={"failure_callback_name": "samples.ok", "jobq_on_crash": "fail"})
+    watch = rescuer(store)
+    left = watch.rescue_own(Remains(owner(OURS), [], [crash(running)]))
+    assert left is not None
+    watch.step(100.0)  # it is under way: nothing is forgotten yet
+    assert LEFT == []
+    watch.close(left)
+    forget_the_rescue(store, owner(OURS), running)
+    watch.step(102.0)
+    watch.step(104.0)
+    assert [[job.id for job in left.jobs] for left in LEFT] == [["a"]]
+    watch.close(LEFT[0])
+    assert store.smembers(keys.OWNERS) == set()
+
+
+def test_not_every_burial_is_remembered(store: fakeredis.FakeRedis) -> None:
+    watch = rescuer(store)
+    for n in range(2 * REMEMBERED):
+        watch.rescue_own(Remains(owner(OURS, n), [], []))
+    assert len(watch._buried) == REMEMBERED
 
 
 def test_many_records(store: fakeredis.FakeRedis) -> None:
