@@ -111,8 +111,9 @@ def refuse_suspended(store: Store) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a worker as a deploy does, and then for sure: it and everything below it."""
-    family = tree(process.pid)
+    """End a worker as a deploy does, and then for sure: it and everything below it, but not the local store, which it
+    may have started again: that is for others too, and leads a session of its own."""
+    family = [member for member in tree(process.pid) if not _leads_a_session(member.pid) or member.pid == process.pid]
     try:
         process.terminate()
         process.wait(GRACE + 8)
@@ -126,6 +127,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
                 pass
         process.kill()
         process.wait()
+
+
+def _leads_a_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def kill(pid: int) -> bool:

@@ -25,6 +25,7 @@ from helpers import ROOT
 from jobqueue import directory as directory_module
 from jobqueue import server as server_module
 from jobqueue.address import NO_CLUSTER
+from jobqueue.compare.stage import stop
 from jobqueue.connection import Address, Store, client, open_store, redis
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.server_binary import find_server
@@ -244,6 +245,20 @@ def test_a_user_who_dies_leaves_the_server_to_the_next_one_out(home: Path) -> No
     store = local(home)
     store.ensure()
     assert (server_pid(store), store.started) == (pid, False)
+    store.release()
+    eventually(lambda: gone(pid))
+
+
+def test_a_run_that_stops_a_worker_spares_the_store_that_this_one_started(home: Path) -> None:
+    worker = user(home, "valkey")
+    pid, started = hello(worker)
+    assert started
+    store = local(home)
+    store.ensure()
+    stop(worker)
+    worker.communicate()
+    with connect(store) as r:
+        assert r.info("server")["process_id"] == pid
     store.release()
     eventually(lambda: gone(pid))
 
