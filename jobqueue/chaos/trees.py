@@ -136,8 +136,10 @@ class Forest:
 
     def __exit__(self, *error: object) -> None:
         for tree in self.trees:
-            if tree.process.poll() is None:
+            if tree.process.poll() is None and tree.was_whole:
                 tree.process.terminate()  # all at once; then one after the other is seen out
+            else:  # perhaps it has only just registered: nobody has noted its name, and it must not leave the lists
+                tree.process.kill()
         for tree in self.trees:
             stop(tree.process)
         for pid in leftovers(self._home, OURS):
