@@ -370,7 +370,7 @@ class Courier:
         for outcome, verdict in zip(outcomes, cycle.verdicts, strict=True):
             self._judge(outcome, verdict)
         # those that RQ's own finish has not recorded yet stand in the half that goes: move them before it does
-        if all([self._region.journal.append(o) for o in (*self._for_rq, *self._with_rq.values())]):
+        if all(self._region.journal.append(o) for o in (*self._for_rq, *self._with_rq.values())):
             self._region.journal.sent_is_settled()
         self._region.set(UNSETTLED, self._owes())
         self._buffer.extend(cycle.jobs)
