@@ -174,7 +174,7 @@ def stuck(crew: WorkerCrew, part: str, record: str) -> Trial:
     names = [what for _, what in trials.read(record)]
     error = crew.queue.why(ours)
     return {
-        "ended_s": round(max(took, ended - began), 2),  # of one that was killed only the latter is known
+        "ended_s": round(max(took, ended - began), 2),  # all that is known of one killed unmarked
         "how": how(error),
         "error": error,
         "neighbours_interrupted": sum(names.count(f"began n{n}") > 1 for n in range(trials.NEIGHBOURS)),

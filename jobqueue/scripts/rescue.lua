@@ -51,7 +51,8 @@ local function fail(id, q, claim, h, verdict, cause)
   clean_execution(w, q, id, claim)
   release(owner, q, id)
   local ttl = tonumber(h[5] or '') or 31536000 -- RQ keeps failed jobs for a year
-  record_outcome(w, q, id, claim, 2, ttl, cause, ended_at, ended_at, ended_ts, ended_ts)
+  local started_at = h[1] == 'started' and h[9] or ended_at -- else it was marked for an earlier run, if for any
+  record_outcome(w, q, id, claim, 2, ttl, cause, started_at, ended_at, ended_ts, ended_ts)
   if verdict == 'stop' and ttl ~= 0 then redis.call('HSET', job_key(id), 'status', 'stopped') end
   redis.call('HINCRBY', worker_key(w), 'failed_job_count', 1)
   failed = failed + 1
@@ -77,7 +78,7 @@ for at = 1, #held, 2 do
   local id, claim = held[at], tonumber(held[at + 1])
   local job = job_key(id)
   local h = redis.call('HMGET', job, 'status', 'origin', 'jobq_on_crash', 'retries_left', 'failure_ttl',
-    'failure_callback_name', 'webhooks', 'rate_limit_key')
+    'failure_callback_name', 'webhooks', 'rate_limit_key', 'started_at')
   local status, q = h[1], h[2]
   local verdict, cause = verdicts[claim], causes[claim] or unknown_cause
   if not verdict and not known and status == 'started' then verdict = 'crash' end

@@ -535,15 +535,23 @@ def test_the_third_death_fails(desk: Desk) -> None:
     desk.enqueue("a", retries_left=5, failure_ttl=70)
     assert die(desk) == Rescue(0, 1, 0, 0)
     assert die(desk) == Rescue(0, 1, 0, 0)
-    assert die(desk) == Rescue(0, 0, 1, 0)
+    assert die(desk, ended_at=rq_time(NOW + 2), ended=NOW + 2) == Rescue(0, 0, 1, 0)
     read = desk.job("a")
     assert read.get_status() is JobStatus.FAILED
+    assert (read.started_at.timestamp(), read.ended_at.timestamp()) == (NOW, NOW + 2)
     assert read.latest_result().exc_string == "ChildKilled: it is gone"
     assert read.retries_left == 5  # RQ's retries are not touched
     assert 0 < desk.store.ttl(keys.job("a")) <= 70
     assert FailedJobRegistry("default", desk.store).get_job_ids() == ["a"]
     desk.running_is_clean("a")
     assert (desk.waiting(), desk.held(), desk.intermediate()) == ([], [], [])
+
+
+def test_one_that_died_before_it_was_marked_does_not_keep_the_start_of_an_earlier_run(desk: Desk) -> None:
+    desk.enqueue("a", started_at=rq_time(NOW - 60))
+    [job] = desk.all()
+    assert desk.rescue(running=[job.claim], on_crash="fail") == Rescue(0, 0, 1, 0)
+    assert desk.job("a").started_at.timestamp() == NOW
 
 
 def test_on_crash_fail(desk: Desk) -> None:
