@@ -1,7 +1,8 @@
 """Rescue: of our own dead children at once, of dead trees when their lease has stood still for long enough.
 
 A tree is called dead when this process has itself seen the same lease value for the whole lease time of its own
-monotonic clock over one unbroken connection. RESCUE carries that value and refuses if it has moved.
+monotonic clock over one unbroken connection, and three times: where a whole machine stood still, the first look after
+it may come before the living have renewed. RESCUE carries that value and refuses if it has moved.
 
 A store that was killed while its disk was slow, or one that took over from it, may have forgotten its last writes, and
 among them a rescue: then the dead child's name stands there again, under the lease of our living tree, and nobody else
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import redis
 
@@ -30,26 +32,35 @@ MOST_CRASHES = 3
 SETTLE_AT_ONCE = 64
 DEFAULT_LEASE = 10.0  # seconds
 REMEMBERED = 128  # burials of our own; a store forgets seconds, not hours
-UNWATCHED = 5.0  # seconds between two looks (there should be 2) after which the watch begins again
+LOOK_EVERY = 2.0  # seconds, or a third of a short lease
+ENOUGH_LOOKS = 3
+UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
 
 
 def text(reply: bytes | str) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
 
 
+class Seen(NamedTuple):
+    """The lease of another tree: its value, since when we have seen it (monotonic seconds), and how often."""
+
+    lease: str
+    since: float
+    looks: int
+
+
 class Rescuer:
     """Runs in the registrar's thread."""
 
-    every = 2.0
-
     def __init__(self, settings: Settings, client: redis.Redis, on_left: Callable[[Left], None]) -> None:
+        self.every = min(LOOK_EVERY, settings.lease / 3)
         self._settings = settings
         self._on_left = on_left
         self._client = client
         self._protocol = Protocol(client)
         self._buried: dict[str, Remains] = {}  # our dead children's, the latest ones
         self._looked = 0.0  # monotonic seconds of the last look
-        self._seen: dict[str, tuple[str, float]] = {}  # worker → its lease, and since when it has that value
+        self._seen: dict[str, Seen] = {}  # by worker
 
     # -- our own children ----------------------------------------------------------------------------------------------
 
@@ -194,11 +205,12 @@ class Rescuer:
 
     def _is_dead(self, worker: str, now: float) -> bool:
         lease = text(self._client.get(keys.lease(worker)) or b"0")
-        value, since = self._seen.get(worker, ("", now))
-        if value != lease:
-            self._seen[worker] = (lease, now)
+        seen = self._seen.get(worker)
+        if seen is None or seen.lease != lease:
+            self._seen[worker] = Seen(lease, now, 1)
             return False
-        return now - since >= self._lease_of(worker)
+        self._seen[worker] = seen._replace(looks=seen.looks + 1)
+        return seen.looks + 1 >= ENOUGH_LOOKS and now - seen.since >= self._lease_of(worker)
 
     def _lease_of(self, worker: str) -> float:
         """Seconds; what the tree said of itself at its birth."""
@@ -210,7 +222,7 @@ class Rescuer:
         return text(self._client.hget(keys.worker(worker), "jobq_on_crash") or b"")
 
     def _bury(self, worker: str, owners: list[str]) -> bool:
-        lease, _ = self._seen[worker]
+        lease = self._seen[worker].lease
         cause = (
             f"LeaseExpired: The worker {worker} that ran this job has given no sign of life for "
             f"{self._lease_of(worker):g} s: it or its machine died."

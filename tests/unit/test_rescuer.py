@@ -296,6 +296,19 @@ def test_a_rescuer_that_was_stopped_itself(store: fakeredis.FakeRedis) -> None:
     assert looks(watch, 162.0, 170.0) == [THEIRS]
 
 
+def test_a_machine_that_stood_still_for_a_short_lease(store: fakeredis.FakeRedis) -> None:
+    """We may look before the living have renewed."""
+    for name in (THEIRS, "alive"):
+        claimed(store, owner(name), name)
+        store.hset(keys.worker(name), "jobq_lease", 2.0)
+    watch = rescuer(store, lease=2.0)
+    assert watch.every < 1.0
+    assert [watch.step(now) for now in (100.0, 103.0)] == [[], []]
+    store.incr(keys.lease("alive"))
+    assert watch.step(103.6) == [THEIRS]
+    assert waiting(store) == [THEIRS]
+
+
 def test_all_children_of_a_tree(store: fakeredis.FakeRedis) -> None:
     for n, job in enumerate("abc"):
         claimed(store, owner(THEIRS, n), job)
