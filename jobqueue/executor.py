@@ -127,17 +127,16 @@ class JobExecutor(concurrent.futures.Executor):
         that. Without own workers, wait=False leaves the jobs to the workers that are there, also after the program's
         end. cancel_futures cancels what no worker has taken yet. Safe to repeat.
         """
-        with self._mutex:
-            self._shut = True
-            engine = self._dispatcher
-        if engine is None:
-            return
         try:
-            engine.close(cancel_futures)
+            with self._mutex:
+                self._shut = True
+            if self._dispatcher is None:
+                return
+            self._dispatcher.close(cancel_futures)
             if wait:
-                engine.join()
+                self._dispatcher.join()
         except (KeyboardInterrupt, SystemExit):
-            engine.abort()
+            self._abort()
             raise
 
     def __exit__(
@@ -147,7 +146,10 @@ class JobExecutor(concurrent.futures.Executor):
         canceled, what they run is interrupted; jobs for the workers that are there go on."""
         if kind is None or issubclass(kind, Exception):
             self.shutdown(wait=True)
-            return
+        else:
+            self._abort()
+
+    def _abort(self) -> None:
         with self._mutex:
             self._shut = True
             engine = self._dispatcher

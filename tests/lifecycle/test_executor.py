@@ -446,32 +446,27 @@ def test_a_script_without_the_guard(server: Server, tmp_path: Path) -> None:
 
 
 STUCK = """
-import samples
-if __name__ == "__main__":
-    with JobExecutor("process", 2) as executor:
-        futures = [executor.submit(samples.nap, 600) for _ in range(5)]
-        while sum(future.running() for future in futures) < 2: time.sleep(0.01)
-        print("running", flush=True)
-        time.sleep(600) if len(sys.argv) > 1 else None
-"""
-NEVER_SHUT = """
-import samples
+import contextlib, samples
 from jobqueue.collector import Collector
 def told(collector, join=Collector.join):
     print("running", flush=True)
     join(collector)
 if __name__ == "__main__":
+    where = sys.argv[1]
     executor = JobExecutor("process", 2)
-    futures = [executor.submit(samples.nap, 600) for _ in range(5)]
-    while sum(future.running() for future in futures) < 2: time.sleep(0.01)
-    Collector.join = told
+    with executor if where != "at the program's end" else contextlib.nullcontext():
+        futures = [executor.submit(samples.nap, 600) for _ in range(5)]
+        while sum(future.running() for future in futures) < 2: time.sleep(0.01)
+        if where == "in the body":
+            print("running", flush=True)
+            time.sleep(600)
+        Collector.join = told
 """
 
 
 @pytest.mark.parametrize("where", ["in the body", "in the wait at its end", "at the program's end"])
 def test_ctrl_c(server: Server, tmp_path: Path, where: str) -> None:
-    text = NEVER_SHUT if where == "at the program's end" else STUCK
-    process = run(server, script(tmp_path, text) + (["stay"] if where == "in the body" else []))
+    process = run(server, [*script(tmp_path, STUCK), where])
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     (worker,) = workers_of(process.pid)
@@ -490,7 +485,7 @@ def test_a_killed_caller_leaves_nothing(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    process = run(server, [*script(tmp_path, STUCK), "stay"])
+    process = run(server, [*script(tmp_path, STUCK), "in the body"])
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     (worker,) = workers_of(process.pid)
