@@ -31,6 +31,7 @@ from jobqueue.errors import JobqError
 LATENCY = 0.1  # seconds the site waits before each answer, as a server far away would
 LIMIT = 120.0  # seconds for all; the demo takes about 20
 QUEUE = "demo"
+COUNTED, ROUNDS = 40, 10  # jobs that raise the counter, and how often at most
 
 
 class DemoFailed(JobqError):
@@ -193,7 +194,12 @@ class Run:
 
     def _count(self) -> State:
         """Let all consumers raise one module's counter, and see whether they saw the same one."""
-        seen = list(self._results("jobqueue.tasks:count_here", [0.02] * 40))
+        processes = self._mode.consumers if self._mode.name == "process" else 1
+        seen: list[Any] = []
+        for _ in range(ROUNDS):  # until every process has done some
+            seen += self._results("jobqueue.tasks:count_here", [0.02] * COUNTED)
+            if len({s["pid"] for s in seen}) >= processes:
+                break
         counts = sorted(s["count"] for s in seen)
         return State(
             jobs=len(seen),

@@ -50,8 +50,9 @@ def test_the_figures_of_both_modes(env: dict[str, str], tmp_path: Path) -> None:
     assert thread["kinds"]["downloads"]["wall"] >= 0.5
     assert process["kinds"]["downloads"]["wall"] >= 2.0
     assert thread["kinds"]["heavy"]["cores"] < 1.3
-    assert (thread["state"]["shared"], thread["state"]["processes"], thread["state"]["jobs"]) == (True, 1, 40)
-    assert (process["state"]["shared"], process["state"]["processes"], process["state"]["jobs"]) == (False, 2, 40)
+    assert (thread["state"]["shared"], thread["state"]["processes"]) == (True, 1)
+    assert (process["state"]["shared"], process["state"]["processes"]) == (False, 2)
+    assert thread["state"]["jobs"] % 40 == process["state"]["jobs"] % 40 == 0  # 40 until every process has done some
     assert thread["state"]["consumers"] > 1
     assert len(figures["meaning"]) == 2
     assert_nothing_is_left(tmp_path)
