@@ -54,10 +54,18 @@ def browse(path: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
     """Open a file, return the document as the browser understood it, and all that it said on its console."""
     assert CHROMIUM
     quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), f"--user-data-dir={profile}"]
-    command += ["--window-size=1400,1000", "--enable-logging=stderr", "--v=0", *flags, "--dump-dom"]
-    done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=90, check=True)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet.split()]
+    command += ["--window-size=1400,1000", "--enable-logging=stderr", "--v=0", *flags, "--dump-dom", path.as_uri()]
+    try:
+        done = run(command, profile)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):  # a browser that dies says nothing of the page
+        done = run(command, profile.with_name("again"))
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+def run(command: list[str], profile: Path) -> subprocess.CompletedProcess[str]:
+    profile_flag = f"--user-data-dir={profile}"
+    return subprocess.run([*command, profile_flag], capture_output=True, text=True, timeout=50, check=True)
 
 
 @pytest.fixture
