@@ -78,6 +78,8 @@ class Heartbeat:
             asked = time.monotonic()
             there = pipe.execute()[1]
         self.renewed = asked
+        if state == "idle" and self._is_busy():  # a job began meanwhile, and its mark may have come before ours
+            self._client.hset(keys.worker(s.worker), "state", "busy")
         if not there:  # flushed, or away for longer than its TTL
             self.birth()
         if now >= self._renew_at:

@@ -202,6 +202,8 @@ class Finisher:
                 self._finish_once(fence, ending, started, finalize)
             except OwnershipLost as e:
                 log.warning("%s", e)
+                if self._client.get(keys.fin(job_id)) == b"%d" % claim:  # set after the rescue that would delete it
+                    self._client.delete(keys.fin(job_id))
 
         insist(attempt, f"finishing job {job_id}")
 

@@ -123,7 +123,7 @@ def test_what_rq_gave_to_others_meanwhile_is_not_rescued(
         store.hset(keys.job(job.id), mapping={"status": "started", "worker_name": "rqs"})
         assert execution is not None
     start("-n", "1", mode=mode, JOBQ_LEASE="1")
-    eventually(lambda: not store.exists(*keys_of_owners(store)))
+    eventually(lambda: not any(map(store.exists, keys_of_owners(store))))
     waiting = [job.id.encode()] if then == "waits" else []
     assert store.lrange(keys.queue("default"), 0, -1) == waiting
     assert status(store, job.id) == ("queued" if then == "waits" else "started")

@@ -6,7 +6,7 @@ import base64
 import json
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from rq.scheduler import RQScheduler
 from rq.worker import Worker
 
 from jobqueue import keys
+from jobqueue.connection import Address
 from jobqueue.protocol import (
     GONE,
     HAS_DEPENDENTS,
@@ -38,6 +39,8 @@ from jobqueue.protocol import (
 )
 from jobqueue.serializers import Auto
 from workers.clock import rq_time
+from workers.heartbeat import Heartbeat
+from workers.settings import Settings
 
 W = "host-1-abc"
 ONE, TWO = f"{W}:0.1", f"{W}:1.1"
@@ -730,13 +733,22 @@ def test_a_flushed_script_cache_is_no_trouble(desk: Desk) -> None:
     assert len(desk.claim(1).jobs) == 1
 
 
-def test_rqs_worker_reads_our_card(desk: Desk) -> None:
-    from jobqueue.connection import Address
-    from workers.heartbeat import Heartbeat
-    from workers.settings import Settings
-
+def heartbeat_of(desk: Desk, is_busy: Callable[[], bool]) -> Heartbeat:
     told = Settings(Address(url="redis://127.0.0.1:1/0"), W, ("default", "low"), 2, 1)
-    heartbeat = Heartbeat(told, desk.store, lambda: True)
+    return Heartbeat(told, desk.store, is_busy)
+
+
+def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk) -> None:
+    """Its mark came before the write of the state that had been looked up before."""
+    looks = [False, True]
+    heartbeat = heartbeat_of(desk, lambda: looks.pop(0))
+    heartbeat.birth()
+    heartbeat.step(0.0)
+    assert (desk.store.hget(keys.worker(W), "state"), looks) == (b"busy", [])
+
+
+def test_rqs_worker_reads_our_card(desk: Desk) -> None:
+    heartbeat = heartbeat_of(desk, lambda: True)
     heartbeat.step(0.0)
     assert not desk.store.exists(keys.WORKERS)  # not born yet
     heartbeat.birth()
