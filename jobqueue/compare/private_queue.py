@@ -119,4 +119,8 @@ def private_queue(store: Store, name: str) -> Iterator[PrivateQueue]:
         try:
             yield made
         finally:
-            made.clean()
+            try:
+                made.clean()
+            except KeyboardInterrupt:  # there is only one, and it must not leave anything behind in somebody's store
+                made.clean()
+                raise
