@@ -17,16 +17,18 @@ from jobqueue.connection import open_store
 def test_an_interrupt_in_the_cleaning_up(
     server: Server, store: redis.Redis, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuts = [KeyboardInterrupt()]
+    cuts, really = [KeyboardInterrupt()], getattr(sweep, step)
 
-    def cut(*args: Any, really: Any = getattr(sweep, step)) -> Any:
+    def cut(*args: Any) -> Any:
         if cuts:
             raise cuts.pop()
         return really(*args)
 
-    with pytest.raises(KeyboardInterrupt), private_queue(open_store(server.url), "compared") as queue:
-        queue.submit("square", [(n,) for n in range(10)])
-        assert store.keys("rq:*")
-        monkeypatch.setattr(sweep, step, cut)
+    comparison = private_queue(open_store(server.url), "compared")
+    comparison.__enter__().submit("square", [(n,) for n in range(10)])
+    assert store.keys("rq:*")
+    monkeypatch.setattr(sweep, step, cut)
+    with pytest.raises(KeyboardInterrupt):
+        comparison.__exit__(None, None, None)
     assert cuts == []
     assert store.keys("rq:*") == []
