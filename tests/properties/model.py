@@ -66,7 +66,6 @@ class Books:
         self.counted: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # worker → successes, failures
         self.seen: set[tuple[str, str]] = set()  # (queue, job) that RQ's maintenance has met in an intermediate list
         self.known_queues: set[str] = set()
-        self.fins: set[str] = set()  # jobs that somebody tried to finish by RQ's way who had lost them
         self.last_claim = 0
 
     # -- asking --------------------------------------------------------------------------------------------------------

@@ -86,9 +86,7 @@ class Model(Books):
         """RQ's own finish: returned, fail, dead (fail for good) or stop."""
         (owner, job_id, _), hold, job = token, self.hold(token), self.jobs.get(token[1])
         if hold is None:
-            self.fins.add(job_id)
             return
-        self.fins.discard(job_id)
         self.release(owner, job_id)
         if job is None:
             return
@@ -190,7 +188,6 @@ class Model(Books):
         left: list[ForRQ] = []
         counts = [0, 0, 0, 0]
         for job_id, hold in sorted(self.held[owner].items(), key=lambda held: -held[1].claim):
-            self.fins.discard(job_id)
             if (job := self.jobs.get(job_id)) is None:
                 self.release(owner, job_id)
             elif hold.claim not in judge.keep:

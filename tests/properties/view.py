@@ -86,7 +86,6 @@ def expected(model: Books) -> dict[str, Any]:
     found |= {f"queue:{queue}": ids for queue, ids in model.queues.items()}
     found |= {f"{kind}:{queue}": sorted(ids) for (kind, queue), ids in model.registries.items()}
     found |= {f"queue:{queue}:intermediate:first_seen:{job_id}": True for queue, job_id in model.seen}
-    found |= {f"jobq:fin:{job_id}": True for job_id in model.fins}
     found |= {f"results:{job_id}": len(claims) for job_id, claims in model.settled.items()}
     found |= {f"worker:{worker}": tuple(counts) for worker, counts in model.counted.items()}
     found["jobq:owners"] = sorted(model.held)
