@@ -73,6 +73,26 @@ local function is_elsewhere(id, q, claim, status)
   return status == 'queued' and redis.call('LPOS', queue_key(q), id) ~= false
 end
 
+local function has_more_names()
+  for _, other in ipairs(redis.call('SMEMBERS', OWNERS)) do
+    if string.match(other, '^(.*):[^:]*$') == w then return true end
+  end
+  return false
+end
+
+-- A tree that another one buries leaves RQ's lists in the step that takes its last name: a rescuer killed between the two
+-- would leave it there for good. As Rescuer._strike_off, which does it for those that RQ's finish has to close.
+local function strike_off()
+  local card = worker_key(w)
+  for q in string.gmatch(redis.call('HGET', card, 'queues') or '', '[^,]+') do
+    redis.call('SREM', P .. ':workers:' .. q, card)
+  end
+  redis.call('SREM', P .. ':workers', card)
+  redis.call('DEL', lease_key(w), worker_executions_key(w))
+  redis.call('HSET', card, 'death', ended_at)
+  redis.call('EXPIRE', card, 60)
+end
+
 local held = redis.call('ZREVRANGE', own, 0, -1, 'WITHSCORES')
 for at = 1, #held, 2 do
   local id, claim = held[at], tonumber(held[at + 1])
@@ -116,5 +136,6 @@ end
 if #for_rq == 0 and keeps == 0 then
   redis.call('DEL', own)
   redis.call('SREM', OWNERS, owner)
+  if lease ~= '' and not has_more_names() then strike_off() end
 end
 return { back, again, failed, unknown, for_rq }

@@ -8,6 +8,7 @@ from machine import EXECUTION_TTL, WORKERS, Machine
 from model_owners import Judge
 from processes import QUEUES
 
+from jobqueue import keys
 from jobqueue.protocol import HAS_DEPENDENTS, LOST
 
 policies = st.sampled_from(["retry", "fail"])
@@ -46,6 +47,8 @@ class Deaths(Machine):
         """The lease stood still: all children of the tree are rescued, those too that were only slow."""
         for process in [p for p in self.processes if p.worker == worker and not p.struck]:
             self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]))
+        self.client.persist(keys.worker(worker))  # the dead tree was struck off; one of its name is born
+        self.renew_lease(worker)
         self.bear(worker)
 
     @precondition(lambda self: any(p.left for p in self.processes))

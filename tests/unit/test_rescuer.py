@@ -261,6 +261,29 @@ def test_a_lease_that_stands_still(store: fakeredis.FakeRedis) -> None:
     assert watch.step(112.0) == []
 
 
+def test_a_rescuer_that_dies_of_its_burial(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last name and the tree itself go in one step: nobody would look for it again."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for n, job in enumerate("ab"):
+        claimed(store, owner(THEIRS, n), job)
+    store.set(keys.lease(THEIRS), 5)
+    store.hset(keys.worker(THEIRS), "queues", "default,other")
+    for key in (keys.WORKERS, keys.workers_of("default"), keys.workers_of("other")):
+        store.sadd(key, keys.worker(THEIRS))
+    watch = rescuer(store, lease=10.0)
+    looks(watch, 100.0, 108.0)
+    monkeypatch.setattr(watch, "_strike_off", die)
+    with pytest.raises(KeyboardInterrupt):
+        watch.step(110.0)
+    assert sorted(waiting(store)) == ["a", "b"]
+    assert not store.exists(keys.OWNERS, keys.WORKERS, keys.workers_of("default"), keys.workers_of("other"))
+    assert not store.exists(keys.lease(THEIRS))
+    assert 0 < store.ttl(keys.worker(THEIRS)) <= 60
+
+
 def test_a_lease_that_moves(store: fakeredis.FakeRedis) -> None:
     claimed(store, owner(THEIRS), "a")
     watch = rescuer(store, lease=10.0)
