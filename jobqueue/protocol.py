@@ -273,10 +273,12 @@ class Protocol:
         ended_at: str,
         ended: float,
         cause: bytes,
+        last: bool = False,
     ) -> Rescue | None:
-        """Take a dead owner's jobs; ``running`` None: nobody knows what ran. None: it was not ours to rescue."""
+        """Take a dead owner's jobs; ``running`` None: nobody knows what ran. ``last``: its tree has no other name left,
+        and leaves RQ's lists. None: it was not ours to rescue."""
         args: list[Field] = [owner, worker, lease, int(running is not None), on_crash, most, int(final)]
-        args += (ended_at, ended, cause, len(keep), *keep)
+        args += (ended_at, ended, cause, int(last), len(keep), *keep)
         for verdict in running or ():
             args += verdict
         reply = self.run("rescue", 1, keys.own(owner), *args)

@@ -40,9 +40,9 @@ PASSED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="module")
-def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for the tests of a module."""
-    server = Server(tmp_path_factory.mktemp("store"))
+def module_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the tests of a module; with STORE_KEEPS in the module it has an AOF."""
+    server = Server(tmp_path_factory.mktemp("store"), keep=getattr(request.module, "STORE_KEEPS", False))
     yield server
     server.stop()
 

@@ -124,6 +124,7 @@ class Rescuer:
         lease: str = "",
         on_crash: str = "",
         done: list[ForRQ] | None = None,
+        last: bool = False,
     ) -> Left | None:
         now = time.time()
         done = done or []
@@ -139,6 +140,7 @@ class Rescuer:
             ended_at=rq_time(now),
             ended=now,
             cause=encode_text(cause),
+            last=last,
         )
         if rescue is None:
             return None
@@ -229,22 +231,10 @@ class Rescuer:
         )
         on_crash = self._policy_of(worker)
         for owner in owners:
-            left = self._rescue(owner, worker, None, cause=cause, lease=lease, on_crash=on_crash)
+            last = owner == owners[-1]
+            left = self._rescue(owner, worker, None, cause=cause, lease=lease, on_crash=on_crash, last=last)
             if left is None:
                 return False
             if left.jobs:
                 self._on_left(left)
-        self._strike_off(worker)
         return True
-
-    def _strike_off(self, worker: str) -> None:
-        """Off RQ's lists, as its register_death does; the card stays for a minute, for who counts on it meanwhile."""
-        queues = text(self._client.hget(keys.worker(worker), "queues") or b"").split(",")
-        with self._client.pipeline() as pipe:
-            pipe.delete(keys.lease(worker), keys.worker_executions(worker))
-            pipe.hset(keys.worker(worker), "death", rq_time(time.time()))
-            pipe.expire(keys.worker(worker), 60)
-            pipe.srem(keys.WORKERS, keys.worker(worker))
-            for name in queues:
-                pipe.srem(keys.workers_of(name), keys.worker(worker))
-            pipe.execute()

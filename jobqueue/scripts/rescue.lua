@@ -7,7 +7,8 @@
 --       5 on_crash: retry | fail (a job's own jobq_on_crash wins)  6 how many deaths a job may have
 --       7 final: 1 fail here what RQ's own finish should have failed, because that died too; 0 leave it to RQ's finish
 --       8 ended_at (RQ's text)  9 ended (seconds)  10 the cause for jobs of unknown start, as RQ's exc_string payload
---       11 number of claims to keep (finished, and RQ's own finish must record it), then these
+--       11 last: 1 no other name of this tree is left to rescue: the tree leaves RQ's lists; 0 it stays there
+--       12 number of claims to keep (finished, and RQ's own finish must record it), then these
 --       then for each running claim: claim, verdict, cause (payload)
 --       verdicts  crash      it may have killed its process: counted, and the last one fails it
 --                 suspect    one of several that may have: uncounted, the next time it runs alone
@@ -26,9 +27,9 @@ if redis.call('SISMEMBER', OWNERS, owner) == 0 then return false end
 if lease ~= '' and (redis.call('GET', lease_key(w)) or '0') ~= lease then return false end
 local known, default_policy, most, final = ARGV[4] == '1', ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
 local ended_at, ended_ts, unknown_cause = ARGV[8], ARGV[9], ARGV[10]
-local verdicts, causes, kept, keeps = {}, {}, {}, tonumber(ARGV[11])
-for at = 12, 11 + keeps do kept[tonumber(ARGV[at])] = true end
-for at = 12 + keeps, #ARGV, 3 do
+local last, verdicts, causes, kept, keeps = ARGV[11] == '1', {}, {}, {}, tonumber(ARGV[12])
+for at = 13, 12 + keeps do kept[tonumber(ARGV[at])] = true end
+for at = 13 + keeps, #ARGV, 3 do
   local claim = tonumber(ARGV[at])
   verdicts[claim], causes[claim] = ARGV[at + 1], ARGV[at + 2]
 end
@@ -73,15 +74,8 @@ local function is_elsewhere(id, q, claim, status)
   return status == 'queued' and redis.call('LPOS', queue_key(q), id) ~= false
 end
 
-local function has_more_names()
-  for _, other in ipairs(redis.call('SMEMBERS', OWNERS)) do
-    if string.match(other, '^(.*):[^:]*$') == w then return true end
-  end
-  return false
-end
-
--- A tree that another one buries leaves RQ's lists in the step that takes its last name: a rescuer killed between the two
--- would leave it there for good. As Rescuer._strike_off, which does it for those that RQ's finish has to close.
+-- Off RQ's lists, as its register_death does, and in the step that takes the last of the tree's names: a rescuer killed
+-- between the two would leave it there for good. The card stays for a minute, for who counts on it meanwhile.
 local function strike_off()
   local card = worker_key(w)
   for q in string.gmatch(redis.call('HGET', card, 'queues') or '', '[^,]+') do
@@ -136,6 +130,6 @@ end
 if #for_rq == 0 and keeps == 0 then
   redis.call('DEL', own)
   redis.call('SREM', OWNERS, owner)
-  if lease ~= '' and not has_more_names() then strike_off() end
 end
+if last then strike_off() end
 return { back, again, failed, unknown, for_rq }

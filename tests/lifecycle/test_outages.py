@@ -29,14 +29,7 @@ from workers.launcher import await_heads
 from workers.settings import Settings
 
 LOADED = 600  # jobs under load
-
-
-@pytest.fixture(scope="module")
-def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Killed and started again it has what it had."""
-    server = Server(tmp_path_factory.mktemp("store"), keep=True)
-    yield server
-    server.stop()
+STORE_KEEPS = True  # killed and started again it has what it had
 
 
 @pytest.fixture

@@ -125,16 +125,20 @@ class Machine(RuleBasedStateMachine):
             assert cycle.state == "empty"
             assert not want or not any(self.model.queues[queue] for queue in open_queues), "it is not empty"
 
-    def rescue(self, process: Process, judge: Judge, lease: str = "", done: Sequence[ForRQ] = ()) -> None:
+    def rescue(
+        self, process: Process, judge: Judge, lease: str = "", done: Sequence[ForRQ] = (), last: bool = False
+    ) -> None:
         """Rescue, by two at once: the second gets nothing. What only RQ's own finish can end is left to an errand."""
         ought = self.model.rescue(process.owner, judge)
-        assert self.rescue_script(process, judge, lease) == ought
+        if last:
+            self.model.strike_off(process.worker)
+        assert self.rescue_script(process, judge, lease, last) == ought
         process.left = [*(ought.for_rq if ought else ()), *done]
         process.struck = process.owner not in self.model.held
         if process.struck:
             assert self.rescue_script(process, judge, lease) is None
 
-    def rescue_script(self, process: Process, judge: Judge, lease: str = "") -> Rescue | None:
+    def rescue_script(self, process: Process, judge: Judge, lease: str = "", last: bool = False) -> Rescue | None:
         running = judge.running
         return self.protocol.rescue(
             process.owner,
@@ -148,6 +152,7 @@ class Machine(RuleBasedStateMachine):
             ended_at=THEN,
             ended=2.0,
             cause=CAUSE,
+            last=last,
         )
 
     def finish(self, process: Process, job: ForRQ) -> None:

@@ -180,6 +180,11 @@ class Model(Books):
                 self._requeue(owner, job_id)
         return True
 
+    def strike_off(self, worker: str) -> None:
+        """The tree is dead: its list of executions goes, also of what is left to RQ's own finish."""
+        for hold in (hold for holds in self.held.values() for hold in holds.values() if hold.worker == worker):
+            hold.listed = False
+
     # -- rescue --------------------------------------------------------------------------------------------------------
 
     def rescue(self, owner: str, judge: Judge) -> Rescue | None:

@@ -45,8 +45,9 @@ class Deaths(Machine):
     @rule(worker=workers, on_crash=policies)
     def other_tree_rescues(self, worker: str, on_crash: str) -> None:
         """The lease stood still: all children of the tree are rescued, those too that were only slow."""
-        for process in [p for p in self.processes if p.worker == worker and not p.struck]:
-            self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]))
+        tree = [p for p in self.processes if p.worker == worker and not p.struck]
+        for process in tree:
+            self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]), last=process is tree[-1])
         self.client.persist(keys.worker(worker))  # the dead tree was struck off; one of its name is born
         self.renew_lease(worker)
         self.bear(worker)

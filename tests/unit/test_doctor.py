@@ -4,7 +4,6 @@ import functools
 import json
 import pickle
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,13 +26,7 @@ from jobqueue.producer import Queue
 from jobqueue.protocol import Protocol
 from jobqueue.tasks import square
 
-
-@pytest.fixture(scope="module")
-def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that keeps what it has: there is nothing to find."""
-    server = Server(tmp_path_factory.mktemp("store"), keep=True)
-    yield server
-    server.stop()
+STORE_KEEPS = True  # there is nothing to find
 
 
 @pytest.fixture
