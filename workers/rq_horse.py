@@ -146,7 +146,7 @@ class Horse:
         self._tell()
         try:
             self._stirrer.send(b"!")
-        except OSError:
+        except OSError:  # it is full of stirs already, or closed
             pass
 
     def _running(self) -> set[int]:

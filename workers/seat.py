@@ -168,5 +168,5 @@ class Seat:
         try:
             while self.control.recv(65536):
                 pass
-        except OSError:
+        except OSError:  # reset; or not gone in time: then the token in the store has to do
             pass
