@@ -6,6 +6,7 @@ and readers share a queue with us by ``-S jobqueue.serializers.Auto``.
 
 from __future__ import annotations
 
+import enum
 import json
 import pickle
 import zlib
@@ -15,15 +16,16 @@ from typing import Any, Literal
 from jobqueue.errors import NotSerializable, NotServed
 
 SMALLEST_ZIPPED = 512  # bytes; below, zlib costs more than it saves, and RQ's readers accept raw data too
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SCALARS = frozenset({str, int, float, bool, type(None)})  # that need no look
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class JSON:
     """JSON that gives back what it was given, or says that it cannot: no data is changed in silence.
 
-    Tuples come back as lists. Refused: sets, bytes, NaN, objects, and keys that are not text (json would turn the key
-    1 into "1"), however deep inside.
+    Tuples come back as lists, a subclass of text, numbers, lists and dicts as its base class. Refused, however deep
+    inside: sets, bytes, NaN, objects, members of an enum and named tuples (json would write a member as its value and
+    drop the names of a tuple's fields), and keys that are not text (json would turn the key 1 into "1").
     """
 
     @staticmethod
@@ -78,20 +80,23 @@ class OfJob:
 
 def refuse_what_json_changes(value: Any, path: str = "") -> None:
     """Raise NotSerializable if json would refuse the value or give back another; ``path`` is where it stands."""
+    if isinstance(value, enum.Enum):
+        raise NotSerializable(f"JSON cannot carry {value!r}{_at(path)}, a member of an enum: give its .value or .name.")
     if isinstance(value, dict):
         for key, item in value.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str) or isinstance(key, enum.Enum):
                 raise NotSerializable(f"JSON cannot carry a dict with the key {key!r}{_at(path)}: keys must be text.")
             if type(item) not in _SCALARS:
                 refuse_what_json_changes(item, f"{path}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, list) or type(value) is tuple:
         for i, item in enumerate(value):
             if type(item) not in _SCALARS:
                 refuse_what_json_changes(item, f"{path}[{i}]")
     elif value is not None and not isinstance(value, (str, int, float)):
         kind = type(value)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        raise NotSerializable(f"JSON cannot carry a value of type {name}{_at(path)}.")
+        hint = ": it would lose the names of its fields; give a tuple or a dict" if isinstance(value, tuple) else ""
+        raise NotSerializable(f"JSON cannot carry a value of type {name}{_at(path)}{hint}.")
 
 
 def _at(path: str) -> str:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import collections
 import enum
+import http
 import json
 import pickle
+import signal
+import time
 import zlib
 from typing import Any
 
@@ -18,6 +21,18 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class Size(enum.IntEnum):
+    BIG = 3
+
+
+class Fruit(str, enum.Enum):  # as StrEnum, which Python 3.11 has too
+    PEAR = "pear"
+
+
+class Id(int):
+    pass
+
+
 Point = collections.namedtuple("Point", "x y")
 
 
@@ -26,8 +41,8 @@ Point = collections.namedtuple("Point", "x y")
     [
         ({"a": [1, 2.5, None, True, "ü\u2028"]}, {"a": [1, 2.5, None, True, "ü\u2028"]}),
         ((1, (2, 3)), [1, [2, 3]]),
-        (Point(1, 2), [1, 2]),
         (collections.OrderedDict(a=1), {"a": 1}),
+        (Id(7), 7),
         (10**30, 10**30),
         ("", ""),
     ],
@@ -48,7 +63,14 @@ def test_json_is_compact_utf8() -> None:
         ({True: 1}, "key True"),
         ([{1, 2}], "type set"),
         (b"x", "type bytes"),
-        ([1, [2, Colour.RED]], r"Colour \(at \[1\]\[1\]\)"),
+        ([1, [2, Colour.RED]], r"Colour.RED: 1> \(at \[1\]\[1\]\), a member of an enum"),
+        (Size.BIG, "Size.BIG: 3>, a member of an enum: give its .value or .name"),
+        ({"a": Fruit.PEAR}, r"Fruit.PEAR: 'pear'> \(at \['a'\]\)"),
+        ({Fruit.PEAR: 1}, "the key <Fruit.PEAR"),
+        (http.HTTPStatus.OK, "HTTPStatus.OK: 200>"),
+        (signal.SIGTERM, "SIGTERM: 15>"),
+        (Point(1, 2), "type test_serializers.Point: it would lose the names"),
+        ([time.gmtime(0)], r"struct_time \(at \[0\]\): it would lose the names"),
         (float("nan"), "nan|not JSON compliant"),
         ([float("inf")], "inf|not JSON compliant"),
         (object(), "type object"),
