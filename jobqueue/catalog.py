@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import inspect
 import os
@@ -14,14 +15,37 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jobqueue.errors import BadArguments, TaskNotFound, UsageError
+from jobqueue.errors import BadArguments, NotSerializable, TaskNotFound, UsageError
 
 Task = str | Callable[..., Any]
+_CACHED = functools._lru_cache_wrapper
 
 
 def dotted_name(task: Task) -> str:
     """Return the name under which workers import the task. Raises TaskNotFound or UsageError with one sentence."""
     return _name_of_text(task) if isinstance(task, str) else _name_of_function(task)
+
+
+def is_named(task: Any) -> bool:
+    """Return whether workers find it by its module and name: a function as ``def`` makes it, one in C, or one behind
+    functools.cache. Methods and other callable objects are not found that way."""
+    return inspect.isfunction(task) or inspect.isbuiltin(task) or isinstance(task, _CACHED)
+
+
+def name_for_json(task: Callable[..., Any]) -> str:
+    """Return the name of a class method. Raises NotSerializable for a callable that would itself be part of the job,
+    which JSON cannot carry: a partial, a method of an object, a class, any other callable object."""
+    if inspect.ismethod(task) and inspect.isclass(owner := task.__self__):
+        return dotted_name(f"{owner.__module__}:{owner.__qualname__}.{task.__name__}")
+    if isinstance(task, functools.partial):
+        raise NotSerializable("JSON cannot carry a partial: enqueue its function together with these arguments.")
+    if inspect.isclass(task) or not inspect.isroutine(task):
+        what = f"{task.__qualname__}, a class" if inspect.isclass(task) else f"an object of type {type(task).__name__}"
+    else:
+        what = f"{task.__qualname__}, a method of an object, together with that object"
+    raise NotSerializable(
+        f"JSON cannot carry {what}: enqueue a function of a module and give it what it needs as arguments."
+    )
 
 
 def _name_of_text(task: str) -> str:
@@ -102,8 +126,10 @@ class ArgumentCheck:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
-        try:
-            self._signature: inspect.Signature | None = inspect.signature(function)
+        while isinstance(function, _CACHED):  # hands its arguments on as they are
+            function = function.__wrapped__
+        try:  # a wrapper made by functools.wraps may add arguments or take some away: its own signature counts
+            self._signature: inspect.Signature | None = inspect.signature(function, follow_wrapped=False)
         except (TypeError, ValueError):
             self._signature = None
 

@@ -123,7 +123,7 @@ class Queue(rq.queue.Queue):
         f is a function of a module, "module:function", "module.function" or a built-in name. Raises TaskNotFound,
         NotSerializable, DuplicateJob (unique=True), StoreUnreachable. When it returns, the job is in the store.
         """
-        task = _checked(f)
+        task = _checked(f, self.serializer)
         is_plain = on_crash is None and _OPTIONS.isdisjoint(kwargs) and self._is_ours
         if is_plain and isinstance(task, str):
             return self._send_one(self._plain, self.pack(os.urandom(16).hex(), task, args, kwargs))
@@ -138,7 +138,7 @@ class Queue(rq.queue.Queue):
         if "timeout" in options:
             options["job_timeout"] = options.pop("timeout")
         spec = rq.queue.Queue.parse_args(
-            _checked(func), args=() if args is None else args, kwargs=kwargs or {}, **options
+            _checked(func, self.serializer), args=() if args is None else args, kwargs=kwargs or {}, **options
         )
         return self._submit(spec, on_crash)
 
@@ -146,7 +146,7 @@ class Queue(rq.queue.Queue):
         self, datetime: datetime, f: catalog.Task, *args: Any, on_crash: str | None = None, **kwargs: Any
     ) -> Job:
         """Schedule a call for a time (without a zone: local time)."""
-        spec = rq.queue.Queue.parse_args(_checked(f), *args, **kwargs)
+        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), *args, **kwargs)
         with self._rq_at_work():
             job = self._job_by_rq(spec, on_crash, JobStatus.SCHEDULED)
             if spec.at_front:
@@ -196,7 +196,7 @@ class Queue(rq.queue.Queue):
         **options: Any,
     ) -> Schedule:
         """Make a schedule, and store nothing. Raises UsageError for what its jobs cannot have."""
-        spec = rq.queue.Queue.parse_args(_checked(f), *args, **options)
+        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), *args, **options)
         own = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
         if own or not isinstance(spec.func, str):
             raise UsageError("A schedule takes functions of modules, without job_id, depends_on, rate_limit, unique.")
@@ -246,7 +246,7 @@ class Queue(rq.queue.Queue):
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> rq.job.Job:
         """As in RQ; names are taken as enqueue takes them."""
-        return super().create_job(_checked(func), *args, **kwargs)
+        return super().create_job(_checked(func, self.serializer), *args, **kwargs)
 
     # -- many jobs ---------------------------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class Queue(rq.queue.Queue):
 
     def sender(self, f: catalog.Task, *, on_crash: str | None = None, **options: Any) -> Sender:
         """Return what sends many calls of ``f`` with the same options."""
-        spec = rq.queue.Queue.parse_args(_checked(f), **options)
+        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), **options)
         alone = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
         if alone or spec.kwargs or not self._is_ours or not isinstance(spec.func, str):
             raise UsageError("Many jobs at once take options that all share; use enqueue for each of these.")
@@ -358,9 +358,11 @@ class Queue(rq.queue.Queue):
         return RqAtWork(lambda: self._store)
 
 
-def _checked(f: Any) -> Any:
+def _checked(f: Any, serializer: Any) -> Any:
     """Names for texts and functions; methods and callable objects go on to RQ, which needs pickle for them."""
-    return catalog.dotted_name(f) if isinstance(f, str) or inspect.isfunction(f) or inspect.isbuiltin(f) else f
+    if isinstance(f, str) or catalog.is_named(f):
+        return catalog.dotted_name(f)
+    return catalog.name_for_json(f) if serializer is JSON and callable(f) else f
 
 
 __all__ = ["A_DAY", "AlreadyThere", "Batch", "Queue"]

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rq.job import Job
 
 from jobqueue import catalog
 from jobqueue.errors import BadArguments, TaskNotFound, UsageError
+from jobqueue.producer import Queue
+from jobqueue.serializers import JSON
 from jobqueue.tasks import square
 
 
@@ -106,3 +109,67 @@ def test_argument_check() -> None:
 
 def test_a_function_without_signature_takes_everything() -> None:
     catalog.ArgumentCheck("m:f", max)((1, 2, 3, 4), {"nonsense": 1})
+
+
+@functools.cache
+def cached(x: int) -> int:
+    return x
+
+
+def with_session(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function("session", *args, **kwargs)
+
+    return wrapper
+
+
+@with_session
+def injected(session: str, x: int) -> None: ...
+
+
+def test_a_wrapper_may_add_an_argument() -> None:
+    catalog.ArgumentCheck("m:injected", injected)((1,), {})
+
+
+def test_a_cached_function_is_checked_like_the_function_itself() -> None:
+    check = catalog.ArgumentCheck("m:cached", cached)
+    check((1,), {})
+    with pytest.raises(BadArguments, match="does not take these arguments"):
+        check((1, 2), {})
+
+
+class Caller:
+    def __call__(self, x: int) -> int:
+        return x
+
+    def method(self, x: int) -> int:
+        return x
+
+    @classmethod
+    def of_class(cls, x: int) -> int:
+        return x
+
+
+def test_queues_name_what_workers_find_by_name(store: Any) -> None:
+    queue = Queue(connection=store)
+    assert queue.enqueue(cached, 1).func_name == f"{__name__}.cached"
+    assert queue.enqueue(Caller.of_class, 1).func_name == f"{__name__}.Caller.of_class"
+    assert Job.fetch(queue.enqueue_many(cached, [1, 2])[0].id, store, JSON).func_name == f"{__name__}.cached"
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (functools.partial(square, 1), "a partial: enqueue its function"),
+        (Caller(), "an object of type Caller: enqueue a function of a module"),
+        (Caller().method, "Caller.method, a method of an object"),
+        (Caller, "Caller, a class"),
+    ],
+)
+def test_what_would_be_part_of_the_job_is_refused_by_name(store: Any, task: Any, words: str) -> None:
+    queue = Queue(connection=store)
+    for enqueue in (queue.enqueue, queue.enqueue_call, queue.enqueue_many):
+        with pytest.raises(UsageError, match=f"JSON cannot carry {words}"):
+            enqueue(task, [1])
+    assert store.keys() == []

@@ -25,7 +25,7 @@ class Size(enum.IntEnum):
     BIG = 3
 
 
-class Fruit(str, enum.Enum):  # as StrEnum, which Python 3.11 has too
+class Fruit(enum.StrEnum):
     PEAR = "pear"
 
 
