@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobqueue import keys
+from jobqueue.backoff import Backoff
 from jobqueue.connection import Store, redis
 from jobqueue.errors import StoreError, StoreRefused, StoreUnreachable
 from jobqueue.futures import JobFuture
@@ -76,6 +77,7 @@ class Collector:
         self._to_sweep: deque[str] = deque()
         self._to_check: deque[str] = deque()
         self._away_since: float | None = None
+        self._backoff = Backoff(most=1.0)
         self.thread = threading.Thread(target=self._run, name="jobq-executor", daemon=True)
 
     # -- from other threads ----------------------------------------------------------------------------------------
@@ -199,6 +201,7 @@ class Collector:
             self._on_turn()
             self._look()
             self._away_since = None
+            self._backoff.reset()
         except redis.AuthenticationError as e:
             self.abandon(StoreRefused(f"The store refuses us: {e}"))
         except (redis.ConnectionError, redis.TimeoutError) as e:
@@ -217,7 +220,7 @@ class Collector:
             log.warning("The store does not answer (%s); waiting on, results stay there.", error)
         if now > self._away_since + OUTAGE:
             self.abandon(StoreUnreachable(f"The store does not answer: {error}"))
-        time.sleep(min(1.0, max(0.05, now - self._away_since)))
+        time.sleep(self._backoff.failed())
         try:
             self._store.ensure()
         except StoreError:  # the next turn tries again

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from jobqueue.backoff import Backoff
 from jobqueue.connection import redis
 from jobqueue.errors import ResultTimeout, StoreRefused, StoreUnreachable
 from jobqueue.model import Outcome
@@ -121,7 +122,7 @@ class Waiter:
 
     def _patiently(self, read: Callable[[], T], deadline: float | None) -> T | int:
         """Read; while the store is away try again, so that an outage is a pause. Reading twice changes nothing."""
-        pause, until = 0.05, time.monotonic() + OUTAGE
+        backoff, until = Backoff(most=1.0), time.monotonic() + OUTAGE
         while True:
             try:
                 found = read()
@@ -132,12 +133,12 @@ class Waiter:
             except (redis.ConnectionError, redis.TimeoutError) as e:
                 if not (self._answered or self._known) or time.monotonic() > until:
                     raise StoreUnreachable(f"The store does not answer: {e}") from e
-                if pause == 0.05:
+                if not backoff.failures:
                     log.warning("The store does not answer (%s); waiting on, results stay there.", e)
             except redis.ResponseError as e:
                 raise StoreRefused(f"The store refuses to read results: {e}") from e
+            pause = backoff.failed()
             if deadline is not None and time.monotonic() + pause > deadline:
                 time.sleep(max(0.0, deadline - time.monotonic()))
                 return 0
             time.sleep(pause)
-            pause = min(2 * pause, 1.0)

@@ -15,6 +15,7 @@ import redis
 from rq.exceptions import DuplicateJobError
 
 from jobqueue import keys, wire
+from jobqueue.backoff import Backoff
 from jobqueue.connection import Store, explain
 from jobqueue.errors import DuplicateJob, StoreRefused, StoreUnreachable
 from jobqueue.parcel import Call, Shared, commands, rq_now
@@ -52,10 +53,9 @@ class Transmission:
     def _repeat(self, shared: Shared, stamp: bytes, calls: Sequence[Call], cause: redis.RedisError) -> None:
         """Enqueue what may or may not have arrived, until the store answers; skips what is there."""
         log.warning("The store did not answer (%s); enqueueing again, no job will be there twice.", cause)
-        deadline, pause = time.monotonic() + REPEAT_FOR, 0.05
-        while time.monotonic() + pause < deadline:
+        deadline, backoff = time.monotonic() + REPEAT_FOR, Backoff(most=1.0)
+        while time.monotonic() + (pause := backoff.failed()) < deadline:
             time.sleep(pause)
-            pause = min(2 * pause, 1.0)
             try:
                 return self._enqueue_missing(shared, stamp, calls)
             except redis.RedisError as e:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import redis
 from redis.exceptions import RedisError
 
 from jobqueue import keys
+from jobqueue.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +31,17 @@ class Commands:
         self._thread.start()
 
     def _run(self) -> None:
-        delay = 0.05
+        backoff = Backoff()
         while True:
             try:
                 with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
                     pubsub.subscribe(self._channel)
-                    delay = 0.05
+                    backoff.reset()
                     for message in pubsub.listen():
                         self._hear(message)
             except (RedisError, OSError) as e:
                 log.debug("listening for commands failed: %s", e)
-                time.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(2.0, 2 * delay)
+                time.sleep(backoff.failed())
 
     def _hear(self, message: dict[str, Any]) -> None:
         try:

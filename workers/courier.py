@@ -15,7 +15,6 @@ to run: reconnect, RECONCILE, and what was not settled goes out again, under the
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from jobqueue.backoff import Backoff
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
 from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
 from workers.pace import MOST_PER_CYCLE, Pace
@@ -92,7 +92,7 @@ class Courier:
         self.most_more: int | None = None  # how many jobs may be handed out from now on; None: no limit
         self.on_away: Callable[[], object] = lambda: None  # asked while the store is away; may raise to give up
         self.said = ""  # the state in the last reply
-        self._failures = 0  # in a row
+        self._backoff = Backoff(first=0.1, free=1)  # the first time at once
         self._resent: set[int] = set()  # claims whose outcome went out before, by a request without a reply
 
     # -- what slots call ---------------------------------------------------------------------------------------------
@@ -360,9 +360,9 @@ class Courier:
 
     def _arrived(self, cycle: Cycle) -> None:
         self._settled_by_others(self._region.revoked)
-        if self._failures:
+        if self._backoff.failures:
             log.info("the store answers again")
-            self._failures = 0
+            self._backoff.reset()
         self.said = cycle.state
         if cycle.state == "fenced":
             self._on_fenced()
@@ -407,9 +407,9 @@ class Courier:
 
     def _broke(self, error: Exception) -> None:
         """What was in flight may or may not have happened: it goes out again, and the token decides."""
-        if not self._failures:
+        if not self._backoff.failures:
             log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
-        self._failures += 1
+        self._backoff.failed()
         self._state = State.BROKEN
         self._resent.update(outcome.claim for outcome in self._in_flight)
         self._finished[:0] = self._in_flight
@@ -420,8 +420,8 @@ class Courier:
         """Connect, then give back what a lost reply claimed for us, before anything is sent again."""
         self._state = State.MENDING
         while True:
-            if self._failures > 1:  # the first time at once
-                self._cond.wait(min(2.0, 0.05 * 2**self._failures) * random.uniform(0.5, 1.0))
+            if pause := self._backoff.pause():
+                self._cond.wait(pause)
             attempt = partial(self._reconcile_once, reconnect, self._known())  # known as of now, under the lock
             result = self._unlocked(attempt)
             if not isinstance(result, Exception):

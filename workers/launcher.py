@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import redis
 
 from jobqueue import keys
+from jobqueue.backoff import Backoff
 from jobqueue.connection import Store
 from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
 from jobqueue.serializers import JSON, decompress, format_of
@@ -33,7 +34,6 @@ from workers.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 THREADS = 16
-AGAIN = 0.1  # seconds until a store that went away at the start is asked again
 
 
 def shape(mode: str, number: int | None, threads: int | None) -> tuple[int, int]:
@@ -89,17 +89,16 @@ def check_heads(client: redis.Redis, settings: Settings) -> None:
 
 def await_heads(store: Store, settings: Settings) -> None:
     """Look at the heads. A store that went away after it was opened is waited for, as a running worker does."""
-    client, told = store.client(), False
+    client, backoff = store.client(), Backoff(first=0.1)
     while True:
         try:
             return check_heads(client, settings)
         except redis.AuthenticationError:
             raise
         except (redis.ConnectionError, redis.TimeoutError) as e:
-            if not told:
+            if not backoff.failures:
                 log.warning("the store went away (%s); waiting for it", e)
-                told = True
-        time.sleep(AGAIN)
+        time.sleep(backoff.failed())
         try:
             store.ensure()
         except (StoreUnreachable, StoreLoading) as e:

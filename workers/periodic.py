@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Protocol
 
 from redis.exceptions import RedisError
 
+from jobqueue.backoff import Backoff
 from jobqueue.errors import JobqError
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Periodic:
         self._errands: queue.Queue[Callable[[], object]] = queue.Queue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._delay = 0.0
+        self._backoff = Backoff()
         self._away: set[int] = set()  # who failed and has not succeeded since; a store may answer some and not others
 
     def start(self) -> None:
@@ -81,25 +81,24 @@ class Periodic:
 
     def _attempt(self, who: int, errand: Callable[[], object]) -> bool:
         try:
-            if self._delay:
+            if self._backoff.failures:
                 for role in self._steps:
                     role.reconnected()
             errand()
         except (RedisError, OSError) as e:
-            self._backoff(who, e)
+            self._wait(who, e)
             return False
         self._away.discard(who)
-        if self._delay and not self._away:
+        if self._backoff.failures and not self._away:
             log.info("the store answers again")
-            self._delay = 0.0
+            self._backoff.reset()
         return True
 
-    def _backoff(self, who: int, error: Exception) -> None:
+    def _wait(self, who: int, error: Exception) -> None:
         if not self._away:
             log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
         self._away.add(who)
-        self._delay = min(2.0, max(0.05, 2 * self._delay))
-        time.sleep(self._delay * random.uniform(0.5, 1.0))
+        time.sleep(self._backoff.failed())
         try:
             self._on_away()
         except JobqError as e:

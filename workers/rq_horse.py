@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError, StopRequested
 from rq.worker import WorkerStatus
 
+from jobqueue.backoff import Backoff
 from jobqueue.connection import like
 from jobqueue.protocol import Verdict
 from workers.child import FENCED, die_with, leave, obey_the_parent_only
@@ -42,7 +43,6 @@ T = TypeVar("T")
 
 LOOK = 1.0  # seconds between two looks at a child that lives
 POLL = 0.02  # where the kernel has no pidfd
-PAUSE = 0.5  # before the store is asked again
 OVERDUE = 60.0  # seconds past its limit after which RQ's parent kills a horse
 TOO_SOON = 1.0  # a child that dies younger than this without a job waits so long for its successor
 
@@ -225,13 +225,14 @@ class Horse:
 
     def _insist(self, errand: Callable[[], T]) -> T:
         """Repeat what the store does not answer, until somebody asks to stop: then it is left to a rescue."""
+        backoff = Backoff()
         while True:
             try:
                 return errand()
             except RedisError as e:
                 if self._worker._stop_requested:
                     raise StopRequested from e
-                self._rest(PAUSE)
+                self._rest(backoff.failed())
 
     def close(self) -> None:
         self._stirred.close()

@@ -10,6 +10,7 @@ import time
 from enum import Enum
 from typing import Any, NamedTuple
 
+from jobqueue.backoff import Backoff
 from jobqueue.protocol import Verdict
 from workers import oom
 from workers.deaths import Remains, cause_of_death
@@ -65,7 +66,7 @@ class Seat:
         self._unread = b""
         self._born = 0.0
         self._oom_kills = 0
-        self._short_lives = 0
+        self._short_lives = Backoff(first=0.8, most=5.0, free=2)
 
     def next_owner(self, worker: str) -> str:
         """The name of the next incarnation."""
@@ -151,8 +152,11 @@ class Seat:
         self.control, self.pid, self.use = None, 0, Use.EMPTY
         now = time.monotonic()
         young = now - self._born < YOUNG and self.region.get(DONE) == 0 and not self.region.running()
-        self._short_lives = self._short_lives + 1 if young else 0
-        self.not_before = now + (min(5.0, 0.1 * 2**self._short_lives) if self._short_lives >= 3 else 0.0)
+        if young:
+            self._short_lives.failed()
+        else:
+            self._short_lives.reset()
+        self.not_before = now + self._short_lives.delay
 
     def kill(self) -> None:
         if self.pid:

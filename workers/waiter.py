@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import select
 import threading
 from collections import deque
@@ -24,6 +23,7 @@ import redis
 from redis.exceptions import RedisError
 
 from jobqueue import keys
+from jobqueue.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +63,15 @@ class Waiter:
         os.write(self._pipe[1], b"!")
 
     def _run(self) -> None:
-        delay = 0.05
+        backoff = Backoff()
         while not self._stop:
             try:
                 self._turn()
-                delay = 0.05
+                backoff.reset()
             except (RedisError, OSError) as e:
                 log.debug("waiting for jobs failed: %s", e)
                 self._disconnect()
-                self._sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(2.0, 2 * delay)
+                self._sleep(backoff.failed())
         self._disconnect()
 
     def _turn(self) -> None:

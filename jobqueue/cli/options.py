@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
+
+from jobqueue.backoff import Backoff
 
 if TYPE_CHECKING:
     from jobqueue.connection import Store
@@ -38,7 +39,7 @@ def _open(url: str | None, wait: float) -> Store:
     from jobqueue.connection import open_store  # here: `jobq --help` needs no redis
     from jobqueue.errors import StoreLoading, StoreUnreachable
 
-    deadline, told, delay = time.monotonic() + wait, False, 0.1
+    deadline, backoff = time.monotonic() + wait, Backoff(first=0.1)
     while True:
         try:
             return open_store(url)
@@ -46,8 +47,6 @@ def _open(url: str | None, wait: float) -> Store:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise
-            if not told:
+            if not backoff.failures:
                 click.echo(f"{e}; waiting for it, {wait:g} s at most", err=True)
-                told = True
-            time.sleep(min(delay * random.uniform(0.5, 1.0), left))
-            delay = min(2.0, 2 * delay)
+            time.sleep(min(backoff.failed(), left))

@@ -432,6 +432,18 @@ def test_a_broken_wire_loses_nothing(bench: Bench, step: str, others: list[str])
     assert list(bench.region.journal.read()) == []
 
 
+def test_a_store_that_is_away_for_hours(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of attempts in vain, here without their pauses; then everything goes on."""
+    monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
+    bench.put(*ids(300))
+    ran = bench.run(60)
+    bench.wire.fails.extend(["send", *["reconnect"] * 10_000])
+    ran += bench.run(240)
+    assert not bench.wire.fails
+    bench.leave()
+    assert sorted(bench.wire.recorded) == sorted(ran) == sorted(ids(300))
+
+
 def test_again_and_again(bench: Bench) -> None:
     bench.put(*ids(300))
     ran = []

@@ -75,6 +75,17 @@ def test_after_an_outage_every_role_hears_of_it_before_it_steps(caplog: pytest.L
     assert said[-1] == "the store answers again"
 
 
+def test_an_outage_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of attempts in vain, here without their pauses."""
+    monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
+    done: list[int] = []
+    periodic = Periodic("test", [Role(3600)])
+    periodic.do(failing(10_000, lambda: done.append(1)))
+    periodic.start()
+    assert periodic.stop(60)
+    assert done == [1]
+
+
 def test_stop_gives_up_on_an_errand_that_never_succeeds() -> None:
     periodic = Periodic("test", [])
     away = [True]

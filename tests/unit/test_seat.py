@@ -188,6 +188,7 @@ def test_who_keeps_dying_young_waits(seat: Seat) -> None:
     assert wait_after(seat, 1) == pytest.approx(0.8)
     assert wait_after(seat, 1) == pytest.approx(1.6)
     assert wait_after(seat, 10) == pytest.approx(5.0)
+    assert wait_after(seat, 10_000) == pytest.approx(5.0)
 
 
 @pytest.mark.usefixtures("stopped_clock")

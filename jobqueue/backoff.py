@@ -1,0 +1,41 @@
+"""How long to wait before the next attempt: the one backoff of every loop that repeats something."""
+
+from __future__ import annotations
+
+import random
+
+
+class Backoff:
+    """Doubles the pause with each failure, from ``first`` to ``most`` seconds, after any number of failures.
+
+    Not locked: used from one thread, or under the lock of its owner. Pauses are shortened by up to half at random, so
+    that many who failed together do not come back together; ``delay`` is the pause without that.
+    """
+
+    def __init__(self, first: float = 0.05, most: float = 2.0, *, free: int = 0) -> None:
+        """free: so many failures in a row cost no pause."""
+        self._first = first
+        self._most = most
+        self._free = free
+        self._delay = 0.0
+        self.failures = 0  # in a row
+
+    @property
+    def delay(self) -> float:
+        """Seconds, before the random part; 0.0 while nothing failed, or no more than what is free."""
+        return self._delay
+
+    def failed(self) -> float:
+        """Count a failure; return the seconds to wait before the next attempt."""
+        self.failures += 1
+        if self.failures > self._free:  # doubled step by step: a power of the count is no float for ever
+            self._delay = min(self._most, 2 * self._delay or self._first)
+        return self.pause()
+
+    def pause(self) -> float:
+        """Return the seconds to wait now, without counting anything."""
+        return self._delay * random.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """Begin anew: it worked."""
+        self._delay, self.failures = 0.0, 0
