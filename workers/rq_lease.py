@@ -6,6 +6,7 @@ worker wants to be judged: after how many seconds without a renewal, and ``fail`
 
 from __future__ import annotations
 
+import logging
 import time
 
 import redis
@@ -16,6 +17,35 @@ from workers.clock import rq_time
 from workers.heartbeat import RENEW_EXECUTIONS, Heartbeat
 from workers.rescuer import text
 from workers.settings import Settings
+
+log = logging.getLogger("rq.worker")
+
+LOOK_EVERY = 0.2  # seconds between two looks at the lease of who has our name
+
+
+def is_dead(client: redis.Redis, worker: str) -> bool:
+    """Return whether the worker that is registered under this name is one of ours and is gone: watch its lease for as
+    long as it may stand still. RQ alone would refuse the name until the registration expires, 480 s after the last
+    heartbeat. Raises redis-py's errors."""
+    lease, died = client.hmget(keys.worker(worker), "jobq_lease", "death")
+    if not lease or died:
+        return False
+    before, patience = client.get(keys.lease(worker)), _seconds(lease) + 1.0
+    log.info("Worker %s: the name is taken; waiting for up to %.0f s to see whether its owner lives", worker, patience)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY)
+        if client.get(keys.lease(worker)) != before:
+            return False
+    return True
+
+
+def _seconds(lease: bytes | str) -> float:
+    """As it stands in the store, where anybody may have written it."""
+    try:
+        return min(max(float(lease), 1.0), 60.0)
+    except ValueError:
+        return 60.0
 
 
 class RQHeartbeat(Heartbeat):

@@ -18,6 +18,7 @@ from rq.command import parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, DEFAULT_WORKER_TTL
 from rq.exceptions import StopRequested
 from rq.queue import Queue
+from rq.utils import now, utcformat
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 from rq.worker import SimpleWorker as RQSimpleWorker
 from rq.worker import Worker as RQWorker
@@ -27,6 +28,7 @@ from workers.deaths import EXECUTION_TTL, Remains, claim_in
 from workers.rq_duties import Duties
 from workers.rq_engine import Engine
 from workers.rq_horse import Horse
+from workers.rq_lease import is_dead
 from workers.rq_maintenance import Intermediate
 from workers.rq_standing import remember, why_rq
 
@@ -95,6 +97,12 @@ class OnOurEngine(BaseWorker):
                 duties.stop()
             except RedisError as e:
                 self.log.warning("Worker %s: could not give its lease back: %s", self.name, e)
+
+    def register_birth(self) -> None:
+        """As RQ's; the name of a worker of ours that was killed is free once its lease has run out."""
+        if is_dead(self.connection, self.name):
+            self.connection.hset(self.key, "death", utcformat(now()))
+        super().register_birth()  # type: ignore[no-untyped-call]
 
     def unsubscribe(self) -> None:
         """As RQ's, in another order: who hears the goodbye before it is told to stop listens for a second more."""

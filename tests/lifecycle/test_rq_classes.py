@@ -186,6 +186,26 @@ def test_nothing_is_lost_when_it_is_killed(start_rq: StartRQ, place: str, store:
     last.stop()
 
 
+def test_the_name_of_a_killed_worker_is_free_after_its_lease(
+    start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path
+) -> None:
+    """RQ's check alone refuses it until the registration expires. What the dead one was running is not forgotten."""
+    queue = rq.Queue(connection=store)
+    running = queue.enqueue("samples.wait_for", str(tmp_path / "record"), "first", str(tmp_path / "gate"))
+    first = start_rq(place, "--name", "printer")
+    eventually(lambda: status(running) == "started")
+    first.kill()
+    job = queue.enqueue("samples.ok", 1)
+    second = start_rq(place, "--name", "printer")
+    eventually(lambda: status(job) == "finished", 60)
+    assert status(running) == "failed"
+    assert [worker.name for worker in rq.Worker.all(connection=store)] == ["printer"]
+    third = start_rq(place, "--name", "printer", "--burst")
+    assert third.wait() != 0
+    assert "There exists an active worker named 'printer' already" in third.log
+    second.stop()
+
+
 def test_a_jobq_tree_rescues_it_too(
     start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path, server: Server
 ) -> None:
