@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 url_option = click.option(
     "--url",
+    "-u",
     metavar="URL",
     help="The store: redis://, rediss://, unix:// or redis+sentinel://. "
     "Else JOBQ_URL, REDIS_URL, RQ_REDIS_URL; else the local store, which starts by itself.",

@@ -24,10 +24,13 @@ INSTEAD = {
     ("--worker-ttl", "--job-monitoring-interval"): "jobq worker shows life every 3 s, whatever the jobs do",
     ("--disable-default-exception-handler", "-d"): "a failure is always recorded; "
     "--exception-handler is called before that",
+    ("--logging_level", "--logging-level"): "-v logs every job; without it only what needs a look",
+    ("--date-format",): "--log-format json has the time in seconds, for a format of your own",
 }
 NOTHING_TO_DO = {
     ("--with-scheduler", "-s"): "delayed jobs are enqueued anyway, unless --no-scheduler",
     ("--disable-job-desc-logging",): "jobs are logged only with -v",
+    ("--quiet", "-q"): "jobs are logged only with -v",
 }
 _TAKES_NO_VALUE = {"--disable-default-exception-handler"}
 
@@ -60,6 +63,33 @@ def _remark(name: str, sentence: str) -> Callable[..., None]:
             click.echo(f"{name} is not needed: {sentence}", err=True)
 
     return remark
+
+
+class Width(click.types.IntParamType):
+    """A number of processes or threads. RQ's ``-n`` is a worker's name, which is no number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as e:
+            raise click.BadParameter(
+                f"{e.message.rstrip('.')}: it is the number of processes or threads. "
+                "(A name, as -n has in rq worker, is not needed: each worker names itself.)",
+                ctx,
+                param,
+            ) from None
+
+
+class LogFormat(click.Choice[str]):
+    """text or json. RQ's ``--log-format`` is a pattern of Python's logging."""
+
+    def __init__(self) -> None:
+        super().__init__(["text", "json"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if isinstance(value, str) and "%" in value:
+            raise UsageError("--log-format takes a pattern in rq worker only; give text or json (with all the fields)")
+        return str(super().convert(value, param, ctx))
 
 
 # What `rq worker --serializer` may be called, and what that is for us: formats to accept, or a class of one's own.

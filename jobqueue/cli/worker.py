@@ -14,7 +14,7 @@ import click
 
 from jobqueue.cli.leash import leash
 from jobqueue.cli.options import opened, url_option
-from jobqueue.cli.rq_flags import dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
+from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.errors import UsageError
 from jobqueue.private_queue import erase
 
@@ -39,9 +39,11 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 @click.command(epilog=EXIT_CODES)
 @click.argument("queues", nargs=-1, metavar="[QUEUE]...")
 @click.option("--mode", type=click.Choice(["process", "thread"]), default="process", show_default=True)
-@click.option("-n", "number", type=int, help="Processes, or threads in thread mode.  [default: cores, or 16 threads]")
+@click.option(
+    "-n", "number", type=Width(), help="Processes, or threads in thread mode.  [default: cores, or 16 threads]"
+)
 @click.option("--threads", type=int, help="Threads in each process.  [default: 1]")
-@click.option("--burst", is_flag=True, help="Leave when the queues are empty and all is settled.")
+@click.option("--burst", "-b", is_flag=True, help="Leave when the queues are empty and all is settled.")
 @click.option(
     "-I",
     "--import",
@@ -63,7 +65,7 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
               help="What becomes of a job whose process dies.")  # fmt: skip
 @click.option("--exception-handler", "handlers", multiple=True, metavar="MODULE:FUNCTION", callback=dotted_names,
               help="Call this for each exception of a job, as `rq worker` does.")  # fmt: skip
-@click.option("--dequeue-strategy", type=click.Choice(["ordered", "round_robin", "random"]), default="ordered",
+@click.option("--dequeue-strategy", "-ds", type=click.Choice(["ordered", "round_robin", "random"]), default="ordered",
               show_default=True, help="Which of several queues gives the next job.")  # fmt: skip
 @click.option("--results-ttl", type=click.IntRange(min=-1), default=500, show_default=True, metavar="S",
               help="Seconds to keep results of jobs that do not say how long; -1 for ever.")  # fmt: skip
@@ -85,7 +87,7 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 @click.option("--directory", hidden=True, default="")  # and so does this, where it looks for our log and health file
 @click.option("--store-wait", type=click.FloatRange(min=0), default=20.0, show_default=True, metavar="S",
               help="Seconds to wait at the start for a store that does not answer.")  # fmt: skip
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--log-format", type=LogFormat(), default="text", show_default=True)
 @click.option("-v", "--verbose", is_flag=True, help="Log every job.")
 @click.option("--check", is_flag=True, help="Check flags, store, modules and queues, and leave.")
 @refuses_rqs_flags

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 import pytest
+import rq.cli
 from click.testing import CliRunner
 
 from jobqueue.cli.rq_flags import INSTEAD, NOTHING_TO_DO, dotted_names, formats_to_read, refuses_rqs_flags
@@ -68,6 +69,27 @@ def test_what_cannot_be(flags: list[str], words: str) -> None:
     result = CliRunner().invoke(worker, flags)
     assert isinstance(result.exception, UsageError)
     assert words in str(result.exception)
+
+
+def test_every_flag_of_rq_worker_is_taken_or_answered() -> None:
+    of_rq = {name for option in rq.cli.main.commands["worker"].params if option.opts != ["queues"]
+             for name in option.opts}  # fmt: skip
+    assert {"--name", "-q", "--date-format"} <= of_rq
+    taken = {name for option in worker.params for name in option.opts}
+    assert of_rq - taken == set()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["-n", "printer"], "'printer' is not a valid integer: it is the number of processes or threads. (A name"),
+        (["--log-format", "%(message)s"], "--log-format takes a pattern in rq worker only; give text or json"),
+    ],
+)
+def test_a_flag_that_means_something_else_there(flags: list[str], words: str) -> None:
+    result = CliRunner().invoke(worker, flags)
+    assert result.exit_code != 0
+    assert words in f"{result.exception}{result.stderr}"
 
 
 def test_they_hide_nothing_of_ours() -> None:
