@@ -1,0 +1,86 @@
+"""The proxy of the tests plays the faults that it says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from helpers import Server, eventually
+from proxy import Proxy
+
+from jobqueue.connection import Address, client
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    with Proxy(server.socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def far(proxy: Proxy) -> Iterator[redis.Redis]:
+    """A client behind the proxy that waits for a second at most."""
+    with client(Address(url=proxy.url), socket_timeout=1.0) as r:
+        yield r
+
+
+def test_it_lets_pass(far: redis.Redis, store: redis.Redis) -> None:
+    far.set("a", "x" * 1_000_000)
+    assert store.strlen("a") == len(far.get("a") or b"") == 1_000_000
+
+
+def test_a_swallowed_reply(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
+    rule = proxy.swallow(b"INCR", b"b")
+    assert far.incr("a") == 1
+    with pytest.raises(redis.TimeoutError):
+        far.incr("b")
+    assert (store.get("b"), rule.hits) == (b"1", 1)
+    assert far.incr("a") == 2  # over another connection
+
+
+def test_a_swallowed_request(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
+    proxy.swallow(b"INCR", requests=True, most=1)
+    with pytest.raises(redis.TimeoutError):
+        far.incr("a")
+    assert store.get("a") is None
+    assert far.incr("a") == 1
+
+
+def test_what_is_open_goes_silent(proxy: Proxy, far: redis.Redis) -> None:
+    assert far.ping()
+    assert proxy.silence(b"GET") == 0
+    assert proxy.silence(b"PING") == 1
+    with pytest.raises(redis.TimeoutError):
+        far.ping()
+    assert far.ping()
+
+
+def test_a_cut_behind_the_request(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
+    proxy.cut(b"INCR", nth=2)
+    assert far.incr("a") == 1
+    with pytest.raises(redis.ConnectionError):
+        far.incr("a")
+    assert store.get("a") == b"2"
+
+
+def test_a_cut_before_the_request(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
+    proxy.cut(b"INCR", answered=False)
+    with pytest.raises(redis.ConnectionError):
+        far.incr("a")
+    assert store.get("a") is None
+
+
+def test_a_black_hole_a_delay_and_its_end(proxy: Proxy, far: redis.Redis) -> None:
+    proxy.black_hole()
+    with pytest.raises(redis.TimeoutError):
+        far.ping()
+    proxy.heal()
+    proxy.delay(0.2)
+    started = time.monotonic()
+    assert far.ping()
+    assert time.monotonic() - started >= 0.2
+    proxy.heal()
+    assert proxy.hang_up() >= 1
+    eventually(lambda: not proxy.links)
