@@ -17,7 +17,7 @@ from typing import Any
 from jobqueue import keys
 from jobqueue.connection import redis
 from jobqueue.errors import NoSuchJob
-from jobqueue.model import FailedJob, JobView, Overview, QueueView, WorkerView
+from jobqueue.model import FailedJob, JobView, Overview, QueueView, WaitingJob, WorkerView
 from jobqueue.protocol import queue_names
 from jobqueue.results import last_line
 from jobqueue.serializers import decompress, format_of
@@ -108,6 +108,36 @@ class Inspector:
             if isinstance(read[2 * i], dict) and read[2 * i]
         ]
 
+    # -- waiting jobs ----------------------------------------------------------------------------------------------
+
+    def waiting(self, queue: str | None = None, most: int = 100, newest: bool = False) -> tuple[list[WaitingJob], int]:
+        """Return up to ``most`` jobs that wait in the queue (None: in all, one queue after the other), and how many
+        wait in all. The next to run comes first; with ``newest`` the one that runs last."""
+        names = [queue] if queue is not None else self.queue_names()
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.llen(keys.queue(name))
+            lengths = pipe.execute()
+        jobs: list[WaitingJob] = []
+        for name, length in zip(names, lengths, strict=True):
+            left = most - len(jobs)
+            if left > 0 and length:
+                jobs += self._waiting_in(name, max(0, length - left) if newest else 0, left, newest)
+        return jobs, sum(lengths)
+
+    def _waiting_in(self, queue: str, first: int, count: int, newest: bool) -> list[WaitingJob]:
+        ids: Any = self._client.lrange(keys.queue(queue), first, first + count - 1)
+        jobs: list[WaitingJob] = []
+        for at in range(0, len(ids), PAGE):
+            page = [job_id.decode(errors="replace") for job_id in ids[at : at + PAGE]]
+            with self._client.pipeline(transaction=False) as pipe:
+                for job_id in page:
+                    pipe.hmget(keys.job(job_id), "description", "enqueued_at")
+                read = pipe.execute(raise_on_error=False)  # one key of another type hides none of the others
+            for i, (job_id, fields) in enumerate(zip(page, read, strict=True)):
+                jobs.append(_waiting_job(job_id, queue, first + at + i, fields))
+        return jobs[::-1] if newest else jobs
+
     # -- failed jobs -----------------------------------------------------------------------------------------------
 
     def queue_names(self) -> list[str]:
@@ -146,6 +176,12 @@ class Inspector:
             text = description.decode(errors="replace") if description is not None else "(expired)"
             jobs.append(FailedJob(job_id, queue, text, _time(ended_at), last_line(trace or "")))
         return jobs
+
+
+def _waiting_job(job_id: str, queue: str, position: int, fields: Any) -> WaitingJob:
+    description, enqueued_at = fields if isinstance(fields, list) else (None, None)
+    text = description.decode(errors="replace") if description is not None else "(no such job: workers pass over it)"
+    return WaitingJob(job_id, queue, position, _time(enqueued_at), text)
 
 
 def _latest(jobs: list[FailedJob], most: int) -> list[FailedJob]:
@@ -189,10 +225,10 @@ def _job_view(
         on_crash=_text(fields, b"jobq_on_crash"),
         crashes=_int(fields, b"jobq_crashes") or 0,
         redelivered=_int(fields, b"jobq_redelivered") or 0,
-        depends_on=_json(fields.get(b"dependency_ids")) or [],
+        depends_on=_names(_json(fields.get(b"dependency_ids"))),
         meta=_json(fields.get(b"meta")),
         has_result=bool(entries) and status == "finished",
-        result=_json(base64.b64decode(returned)) if returned and status == "finished" else None,
+        result=_returned(returned) if returned and status == "finished" else None,
         traceback=_traceback(fields.get(b"exc_info"), entries) if status in ("failed", "stopped") else None,
     )
 
@@ -223,7 +259,10 @@ def _call(data: bytes) -> tuple[str | None, list[Any] | None, dict[str, Any] | N
 def _traceback(exc_info: bytes | None, entries: Any) -> str | None:
     packed = entries[0][1].get(b"exc_string") if entries else None
     if packed:
-        return zlib.decompress(base64.b64decode(packed)).decode(errors="replace")
+        try:
+            return zlib.decompress(base64.b64decode(packed)).decode(errors="replace")
+        except (ValueError, zlib.error):
+            return "(its traceback cannot be read)"
     return decompress(exc_info).decode(errors="replace") if exc_info else None
 
 
@@ -235,15 +274,34 @@ def _json(data: bytes | None) -> Any:
         return None
 
 
+def _names(value: Any) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
+def _returned(value: bytes) -> Any:
+    try:
+        return _json(base64.b64decode(value))
+    except ValueError:
+        return None
+
+
 def _text(fields: Fields, name: bytes) -> str | None:
     value = fields.get(name)
     return None if value is None else value.decode(errors="replace")
 
 
 def _int(fields: Fields, name: bytes) -> int | None:
-    value = fields.get(name)
-    return int(value) if value else None
+    """The number, None for none, also where somebody wrote something else."""
+    try:
+        return int(fields.get(name) or b"")
+    except ValueError:
+        return None
 
 
 def _time(value: bytes | None) -> datetime | None:
-    return datetime.fromisoformat(value.decode()) if value else None
+    """The aware time, None for none, also where somebody wrote something else."""
+    try:
+        moment = datetime.fromisoformat((value or b"").decode())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

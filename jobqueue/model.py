@@ -103,6 +103,17 @@ class Overview:
 
 
 @dataclass(frozen=True)
+class WaitingJob:
+    """A job that waits in a queue; position 0 is next."""
+
+    id: str
+    queue: str
+    position: int
+    enqueued_at: datetime | None
+    description: str
+
+
+@dataclass(frozen=True)
 class FailedJob:
     """A line of the list of failed jobs."""
 

@@ -22,12 +22,13 @@ import redis
 
 from jobqueue import keys
 from jobqueue.backoff import Backoff
+from jobqueue.cli.render import one_line
 from jobqueue.connection import Store
 from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
 from jobqueue.serializers import JSON, decompress, format_of
 from jobqueue.timetable import Schedule
 from workers.logs import set_up_logging
-from workers.runner import check_served
+from workers.runner import check_served, flags_for
 from workers.settings import Settings
 from workers.supervisor import Supervisor
 
@@ -77,22 +78,30 @@ CANNOT = (
 )
 
 
-def check_heads(client: redis.Redis, settings: Settings) -> None:
-    """Look at the job at the head of each queue. Raises BootFailed, with the flag to use, for one we may not serve."""
-    for name in settings.queues:
-        head = client.lindex(keys.queue(name), 0)
-        data = client.hget(keys.job(head.decode()), "data") if head else None  # type: ignore[union-attr]
-        if data:
-            what = f"the job at the head of queue {name!r}"
-            _check_call(what, decompress(data), settings)  # type: ignore[arg-type]
+def refused_heads(client: redis.Redis, settings: Settings) -> list[str]:
+    """Look at the job at the head of each queue; say of each that we would not serve what is wrong, with the flag."""
+    with client.pipeline(transaction=False) as pipe:
+        for name in settings.queues:
+            pipe.lindex(keys.queue(name), 0)
+        heads = pipe.execute(raise_on_error=False)  # a key of another type is no queue: doctor names it
+    there = {name: head for name, head in zip(settings.queues, heads, strict=True) if isinstance(head, bytes)}
+    with client.pipeline(transaction=False) as pipe:
+        for head in there.values():
+            pipe.hget(keys.job(head.decode(errors="replace")), "data")
+        datas = pipe.execute(raise_on_error=False)
+    return [
+        one_line(f"the job {head.decode(errors='replace')} at the head of queue {name!r} {wrong}")
+        for (name, head), data in zip(there.items(), datas, strict=True)
+        if isinstance(data, bytes) and (wrong := _why_refused(decompress(data), settings))
+    ]
 
 
-def await_heads(store: Store, settings: Settings) -> None:
+def await_heads(store: Store, settings: Settings) -> list[str]:
     """Look at the heads. A store that went away after it was opened is waited for, as a running worker does."""
     client, backoff = store.client(), Backoff(first=0.1)
     while True:
         try:
-            return check_heads(client, settings)
+            return refused_heads(client, settings)
         except redis.AuthenticationError:
             raise
         except (redis.ConnectionError, redis.TimeoutError) as e:
@@ -105,25 +114,21 @@ def await_heads(store: Store, settings: Settings) -> None:
             log.debug("%s", e)
 
 
-def _check_call(what: str, raw: bytes, settings: Settings) -> None:
+def _why_refused(raw: bytes, settings: Settings) -> str:
+    """Return why this worker does not run a job with this data, and the flag to use; "" when it does."""
     if settings.serializer:  # it is user code, which we do not run here
-        return
+        return ""
     kind = format_of(raw)
     if kind not in settings.accept:
-        raise BootFailed(
-            f"{what} is {kind}, and this worker reads "
-            f"{', '.join(settings.accept)} only: start it with --accept json,{kind}"
-        )
+        return f"is {kind}, and this worker reads {', '.join(settings.accept)} only: start it with --accept json,{kind}"
     function = None if settings.allow_any else function_in(raw, kind)
     if function is None:
-        return
+        return ""
     try:
         check_served(function, function, settings.served)
     except NotServed:
-        module = function.rpartition(".")[0] or function
-        raise BootFailed(
-            f"{what} calls {function}, which this worker does not serve: start it with -I {module} (or --allow-any)"
-        ) from None
+        return f"calls {function}, which this worker does not serve: start it with {flags_for(function, function)}"
+    return ""
 
 
 def function_in(raw: bytes, kind: str) -> str | None:
@@ -155,16 +160,31 @@ def check_imports(settings: Settings) -> int:
 def check_cron(entries: Sequence[Schedule], settings: Settings) -> None:
     """Look at what cron files put into our queues. Raises BootFailed, with the flag to use, for what we do not run."""
     for entry in entries:
-        if entry.queue in settings.queues:
-            _check_call(f"the cron entry {entry.name}", decompress(entry.fields["data"]), settings)
+        if entry.queue in settings.queues and (wrong := _why_refused(decompress(entry.fields["data"]), settings)):
+            raise BootFailed(f"the cron entry {entry.name} {wrong}")
+
+
+def check_queues(store: Store, settings: Settings, strict: bool) -> None:
+    """Warn of jobs that this worker will fail when it takes them. Raises BootFailed for one if ``strict``: nobody's job
+    may keep a whole fleet from starting unless the operator wants that."""
+    for complaint in await_heads(store, settings):
+        if strict:
+            raise BootFailed(complaint)
+        log.warning("%s; else it fails as soon as it is taken (--strict-queue: do not start then)", complaint)
 
 
 def launch(
-    settings: Settings, mode: str, store: Store, *, cron: Sequence[Schedule] = (), check_only: bool = False
+    settings: Settings,
+    mode: str,
+    store: Store,
+    *,
+    cron: Sequence[Schedule] = (),
+    check_only: bool = False,
+    strict_queue: bool = False,
 ) -> int:
     """Run the tree until it is stopped; return the exit code. ``cron``: entries of cron files. Raises BootFailed."""
     set_up_logging(settings.log_format, settings.verbose)
-    await_heads(store, settings)
+    check_queues(store, settings, strict_queue or check_only)
     check_cron(cron, settings)
     if check_only:
         return check_imports(settings)

@@ -20,6 +20,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "status": "look",
     "result": "look",
     "info": "look",
+    "waiting": "backlog",
     "failed": "failed",
     "cancel": "control",
     "stop": "control",

@@ -32,7 +32,8 @@ def in_a_directory(_context: click.Context, parameter: click.Parameter, path: st
 
 EXIT_CODES = """
 Exit codes: 0 stopped as asked, everything given back or settled; 1 the store was away at the end (the next worker
-rescues what was held); 2 it could not start: wrong flag, a module that cannot be imported, a queue it may not serve.
+rescues what was held); 2 it could not start: wrong flag, a module that cannot be imported; with --strict-queue or
+--check: a queue whose first job it does not serve.
 """
 
 
@@ -69,6 +70,7 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
               show_default=True, help="Which of several queues gives the next job.")  # fmt: skip
 @click.option("--results-ttl", type=click.IntRange(min=-1), default=500, show_default=True, metavar="S",
               help="Seconds to keep results of jobs that do not say how long; -1 for ever.")  # fmt: skip
+@click.option("--strict-queue", is_flag=True, help="Do not start while the first job of a queue is not served.")
 @click.option("--strict-start", is_flag=True, help="Mark every start in the store before the job runs.")
 @click.option("--max-jobs", type=click.IntRange(min=1), metavar="N", help="Replace a process after it began N jobs.")
 @click.option(
@@ -109,6 +111,7 @@ def worker(
     handlers: tuple[str, ...],
     dequeue_strategy: str,
     results_ttl: int,
+    strict_queue: bool,
     strict_start: bool,
     max_jobs: int | None,
     max_memory: int | None,
@@ -166,7 +169,7 @@ def worker(
             log_format=log_format,
             verbose=verbose,
         )
-        code = launch(settings, mode, store, cron=entries, check_only=check)
+        code = launch(settings, mode, store, cron=entries, check_only=check, strict_queue=strict_queue)
         if private and left_alone.is_set():  # nobody else knows these queues: what waits in them would stay for ever
             for name in settings.queues:
                 erase(store.client(), name)

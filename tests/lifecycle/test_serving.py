@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import redis
 import rq
 from conftest import Start
-from helpers import Tree, eventually, lines, submit
+from helpers import Tree, eventually, failed, lines, submit
 from rq import suspension
 
 from jobqueue import keys
@@ -41,20 +42,57 @@ def test_a_module_that_leaves_while_imported(start: Start, mode: str, tmp_path: 
     refuses(start(mode=mode, serve=("script",)), "cannot be imported")
 
 
-def test_a_head_in_another_format(start: Start, mode: str, store: redis.Redis) -> None:
+@pytest.mark.parametrize("flag", ["--strict-queue", "--check"])
+def test_a_head_in_another_format(start: Start, mode: str, store: redis.Redis, flag: str) -> None:
     job = rq.Queue(connection=store).enqueue("samples.ok", 1)
-    refuses(start(mode=mode), "'default' is pickle", "--accept json,pickle")
+    refuses(start(flag, mode=mode), "'default' is pickle", "--accept json,pickle")
     assert store.lrange(keys.queue("default"), 0, -1) == [job.id.encode()]
-    assert start("--burst", "--accept", "json,pickle", mode=mode).wait() == 0
+    assert start("--burst", "--strict-queue", "--accept", "json,pickle", mode=mode).wait() == 0
     assert job.return_value(refresh=True) == 1
 
 
 def test_a_head_of_another_module(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    queue.enqueue("samples.ok", 1)
-    refuses(start(mode=mode, serve=()), "'default' calls samples.ok", "-I samples", "--allow-any")
+    job = queue.enqueue("samples.ok", 1)
+    for flag in ("--strict-queue", "--check"):
+        refuses(
+            start(flag, mode=mode, serve=()), f"{job.id} at the head", "'default' calls samples.ok", "-I samples:ok"
+        )
     assert store.llen(keys.queue("default")) == 1
-    assert start("--burst", "--allow-any", mode=mode, serve=()).wait() == 0
+    assert start("--burst", "--strict-queue", "--allow-any", mode=mode, serve=()).wait() == 0
     assert store.llen(keys.queue("default")) == 0
+
+
+def test_one_job_stops_no_fleet(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    """A worker that starts does with the first job what it does with all others: it fails, and the next one runs."""
+    ids = [queue.enqueue("json.dumps", 5).id, rq.Queue(connection=store).enqueue("samples.ok", 1).id]
+    good = queue.enqueue("samples.ok", 2)
+    tree = start("--burst", "-n", "1", mode=mode)
+    assert tree.wait() == 0
+    assert good.result(1) == 2
+    assert f"warning: the job {ids[0]} at the head of queue 'default' calls json.dumps" in tree.log
+    assert "-I json:dumps" in tree.log
+    assert "start it with -I json:dumps " in failed(store, ids[0])
+    assert "--accept json,pickle" in failed(store, ids[1])
+
+
+@pytest.mark.parametrize("name", ["os.system", "operator.add", "heapq.heappush", "passing_on.add"])
+def test_the_flag_that_is_named_works(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, name: str
+) -> None:
+    """Also for functions that are defined elsewhere than where they are found: os.system is posix's."""
+    (tmp_path / "passing_on.py").write_text("from samples import os, ok\nfrom operator import add\n")
+    args = {"os.system": ("true",), "heapq.heappush": ([], 1)}.get(name, (1, 2))
+    for serve in ((), (name.rpartition(".")[0],)):
+        job = queue.enqueue(name, *args)
+        assert start("--burst", "-n", "1", mode=mode, serve=serve).wait() == 0
+        if job.get_status(refresh=True) == "finished":
+            assert serve, "it was not served before"
+            return
+        (flag,) = set(re.findall(r"-I (\S+:\S+)", failed(store, job.id)))
+        assert start("--burst", "-n", "1", "-I", flag, mode=mode, serve=()).wait() == 0
+        good = queue.enqueue(name, *args)
+        assert start("--burst", "-n", "1", "-I", flag, mode=mode, serve=()).wait() == 0
+        assert good.get_status(refresh=True) == "finished"
 
 
 def test_a_module_that_starts_a_thread(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:

@@ -151,3 +151,56 @@ def test_a_store_that_is_down(tmp_path: Any) -> None:
         shown = CliRunner().invoke(main, [*command, "--url", f"unix://{tmp_path}/nothing"])
         assert shown.exit_code == 1
         assert len(shown.stderr.splitlines()) == 1
+
+
+# -- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_jobs_with_their_ids(queue: Queue, store: redis.Redis, jobq: Any) -> None:
+    ids = [queue.enqueue(square, n).id for n in range(5)]
+    other = Queue("other", store).enqueue(square, "\x1b[31m").id
+    shown = [line.split("\t") for line in jobq("waiting", "q").stdout.splitlines()]
+    assert shown[0] == ["job", "queue", "before it", "enqueued", "call"]
+    assert [row[0] for row in shown[1:]] == ids
+    assert [row[2] for row in shown[1:]] == ["0", "1", "2", "3", "4"]
+    assert shown[1][4] == "jobqueue.tasks.square(0)"
+    bounded = jobq("waiting", "-n", "2", "--newest", "--json", "q")
+    assert [json.loads(line)["id"] for line in bounded.stdout.splitlines()] == [ids[4], ids[3]]
+    assert "3 more jobs wait; -n shows more" in bounded.stderr
+    everything = jobq("waiting")
+    assert other in everything.stdout.splitlines()[1]  # queue by queue, by name
+    assert "\x1b" not in everything.stdout
+    assert jobq("waiting", "empty").stdout.splitlines() == ["job\tqueue\tbefore it\tenqueued\tcall"]
+
+
+def test_waiting_for_what_is_no_job(store: redis.Redis, queue: Queue, jobq: Any) -> None:
+    good = queue.enqueue(square, 1).id
+    store.lpush(keys.queue("q"), "gone", "wrong", b"\xff")
+    store.set(keys.job("wrong"), "x")
+    store.hset(keys.job("gone"), mapping={"description": b"\xff", "enqueued_at": "yesterday"})
+    shown = jobq("waiting").stdout.splitlines()
+    assert len(shown) == 5
+    assert good in shown[4]
+    assert "no such job" in shown[2]
+
+
+def test_a_hash_that_somebody_wrote(store: redis.Redis, jobq: Any) -> None:
+    """What cannot be read is shown as not known."""
+    fields = {
+        "data": b"x\x9c",
+        "status": b"\xff",
+        "created_at": "now",
+        "timeout": "nan",
+        "exc_info": b"x\xff",
+        "meta": "{",
+    }
+    store.hset(keys.job("odd"), mapping=fields)
+    store.xadd(keys.results("odd"), {"type": 2, "exc_string": "AAAA"})
+    assert jobq("status", "odd").exit_code == 0
+    store.hset(keys.job("odd"), "status", "failed")
+    assert "cannot be read" in jobq("status", "odd").stdout
+    store.hset(keys.job("odd"), mapping={"status": "finished", "dependency_ids": "5"})
+    store.xadd(keys.results("odd"), {"type": 1, "return_value": "A"})
+    assert jobq("status", "odd").exit_code == 0
+    assert jobq("status", "odd", "--json").exit_code == 0
+    assert jobq("result", "odd").exit_code == 1

@@ -1,0 +1,37 @@
+"""``jobq waiting``: the jobs that wait in the queues, with their ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import click
+
+from jobqueue.cli.look import connected
+from jobqueue.cli.options import json_option, url_option
+from jobqueue.cli.render import ago, json_line, table
+
+
+@click.command()
+@click.argument("queue", required=False)
+@click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True, help="Show N jobs at most.")
+@click.option("--newest", is_flag=True, help="Begin with the job that runs last, not with the next one.")
+@json_option
+@url_option
+def waiting(queue: str | None, most: int, newest: bool, as_json: bool, url: str | None) -> None:
+    """List the jobs that wait in QUEUE, or in all queues: the next to run first, queue by queue.
+
+    Jobs that a worker has claimed, delayed jobs and dependents are not among them: jobq info counts these.
+    """
+    from jobqueue.inspector import Inspector
+
+    with connected(url) as client:
+        jobs, in_all = Inspector(client).waiting(queue, most, newest)
+    if as_json:
+        for job in jobs:
+            print(json_line(dataclasses.asdict(job)))
+    else:
+        rows = [[job.id, job.queue, job.position, ago(job.enqueued_at), job.description] for job in jobs]
+        table(["job", "queue", "before it", "enqueued", "call"], rows, numbers=[2])
+    if in_all > len(jobs):
+        print(f"{in_all - len(jobs):,} more jobs wait; -n shows more", file=sys.stderr)
