@@ -51,9 +51,14 @@ class Address:
 
 
 def _hide_passwords(url: str) -> str:
-    """Rather hide too much: everything between the first colon of the user part and the last @ goes."""
-    url = re.sub(r"://([^:@/]*):.*@", r"://\1:***@", url)
-    return re.sub(r"([?&][a-z_]*password=)[^&]*", r"\1***", url)
+    """Rather hide too much: of what stands before the last @ only a user's name is left, and that only where a colon
+    says that a password follows. (In ``redis://PASSWORD@host``, which is easily written, there is none.)"""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    secret, at, host = rest.rpartition("@")
+    if at:
+        user, colon, _ = secret.partition(":")
+        rest = f"{user}:***@{host}" if colon and "/" not in user else f"***@{host}"
+    return re.sub(r"(?i)([?&][^=&]*password[^=&]*=)[^&]*", r"\1***", f"{scheme}{separator}{rest}")
 
 
 def redis_options(address: Address) -> dict[str, Any]:

@@ -258,7 +258,14 @@ def test_an_address_survives_json(address: Address) -> None:
         ("redis://localhost:6379/0", "redis://localhost:6379/0"),
         ("redis://:geheim@h:1", "redis://:***@h:1"),
         ("redis://me:geh@eim@h", "redis://me:***@h"),
-        ("redis://me@h", "redis://me@h"),
+        ("redis://geheim@h:6379/0", "redis://***@h:6379/0"),  # for redis-py that is a user's name
+        ("redis://ge/h:eim@h", "redis://***@h"),
+        ("redis://:geh://eim@h", "redis://:***@h"),
+        ("geheim@h:6379", "***@h:6379"),
+        (":geheim@h", ":***@h"),
+        ("redis:/:geheim@h", "redis:***@h"),
+        ("redis+sentinel://geheim@h,i:1/s", "redis+sentinel://***@h,i:1/s"),
+        ("redis://h?Password=geheim", "redis://h?Password=***"),
         ("unix:///s?db=1&password=geheim", "unix:///s?db=1&password=***"),
         (
             "redis+sentinel://a:geheim@h/s?sentinel_password=geheim&x=1",
