@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import pkgutil
 import sys
 import time
+from pathlib import Path
+
+PACKAGE = "workers"
 
 
 class Text(logging.Formatter):
@@ -34,10 +38,31 @@ class Json(logging.Formatter):
         return json.dumps(entry)
 
 
+class WorkerLogger(logging.Logger):
+    """A logger that the user's set-up of logging does not silence: ``logging.config.dictConfig`` disables all loggers
+    that it does not know, and a served module may call it at its import, or a job while it runs."""
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        pass
+
+    def isEnabledFor(self, level: int) -> bool:
+        """As in the base class, but without ``logging.disable``, which is meant for the user's own loggers."""
+        return level >= self.getEffectiveLevel()
+
+
 def set_up_logging(log_format: str, verbose: bool) -> None:
+    """Send the log of this package to stderr, whatever served modules do to the rest of logging. Twice is once."""
+    for module in ("", *(f".{it.name}" for it in pkgutil.iter_modules([str(Path(__file__).parent)]))):
+        # also those of modules that are imported later
+        logging.getLogger(f"{PACKAGE}{module}").__class__ = WorkerLogger
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json() if log_format == "json" else Text())
-    logger = logging.getLogger("workers")
+    logger = logging.getLogger(PACKAGE)
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -144,3 +144,16 @@ def test_a_paused_queue_waits(start: Start, mode: str, store: redis.Redis) -> No
     assert waiting.get_status(refresh=True).value == "queued"
     store.srem(keys.PAUSED, "closed")
     assert waiting.result(30) == 1
+
+
+def test_a_module_that_sets_logging_up(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+    """Its configuration disables all loggers that it does not name; the worker's own lines stay."""
+    (tmp_path / "shop.py").write_text(
+        "import logging.config\n"
+        "logging.config.dictConfig({'version': 1, 'root': {'level': 'ERROR'}})\n"
+        "def fail():\n    raise ValueError('no stock')\n"
+    )
+    job = queue.enqueue("shop.fail")
+    tree = start("--burst", mode=mode, serve=("shop",))
+    assert tree.wait() == 0
+    assert f"job {job.id} failed: ValueError: no stock" in tree.log
