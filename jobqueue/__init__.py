@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jobqueue.batch import Batch
     from jobqueue.errors import (
         BadArguments,
+        BadValue,
         BrokenWorkers,
         DuplicateJob,
         JobCanceled,
@@ -58,6 +59,7 @@ _HOME = {  # public name → module, imported at first use: `import jobqueue` co
 
 __all__ = [
     "BadArguments",
+    "BadValue",
     "Batch",
     "BrokenWorkers",
     "DuplicateJob",

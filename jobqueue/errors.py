@@ -20,6 +20,10 @@ class UsageError(JobqError):
     exit_code = 2
 
 
+class BadValue(UsageError, ValueError):
+    """A number, a time or a name that the store or the workers cannot take."""
+
+
 # -- the store ---------------------------------------------------------------------------------------------------
 
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import redis
 import rq.queue
-from rq.job import JobStatus, validate_job_id
+from rq.job import JobStatus
 from rq.timeouts import UnixSignalDeathPenalty
 from rq.utils import parse_timeout
 
-from jobqueue import catalog, keys
+from jobqueue import catalog, keys, names
 from jobqueue.batch import Batch, Sender
 from jobqueue.connection import Store, open_store
 from jobqueue.errors import NotSerializable, UsageError
@@ -63,6 +63,7 @@ class Queue(rq.queue.Queue):
         store: Store | None = None,
         **kwargs: Any,
     ) -> None:
+        names.queue_name(name)
         self._url = url
         self._store = store
         self._opened_store = False
@@ -78,6 +79,15 @@ class Queue(rq.queue.Queue):
             death_penalty_class,
             **kwargs,
         )
+
+    @classmethod
+    def from_queue_key(cls, queue_key: str, *args: Any, **kwargs: Any) -> Queue:
+        """As in RQ, also for a queue in the store whose name could not be given here."""
+        prefix = cls.redis_queue_namespace_prefix
+        known = prefix + "default" if queue_key.startswith(prefix) else queue_key
+        queue = cast(Queue, super().from_queue_key(known, *args, **kwargs))
+        queue.name, queue._key = queue_key.removeprefix(prefix), queue_key
+        return queue
 
     # -- the store ---------------------------------------------------------------------------------------------
 
@@ -176,7 +186,7 @@ class Queue(rq.queue.Queue):
         """
         zone = (local_zone() if tz is None else tz) if cron else ""
         schedule_id = schedule_id or os.urandom(8).hex()
-        validate_job_id(schedule_id)
+        names.job_id(schedule_id)
         plan = self.plan(f, *args, timing=Timing(every, cron, zone).check(), schedule_id=schedule_id, **options)
         mode = "unique" if not replace else "keep" if first is None else "first"
         with self._rq_at_work():
@@ -214,7 +224,7 @@ class Queue(rq.queue.Queue):
         if not isinstance(spec.func, str):
             return self._submit_by_rq(spec, on_crash)  # a method or an object: only pickle carries it
         if spec.job_id is not None:
-            validate_job_id(spec.job_id)
+            names.job_id(spec.job_id)
         call = self.pack(
             spec.job_id or os.urandom(16).hex(), spec.func, () if spec.args is None else spec.args, spec.kwargs or {}
         )
@@ -227,13 +237,15 @@ class Queue(rq.queue.Queue):
         return LightJob.of(call.id, self.connection, self.serializer, shared.all_fields(call, stamp))
 
     def _submit_by_rq(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Job:
-        if spec.unique and not spec.job_id:
+        if spec.unique and spec.job_id is None:
             raise ValueError("unique=True requires an explicit job_id")
         with self._rq_at_work():
             job = self._job_by_rq(spec, on_crash, JobStatus.QUEUED)
             return cast(Job, self.enqueue_job(job, spec.pipeline, spec.at_front, spec.unique))
 
     def _job_by_rq(self, spec: rq.queue.EnqueueArgs, on_crash: str | None, status: JobStatus) -> Job:
+        if spec.job_id is not None:
+            names.job_id(spec.job_id)
         options = {
             name: value for name, value in spec._asdict().items() if name not in ("pipeline", "unique", "at_front")
         }

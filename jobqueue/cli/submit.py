@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobqueue import names
 from jobqueue.cli.options import json_option, opened, url_option
 from jobqueue.cli.recurring import Recurring, again
 from jobqueue.cli.recurring import check as check_recurring
@@ -154,12 +155,7 @@ def _check_options(options: dict[str, Any], when: datetime | None, jobs: int | N
     if "depends_on" in options and when is not None:
         raise UsageError("--depends-on excludes --in and --at.")
     if "job_id" in options:
-        from rq.job import validate_job_id
-
-        try:
-            validate_job_id(options["job_id"])
-        except ValueError as e:
-            raise UsageError(f"--id {options['job_id']!r}: {e}.") from None
+        names.job_id(options["job_id"])
 
 
 @contextlib.contextmanager

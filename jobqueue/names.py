@@ -1,0 +1,43 @@
+"""Which names queues and jobs may have: text that a person can read in one line and that every reader can write.
+
+Checked where a name enters, by the command line, the Python API and cron files. What stands in the store already is
+read whatever its name is.
+"""
+
+from __future__ import annotations
+
+import re
+
+from jobqueue.errors import BadValue
+
+LONGEST = 255  # characters; names stand in keys, log lines and tables
+_ID = re.compile(r"[A-Za-z0-9_-]+")  # RQ's
+
+
+def queue_name(name: object) -> str:
+    """Return the name. Raises BadValue for one that no queue may have, with a sentence for the user."""
+    return _readable(name, "A queue's name")
+
+
+def job_id(name: object) -> str:
+    """Return the id of a job or of a schedule. Raises BadValue."""
+    text = _readable(name, "An id")
+    if not _ID.fullmatch(text):
+        raise BadValue(f"An id has only letters, digits, _ and -: {_shown(text)} cannot be one.")
+    return text
+
+
+def _readable(name: object, what: str) -> str:
+    if not isinstance(name, str):
+        raise BadValue(f"{what} is a text, not {_shown(repr(name))}.")
+    if not name.strip():
+        raise BadValue(f"{what} cannot be empty or blank.")
+    if len(name) > LONGEST:
+        raise BadValue(f"{what} has {LONGEST} characters at most, and this one has {len(name):,}.")
+    if not name.isprintable():  # line breaks, control characters, bytes that are no text
+        raise BadValue(f"{what} has only characters that can be printed: {_shown(ascii(name))} cannot be one.")
+    return name
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
