@@ -7,8 +7,10 @@ and readers share a queue with us by ``-S jobqueue.serializers.Auto``.
 from __future__ import annotations
 
 import enum
+import io
 import json
 import pickle
+import sys
 import zlib
 from collections.abc import Collection
 from typing import Any, Literal
@@ -56,7 +58,30 @@ class Auto:
 
     @staticmethod
     def loads(data: bytes, /) -> Any:
-        return pickle.loads(data) if format_of(data) == "pickle" else JSON.loads(data)
+        return unpickled(data) if format_of(data) == "pickle" else JSON.loads(data)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Where ``__main__`` is a program of ours, it is not the script that a pickle means: that would be found missing
+    here, or mistaken for something of ours that has the same name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__main__" and _main_is_ours():
+            raise NotServed(
+                f"{name} is defined in __main__, the script of the program that enqueued it, and a worker does not "
+                "have that script: move it into a module that both import."
+            )
+        return super().find_class(module, name)
+
+
+def _main_is_ours() -> bool:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name.partition(".")[0] in ("jobqueue", "workers")
+
+
+def unpickled(data: bytes) -> Any:
+    """Read a pickle, which runs code of whoever wrote it. Raises NotServed for what a script calls its own."""
+    return _Unpickler(io.BytesIO(data)).load()
 
 
 class OfJob:

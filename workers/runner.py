@@ -18,7 +18,7 @@ from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed, ResultNotSerializable
 from jobqueue.protocol import RAISED, RETURNED
-from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of
+from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from workers.limits import OURS
 from workers.settings import Settings
 
@@ -87,7 +87,7 @@ class Runner:
                 f"start it with --accept json,{kind} and requeue the job."
             )
         try:
-            name, instance, args, kwargs = JSON.loads(raw) if kind == "json" else pickle.loads(raw)
+            name, instance, args, kwargs = JSON.loads(raw) if kind == "json" else unpickled(raw)
         except Exception as e:
             raise DeserializationError(f"The job's data is not a call in {kind}: {e}") from e
         return self._call(name, instance, args, kwargs, kind)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import redis
 import rq
 from conftest import Start
-from helpers import Tree, eventually, failed, lines, submit
+from helpers import Server, Tree, eventually, failed, lines, submit
 from rq import suspension
 
 from jobqueue import keys
@@ -157,3 +159,21 @@ def test_a_module_that_sets_logging_up(start: Start, mode: str, queue: Queue, tm
     tree = start("--burst", mode=mode, serve=("shop",))
     assert tree.wait() == 0
     assert f"job {job.id} failed: ValueError: no stock" in tree.log
+
+
+def test_a_pickle_of_a_scripts_own_class(start: Start, mode: str, server: Server, tmp_path: Path) -> None:
+    """Settings is a name of the fork server's own module too; Order is not."""
+    (tmp_path / "producer.py").write_text(
+        "import sys, redis, rq\n"
+        "class Order: pass\n"
+        "class Settings: pass\n"
+        "for made in (Order(), Settings()):\n"
+        "    print(rq.Queue(connection=redis.from_url(sys.argv[1])).enqueue('samples.ok', made).id)\n"
+    )
+    argv = [sys.executable, "producer.py", server.url]
+    ids = subprocess.run(argv, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    assert start("--burst", "--accept", "json,pickle", mode=mode).wait() == 0
+    for job_id, name in zip(ids, ("Order", "Settings"), strict=True):
+        why = failed(server.client, job_id)
+        assert f"{name} is defined in __main__" in why
+        assert "workers" not in why.splitlines()[-1]
