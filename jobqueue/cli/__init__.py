@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from jobqueue.cli.render import one_line as shown
+from jobqueue.cli.strict import refuse_what_is_no_text, strict
 from jobqueue.errors import JobqError
 
 COMMANDS = {  # command → module below jobqueue.cli, which defines a click command (or group) of the same name
@@ -48,7 +50,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"jobqueue.cli.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        return command
+        return strict(command)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; a JobqError becomes one line on stderr and its exit code."""
@@ -59,18 +61,19 @@ class LazyGroup(click.Group):
             sys.exit(2)
         say_what_can_be_said(sys.stdout)
         try:
+            refuse_what_is_no_text(list(args[0] if args else kwargs.get("args") or sys.argv[1:]))
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
             sys.exit(code if isinstance(code, int) else 0)
         except click.exceptions.NoArgsIsHelpError as e:
             e.show()
             sys.exit(e.exit_code)
         except click.ClickException as e:  # click would print the usage too: three lines for one mistake
-            print(f"jobq: {one_line(e)}", file=sys.stderr)
+            print(f"jobq: {shown(one_line(e))}", file=sys.stderr)
             sys.exit(e.exit_code)
         except click.Abort:
             sys.exit(130)
         except JobqError as e:
-            print(f"jobq: {e}", file=sys.stderr)
+            print(f"jobq: {shown(str(e))}", file=sys.stderr)
             sys.exit(e.exit_code)
         except BrokenPipeError:  # the reader of our output left (`jobq info | head`): nothing to say, nowhere to say it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

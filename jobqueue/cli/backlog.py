@@ -8,12 +8,12 @@ import sys
 import click
 
 from jobqueue.cli.look import connected
-from jobqueue.cli.options import json_option, url_option
+from jobqueue.cli.options import QueueName, json_option, url_option
 from jobqueue.cli.render import ago, json_line, table
 
 
 @click.command()
-@click.argument("queue", required=False)
+@click.argument("queue", type=QueueName(), required=False)
 @click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True, help="Show N jobs at most.")
 @click.option("--newest", is_flag=True, help="Begin with the job that runs last, not with the next one.")
 @json_option

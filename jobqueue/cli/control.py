@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from jobqueue.cli.look import connected
-from jobqueue.cli.options import json_option, url_option
+from jobqueue.cli.options import Id, QueueName, json_option, url_option
 from jobqueue.cli.render import json_line, one_line
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", type=Id(), metavar="ID")
 @json_option
 @url_option
 def cancel(job_id: str, as_json: bool, url: str | None) -> None:
@@ -23,7 +23,7 @@ def cancel(job_id: str, as_json: bool, url: str | None) -> None:
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", type=Id(), metavar="ID")
 @click.option("--timeout", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="S",
               help="Seconds to wait until it has stopped; 0 does not wait.")  # fmt: skip
 @json_option
@@ -41,7 +41,7 @@ def stop(job_id: str, timeout: float, as_json: bool, url: str | None) -> None:
 
 
 @click.command()
-@click.argument("queue", required=False)
+@click.argument("queue", type=QueueName(), required=False)
 @json_option
 @url_option
 def pause(queue: str | None, as_json: bool, url: str | None) -> None:
@@ -54,7 +54,7 @@ def pause(queue: str | None, as_json: bool, url: str | None) -> None:
 
 
 @click.command()
-@click.argument("queue", required=False)
+@click.argument("queue", type=QueueName(), required=False)
 @json_option
 @url_option
 def resume(queue: str | None, as_json: bool, url: str | None) -> None:

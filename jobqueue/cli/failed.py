@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobqueue.cli.look import connected, status
-from jobqueue.cli.options import json_option, url_option
+from jobqueue.cli.options import Id, QueueName, json_option, only_one, url_option
 from jobqueue.cli.render import ago, json_line, one_line, table
 from jobqueue.errors import UsageError
 
 if TYPE_CHECKING:
     from jobqueue.connection import redis
 
-queue_option = click.option("-q", "--queue", metavar="QUEUE", help="Only jobs of this queue.")
+queue_option = click.option("-q", "--queue", type=QueueName(), metavar="QUEUE", multiple=True, callback=only_one,
+                            help="Only jobs of this queue.")  # fmt: skip
 all_option = click.option("--all", "everything", is_flag=True, help="All failed jobs (of the --queue).")
 
 
@@ -52,7 +53,7 @@ failed.add_command(show)
 
 
 @failed.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.argument("ids", type=Id(), metavar="[ID]...", nargs=-1)
 @all_option
 @queue_option
 @json_option
@@ -65,7 +66,7 @@ def requeue(ids: tuple[str, ...], everything: bool, queue: str | None, as_json: 
 
 
 @failed.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.argument("ids", type=Id(), metavar="[ID]...", nargs=-1)
 @all_option
 @queue_option
 @json_option

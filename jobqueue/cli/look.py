@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.cli.options import json_option, opened, url_option
+from jobqueue.cli.options import Id, json_option, opened, url_option
 from jobqueue.cli.render import ago, escaped, json_line, one_line, span, table
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ ENDED = ("finished", "failed", "stopped", "canceled")
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", type=Id(), metavar="ID")
 @json_option
 @url_option
 def status(job_id: str, as_json: bool, url: str | None) -> None:
@@ -96,7 +96,7 @@ def _status(job: JobView) -> str:
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", type=Id(), metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @click.option("--timeout", metavar="S", type=click.FloatRange(0), help="Wait no longer than S seconds.")
 @json_option

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobqueue.backoff import Backoff
+from jobqueue.errors import BadValue
+from jobqueue.names import LONGEST, queue_name
 
 if TYPE_CHECKING:
     from jobqueue.connection import Store
@@ -21,6 +23,43 @@ url_option = click.option(
     help="The store: redis://, rediss://, unix:// or redis+sentinel://. "
     "Else JOBQ_URL, REDIS_URL, RQ_REDIS_URL; else the local store, which starts by itself.",
 )
+
+
+class QueueName(click.ParamType[str]):
+    """The name of a queue, refused before anything is done when no queue could have it."""
+
+    name = "queue"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if str(value)[:1] in ("-", "="):  # -q --wait, -q=high
+            self.fail(f"{value!r} begins with {value[0]!r}: is a queue's name missing before it?", param, ctx)
+        try:
+            return queue_name(value)
+        except BadValue as e:
+            self.fail(str(e), param, ctx)
+
+
+class Id(click.ParamType[str]):
+    """The id of a job or a schedule that may be there: an older one may have characters that a new one may not."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.strip():
+            self.fail("an id cannot be empty or blank.", param, ctx)
+        if len(text) > LONGEST:
+            self.fail(f"an id has {LONGEST} characters at most, and this one has {len(text):,}.", param, ctx)
+        return text
+
+
+def only_one(_ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
+    """(of an option with multiple=True) Refuse a second value, where click would take the last in silence."""
+    if len(values) > 1:
+        raise click.BadParameter("give it once.", param=param)
+    return values[0] if values else None
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -8,7 +8,7 @@ import sys
 import click
 
 from jobqueue.cli.look import connected
-from jobqueue.cli.options import json_option, url_option
+from jobqueue.cli.options import Id, QueueName, json_option, only_one, url_option
 from jobqueue.cli.render import ago, json_line, one_line, table
 
 
@@ -18,7 +18,8 @@ def schedule() -> None:
 
 
 @schedule.command("list")
-@click.option("-q", "--queue", metavar="QUEUE", help="Only what goes to this queue.")
+@click.option("-q", "--queue", type=QueueName(), metavar="QUEUE", multiple=True, callback=only_one,
+              help="Only what goes to this queue.")  # fmt: skip
 @click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True,
               help="Show N delayed jobs at most, the next first.")  # fmt: skip
 @json_option
@@ -49,7 +50,7 @@ def _next(moment: object) -> str:
 
 
 @schedule.command()
-@click.argument("schedule_id", metavar="ID")
+@click.argument("schedule_id", type=Id(), metavar="ID")
 @json_option
 @url_option
 def delete(schedule_id: str, as_json: bool, url: str | None) -> None:

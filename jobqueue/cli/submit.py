@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobqueue import names
-from jobqueue.cli.options import json_option, opened, url_option
+from jobqueue.cli.options import Id, QueueName, json_option, opened, url_option
 from jobqueue.cli.recurring import Recurring, again
 from jobqueue.cli.recurring import check as check_recurring
 from jobqueue.cli.render import escaped, json_line
@@ -43,7 +43,16 @@ if TYPE_CHECKING:
 @click.option("--args", "arg_lists", metavar="JSON", multiple=True, help="All positional arguments of one job; repeat.")
 @click.option("--kwargs", "kwargs_text", metavar="JSON", help="Keyword arguments of every job.")
 @click.option("-f", "--file", metavar="FILE", help="One VALUE per line; - is stdin. Blank lines are skipped.")
-@click.option("-q", "--queue", "queue_name", default="default", show_default=True, help="The queue to put them into.")
+@click.option(
+    "-q",
+    "--queue",
+    "queue_name",
+    type=QueueName(),
+    metavar="QUEUE",
+    default="default",
+    show_default=True,
+    help="The queue to put them into.",
+)
 @click.option("--wait", is_flag=True, help="Print the results as JSON, one per line, in the order submitted.")
 @click.option("--timeout", "job_timeout", type=Seconds(smallest=1), help="Time limit of a run; -1 for none.")
 @click.option("--retry", type=click.IntRange(0), help="How often a job that failed is run again.")
@@ -53,7 +62,9 @@ if TYPE_CHECKING:
 @click.option("--cron", metavar="EXPR", help="Run them whenever this cron expression says so, as '*/5 * * * *'.")
 @click.option("--tz", metavar="ZONE", help="The expression's time zone, as Europe/Berlin; this machine's unless told.")
 @click.option("--overlap/--no-overlap", default=True, help="Enqueue the next also if the last has not ended (default).")
-@click.option("--depends-on", metavar="ID", multiple=True, help="Run them when this job has finished; repeat.")
+@click.option(
+    "--depends-on", type=Id(), metavar="ID", multiple=True, help="Run them when this job has finished; repeat."
+)
 @click.option("--id", "job_id", metavar="ID", help="The job's id; a job that has it makes way.")
 @click.option("--unique", is_flag=True, help="Refuse if there is a job with this --id.")
 @click.option("--on-crash", type=click.Choice(["retry", "fail"]), help="What becomes of a job whose process dies.")
@@ -92,12 +103,14 @@ def submit(
     """
     from jobqueue.producer import A_DAY, Queue
 
-    options = {name: value for name, value in options.items() if value not in (None, (), False)}
+    options = {
+        name: value for name, value in options.items() if value is not None and value is not False and value != ()
+    }
     if wait:
         options.setdefault("result_ttl", A_DAY)
     when, repeat = _when(delay, moment), again(every, cron, tz, overlap)
     name, checker = _checked_task(task, check)
-    kwargs = parse_json("--kwargs", kwargs_text, dict) if kwargs_text else {}
+    kwargs = {} if kwargs_text is None else parse_json("--kwargs", kwargs_text, dict)
     given = _given(values, arg_lists, kwargs, checker, alone=file is None)
     _check_options(options, when, len(given) if file is None else None)
     if repeat:

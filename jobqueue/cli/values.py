@@ -120,13 +120,9 @@ class NegativeNumbersAreValues(click.Command):
     """``jobq submit square -5``: a negative number is a value; any other unknown option is still an error."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        takes_value = {
-            name
-            for param in self.params
-            if isinstance(param, click.Option) and not param.is_flag and not param.count
-            for name in param.opts
-        }
+        names = {name: param for param in self.params if isinstance(param, click.Option) for name in _names_of(param)}
         options: list[str] = []
+        given: list[click.Option] = []
         values: list[str] = []
         words = iter(args)
         for word in words:
@@ -134,11 +130,41 @@ class NegativeNumbersAreValues(click.Command):
                 values += words
             elif word.startswith("-") and len(word) > 1 and not _NEGATIVE.match(word):
                 options.append(word)
-                if word in takes_value:
-                    options += [value for value in [next(words, None)] if value is not None]
+                option = names.get(word.partition("=")[0]) or names.get(word[:2])  # --queue=high, -qhigh
+                if option is None or not _takes_value(option):
+                    continue
+                given.append(option)
+                if word[:2] in names and word[2:3] == "=":  # click would take the = for the value's first letter
+                    raise click.BadOptionUsage(word[:2], f"Option {word!r} reads {word[:2]} {word[3:]}.", ctx)
+                if word in names:
+                    options.append(_value_of(word, next(words, None), names, ctx))
             else:
                 values.append(word)
+        _refuse_repeats(given, ctx)
         return super().parse_args(ctx, [*options, "--", *values])
+
+
+def _names_of(option: click.Option) -> list[str]:
+    return [*option.opts, *option.secondary_opts]
+
+
+def _takes_value(option: click.Option) -> bool:
+    return not option.is_flag and not option.count
+
+
+def _value_of(name: str, word: str | None, names: Mapping[str, click.Option], ctx: click.Context) -> str:
+    """Return the word behind an option that takes a value. Raises BadOptionUsage where the value was left out."""
+    if word is None or word == "--" or word.partition("=")[0] in names:
+        found = "" if word is None else f", and {word} follows"
+        raise click.BadOptionUsage(name, f"Option {name!r} requires an argument{found}.", ctx)
+    return word
+
+
+def _refuse_repeats(given: Sequence[click.Option], ctx: click.Context) -> None:
+    """click would take the last value in silence, and the jobs of a first file would not be there."""
+    for i, option in enumerate(given):
+        if not option.multiple and option in given[:i]:
+            raise click.BadOptionUsage(option.opts[0], f"Option {' / '.join(option.opts)} is given twice.", ctx)
 
 
 class Seconds(click.ParamType[int]):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobqueue.cli.leash import leash
-from jobqueue.cli.options import opened, url_option
+from jobqueue.cli.options import QueueName, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.errors import UsageError
 from jobqueue.private_queue import erase
@@ -38,7 +38,7 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.argument("queues", type=QueueName(), nargs=-1, metavar="[QUEUE]...")
 @click.option("--mode", type=click.Choice(["process", "thread"]), default="process", show_default=True)
 @click.option(
     "-n", "number", type=Width(), help="Processes, or threads in thread mode.  [default: cores, or 16 threads]"

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 from helpers import Server
-from stand_in import fail, finish
+from stand_in import fail, finish, invoke
 
 from jobqueue import keys
 from jobqueue.cli.render import escaped, json_line, span
@@ -81,6 +81,87 @@ class Worker(threading.Thread):
 def waiting(store: redis.Redis) -> list[Any]:
     ids = store.lrange(keys.queue("default"), 0, -1)
     return [list(Job.fetch(job_id.decode(), connection=store).args) for job_id in ids]
+
+
+# -- half a command line -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["2", "-q"],
+        ["2", "-q", "--wait"],
+        ["2", "--queue", "--", "3"],
+        ["2", "-q=high"],
+        ["2", "-q", "a", "--queue", "b"],
+        ["2", "-qa", "-qb"],
+        ["-f", ""],
+        ["-f", "-", "-f", "-"],
+        ["--file=-", "-f-"],
+        ["-f", "--json"],
+        ["2", "--depends-on", ""],
+        ["2", "--depends-on", " "],
+        ["2", "--kwargs", ""],
+        ["2", "--args", ""],
+        ["2", "--id", ""],
+        ["2", "--id", "a", "--id", "b"],
+        ["2", "--url", ""],
+        ["2", "--cron", "* * * * *", "--tz", ""],
+        ["2", "--timeout"],
+        ["2", "--in", "--at"],
+        ["2", "--retry", "1", "--retry", "2"],
+        ["\udcff"],
+        ["2", "--depends-on", "\udcff"],
+    ],
+    ids=ascii,
+)
+def test_half_a_command_line(server: Server, store: redis.Redis, words: list[str]) -> None:
+    """Refused whole: a value that was left out, is empty, is given twice, or is no text."""
+    refused = invoke(server.url, "submit", "square", *words)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert len(refused.stderr.splitlines()) == 1
+    assert store.keys() == []
+
+
+NO_NAMES = ["", " ", "\n", "a\nb", "a\x1b[31mb", "x" * 10_000, "\udcff", "-q", "--"]
+TAKE_A_QUEUE = [
+    ["submit", "square", "2", "-q"],
+    ["worker", "--burst", "high", "--"],
+    ["pause", "--"],
+    ["resume", "--"],
+    ["waiting", "--"],
+    ["failed", "list", "-q"],
+    ["failed", "delete", "--all", "-q"],
+    ["failed", "requeue", "--all", "-q"],
+    ["schedule", "list", "-q"],
+]
+
+
+@pytest.mark.parametrize("command", TAKE_A_QUEUE, ids=" ".join)
+def test_what_no_queue_is_called(server: Server, store: redis.Redis, command: list[str]) -> None:
+    for name in NO_NAMES:
+        refused = invoke(server.url, *command, name)
+        assert (refused.exit_code, refused.stdout) == (2, ""), ascii(name)
+        assert len(refused.stderr.splitlines()) == 1
+        assert len(refused.stderr) < 400
+    assert store.keys() == []
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["result"], ["cancel"], ["stop"], ["failed", "show"], ["schedule", "delete"]], ids=" ".join
+)
+def test_what_no_job_is_called(server: Server, command: list[str]) -> None:
+    for name in ("", " ", "\udcff", "x" * 10_000, "a\nb", "\x1b[31m"):
+        refused = invoke(server.url, *command, "--", name)
+        assert (refused.exit_code > 0, refused.stdout) == (True, ""), ascii(name)
+        assert len(refused.stderr.splitlines()) <= 2  # the store is named, if it was asked
+        assert "\x1b" not in refused.stderr
+
+
+def test_zero_is_a_value(store: redis.Redis, jobq: Any) -> None:
+    """Keep no result; it is not the same as to say nothing of it."""
+    done = jobq("submit", "square", "2", "--result-ttl", "0")
+    assert store.hget(keys.job(done.stdout.strip()), "result_ttl") == b"0"
 
 
 # -- ids -----------------------------------------------------------------------------------------------------------
