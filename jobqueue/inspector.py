@@ -11,6 +11,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,7 +51,19 @@ class Inspector:
             pipe.lpos(keys.queue(queue), job_id)
             pipe.zscore(keys.registry("scheduled", queue), job_id)
             position, scheduled = pipe.execute()
-        return _job_view(job_id, status, queue, fields, ttl, entries, position, scheduled)
+        view = _job_view(job_id, status, queue, fields, ttl, entries, position, scheduled)
+        return replace(view, waits_for=self._states(view.depends_on)) if status == "deferred" else view
+
+    def _states(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """The status of each job; "gone" where there is none."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(keys.job(job_id), "status")
+            found = pipe.execute(raise_on_error=False)
+        return {
+            job_id: state.decode(errors="replace") if isinstance(state, bytes) else "gone"
+            for job_id, state in zip(job_ids, found, strict=True)
+        }
 
     # -- everything ------------------------------------------------------------------------------------------------
 
@@ -226,6 +239,7 @@ def _job_view(
         crashes=_int(fields, b"jobq_crashes") or 0,
         redelivered=_int(fields, b"jobq_redelivered") or 0,
         depends_on=_names(_json(fields.get(b"dependency_ids"))),
+        allow_failure=(_text(fields, b"allow_dependency_failures") or "") in ("1", "True"),
         meta=_json(fields.get(b"meta")),
         has_result=bool(entries) and status == "finished",
         result=_returned(returned) if returned and status == "finished" else None,

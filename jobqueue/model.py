@@ -54,6 +54,8 @@ class JobView:
     crashes: int
     redelivered: int
     depends_on: list[str] = field(default_factory=list)
+    allow_failure: bool = False  # it runs also when one that it depends on has failed
+    waits_for: dict[str, str] = field(default_factory=dict)  # of a deferred job: what it depends on → its status
     meta: Any = None
     has_result: bool = False
     result: Any = None

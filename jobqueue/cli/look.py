@@ -80,6 +80,8 @@ def _lines(job: JobView) -> Iterator[tuple[str, str]]:
         yield "on crash", one_line(job.on_crash)
     if job.depends_on:
         yield "depends on", one_line(", ".join(job.depends_on))
+    if job.status == "deferred":
+        yield "waits for", one_line(_what_it_waits_for(job))
     if job.meta is not None:
         yield "meta", json_line(job.meta)
     if job.expires_in is not None:
@@ -87,6 +89,17 @@ def _lines(job: JobView) -> Iterator[tuple[str, str]]:
     if job.has_result:
         readable = job.format == "json" or job.result is not None
         yield "result", json_line(job.result) if readable else "(pickled; not opened here)"
+
+
+def _what_it_waits_for(job: JobView) -> str:
+    """What has to happen before a deferred job runs, and whether that happens by itself."""
+    final = {"stopped", "canceled"} | (set() if job.allow_failure else {"failed"})
+    ended = [f"{job_id} ({state})" for job_id, state in job.waits_for.items() if state in final]
+    if ended:
+        return f"{', '.join(ended)}: it does not run by itself; jobq failed requeue ID runs what failed again"
+    done = ("finished", "gone", "failed")
+    others = [f"{job_id} ({state})" for job_id, state in job.waits_for.items() if state not in done]
+    return ", ".join(others) or "nothing any more: jobq doctor --fix brings it into its queue"
 
 
 def _status(job: JobView) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from helpers import Server
+from rq.job import Dependency
 from stand_in import fail, finish, invoke
 
 from jobqueue import keys
@@ -41,6 +42,20 @@ def test_status_of_a_failed_job(store: redis.Redis, queue: Queue, jobq: Any) -> 
         assert 'meta:         {"a": 1}' in shown
         assert "  File [b]x[/b]\nValueError: \\x1b[31mbad\n" in shown
         assert "\x1b" not in shown
+
+
+def test_status_of_a_job_that_waits_for_others(store: redis.Redis, queue: Queue, jobq: Any) -> None:
+    parent, other = queue.enqueue(square, 1), queue.enqueue(square, 2)
+    child = queue.enqueue(square, 3, depends_on=[parent, other])
+    hardy = queue.enqueue(square, 4, depends_on=Dependency([parent, other], allow_failure=True))
+    assert f"waits for:    {parent.id} (queued), {other.id} (queued)\n" in jobq("status", child.id).stdout
+    fail(store, parent.id, TRACEBACK)
+    assert f"waits for:    {parent.id} (failed): it does not run by itself; " in jobq("status", child.id).stdout
+    assert f"waits for:    {other.id} (queued)\n" in jobq("status", hardy.id).stdout
+    finish(store, other.id, 4)
+    assert "waits for:    nothing any more: jobq doctor --fix" in jobq("status", hardy.id).stdout
+    seen = json.loads(jobq("status", child.id, "--json").stdout)
+    assert seen["waits_for"] == {parent.id: "failed", other.id: "finished"}
 
 
 def test_status_as_json(store: redis.Redis, queue: Queue, jobq: Any) -> None:
