@@ -41,6 +41,13 @@ class ScheduleView:
     skipped: int = 0
     source: str | None = None  # the cron file
 
+    def pause(self, now: float, ahead: float) -> tuple[datetime, datetime] | None:
+        """Return between which two times it pauses because the clocks are set back, if they are so soon; see Timing."""
+        if self.next is None or not self.cron:
+            return None
+        found = Timing(cron=self.cron, tz=self.tz or "").pause(now, ahead)
+        return (_time(found[0]), _time(found[1])) if found else None
+
     def when(self) -> str:
         return "once" if self.kind == "once" else Timing(self.every or 0.0, self.cron or "", self.tz or "").describe()
 

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jobqueue.errors import UsageError
 
+_A_WALL_HOUR = 3600.0  # seconds
 SHORTEST = 0.1  # seconds; less is a mistake: each occurrence is a job
 
 
@@ -64,10 +65,42 @@ class Timing:
         except (CroniterError, ValueError, KeyError, AttributeError) as e:
             raise BadSchedule(f"The cron expression {self.cron!r} cannot be: {str(e).rstrip('.')}.") from None
 
+    def pause(self, now: float, ahead: float) -> tuple[float, float] | None:
+        """Return (last time before, first time after) of the next pause within ``ahead`` seconds that the clocks make
+        when they are set back: an hour comes twice, and its second pass is left out. None: there is none, or the
+        expression comes so seldom that nobody would miss an hour of it."""
+        if not self.cron or (changed := _set_back(zone_of(self.tz), now, now + ahead)) is None:
+            return None
+        moment, seconds = changed
+        before = self._next_match(moment - _A_WALL_HOUR - 1.0)  # strictly later than that
+        while (after := self._next_match(before)) < moment:
+            before = after
+        is_dense = before < moment and after - before - seconds <= _A_WALL_HOUR
+        return (before, after) if is_dense else None
+
     def describe(self) -> str:
         if self.every:
             return f"every {self.every:g} s"
         return f"{self.cron} ({self.tz})" if self.tz else self.cron
+
+
+def _set_back(zone: tzinfo | None, start: float, end: float) -> tuple[float, float] | None:
+    """The first moment in this time at which the zone's clocks are set back (seconds since 1970), and by how much."""
+
+    def offset(moment: float) -> float:
+        found = datetime.fromtimestamp(moment, UTC).astimezone(zone).utcoffset()
+        return found.total_seconds() if found else 0.0
+
+    early = start
+    while early < end:
+        late = min(early + 3600.0, end)
+        if offset(late) < offset(early):
+            while late - early > 1.0:
+                middle = (early + late) / 2
+                early, late = (early, middle) if offset(middle) < offset(start) else (middle, late)
+            return float(floor(late)), offset(early) - offset(late)
+        early = late
+    return None
 
 
 def zone_of(name: str) -> tzinfo | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 
 import click
 
@@ -26,6 +27,7 @@ def schedule() -> None:
 @url_option
 def list_(queue: str | None, most: int, as_json: bool, url: str | None) -> None:
     """List schedules and cron entries, then delayed jobs, the next first."""
+    from jobqueue.doctor.clocks import pause_of
     from jobqueue.schedules import Schedules
 
     with connected(url) as client:
@@ -41,6 +43,9 @@ def list_(queue: str | None, most: int, as_json: bool, url: str | None) -> None:
         for view in views
     ]
     table(["id", "when", "queue", "next", "last", "runs", "call"], rows, numbers=[5])
+    for view in views:
+        if text := pause_of(view, time.time()):
+            print(one_line(text), file=sys.stderr)
     if in_all > len(delayed):
         print(f"{in_all - len(delayed)} more delayed jobs; -n shows more", file=sys.stderr)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from jobqueue.connection import redis
+from jobqueue.doctor.clocks import examine_clocks
 from jobqueue.doctor.finding import Finding, count
 from jobqueue.doctor.limbo import Suspect, bring_back, in_limbo, suspects
 from jobqueue.doctor.owners import examine_leases, holdings
@@ -21,6 +22,7 @@ def examine(
     """Iterate over all findings; with ``fix`` jobs in limbo are brought back. Raises what redis-py raises."""
     yield from examine_server(client)
     yield from examine_queues(client)
+    yield from examine_clocks(client)
     leases, seen = holdings(client), suspects(client)
     sleep(patience)
     yield from examine_leases(leases, holdings(client))

@@ -18,12 +18,14 @@ from jobqueue import control, keys
 from jobqueue.cli import main
 from jobqueue.connection import redis
 from jobqueue.doctor import queues
+from jobqueue.doctor.clocks import pause_of
 from jobqueue.doctor.examine import examine
 from jobqueue.doctor.finding import Finding, worst
 from jobqueue.doctor.limbo import bring_back, in_limbo, suspects
 from jobqueue.doctor.server import examine_server, size
 from jobqueue.producer import Queue
 from jobqueue.protocol import Protocol
+from jobqueue.schedules import ScheduleView
 from jobqueue.tasks import square
 
 STORE_KEEPS = True  # there is nothing to find
@@ -312,3 +314,17 @@ def test_a_pickle_is_not_opened(store: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue(square, 1)
     store.hset(keys.job(job.id), "data", pickle.dumps(("f", None, (Boom(),), {})))
     assert found(store, "pickle").severity == "note"
+
+
+@pytest.mark.parametrize(
+    ("cron", "tz", "words"),
+    [
+        ("*/15 * * * *", "Europe/Berlin", "pauses for 75 minutes, from 2026-10-25 00:45 to 02:00 UTC"),
+        ("0 3 * * *", "Europe/Berlin", ""),
+        ("not an expression", "Europe/Berlin", ""),
+    ],
+)
+def test_a_schedule_that_pauses_when_the_clocks_are_set_back(cron: str, tz: str, words: str) -> None:
+    day = datetime(2026, 10, 20, tzinfo=UTC)
+    said = pause_of(ScheduleView("often", "cron", "q", "", day, cron=cron, tz=tz), day.timestamp())
+    assert (words in said) if words else (said == "")

@@ -66,6 +66,29 @@ def test_a_time_that_comes_twice_comes_once(berlin: None) -> None:
     assert daily.after(first, first) == at("2026-10-26T01:30Z")
 
 
+TWO_WEEKS = 14 * 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone", "pause"),
+    [
+        ("*/15 * * * *", "Europe/Berlin", ("2026-10-25T00:45Z", "2026-10-25T02:00Z")),
+        ("0 * * * *", "Europe/Berlin", ("2026-10-25T00:00Z", "2026-10-25T02:00Z")),
+        ("* * * * *", "Europe/London", ("2026-10-25T00:59Z", "2026-10-25T02:00Z")),
+        ("30 2 * * *", "Europe/Berlin", None),
+        ("*/20 9-17 * * *", "Europe/Berlin", None),
+        ("*/15 * * * *", "UTC", None),
+        ("*/15 * * * *", "America/New_York", None),  # a week later
+    ],
+)
+def test_a_pause_when_the_clocks_are_set_back(expression: str, zone: str, pause: tuple[str, str] | None) -> None:
+    timing, now = Timing(cron=expression, tz=zone), at("2026-10-14T00:00Z")
+    assert timing.pause(now, TWO_WEEKS) == (None if pause is None else tuple(map(at, pause)))
+    assert timing.pause(at("2026-12-01T00:00Z"), TWO_WEEKS) is None
+    if pause:
+        assert timing.after(0.0, at(pause[0])) == at(pause[1]), "it says what it does"
+
+
 @pytest.mark.parametrize(
     ("timing", "sentence"),
     [
