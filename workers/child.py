@@ -22,6 +22,7 @@ from typing import Protocol
 from jobqueue.connection import client
 from jobqueue.protocol import Protocol as StoreProtocol
 from jobqueue.protocol import Wire
+from workers.context import after_imports
 from workers.courier import Courier
 from workers.current import current_of
 from workers.journal import Region
@@ -148,7 +149,8 @@ def become_child(make: Callable[[], Runs], parent: int) -> None:
         die_with(parent)
         obey_the_parent_only(lambda *_: None)
         random.seed()
-        make().run()
+        with after_imports.watching_imports():
+            make().run()
         code = 0
     except BaseException:
         log.exception("a child failed")

@@ -14,6 +14,7 @@ from rq.serializers import resolve_serializer
 from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed
+from workers.context import after_imports
 from workers.runner import checked_callable, dotted
 
 _MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
@@ -22,7 +23,7 @@ _BASES = {"--job-class": Job, "--queue-class": Queue}
 
 def preload(modules: tuple[str, ...], handlers: tuple[str, ...] = (), classes: Mapping[str, str] | None = None) -> None:
     """Import the served modules, the exception handlers and, by the flags that name them, the worker's own classes;
-    what they raise passes through. ImportError says which flag is wrong."""
+    what they raise passes through. ImportError says which flag is wrong. Jobs begin with the context as it is then."""
     if "" not in sys.path:
         sys.path.insert(0, "")
     for name in modules:
@@ -41,6 +42,7 @@ def preload(modules: tuple[str, ...], handlers: tuple[str, ...] = (), classes: M
             raise ImportError(f"--exception-handler {name}: {e}") from e
     for flag, name in (classes or {}).items():
         _check_class(flag, name)
+    after_imports.capture()
 
 
 def _check_class(flag: str, name: str) -> None:

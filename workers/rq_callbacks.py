@@ -13,6 +13,7 @@ from rq.job_lifecycle import call_exception_handlers
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.utils import import_attribute
 
+from workers.context import after_imports
 from workers.limits import OURS
 from workers.settings import Settings
 
@@ -39,15 +40,20 @@ class ServedCallbacks(Job):
         if not self._success_callback_name:
             return None
         callback = self.resolve(self._success_callback_name)
-        return callback if inspect.iscoroutinefunction(callback) else _told_apart(callback)  # RQ refuses coroutines
+        return callback if inspect.iscoroutinefunction(callback) else _told_apart(_apart(callback))
 
     @property
     def failure_callback(self) -> Any:
-        return self.resolve(self._failure_callback_name) if self._failure_callback_name else None
+        return _apart(self.resolve(self._failure_callback_name)) if self._failure_callback_name else None
 
     @property
     def stopped_callback(self) -> Any:
-        return self.resolve(self._stopped_callback_name) if self._stopped_callback_name else None
+        return _apart(self.resolve(self._stopped_callback_name)) if self._stopped_callback_name else None
+
+
+def _apart(callback: Any) -> Any:
+    """In a context of its own: neither the job's nor that of another callback. RQ refuses coroutine functions."""
+    return callback if inspect.iscoroutinefunction(callback) else after_imports.apart(callback)
 
 
 def _told_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +71,7 @@ def _told_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 def handlers_of(settings: Settings) -> list[Handler]:
     """The operator's exception handlers, in their order. They were imported before the worker began."""
-    return [import_attribute(name) for name in settings.exception_handlers]
+    return [after_imports.apart(import_attribute(name)) for name in settings.exception_handlers]
 
 
 def call_handlers(handlers: list[Handler], job: Job, penalty: type[BaseDeathPenalty], *exc_info: Any) -> None:

@@ -11,6 +11,7 @@ from rq.job_lifecycle import call_exception_handlers
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, SimpleWorker
 
+from workers.context import after_imports
 from workers.deaths import Left
 from workers.limits import OURS
 from workers.rq_finish import Finisher, QuietWorker
@@ -32,7 +33,7 @@ class Ender(QuietWorker):
         handlers, self._exc_handlers = self._exc_handlers, []
         try:
             SimpleWorker.handle_exception(self, job, *exc_info)
-            call_exception_handlers(handlers, job, *exc_info)
+            call_exception_handlers([after_imports.apart(handler) for handler in handlers], job, *exc_info)
         except OURS:
             raise
         except BaseException:

@@ -27,6 +27,7 @@ from rq.worker import SimpleWorker
 from jobqueue import keys
 from jobqueue.errors import OwnershipLost
 from jobqueue.protocol import RAISED, RETURNED, ForRQ
+from workers.context import after_imports
 from workers.limits import OURS
 from workers.own_classes import job_class_of, on_top, runner_for
 from workers.patience import insist
@@ -190,7 +191,7 @@ class Finisher:
         """Record what a rescue left to us: what the dead owner had returned, or why the job failed."""
         ending = self.runner.ending_of(RETURNED if job.verdict == "returned" else RAISED, job.cause)
         finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.verdict, self.finish)
-        finish(job.id, job.claim, job.queue, ending, time.time())
+        after_imports.run(finish, job.id, job.claim, job.queue, ending, time.time())
 
     def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
         self._disturbed = 0

@@ -29,6 +29,7 @@ from jobqueue.backoff import Backoff
 from jobqueue.connection import like
 from jobqueue.protocol import Verdict
 from workers.child import FENCED, die_with, leave, obey_the_parent_only
+from workers.context import after_imports
 from workers.deaths import Remains
 from workers.journal import DONE
 from workers.rq_duties import Duties
@@ -218,7 +219,7 @@ class Horse:
             worker.log.warning("Worker %s: job %s failed (%s)", worker.name, job_id, text)
             try:
                 job = self._insist(lambda: worker.job_class.fetch(job_id, worker.connection, worker.serializer))
-                worker.handle_work_horse_killed(job, pid, status, usage)  # type: ignore[no-untyped-call]
+                after_imports.run(worker.handle_work_horse_killed, job, pid, status, usage)
             except NoSuchJobError:
                 pass
         return Verdict(claim, "fail", encode_text(text))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import redis
@@ -30,6 +31,7 @@ from rq.worker_registration import clean_worker_registry
 from jobqueue import keys
 from jobqueue.connection import client
 from jobqueue.serializers import decompress, format_of
+from workers.context import after_imports
 from workers.own_classes import job_class_of, on_top, runner_for
 from workers.rq_callbacks import ServedCallbacks, handlers_of
 from workers.settings import Settings
@@ -86,6 +88,12 @@ class Intermediate(IntermediateQueue):
         return [job_id for job_id in ids if job_id in still and job_id not in held]
 
 
+def _apart(serializer: Any) -> Any:
+    """A serializer that sees no job's context variables, and leaves none to the next."""
+    dumps, loads = after_imports.apart(serializer.dumps), after_imports.apart(serializer.loads)
+    return SimpleNamespace(dumps=dumps, loads=loads)
+
+
 class Chores:
     """One round; looks like a Child to whoever starts it."""
 
@@ -93,7 +101,7 @@ class Chores:
         self._control = control  # held open: its end tells the supervisor that we are gone
         self._store = store or client(settings.address)
         runner = runner_for(settings)
-        own = runner.reads if settings.serializer else None
+        own = _apart(runner.reads) if settings.serializer else None
         told = {"accept": settings.accept, "own": own, "resolve": staticmethod(runner.resolve)}
         job_class = on_top(MaintainedJob, job_class_of(settings), **told)
         self._worker = SimpleWorker(

@@ -18,6 +18,7 @@ from rq.utils import get_call_string
 from rq.worker import BaseWorker
 
 from jobqueue.protocol import RAISED, Claimed, Outcome
+from workers.context import after_imports
 from workers.current import CurrentJob, current_of
 from workers.rq_ending import RQFinisher
 from workers.rq_finish import Finisher
@@ -41,9 +42,9 @@ class RQSlot(Slot):
     def take(self, work: Claimed | Outcome) -> None:
         """Do one piece of work."""
         if isinstance(work, Outcome):  # the fast path found dependents
-            self._by_rq(work, self._runner.ending_of(work.kind, work.payload), work.started)
+            after_imports.run(self._finish_settled, work)
         else:
-            self._run_one(work)
+            after_imports.run(self._run_one, work)
 
     def bind(self) -> None:
         self._handler = signal.getsignal(signal.SIGALRM)

@@ -24,6 +24,7 @@ from rq.worker import SimpleWorker as RQSimpleWorker
 from rq.worker import Worker as RQWorker
 
 from jobqueue.address import NO_CLUSTER
+from workers.context import after_imports
 from workers.deaths import EXECUTION_TTL, Remains, claim_in
 from workers.rq_duties import Duties
 from workers.rq_engine import Engine
@@ -83,9 +84,11 @@ class OnOurEngine(BaseWorker):
 
     def _on_duty(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
         self.duties = Duties(self, self.lease, self.execution_ttl)
+        after_imports.capture()
         try:
             self.duties.start()
-            return self._serve(burst, max_jobs, max_idle_time)
+            with after_imports.watching_imports():
+                return self._serve(burst, max_jobs, max_idle_time)
         except StopRequested:
             return 0
         except Exception:  # as RQ's work() does
@@ -119,7 +122,7 @@ class OnOurEngine(BaseWorker):
         try:
             for queue in self.queues:
                 queue.__class__ = _careful(queue.__class__)  # type: ignore[arg-type]  # a class can be hashed
-            super().clean_registries()  # type: ignore[no-untyped-call]
+            after_imports.run(super().clean_registries)  # failure callbacks are user code
         finally:
             for queue, own in zip(self.queues, classes, strict=True):
                 queue.__class__ = own

@@ -19,6 +19,7 @@ from rq.utils import import_attribute
 from jobqueue.errors import NotServed, ResultNotSerializable
 from jobqueue.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
+from workers.context import after_imports
 from workers.limits import OURS
 from workers.settings import Settings
 
@@ -65,6 +66,7 @@ class Runner:
         try:
             try:
                 call = self.decode(data)
+                after_imports.catch_up()
                 task = call.task
                 value = call.function(*call.args, **call.kwargs)
                 if inspect.iscoroutine(value):

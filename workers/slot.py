@@ -17,6 +17,7 @@ from rq import job as rq_job
 
 from jobqueue.protocol import RAISED, RETURNED, Claimed, Outcome, Protocol
 from workers.clock import rq_time
+from workers.context import after_imports
 from workers.courier import Courier
 from workers.current import CurrentJob
 from workers.journal import FROZEN, Region
@@ -75,9 +76,12 @@ class Slot(Interruptible):
             self.meter.bind()
         while not self.written_off and (work := self._courier.next()) is not None:
             if isinstance(work, Outcome):  # the fast path found dependents
-                self._by_rq(work, self._runner.ending_of(work.kind, work.payload), work.started)
+                after_imports.run(self._finish_settled, work)
             else:
-                self._run_one(work)
+                after_imports.run(self._run_one, work)
+
+    def _finish_settled(self, work: Outcome) -> None:
+        self._by_rq(work, self._runner.ending_of(work.kind, work.payload), work.started)
 
     def _run_one(self, job: Claimed) -> None:
         self._begin(job)
@@ -239,7 +243,7 @@ class Slot(Interruptible):
 
         def finish() -> None:
             record = self._rq.finish_stopped if stopped else self._rq.finish
-            record(job.id, job.claim, job.queue, ending, started)
+            after_imports.run(record, job.id, job.claim, job.queue, ending, started)
             self._courier.let_go(job.claim, None)
 
         return finish

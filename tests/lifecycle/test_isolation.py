@@ -1,0 +1,182 @@
+"""What one job sets is not there for the next, for callbacks, handlers and serializers, and what a module sets while it
+is imported is there for all: in both modes, in RQ's worker classes, in an executor's workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import rq
+from helpers import Server, Tree
+
+from jobqueue import JobExecutor, keys
+
+TENANTS = """
+import asyncio, contextvars, decimal, json, threading
+import rq
+
+tenant = contextvars.ContextVar("tenant", default="nobody")
+app = contextvars.ContextVar("app", default="missing")
+app.set("pushed")  # at import, as Flask's app.app_context().push() does
+decimal.getcontext().prec = 6
+
+def seen():
+    return f"{tenant.get()} {app.get()} {decimal.getcontext().prec}"
+
+def act_as(who):
+    before = seen()
+    tenant.set(who)
+    app.set("popped")
+    decimal.getcontext().prec = 50
+    return before
+
+async def act_later_as(who):
+    await asyncio.sleep(0)
+    return act_as(who)
+
+def fail_as(who):
+    raise ValueError(act_as(who))
+
+def note(job, connection, *_):
+    connection.rpush("seen", act_as("callback"))
+
+def handle(job, *_):
+    job.connection.rpush("seen", act_as("handler"))
+
+def push_late(who):
+    import late.pushing
+    return late.pushing.push(who)
+
+def whoever(who):
+    assert who.encode() in tenant.get(), "a job sees what the serializer set for another"
+
+def who_am_i():
+    found = [rq.get_current_job().id]
+    def look():
+        found.append(rq.get_current_job().id)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=[look])
+    thread.start()
+    thread.join()
+    return found
+
+async def who_is_it():
+    return rq.get_current_job().id
+
+class Format:
+    def dumps(value):
+        return json.dumps(value).encode()
+
+    def loads(data):
+        assert tenant.get() in ("nobody", data), "the serializer sees what it set for another job"
+        tenant.set(data)
+        return json.loads(data)
+"""
+PUSHING_LATE = """
+import contextvars, time
+late = contextvars.ContextVar("late", default="missing")
+time.sleep(0.3)
+late.set("pushed late")
+
+def push(who):
+    before = late.get()
+    late.set(who)
+    return before
+"""
+CLEAN = "nobody pushed 6"
+Run = Callable[..., Tree]
+
+
+@pytest.fixture(params=["thread", "process", "process with threads", "SimpleWorker", "Worker"])
+def run(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Run]:
+    """``run(*argv)``: a burst of this kind of worker, which serves the module ``tenants``; RQ's import it late."""
+    (tmp_path / "tenants.py").write_text(TENANTS)
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late/__init__.py").touch()
+    (tmp_path / "late/pushing.py").write_text(PUSHING_LATE)
+    trees: list[Tree] = []
+    kind = {
+        "thread": ["--mode", "thread", "-n", "3"],
+        "process": ["--mode", "process", "-n", "1"],
+        "process with threads": ["--mode", "process", "-n", "1", "--threads", "3"],
+    }
+    ours = request.param in kind
+    rqs = ["--url", server.url, "--worker-class", f"workers.rq_worker.{request.param}"]
+
+    def start(*argv: str) -> Tree:
+        more = [*kind[request.param], "-I", "tenants", "-I", "late"] if ours else rqs
+        more += ["--accept", "json,pickle"] if ours and "--serializer" not in argv else []
+        command = ("jobqueue.cli", "worker") if ours else ("rq.cli", "worker")
+        tree = Tree(server.url, tmp_path, ["--burst", *more, *argv], {}, command=command)
+        trees.append(tree)
+        assert tree.wait() == 0, tree.log
+        return tree
+
+    yield start
+    for tree in trees:
+        tree.destroy()
+
+
+def results(jobs: list[rq.job.Job]) -> list[object]:
+    return [job.return_value(refresh=True) for job in jobs]
+
+
+@pytest.mark.parametrize("function", ["act_as", "act_later_as"])
+def test_a_job_sees_no_other_jobs_context(run: Run, store: redis.Redis, function: str) -> None:
+    queue = rq.Queue(connection=store)
+    jobs = [queue.enqueue(f"tenants.{function}", f"user {n}") for n in range(12)]
+    run()
+    assert results(jobs) == [CLEAN] * 12
+
+
+def test_callbacks_and_handlers_see_no_jobs_context(run: Run, store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    note = rq.Callback("tenants.note")
+    for n in range(4):
+        queue.enqueue("tenants.act_as", f"user {n}", on_success=note)
+        queue.enqueue("tenants.fail_as", f"user {n}", on_failure=note)
+    after = queue.enqueue("tenants.act_as", "last")
+    run("--exception-handler", "tenants.handle")
+    assert store.lrange("seen", 0, -1) == [CLEAN.encode()] * 12  # a success, a failure and a handler for each n
+    assert results([after]) == [CLEAN]
+
+
+def test_a_serializer_sees_no_other_jobs_context(run: Run, store: redis.Redis) -> None:
+    """The data of each job is read in that job's context, also where a rescue or a callback reads it again."""
+    queue = rq.Queue(connection=store)
+    jobs = [queue.enqueue("tenants.act_as", f"user {n}") for n in range(6)]
+    for job in jobs:  # as a producer with this serializer writes it
+        store.hset(keys.job(job.id), "data", f'["tenants.whoever", null, ["{job.id}"], {{}}]')
+    run("--serializer", "tenants.Format")
+    assert [store.hget(keys.job(job.id), "status") for job in jobs] == [b"finished"] * 6
+
+
+@pytest.mark.parametrize("function", ["tenants.push_late", "late.pushing.push"])
+def test_what_a_late_import_sets_is_there_for_all(run: Run, store: redis.Redis, function: str) -> None:
+    """Imported by the first job that comes to it; with a process for each job, every job imports it. Where threads
+    come to it at once, those that wait for the import of their own function's module see it too."""
+    queue = rq.Queue(connection=store)
+    first = [queue.enqueue(function, f"user {n}") for n in range(1 if function.startswith("tenants") else 8)]
+    after = [queue.enqueue(function, f"user {n}", depends_on=first) for n in range(8)]
+    run()
+    assert results(first + after) == ["pushed late"] * len(first + after)
+
+
+def test_a_job_still_knows_itself(run: Run, store: redis.Redis) -> None:
+    """Also in a thread that it gives its context, and in a coroutine."""
+    queue = rq.Queue(connection=store)
+    jobs = [queue.enqueue("tenants.who_am_i") for _ in range(3)]
+    later = queue.enqueue("tenants.who_is_it")
+    run()
+    assert results(jobs) == [[job.id, job.id] for job in jobs]
+    assert results([later]) == [later.id]
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_the_executors_own_workers(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    (tmp_path / "tenants.py").write_text(TENANTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    with JobExecutor(mode, workers=2, url=server.url, modules=["tenants"]) as executor:
+        assert list(executor.map("tenants:act_as", ["ann", "bob", "cay", "dan"])) == [CLEAN] * 4
