@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from jobqueue import bounds
 from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
 from jobqueue.parcel import Call, Shared
@@ -42,6 +43,7 @@ class Batch(Sequence[Job]):
 
         timeout in seconds is for the whole batch. Raises what Job.result() raises, at the failed job's place.
         """
+        timeout = bounds.wait(timeout)
         return (outcome.get() for outcome in self._queue.waiter().outcomes(self.ids, timeout))
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 
 from rq.cron import CronJob, CronScheduler
 
+from jobqueue import bounds
 from jobqueue.connection import Address, client
 from jobqueue.errors import JobqError, NotSerializable, UsageError
 from jobqueue.producer import Queue
@@ -107,7 +108,8 @@ def _of_entry(job: CronJob, schedule_id: str, accept: Sequence[str], nowhere: An
     func, module = job.func, getattr(job.func, "__module__", "")
     if module.startswith("rq_cron_config_") or module == "__main__":
         raise BadCronFile(f"{job.func_name} is defined in the cron file itself: workers cannot import it from there.")
-    timing = Timing(float(job.interval or 0), job.cron or "").check()
+    every = 0.0 if job.interval is None else bounds.EVERY.check_float(f"interval of {job.func_name}", job.interval)
+    timing = Timing(every, job.cron or "").check()
 
     def plan(serializer: str | None) -> Schedule:
         queue = Queue(job.queue_name, connection=nowhere, serializer=serializer)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
-import math
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from jobqueue import bounds, names
 from jobqueue.catalog import Task
 from jobqueue.crew import Shape
 from jobqueue.dispatcher import Dispatcher, Plan
@@ -70,7 +70,10 @@ class JobExecutor(concurrent.futures.Executor):
             shape=None if mode is None else Shape(mode, workers, tuple(flags), Path(log).absolute() if log else None),
             modules=tuple(modules),
             serializer=_SERIALIZERS[serializer],
-            options={"job_timeout": _whole_seconds(job_timeout), "result_ttl": result_ttl},
+            options={
+                "job_timeout": _FOR_EVER if job_timeout is None else bounds.TIMEOUT.check("job_timeout", job_timeout),
+                "result_ttl": bounds.RESULT_TTL.check("result_ttl", result_ttl),
+            },
         )
         self._mutex = threading.Lock()
         self._shut = False
@@ -106,7 +109,7 @@ class JobExecutor(concurrent.futures.Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + (bounds.wait(timeout) or 0.0)
         calls = zip(*iterables, strict=False)
         engine = self._engine()
         first = calls if buffersize is None else itertools.islice(calls, buffersize)
@@ -185,25 +188,18 @@ def _results(
         engine.cancel(futures)
 
 
-def _whole_seconds(limit: float | None) -> int:
-    """RQ's time limits are whole seconds: fractions are rounded up, as on the command line."""
-    if limit is None:
-        return _FOR_EVER
-    if not 0 < limit < math.inf:
-        raise ValueError(f"job_timeout is a number of seconds above 0, or None for no limit; not {limit!r}")
-    return math.ceil(limit)
-
-
 def _check(
     mode: str | None, workers: int | None, queue: str | None, own: Sequence[Any], **several: Sequence[str]
 ) -> None:
-    for option, names in several.items():
-        if isinstance(names, str):  # its letters would be taken for names
-            raise TypeError(f"{option} is a list, such as [{names!r}]")
+    for option, given in several.items():
+        if isinstance(given, str):  # its letters would be taken for names
+            raise TypeError(f"{option} is a list, such as [{given!r}]")
     if mode not in (None, "thread", "process"):
         raise ValueError(f"mode is 'thread', 'process' or None, not {mode!r}")
-    if workers is not None and workers < 1:
-        raise ValueError("workers must be greater than 0")
+    if workers is not None:
+        bounds.COUNT.check("workers", workers)
+    if queue is not None:
+        names.queue_name(queue)
     if mode is None and (workers is not None or own):
         raise UsageError("workers, modules, worker_flags and log are about own workers: give a mode as well.")
     if mode is not None and queue is not None:

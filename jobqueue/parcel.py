@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from rq.job import Retry
 from rq.queue import EnqueueArgs
-from rq.utils import parse_timeout
 
 from jobqueue import keys, wire
 from jobqueue.errors import UsageError
@@ -47,11 +46,11 @@ class Shared:
 
 
 def option_fields(spec: EnqueueArgs, on_crash: str | None, serializer: Any) -> dict[str, bytes]:
-    """The hash fields of enqueue's plain options, as RQ writes them. Raises UsageError."""
+    """The hash fields of enqueue's plain options, as RQ writes them. Numbers are within bounds. Raises UsageError."""
     fields = {"status": b"queued"}
     for name, seconds in (("result_ttl", spec.result_ttl), ("failure_ttl", spec.failure_ttl), ("ttl", spec.ttl)):
         if seconds is not None:
-            fields[name] = b"%d" % (parse_timeout(seconds) or 0)
+            fields[name] = b"%d" % seconds
     if spec.meta:
         fields["meta"] = serializer.dumps(spec.meta)
     if spec.retry:

@@ -11,7 +11,7 @@ import inspect
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,9 +19,8 @@ import redis
 import rq.queue
 from rq.job import JobStatus
 from rq.timeouts import UnixSignalDeathPenalty
-from rq.utils import parse_timeout
 
-from jobqueue import catalog, keys, names
+from jobqueue import bounds, catalog, keys, names
 from jobqueue.batch import Batch, Sender
 from jobqueue.connection import Store, open_store
 from jobqueue.errors import NotSerializable, UsageError
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 A_DAY = 86_400
 _OPTIONS = frozenset(rq.queue.EnqueueArgs._fields) - {"func", "timeout"} | {"job_timeout"}  # that enqueue() takes
+_CREATE = inspect.signature(rq.queue.Queue.create_job)
 _OPTIONS_IN_ORDER = tuple(inspect.signature(rq.queue.Queue.enqueue_call).parameters)[4:]
 
 
@@ -64,6 +64,8 @@ class Queue(rq.queue.Queue):
         **kwargs: Any,
     ) -> None:
         names.queue_name(name)
+        if default_timeout:
+            default_timeout = bounds.TIMEOUT.check("default_timeout", default_timeout)
         self._url = url
         self._store = store
         self._opened_store = False
@@ -155,13 +157,28 @@ class Queue(rq.queue.Queue):
     def enqueue_at(
         self, datetime: datetime, f: catalog.Task, *args: Any, on_crash: str | None = None, **kwargs: Any
     ) -> Job:
-        """Schedule a call for a time (without a zone: local time)."""
+        """Schedule a call for a time (without a zone: local time). Raises BadValue, and what enqueue raises."""
+        bounds.moment("The time", datetime)
         spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), *args, **kwargs)
         with self._rq_at_work():
             job = self._job_by_rq(spec, on_crash, JobStatus.SCHEDULED)
             if spec.at_front:
                 job.enqueue_at_front = True
             return cast(Job, self.schedule_job(job, datetime, pipeline=spec.pipeline, unique=spec.unique))
+
+    def enqueue_in(self, time_delta: timedelta, func: catalog.Task, *args: Any, **kwargs: Any) -> Job:
+        """Schedule a call for in a while."""
+        return self.enqueue_at(datetime.now(UTC) + bounds.span("time_delta", time_delta), func, *args, **kwargs)
+
+    def enqueue_job(self, job: rq.job.Job, *args: Any, **kwargs: Any) -> rq.job.Job:
+        """As in RQ, for a job that was made by hand. Raises BadValue."""
+        bounds.of_job(job)
+        return super().enqueue_job(job, *args, **kwargs)
+
+    def schedule_job(self, job: rq.job.Job, datetime: datetime, *args: Any, **kwargs: Any) -> rq.job.Job:
+        """As in RQ, for a job that was made by hand. Raises BadValue."""
+        bounds.of_job(job)
+        return super().schedule_job(job, bounds.moment("The time", datetime), *args, **kwargs)
 
     # -- again and again ---------------------------------------------------------------------------------------
 
@@ -184,9 +201,12 @@ class Queue(rq.queue.Queue):
         machine's unless told. A schedule of this id is replaced; its next time stays if it comes at the same times.
         Options are enqueue's. Raises BadSchedule, DuplicateJob (replace=False) and what enqueue raises.
         """
+        every = bounds.EVERY.check_float("every", every) if every else 0.0
         zone = (local_zone() if tz is None else tz) if cron else ""
         schedule_id = schedule_id or os.urandom(8).hex()
         names.job_id(schedule_id)
+        if first is not None:
+            bounds.moment("The first time", first)
         plan = self.plan(f, *args, timing=Timing(every, cron, zone).check(), schedule_id=schedule_id, **options)
         mode = "unique" if not replace else "keep" if first is None else "first"
         with self._rq_at_work():
@@ -246,9 +266,8 @@ class Queue(rq.queue.Queue):
     def _job_by_rq(self, spec: rq.queue.EnqueueArgs, on_crash: str | None, status: JobStatus) -> Job:
         if spec.job_id is not None:
             names.job_id(spec.job_id)
-        options = {
-            name: value for name, value in spec._asdict().items() if name not in ("pipeline", "unique", "at_front")
-        }
+        checked = bounds.of_options(spec)._asdict()
+        options = {name: value for name, value in checked.items() if name not in ("pipeline", "unique", "at_front")}
         options["retry"] = as_retry(options["retry"])
         job = cast(Job, self.create_job(**options, status=status))
         if on_crash is not None:
@@ -257,8 +276,11 @@ class Queue(rq.queue.Queue):
         return job
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> rq.job.Job:
-        """As in RQ; names are taken as enqueue takes them."""
-        return super().create_job(_checked(func, self.serializer), *args, **kwargs)
+        """As in RQ; names are taken as enqueue takes them, and so are numbers."""
+        given = _CREATE.bind(self, _checked(func, self.serializer), *args, **kwargs).arguments
+        of_seconds = {name: bounds.of_option(name, given[name]) for name in bounds.IN_SECONDS if name in given}
+        bounds.of_objects(*(given.get(name) for name in bounds.OBJECTS))
+        return super().create_job(**{name: value for name, value in (given | of_seconds).items() if name != "self"})
 
     # -- many jobs ---------------------------------------------------------------------------------------------
 
@@ -271,7 +293,7 @@ class Queue(rq.queue.Queue):
         prepare_data()s first, it is RQ's enqueue_many and returns a list.
         """
         if f is None or not (isinstance(f, str) or callable(f)):
-            datas = options.pop("job_datas") if f is None else f
+            datas = [bounds.of_options(data) for data in (options.pop("job_datas") if f is None else f)]
             with self._rq_at_work():
                 return super().enqueue_many(datas, *iterables, **options)
         sender = self.sender(f, **options)
@@ -285,6 +307,7 @@ class Queue(rq.queue.Queue):
         At most a chunk and a window of jobs are on their way. timeout in seconds, from now, for all. Raises what
         Job.result() raises, at the failed job's place. Results are kept for a day unless result_ttl says otherwise.
         """
+        timeout = bounds.wait(timeout)
         sender = self.sender(f, **{"result_ttl": A_DAY, **options})
         batches = sender.send_all((args, {}) for args in zip(*iterables, strict=False))
         first = next(batches, None)  # now: like Executor.map, it starts before the first result is asked for
@@ -330,20 +353,13 @@ class Queue(rq.queue.Queue):
         return self._shared(rq.queue.Queue.parse_args(""), None)
 
     def _shared(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Shared:
-        ttl = parse_timeout(spec.ttl)
-        if ttl is not None and ttl <= 0:
-            raise ValueError("Job ttl must be greater than 0")
-        fields = {"origin": self.name.encode(), "timeout": b"%d" % self._seconds_to_run(spec.timeout)}
+        spec = bounds.of_options(spec)
+        timeout = self._default_timeout if spec.timeout is None else spec.timeout
+        fields = {"origin": self.name.encode(), "timeout": b"%d" % cast(int, timeout)}
         fields |= option_fields(spec, on_crash, self.serializer)
         if spec.on_success or spec.on_failure or spec.on_stopped or spec.repeat or spec.webhooks:
             fields = self._fields_by_rq(spec) | fields
-        return Shared(fields, spec.at_front, ttl, replaces=bool(spec.job_id))
-
-    def _seconds_to_run(self, timeout: Any) -> int:
-        seconds = self._default_timeout if timeout is None else parse_timeout(timeout)
-        if seconds == 0:
-            raise ValueError("0 timeout is not allowed. Use -1 for infinite timeout")
-        return cast(int, seconds)
+        return Shared(fields, spec.at_front, spec.ttl, replaces=bool(spec.job_id))
 
     def _fields_by_rq(self, spec: rq.queue.EnqueueArgs) -> dict[str, bytes]:
         """Callbacks, webhooks and repeats as RQ writes them; the empty texts that it writes too are not needed."""

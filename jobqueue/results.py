@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from jobqueue import bounds
 from jobqueue.backoff import Backoff
 from jobqueue.connection import redis
 from jobqueue.errors import ResultTimeout, StoreRefused, StoreUnreachable
@@ -62,6 +63,7 @@ class Waiter:
         A None among the ids says that there are no more right now; it will be asked again. Raises ResultTimeout at
         the first job that has no outcome in time, StoreUnreachable, StoreRefused.
         """
+        timeout = bounds.wait(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         source, order = iter(ids), deque[str]()
         more = True

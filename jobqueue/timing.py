@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from math import floor, isfinite
+from math import floor
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from jobqueue import bounds
 from jobqueue.errors import UsageError
 
 _A_WALL_HOUR = 3600.0  # seconds
-SHORTEST = 0.1  # seconds; less is a mistake: each occurrence is a job
 
 
 class BadSchedule(UsageError):
@@ -35,8 +35,8 @@ class Timing:
         """Return itself. Raises BadSchedule with a sentence for the user."""
         if bool(self.every) == bool(self.cron):
             raise BadSchedule("A schedule needs either an interval or a cron expression.")
-        if not self.cron and not (isfinite(self.every) and self.every >= SHORTEST):
-            raise BadSchedule(f"An interval of {self.every:g} s is too short: give {SHORTEST:g} or more.")
+        if not self.cron and bounds.EVERY.read(self.every) is None:
+            raise BadSchedule(f"An interval of {self.every!r} cannot be: give {bounds.EVERY.describe()}.")
         if self.cron:
             self.after(0.0, datetime.now(UTC).timestamp())
         return self
@@ -109,7 +109,7 @@ def zone_of(name: str) -> tzinfo | None:
         return None
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
         raise BadSchedule(f"There is no time zone {name!r} on this machine; one is called Europe/Berlin.") from None
 
 

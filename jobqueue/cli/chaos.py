@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobqueue.bounds import Bounds
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, url_option
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ not be carried out; 130 stopped by Ctrl-C, nothing is left.
 @click.command(epilog=EPILOG)
 @click.option("--mode", type=click.Choice(["thread", "process", "both"]), default="both", show_default=True)
 @click.option("--jobs", type=click.IntRange(1, 1_000_000), default=2000, show_default=True, help="Jobs, per mode.")
-@click.option("--seconds", type=click.FloatRange(1, 86_400), default=20.0, show_default=True, metavar="S",
+@click.option("--seconds", type=Number(Bounds(1, 86_400, whole=False)), default=20.0, show_default=True, metavar="S",
               help="How long the storm of kills lasts at most, per mode.")  # fmt: skip
 @click.option("--kills", type=click.IntRange(0, 100_000), default=60, show_default=True, help="Kills, per mode.")
 @click.option("--queues", type=click.IntRange(1, 100), default=1, show_default=True, help="Queues, new ones.")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobqueue.bounds import Bounds
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option
 from jobqueue.cli.render import one_line
 from jobqueue.cli.values import NegativeNumbersAreValues, check_call, parse_json, parse_value
@@ -37,7 +39,7 @@ nothing is left.
 @click.option("-n", "largest", type=click.IntRange(1, 256), default=16, show_default=True, help="The largest width.")
 @click.option("--repeat", type=click.IntRange(1, 100), default=1, show_default=True, metavar="N",
               help="Runs of each mode at each width, in turn; their median counts.")  # fmt: skip
-@click.option("--seconds", type=click.FloatRange(5, 86_400), metavar="S",
+@click.option("--seconds", type=Number(Bounds(5, 86_400, whole=False)), metavar="S",
               help="Time for all.  [default: 75, more with --repeat]")  # fmt: skip
 @click.option("--trials/--no-trials", default=True, help="Try out isolation, a crash and time limits too (10 s).")
 @click.option(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from jobqueue import bounds
 from jobqueue.cli.look import connected
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, json_option, url_option
 from jobqueue.cli.render import json_line, one_line
 
@@ -24,7 +26,7 @@ def cancel(job_id: str, as_json: bool, url: str | None) -> None:
 
 @click.command()
 @click.argument("job_id", type=Id(), metavar="ID")
-@click.option("--timeout", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="S",
+@click.option("--timeout", type=Number(bounds.DELAY), default=10.0, show_default=True, metavar="S",
               help="Seconds to wait until it has stopped; 0 does not wait.")  # fmt: skip
 @json_option
 @url_option

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobqueue import bounds
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, opened, url_option
 from jobqueue.cli.render import ago, json_line, table
 from jobqueue.cli.rq_flags import formats
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--accept", default="json", show_default=True,
               help="Formats for arguments: json, or json,pickle for what JSON cannot carry.")  # fmt: skip
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--store-wait", type=click.FloatRange(min=0), default=20.0, show_default=True, metavar="S",
+@click.option("--store-wait", type=Number(bounds.DELAY), default=20.0, show_default=True, metavar="S",
               help="Seconds to wait at the start for a store that does not answer.")  # fmt: skip
 @json_option
 @url_option

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobqueue import bounds
 from jobqueue.cli.look import connected
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, url_option
 from jobqueue.cli.render import json_line, one_line
 
@@ -29,7 +31,7 @@ _SHOWN = 10  # ids
 @click.option("--fix", is_flag=True, help="Put jobs that nobody holds back into their queues.")
 @click.option(
     "--patience",
-    type=click.FloatRange(min=0.0),
+    type=Number(bounds.DELAY),
     default=5.0,
     show_default=True,
     metavar="S",

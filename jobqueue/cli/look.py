@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobqueue import bounds
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, json_option, opened, url_option
 from jobqueue.cli.render import ago, escaped, json_line, one_line, span, table
 
@@ -111,7 +113,7 @@ def _status(job: JobView) -> str:
 @click.command()
 @click.argument("job_id", type=Id(), metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
-@click.option("--timeout", metavar="S", type=click.FloatRange(0), help="Wait no longer than S seconds.")
+@click.option("--timeout", metavar="S", type=Number(bounds.DELAY), help="Wait no longer than S seconds.")
 @json_option
 @url_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool, url: str | None) -> None:

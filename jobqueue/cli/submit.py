@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue import names
+from jobqueue import bounds, names
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, json_option, opened, url_option
 from jobqueue.cli.recurring import Recurring, again
 from jobqueue.cli.recurring import check as check_recurring
@@ -23,7 +24,6 @@ from jobqueue.cli.values import (
     Call,
     Moment,
     NegativeNumbersAreValues,
-    Seconds,
     calls_of_lines,
     check_call,
     in_chunks,
@@ -54,11 +54,16 @@ if TYPE_CHECKING:
     help="The queue to put them into.",
 )
 @click.option("--wait", is_flag=True, help="Print the results as JSON, one per line, in the order submitted.")
-@click.option("--timeout", "job_timeout", type=Seconds(smallest=1), help="Time limit of a run; -1 for none.")
-@click.option("--retry", type=click.IntRange(0), help="How often a job that failed is run again.")
-@click.option("--in", "delay", metavar="S", type=click.FloatRange(0), help="Run them in S seconds.")
+@click.option("--timeout", "job_timeout", type=Number(bounds.TIMEOUT), help="Time limit of a run; -1 for none.")
+@click.option("--retry", type=Number(bounds.COUNT_OR_NONE), help="How often a job that failed is run again.")
+@click.option("--in", "delay", metavar="S", type=Number(bounds.DELAY), help="Run them in S seconds.")
 @click.option("--at", "moment", type=Moment(), help="Run them at this time.")
-@click.option("--every", metavar="S", type=float, help="Run them every S seconds, at once or --in/--at the first time.")
+@click.option(
+    "--every",
+    metavar="S",
+    type=Number(bounds.EVERY),
+    help="Run them every S seconds, at once or --in/--at the first time.",
+)
 @click.option("--cron", metavar="EXPR", help="Run them whenever this cron expression says so, as '*/5 * * * *'.")
 @click.option("--tz", metavar="ZONE", help="The expression's time zone, as Europe/Berlin; this machine's unless told.")
 @click.option("--overlap/--no-overlap", default=True, help="Enqueue the next also if the last has not ended (default).")
@@ -68,9 +73,11 @@ if TYPE_CHECKING:
 @click.option("--id", "job_id", metavar="ID", help="The job's id; a job that has it makes way.")
 @click.option("--unique", is_flag=True, help="Refuse if there is a job with this --id.")
 @click.option("--on-crash", type=click.Choice(["retry", "fail"]), help="What becomes of a job whose process dies.")
-@click.option("--result-ttl", type=Seconds(), help="How long to keep the result; with --wait one day unless told.")
-@click.option("--ttl", type=Seconds(smallest=1, forever=False), help="How long the job may wait in the queue.")
-@click.option("--failure-ttl", type=Seconds(smallest=1), help="How long to keep a failed job.")
+@click.option(
+    "--result-ttl", type=Number(bounds.RESULT_TTL), help="How long to keep the result; with --wait one day unless told."
+)
+@click.option("--ttl", type=Number(bounds.TTL), help="How long the job may wait in the queue.")
+@click.option("--failure-ttl", type=Number(bounds.FAILURE_TTL), help="How long to keep a failed job.")
 @click.option("--check/--no-check", default=True, help="Import module:function and check name and arguments (default).")
 @json_option
 @url_option

@@ -8,12 +8,12 @@ import re
 import select
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from math import ceil
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 
-from jobqueue.errors import BadArguments, JobqError
+from jobqueue import bounds
+from jobqueue.errors import BadArguments, BadValue, JobqError
 from jobqueue.serializers import JSON
 
 CHUNK = 500  # lines that are checked and sent together
@@ -167,31 +167,6 @@ def _refuse_repeats(given: Sequence[click.Option], ctx: click.Context) -> None:
             raise click.BadOptionUsage(option.opts[0], f"Option {' / '.join(option.opts)} is given twice.", ctx)
 
 
-class Seconds(click.ParamType[int]):
-    """Whole seconds, or RQ's "30s", "5m", "1h", "2d"; fractions are rounded up, because RQ's readers want integers."""
-
-    name = "seconds"
-    _UNITS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-    def __init__(self, *, smallest: int = 0, forever: bool = True) -> None:
-        self._smallest = smallest
-        self._forever = forever
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        text = str(value)
-        number, unit = (text[:-1], self._UNITS[text[-1]]) if text[-1:] in self._UNITS else (text, 1)
-        try:
-            seconds = ceil(float(number) * unit)
-        except (ValueError, OverflowError):
-            self.fail(f"{text!r} is not a number of seconds, nor like 30s, 5m, 1h or 2d", param, ctx)
-        if seconds < self._smallest and not (self._forever and seconds == -1):
-            also = ", or -1 for no limit" if self._forever else ""
-            self.fail(f"{text!r} must be at least {self._smallest}{also}", param, ctx)
-        return seconds
-
-
 class Moment(click.ParamType[datetime]):
     """A time in ISO 8601; without a zone it is local time."""
 
@@ -201,6 +176,8 @@ class Moment(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            return datetime.fromisoformat(str(value)).astimezone()
+            return bounds.moment("it", datetime.fromisoformat(str(value)).astimezone())
+        except BadValue as e:
+            self.fail(str(e), param, ctx)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time like 2026-12-31T23:59 or 2026-12-31T23:59:00+01:00", param, ctx)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobqueue import bounds
 from jobqueue.cli.leash import leash
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import QueueName, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.errors import UsageError
@@ -68,26 +70,26 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
               help="Call this for each exception of a job, as `rq worker` does.")  # fmt: skip
 @click.option("--dequeue-strategy", "-ds", type=click.Choice(["ordered", "round_robin", "random"]), default="ordered",
               show_default=True, help="Which of several queues gives the next job.")  # fmt: skip
-@click.option("--results-ttl", type=click.IntRange(min=-1), default=500, show_default=True, metavar="S",
+@click.option("--results-ttl", type=Number(bounds.RESULT_TTL), default=500, show_default=True, metavar="S",
               help="Seconds to keep results of jobs that do not say how long; -1 for ever.")  # fmt: skip
 @click.option("--strict-queue", is_flag=True, help="Do not start while the first job of a queue is not served.")
 @click.option("--strict-start", is_flag=True, help="Mark every start in the store before the job runs.")
-@click.option("--max-jobs", type=click.IntRange(min=1), metavar="N", help="Replace a process after it began N jobs.")
+@click.option("--max-jobs", type=Number(bounds.COUNT), metavar="N", help="Replace a process after it began N jobs.")
 @click.option(
-    "--max-memory", type=click.IntRange(min=1), metavar="MB", help="Replace a process that grew over MB (USS)."
+    "--max-memory", type=Number(bounds.COUNT), metavar="MB", help="Replace a process that grew over MB (USS)."
 )
-@click.option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="S",
+@click.option("--grace", type=Number(bounds.DELAY), default=30.0, show_default=True, metavar="S",
               help="Seconds that running jobs have at a stop.")  # fmt: skip
 @click.option("--scheduler/--no-scheduler", default=True, help="Enqueue delayed jobs and schedules when they are due.")
 @click.option("--cron", "cron_files", multiple=True, metavar="FILE", help="Serve this RQ cron file; see jobq cron.")
-@click.option("--maintenance-interval", type=click.FloatRange(min=0), default=600.0, show_default=True, metavar="S",
+@click.option("--maintenance-interval", type=Number(bounds.DELAY), default=600.0, show_default=True, metavar="S",
               help="Seconds between two rounds of RQ's maintenance; 0 leaves it to others.")  # fmt: skip
 @click.option("--health-file", type=click.Path(dir_okay=False), default="", metavar="FILE", callback=in_a_directory,
               help="Say there once a second whether this worker can claim; see jobq worker-health.")  # fmt: skip
 @click.option("--until-eof", is_flag=True, help="Stop when stdin ends: when the program that started this is gone.")
 @click.option("--private", is_flag=True, hidden=True)  # the queues end with the program that started this worker
 @click.option("--directory", hidden=True, default="")  # and so does this, where it looks for our log and health file
-@click.option("--store-wait", type=click.FloatRange(min=0), default=20.0, show_default=True, metavar="S",
+@click.option("--store-wait", type=Number(bounds.DELAY), default=20.0, show_default=True, metavar="S",
               help="Seconds to wait at the start for a store that does not answer.")  # fmt: skip
 @click.option("--log-format", type=LogFormat(), default="text", show_default=True)
 @click.option("-v", "--verbose", is_flag=True, help="Log every job.")
@@ -178,7 +180,7 @@ def worker(
 
 @click.command("worker-health")
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--max-age", type=click.FloatRange(min=1), default=10.0, show_default=True, metavar="S",
+@click.option("--max-age", type=Number(bounds.AGE), default=10.0, show_default=True, metavar="S",
               help="Seconds after which the file is called stale: the worker hangs or is gone.")  # fmt: skip
 def worker_health(file: str, max_age: float) -> None:
     """Say whether the worker with this --health-file can claim jobs: exit code 0 or 1, for liveness probes."""

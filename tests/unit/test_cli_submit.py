@@ -15,9 +15,10 @@ import pytest
 from helpers import Server
 from stand_in import fail, finish, invoke
 
-from jobqueue import keys
+from jobqueue import bounds, keys
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.render import escaped, json_line, span
-from jobqueue.cli.values import Moment, Seconds, chunks_of_lines, parse_value
+from jobqueue.cli.values import Moment, chunks_of_lines, parse_value
 from jobqueue.connection import redis
 from jobqueue.errors import BadArguments
 from jobqueue.job import Job
@@ -311,11 +312,17 @@ def test_interrupted_while_waiting(store: redis.Redis, server: Server) -> None:
         (["square", "--args", "[1"], 2, "is not JSON"),
         (["square", "1", "--bogus"], 2, "--bogus"),
         (["square", "1", "-x"], 2, "-x"),
-        (["square", "1", "--timeout", "0"], 2, "at least 1"),
-        (["square", "1", "--timeout", "soon"], 2, "not a number of seconds"),
+        (["square", "1", "--timeout", "0"], 2, "from 1 to"),
+        (["square", "1", "--timeout", "soon"], 2, "give seconds from"),
         (["square", "1", "--at", "tomorrow"], 2, "is not a time"),
         (["square", "1", "--at", "2100-01-01", "--in", "1"], 2, "exclude each other"),
-        (["square", "1", "--in", "1e300"], 2, "too far away"),
+        (["square", "1", "--in", "1e300"], 2, "100 years"),
+        (["square", "1", "--in", "nan"], 2, "give seconds from 0"),
+        (["square", "1", "--ttl", "1e18"], 2, "100 years"),
+        (["square", "1", "--result-ttl", "1e18"], 2, "100 years"),
+        (["square", "1", "--failure-ttl", "9223372036854775807"], 2, "100 years"),
+        (["square", "1", "--every", "3e11"], 2, "100 years"),
+        (["square", "1", "--at", "9999-12-31"], 2, "a hundred years from now"),
         (["square", "1", "--unique"], 2, "--unique needs --id"),
         (["square", "1", "2", "--id", "a"], 2, "one job"),
         (["square", "1", "--id", "a b"], 2, "letters"),
@@ -384,13 +391,13 @@ def test_brackets_without_end() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.2", 2), ("5m", 300), ("1h", 3600), ("-1", -1)])
 def test_seconds(text: str, seconds: int) -> None:
-    assert Seconds(smallest=1).convert(text, None, None) == seconds
+    assert Number(bounds.TIMEOUT).convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-2", "nan", "inf", "1e999", "5 m m"])
 def test_not_seconds(text: str) -> None:
     with pytest.raises(click.BadParameter):
-        Seconds(smallest=1).convert(text, None, None)
+        Number(bounds.TIMEOUT).convert(text, None, None)
 
 
 def test_a_time_without_a_zone_is_local() -> None:

@@ -1,0 +1,23 @@
+"""The one type of all options that are numbers: the bounds stand in jobqueue/bounds.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from jobqueue.bounds import Bounds
+
+
+class Number(click.ParamType[float]):
+    """A number within bounds; of seconds also "30s", "5m", "1h", "2d". "nan" and "inf" are none."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.name = "seconds" if bounds.seconds else "number"
+        self._bounds = bounds
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = self._bounds.read(value)
+        if number is None:
+            self.fail(f"{str(value)!r} cannot be: give {self._bounds.describe()}", param, ctx)
+        return number if self._bounds.whole else float(number)
