@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from jobqueue.cli.options import WholeHelp
 from jobqueue.cli.render import one_line as shown
 from jobqueue.cli.strict import refuse_what_is_no_text, strict
 from jobqueue.errors import JobqError
@@ -39,7 +40,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(WholeHelp):
     """Imports a command's module when the command is called: ``jobq --help`` needs neither redis nor rq."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

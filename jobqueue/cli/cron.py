@@ -13,8 +13,9 @@ import click
 from jobqueue import bounds
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, opened, url_option
-from jobqueue.cli.render import ago, json_line, table
+from jobqueue.cli.render import json_line
 from jobqueue.cli.rq_flags import formats
+from jobqueue.cli.tables import table
 
 if TYPE_CHECKING:
     from jobqueue.timetable import Schedule
@@ -57,10 +58,11 @@ def _print(entries: Sequence[Schedule], as_json: bool) -> None:
     for entry in entries:
         first = datetime.fromtimestamp(entry.timing.first(now), UTC)
         call = entry.fields["description"].decode(errors="replace")
-        rows.append([entry.name, entry.timing.describe(), entry.queue, ago(first), call])
+        rows.append([entry.name, entry.timing.describe(), entry.queue, first, call])
         if as_json:
             own = {"id": entry.id, "name": entry.name, "every": entry.timing.every or None}
             more = {"cron": entry.timing.cron or None, "queue": entry.queue, "next": first, "description": call}
             print(json_line({**own, **more}))
     if not as_json:
-        table(["name", "when", "queue", "first", "call"], rows)
+        columns = ["name", "when", "queue", "first", "call"]
+        table(columns, rows, can_be_cut=["when", "call"], least_important=["queue", "call"])

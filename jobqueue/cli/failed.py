@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobqueue.cli.look import connected, status
-from jobqueue.cli.options import Id, QueueName, json_option, only_one, url_option
-from jobqueue.cli.render import ago, json_line, one_line, table
+from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
+from jobqueue.cli.render import json_line, one_line
+from jobqueue.cli.tables import table, wide_option
 from jobqueue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ queue_option = click.option("-q", "--queue", type=QueueName(), metavar="QUEUE", 
 all_option = click.option("--all", "everything", is_flag=True, help="All failed jobs (of the --queue).")
 
 
-@click.group()
+@click.group(cls=WholeHelp)
 def failed() -> None:
     """Look at failed jobs, run them again, or delete them."""
 
@@ -30,9 +31,10 @@ def failed() -> None:
 @failed.command("list")
 @queue_option
 @click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True, help="Show the latest N.")
+@wide_option
 @json_option
 @url_option
-def list_(queue: str | None, most: int, as_json: bool, url: str | None) -> None:
+def list_(queue: str | None, most: int, wide: bool, as_json: bool, url: str | None) -> None:
     """List failed jobs, the latest first."""
     from jobqueue.inspector import Inspector
 
@@ -42,8 +44,9 @@ def list_(queue: str | None, most: int, as_json: bool, url: str | None) -> None:
         for job in jobs:
             print(json_line(dataclasses.asdict(job)))
         return
-    rows = [[job.id, job.queue, ago(job.ended_at), job.description, job.error] for job in jobs]
-    table(["job", "queue", "ended", "call", "error"], rows)
+    rows = [[job.id, job.queue, job.ended_at, job.description, job.error] for job in jobs]
+    columns = ["job", "queue", "ended", "call", "error"]
+    table(columns, rows, can_be_cut=["call", "error"], least_important=["queue", "ended", "call"], wide=wide)
 
 
 show = click.Command(

@@ -14,7 +14,8 @@ import click
 from jobqueue import bounds
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, json_option, opened, url_option
-from jobqueue.cli.render import ago, escaped, json_line, one_line, span, table
+from jobqueue.cli.render import ago, escaped, json_line, one_line, span
+from jobqueue.cli.tables import table, wide_option
 
 if TYPE_CHECKING:
     from jobqueue.connection import redis
@@ -149,31 +150,32 @@ def _loads_json(data: bytes) -> Any:
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Show it anew every second.")
+@wide_option
 @json_option
 @url_option
-def info(watch: bool, as_json: bool, url: str | None) -> None:
+def info(watch: bool, wide: bool, as_json: bool, url: str | None) -> None:
     """Show queues and workers. It changes nothing, unlike `rq info`, which cleans up while it counts."""
     from jobqueue.inspector import Inspector
 
     with connected(url) as client:
         inspector = Inspector(client)
         try:
-            _show(inspector.overview(), as_json)
+            _show(inspector.overview(), as_json, wide)
             while watch:
                 time.sleep(1.0)
-                _show_again(inspector, as_json)
+                _show_again(inspector, as_json, wide)
         except KeyboardInterrupt:
             sys.exit(130)
 
 
-def _show_again(inspector: Inspector, as_json: bool) -> None:
+def _show_again(inspector: Inspector, as_json: bool, wide: bool) -> None:
     overview = inspector.overview()
     if sys.stdout.isatty() and not as_json:
         click.clear()
-    _show(overview, as_json)
+    _show(overview, as_json, wide)
 
 
-def _show(overview: Overview, as_json: bool) -> None:
+def _show(overview: Overview, as_json: bool, wide: bool) -> None:
     if as_json:
         print(json_line(dataclasses.asdict(overview)), flush=True)
         return
@@ -181,7 +183,9 @@ def _show(overview: Overview, as_json: bool) -> None:
         print("suspended: workers take nothing until `jobq resume`")
     counts = ("queued", "claimed", "started", "finished", "failed", "scheduled", "deferred", "canceled")
     rows = [[q.name, *(getattr(q, name) for name in counts), "paused" if q.paused else "-"] for q in overview.queues]
-    table(["queue", *counts, "state"], rows, numbers=range(1, 9))
+    last = ["canceled", "deferred", "scheduled", "finished", "claimed", "state", "failed", "started"]
+    table(["queue", *counts, "state"], rows, numbers=counts, least_important=last, wide=wide)
+    print()
     head = ["worker", "state", "queues", "running", "done", "failed", "heartbeat", "host", "pid"]
     workers = [
         [
@@ -197,5 +201,7 @@ def _show(overview: Overview, as_json: bool) -> None:
         ]
         for w in overview.workers
     ]
-    table(head, workers, numbers=(3, 4, 5, 8))
+    last = ["pid", "host", "failed", "done", "queues", "heartbeat", "running"]
+    counted = ["running", "done", "failed", "pid"]
+    table(head, workers, numbers=counted, can_be_cut=["queues"], least_important=last, wide=wide)
     sys.stdout.flush()

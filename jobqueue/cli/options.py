@@ -1,4 +1,4 @@
-"""What all commands share: ``--url``, ``--json``, and opening the store with its line on stderr."""
+"""What all commands share: ``--url``, ``--json``, how help is shown, and opening the store with its line on stderr."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ url_option = click.option(
     help="The store: redis://, rediss://, unix:// or redis+sentinel://. "
     "Else JOBQ_URL, REDIS_URL, RQ_REDIS_URL; else the local store, which starts by itself.",
 )
+
+
+class WholeHelp(click.Group):
+    """A group whose ``--help`` gives the first sentence of each command in full, over several lines if need be."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(10_000)) for name, command in commands if command])
 
 
 class QueueName(click.ParamType[str]):

@@ -1,11 +1,9 @@
-"""How things are shown: what comes from jobs can do nothing to a terminal; tables for people, plain text for pipes."""
+"""How things are shown: what comes from jobs can do nothing to a terminal; times and durations in words."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,13 +30,17 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else repr(value)
 
 
+def since(moment: datetime) -> str:
+    """Return how far away a time is: "4 min ago", "in 10 s"."""
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+
+
 def ago(moment: datetime | None) -> str:
     """Return a time as people read it: clock time of this machine and how long ago."""
     if moment is None:
         return "-"
-    seconds = (datetime.now(UTC) - moment).total_seconds()
-    distance = f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({distance})"
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({since(moment)})"
 
 
 def span(seconds: float) -> str:
@@ -52,25 +54,3 @@ def span(seconds: float) -> str:
             rest = int(seconds % size // smaller)
             return f"{int(seconds // size)} {unit}" + (f" {rest} {name}" if rest else "")
     return f"{seconds:.3g} s"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[int] = ()) -> None:
-    """Print rows: a table on a terminal, tab-separated text in a pipe."""
-    texts = [["-" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        for row in [list(head), *texts]:
-            print("\t".join(row))
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(head):
-        shown.add_column(
-            name, justify="right" if i in numbers else "left", overflow="fold", no_wrap=i == 0
-        )  # ids are copied
-    for row in texts:
-        shown.add_row(*[Text(cell) for cell in row])  # Text: job descriptions are no markup
-    Console().print(shown)

@@ -9,11 +9,14 @@ import time
 import click
 
 from jobqueue.cli.look import connected
-from jobqueue.cli.options import Id, QueueName, json_option, only_one, url_option
-from jobqueue.cli.render import ago, json_line, one_line, table
+from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
+from jobqueue.cli.render import json_line, one_line
+from jobqueue.cli.tables import table, wide_option
+
+NOT_SERVED = "not served: no worker runs this cron file"
 
 
-@click.group()
+@click.group(cls=WholeHelp)
 def schedule() -> None:
     """Look at what is to run later or again and again, and delete it."""
 
@@ -23,9 +26,10 @@ def schedule() -> None:
               help="Only what goes to this queue.")  # fmt: skip
 @click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True,
               help="Show N delayed jobs at most, the next first.")  # fmt: skip
+@wide_option
 @json_option
 @url_option
-def list_(queue: str | None, most: int, as_json: bool, url: str | None) -> None:
+def list_(queue: str | None, most: int, wide: bool, as_json: bool, url: str | None) -> None:
     """List schedules and cron entries, then delayed jobs, the next first."""
     from jobqueue.doctor.clocks import pause_of
     from jobqueue.schedules import Schedules
@@ -39,19 +43,25 @@ def list_(queue: str | None, most: int, as_json: bool, url: str | None) -> None:
             print(json_line(dataclasses.asdict(view)))
         return
     rows = [
-        [view.id, view.when(), view.queue, _next(view.next), ago(view.last), view.runs or "-", view.description]
+        [
+            view.id,
+            view.when(),
+            view.queue,
+            view.next or NOT_SERVED,
+            view.last,
+            view.runs or "-",
+            view.description,
+        ]
         for view in views
     ]
-    table(["id", "when", "queue", "next", "last", "runs", "call"], rows, numbers=[5])
+    columns, last = ["id", "when", "queue", "next", "last", "runs", "call"], ["runs", "last", "queue", "call", "when"]
+    cut = ["when", "next", "call"]
+    table(columns, rows, numbers=["runs"], can_be_cut=cut, least_important=last, wide=wide)
     for view in views:
         if text := pause_of(view, time.time()):
             print(one_line(text), file=sys.stderr)
     if in_all > len(delayed):
         print(f"{in_all - len(delayed)} more delayed jobs; -n shows more", file=sys.stderr)
-
-
-def _next(moment: object) -> str:
-    return ago(moment) if moment else "not served: no worker runs this cron file"  # type: ignore[arg-type]
 
 
 @schedule.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobqueue import config
-from jobqueue.cli.options import json_option, url_option
+from jobqueue.cli.options import WholeHelp, json_option, url_option
 from jobqueue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jobqueue.store_status import StoreStatus
 
 
-@click.group()
+@click.group(cls=WholeHelp)
 def store() -> None:
     """Look at the local store, start it, stop it."""
 
