@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import click
 import pytest
+import rq
 from helpers import Server, Tree
+from rq.defaults import DEFAULT_FAILURE_TTL
 
+from jobqueue import Queue
 from jobqueue.cli import COMMANDS, main
+from workers.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -103,3 +108,20 @@ def test_links_lead_somewhere(page: str) -> None:
         text = ((ROOT / page).parent / path if path else ROOT / page).read_text()
         titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         assert not anchor or anchor in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_the_times_that_it_names(server: Server) -> None:
+    said = (ROOT / "README.md").read_text()
+    assert "a job may run for 180 s" in said
+    assert rq.Queue.DEFAULT_TIMEOUT == Queue.DEFAULT_TIMEOUT == 180
+    assert "its result is kept for 500 s" in said
+    assert {field.name: field.default for field in dataclasses.fields(Settings)}["default_result_ttl"] == 500
+    assert "a failed job for a year" in said
+    assert DEFAULT_FAILURE_TTL == 365 * 86_400
+
+
+def test_completion(server: Server) -> None:
+    asked = {"COMP_WORDS": "jobq fai", "COMP_CWORD": "1", "_JOBQ_COMPLETE": "bash_complete"}
+    jobq = [str(Path(sys.executable).parent / "jobq")]
+    done = subprocess.run(jobq, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    assert done.stdout == "plain,failed\n"
