@@ -44,6 +44,7 @@ class Stopped(BaseException):
 
 
 OURS = (Interrupted, Stopped)  # everything else that comes out of user code is its own failure
+PASSING = (*OURS, JobTimeoutException)  # what the guard raises; who wraps what user code raises lets these through
 
 
 def time_limit_text(limit: float) -> str:

@@ -12,6 +12,7 @@ from rq.job import Job
 from rq.utils import import_attribute
 
 from jobqueue.serializers import decompress
+from workers.limits import PASSING
 from workers.runner import Call, Runner
 from workers.settings import Settings
 
@@ -39,6 +40,8 @@ class OwnRunner(Runner):
         kind = self._settings.serializer
         try:
             name, instance, args, kwargs = self.reads.loads(decompress(data))
+        except PASSING:
+            raise
         except Exception as e:
             raise DeserializationError(f"The job's data is not a call in the format of {kind}: {e}") from e
         return self._call(name, instance, args, kwargs, kind)

@@ -13,6 +13,7 @@ from rq.exceptions import DeserializationError
 from rq.utils import import_attribute
 
 from jobqueue.protocol import RETURNED
+from workers.limits import PASSING
 from workers.own_classes import OwnRunner
 from workers.runner import Call, Ending
 
@@ -20,16 +21,20 @@ from workers.runner import Call, Ending
 class RQRunner(OwnRunner):
     """Decodes and encodes with RQ's serializer, and finds functions as RQ does."""
 
+    name = "?"  # of what was decoded last, for the log
+    on_decoded: Callable[[Any], None] = staticmethod(lambda call: None)  # told name and arguments; None: no call
+
     def decode(self, data: bytes) -> Call:
+        self.name = "?"
         try:
-            data = zlib.decompress(data)
-        except zlib.error:  # as in RQ's Job.restore
-            pass
-        try:
-            name, instance, args, kwargs = self.reads.loads(data)
+            name, instance, args, kwargs = self.reads.loads(_decompressed(data))
+        except PASSING:
+            raise
         except Exception as e:
+            self.on_decoded(None)
             raise DeserializationError() from e
-        self.name, self.args, self.kwargs = name, args, kwargs  # for the log
+        self.name = name
+        self.on_decoded((name, args, kwargs))
         return Call(getattr(instance, name) if instance else _function(name), args, kwargs, "rq", name)
 
     def _resolve(self, name: str) -> Callable[..., Any]:
@@ -43,9 +48,19 @@ class RQRunner(OwnRunner):
             return Ending(RETURNED, b"", None)
         try:
             encoded = self.reads.dumps(value)
+        except PASSING:
+            raise
         except Exception:
             encoded = self.reads.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD)
         return Ending(RETURNED, base64.b64encode(encoded), value)
+
+
+def _decompressed(data: bytes) -> bytes:
+    """As in RQ's Job.restore."""
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        return data
 
 
 def _function(name: str) -> Callable[..., Any]:

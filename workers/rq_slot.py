@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from rq.logutils import blue, green
@@ -20,6 +21,7 @@ from rq.worker import BaseWorker
 from jobqueue.protocol import RAISED, Claimed, Outcome
 from workers.context import after_imports
 from workers.current import CurrentJob, current_of
+from workers.limits import PASSING
 from workers.rq_ending import RQFinisher
 from workers.rq_finish import Finisher
 from workers.rq_runner import RQRunner
@@ -61,6 +63,10 @@ class RQSlot(Slot):
             error = _rq_time_limit(self.limit)
         return super().interrupt(token, error)
 
+    @property
+    def is_deaf(self) -> bool:
+        return self._runner.prints
+
     def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
         """The execution lives as long as this class of RQ's lets it live."""
         job_, started, _ = super().start_mark(job)
@@ -80,7 +86,7 @@ class RQSlot(Slot):
 
     def _perform(self, job: Claimed) -> Ending:
         if self._logs:
-            self._log_start(job)
+            self._runner.on_decoded = partial(self._log_start, job)
         try:
             return super()._perform(job)
         finally:
@@ -110,20 +116,24 @@ class RQSlot(Slot):
 
     # -- the log: RQ's lines -------------------------------------------------------------------------------------------
 
-    def _log_start(self, job: Claimed) -> None:
+    def _log_start(self, job: Claimed, call: tuple[str, Any, Any] | None) -> None:
+        """(within the job's limit) RQ's line; writing the arguments down runs code of theirs."""
         name, queue = self._worker.name, green(job.queue)
         if not self._worker.log_job_description:
             self._worker.log.info("Worker %s: %s: %s", name, queue, job.id)
             return
+        text = ""
         try:
-            self._runner.decode(job.data)
-            text = get_call_string(self._runner.name, self._runner.args, self._runner.kwargs, max_length=75)
-        except Exception:  # the run says why
-            text = ""
+            if call is not None:
+                text = get_call_string(*call, max_length=75) or ""
+        except PASSING:
+            raise
+        except BaseException:  # the job does not fail because its arguments cannot be printed
+            pass
         self._worker.log.info("Worker %s: %s: %s (%s)", name, queue, blue(text), job.id)
 
     def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
-        if self._needs_rq(job, ending):  # RQ's own finish logs
+        if self._to_rq:  # RQ's own finish logs
             return
         worker = self._worker
         if ending.kind == RAISED:
@@ -131,7 +141,7 @@ class RQSlot(Slot):
                 "Worker %s: job %s: exception raised while executing (%s)\n%s",
                 worker.name,
                 job.id,
-                getattr(self._runner, "name", "?"),
+                self._runner.name,
                 decode_text(ending.payload),
                 extra={"queue": job.queue, "job_id": job.id},
             )

@@ -7,7 +7,6 @@ import base64
 import functools
 import inspect
 import pickle
-import traceback
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +19,8 @@ from jobqueue.errors import NotServed, ResultNotSerializable
 from jobqueue.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from workers.context import after_imports
-from workers.limits import OURS
+from workers.error_text import one_line, one_line_without_its_code, printed, printed_without_its_code
+from workers.limits import OURS, PASSING
 from workers.settings import Settings
 
 
@@ -42,6 +42,7 @@ class Ending(NamedTuple):
     value: Any = None
     error: BaseException | None = None
     task: str = ""  # what ran; "" when nothing did
+    words: str = ""  # of the error, for a line of the log
 
     @property
     def is_retry(self) -> bool:
@@ -52,32 +53,57 @@ class Runner:
     """Runs jobs as the settings allow."""
 
     reads: Any = Auto  # whatever the store may hold, also what this worker would not run
+    prints = False  # an exception, and Python's code for that swallows what is raised in it
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served = settings.served
         self.resolve = functools.cache(self._resolve)
 
-    def run(self, data: bytes, guard: Callable[[], None]) -> Ending:
-        """Run the job in ``data``. ``guard`` is called when the call is over, whatever its end: nothing may be
-        interrupted after it. What it raises fails the job, also what is no Exception (SystemExit, asyncio's
-        CancelledError); only what we raise in it (limits.OURS) passes through."""
-        task = ""
+    def run(
+        self, data: bytes, guard: Callable[[], None], close: Callable[[Ending], Ending] = lambda ending: ending
+    ) -> Ending:
+        """Run the job in ``data``, encode what it returned or print what it raised, and let go of all that it made but
+        the ending, as ``close`` leaves it: each of these runs code of the user's. Then call ``guard``, whatever the
+        end: nothing may be interrupted after it. What the job raises fails it, also what is no Exception (SystemExit,
+        asyncio's CancelledError); only what we raise in it (limits.OURS) passes through."""
+        early: type[BaseException] | None = None
         try:
             try:
-                call = self.decode(data)
-                after_imports.catch_up()
-                task = call.task
-                value = call.function(*call.args, **call.kwargs)
-                if inspect.iscoroutine(value):
-                    value = asyncio.run(value)
+                return close(self._attempt(data))
+            except OURS as e:  # its traceback holds what the job had in hand: not beyond the guard
+                early = type(e)
             finally:
                 guard()
+        except OURS:
+            raise
+        except BaseException as e:
+            return raised_without_its_code(e)
+        assert early is not None
+        raise early
+
+    def _attempt(self, data: bytes) -> Ending:
+        task = ""
+        try:
+            call = self.decode(data)
+            after_imports.catch_up()
+            task = call.task
+            value = call.function(*call.args, **call.kwargs)
+            if inspect.iscoroutine(value):
+                value = asyncio.run(value)
             return Ending(RETURNED, b"", value, None, task) if isinstance(value, Retry) else self.returned(value, call)
         except OURS:
             raise
         except BaseException as e:
-            return raised(e)._replace(task=task)
+            self.prints = True
+            try:
+                return raised(e, task)
+            except OURS:
+                raise
+            except BaseException as late:  # the time limit, as it was printed; or it cannot be printed
+                return raised_without_its_code(late, task)
+            finally:
+                self.prints = False
 
     def decode(self, data: bytes) -> Call:
         """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
@@ -90,6 +116,8 @@ class Runner:
             )
         try:
             name, instance, args, kwargs = JSON.loads(raw) if kind == "json" else unpickled(raw)
+        except PASSING:
+            raise
         except Exception as e:
             raise DeserializationError(f"The job's data is not a call in {kind}: {e}") from e
         return self._call(name, instance, args, kwargs, kind)
@@ -108,6 +136,8 @@ class Runner:
             return Ending(RETURNED, b"", None, None, call.task)
         try:
             encoded = self._encode(value, call.format)
+        except PASSING:
+            raise
         except Exception as e:
             name = getattr(call.function, "__name__", "The function")
             raise ResultNotSerializable(f"{name} returned a value that {call.format} cannot carry: {e}") from None
@@ -191,23 +221,27 @@ def checked_callable(found: Any, name: str) -> Callable[..., Any]:
     return function
 
 
-def raised(error: BaseException) -> Ending:
+def raised(error: BaseException, task: str = "") -> Ending:
     """The traceback is as the user's code made it: without our own frames at its top. One stays where the call itself
     failed (the wrong arguments, a function in C): it is nobody else's, and not what we have to say."""
+    _strip(error)
+    words = one_line(error)  # first: a limit that ends it is heard of here, and not by what prints tracebacks
+    return Ending(RAISED, encode_text(printed(error)), None, error, task, words)
+
+
+def raised_without_its_code(error: BaseException, task: str = "") -> Ending:
+    """The same of an error whose own code, or that of the error behind it, may not come to an end."""
+    _strip(error)
+    text, words = printed_without_its_code(error), one_line_without_its_code(error)
+    return Ending(RAISED, encode_text(text), None, error, task, words)
+
+
+def _strip(error: BaseException) -> None:
     call = error.__traceback__
     while error.__traceback__ is not None and error.__traceback__.tb_frame.f_globals.get("__name__") == __name__:
         error.__traceback__ = error.__traceback__.tb_next
     if error.__traceback__ is None and call is not None and call.tb_next is None:
         error.__traceback__ = call
-    return Ending(RAISED, encode_text("".join(traceback.format_exception(error))), None, error)
-
-
-def words_of(error: BaseException | None) -> str:
-    """Its class and what it says, in one line if it can; some say nothing that can be printed."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception as e:
-        return f"{type(error).__name__} (its text cannot be had: {type(e).__name__})"
 
 
 def decode_text(payload: bytes) -> str:

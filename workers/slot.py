@@ -23,7 +23,7 @@ from workers.current import CurrentJob
 from workers.journal import FROZEN, Region
 from workers.limits import Interrupted, Interruptible, Stopped
 from workers.patience import insist
-from workers.runner import STOPPED, Ending, Runner, encode_text, interrupted, words_of
+from workers.runner import STOPPED, Ending, Runner, encode_text, interrupted
 from workers.settings import Settings
 from workers.usage import Usage
 
@@ -59,7 +59,9 @@ class Slot(Interruptible):
         self._runner = runner
         self._protocol = protocol
         self._make_current = make_current
-        self._current: CurrentJob | None = None  # what the job sees of itself, kept for its end
+        self._current: CurrentJob | None = None  # what the job sees of itself
+        self._to_rq = False  # the job that ran last is ended by RQ's own finish
+        self._carried: Mapping[str, Any] = NOTHING  # what that job left on its own RQ job
         self.meter = usage.meter()
         self._stir = stir
         self._finisher: Finisher | None = None
@@ -106,8 +108,8 @@ class Slot(Interruptible):
         if self.meter and ending.task:
             self.meter.end(ending.task, ended - started, ending.kind == RAISED)
         self._log(job, ending, ended - started)
-        if self._needs_rq(job, ending):
-            self._by_rq(job, ending, started, self._current.carried() if self._current else {})
+        if self._to_rq:
+            self._by_rq(job, ending, started, self._carried)
         else:
             self._settle(job, ending, started, ended)
 
@@ -115,6 +117,12 @@ class Slot(Interruptible):
         """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
         super().enter(token, limit)
         self._stir()
+
+    @property
+    def is_deaf(self) -> bool:
+        """(steward) A limit that was raised may have been swallowed by what prints exceptions, and nobody ends this
+        process for it: raise it again."""
+        return False
 
     # -- the steps -----------------------------------------------------------------------------------------------------
 
@@ -145,9 +153,10 @@ class Slot(Interruptible):
         self._set_environment(job)
         self._current = self._make_current(job.id)
         token = rq_job._current_job.set(self._current)
+        self._to_rq, self._carried = self._fails_by_rq(job), NOTHING  # unless _close gets to say otherwise
         try:
             self.enter(job.claim, self.limit)
-            return self._runner.run(job.data, self.leave)
+            return self._runner.run(job.data, self.leave, self._close)
         finally:
             self.leave()
             rq_job._current_job.reset(token)
@@ -158,7 +167,7 @@ class Slot(Interruptible):
 
     def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
         if ending.kind == RAISED:
-            log.warning("job %s failed: %s", job.id, words_of(ending.error))
+            log.warning("job %s failed: %s", job.id, ending.words)
         elif self._settings.verbose:
             log.info("job %s finished in %.3f s", job.id, seconds)
 
@@ -176,10 +185,23 @@ class Slot(Interruptible):
 
     # -- the slow ways out ---------------------------------------------------------------------------------------------
 
-    def _needs_rq(self, job: Claimed, ending: Ending) -> bool:
+    def _close(self, ending: Ending) -> Ending:
+        """(within the job's limit) See what its finish needs of the objects that the job made, and let go of the rest:
+        comparing and dropping them runs code of theirs."""
+        job, current = self.job, self._current
+        self._current = None
+        assert job is not None
+        self._to_rq = self._needs_rq(job, ending, current)
+        if self._to_rq:
+            self._carried = current.carried() if current is not None else NOTHING
+        elif ending.value is not None or ending.error is not None:
+            return Ending(ending.kind, ending.payload, None, None, ending.task, ending.words)
+        return ending
+
+    def _needs_rq(self, job: Claimed, ending: Ending, current: CurrentJob | None) -> bool:
         if ending.is_retry or ("s" in job.features if ending.kind == RETURNED else self._fails_by_rq(job)):
             return True
-        return self._current is not None and self._current.settled_by_rq
+        return current is not None and current.settled_by_rq
 
     def _fails_by_rq(self, job: Claimed) -> bool:
         return "f" in job.features or bool(self._settings.exception_handlers)

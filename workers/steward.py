@@ -236,8 +236,12 @@ class Steward:
             if not token:
                 continue
             if token in self._fired:
-                if now >= self._fired[token] + HARD and len(self._slots) > 1 and token > 0:
+                if now < self._fired[token] + HARD:
+                    continue
+                if len(self._slots) > 1 and token > 0:
                     self._write_off(number, slot, token)
+                elif slot.is_deaf and slot.interrupt(token, time_limit_error(slot.limit)):
+                    self._fired[token] = now
             elif deadline and now >= deadline and slot.interrupt(token, time_limit_error(slot.limit)):
                 self._fired[token] = now
 

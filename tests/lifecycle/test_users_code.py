@@ -1,0 +1,112 @@
+"""Everything that runs code of the user's does so within the job's time limit, and what it raises fails that job alone:
+decoding arguments, encoding a result, printing an exception, dropping what the job made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import rq
+import samples_unfriendly as unfriendly
+from conftest import Start
+from helpers import Tree, eventually, failed, lines, submit
+from rq.job import Job
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+PRINTED = ["says", "cause_says", "causes_say", "context_says", "note_says", "group_says"]
+MADE = ["items", "dropped", "local", "local_and_fail"]
+WITHIN = 40.0  # seconds; on a machine that is busy with other tests too. The jobs themselves would take an hour
+
+
+def ended(store: redis.Redis, job_id: str) -> str:
+    status = (store.hget(keys.job(job_id), "status") or b"").decode()
+    return status if status in ("finished", "failed") else ""
+
+
+@pytest.mark.parametrize("how", ["doze", "sleep"])
+def test_it_is_ended_by_the_jobs_limit(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+    """Where it sleeps in C, thread mode writes the thread off, and process mode ends the process at last."""
+    tree = start("-n", "4", mode=mode, serve=("samples", "samples_unfriendly"))
+    functions = [*PRINTED, *MADE]
+    jobs = [queue.enqueue(f"samples_unfriendly.{name}", how, job_timeout=1) for name in functions]
+    ends = [eventually(lambda job=job: ended(store, job.id), WITHIN) for job in jobs]  # type: ignore[misc]
+    told = dict(zip(functions, ends, strict=True))
+    assert {name: told[name] for name in [*PRINTED, "items"]} == dict.fromkeys([*PRINTED, "items"], "failed")
+    assert "time limit of 1 s" in failed(store, jobs[functions.index("items")].id)
+    assert [job.result(60) for job in submit(queue, "samples.ok", [(n,) for n in range(8)])] == list(range(8))
+    assert "a slot failed" not in tree.log
+
+
+@pytest.mark.parametrize("how", ["interrupt", "exit"])
+def test_it_cannot_end_its_process(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, how: str
+) -> None:
+    """A neighbour in the same process goes on, and runs once."""
+    tree = start("-n", "2", mode=mode, serve=("samples", "samples_unfriendly"))
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    neighbour = queue.enqueue("samples.wait_for", str(record), "n", str(gate))
+    eventually(lambda: lines(record))
+    jobs = [queue.enqueue(f"samples_unfriendly.{name}", how) for name in [*PRINTED, "items"]]
+    for job in jobs:
+        assert failed(store, job.id) if eventually(lambda job=job: ended(store, job.id)) else None  # type: ignore[misc]
+    gate.touch()
+    assert neighbour.result(30) == "n"
+    assert lines(record) == ["start n", "end n"]
+    assert "failed" not in [line.partition(" WARNING ")[2] for line in tree.log.splitlines() if "child" in line]
+
+
+def test_arguments_and_results_in_pickle(start: Start, mode: str, store: redis.Redis) -> None:
+    tree = start("-n", "3", "--accept", "json,pickle", mode=mode, serve=("samples", "samples_unfriendly"))
+    queue = rq.Queue(connection=store)
+    jobs = [
+        queue.enqueue(unfriendly.loaded, unfriendly.Reduced("doze", "loads"), job_timeout=1),
+        queue.enqueue(unfriendly.loaded, unfriendly.Reduced("sleep", "loads"), job_timeout=1),
+        queue.enqueue(unfriendly.reduced, "doze", job_timeout=1),
+        queue.enqueue(unfriendly.reduced, "sleep", job_timeout=1),
+    ]
+    for job in jobs:
+        assert eventually(lambda job=job: ended(store, job.id), WITHIN) == "failed"  # type: ignore[misc]
+        assert "time limit of 1 s" in failed(store, job.id)
+    after = queue.enqueue(unfriendly.loaded, 1)
+    assert eventually(lambda: ended(store, after.id)) == "finished"
+    assert "a slot failed" not in tree.log
+
+
+@pytest.fixture
+def rq_tree(place: str, server: object, tmp_path: Path) -> Iterator[Tree]:
+    url = server.url  # type: ignore[attr-defined]
+    more = ("--url", url, "--worker-class", f"workers.rq_worker.{place}")
+    tree = Tree(url, tmp_path, more, {"JOBQ_LEASE": "1"}, command=("rq.cli", "worker"))
+    yield tree
+    tree.destroy()
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_with_rqs_classes(rq_tree: Tree, store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    calls = [(getattr(unfriendly, name), how) for how in ("sleep", "interrupt") for name in PRINTED]
+    calls += [(unfriendly.loaded, unfriendly.Reduced(how, "repr")) for how in ("doze", "interrupt")]
+    calls += [(unfriendly.reduced, "sleep"), (unfriendly.loaded, unfriendly.Reduced("doze", "loads"))]
+    jobs: list[Job] = [queue.enqueue(function, how, job_timeout=1, description="-") for function, how in calls]
+    last = queue.enqueue(unfriendly.loaded, 1)
+    assert eventually(lambda: ended(store, last.id), 120) == "finished"
+    ends = {f"{job.func_name} {n}": ended(store, job.id) for n, job in enumerate(jobs[: 2 * len(PRINTED) + 1])}
+    assert {*ends.values()} == {"failed"}, ends
+    assert ended(store, jobs[2 * len(PRINTED) + 1].id) == "finished"  # its arguments are not printed, that is all
+    assert [ended(store, job.id) for job in jobs[-2:]] == ["failed"] * 2
+
+
+def test_a_text_of_10_mb(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    """What is stored keeps its head and its tail; the log gets a line."""
+    tree = start(mode=mode, serve=("samples", "samples_unfriendly"))
+    job = queue.enqueue("samples_unfriendly.talks", 10_000_000)
+    text = eventually(lambda: ended(store, job.id) and failed(store, job.id))
+    assert len(text) < 41_000
+    assert text.startswith("Traceback")
+    assert text.rstrip().endswith("x end")
+    assert [part for part in ("ValueError: begin xxx", "characters are left out here") if part not in text] == []
+    assert max(map(len, tree.log.splitlines())) < 1000

@@ -1,0 +1,152 @@
+"""Jobs whose values and exceptions have code of their own, which does what a worker must survive.
+
+Each takes ``how``: what that code does. ``doze`` can be interrupted between two steps, ``sleep`` only by a signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, ItemsView
+from typing import Any
+
+FOREVER = 3600.0  # seconds
+
+
+def act(how: str) -> str:
+    """Do it, or say that it was done."""
+    if how == "doze":
+        deadline = time.monotonic() + FOREVER
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+    elif how == "sleep":
+        time.sleep(FOREVER)
+    elif how == "interrupt":
+        raise KeyboardInterrupt("no")
+    elif how == "exit":
+        raise SystemExit(7)
+    return f"done: {how}"
+
+
+class Items(dict[str, Any]):
+    def __init__(self, how: str) -> None:
+        super().__init__(a=1)
+        self.how = how
+
+    def items(self) -> ItemsView[str, Any]:
+        act(self.how)
+        return super().items()
+
+
+class Reduced:
+    """Does it when it is pickled, and when it is loaded."""
+
+    def __init__(self, how: str, when: str) -> None:
+        self.how, self.when = how, when
+
+    def __getstate__(self) -> dict[str, str]:
+        if self.when == "dumps":
+            act(self.how)
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__dict__.update(state)
+        if self.when == "loads":
+            act(self.how)
+
+    def __repr__(self) -> str:
+        if self.when == "repr":
+            act(self.how)
+        return "a Reduced"
+
+
+class Dropped:
+    """Does it when nothing holds it any more."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the limit: Python would print it and go on
+            act(self.how)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return str, ("dropped",)
+
+
+class Said(Exception):
+    def __init__(self, how: str) -> None:
+        super().__init__("said")
+        self.how = how
+
+    def __str__(self) -> str:
+        return act(self.how)
+
+
+class Note(str):
+    pass
+
+
+def items(how: str) -> Any:
+    return Items(how)
+
+
+def reduced(how: str) -> Any:
+    return Reduced(how, "dumps")
+
+
+def loaded(what: object) -> str:
+    return str(type(what).__name__)
+
+
+def dropped(how: str) -> Any:
+    return Dropped(how)
+
+
+def local(how: str) -> None:
+    _held = Dropped(how)
+
+
+def local_and_fail(how: str) -> None:
+    _held = Dropped(how)
+    raise ValueError("no")
+
+
+def says(how: str) -> None:
+    raise Said(how)
+
+
+def cause_says(how: str) -> None:
+    raise ValueError("no") from Said(how)
+
+
+def causes_say(how: str) -> None:
+    """Three in a chain."""
+    try:
+        try:
+            raise Said(how)
+        except Said as e:
+            raise Said(how) from e
+    except Said as e:
+        raise ValueError("no") from e
+
+
+def context_says(how: str) -> None:
+    try:
+        raise Said(how)
+    except Said:
+        raise ValueError("no")  # noqa: B904
+
+
+def note_says(how: str) -> None:
+    error = ValueError("no")
+    error.__notes__ = [Said(how)]  # type: ignore[list-item]
+    raise error
+
+
+def group_says(how: str) -> None:
+    raise ExceptionGroup("some", [ValueError("no"), Said(how)])
+
+
+def talks(size: int) -> None:
+    raise ValueError("begin " + "x" * size + " end")
