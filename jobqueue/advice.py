@@ -6,11 +6,12 @@ store and no terminal. Why the thresholds are where they are stands beside them.
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from jobqueue import capacity
 
 if TYPE_CHECKING:
     from jobqueue.usage import TaskUsage
@@ -46,12 +47,9 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """Return this machine: the cores that this process may use, and its Python as it stands now."""
-        import psutil
-
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        """Return what of this machine this process may use (see capacity.py), and its Python as it stands now."""
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-        return cls(cores, psutil.virtual_memory().total / 2**20, gil, platform.python_version())
+        return cls(capacity.cores(), capacity.memory_mb(), gil, platform.python_version())
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ import redis
 
 from jobqueue import keys
 from jobqueue.backoff import Backoff
+from jobqueue.capacity import cores
 from jobqueue.cli.render import one_line
 from jobqueue.connection import Store
 from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
@@ -47,12 +48,6 @@ def shape(mode: str, number: int | None, threads: int | None) -> tuple[int, int]
             raise UsageError("--threads goes with --mode process; in thread mode -n is the number of threads")
         return 1, number or THREADS
     return number or cores(), threads or 1
-
-
-def cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def worker_name() -> str:

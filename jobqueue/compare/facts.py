@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from jobqueue.compare.measure import usable_cores
+from jobqueue.capacity import cores as usable_cores
 from jobqueue.connection import Store
 
 BUSY = 0.5  # load per core from which the figures say too much about others

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
 import psutil
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use (a container or taskset may give fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def tree(pid: int) -> list[psutil.Process]:

@@ -10,8 +10,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.demo import Figures, Mode, Outcome
-from jobqueue.compare.measure import usable_cores
 
 STYLES = {"thread": "cyan", "process": "magenta"}
 EVEN = 1.1  # below this factor two wall times are called the same

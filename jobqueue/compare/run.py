@@ -16,12 +16,12 @@ from contextlib import ExitStack, nullcontext
 from typing import Any, Protocol
 
 from jobqueue.advice import Machine
+from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare import facts, plan
 from jobqueue.compare.alone import Pace, profile
 from jobqueue.compare.builtin import LATENCY, Wanted, wishes
 from jobqueue.compare.crews import BareCrew, Crew, CrewFailed, Surroundings, TooSlow, modules_for
 from jobqueue.compare.figures import LOOP, MODES, POOLS, Row, what
-from jobqueue.compare.measure import usable_cores
 from jobqueue.compare.plan import Cell, Options
 from jobqueue.compare.roster import Roster
 from jobqueue.compare.site import spawn_site

@@ -9,10 +9,11 @@ import pytest
 import rq
 
 from jobqueue import keys
+from jobqueue.capacity import cores
 from jobqueue.connection import Address
 from jobqueue.errors import UsageError
 from jobqueue.producer import Queue
-from workers.launcher import THREADS, cores, describe, refused_heads, shape, worker_name
+from workers.launcher import THREADS, describe, refused_heads, shape, worker_name
 from workers.settings import Settings
 
 
