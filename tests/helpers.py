@@ -248,6 +248,14 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
+def running_no_more(pid: int) -> bool:
+    """The process is gone, or dead and not collected."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def _status(process: psutil.Process) -> str:
     try:
         return str(process.status())

@@ -22,7 +22,9 @@ from typing import Protocol
 from jobqueue.connection import client
 from jobqueue.protocol import Protocol as StoreProtocol
 from jobqueue.protocol import Wire
+from workers import exit_handlers, output
 from workers.context import after_imports
+from workers.copies import this_is_the_original
 from workers.courier import Courier
 from workers.current import current_of
 from workers.journal import Region
@@ -139,6 +141,7 @@ class Runs(Protocol):
 def leave(code: int) -> None:
     """Leave at once: no clean-up may touch what belongs to somebody else by now."""
     logging.shutdown()
+    output.flush()
     os._exit(code)
 
 
@@ -147,16 +150,16 @@ def become_child(make: Callable[[], Runs], parent: int) -> None:
     code = 1
     try:
         die_with(parent)
+        this_is_the_original()
         obey_the_parent_only(lambda *_: None)
         random.seed()
         with after_imports.watching_imports():
             make().run()
+        exit_handlers.run()
         code = 0
     except BaseException:
         log.exception("a child failed")
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         leave(code)
 
 

@@ -33,7 +33,7 @@ import traceback
 from typing import Any
 
 from jobqueue.protocol import ForRQ
-from workers import preload, runner
+from workers import exit_handlers, output, preload, runner
 from workers.child import Child, Runs, become_child, die_with
 from workers.errand import Errand
 from workers.faults import report_to
@@ -111,9 +111,11 @@ class ForkServer:
 
     def _fork(self, order: dict[str, Any], fd: int) -> None:
         parent = os.getpid()
+        output.flush()
         pid = self._spawn(order, fd) if self._spawns else os.fork()
         if pid == 0:
             self._control.close()
+            exit_handlers.forget_inherited()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             become_child(lambda: make_child(self._settings, order, self._pages, fd, self._runner), parent)
@@ -193,6 +195,7 @@ def main() -> None:
         first += more
     settings = Settings.from_json(first.decode())
     set_up_logging(settings.log_format, settings.verbose)
+    output.buffer_lines()
     os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
     ForkServer(settings, control, pages).run()
 

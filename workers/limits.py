@@ -24,6 +24,8 @@ from typing import Any
 
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 
+from workers.copies import end_copy, this_is_the_original
+
 # A function object of our own: types set on ctypes.pythonapi's would be everybody's, and break RQ's TimerDeathPenalty.
 _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
@@ -91,6 +93,7 @@ class Interruptible:
 
     def bind(self) -> None:
         """Say that the calling thread is the one that runs this slot's jobs."""
+        this_is_the_original()
         self._thread = threading.get_ident()
         self._in_main = threading.current_thread() is threading.main_thread()
         self._alarm = self._on_alarm
@@ -106,7 +109,8 @@ class Interruptible:
 
     def leave(self) -> None:
         """Nothing may be interrupted any more; an exception on its way is called back. It may arrive in here: then
-        leave again."""
+        leave again. All user code ends here, so a copy of this process that it forked does as well."""
+        end_copy()
         self.token = 0
         self.deadline = 0.0
         if (shots := self._shots) != self._settled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed
 from workers.context import after_imports
+from workers.copies import end_copy
 from workers.runner import checked_callable, dotted
 
 _MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
@@ -23,7 +25,16 @@ _BASES = {"--job-class": Job, "--queue-class": Queue}
 
 def preload(modules: tuple[str, ...], handlers: tuple[str, ...] = (), classes: Mapping[str, str] | None = None) -> None:
     """Import the served modules, the exception handlers and, by the flags that name them, the worker's own classes;
-    what they raise passes through. ImportError says which flag is wrong. Jobs begin with the context as it is then."""
+    what they raise passes through. ImportError says which flag is wrong. Jobs begin with the context as it is then.
+    A copy of this process that a module forks ends with the import."""
+    original = os.getpid()
+    try:
+        _import(modules, handlers, classes or {})
+    finally:
+        end_copy(original)
+
+
+def _import(modules: tuple[str, ...], handlers: tuple[str, ...], classes: Mapping[str, str]) -> None:
     if "" not in sys.path:
         sys.path.insert(0, "")
     for name in modules:
@@ -40,7 +51,7 @@ def preload(modules: tuple[str, ...], handlers: tuple[str, ...] = (), classes: M
             checked_callable(import_attribute(name), name)
         except (ValueError, NotServed) as e:  # RQ says "Invalid attribute name" for a module that is not there, too
             raise ImportError(f"--exception-handler {name}: {e}") from e
-    for flag, name in (classes or {}).items():
+    for flag, name in classes.items():
         _check_class(flag, name)
     after_imports.capture()
 

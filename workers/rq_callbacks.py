@@ -14,6 +14,7 @@ from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.utils import import_attribute
 
 from workers.context import after_imports
+from workers.copies import end_copy
 from workers.limits import OURS
 from workers.settings import Settings
 
@@ -53,7 +54,7 @@ class ServedCallbacks(Job):
 
 def _apart(callback: Any) -> Any:
     """In a context of its own: neither the job's nor that of another callback. RQ refuses coroutine functions."""
-    return callback if inspect.iscoroutinefunction(callback) else after_imports.apart(callback)
+    return callback if inspect.iscoroutinefunction(callback) else _ending_copies(after_imports.apart(callback))
 
 
 def _told_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,6 +66,19 @@ def _told_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except BaseException as e:
             raise CallbackFailed(e) from e
+        finally:
+            end_copy()
+
+    return call
+
+
+def _ending_copies(callback: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(callback)
+    def call(*args: Any) -> Any:
+        try:
+            return callback(*args)
+        finally:
+            end_copy()
 
     return call
 
@@ -85,4 +99,6 @@ def call_handlers(handlers: list[Handler], job: Job, penalty: type[BaseDeathPena
     except OURS:
         raise
     except BaseException:
+        end_copy()
         log.exception("job %s: an exception handler failed", job.id)
+    end_copy()

@@ -12,6 +12,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, SimpleWorker
 
 from workers.context import after_imports
+from workers.copies import end_copy
 from workers.deaths import Left
 from workers.limits import OURS
 from workers.rq_finish import Finisher, QuietWorker
@@ -37,8 +38,10 @@ class Ender(QuietWorker):
         except OURS:
             raise
         except BaseException:
+            end_copy()
             self.log.exception("Worker %s: job %s: an exception handler failed", self.name, job.id)
         finally:
+            end_copy()
             self._exc_handlers = handlers
 
 

@@ -28,6 +28,7 @@ from rq.worker import WorkerStatus
 from jobqueue.backoff import Backoff
 from jobqueue.connection import like
 from jobqueue.protocol import Verdict
+from workers import exit_handlers, output
 from workers.child import FENCED, die_with, leave, obey_the_parent_only
 from workers.context import after_imports
 from workers.deaths import Remains
@@ -93,6 +94,7 @@ class Horse:
         self.owner, self._told = self._insist(self._duties.own), None
         parent = os.getpid()
         with self._duties.at_work:
+            output.flush()
             pid = os.fork()
             if pid == 0:
                 self._be_child(parent, *limits)
@@ -107,6 +109,8 @@ class Horse:
         try:
             os.setpgrp()
             die_with(parent)
+            exit_handlers.forget_inherited()
+            output.buffer_lines()
             random.seed()
             worker._is_horse, worker.horse = True, None
             client = like(worker.connection)
@@ -116,6 +120,8 @@ class Horse:
             with contextlib.suppress(StopRequested):
                 engine.serve(burst, max_jobs, max_idle_time)
             engine.close()
+            if not engine.fenced:
+                exit_handlers.run()
             code = FENCED if engine.fenced else 0
         except BaseException:
             worker.log.exception("Worker %s: the work horse failed", worker.name)

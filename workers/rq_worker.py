@@ -25,7 +25,9 @@ from rq.worker import Worker as RQWorker
 
 from jobqueue.address import NO_CLUSTER
 from workers.context import after_imports
+from workers.copies import this_is_the_original
 from workers.deaths import EXECUTION_TTL, Remains, claim_in
+from workers.output import lines_buffered
 from workers.rq_duties import Duties
 from workers.rq_engine import Engine
 from workers.rq_horse import Horse
@@ -83,6 +85,7 @@ class OnOurEngine(BaseWorker):
         raise NotImplementedError
 
     def _on_duty(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
+        this_is_the_original()
         self.duties = Duties(self, self.lease, self.execution_ttl)
         after_imports.capture()
         try:
@@ -207,7 +210,8 @@ class SimpleWorker(OnOurEngine, RQSimpleWorker):
         )
         self.engine = engine
         try:
-            engine.serve(burst, max_jobs, max_idle_time)
+            with lines_buffered():
+                engine.serve(burst, max_jobs, max_idle_time)
         except StopRequested:
             self._stop_requested = True
         finally:

@@ -8,7 +8,7 @@ import functools
 import inspect
 import pickle
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from rq.exceptions import DeserializationError
@@ -19,6 +19,7 @@ from jobqueue.errors import NotServed, ResultNotSerializable
 from jobqueue.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from workers.context import after_imports
+from workers.copies import end_copy
 from workers.error_text import one_line, one_line_without_its_code, printed, printed_without_its_code
 from workers.limits import OURS, PASSING
 from workers.settings import Settings
@@ -88,9 +89,7 @@ class Runner:
             call = self.decode(data)
             after_imports.catch_up()
             task = call.task
-            value = call.function(*call.args, **call.kwargs)
-            if inspect.iscoroutine(value):
-                value = asyncio.run(value)
+            value = value_of(call)
             return Ending(RETURNED, b"", value, None, task) if isinstance(value, Retry) else self.returned(value, call)
         except OURS:
             raise
@@ -165,6 +164,26 @@ class Runner:
         if home and (inspect.isroutine(function) or inspect.isclass(function)):
             check_served(f"{home}.", name, self._served)  # `from os import system` in a served module is not served
         return function
+
+
+def value_of(call: Call) -> Any:
+    """Call the function. A copy of this process that it forked ends here, as the function does."""
+    try:
+        value = call.function(*call.args, **call.kwargs)
+        return run_coroutine(value) if inspect.iscoroutine(value) else value
+    finally:
+        end_copy()
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """As asyncio.run, but with a loop that was never the thread's current one: asyncio.run takes that away at its end,
+    and then ``asyncio.get_event_loop`` fails in the next plain job. A copy of this process that the coroutine forked
+    ends before the loop is closed: its selector is the original's too."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as loop:
+        try:
+            return loop.run(coroutine)
+        finally:
+            end_copy()
 
 
 def _imported(name: str) -> Any:

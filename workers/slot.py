@@ -20,6 +20,7 @@ from workers.clock import rq_time
 from workers.context import after_imports
 from workers.courier import Courier
 from workers.current import CurrentJob
+from workers.event_loop import EventLoopOfThread
 from workers.journal import FROZEN, Region
 from workers.limits import Interrupted, Interruptible, Stopped
 from workers.patience import insist
@@ -64,6 +65,7 @@ class Slot(Interruptible):
         self._carried: Mapping[str, Any] = NOTHING  # what that job left on its own RQ job
         self.meter = usage.meter()
         self._stir = stir
+        self._event_loop: EventLoopOfThread | None = None
         self._finisher: Finisher | None = None
         self.job: Claimed | None = None
         self.since = 0.0  # monotonic seconds, of the job that runs
@@ -113,6 +115,10 @@ class Slot(Interruptible):
         else:
             self._settle(job, ending, started, ended)
 
+    def bind(self) -> None:
+        super().bind()
+        self._event_loop = EventLoopOfThread()
+
     def enter(self, token: int, limit: float) -> None:
         """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
         super().enter(token, limit)
@@ -127,6 +133,8 @@ class Slot(Interruptible):
     # -- the steps -----------------------------------------------------------------------------------------------------
 
     def _begin(self, job: Claimed) -> None:
+        if self._event_loop is not None:
+            self._event_loop.put_back()
         limit = self._settings.default_timeout if job.timeout is None else job.timeout
         self.limit = limit
         self.since = time.monotonic()

@@ -9,6 +9,7 @@ import sys
 from workers.child import become_child
 from workers.forkserver import make_child
 from workers.logs import set_up_logging
+from workers.output import buffer_lines
 from workers.own_classes import runner_for
 from workers.preload import preload
 from workers.settings import Settings
@@ -19,6 +20,7 @@ def main() -> None:
     order, pages, fd = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     os.set_inheritable(fd, False)
     set_up_logging(settings.log_format, settings.verbose)
+    buffer_lines()
     preload(settings.modules, settings.exception_handlers, settings.own_classes)
     become_child(lambda: make_child(settings, order, pages, fd, runner_for(settings)), os.getppid())
 
