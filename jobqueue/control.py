@@ -8,12 +8,13 @@ from typing import Any
 
 import redis
 from rq.command import send_stop_job_command
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.exceptions import NoSuchJobError
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
 from jobqueue.errors import JobError, NoSuchJob
 from jobqueue.job import Job
+from jobqueue.protocol import Protocol
 from jobqueue.serializers import JSON, Auto
 
 _WAITING = frozenset({"created", "queued", "scheduled", "deferred", "rate_limited", "ready_to_enqueue"})
@@ -57,6 +58,8 @@ def _requeue(pipe: redis.client.Pipeline, job_id: str) -> None:
     pipe.hset(key, mapping={"status": "queued", "enqueued_at": now})
     pipe.hdel(key, *_OF_THE_LAST_RUN)
     pipe.persist(key)
+    pipe.persist(keys.dependents(job_id))  # they were to go with it
+    pipe.persist(keys.dependencies(job_id))
     if ttl:
         pipe.expire(key, int(ttl))
     pipe.zrem(keys.registry("failed", queue), job_id)
@@ -76,18 +79,16 @@ def delete_failed(client: redis.Redis, job_id: str) -> None:
 
 def cancel(client: redis.Redis, job_id: str) -> None:
     """Cancel a job that waits. Raises NoSuchJob; JobError for a job that runs, is about to, or has ended."""
-    job = _fetch(client, job_id)
-    status = str(job.get_status(refresh=False).value)
-    if status == "started":
+    done, before = Protocol(client).cancel_job(job_id, only_waiting=True)
+    if done:
+        return
+    if not before:
+        raise _no_such_job(job_id)
+    if before == "started":
         raise JobError(f"Job {job_id} is running; only a job that waits can be canceled.", job_id)
-    if status not in _WAITING:
-        raise JobError(f"Job {job_id} is {status} already.", job_id)
-    if status == "queued" and client.lpos(keys.queue(job.origin), job_id) is None:
+    if before == "held":
         raise JobError(f"Job {job_id} is in the hands of a worker and about to run.", job_id)
-    try:
-        job.cancel()
-    except InvalidJobOperation:
-        raise JobError(f"Job {job_id} is canceled already.", job_id) from None
+    raise JobError(f"Job {job_id} is {before} already.", job_id)
 
 
 def stop(client: redis.Redis, job_id: str, timeout: float) -> bool:

@@ -11,9 +11,11 @@ from typing import Any
 
 import redis
 import rq.job
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.job import JobStatus
 
 from jobqueue import keys
+from jobqueue.protocol import Protocol
 from jobqueue.serializers import Auto
 
 
@@ -46,6 +48,28 @@ class Job(rq.job.Job, metaclass=_JobType):
         (outcome,) = waiter.outcomes([self.id], timeout)
         return outcome.get()
 
+    def cancel(
+        self, pipeline: Any = None, enqueue_dependents: bool = False, remove_from_dependencies: bool = False
+    ) -> dict[str, list[str]]:
+        """Cancel the job, as RQ's Job.cancel, but in one step: of a cancel and the job's end the first one counts. A
+        job that runs goes on running, and its outcome is not recorded.
+
+        Returns which dependents were enqueued, by queue. Raises InvalidJobOperation for a job that has ended or is
+        canceled already; NoSuchJobError. With ``pipeline`` RQ's own cancel runs in it.
+        """
+        if pipeline is not None:
+            canceled: dict[str, list[str]] = super().cancel(pipeline, enqueue_dependents, remove_from_dependencies)
+            return canceled
+        protocol = Protocol(self.connection)
+        flags = {"enqueue_dependents": enqueue_dependents, "forget": remove_from_dependencies}
+        done, before = protocol.cancel_job(self.id, only_waiting=False, **flags)
+        if not done and not before:
+            raise NoSuchJobError(f"No such job: {keys.job(self.id)}")
+        if not done:
+            raise InvalidJobOperation(f"Cannot cancel job {self.id}: it is {before} already")
+        self._status = JobStatus.CANCELED
+        return _brought_on(protocol, self.id) if enqueue_dependents else {}
+
     def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
         fields: dict[str, Any] = super().to_dict(include_meta, include_result)
         if self.on_crash is not None:
@@ -64,6 +88,17 @@ class Job(rq.job.Job, metaclass=_JobType):
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+def _brought_on(protocol: Protocol, job_id: str) -> dict[str, list[str]]:
+    """Enqueue the dependents of a job that was canceled; should this process die on the way, a worker goes on."""
+    by_queue: dict[str, list[str]] = {}
+    more = True
+    while more:
+        more, moved = protocol.enqueue_dependents(job_id)
+        for queue, dependent in moved:
+            by_queue.setdefault(queue, []).append(dependent)
+    return by_queue
 
 
 class LightJob(Job):

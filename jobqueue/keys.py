@@ -74,6 +74,11 @@ def scheduler_lock(queue_name: str) -> str:
     return f"{PREFIX}:scheduler-lock:{queue_name}"
 
 
+def rate_limit(name: str) -> str:
+    """How many may be under way; behind it ``:allowed`` are those that are, ``:rate_limited`` those that wait."""
+    return f"{PREFIX}:rl:{name}"
+
+
 CRON_NAMES = f"{PREFIX}:cron_jobs"
 CRON_SCHEDULERS = f"{PREFIX}:cron_schedulers"
 
@@ -95,6 +100,9 @@ PAUSED = f"{PREFIX}:jobq:paused"
 USAGE = f"{PREFIX}:jobq:usage"  # the tasks that have a record
 SCHEDULES = f"{PREFIX}:jobq:schedules"  # stored schedules: member id, score the next time
 CRON_ENTRIES = f"{PREFIX}:jobq:cron_entries"  # what stands in cron files, likewise; only the leader enqueues these
+ENDED = (
+    f"{PREFIX}:jobq:ended"  # jobs whose end is recorded, and whose dependents are not all enqueued: id, how it ended
+)
 CRON_LEADER = f"{PREFIX}:jobq:cron_leader"  # the name of the supervisor that leads, with an expiry
 
 
@@ -115,6 +123,11 @@ def back(queue_name: str) -> str:
 def fin(job_id: str) -> str:
     """Watched by RQ's own finish; RESCUE deletes it, so that a finish of a dead owner cannot commit."""
     return f"{PREFIX}:jobq:fin:{job_id}"
+
+
+def waiting_for(job_id: str) -> str:
+    """The dependents of a job that stands in ENDED."""
+    return f"{PREFIX}:jobq:waiting_for:{job_id}"
 
 
 def usage(task: str) -> str:

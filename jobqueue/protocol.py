@@ -273,12 +273,12 @@ class Protocol:
         ended_at: str,
         ended: float,
         cause: bytes,
-        last: bool = False,
+        dead: str = "",
     ) -> Rescue | None:
-        """Take a dead owner's jobs; ``running`` None: nobody knows what ran. ``last``: its tree has no other name left,
-        and leaves RQ's lists. None: it was not ours to rescue."""
+        """Take a dead owner's jobs; ``running`` None: nobody knows what ran. ``dead``: the lease of its tree, which
+        leaves RQ's lists with its last name unless it has moved. None: it was not ours to rescue."""
         args: list[Field] = [owner, worker, lease, int(running is not None), on_crash, most, int(final)]
-        args += (ended_at, ended, cause, int(last), len(keep), *keep)
+        args += (ended_at, ended, cause, dead, len(keep), *keep)
         for verdict in running or ():
             args += verdict
         reply = self.run("rescue", 1, keys.own(owner), *args)
@@ -291,6 +291,34 @@ class Protocol:
         )
         back, again, failed, unknown = map(int, counts)
         return Rescue(back, again, failed, unknown, left)
+
+    def strike_off(self, worker: str, lease: str, death: str) -> bool:
+        """Take a dead tree that has no owners off RQ's lists, if its lease still is ``lease``."""
+        return bool(self.run("strike_off", 1, keys.lease(worker), worker, lease, death))
+
+    def begin_finish(
+        self, owner: str, worker: str, job_id: str, claim: int, queue: str, ttl: int
+    ) -> dict[bytes, bytes] | str:
+        """Set the fence of RQ's own finish, and return the job's hash; else why not: "lost", "gone" or "canceled"."""
+        reply = self.run("begin_finish", 1, keys.own(owner), owner, worker, job_id, claim, queue, ttl)
+        if not isinstance(reply, list):
+            return _text(reply)
+        return dict(zip(reply[::2], reply[1::2], strict=True))
+
+    def enqueue_dependents(self, job_id: str, most: int = 200) -> tuple[bool, list[tuple[str, str]]]:
+        """Enqueue some dependents of a job that stands in keys.ENDED; return whether there are more, and who went into
+        which queue. A chunk takes the server a few milliseconds, so others are served in between."""
+        left, *moved = self.run("dependents", 1, keys.waiting_for(job_id), job_id, most)
+        return bool(left), [(_text(q), _text(i)) for q, i in zip(moved[::2], moved[1::2], strict=True)]
+
+    def cancel_job(
+        self, job_id: str, *, only_waiting: bool, enqueue_dependents: bool = False, forget: bool = False
+    ) -> tuple[bool, str]:
+        """Cancel the job; return whether it was done, and its status before ("held": about to run). ``forget``: what it
+        waits for does not know it any more."""
+        flags = (int(only_waiting), int(enqueue_dependents), int(forget))
+        done, before = self.run("cancel_job", 1, keys.job(job_id), job_id, *flags)
+        return bool(done), _text(before)
 
     def newest_claim(self) -> int:
         """The number of the last claim that anybody made."""

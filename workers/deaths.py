@@ -25,6 +25,7 @@ class Left(NamedTuple):
     owner: str
     worker: str
     jobs: list[ForRQ]
+    dead: str = ""  # the lease of a whole tree that died; "": of a child of a tree that lives
 
 
 def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) -> str:

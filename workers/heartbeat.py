@@ -40,6 +40,7 @@ class Heartbeat:
         s, now = self._settings, rq_time(time.time())
         with self._client.pipeline() as pipe:
             pipe.incr(keys.lease(s.worker))
+            pipe.expire(keys.lease(s.worker), WORKER_TTL)  # the last of all trees has nobody to take it away
             pipe.hset(keys.worker(s.worker), mapping=self._card(now))
             pipe.expire(keys.worker(s.worker), WORKER_TTL)
             pipe.sadd(keys.WORKERS, keys.worker(s.worker))
@@ -75,6 +76,7 @@ class Heartbeat:
             state = "busy" if self._is_busy() else "idle"
             pipe.hset(keys.worker(s.worker), mapping={"last_heartbeat": rq_time(time.time()), "state": state})
             pipe.expire(keys.worker(s.worker), WORKER_TTL)
+            pipe.expire(keys.lease(s.worker), WORKER_TTL)
             asked = time.monotonic()
             there = pipe.execute()[1]
         self.renewed = asked

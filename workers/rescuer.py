@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import redis
@@ -34,6 +34,7 @@ DEFAULT_LEASE = 10.0  # seconds
 REMEMBERED = 128  # burials of our own; a store forgets seconds, not hours
 LOOK_EVERY = 2.0  # seconds, or a third of a short lease
 ENOUGH_LOOKS = 3
+BRING_ON = 0.5  # seconds at most in a row for dependents that somebody else has left
 UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
 
 
@@ -61,6 +62,7 @@ class Rescuer:
         self._buried: dict[str, Remains] = {}  # our dead children's, the latest ones
         self._looked = 0.0  # monotonic seconds of the last look
         self._seen: dict[str, Seen] = {}  # by worker
+        self._nameless: set[str] = set()  # workers of whom no name stands among the owners
 
     # -- our own children ----------------------------------------------------------------------------------------------
 
@@ -80,6 +82,7 @@ class Rescuer:
         left = self._rescue(remains.owner, s.worker, running, final=final, done=for_rq)
         if left is None or not left.jobs:
             self._remember(remains)
+        self._bring_on(self._client.hkeys(keys.ENDED))
         return left
 
     def rescue_unknown(self, owner: str) -> Left | None:
@@ -90,7 +93,9 @@ class Rescuer:
     def close(self, left: Left) -> None:
         """RQ's finish is over: end what it could not do, and strike the dead owner off."""
         last_words = [self._last_word(job) for job in left.jobs]
-        self._rescue(left.owner, left.worker, last_words, final=True, on_crash=self._policy_of(left.worker))
+        policy = self._policy_of(left.worker)
+        self._rescue(left.owner, left.worker, last_words, final=True, on_crash=policy, dead=left.dead)
+        self._bring_on(self._client.hkeys(keys.ENDED))
         if left.worker == self._settings.worker:
             self._remember(Remains(left.owner, [], last_words))
 
@@ -124,7 +129,7 @@ class Rescuer:
         lease: str = "",
         on_crash: str = "",
         done: list[ForRQ] | None = None,
-        last: bool = False,
+        dead: str = "",
     ) -> Left | None:
         now = time.time()
         done = done or []
@@ -140,7 +145,7 @@ class Rescuer:
             ended_at=rq_time(now),
             ended=now,
             cause=encode_text(cause),
-            last=last,
+            dead=dead,
         )
         if rescue is None:
             return None
@@ -150,7 +155,7 @@ class Rescuer:
                 owner,
                 *rescue[:4],
             )
-        return Left(owner, worker, [*rescue.for_rq, *done])
+        return Left(owner, worker, [*rescue.for_rq, *done], dead)
 
     def stand_in(self, owner: str, region: Region, pulse: int) -> None:
         """For a child that holds still at ``pulse``: mark what it runs, give back what waits behind it, settle what it
@@ -190,23 +195,75 @@ class Rescuer:
 
     def step(self, now: float) -> list[str]:
         """Look at the leases of all other trees; bury those whose lease stands still, and return their names. Bury our
-        own dead again where the store forgot them."""
-        trees: dict[str, list[str]] = {}
-        for name in self._client.smembers(keys.OWNERS):
-            owner = text(name)
-            trees.setdefault(owner.rpartition(":")[0], []).append(owner)
+        own dead again where the store forgot them. Go on with the dependents of jobs whose end is recorded."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.smembers(keys.OWNERS)
+            pipe.smembers(keys.WORKERS)
+            pipe.hkeys(keys.ENDED)
+            owners, workers, ended = pipe.execute()
+        self._bring_on(ended)
+        trees = self._trees(owners, workers)
         self._bury_again(trees.pop(self._settings.worker, []))
         if now - self._looked > UNWATCHED:  # we were stopped, perhaps with all others: that proves nothing
             self._seen.clear()
         self._looked = now
-        self._seen = {worker: seen for worker, seen in self._seen.items() if worker in trees}
-        return [worker for worker, owners in trees.items() if self._is_dead(worker, now) and self._bury(worker, owners)]
+        leases = self._leases(list(trees))
+        self._seen = {worker: seen for worker, seen in self._seen.items() if worker in leases}
+        dead = [worker for worker, lease in leases.items() if self._is_dead(worker, lease, now)]
+        return [worker for worker in dead if self._bury(worker, trees[worker])]
 
     def reconnected(self) -> None:
         self._seen.clear()
 
-    def _is_dead(self, worker: str, now: float) -> bool:
-        lease = text(self._client.get(keys.lease(worker)) or b"0")
+    def _bring_on(self, ended: Iterable[bytes | str]) -> None:
+        """Who recorded an end enqueues its dependents; should that one die on the way, everybody sees the mark."""
+        deadline = time.monotonic() + BRING_ON
+        for job_id in ended:
+            more = True
+            while (
+                more and time.monotonic() < deadline
+            ):  # this thread has more to do: the rest has its turn at the next look
+                more, moved = self._protocol.enqueue_dependents(text(job_id))
+                if moved:
+                    log.info(
+                        "job %s had ended, and %d of its dependents were still to be enqueued", text(job_id), len(moved)
+                    )
+
+    def _trees(self, owners: Iterable[bytes], workers: Iterable[bytes]) -> dict[str, list[str]]:
+        """The owners of each tree, also of one that has none: it may have died before its first child, or between two.
+        (Among the workers there are RQ's too; they have no lease.)"""
+        trees: dict[str, list[str]] = {text(key).removeprefix(keys.worker("")): [] for key in workers}
+        for name in owners:
+            owner = text(name)
+            trees.setdefault(owner.rpartition(":")[0], []).append(owner)
+        self._nameless = {worker for worker, names in trees.items() if not names}
+        return trees
+
+    def _leases(self, workers: list[str]) -> dict[str, str]:
+        """By worker. One without a name and without a lease is not ours; without a card it is nobody's."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for worker in workers:
+                pipe.get(keys.lease(worker))
+                pipe.exists(keys.worker(worker))
+            replies = pipe.execute() if workers else []
+        found: dict[str, str] = {}
+        for worker, lease, there in zip(workers, replies[::2], replies[1::2], strict=True):
+            if lease is not None or worker not in self._nameless:
+                found[worker] = text(lease or b"0")
+            elif not there:
+                self._forget(worker)
+        return found
+
+    def _forget(self, worker: str) -> None:
+        """Its card has expired: RQ's clean_worker_registry takes it off the lists too, where somebody runs that."""
+        key = keys.worker(worker)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.srem(keys.WORKERS, key)
+            for name in self._settings.queues:
+                pipe.srem(keys.workers_of(name), key)
+            pipe.execute()
+
+    def _is_dead(self, worker: str, lease: str, now: float) -> bool:
         seen = self._seen.get(worker)
         if seen is None or seen.lease != lease:
             self._seen[worker] = Seen(lease, now, 1)
@@ -231,10 +288,11 @@ class Rescuer:
         )
         on_crash = self._policy_of(worker)
         for owner in owners:
-            last = owner == owners[-1]
-            left = self._rescue(owner, worker, None, cause=cause, lease=lease, on_crash=on_crash, last=last)
+            left = self._rescue(owner, worker, None, cause=cause, lease=lease, on_crash=on_crash, dead=lease)
             if left is None:
                 return False
             if left.jobs:
                 self._on_left(left)
+        if not owners:
+            return self._protocol.strike_off(worker, lease, rq_time(time.time()))
         return True

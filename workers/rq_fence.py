@@ -2,9 +2,11 @@
 
 RQ cleans the execution up in the one transaction that records the outcome; before its EXEC a fenced pipeline
 
-    WATCHes rq:jobq:fin:ID    set by us for this finish, deleted by RESCUE
-    checks the token          gone: OwnershipLost, and nothing is written
-    adds to the same MULTI    ZREM own, DEL fin, LREM intermediate, DEL first_seen
+    WATCHes rq:jobq:fin:ID    set by BEGIN FINISH, deleted by RESCUE; and the job, which somebody may cancel
+    checks the token          gone, or the job is canceled: OwnershipLost, and nothing is written
+    adds to the same MULTI    what this end owes to others: its dependents are put aside, with a mark (ENDED) that
+                              stands until ENQUEUE DEPENDENTS has brought them on, whoever does that
+                              ZREM own, DEL fin, LREM intermediate, DEL first_seen, an expiry for what RQ lets stand
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from typing import Any
 
 import redis
 from redis.client import Pipeline
+from redis.exceptions import WatchError
 
 from jobqueue import keys
 from jobqueue.errors import OwnershipLost
+
+ENDS = {b"finished": "finished", b"failed": "failed", b"stopped": "failed"}  # status → RQ's registry
 
 
 class Fence:
@@ -26,17 +31,41 @@ class Fence:
         self.job_id = job_id
         self.claim = claim
         self.queue = queue
+        self.ends = ""  # how the job ends with this commit: finished, failed or stopped; "": it runs again
+        self.frees = ""  # the rate limit that has a free place then
+        self.keeps: int | None = None  # for how many seconds the record of a failure is kept: RQ would for ever
+        self.sent = False  # perhaps it was committed, and the reply was lost
         self.committed = False
 
-    def check(self, score: float | None) -> None:
-        if score is None or int(score) != self.claim:
+    def check(self, score: Any, status: bytes | None) -> None:
+        if score is None or int(float(score)) != self.claim:
             raise OwnershipLost(f"job {self.job_id} was taken from this worker; its outcome is not recorded")
+        if status == b"canceled":
+            raise OwnershipLost(f"job {self.job_id} was canceled while it ran; its outcome is not recorded")
+
+    def leave_registry(self, pipe: Any, status: bytes | None) -> None:
+        """Another run of the job ended before this one: it has one place, which is the last."""
+        if status in ENDS:
+            pipe.zrem(keys.registry(ENDS[status], self.queue), self.job_id)
+
+    def hand_over(self, pipe: Any, has_dependents: bool) -> None:
+        """Before RQ's own commands: they may delete the job with all that is its."""
+        if self.ends and has_dependents:
+            waiting, dependents = keys.waiting_for(self.job_id), keys.dependents(self.job_id)
+            pipe.sunionstore(waiting, waiting, dependents)
+            pipe.delete(dependents)
+        if (self.ends and has_dependents) or self.frees:
+            pipe.hset(keys.ENDED, self.job_id, f"{self.ends or 'again'} {self.frees}".rstrip())
 
     def clean_up(self, pipe: Any) -> None:
         intermediate = keys.intermediate(self.queue)
         pipe.zrem(self.own, self.job_id)
         pipe.delete(keys.fin(self.job_id), f"{intermediate}:first_seen:{self.job_id}")
         pipe.lrem(intermediate, 1, self.job_id)
+        if self.keeps is not None and self.keeps >= 0:
+            pipe.expire(keys.results(self.job_id), self.keeps)
+        if self.keeps == 0 and self.ends:
+            pipe.zrem(keys.registry("failed", self.queue), self.job_id)
 
 
 class FencedPipeline(Pipeline):
@@ -47,20 +76,48 @@ class FencedPipeline(Pipeline):
     records = False
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        fence = self.fence
-        if not self.records or fence.committed or not self.command_stack:
+        if not self.records or self.fence.committed or not self.command_stack:
             return super().execute(raise_on_error)
-        commands, self.command_stack = self.command_stack, []
-        self.explicit_transaction = False  # so that the next two commands are sent at once
-        self.watch(keys.fin(fence.job_id))  # type: ignore[no-untyped-call]
-        fence.check(self.zscore(fence.own, fence.job_id))
+        commands, rq_repeats = self.command_stack, self.watching
+        while True:
+            try:
+                return self._commit(commands, raise_on_error)
+            except WatchError:  # the job's start was marked meanwhile, or the reply was lost: the token decides
+                if rq_repeats:
+                    raise
+
+    def _commit(self, commands: list[Any], raise_on_error: bool) -> list[Any]:
+        fence = self.fence
+        self.command_stack = []
+        self.explicit_transaction = False  # so that the next commands are sent at once
+        job, dependents = keys.job(fence.job_id), keys.dependents(fence.job_id)
+        self.watch(keys.fin(fence.job_id), job, dependents)  # type: ignore[no-untyped-call]
+        score, status, has_dependents = self._look(
+            ("ZSCORE", fence.own, fence.job_id), ("HGET", job, "status"), ("EXISTS", dependents)
+        )
+        fence.check(score, status)
         self.multi()
-        self.command_stack = commands
-        wanted = len(commands)
+        fence.leave_registry(self, status)
+        fence.hand_over(self, bool(has_dependents))
+        first, wanted = len(self.command_stack), len(commands)
+        self.command_stack += commands
         fence.clean_up(self)
+        fence.sent = True
         replies = super().execute(raise_on_error)
         fence.committed = True
-        return replies[:wanted]
+        return replies[first : first + wanted]
+
+    def _look(self, *commands: tuple[str, ...]) -> list[Any]:
+        """Send several commands at once, and read their replies."""
+        connection: Any = self.connection
+        try:
+            for command in commands:
+                connection.send_command(*command)
+            return [connection.read_response() for _ in commands]
+        except BaseException:  # replies that nobody reads must not meet the next command
+            connection.disconnect()
+            self.watching = False
+            raise
 
 
 class FencedRedis(redis.Redis):

@@ -8,7 +8,6 @@ same step. Callbacks and webhooks run outside of it: at least once.
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 from rq.callbacks import execute_failure_callback, execute_stopped_callback
+from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
@@ -26,7 +26,7 @@ from rq.worker import SimpleWorker
 
 from jobqueue import keys
 from jobqueue.errors import OwnershipLost
-from jobqueue.protocol import RAISED, RETURNED, ForRQ
+from jobqueue.protocol import RAISED, RETURNED, ForRQ, Protocol
 from workers.context import after_imports
 from workers.limits import OURS
 from workers.own_classes import job_class_of, on_top, runner_for
@@ -38,7 +38,6 @@ from workers.settings import Settings
 
 log = logging.getLogger(__name__)
 
-CONTENDED = 20  # times that a dependent is taken up again, when other finishes got in between
 DISTURBED = 3  # times that a success callback may lose its connection to a store that is there, before it fails the job
 FIN_TTL = 3600  # seconds; a finish that takes longer is not fenced by WATCH any more, but still by the token
 
@@ -74,6 +73,8 @@ class FinishingJob(ServedCallbacks):
         self._status = status
         if pipeline is not None:
             super().set_status(status, pipeline=pipeline)
+        if isinstance(pipeline, FencedPipeline) and status in (JobStatus.FAILED, JobStatus.STOPPED):
+            pipeline.fence.ends = status.value
 
     def heartbeat(self, timestamp: datetime, ttl: int, pipeline: Pipeline | None = None, xx: bool = False) -> None:
         self.last_heartbeat = timestamp
@@ -82,25 +83,25 @@ class FinishingJob(ServedCallbacks):
 
 
 class FinishingQueue(Queue):
-    """A queue that enqueues dependents although others finish jobs in the same moment."""
+    """A queue whose dependents are enqueued by ENQUEUE DEPENDENTS: in steps that can be resumed by anybody, where RQ
+    commits the end first and then goes through the dependents one by one, in memory."""
+
+    bring_on: Callable[[], object]  # enqueue the dependents of the job that has just ended
+
+    def move_dependents_to_ready(self, job: Job, pipeline: Any = None, *_: Any, **__: Any) -> dict[str, list[str]]:
+        """RQ's success asks this in the transaction that records it."""
+        assert isinstance(pipeline, FencedPipeline)
+        pipeline.fence.ends = "finished"
+        return {}
 
     def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: dict[str, list[str]]) -> None:
-        """RQ skips one when another finish has changed the registry of those that are ready meanwhile, and leaves it
-        to the maintenance, up to ten minutes later."""
-        for name, ids in job_ids_by_queue_name.items():
-            left = ids
-            for _ in range(CONTENDED):
-                super().enqueue_ready_jobs_by_queue({name: left})
-                if not (left := self._still_ready(name, left)):
-                    break
-                time.sleep(random.uniform(0.001, 0.02))
+        """RQ's success asks this after it."""
+        self.bring_on()
 
-    def _still_ready(self, name: str, ids: list[str]) -> list[str]:
-        try:
-            scores = self.connection.zmscore(keys.registry("ready", name), ids)
-        except redis.RedisError:  # an outage: that is the maintenance's now
-            return []
-        return [job_id for job_id, score in zip(ids, scores, strict=True) if score is not None]
+    def enqueue_dependents(self, job: Job, *_: Any, **__: Any) -> dict[str, list[str]]:
+        """RQ's failure asks this after it; what this raises is logged by RQ, and asked again by ``Finisher``."""
+        self.bring_on()
+        return {}
 
 
 class QuietWorker(SimpleWorker):
@@ -114,6 +115,10 @@ class QuietWorker(SimpleWorker):
         """RQ calls this in the transaction that records the outcome, be it a success, a failure or a retry."""
         assert isinstance(pipeline, FencedPipeline)
         pipeline.records = True
+        fence = pipeline.fence
+        fence.frees = job.rate_limit_key or ""
+        if fence.ends != "finished":
+            fence.keeps = DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl
         super().cleanup_execution(job, pipeline, execution)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
@@ -140,6 +145,8 @@ class Finisher:
         self._name = worker or settings.worker
         self._settings = settings
         self._client = client
+        self._protocol = Protocol(client)
+        self.on_recorded: Callable[[], object] = lambda: None  # from here on no more of the job's code runs
         self._connection = FencedRedis(connection_pool=client.connection_pool)
         self.runner = self._make_runner()
         self._worker = self._make_worker(penalty)
@@ -196,35 +203,65 @@ class Finisher:
     def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
         self._disturbed = 0
 
+        fence = Fence(self._owner, job_id, claim, queue)
+
         def attempt() -> None:
-            fence = Fence(self._owner, job_id, claim, queue)
-            self._client.set(keys.fin(job_id), claim, ex=FIN_TTL)
-            try:
-                self._finish_once(fence, ending, started, finalize)
-            except OwnershipLost as e:
-                log.warning("%s", e)
-                if self._client.get(keys.fin(job_id)) == b"%d" % claim:  # set after the rescue that would delete it
-                    self._client.delete(keys.fin(job_id))
+            if not fence.committed and (raw := self._begin(fence)) is not None:
+                try:
+                    self._finish_once(fence, raw, ending, started, finalize)
+                except OwnershipLost:
+                    if self._begin(fence) is not None:  # it says why, and lets the job go; unless that has changed
+                        raise redis.ConnectionError("RQ's finish was disturbed") from None
+            self._bring_on(fence)
 
         insist(attempt, f"finishing job {job_id}")
 
-    def _finish_once(self, fence: Fence, ending: Ending, started: float, finalize: Finalize) -> None:
-        self._connection.fence = fence
-        if not (raw := self._client.hgetall(keys.job(fence.job_id))):
-            self._let_go(fence)
+    def _begin(self, fence: Fence) -> dict[bytes, bytes] | None:
+        """The job's hash; None: it is not ours to finish (any more), and nothing runs on its behalf."""
+        args = (fence.job_id, fence.claim, fence.queue, FIN_TTL)
+        begun = self._protocol.begin_finish(self._owner, self._name, *args)
+        if isinstance(begun, dict):
+            return begun
+        if begun == "lost":
+            self._lost(fence)
+        elif begun == "canceled":
+            log.info("job %s was canceled while it ran; its outcome is not recorded", fence.job_id)
+        return None
+
+    def _lost(self, fence: Fence) -> None:
+        """The token is gone. Where the reply to an EXEC of ours was lost, it is gone because that was executed."""
+        if fence.sent and self._has_recorded(fence):
+            fence.committed = True
+        elif fence.sent:
+            log.info("job %s: the reply to its outcome was lost; it is recorded, or not ours any more", fence.job_id)
+        else:
+            log.warning("job %s was taken from this worker; its outcome is not recorded", fence.job_id)
+
+    def _has_recorded(self, fence: Fence) -> bool:
+        latest: Any = self._client.xrevrange(keys.results(fence.job_id), count=10)
+        execution = b"%032x" % fence.claim
+        return any(fields.get(b"execution_id") == execution for _, fields in latest)
+
+    def _bring_on(self, fence: Fence) -> None:
+        """Enqueue the dependents, some at a time; whoever else sees the mark may do it too."""
+        if not (fence.sent and (fence.ends or fence.frees)):
             return
+        self.on_recorded()
+        while self._protocol.enqueue_dependents(fence.job_id)[0]:
+            pass
+
+    def _finish_once(self, fence: Fence, raw: Any, ending: Ending, started: float, finalize: Finalize) -> None:
+        self._connection.fence = fence
         job = self._job(fence, raw, started)
         queue = FinishingQueue(
             fence.queue, connection=self._connection, job_class=self._job_class, serializer=job.serializer
         )
+        queue.bring_on = lambda: self._bring_on(fence)
         queue.death_penalty_class = self._worker.death_penalty_class
         execution = Execution(f"{fence.claim:032x}", job.id, self._connection, self._name)
         execution.created_at = datetime.fromtimestamp(started, UTC)
         finalize(job, queue, execution, ending)
-        if (
-            not fence.committed
-        ):  # RQ logs what its transaction raises and goes on: find out whether it was ours to write
-            fence.check(self._client.zscore(fence.own, fence.job_id))
+        if not fence.committed:  # RQ logs what its transaction raises and goes on
             raise redis.ConnectionError("RQ's finish was not recorded")
 
     def _job(self, fence: Fence, raw: Any, started: float) -> FinishingJob:
@@ -312,18 +349,6 @@ class Finisher:
         except BaseException:
             log.exception("job %s: its stopped callback failed", job.id)
         self._worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
-
-    def _let_go(self, fence: Fence) -> None:
-        """The job is gone: nothing is recorded, and nothing says any more that it runs."""
-        fence.check(self._client.zscore(fence.own, fence.job_id))  # else these are somebody else's traces
-        job_id, x = fence.job_id, f"{fence.claim:032x}"
-        with self._client.pipeline() as pipe:
-            fence.clean_up(pipe)
-            pipe.zrem(keys.registry("wip", fence.queue), f"{job_id}:{x}")
-            pipe.zrem(keys.executions(job_id), x)
-            pipe.srem(keys.worker_executions(self._name), f"{job_id}:{x}")
-            pipe.delete(keys.execution(job_id, x))
-            pipe.execute()
 
 
 def exc_info(error: BaseException | None) -> Any:

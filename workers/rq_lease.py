@@ -14,7 +14,7 @@ from rq.worker import BaseWorker
 
 from jobqueue import keys
 from workers.clock import rq_time
-from workers.heartbeat import RENEW_EXECUTIONS, Heartbeat
+from workers.heartbeat import RENEW_EXECUTIONS, WORKER_TTL, Heartbeat
 from workers.rescuer import text
 from workers.settings import Settings
 
@@ -61,6 +61,7 @@ class RQHeartbeat(Heartbeat):
         s = self._settings
         with self._client.pipeline() as pipe:
             pipe.incr(keys.lease(s.worker))
+            pipe.expire(keys.lease(s.worker), WORKER_TTL)
             pipe.hset(keys.worker(s.worker), mapping={"jobq_lease": s.lease, "jobq_on_crash": s.on_crash})
             pipe.execute()
         self._born = True
@@ -73,6 +74,7 @@ class RQHeartbeat(Heartbeat):
             pipe.incr(keys.lease(s.worker))
             pipe.hset(key, "last_heartbeat", rq_time(time.time()))
             pipe.expire(key, ttl)
+            pipe.expire(keys.lease(s.worker), WORKER_TTL)
             asked = time.monotonic()
             was_gone = pipe.execute()[1] == 1
         self.renewed = asked

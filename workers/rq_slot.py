@@ -112,6 +112,7 @@ class RQSlot(Slot):
         if self._finisher is None:
             client, penalty = self._protocol.client, self.penalty()
             self._finisher = RQFinisher(self._worker, self._settings, self._owner, client, penalty)
+            self._finisher.on_recorded = self._recorded
         return self._finisher
 
     # -- the log: RQ's lines -------------------------------------------------------------------------------------------

@@ -227,7 +227,14 @@ class Slot(Interruptible):
             from workers.rq_finish import Finisher
 
             self._finisher = Finisher(self._settings, self._owner, self._protocol.client, self.penalty())
+            self._finisher.on_recorded = self._recorded
         return self._finisher
+
+    def _recorded(self) -> None:
+        """RQ's finish has recorded the end. What follows is ours, and a store that is slow is no job out of time."""
+        for running in self._region.running():
+            if running.slot == self.number and running.limit:
+                self._region.begin(self.number, running.claim, running.start, 0.0)
 
     def _end_early(self, job: Claimed, why: BaseException, started: float, ended: float) -> None:
         """Ended by us: stopped on request, or interrupted because the worker shuts down, which counts nothing."""

@@ -5,6 +5,7 @@ local P = '@PREFIX@'
 local QUEUES, SUSPENDED, OWNERS, SEQ, PAUSED, USAGE =
   P .. ':queues', P .. ':suspended', P .. ':jobq:owners', P .. ':jobq:seq', P .. ':jobq:paused', P .. ':jobq:usage'
 local CRON_LEADER, CRON_NAMES = P .. ':jobq:cron_leader', P .. ':cron_jobs'
+local ENDED = P .. ':jobq:ended'
 
 local function queue_key(q) return P .. ':queue:' .. q end
 local function intermediate_key(q) return P .. ':queue:' .. q .. ':intermediate' end
@@ -23,6 +24,8 @@ local function lease_key(w) return P .. ':jobq:lease:' .. w end
 local function back_key(q) return P .. ':jobq:back:' .. q end
 local function usage_key(task) return P .. ':jobq:usage:' .. task end
 local function fin_key(id) return P .. ':jobq:fin:' .. id end
+local function waiting_for_key(id) return P .. ':jobq:waiting_for:' .. id end
+local function limit_key(limit) return P .. ':rl:' .. limit end
 local function schedule_key(id) return P .. ':jobq:schedule:' .. id end
 local function schedule_job_key(id) return P .. ':jobq:schedule_job:' .. id end
 local function cron_history_key(name) return P .. ':cron_job:' .. name .. ':jobs' end
@@ -83,10 +86,14 @@ local function push_back(q, id, claim)
   end
   if not before[1] then redis.call('LPUSH', queue_key(q), id) end
   redis.call('ZADD', back, order, id)
+  redis.call('EXPIRE', back, 3600) -- it matters while the id stands there; who takes it by hand does not clean up
 end
 
 -- Who gave a job one of these meanwhile (RQ's cancel, its maintenance) has put it into the registry of that name.
 local DECIDED = { finished = true, failed = true, stopped = true, canceled = true, scheduled = true, deferred = true }
+
+-- A job that has ended, and in which of RQ's registries it stands.
+local ENDS = { finished = 'finished', failed = 'failed', stopped = 'failed' }
 
 -- Back to the head of its queue, as if it had never been claimed. A job whose hash is gone, or of which somebody else
 -- has decided, is only let go.
@@ -176,4 +183,94 @@ local function iso(seconds)
   local year = yoe + era * 400 + (month <= 2 and 1 or 0)
   return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day, math.floor(rest / 3600),
     math.floor(rest % 3600 / 60), rest % 60, math.floor((seconds - whole) * 1000000))
+end
+
+-- RQ's ACQUIRE_AND_ENQUEUE_SCRIPT: as many of those that wait for a place of the limit as there are free ones.
+local function fill_places(limit, concurrency)
+  local t, allowed, waiting = now(), limit_key(limit) .. ':allowed', limit_key(limit) .. ':rate_limited'
+  while redis.call('ZCARD', allowed) < concurrency do
+    local first = redis.call('ZPOPMIN', waiting)[1]
+    if not first then return end
+    local h = redis.call('HMGET', job_key(first), 'origin', 'status', 'enqueue_at_front')
+    if h[1] and h[2] == 'rate_limited' then
+      redis.call('ZADD', allowed, math.floor(t), first)
+      redis.call(h[3] == '1' and 'LPUSH' or 'RPUSH', queue_key(h[1]), first)
+      redis.call('HSET', job_key(first), 'status', 'queued', 'enqueued_at', iso(t))
+    end
+  end
+end
+
+-- RQ's _enqueue_rate_limited_job.
+local function enqueue_limited(id, q, limit, concurrency, front)
+  redis.call('SADD', P .. ':rl-keys', limit)
+  redis.call('HSET', limit_key(limit), 'concurrency', concurrency)
+  redis.call('HSET', job_key(id), 'status', 'rate_limited', 'origin', q)
+  if front then redis.call('HSET', job_key(id), 'enqueue_at_front', 1) end
+  redis.call('ZADD', limit_key(limit) .. ':rate_limited', math.floor(now()), id)
+  fill_places(limit, concurrency)
+end
+
+-- The place that the job had, if it is not about to need it, is free for the next.
+local function free_place(id, limit)
+  local status = redis.call('HGET', job_key(id), 'status')
+  if status == 'queued' or status == 'started' then return end
+  redis.call('ZREM', limit_key(limit) .. ':allowed', id)
+  fill_places(limit, tonumber(redis.call('HGET', limit_key(limit), 'concurrency') or '') or 0)
+end
+
+-- The same for a job whose hash is gone, and with it which limit that was.
+local function free_places_of(id)
+  for _, limit in ipairs(redis.call('SMEMBERS', P .. ':rl-keys')) do
+    if redis.call('ZSCORE', limit_key(limit) .. ':allowed', id) then free_place(id, limit) end
+  end
+end
+
+-- What waited for a time or for other jobs goes into its queue; with a rate limit, to those that wait for a place.
+local function enqueue_waiting(id, q)
+  local job, t = job_key(id), now()
+  local h = redis.call('HMGET', job, 'data', 'enqueue_at_front', 'enqueue_at_front_on_retry', 'ended_at', 'ttl',
+    'rate_limit_key', 'rate_limit_concurrency')
+  if not h[1] then return end
+  local front = h[2] == '1' or (h[3] == '1' and h[4] and h[4] ~= '')
+  local concurrency = tonumber(h[7] or '') or 0
+  if tonumber(h[5] or '') then redis.call('EXPIRE', job, h[5]) end
+  redis.call('SADD', QUEUES, queue_key(q))
+  if h[6] and h[6] ~= '' and concurrency > 0 then
+    enqueue_limited(id, q, h[6], concurrency, front)
+  else
+    redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(t))
+    redis.call(front and 'LPUSH' or 'RPUSH', queue_key(q), id)
+  end
+end
+
+-- The job ends here: its dependents, who may be many, are put aside for ENQUEUE DEPENDENTS, and a mark says so until
+-- it is done. how: finished | failed | stopped | skipped (canceled, and its dependents may run without it).
+local function hand_over(id, how)
+  if redis.call('EXISTS', dependents_key(id)) == 0 then return end
+  redis.call('SUNIONSTORE', waiting_for_key(id), waiting_for_key(id), dependents_key(id))
+  redis.call('DEL', dependents_key(id))
+  redis.call('HSET', ENDED, id, how)
+end
+
+-- Does a name of the tree stand among the owners?
+local function has_names(w)
+  for _, owner in ipairs(redis.call('SMEMBERS', OWNERS)) do
+    if string.match(owner, '^(.*):[^:]*$') == w then return true end
+  end
+  return false
+end
+
+-- A dead tree without a name leaves RQ's lists, as by RQ's register_death. Its card stays for a minute, for who counts
+-- on it meanwhile.
+local function strike_off(w, death)
+  local card = worker_key(w)
+  for q in string.gmatch(redis.call('HGET', card, 'queues') or '', '[^,]+') do
+    redis.call('SREM', P .. ':workers:' .. q, card)
+  end
+  redis.call('SREM', P .. ':workers', card)
+  redis.call('DEL', lease_key(w), worker_executions_key(w))
+  if redis.call('EXISTS', card) == 1 then
+    redis.call('HSET', card, 'death', death)
+    redis.call('EXPIRE', card, 60)
+  end
 end

@@ -9,7 +9,8 @@
 --       memory of a run in kB or '', number of sums, then for each sum: field, amount (whole numbers)
 -- returns  { state, verdicts, jobs }
 --       state     claimed | empty | suspended | paused | fenced
---       verdicts  per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone (let go),
+--       verdicts  per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone or was canceled
+--                 while it ran (let go),
 --                 3 it has dependents: RQ's own finish must do it (nothing written)
 --       jobs      per job 9 values: id, claim, queue, data, timeout, result_ttl, failure_ttl, retries_left, features
 --                 features: m mark the start before running, s RQ finishes a success, f RQ finishes a failure,
@@ -39,11 +40,12 @@ for i = 1, tonumber(next_arg()) do
   local id, claim, q, kind, ttl, payload = next_arg(), next_arg(), next_arg(), tonumber(next_arg()), tonumber(next_arg()), next_arg()
   local started_at, ended_at, started_ts, ended_ts = next_arg(), next_arg(), next_arg(), next_arg()
   if not owns(owner, id, claim) then
-    verdicts[i] = 0
+    verdicts[i] = redis.call('HGET', job_key(id), 'status') == 'canceled' and 2 or 0 -- START MARK let it go
   else
     local status = redis.call('HGET', job_key(id), 'status')
-    if not status then
+    if not status or status == 'canceled' then
       verdicts[i] = 2
+      if not status then redis.call('DEL', job_key(id)) end -- what its function wrote on itself after it was deleted
       clean_execution(w, q, id, claim)
       release(owner, q, id)
     elseif redis.call('EXISTS', dependents_key(id)) == 1 then
@@ -51,6 +53,7 @@ for i = 1, tonumber(next_arg()) do
     else
       verdicts[i] = 1
       if status ~= 'queued' then clean_execution(w, q, id, claim) end
+      if ENDS[status] then redis.call('ZREM', registry_key(ENDS[status], q), id) end -- of another run: one place, the last
       redis.call('ZREM', own, id)
       redis.call('LREM', intermediate_key(q), 1, id)
       seen[#seen + 1] = first_seen_key(q, id)

@@ -7,7 +7,8 @@
 --       5 on_crash: retry | fail (a job's own jobq_on_crash wins)  6 how many deaths a job may have
 --       7 final: 1 fail here what RQ's own finish should have failed, because that died too; 0 leave it to RQ's finish
 --       8 ended_at (RQ's text)  9 ended (seconds)  10 the cause for jobs of unknown start, as RQ's exc_string payload
---       11 last: 1 no other name of this tree is left to rescue: the tree leaves RQ's lists; 0 it stays there
+--       11 the lease of a dead tree: if it is still this one when the tree's last name is struck off, the tree leaves
+--       RQ's lists; '' the tree lives
 --       12 number of claims to keep (finished, and RQ's own finish must record it), then these
 --       then for each running claim: claim, verdict, cause (payload)
 --       verdicts  crash      it may have killed its process: counted, and the last one fails it
@@ -27,7 +28,7 @@ if redis.call('SISMEMBER', OWNERS, owner) == 0 then return false end
 if lease ~= '' and (redis.call('GET', lease_key(w)) or '0') ~= lease then return false end
 local known, default_policy, most, final = ARGV[4] == '1', ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
 local ended_at, ended_ts, unknown_cause = ARGV[8], ARGV[9], ARGV[10]
-local last, verdicts, causes, kept, keeps = ARGV[11] == '1', {}, {}, {}, tonumber(ARGV[12])
+local dead, verdicts, causes, kept, keeps = ARGV[11], {}, {}, {}, tonumber(ARGV[12])
 for at = 13, 12 + keeps do kept[tonumber(ARGV[at])] = true end
 for at = 13 + keeps, #ARGV, 3 do
   local claim = tonumber(ARGV[at])
@@ -51,10 +52,12 @@ local function fail(id, q, claim, h, verdict, cause)
   end
   clean_execution(w, q, id, claim)
   release(owner, q, id)
+  if final then hand_over(id, verdict == 'stop' and 'stopped' or 'failed') end
   local ttl = tonumber(h[5] or '') or 31536000 -- RQ keeps failed jobs for a year
   local started_at = h[1] == 'started' and h[9] or ended_at -- else it was marked for an earlier run, if for any
   record_outcome(w, q, id, claim, 2, ttl, cause, started_at, ended_at, ended_ts, ended_ts)
   if verdict == 'stop' and ttl ~= 0 then redis.call('HSET', job_key(id), 'status', 'stopped') end
+  if h[8] and h[8] ~= '' then free_place(id, h[8]) end
   redis.call('HINCRBY', worker_key(w), 'failed_job_count', 1)
   failed = failed + 1
 end
@@ -74,19 +77,6 @@ local function is_elsewhere(id, q, claim, status)
   return status == 'queued' and redis.call('LPOS', queue_key(q), id) ~= false
 end
 
--- Off RQ's lists, as its register_death does, and in the step that takes the last of the tree's names: a rescuer killed
--- between the two would leave it there for good. The card stays for a minute, for who counts on it meanwhile.
-local function strike_off()
-  local card = worker_key(w)
-  for q in string.gmatch(redis.call('HGET', card, 'queues') or '', '[^,]+') do
-    redis.call('SREM', P .. ':workers:' .. q, card)
-  end
-  redis.call('SREM', P .. ':workers', card)
-  redis.call('DEL', lease_key(w), worker_executions_key(w))
-  redis.call('HSET', card, 'death', ended_at)
-  redis.call('EXPIRE', card, 60)
-end
-
 local held = redis.call('ZREVRANGE', own, 0, -1, 'WITHSCORES')
 for at = 1, #held, 2 do
   local id, claim = held[at], tonumber(held[at + 1])
@@ -102,8 +92,10 @@ for at = 1, #held, 2 do
     -- stays
   elseif not status or not q then
     forget(owner, w, id, claim)
+    free_places_of(id)
   elseif DECIDED[status] then -- by somebody else, meanwhile
     requeue(owner, w, q, id, claim)
+    if h[8] and h[8] ~= '' then free_place(id, h[8]) end
   elseif not known and is_elsewhere(id, q, claim, status) then
     redis.call('ZREM', own, id)
     clean_execution(w, q, id, claim)
@@ -131,5 +123,9 @@ if #for_rq == 0 and keeps == 0 then
   redis.call('DEL', own)
   redis.call('SREM', OWNERS, owner)
 end
-if last then strike_off() end
+if final and redis.call('TTL', worker_key(w)) == -1 then -- its card was gone, and what we counted made a new one
+  redis.call('EXPIRE', worker_key(w), 480)
+end
+-- In the step that takes the last name: a rescuer that is killed between the two would leave the tree there.
+if dead ~= '' and (redis.call('GET', lease_key(w)) or '0') == dead and not has_names(w) then strike_off(w, ended_at) end
 return { back, again, failed, unknown, for_rq }

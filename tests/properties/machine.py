@@ -125,20 +125,18 @@ class Machine(RuleBasedStateMachine):
             assert cycle.state == "empty"
             assert not want or not any(self.model.queues[queue] for queue in open_queues), "it is not empty"
 
-    def rescue(
-        self, process: Process, judge: Judge, lease: str = "", done: Sequence[ForRQ] = (), last: bool = False
-    ) -> None:
+    def rescue(self, process: Process, judge: Judge, lease: str = "", done: Sequence[ForRQ] = ()) -> None:
         """Rescue, by two at once: the second gets nothing. What only RQ's own finish can end is left to an errand."""
         ought = self.model.rescue(process.owner, judge)
-        if last:
+        if lease and not any(owner.startswith(f"{process.worker}:") for owner in self.model.held):
             self.model.strike_off(process.worker)
-        assert self.rescue_script(process, judge, lease, last) == ought
+        assert self.rescue_script(process, judge, lease) == ought
         process.left = [*(ought.for_rq if ought else ()), *done]
         process.struck = process.owner not in self.model.held
         if process.struck:
             assert self.rescue_script(process, judge, lease) is None
 
-    def rescue_script(self, process: Process, judge: Judge, lease: str = "", last: bool = False) -> Rescue | None:
+    def rescue_script(self, process: Process, judge: Judge, lease: str = "") -> Rescue | None:
         running = judge.running
         return self.protocol.rescue(
             process.owner,
@@ -152,12 +150,12 @@ class Machine(RuleBasedStateMachine):
             ended_at=THEN,
             ended=2.0,
             cause=CAUSE,
-            last=last,
+            dead=lease,
         )
 
-    def finish(self, process: Process, job: ForRQ) -> None:
-        self.model.finish_by_rq((process.owner, job.id, job.claim), job.verdict)
-        process.finish_by_rq(self.client, job)
+    def finish(self, process: Process, job: ForRQ, dies: bool = False) -> None:
+        self.model.finish_by_rq((process.owner, job.id, job.claim), job.verdict, dies)
+        process.finish_by_rq(self.client, job, dies)
 
     def reconcile_script(self, process: Process) -> int:
         return self.wire.reconcile(process.owner, process.worker, process.runs)

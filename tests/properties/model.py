@@ -66,6 +66,7 @@ class Books:
         self.counted: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # worker → successes, failures
         self.seen: set[tuple[str, str]] = set()  # (queue, job) that RQ's maintenance has met in an intermediate list
         self.known_queues: set[str] = set()
+        self.ended: dict[str, tuple[str, set[str]]] = {}  # how a job ended, and who of its dependents is not enqueued
         self.last_claim = 0
 
     # -- asking --------------------------------------------------------------------------------------------------------
@@ -122,6 +123,28 @@ class Books:
         self._take_out(job, wip=job.status == "started")
         job.status = "canceled"
         self.registries["canceled", job.queue].add(job_id)
+
+    def hand_over(self, job: Job, how: str) -> None:
+        """It ends: its dependents are put aside."""
+        if job.dependents:
+            _, before = self.ended.get(job.id, ("", set()))
+            self.ended[job.id] = how, before | job.dependents
+            job.dependents = set()
+
+    def bring_on(self, job_id: str) -> None:
+        """Enqueue those dependents that wait for nothing else; the others wait on."""
+        if job_id not in self.ended:
+            return
+        how, dependents = self.ended.pop(job_id)
+        parent = self.jobs.get(job_id)
+        for dependent in (self.jobs[i] for i in sorted(dependents) if i in self.jobs):
+            if dependent.status != "deferred":
+                continue
+            if how == "finished" or (parent and parent.status == "finished"):
+                self.registries["deferred", dependent.queue].discard(dependent.id)
+                self._push(dependent)
+            elif parent:
+                parent.dependents.add(dependent.id)
 
     def delete(self, job_id: str) -> None:
         """RQ's delete: with its executions, its results, and its place, unless that is an owner's zset."""

@@ -16,6 +16,7 @@ from workers.runner import encode_text
 MOST_CRASHES = 2
 CAUSE = encode_text("x")
 YEAR, RESULT_TTL = 31536000, 500
+ENDS = {"finished": "finished", "failed": "failed", "stopped": "failed"}  # status → registry
 DECIDED = ("finished", "failed", "stopped", "canceled", "scheduled", "deferred")  # somebody put the job elsewhere
 
 
@@ -56,9 +57,10 @@ class Model(Books):
         return [self._settle(owner, outcome) for outcome in outcomes]
 
     def _settle(self, owner: str, o: Outcome) -> int:
+        job = self.jobs.get(o.id)
         if not (hold := self.hold((owner, o.id, o.claim))):
-            return LOST
-        if not (job := self.jobs.get(o.id)):
+            return GONE if job and job.status == "canceled" else LOST
+        if not job or job.status == "canceled":
             self.release(owner, o.id)
             return GONE
         if job.dependents:
@@ -74,33 +76,38 @@ class Model(Books):
 
     def record(self, job: Job, hold: Hold, kind: int, ttl: int) -> None:
         self.settled[job.id].append(hold.claim)
-        if ttl == 0 and job.status == "canceled":
-            self.registries["canceled", job.queue].discard(job.id)
+        self.leave_registry(job)
         job.status = "finished" if kind == RETURNED else "failed"
         job.expires = ttl > 0
         self.registries[job.status, job.queue].add(job.id)
         if ttl == 0:
             self.delete(job.id)
 
-    def finish_by_rq(self, token: Token, verdict: str) -> None:
-        """RQ's own finish: returned, fail, dead (fail for good) or stop."""
+    def leave_registry(self, job: Job) -> None:
+        """Another run of it has ended before."""
+        for status, kind in ENDS.items():
+            if job.status == status:
+                self.registries[kind, job.queue].discard(job.id)
+
+    def finish_by_rq(self, token: Token, verdict: str, dies: bool = False) -> None:
+        """RQ's own finish: returned, fail, dead (fail for good) or stop. ``dies``: before the dependents go on."""
         (owner, job_id, _), hold, job = token, self.hold(token), self.jobs.get(token[1])
         if hold is None:
             return
         self.release(owner, job_id)
-        if job is None:
+        if job is None or job.status == "canceled":
             return
         self.counted[hold.worker][0 if verdict == "returned" else 1] += 1
         if verdict == "fail" and job.retries:
+            self.leave_registry(job)
             job.retries -= 1
             self._push(job)
             job.expires = job.ttl is not None
-        else:
-            self._record_ending(job, hold, verdict)
-            if verdict != "returned" and job.id not in self.jobs:  # not kept; RQ's cleaner takes the name away later
-                self.registries["failed", job.queue].add(job.id)
-        if verdict == "returned":
-            self._enqueue_dependents(job)
+            return
+        self.hand_over(job, {"returned": "finished", "stop": "stopped"}.get(verdict, "failed"))
+        self._record_ending(job, hold, verdict)
+        if not dies:
+            self.bring_on(job_id)
 
     def _record_ending(self, job: Job, hold: Hold, verdict: str) -> None:
         if verdict == "returned":
@@ -110,18 +117,12 @@ class Model(Books):
         if verdict == "stop":
             job.status = "stopped"
 
-    def _enqueue_dependents(self, job: Job) -> None:
-        for job_id in sorted(job.dependents):
-            if dependent := self.jobs.get(job_id):
-                self.registries["deferred", dependent.queue].discard(job_id)
-                self._push(dependent)
-        job.dependents = set()
-
     def mark(self, token: Token) -> bool:
         owner, job_id, _ = token
         if not (hold := self.hold(token)):
             return False
-        if not (job := self.jobs.get(job_id)):
+        job = self.jobs.get(job_id)
+        if not job or job.status == "canceled":
             self.release(owner, job_id)
             return False
         hold.intermediate, hold.execution, hold.listed, hold.wip = False, True, True, True
@@ -217,6 +218,8 @@ class Model(Books):
         else:
             self.release(owner, job.id)
             self.counted[hold.worker][1] += 1
+            if judge.final:
+                self.hand_over(job, "stopped" if ending == "stop" else "failed")
             self._record_ending(job, hold, ending)
             counts[2] += 1
 

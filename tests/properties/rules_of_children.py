@@ -9,7 +9,7 @@ from processes import QUEUES, THEN, Look, Process, Run, outcome
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
-from jobqueue.protocol import LOST, RAISED, RETURNED
+from jobqueue.protocol import GONE, LOST, RAISED, RETURNED
 
 fates = st.sampled_from(["answered", "answered", "answered", "reply lost", "request lost"])
 kinds = st.sampled_from([RETURNED, RAISED])
@@ -100,10 +100,11 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "for RQ"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
     def finish_by_rq(self, data: st.DataObject, repeats: int) -> None:
-        """RQ's own finish; again, when the reply to its EXEC was lost."""
+        """RQ's own finish; again, when the reply to its EXEC was lost. The process may be killed after the EXEC."""
         process, run = self.one(data, self.runs(self.alive, "for RQ"))
+        process.dead = dies = data.draw(st.integers(0, 4)) == 0
         for _ in range(1 + repeats):
-            self.finish(process, run.for_rq)
+            self.finish(process, run.for_rq, dies)
         process.drop([run.job.claim])
 
     @precondition(lambda self: self.runs(self.alive, "buffered", "running"))
@@ -141,8 +142,10 @@ class Children(Machine):
         worker = owner.partition(":")[0]
         assert self.protocol.give_back(worker, [(owner, job_id, claim, queue)]) == 0
         if owner in self.model.held:
-            cycle = self.protocol.cycle(owner, worker, QUEUES, [outcome(job_id, claim, queue, kind, 500)], 0)
-            assert cycle.verdicts == [LOST]
+            stale = [outcome(job_id, claim, queue, kind, 500)]
+            ought = self.model.settle(owner, stale)
+            assert self.protocol.cycle(owner, worker, QUEUES, stale, 0).verdicts == ought
+            assert ought in ([LOST], [GONE])
 
     @precondition(lambda self: self.runs(self.untroubled, "buffered", "running"))
     @rule(data=st.data(), again=st.integers(1, 2))

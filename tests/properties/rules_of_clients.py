@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from machine import Machine
 from model import Job
+from model_owners import ENDS
 from processes import QUEUES, THEN
+from rq.job import Job as RQJob
 
 from jobqueue import keys
-from jobqueue.job import Job as RQJob
 from jobqueue.serializers import JSON
 
 IDS = tuple("abcdefgh")
@@ -117,10 +118,12 @@ class Clients(Machine):
 
     def can_have_dependents(self) -> list[Job]:
         waiting = [job for job in self.model.jobs.values() if job.status in ("queued", "started")]
-        return [job for job in waiting if not job.dependents]  # of several RQ enqueues any first
+        return [
+            job for job in waiting if not job.dependents and job.id not in self.model.ended
+        ]  # of several RQ enqueues any first
 
     @precondition(lambda self: self.plain())
-    @rule(data=st.data(), how=st.sampled_from(["vanish", "delete", "cancel"]))
+    @rule(data=st.data(), how=st.sampled_from(["vanish", "delete", "cancel", "our cancel"]))
     def remove(self, data: st.DataObject, how: str) -> None:
         """A hash expires; or RQ's delete or cancel, at any time."""
         held = [job_id for job_id in self.plain() if "owner" in self.model.places(job_id)]
@@ -133,6 +136,10 @@ class Clients(Machine):
         if how == "delete":
             job.delete()
             self.model.delete(job_id)
+        elif how == "our cancel":
+            if done := self.protocol.cancel_job(job_id, only_waiting=False)[0]:
+                self.model.cancel(job_id)
+            assert done == (job.get_status(refresh=False).value not in ("canceled", *ENDS))
         elif not job.is_canceled:
             job.cancel()
             self.model.cancel(job_id)

@@ -47,18 +47,27 @@ class Deaths(Machine):
         """The lease stood still: all children of the tree are rescued, those too that were only slow."""
         tree = [p for p in self.processes if p.worker == worker and not p.struck]
         for process in tree:
-            self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]), last=process is tree[-1])
+            self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]))
         self.client.persist(keys.worker(worker))  # the dead tree was struck off; one of its name is born
         self.renew_lease(worker)
         self.bear(worker)
 
     @precondition(lambda self: any(p.left for p in self.processes))
-    @rule(data=st.data())
-    def errand(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), dies=st.booleans())
+    def errand(self, data: st.DataObject, dies: bool) -> None:
         """A short-lived child finishes by RQ's own code what a rescue left; it may die on the way."""
         process = self.one(data, [p for p in self.processes if p.left])
         for job in self.some(data, process.left):
-            self.finish(process, job)
+            self.finish(process, job, dies)
+
+    @precondition(lambda self: self.model.ended)
+    @rule(data=st.data(), again=st.integers(0, 1))
+    def bring_on(self, data: st.DataObject, again: int) -> None:
+        """Anybody enqueues the dependents of a job whose end is recorded."""
+        job_id = self.one(data, sorted(self.model.ended))
+        for _ in range(1 + again):
+            self.model.bring_on(job_id)
+            assert not self.protocol.enqueue_dependents(job_id)[0]
 
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), on_crash=policies)

@@ -36,11 +36,15 @@ def _job(values: Any) -> tuple[str | int, ...]:
     return (values[0] or b"").decode(), *_numbers(values[1:])
 
 
+def _fields(values: Any) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in values.items()}
+
+
 def _scored(pairs: Any) -> dict[str, int]:
     return {member.decode(): int(score) for member, score in pairs}
 
 
-SETS = r"queues|jobq:owners|worker:.*:executions|job:.*:dependents|job::.*:dependencies"
+SETS = r"queues|jobq:owners|jobq:waiting_for:.*|worker:.*:executions|job:.*:dependents|job::.*:dependencies"
 ZSETS = r"(executions|wip|finished|failed|scheduled|deferred|canceled):.*"
 
 # key behind the prefix, command, and what is compared of its reply
@@ -53,6 +57,7 @@ KINDS: list[tuple[str, Callable[[Any, str], Any], Callable[[Any], Any]]] = [
     (r"execution:.*", lambda pipe, key: pipe.exists(key), bool),
     (r"worker:[^:]*", lambda pipe, key: pipe.hmget(key, *COUNTS), _numbers),
     (r"jobq:fin:.*", lambda pipe, key: pipe.exists(key), bool),
+    (r"jobq:ended", lambda pipe, key: pipe.hgetall(key), _fields),
     (r"jobq:own:.*", lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True), _scored),
     (ZSETS, lambda pipe, key: pipe.zrange(key, 0, -1), _texts),
     (SETS, lambda pipe, key: pipe.smembers(key), _texts),
@@ -89,6 +94,8 @@ def expected(model: Books) -> dict[str, Any]:
     found |= {f"results:{job_id}": len(claims) for job_id, claims in model.settled.items()}
     found |= {f"worker:{worker}": tuple(counts) for worker, counts in model.counted.items()}
     found["jobq:owners"] = sorted(model.held)
+    found["jobq:ended"] = {job_id: how for job_id, (how, _) in model.ended.items()}
+    found |= {f"jobq:waiting_for:{job_id}": sorted(ids) for job_id, (_, ids) in model.ended.items()}
     for job in model.jobs.values():
         found |= _of_job(job)
     for owner, holds in model.held.items():

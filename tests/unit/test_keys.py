@@ -27,13 +27,15 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "own": ("own_key", ("w:0.1",)),
     "lease": ("lease_key", ("w",)),
     "fin": ("fin_key", ("id",)),
+    "waiting_for": ("waiting_for_key", ("id",)),
+    "rate_limit": ("limit_key", ("api",)),
     "back": ("back_key", ("q",)),
     "usage": ("usage_key", ("shop.tasks.resize",)),
     "schedule": ("schedule_key", ("id",)),
     "schedule_job": ("schedule_job_key", ("id",)),
     "cron_history": ("cron_history_key", ("name",)),
 }
-CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED", "USAGE", "CRON_LEADER", "CRON_NAMES")
+CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED", "USAGE", "CRON_LEADER", "CRON_NAMES", "ENDED")
 
 
 def in_lua(expression: str) -> Any:

@@ -11,17 +11,20 @@ import pytest
 import redis
 import rq
 from rq import Callback
-from rq.job import Job, JobStatus
-from rq.registry import ReadyJobRegistry
+from rq.job import Dependency, Job, JobStatus
+from rq.rate_limit import RateLimit
 from rq.results import Result
 from rq.timeouts import BaseDeathPenalty
 from samples import words_of
 
+import jobqueue.job
 from jobqueue import keys
 from jobqueue.connection import Address
+from jobqueue.control import requeue
 from jobqueue.producer import Queue
 from jobqueue.protocol import RAISED, RETURNED, Claimed, Protocol
 from jobqueue.serializers import JSON, Auto
+from workers.rescuer import Rescuer
 from workers.rq_fence import Fence, FencedPipeline
 from workers.rq_finish import Finisher
 from workers.runner import Ending, raised
@@ -172,23 +175,14 @@ def test_dependents_are_enqueued(desk: Desk) -> None:
     desk.nothing_is_held()
 
 
-def test_dependents_are_enqueued_although_another_finish_comes_in_between(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It changes the registry that RQ watches; RQ alone would leave them there until its maintenance."""
-    first = desk.claim_one()
-    after = desk.queue.enqueue("samples.ok", 6, depends_on=first.id)
-    others, remove = ["b", "c"], ReadyJobRegistry.remove
-
-    def remove_late(registry: ReadyJobRegistry, job: Job, pipeline: Any = None, **options: Any) -> Any:
-        if others:
-            desk.store.zadd(registry.key, {others.pop(): 1})
-        return remove(registry, job, pipeline=pipeline, **options)
-
-    monkeypatch.setattr(ReadyJobRegistry, "remove", remove_late)
-    desk.finish(first, value(5))
-    assert others == []
-    assert desk.waiting() == [after.id]
+def test_the_last_of_several_parents_enqueues_what_waits_for_all(desk: Desk) -> None:
+    parents = [desk.claim_one(job_id=name) for name in ("left", "right")]
+    desk.queue.enqueue("samples.ok", 6, job_id="after", depends_on=["left", "right"])
+    desk.finish(parents[0], value(5))
+    assert (desk.waiting(), desk.status("after")) == ([], "deferred")
+    desk.finish(parents[1], value(5))
+    assert (desk.waiting(), desk.status("after")) == (["after"], "queued")
+    desk.nothing_is_held()
 
 
 def test_dependents_of_a_failure_wait(desk: Desk) -> None:
@@ -327,11 +321,13 @@ def test_dependents_of_who_lost_the_job_stay(desk: Desk, monkeypatch: pytest.Mon
 
 
 def cut_once(monkeypatch: pytest.MonkeyPatch, n: int, executed: bool) -> list[int]:
-    """Cut the connection in the finish's transaction number ``n``, before or after it ran; say which were begun."""
+    """Cut the connection in the ``n``-th transaction that records, before or after it ran; say which were begun."""
     transaction = FencedPipeline._execute_transaction
     begun: list[int] = []
 
     def cut(self: Any, *args: Any) -> Any:
+        if not self.records:
+            return transaction(self, *args)
         begun.append(1)
         if len(begun) != n:
             return transaction(self, *args)
@@ -344,23 +340,161 @@ def cut_once(monkeypatch: pytest.MonkeyPatch, n: int, executed: bool) -> list[in
 
 
 @pytest.mark.parametrize("executed", [False, True])
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_broken_connection_at_a_success(desk: Desk, n: int, executed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RQ reads the dependents, records the outcome and enqueues what is ready, each in a pipeline of its own. Wherever
-    it breaks: recorded once, and the dependents are in the queue or where RQ's maintenance finds them."""
-    first = desk.queue.enqueue("samples.ok", 5)
-    after = desk.queue.enqueue("samples.ok", 6, depends_on=first)
-    job = desk.claim()
-    begun = cut_once(monkeypatch, n, executed)
-    desk.finish(job, value(5))
-    assert len(begun) >= n
-    assert desk.status(first.id) == "finished"
-    assert desk.store.xlen(keys.results(first.id)) == 1
-    ready = [i.decode() for i in desk.store.zrange(keys.registry("ready", "default"), 0, -1)]
-    assert after.id in desk.waiting() + ready
-    assert desk.waiting().count(after.id) <= 1
-    desk.store.delete(keys.fin(first.id))  # of the second attempt, which found the job settled; it expires
+@pytest.mark.parametrize("ending", ["success", "failure", "stop"])
+def test_a_broken_connection_at_an_end(
+    desk: Desk, ending: str, executed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recorded once, and said so; the dependents go on, and callbacks run once where the end was recorded."""
+    callbacks = {"on_success": Callback("samples.on_success"), "on_failure": Callback("samples.on_failure")}
+    job = desk.claim_one(**callbacks)
+    after = desk.queue.enqueue("samples.ok", 6, depends_on=Dependency([job.id], allow_failure=True))
+    begun = cut_once(monkeypatch, 1, executed)
+    if ending == "stop":
+        desk.finisher.finish_stopped(job.id, job.claim, job.queue, error(), 1_795_000_000.0)
+    else:
+        desk.finish(job, value(5) if ending == "success" else error())
+    assert begun
+    assert desk.store.xlen(keys.results(job.id)) == 1
+    assert desk.waiting() == ([] if ending == "stop" else [after.id])
+    assert "taken from this worker" not in caplog.text
+    if executed and ending == "success":
+        assert desk.store.hget(words_of(job.id), "calls") == b"1"
     desk.nothing_is_held()
+
+
+@pytest.mark.parametrize("executed", [False, True])
+@pytest.mark.parametrize("ending", ["success", "failure"])
+def test_a_broken_connection_at_the_dependents(
+    desk: Desk, ending: str, executed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.claim_one()
+    waiting = Dependency([job.id], allow_failure=True)
+    after = {desk.queue.enqueue("samples.ok", n, depends_on=waiting).id for n in range(300)}
+    run, asked = Protocol.run, []
+
+    def cut(self: Protocol, name: str, *args: Any) -> Any:
+        if name != "dependents" or asked.append(name) or len(asked) > 1:
+            return run(self, name, *args)
+        if executed:
+            run(self, name, *args)
+        raise redis.ConnectionError("cut")
+
+    monkeypatch.setattr(Protocol, "run", cut)
+    desk.finish(job, value(5) if ending == "success" else error())
+    assert set(desk.waiting()) == after
+    assert len(desk.waiting()) == len(after)
+    desk.nothing_is_held()
+
+
+@pytest.mark.parametrize("ending", ["success", "failure", "no result kept"])
+def test_who_dies_amid_the_dependents_is_relieved(desk: Desk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end is recorded, and some are enqueued: whoever looks next enqueues the rest, without any callback."""
+    on_success = Callback("samples.on_success")
+    job = desk.claim_one(result_ttl=0 if ending == "no result kept" else 500, on_success=on_success)
+    waiting = Dependency([job.id], allow_failure=True)
+    after = {desk.queue.enqueue("samples.ok", n, depends_on=waiting).id for n in range(500)}
+    bring_on = Protocol.enqueue_dependents
+
+    def die(self: Protocol, job_id: str) -> Any:
+        bring_on(self, job_id)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Protocol, "enqueue_dependents", die)
+        with pytest.raises(KeyboardInterrupt):
+            desk.finish(job, error() if ending == "failure" else value(5))
+    assert 0 < len(desk.waiting()) < 500
+    Rescuer(Settings(Address(url=""), "another", ("default",), 1, 1), desk.store, lambda left: None).step(1.0)
+    assert set(desk.waiting()) == after
+    assert len(desk.waiting()) == len(after)
+    assert not list(desk.store.scan_iter("rq:jobq:[ew]*"))
+    assert desk.store.hget(words_of(job.id), "calls") == (None if ending == "failure" else b"1")
+    desk.nothing_is_held()
+
+
+def test_dependents_that_wait_on_go_with_the_job_they_wait_for(desk: Desk) -> None:
+    """As in RQ they stay, in case it is requeued; but not for longer than the job itself."""
+    job = desk.claim_one(failure_ttl=100)
+    desk.queue.enqueue("samples.ok", 6, job_id="after", depends_on=job.id)
+    desk.finish(job, error())
+    assert desk.store.smembers(keys.dependents(job.id)) == {b"after"}
+    assert 0 < desk.store.ttl(keys.dependents(job.id)) <= 100
+    requeue(desk.store, job.id)
+    assert desk.store.ttl(keys.dependents(job.id)) == -1
+    desk.finish(desk.claim(), value(5))
+    assert desk.waiting() == ["after"]
+
+
+def test_a_parent_that_ran_better_meanwhile(desk: Desk) -> None:
+    """It failed, and who recorded that died at once; it was requeued and finished before anybody looked."""
+    job = desk.claim_one()
+    desk.queue.enqueue("samples.ok", 6, job_id="after", depends_on=job.id)
+    desk.store.sunionstore(keys.waiting_for(job.id), keys.dependents(job.id))
+    desk.store.delete(keys.dependents(job.id))
+    desk.store.hset(keys.ENDED, job.id, "failed")
+    desk.finish(job, value(5))
+    desk.protocol.enqueue_dependents(job.id)
+    assert desk.waiting() == ["after"]
+
+
+@pytest.mark.parametrize("ending", ["success", "failure", "retry", "stop"])
+@pytest.mark.parametrize("by", ["RQ", "jobq"])
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_job_canceled_while_it_ran(desk: Desk, by: str, ending: str, marked: bool) -> None:
+    """The cancel came first: one registry, no result, nothing runs again."""
+    job = desk.claim_one(retry=rq.Retry(max=3) if ending == "retry" else None)
+    if marked:
+        desk.protocol.start_mark(ONE, W, [(job, "2026-11-22T12:00:00.000000Z", 90)])
+    (Job if by == "RQ" else jobqueue.job.Job).fetch(job.id, desk.store, Auto).cancel()
+    if ending == "stop":
+        desk.finisher.finish_stopped(job.id, job.claim, job.queue, error(), 1_795_000_000.0)
+    else:
+        desk.finish(job, value(5) if ending == "success" else error())
+    assert desk.status(job.id) == "canceled"
+    assert registries_of(desk.store, job.id) == ["canceled"]
+    assert not desk.store.exists(keys.results(job.id))
+    desk.nothing_is_held()
+
+
+def test_a_cancel_in_the_moment_of_the_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the token and the EXEC."""
+    job = desk.claim_one()
+    look = FencedPipeline._look
+
+    def cancel(self: FencedPipeline, *commands: Any) -> Any:
+        found = look(self, *commands)
+        if desk.status(job.id) != "canceled":
+            jobqueue.job.Job.fetch(job.id, desk.store).cancel()
+        return found
+
+    monkeypatch.setattr(FencedPipeline, "_look", cancel)
+    desk.finish(job, error())
+    assert registries_of(desk.store, job.id) == ["canceled"]
+    desk.nothing_is_held()
+
+
+def test_the_place_of_a_rate_limit_is_free_although_who_frees_it_dies(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(2):
+        desk.queue.enqueue("samples.ok", n, job_id=str(n), rate_limit=RateLimit("api", 1))
+    job = desk.claim()
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Protocol, "enqueue_dependents", die)
+        with pytest.raises(KeyboardInterrupt):
+            desk.finish(job, value(5))
+    assert desk.waiting() == []
+    Rescuer(Settings(Address(url=""), "another", ("default",), 1, 1), desk.store, lambda left: None).step(1.0)
+    assert desk.waiting() == ["1"]
+
+
+def registries_of(store: redis.Redis, job_id: str) -> list[str]:
+    kinds = ("wip", "finished", "failed", "canceled", "deferred", "scheduled", "ready")
+    return [kind for kind in kinds if job_id in str(store.zrange(keys.registry(kind, "default"), 0, -1))]
 
 
 @pytest.mark.parametrize("executed", [False, True])

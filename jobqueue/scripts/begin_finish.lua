@@ -1,0 +1,30 @@
+-- BEGIN FINISH: RQ's own finish of a job begins: the fence is set, if the job is still ours and somebody else has not
+-- decided about it.
+--
+-- KEYS  1 the owner's zset
+-- ARGV  1 owner  2 worker  3 id  4 claim  5 queue  6 for how many seconds the fence stands
+-- returns  'lost': the token is gone, nothing was done; 'gone' and 'canceled': the hash is gone, or the job was canceled
+--          while we had it: it is let go, with its place of a rate limit; else the job's hash
+--
+-- The promise: the fence stands only while the owner holds the job, so a rescue always finds and deletes it.
+
+local owner, w, id, claim, q = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if not owns(owner, id, claim) then
+  return redis.call('HGET', job_key(id), 'status') == 'canceled' and 'canceled' or 'lost' -- START MARK let it go
+end
+
+local h = redis.call('HMGET', job_key(id), 'data', 'status', 'rate_limit_key')
+if h[1] and h[2] ~= 'canceled' then
+  redis.call('SET', fin_key(id), claim, 'EX', ARGV[6])
+  return redis.call('HGETALL', job_key(id))
+end
+clean_execution(w, q, id, claim)
+release(owner, q, id)
+redis.call('DEL', fin_key(id))
+if h[1] then
+  if h[3] and h[3] ~= '' then free_place(id, h[3]) end
+  return 'canceled'
+end
+redis.call('DEL', job_key(id)) -- what its function wrote on itself after it was deleted
+free_places_of(id)
+return 'gone'
