@@ -59,8 +59,11 @@ KNOWN = (
     Known("rq:failed:failure_ttl", "failure_ttl0", "failure_ttl=0 deletes the job; RQ leaves its id among the failed"),
     Known("rq:*:by_itself-deleted", "key", "RQ brings a job back that deleted itself; here it stays deleted"),
     Known("rq:finished:by_itself", "by_itself-deleted", "as above"),
-    Known("rq:worker:<worker>", "successful_job_count", "as above: it does not count as finished",
-          lambda rqs, ours: int(rqs) == int(ours) + 1),
+    Known("rq:finished:by_itself", "by_itself-canceled", "RQ records an end over a cancel; here the first one counts"),
+    Known("rq:job:by_itself-canceled", "*", "as above"),
+    Known("rq:results:by_itself-canceled", "key", "as above"),
+    Known("rq:worker:<worker>", "successful_job_count", "as above: neither of the two counts as finished",
+          lambda rqs, ours: int(rqs) == int(ours) + 2),
 )  # fmt: skip
 
 
@@ -73,6 +76,8 @@ RUNNING = (
 )  # fmt: skip
 STOPPED = (
     *ALWAYS,
+    Known("rq:results:waiting", "expiry", "RQ never lets the traceback of a failed job expire; here it goes with its job",
+          lambda rqs, ours: rqs == "for ever" and ours == Seconds(DEFAULT_FAILURE_TTL)),
     Known("rq:job:waiting", "ended_at", "RQ's parent process overwrites who ran the job and when it ended",
           lambda rqs, ours: not rqs),
     Known("rq:job:waiting", "last_heartbeat", "as above", lambda rqs, ours: not rqs),
