@@ -76,7 +76,7 @@ RUNNING = (
 )  # fmt: skip
 STOPPED = (
     *ALWAYS,
-    Known("rq:results:waiting", "expiry", "RQ never lets the traceback of a failed job expire; here it goes with its job",
+    Known("rq:results:waiting", "expiry", "RQ never lets a traceback expire; here it goes with its job",
           lambda rqs, ours: rqs == "for ever" and ours == Seconds(DEFAULT_FAILURE_TTL)),
     Known("rq:job:waiting", "ended_at", "RQ's parent process overwrites who ran the job and when it ended",
           lambda rqs, ours: not rqs),
