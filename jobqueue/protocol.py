@@ -352,6 +352,10 @@ class Protocol:
         """Put a job that is in limbo, and still looks like ``seen``, at the head of its queue; False: it is not."""
         return bool(self.run("bring_back", 1, keys.queue(queue), queue, job_id, *seen))
 
+    def bring_on(self, job_id: str) -> bool:
+        """Enqueue a job that waits for others, all of which have ended; False: it waits rightly, or not at all."""
+        return bool(self.run("bring_on", 1, keys.job(job_id), job_id))
+
     def heartbeat(self, worker: str, ttl: int) -> int:
         """Keep the running jobs of ``worker`` in RQ's started registries for ``ttl`` more seconds."""
         return int(self.run("heartbeat", 1, keys.worker_executions(worker), worker, ttl))

@@ -28,7 +28,9 @@ _SHOWN = 10  # ids
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Put jobs that nobody holds back into their queues.")
+@click.option(
+    "--fix", is_flag=True, help="Put jobs that nobody holds, or that wait in vain for others, into their queues."
+)
 @click.option(
     "--patience",
     type=Number(bounds.DELAY),
@@ -68,7 +70,7 @@ def _show(finding: Finding) -> None:
     print(f"{click.style(f'{word:8}', fg=color) if sys.stdout.isatty() else f'{word:8}'} {one_line(finding.text)}")
     if finding.advice:
         print(f"{'':8}   {finding.advice}")
-    if finding.check == "limbo":
+    if finding.check in ("limbo", "dependents"):
         for job_id in finding.ids[:_SHOWN]:
             print(f"{'':8}     {one_line(job_id)}")
         if len(finding.ids) > _SHOWN:

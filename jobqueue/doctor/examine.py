@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from jobqueue.connection import redis
 from jobqueue.doctor.clocks import examine_clocks
+from jobqueue.doctor.deferred import dependents, examine_dependents
 from jobqueue.doctor.finding import Finding, count
 from jobqueue.doctor.limbo import Suspect, bring_back, in_limbo, suspects
 from jobqueue.doctor.owners import examine_leases, holdings
@@ -19,13 +20,15 @@ PATIENCE = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop
 def examine(
     client: redis.Redis, *, fix: bool = False, patience: float = PATIENCE, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[Finding]:
-    """Iterate over all findings; with ``fix`` jobs in limbo are brought back. Raises what redis-py raises."""
+    """Iterate over all findings; with ``fix`` jobs in limbo are brought back, and those that wait for others in vain are
+    enqueued. Raises what redis-py raises."""
     yield from examine_server(client)
     yield from examine_queues(client)
     yield from examine_clocks(client)
-    leases, seen = holdings(client), suspects(client)
+    leases, seen, waiting = holdings(client), suspects(client), dependents(client)
     sleep(patience)
     yield from examine_leases(leases, holdings(client))
+    yield from examine_dependents(client, waiting, fix)
     yield _limbo(client, in_limbo(client, seen), fix)
 
 

@@ -229,8 +229,8 @@ end
 local function enqueue_waiting(id, q)
   local job, t = job_key(id), now()
   local h = redis.call('HMGET', job, 'data', 'enqueue_at_front', 'enqueue_at_front_on_retry', 'ended_at', 'ttl',
-    'rate_limit_key', 'rate_limit_concurrency')
-  if not h[1] then return end
+    'rate_limit_key', 'rate_limit_concurrency', 'status')
+  if not h[1] or h[8] == 'canceled' then return end -- RQ's cancel may miss the registry that it has just gone to
   local front = h[2] == '1' or (h[3] == '1' and h[4] and h[4] ~= '')
   local concurrency = tonumber(h[7] or '') or 0
   if tonumber(h[5] or '') then redis.call('EXPIRE', job, h[5]) end

@@ -11,6 +11,7 @@ import pytest
 import rq
 from click.testing import CliRunner
 from helpers import Server
+from rq.job import Dependency
 from rq.utils import utcformat
 from stand_in import fail, invoke
 
@@ -328,3 +329,57 @@ def test_a_schedule_that_pauses_when_the_clocks_are_set_back(cron: str, tz: str,
     day = datetime(2026, 10, 20, tzinfo=UTC)
     said = pause_of(ScheduleView("often", "cron", "q", "", day, cron=cron, tz=tz), day.timestamp())
     assert (words in said) if words else (said == "")
+
+
+# -- who waits in vain -----------------------------------------------------------------------------------------------
+
+
+def end(store: redis.Redis, job_id: str, status: str) -> None:
+    """As a worker that dies before it looks at the dependents."""
+    store.lrem(keys.queue("q"), 0, job_id)
+    store.hset(keys.job(job_id), "status", status)
+    store.delete(keys.dependents(job_id))
+
+
+def test_a_job_whose_parents_have_all_ended(store: redis.Redis, queue: Queue) -> None:
+    for name in ("finishes", "fails", "expires"):
+        queue.enqueue(square, 1, job_id=name)
+    queue.enqueue(square, 2, job_id="after-one", depends_on="finishes")
+    queue.enqueue(square, 2, job_id="after-all", depends_on=Dependency(["finishes", "fails", "expires"], True))
+    queue.enqueue(square, 2, job_id="blocked", depends_on=["finishes", "fails"])
+    queue.enqueue(square, 2, job_id="waits", depends_on=["finishes", "after-one"])
+    assert found(store, "dependents").severity == "ok"
+    end(store, "finishes", "finished")
+    end(store, "fails", "failed")
+    store.delete(keys.job("expires"))
+    store.lrem(keys.queue("q"), 0, "expires")
+    assert found(store, "blocked").ids == ("blocked",)
+    finding = found(store, "dependents")
+    assert (finding.severity, finding.ids) == ("problem", ("after-all", "after-one"))
+    assert found(store, "dependents", fix=True).ids == ("after-all", "after-one")
+    assert sorted(store.lrange(keys.queue("q"), 0, -1)) == [b"after-all", b"after-one"]
+    assert store.hget(keys.job("after-one"), "status") == b"queued"
+    assert store.zrange(keys.registry("deferred", "q"), 0, -1) == [b"blocked", b"waits"]
+    assert found(store, "dependents").severity == "ok"
+
+
+def test_a_ready_job_that_nobody_enqueues(store: redis.Redis, queue: Queue) -> None:
+    """As RQ's worker leaves it that dies amid many."""
+    queue.enqueue(square, 1, job_id="first")
+    queue.enqueue(square, 2, job_id="after", depends_on="first")
+    end(store, "first", "finished")
+    store.zrem(keys.registry("deferred", "q"), "after")
+    store.zadd(keys.registry("ready", "q"), {"after": 1})
+    store.hset(keys.job("after"), "status", "ready_to_enqueue")
+    assert found(store, "dependents", fix=True).ids == ("after",)
+    assert store.lrange(keys.queue("q"), 0, -1) == [b"after"]
+    assert not store.exists(keys.registry("ready", "q"))
+
+
+def test_who_began_to_wait_rightly_again_is_left_alone(store: redis.Redis, queue: Queue) -> None:
+    queue.enqueue(square, 1, job_id="first")
+    queue.enqueue(square, 2, job_id="after", depends_on="first")
+    end(store, "first", "failed")
+    control.requeue(store, "first")
+    assert not Protocol(store).bring_on("after")
+    assert found(store, "dependents").severity == "ok"

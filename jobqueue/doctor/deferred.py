@@ -1,0 +1,94 @@
+"""Finds jobs that wait for others in vain: all of them have ended, and nothing will enqueue the job any more.
+
+RQ enqueues dependents in a second step after the end of what they wait for, from memory: who dies between the two
+leaves them deferred (or ready, until RQ's maintenance). And a job that waits for one that expired is told by nobody.
+
+    deferred and ready registries ──► what each waits for ──► nothing is open: in vain ── a pause ──► again
+                                                        └───► one of them failed or was canceled: blocked, as meant
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from jobqueue import keys
+from jobqueue.connection import redis
+from jobqueue.doctor.finding import Finding, count
+from jobqueue.protocol import Protocol, queue_names
+
+PAGE = 500
+WAITS = (b"deferred", b"ready_to_enqueue")
+ENDS = (b"failed", b"stopped", b"canceled")
+
+
+class Dependents(NamedTuple):
+    """Ids of jobs that wait for others."""
+
+    in_vain: frozenset[str]  # for nothing that is open
+    blocked: frozenset[str]  # for a job that ended otherwise than they need it
+
+
+def dependents(client: redis.Redis) -> Dependents:
+    """Look at all jobs that wait for others. Reads, writes nothing."""
+    in_vain: set[str] = set()
+    blocked: set[str] = set()
+    for page in _pages(client):
+        for job_id, status, allows_failure, states in _looked_at(client, page):
+            open_ones = {state for state in states if state not in (None, b"finished")}
+            open_ones -= {b"failed"} if allows_failure else set()
+            if status in WAITS and not open_ones:
+                in_vain.add(job_id)
+            elif status in WAITS and open_ones.intersection(ENDS):
+                blocked.add(job_id)
+    return Dependents(frozenset(in_vain), frozenset(blocked))
+
+
+def examine_dependents(client: redis.Redis, before: Dependents, fix: bool) -> Iterator[Finding]:
+    """Compare two looks; who waited in vain in both is brought on with ``fix``."""
+    now = dependents(client)
+    ids = tuple(sorted(before.in_vain & now.in_vain))
+    if now.blocked:
+        text = f"{count(len(now.blocked), 'job waits', 'jobs wait')} for a job that failed, was stopped or canceled."
+        to_do = "They start when it is requeued and finishes; `jobq status ID` says what one waits for."
+        yield Finding("blocked", "note", text, to_do, tuple(sorted(now.blocked)))
+    if not ids:
+        yield Finding("dependents", "ok", "no job waits in vain for others")
+        return
+    text = f"{count(len(ids), 'job waits', 'jobs wait')} for others that have all ended, and nothing starts them"
+    if not fix:
+        yield Finding("dependents", "problem", f"{text}.", "`jobq doctor --fix` puts them into their queues.", ids)
+        return
+    protocol = Protocol(client)
+    moved = tuple(job_id for job_id in ids if protocol.bring_on(job_id))
+    yield Finding("dependents", "note", f"{text}; {count(len(moved), 'is', 'are')} in their queues now.", "", moved)
+
+
+def _pages(client: redis.Redis) -> Iterator[list[str]]:
+    queues: Any = client.smembers(keys.QUEUES)
+    for name in queue_names(queues):
+        for kind in ("deferred", "ready"):
+            page: list[str] = []
+            for member, _ in client.zscan_iter(keys.registry(kind, name), count=PAGE):
+                page.append(member.decode())
+                if len(page) == PAGE:
+                    yield page
+                    page = []
+            if page:
+                yield page
+
+
+def _looked_at(client: redis.Redis, ids: Iterable[str]) -> Iterator[tuple[str, bytes, bool, list[bytes | None]]]:
+    """For each job: its status, whether it allows failures, and the status of each job that it waits for."""
+    ids = list(ids)
+    with client.pipeline(transaction=False) as pipe:
+        for job_id in ids:
+            pipe.hmget(keys.job(job_id), "status", "allow_dependency_failures")
+            pipe.smembers(keys.dependencies(job_id))
+        read = pipe.execute()
+        wanted = sorted(set().union(*read[1::2]))
+        for dependency in wanted:
+            pipe.hget(keys.job(dependency.decode()), "status")
+        states = dict(zip(wanted, pipe.execute(), strict=True))
+    for job_id, (status, allows), dependencies in zip(ids, read[::2], read[1::2], strict=True):
+        yield job_id, status or b"", allows == b"1", [states[dependency] for dependency in dependencies]
