@@ -20,8 +20,8 @@ PATIENCE = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop
 def examine(
     client: redis.Redis, *, fix: bool = False, patience: float = PATIENCE, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[Finding]:
-    """Iterate over all findings; with ``fix`` jobs in limbo are brought back, and those that wait for others in vain are
-    enqueued. Raises what redis-py raises."""
+    """Iterate over all findings; with ``fix`` jobs in limbo are brought back, and those that wait in vain for others
+    are enqueued. Raises what redis-py raises."""
     yield from examine_server(client)
     yield from examine_queues(client)
     yield from examine_clocks(client)
