@@ -12,6 +12,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -107,7 +108,8 @@ def _import(module_name: str) -> Any:
             return None
         raise TaskNotFound(f"The module {module_name!r} cannot be imported: {e}.") from None
     except (Exception, SystemExit) as e:
-        raise TaskNotFound(f"The module {module_name!r} cannot be imported: {type(e).__name__}: {e}.") from None
+        said = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]  # also when its __str__ fails
+        raise TaskNotFound(f"The module {module_name!r} cannot be imported: {said.rstrip('.')}.") from None
 
 
 def _attribute(module: Any, module_name: str, bits: Sequence[str]) -> Callable[..., Any]:

@@ -33,7 +33,10 @@ def home(env: Mapping[str, str] = os.environ) -> Path:
     Raises StoreError when there is neither a JOBQ_HOME nor a home directory.
     """
     chosen = env.get("JOBQ_HOME", "").strip()
-    path = Path(chosen).expanduser() if chosen else platformdirs.user_state_path("jobq", appauthor=False)
+    try:
+        path = Path(chosen).expanduser() if chosen else platformdirs.user_state_path("jobq", appauthor=False)
+    except RuntimeError:  # ~nobody: pathlib's word for a user who is not there
+        raise StoreError(f"JOBQ_HOME={chosen}: there is no such user, or it has no home directory") from None
     if not chosen and not path.is_absolute():  # "~" could not be expanded, as in a container with an unknown uid
         raise StoreError("there is no home directory for the local store: set JOBQ_HOME to a directory of yours")
     return path.absolute()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from jobqueue.errors import StoreError
@@ -63,5 +65,20 @@ def private(path: str, flags: int) -> int:
 
 
 def size(directory: Path) -> int:
-    """Return how many bytes the files below ``directory`` take."""
-    return sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
+    """Return how many bytes the files below ``directory`` take; the server may replace one meanwhile."""
+    found = 0
+    for path in directory.rglob("*"):
+        with suppress(OSError):
+            found += path.stat().st_size if path.is_file() else 0
+    return found
+
+
+def refusal(error: OSError, home: Path) -> str:
+    """Return the sentence for what the system refuses in the store's directory."""
+    what = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"there is no space left for the local store in {home} ({what}): make some, or set JOBQ_HOME"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"the local store in {home} cannot be used ({what}): this process may open more files with ulimit -n"
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+    return f"the local store in {home} cannot be used ({where}{what}): put it right, or set JOBQ_HOME to another place"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import platform
@@ -11,8 +12,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobqueue.errors import NoServerBinary
+from jobqueue.errors import NoServerBinary, StoreError
 
+_NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # limits of this process or machine
 OLDEST = (7, 0)  # an older server does not know appendonlydir/: it would start EMPTY on a newer server's store
 
 
@@ -50,7 +52,13 @@ def _version(binary: str) -> tuple[str, tuple[int, ...]]:
     argv = [binary, "--version"]
     try:
         said = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=10).stdout
-    except (OSError, subprocess.SubprocessError):
+    except OSError as e:
+        if e.errno in _NOT_ITS_FAULT:
+            raise StoreError(
+                f"{binary} could not be run ({e.strerror}): see ulimit -a, and what the machine has left"
+            ) from e
+        return "", ()
+    except subprocess.SubprocessError:
         return "", ()
     found = re.match(r"(\w+) server v=(\d+(?:\.\d+)*)", said)
     return (f"{found[1].lower()} {found[2]}", tuple(map(int, found[2].split(".")))) if found else ("", ())

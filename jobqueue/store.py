@@ -69,19 +69,26 @@ class LocalStore:
     def release(self, keep: bool = False) -> None:
         """Give the lease back; the last one out stops the server. ``keep`` leaves it running until ``stop``.
 
-        Does nothing in a forked child: the lease is its parent's. Never raises for a server that refuses to stop.
+        Does nothing in a forked child: the lease is its parent's. Never raises for a server that refuses to stop, nor
+        for a directory that cannot be used any more: what was done before has been done.
         """
-        with self._in_this_process():
-            reap(self.home)
-            if self._lease is None or not self.home.exists():
-                return self.forget()
-            with self._locked():
-                if keep:
-                    self._keep.touch(mode=0o600)
-                self.forget()
-                with self._alone() as alone:
-                    if alone and not self._keep.exists():
-                        self._stop_quietly()
+        try:
+            with self._in_this_process():
+                self._release(keep)
+        except StoreError as e:
+            log.warning("%s", e)
+
+    def _release(self, keep: bool) -> None:
+        reap(self.home)
+        if self._lease is None or not self.home.exists():
+            return self.forget()
+        with self._locked():
+            if keep:
+                self._keep.touch(mode=0o600)
+            self.forget()
+            with self._alone() as alone:
+                if alone and not self._keep.exists():
+                    self._stop_quietly()
 
     def stop(self, force: bool = False) -> bool:
         """Stop the server, also a kept one; gives up an own lease first. Returns False if none was running.
@@ -90,8 +97,12 @@ class LocalStore:
         """
         if not self.home.exists():
             return False
-        directory.make_private(self.home)
-        with self._in_this_process(), self._locked():
+        with self._in_this_process():
+            directory.make_private(self.home)
+            return self._stop(force)
+
+    def _stop(self, force: bool) -> bool:
+        with self._locked():
             self.forget()
             with self._alone() as alone:
                 if not alone and not force:
@@ -128,10 +139,14 @@ class LocalStore:
 
     @contextmanager
     def _in_this_process(self) -> Iterator[None]:
+        """Raises StoreError for what the system refuses: a full disk, no permission, a directory for a file."""
         if self._pid != os.getpid():
             self.forget()
         with self._mutex:
-            yield
+            try:
+                yield
+            except OSError as e:
+                raise StoreError(directory.refusal(e, self.home)) from e
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

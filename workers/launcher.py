@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pickletools
+import resource
 import secrets
 import socket
 import subprocess
@@ -36,6 +37,10 @@ from workers.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 THREADS = 16
+MOST_THREADS = 4096  # in one process; each has a stack, and all share one GIL
+MOST_CHILDREN = 4096
+FILES_PER_CHILD = 3  # of the supervisor's: two seats with a file for the faults of each, one socket
+OTHER_FILES = 48  # its own: the store's connections, the fork server, pages, bells
 
 
 def shape(mode: str, number: int | None, threads: int | None) -> tuple[int, int]:
@@ -48,6 +53,23 @@ def shape(mode: str, number: int | None, threads: int | None) -> tuple[int, int]
             raise UsageError("--threads goes with --mode process; in thread mode -n is the number of threads")
         return 1, number or THREADS
     return number or cores(), threads or 1
+
+
+def check_width(children: int, slots: int) -> None:
+    """Raises BootFailed for more processes or threads than this machine lets us have: said at once, and not by whatever
+    fails first in the middle."""
+    if slots > MOST_THREADS:
+        raise BootFailed(f"{slots:,} threads in one process are too many: {MOST_THREADS:,} at most")
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = FILES_PER_CHILD * children + OTHER_FILES
+    if limit != resource.RLIM_INFINITY and needed > limit:
+        most = max(0, limit - OTHER_FILES) // FILES_PER_CHILD
+        advice = f"give -n {most} at most, or raise the limit" if most else f"raise it to {needed:,} or more"
+        raise BootFailed(
+            f"{children:,} processes need {needed:,} open files, and the limit is {limit:,} (ulimit -n): {advice}"
+        )
+    if children > MOST_CHILDREN:
+        raise BootFailed(f"{children:,} processes are too many: {MOST_CHILDREN:,} at most")
 
 
 def worker_name() -> str:
@@ -139,13 +161,34 @@ def function_in(raw: bytes, kind: str) -> str | None:
         return None
 
 
+_IMPORT = """
+import json, os, sys
+from workers.forkserver import describe_import_error
+from workers.preload import preload
+said = "ready"
+try:
+    preload(*json.loads(sys.argv[2]))
+except BaseException as e:
+    said = describe_import_error(e)
+os.write(int(sys.argv[1]), said.encode(errors="replace")[:4000])
+"""
+
+
 def check_imports(settings: Settings) -> int:
     """Import the served modules in a process of their own, as the fork server would. Raises BootFailed."""
-    code = "import json, sys; from workers.preload import preload; preload(*json.loads(sys.argv[1]))"
     names = json.dumps([settings.modules, settings.exception_handlers, settings.own_classes])
-    done = subprocess.run([sys.executable, "-c", code, names], stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise BootFailed(f"a served module cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb") as answer:
+        with os.fdopen(theirs, "wb"):
+            argv = [sys.executable, "-c", _IMPORT, str(theirs), names]
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[theirs])
+        said = answer.read().decode(errors="replace")
+    code = process.wait()
+    if (
+        said != "ready"
+    ):  # by its word, not by its exit code: a module that leaves with 0 while it is imported is not fine
+        how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
+        raise BootFailed(f"a served module cannot be imported: {said or f'the process that did it {how}'}")
     log.info(
         "the worker could start: %d modules served, %d queues looked at", len(settings.served), len(settings.queues)
     )
@@ -179,6 +222,7 @@ def launch(
 ) -> int:
     """Run the tree until it is stopped; return the exit code. ``cron``: entries of cron files. Raises BootFailed."""
     set_up_logging(settings.log_format, settings.verbose)
+    check_width(settings.children, settings.slots)
     check_queues(store, settings, strict_queue or check_only)
     check_cron(cron, settings)
     if check_only:

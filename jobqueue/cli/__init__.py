@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
-import io
 import os
 import sys
 from typing import Any
 
 import click
 
+from jobqueue.cli import streams
+from jobqueue.cli.failures import ended
 from jobqueue.cli.options import WholeHelp
-from jobqueue.cli.render import one_line as shown
 from jobqueue.cli.strict import refuse_what_is_no_text, strict
-from jobqueue.errors import JobqError
+from jobqueue.errors import UsageError
 
 COMMANDS = {  # command → module below jobqueue.cli, which defines a click command (or group) of the same name
     "submit": "submit",
@@ -38,6 +37,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "chaos": "chaos",
     "advise": "advise",
 }
+WITHOUT_OUTPUT = frozenset({"worker", "cron", "worker-health"})  # they work with stdout closed
 
 
 class LazyGroup(WholeHelp):
@@ -54,50 +54,21 @@ class LazyGroup(WholeHelp):
         return strict(command)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; a JobqError becomes one line on stderr and its exit code."""
-        if os.name == "nt":
-            print(
-                "jobq: Windows has neither fork nor unix sockets; run jobq under WSL 2 or in Docker.", file=sys.stderr
-            )
-            sys.exit(2)
-        say_what_can_be_said(sys.stdout)
-        try:
-            refuse_what_is_no_text(list(args[0] if args else kwargs.get("args") or sys.argv[1:]))
-            code = super().main(*args, **{**kwargs, "standalone_mode": False})
-            sys.exit(code if isinstance(code, int) else 0)
-        except click.exceptions.NoArgsIsHelpError as e:
-            e.show()
-            sys.exit(e.exit_code)
-        except click.ClickException as e:  # click would print the usage too: three lines for one mistake
-            print(f"jobq: {shown(one_line(e))}", file=sys.stderr)
-            sys.exit(e.exit_code)
-        except click.Abort:
-            sys.exit(130)
-        except JobqError as e:
-            print(f"jobq: {shown(str(e))}", file=sys.stderr)
-            sys.exit(e.exit_code)
-        except BrokenPipeError:  # the reader of our output left (`jobq info | head`): nothing to say, nowhere to say it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except OSError as e:
-            if e.errno != errno.ENOSPC:
-                raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered cannot be written either
-            print(f"jobq: the output could not be written: {e.strerror}", file=sys.stderr)
-            sys.exit(1)
+        """Run, and leave with an exit code; what fails is one line on stderr."""
+        words = list(args[0] if args else kwargs.get("args") or sys.argv[1:])
+
+        def run() -> Any:
+            _refuse_windows()
+            streams.prepare(words, WITHOUT_OUTPUT)
+            refuse_what_is_no_text(words)
+            return super(LazyGroup, self).main(*args, **{**kwargs, "standalone_mode": False})
+
+        sys.exit(ended(run))
 
 
-def say_what_can_be_said(out: Any) -> None:
-    """A terminal that is no UTF-8, or half a character in what a job said, is no reason for a traceback."""
-    if isinstance(out, io.TextIOWrapper) and out.errors in ("strict", "surrogateescape"):  # the latter: LC_ALL=C
-        out.reconfigure(errors="backslashreplace")
-
-
-def one_line(error: click.ClickException) -> str:
-    """What click has to say, and where to read on."""
-    text = " ".join(error.format_message().split())
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{text} See {context.command_path} --help." if context else text
+def _refuse_windows() -> None:
+    if os.name == "nt":
+        raise UsageError("Windows has neither fork nor unix sockets; run jobq under WSL 2 or in Docker.")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -55,7 +55,7 @@ def calls_of_lines(
     Raises the first bad line's error with its number; then nothing of its chunk has been yielded. ``sent`` tells how
     many jobs have been enqueued by then.
     """
-    for chunk in chunks_of_lines(fd, patience):
+    for chunk in _readable(chunks_of_lines(fd, patience), sent):
         calls: list[Call] = []
         for number, line in chunk:
             try:
@@ -67,6 +67,13 @@ def calls_of_lines(
                 raise type(e)(f"Line {number}: {e} {_so_far(sent())}") from None
             calls.append(call)
         yield calls
+
+
+def _readable(chunks: Iterator[list[tuple[int, bytes]]], sent: Any) -> Iterator[list[tuple[int, bytes]]]:
+    try:
+        yield from chunks
+    except OSError as e:
+        raise BadArguments(f"The file cannot be read: {e.strerror}. {_so_far(sent())}") from None
 
 
 def _so_far(sent: int) -> str:

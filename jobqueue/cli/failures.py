@@ -1,0 +1,89 @@
+"""How a command ends when something fails: one line on stderr and an exit code; only mistakes of ours show more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from jobqueue.cli import streams
+from jobqueue.cli.render import one_line
+from jobqueue.errors import JobqError
+
+
+def ended(command: Callable[[], Any]) -> int:
+    """Run the command; return its exit code, having said what went wrong."""
+    try:
+        return streams.flush(_code_of(command))
+    except BrokenPipeError as e:  # the reader of our output left: nothing to say, nowhere to say it
+        return streams.output_failed(e)
+    except OSError as e:
+        if streams.is_of_output(e):
+            return streams.output_failed(e)
+        return _say(words_of(e), 1)
+    except MemoryError:
+        return _say("there is not enough memory for this (see ulimit -v, and the container's limit)", 1)
+    except RuntimeError as e:
+        if "can't start new thread" not in str(e):
+            raise
+        return _say("the system starts no more threads for this user (see ulimit -u, and the container's limit)", 1)
+    except ValueError as e:
+        if not str(e).startswith("Invalid RQ_KEY_PREFIX"):  # RQ's, when it is imported
+            raise
+        return _say(f"{e}; unset the variable to use RQ's own prefix", 2)
+    except Exception as e:
+        if not _is_redis_error(e):
+            raise
+        return _say(f"the store: {str(e) or type(e).__name__}", 1)
+
+
+def _code_of(command: Callable[[], Any]) -> int:
+    try:
+        code = command()
+    except SystemExit as e:
+        code = e.code
+    except click.exceptions.NoArgsIsHelpError as e:
+        e.show()
+        code = e.exit_code
+    except click.ClickException as e:  # click would print the usage too: three lines for one mistake
+        return _say(_where_to_read_on(e), e.exit_code)
+    except click.Abort:
+        return 130
+    except JobqError as e:
+        return _say(str(e), e.exit_code)
+    if isinstance(code, str):
+        return _say(code, 1)
+    return code if isinstance(code, int) else 0
+
+
+def words_of(error: OSError) -> str:
+    """Return what the system says, and of which file."""
+    what = error.strerror or str(error) or type(error).__name__
+    hint = "; see ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+    name = error.filename
+    if isinstance(error, FileNotFoundError) and name is None:  # of getcwd
+        return "the current directory is not there any more: change to another one"
+    where = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes)) else ""
+    return f"{where}{what}{hint}"
+
+
+def _say(text: str, code: int) -> int:
+    print(f"jobq: {one_line(text)}", file=sys.stderr)
+    return code
+
+
+def _where_to_read_on(error: click.ClickException) -> str:
+    """What click has to say, and where to read on."""
+    text = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{text} See {context.command_path} --help." if context else text
+
+
+def _is_redis_error(error: Exception) -> bool:
+    """Without importing redis, which most failures happen without."""
+    module: Any = sys.modules.get("redis")
+    return module is not None and isinstance(error, module.RedisError)

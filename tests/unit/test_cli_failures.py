@@ -1,0 +1,180 @@
+"""What is no mistake of ours is one line and an exit code: closed streams, full disks, limits, odd files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, Server, eventually
+
+from jobqueue import keys
+from jobqueue.connection import redis
+
+
+def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run ``line`` in a shell where JOBQ is the command; a traceback fails the test."""
+    names = {**os.environ, "PYTHONPATH": str(ROOT), "JOBQ": f"{sys.executable} -m jobqueue.cli", **env}
+    done = subprocess.run(["bash", "-c", line], cwd=cwd, env=names, capture_output=True, text=True, timeout=100)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def says(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """It said one line of ours, beside the line about the store, and left with an error."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("jobq: ")]
+    assert len(lines) == 1, done.stderr
+    assert done.returncode in (1, 2)
+    for word in words:
+        assert word in lines[0]
+
+
+# -- the standard streams --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["submit square 2", "store status"])
+def test_closed_stdout(server: Server, store: redis.Redis, tmp_path: Path, command: str) -> None:
+    """Found before anything is done: the ids would be lost, or a socket would get the number of stdout."""
+    says(shell(f"$JOBQ {command} >&-", tmp_path, JOBQ_URL=server.url), "stdout is closed")
+    assert store.keys() == []
+
+
+@pytest.mark.parametrize("streams", ["2>&- <&-", "2>/dev/full"])
+def test_other_streams_do_not_matter(server: Server, store: redis.Redis, tmp_path: Path, streams: str) -> None:
+    done = shell(f"$JOBQ submit square 2 {streams}", tmp_path, JOBQ_URL=server.url)
+    assert done.returncode == 0
+    assert store.lrange(keys.queue("default"), 0, -1) == [done.stdout.strip().encode()]
+    assert shell(f"$JOBQ submit nosuch 2 {streams}", tmp_path, JOBQ_URL=server.url).returncode == 2
+
+
+@pytest.mark.parametrize("streams", [">&-", ">&- 2>&- <&-", "2>/dev/full", ">/dev/full"])
+def test_a_worker_needs_no_streams(server: Server, store: redis.Redis, tmp_path: Path, streams: str) -> None:
+    job_id = shell("$JOBQ submit square 2", tmp_path, JOBQ_URL=server.url).stdout.strip()
+    done = shell(f"$JOBQ worker --burst -n 1 {streams}", tmp_path, JOBQ_URL=server.url)
+    assert done.returncode == 0, done.stderr
+    assert store.hget(keys.job(job_id), "status") == b"finished"
+
+
+def test_closed_stdin_is_no_empty_file(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    says(shell("$JOBQ submit square -f - <&-", tmp_path, JOBQ_URL=server.url), "stdin is closed")
+
+
+@pytest.mark.parametrize("command", ["submit square 2", "--help", "store status"])
+def test_a_full_disk_under_the_output(server: Server, tmp_path: Path, command: str) -> None:
+    says(
+        shell(f"$JOBQ {command} >/dev/full", tmp_path, JOBQ_URL=server.url), "the output could not be written", "space"
+    )
+
+
+@pytest.mark.parametrize("command", ["--help", "submit square 1 2 3", "waiting"])
+def test_a_reader_that_leaves(server: Server, tmp_path: Path, command: str) -> None:
+    done = shell(f"$JOBQ {command} | head -0; exit ${{PIPESTATUS[0]}}", tmp_path, JOBQ_URL=server.url)
+    assert done.returncode in (0, 1)
+    assert [line for line in done.stderr.splitlines() if not line.startswith("store: ")] == []
+
+
+# -- the local store's directory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["s", "lock", "lease", "alive", "server.conf", "server.log", "store"])
+def test_a_directory_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    if name == "store":
+        (home / name).write_text("")
+    else:
+        (home / name / "x").mkdir(parents=True)
+    says(shell("$JOBQ submit square 2", tmp_path, JOBQ_HOME=str(home), JOBQ_URL=""), str(home / name), "JOBQ_HOME")
+
+
+def test_a_full_disk_at_the_start_is_not_the_output(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "server.conf").symlink_to("/dev/full")
+    for command in ("submit square 2", "worker --burst"):
+        done = shell(f"$JOBQ {command}", tmp_path, JOBQ_HOME=str(home), JOBQ_URL="")
+        says(done, f"no space left for the local store in {home}")
+
+
+@pytest.mark.parametrize("home", ["~nosuchuser/x", "/dev/null/x"])
+def test_no_home_for_the_store(tmp_path: Path, home: str) -> None:
+    for command in ("submit square 2", "store start"):
+        says(shell(f"$JOBQ {command}", tmp_path, JOBQ_HOME=home, JOBQ_URL=""), home)
+
+
+@pytest.mark.parametrize("limit", ["-n 9", "-f 0"])
+def test_limits_of_the_shell(tmp_path: Path, limit: str) -> None:
+    done = shell(f"ulimit {limit}; $JOBQ submit square 2", tmp_path, JOBQ_HOME=str(tmp_path / "home"), JOBQ_URL="")
+    says(done)
+    assert "no Redis server of version" not in done.stderr
+
+
+# -- workers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import sys; sys.exit(3)",
+        "import os; os._exit(0)",
+        "raise SystemExit('a\\nb')",
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
+        "raise KeyboardInterrupt",
+    ],
+)
+def test_a_module_that_leaves_while_it_is_checked(server: Server, tmp_path: Path, text: str) -> None:
+    (tmp_path / "leaving.py").write_text(text)
+    done = shell("$JOBQ worker --check -I leaving", tmp_path, JOBQ_URL=server.url)
+    says(done, "a served module cannot be imported: ")
+    assert done.returncode == 2
+
+
+def test_a_modules_error_that_cannot_be_printed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "silent.py").write_text("class E(Exception):\n    def __str__(self): raise ValueError\nraise E")
+    says(shell("$JOBQ submit silent:f 1", tmp_path, JOBQ_URL=server.url), "'silent' cannot be imported: silent.E")
+
+
+@pytest.mark.parametrize("flags", ["-n 99999999999999999999", "-n 100000 --mode thread"])
+def test_more_than_the_machine_allows(server: Server, tmp_path: Path, flags: str) -> None:
+    done = shell(f"$JOBQ worker --check {flags}", tmp_path, JOBQ_URL=server.url)
+    says(done)
+    assert done.returncode == 2
+
+
+def test_fewer_files_than_a_worker_needs(server: Server, tmp_path: Path) -> None:
+    done = shell("ulimit -n 60; $JOBQ worker --burst -n 100", tmp_path, JOBQ_URL=server.url)
+    says(done, "100 processes need 348 open files", "the limit is 60 (ulimit -n): give -n 4 at most")
+
+
+# -- the environment -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "a*"])
+def test_a_prefix_that_rq_refuses(server: Server, tmp_path: Path, prefix: str) -> None:
+    for command in ("submit square 2", "worker --burst"):
+        done = shell(f"$JOBQ {command}", tmp_path, JOBQ_URL=server.url, RQ_KEY_PREFIX=prefix)
+        says(done, "Invalid RQ_KEY_PREFIX", "unset the variable")
+        assert done.returncode == 2
+
+
+def test_the_current_directory_is_gone(server: Server, tmp_path: Path) -> None:
+    done = shell("mkdir gone; cd gone; rmdir ../gone; $JOBQ submit mytasks:f 2", tmp_path, JOBQ_URL=server.url)
+    says(done, "the current directory is not there any more")
+
+
+@pytest.mark.parametrize("url", ["unix:///dev/null", "unix:///tmp"])
+def test_a_socket_that_is_none(tmp_path: Path, url: str) -> None:
+    for command in ("info", "worker --store-wait 0 --burst"):
+        says(shell(f"$JOBQ {command}", tmp_path, JOBQ_URL=url), url)
+
+
+@pytest.mark.parametrize("file", [".", "/proc/self/mem", "/bin/true"])
+def test_files_that_cannot_be_read(server: Server, store: redis.Redis, tmp_path: Path, file: str) -> None:
+    done = shell(f"$JOBQ submit square -f {file}", tmp_path, JOBQ_URL=server.url)
+    says(done)
+    assert done.returncode == 2
+    assert store.keys() == []
+    eventually(lambda: store.info("clients")["connected_clients"] == 1)
