@@ -98,6 +98,7 @@ OWNERS = f"{PREFIX}:jobq:owners"
 SEQ = f"{PREFIX}:jobq:seq"
 PAUSED = f"{PREFIX}:jobq:paused"
 USAGE = f"{PREFIX}:jobq:usage"  # the tasks that have a record
+ASIDE = f"{PREFIX}:jobq:aside"  # keys of a wrong type that a script found: member key, score when it was moved aside
 SCHEDULES = f"{PREFIX}:jobq:schedules"  # stored schedules: member id, score the next time
 CRON_ENTRIES = f"{PREFIX}:jobq:cron_entries"  # what stands in cron files, likewise; only the leader enqueues these
 ENDED = (
@@ -128,6 +129,11 @@ def fin(job_id: str) -> str:
 def waiting_for(job_id: str) -> str:
     """The dependents of a job that stands in ENDED."""
     return f"{PREFIX}:jobq:waiting_for:{job_id}"
+
+
+def aside(key: str) -> str:
+    """Where what stood under ``key``, and had another type than it should have, is kept for a week."""
+    return f"{PREFIX}:jobq:aside:{key}"
 
 
 def usage(task: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import NoScriptError
 
-from jobqueue import keys
+from jobqueue import bounds, keys
 
 Field = bytes | str | int | float
 
@@ -102,7 +102,8 @@ class Rescue(NamedTuple):
 def source(name: str) -> str:
     """The text of script ``name`` behind the prelude, with RQ's key prefix put in."""
     scripts = resources.files("jobqueue") / "scripts"
-    prelude = (scripts / "_prelude.lua").read_text().replace("@PREFIX@", keys.PREFIX)
+    prelude = (scripts / "_prelude.lua").read_text()
+    prelude = prelude.replace("@PREFIX@", keys.PREFIX).replace("@LONGEST@", str(bounds.LONGEST))
     return prelude + (scripts / f"{name}.lua").read_text()
 
 
@@ -140,7 +141,7 @@ def parse_cycle(reply: Any) -> Cycle:
             int(flat[i + 1]),
             flat[i + 2].decode(),
             flat[i + 3],
-            _number(flat[i + 4]),
+            bounds.clamped(flat[i + 4]),
             _whole(flat[i + 5]),
             _whole(flat[i + 6]),
             _whole(flat[i + 7]) or 0,
@@ -151,18 +152,8 @@ def parse_cycle(reply: Any) -> Cycle:
     return Cycle(state.decode(), verdicts, jobs)
 
 
-def _number(value: bytes) -> float | None:
-    """A number of a job's hash; None when it is absent or nonsense: one bad hash must not stop a worker."""
-    if not value:
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
 def _whole(value: bytes) -> int | None:
-    number = _number(value)
+    number = bounds.clamped(value)
     return None if number is None else int(number)
 
 

@@ -106,6 +106,11 @@ class Runner:
 
     def decode(self, data: bytes) -> Call:
         """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
+        if not data:
+            raise DeserializationError(
+                "There is no job behind this id: its key had another type (it was moved aside, as jobq doctor says), or "
+                "its hash has no data."
+            )
         raw = decompress(data)
         kind = format_of(raw)
         if kind not in self._settings.accept:

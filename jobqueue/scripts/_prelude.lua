@@ -30,9 +30,70 @@ local function schedule_key(id) return P .. ':jobq:schedule:' .. id end
 local function schedule_job_key(id) return P .. ':jobq:schedule_job:' .. id end
 local function cron_history_key(name) return P .. ':cron_job:' .. name .. ':jobs' end
 
+-- Each command of each script goes through `redis.call` below. What somebody put into the store by mistake must not
+-- stop a script in its middle, where a job would stand in no place or in two: a key of another type than it should have
+-- is moved out of the way as it is, and what is no number where one is counted begins anew. Then the command is sent
+-- again, and raises what it raises.
+local store, ASIDE, KEPT_ASIDE = redis, P .. ':jobq:aside', 604800
+local function aside_key(key) return P .. ':jobq:aside:' .. key end
+
+local function set_aside(key)
+  local t = store.call('TIME')[1]
+  store.call('RENAME', key, aside_key(key))
+  store.call('EXPIRE', aside_key(key), KEPT_ASIDE)
+  store.call('ZREMRANGEBYSCORE', ASIDE, '-inf', t - KEPT_ASIDE)
+  store.call('ZADD', ASIDE, t, key)
+  store.call('EXPIRE', ASIDE, KEPT_ASIDE)
+  local is_job = string.sub(key, 1, #job_key('')) == job_key('') and not string.find(key, ':depend[a-z]+$')
+  if is_job then store.call('HSET', key, 'status', 'queued', 'data', '') end -- where its id stands, it fails as a job
+  if key == SEQ then store.call('SET', SEQ, t .. '000') end -- claim numbers only grow: past all that were ever given
+end
+
+local function mend(err, command, key, field, ...)
+  if command == 'SUNIONSTORE' then -- one of those that are read
+    for _, read in ipairs({ field, ... }) do
+      if store.call('TYPE', read).ok ~= 'set' and store.call('EXISTS', read) == 1 then set_aside(read) end
+    end
+    return
+  end
+  local counts = string.find(err, 'integer', 1, true) or string.find(err, 'float', 1, true)
+    or string.find(err, 'overflow', 1, true) or string.find(err, 'NaN', 1, true)
+  if string.find(err, 'WRONGTYPE', 1, true) or (counts and command == 'INCRBY') then
+    set_aside(key)
+  elseif counts and string.sub(command, 1, 4) == 'HINC' then
+    store.call('HDEL', key, field)
+  end
+end
+
+-- raw: for commands that take keys of any type, and on keys whose type was seen just before; it is faster.
+local raw, guarded, type = store.call, store.pcall, type
+local function call(...)
+  local reply = guarded(...)
+  if type(reply) == 'table' and reply.err then
+    mend(reply.err, ...)
+    return raw(...)
+  end
+  return reply
+end
+local redis = { call = call, pcall = guarded }
+
+-- A number of seconds in a hash, as whole seconds that the store takes; nil for what is none. -1 is for ever.
+local LONGEST = @LONGEST@
+local function seconds(text)
+  local n = tonumber(text or '')
+  if not n or n ~= n then return nil end
+  return math.floor(math.max(-1, math.min(LONGEST, n)))
+end
+
+-- A job that waits does so no longer than its ttl.
+local function wait_for(id, ttl)
+  local n = seconds(ttl)
+  if n and n > 0 then redis.call('EXPIRE', job_key(id), n) end
+end
+
 -- Seconds of the server's clock: scores never come from a client's.
 local function now()
-  local t = redis.call('TIME')
+  local t = raw('TIME')
   return tonumber(t[1]) + tonumber(t[2]) / 1000000
 end
 
@@ -75,14 +136,19 @@ end
 local function push_back(q, id, claim)
   local back = back_key(q)
   redis.call('HSETNX', job_key(id), 'jobq_order', claim)
-  local order = redis.call('HGET', job_key(id), 'jobq_order')
-  local before = redis.call('ZREVRANGEBYSCORE', back, '(' .. order, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  local order = tonumber(redis.call('HGET', job_key(id), 'jobq_order'))
+  if not (order and math.abs(order) < 9e15) then
+    order = claim
+    redis.call('HSET', job_key(id), 'jobq_order', order)
+  end
+  local below = string.format('(%.0f', order)
+  local before = redis.call('ZREVRANGEBYSCORE', back, below, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
   while before[1] do
     -- somebody else may have taken it out of the queue, or deleted it and enqueued another of the same name
     local still = tonumber(redis.call('HGET', job_key(before[1]), 'jobq_order') or -1) == tonumber(before[2])
     if still and redis.call('LINSERT', queue_key(q), 'AFTER', before[1], id) > 0 then break end
     redis.call('ZREM', back, before[1])
-    before = redis.call('ZREVRANGEBYSCORE', back, '(' .. order, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    before = redis.call('ZREVRANGEBYSCORE', back, below, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
   end
   if not before[1] then redis.call('LPUSH', queue_key(q), id) end
   redis.call('ZADD', back, order, id)
@@ -100,12 +166,12 @@ local ENDS = { finished = 'finished', failed = 'failed', stopped = 'failed' }
 local function requeue(owner, w, q, id, claim)
   release(owner, q, id)
   local h = redis.call('HMGET', job_key(id), 'status', 'ttl')
-  local status, ttl = h[1], tonumber(h[2] or '')
+  local status = h[1]
   if status ~= 'queued' then clean_execution(w, q, id, claim) end
   if not status or DECIDED[status] then return 0 end
   if status == 'started' then
     redis.call('HSET', job_key(id), 'status', 'queued')
-    if ttl then redis.call('EXPIRE', job_key(id), ttl) end -- it waits again: its start had ended the wait
+    wait_for(id, h[2]) -- it waits again: its start had ended the wait
   end
   push_back(q, id, claim)
   return 1
@@ -131,9 +197,9 @@ end
 -- RQ's keep-for-ttl: -1 keeps for ever.
 local function keep_for(ttl, ...)
   if ttl > 0 then
-    for _, key in ipairs({ ... }) do redis.call('EXPIRE', key, ttl) end
+    for _, key in ipairs({ ... }) do raw('EXPIRE', key, ttl) end
   else
-    for _, key in ipairs({ ... }) do redis.call('PERSIST', key) end
+    for _, key in ipairs({ ... }) do raw('PERSIST', key) end
   end
 end
 
@@ -152,7 +218,7 @@ local function record_outcome(w, q, id, claim, kind, ttl, payload, started_at, e
     redis.call('DEL', job, results_key(id), dependents_key(id), dependencies_key(id))
     return
   end
-  redis.call('HSET', job, 'status', kind == 1 and 'finished' or 'failed', 'started_at', started_at,
+  raw('HSET', job, 'status', kind == 1 and 'finished' or 'failed', 'started_at', started_at,
     'ended_at', ended_at, 'last_heartbeat', ended_at, 'worker_name', w)
   local entry = { 'type', kind, 'worker_name', w, 'execution_id', execution_id(claim),
     'execution_started_at', started_ts, 'execution_ended_at', ended_ts }
@@ -162,8 +228,8 @@ local function record_outcome(w, q, id, claim, kind, ttl, payload, started_at, e
   end
   redis.call('XADD', results_key(id), 'MAXLEN', '~', 10, '*', unpack(entry))
   keep_for(ttl, results_key(id), job)
-  if ttl > 0 and redis.call('HEXISTS', job, 'dependency_ids') == 1 then
-    redis.call('EXPIRE', dependencies_key(id), ttl)
+  if ttl > 0 and raw('HEXISTS', job, 'dependency_ids') == 1 then
+    raw('EXPIRE', dependencies_key(id), ttl)
   end
   redis.call('ZADD', registry_key(kind == 1 and 'finished' or 'failed', q), expiry(kind, ttl), id)
 end
@@ -232,8 +298,8 @@ local function enqueue_waiting(id, q)
     'rate_limit_key', 'rate_limit_concurrency', 'status')
   if not h[1] or h[8] == 'canceled' then return end -- RQ's cancel may miss the registry that it has just gone to
   local front = h[2] == '1' or (h[3] == '1' and h[4] and h[4] ~= '')
-  local concurrency = tonumber(h[7] or '') or 0
-  if tonumber(h[5] or '') then redis.call('EXPIRE', job, h[5]) end
+  local concurrency = seconds(h[7]) or 0
+  wait_for(id, h[5])
   redis.call('SADD', QUEUES, queue_key(q))
   if h[6] and h[6] ~= '' and concurrency > 0 then
     enqueue_limited(id, q, h[6], concurrency, front)

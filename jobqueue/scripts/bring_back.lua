@@ -27,7 +27,7 @@ redis.call('LREM', intermediate_key(q), 0, id)
 redis.call('DEL', first_seen_key(q, id), executions_key(id))
 redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', iso(now()))
 redis.call('HINCRBY', job_key(id), 'jobq_redelivered', 1) -- perhaps it has run: its next start is marked before it runs
-if tonumber(h[5] or '') then redis.call('EXPIRE', job_key(id), h[5]) end
+wait_for(id, h[5])
 redis.call('SADD', QUEUES, KEYS[1])
 redis.call('LPUSH', KEYS[1], id)
 return 1

@@ -37,7 +37,8 @@ for i = 1, tonumber(next_arg()) do queues[i] = next_arg() end
 -- settle
 local verdicts, seen, returned, raised, busy = {}, {}, 0, 0, 0
 for i = 1, tonumber(next_arg()) do
-  local id, claim, q, kind, ttl, payload = next_arg(), next_arg(), next_arg(), tonumber(next_arg()), tonumber(next_arg()), next_arg()
+  local id, claim, q, kind, ttl = next_arg(), next_arg(), next_arg(), tonumber(next_arg()), seconds(next_arg()) or LONGEST
+  local payload = next_arg()
   local started_at, ended_at, started_ts, ended_ts = next_arg(), next_arg(), next_arg(), next_arg()
   if not owns(owner, id, claim) then
     verdicts[i] = redis.call('HGET', job_key(id), 'status') == 'canceled' and 2 or 0 -- START MARK let it go
@@ -48,13 +49,13 @@ for i = 1, tonumber(next_arg()) do
       if not status then redis.call('DEL', job_key(id)) end -- what its function wrote on itself after it was deleted
       clean_execution(w, q, id, claim)
       release(owner, q, id)
-    elseif redis.call('EXISTS', dependents_key(id)) == 1 then
+    elseif raw('EXISTS', dependents_key(id)) == 1 then
       verdicts[i] = 3
     else
       verdicts[i] = 1
       if status ~= 'queued' then clean_execution(w, q, id, claim) end
       if ENDS[status] then redis.call('ZREM', registry_key(ENDS[status], q), id) end -- of another run: one place, the last
-      redis.call('ZREM', own, id)
+      raw('ZREM', own, id)
       redis.call('LREM', intermediate_key(q), 1, id)
       seen[#seen + 1] = first_seen_key(q, id)
       record_outcome(w, q, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts)
@@ -63,7 +64,7 @@ for i = 1, tonumber(next_arg()) do
     end
   end
 end
-if #seen > 0 then redis.call('DEL', unpack(seen)) end
+if #seen > 0 then raw('DEL', unpack(seen)) end
 if returned > 0 then redis.call('HINCRBY', worker_key(w), 'successful_job_count', returned) end
 if raised > 0 then redis.call('HINCRBY', worker_key(w), 'failed_job_count', raised) end
 if returned + raised > 0 then redis.call('HINCRBYFLOAT', worker_key(w), 'total_working_time', busy) end
@@ -117,12 +118,26 @@ local owners = math.max(1, redis.call('SCARD', OWNERS))
 local some_paused = redis.call('EXISTS', PAUSED) == 1
 local jobs, taken, open = {}, 0, 0
 
--- What the worker needs to know of a job; nil when its hash is gone (deleted, expired).
+-- UTF-8 without zero bytes, by the table of well-formed byte sequences in the Unicode standard (3.9, D92).
+local SEQUENCES = { '[\194-\223][\128-\191]', '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]',
+  '\237[\128-\159][\128-\191]', '\240[\144-\191][\128-\191][\128-\191]',
+  '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]' }
+local function is_text(id)
+  for _, sequence in ipairs(SEQUENCES) do id = string.gsub(id, sequence, '.') end
+  return not string.find(id, '[%z\128-\255]')
+end
+
+-- What the worker needs to know of a job; nil when its hash is gone (deleted, expired). A hash without data is a job
+-- that fails.
 local function fields_of(id, claim, q)
   local h = redis.call('HMGET', job_key(id), 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'ttl',
     'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name',
-    'jobq_suspect', 'jobq_on_crash')
-  if not h[1] then return nil end
+    'jobq_suspect', 'jobq_on_crash', 'origin')
+  if not h[1] and redis.call('EXISTS', job_key(id)) == 0 then return nil end
+  if h[15] ~= q then -- whoever rescues it looks where it came from
+    redis.call('HSET', job_key(id), 'origin', q)
+    redis.call('HSETNX', job_key(id), 'status', 'queued')
+  end
   local function set(n) return h[n] and h[n] ~= '' end
   local repeats, retries = tonumber(h[10] or 0) or 0, tonumber(h[5] or 0) or 0
   local features = ''
@@ -131,7 +146,19 @@ local function fields_of(id, claim, q)
   if set(8) or set(9) or retries > 0 or set(12) then features = features .. 'f' end
   if set(13) then features = features .. 'a' end
   if h[14] == 'fail' then features = features .. 'x' elseif h[14] == 'retry' then features = features .. 'r' end
-  return { id, claim, q, h[1], h[2] or '', h[3] or '', h[4] or '', h[5] or '', features }
+  return { id, claim, q, h[1] or '', h[2] or '', h[3] or '', h[4] or '', h[5] or '', features }
+end
+
+-- An id that is no text, or that no environment variable can carry, would stop whoever reads it: it gets another.
+local function readable(id)
+  if not string.find(id, '[%z\128-\255]') or is_text(id) then return id end
+  local new = 'renamed-' .. store.sha1hex(id)
+  if redis.call('EXISTS', job_key(id)) == 1 then
+    redis.call('RENAME', job_key(id), job_key(new))
+    redis.call('ZADD', ASIDE, math.floor(now()), job_key(id))
+    redis.call('EXPIRE', ASIDE, KEPT_ASIDE)
+  end
+  return new
 end
 
 -- The owner takes the ids under the numbers up to `last`. An id without a hash leaves the queue for good, as in RQ; so
@@ -139,11 +166,11 @@ end
 local function claim_all(q, ids, last)
   local found, tokens, kept = {}, {}, {}
   for i, id in ipairs(ids) do
-    local fields = fields_of(id, last - #ids + i, q)
+    local fields = fields_of(readable(id), last - #ids + i, q)
     if fields then
       found[#found + 1] = fields
       tokens[#tokens + 1] = fields[2]
-      tokens[#tokens + 1] = id
+      tokens[#tokens + 1] = fields[1]
     end
   end
   local some_held = #found > 0 and redis.call('ZADD', own, 'NX', unpack(tokens)) < #found

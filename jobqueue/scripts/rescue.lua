@@ -53,7 +53,7 @@ local function fail(id, q, claim, h, verdict, cause)
   clean_execution(w, q, id, claim)
   release(owner, q, id)
   if final then hand_over(id, verdict == 'stop' and 'stopped' or 'failed') end
-  local ttl = tonumber(h[5] or '') or 31536000 -- RQ keeps failed jobs for a year
+  local ttl = seconds(h[5]) or 31536000 -- RQ keeps failed jobs for a year
   local started_at = h[1] == 'started' and h[9] or ended_at -- else it was marked for an earlier run, if for any
   record_outcome(w, q, id, claim, 2, ttl, cause, started_at, ended_at, ended_ts, ended_ts)
   if verdict == 'stop' and ttl ~= 0 then redis.call('HSET', job_key(id), 'status', 'stopped') end

@@ -35,7 +35,7 @@ local job = job_key(job_id)
 if redis.call('EXISTS', job) == 1 then return 'there' end
 redis.call('HSET', job, unpack(template))
 redis.call('HSET', job, 'status', 'queued', 'created_at', iso(t), 'enqueued_at', iso(t))
-if tonumber(h[6] or '') then redis.call('EXPIRE', job, h[6]) end
+wait_for(job_id, h[6])
 redis.call('SADD', QUEUES, queue_key(q))
 redis.call(h[5] == '1' and 'LPUSH' or 'RPUSH', queue_key(q), job_id)
 redis.call('HSET', schedule, 'last', ARGV[3], 'last_job', job_id)

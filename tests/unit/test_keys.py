@@ -33,9 +33,10 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "usage": ("usage_key", ("shop.tasks.resize",)),
     "schedule": ("schedule_key", ("id",)),
     "schedule_job": ("schedule_job_key", ("id",)),
+    "aside": ("aside_key", ("rq:queue:q",)),
     "cron_history": ("cron_history_key", ("name",)),
 }
-CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED", "USAGE", "CRON_LEADER", "CRON_NAMES", "ENDED")
+CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED", "USAGE", "ASIDE", "CRON_LEADER", "CRON_NAMES", "ENDED")
 
 
 def in_lua(expression: str) -> Any:
