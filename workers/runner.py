@@ -108,8 +108,8 @@ class Runner:
         """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
         if not data:
             raise DeserializationError(
-                "There is no job behind this id: its key had another type (it was moved aside, as jobq doctor says), or "
-                "its hash has no data."
+                "The job's data is not a call in any format: there is none. Its hash has no data, or its key had "
+                "another type and was moved aside."
             )
         raw = decompress(data)
         kind = format_of(raw)

@@ -206,7 +206,7 @@ def test_methods_are_served_as_their_module() -> None:
 
 @pytest.mark.parametrize("junk", [b"", b"{", b"[1]", b"null", b'["a"]', b'["a",null,[],{},5]', b"x\x9cjunk", b"\xff"])
 def test_junk_is_no_call(junk: bytes) -> None:
-    with pytest.raises(DeserializationError, match="is not a call in json"):
+    with pytest.raises(DeserializationError, match="is not a call in "):
         runner().decode(junk)
 
 
