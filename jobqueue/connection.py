@@ -21,13 +21,24 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from jobqueue import config
 from jobqueue.address import NO_CLUSTER, Address, redis_options, sentinel_url
-from jobqueue.errors import StoreRefused
+from jobqueue.errors import StoreRefused, UsageError
 from jobqueue.trouble import explain
 
 if TYPE_CHECKING:
     from jobqueue.store import LocalStore
 
-__all__ = ["Address", "Store", "check", "client", "explain", "like", "open_store", "redis", "server_version"]
+__all__ = [
+    "Address",
+    "Store",
+    "check",
+    "client",
+    "explain",
+    "like",
+    "open_store",
+    "redis",
+    "server_version",
+    "takes_bytes",
+]
 
 # CLIENT SETINFO costs two round trips per connection. redis-py 7 renamed the switch and warns about the old name.
 _NO_SETINFO: dict[str, Any] = (
@@ -71,6 +82,14 @@ def client(
         if address.scheme == "rediss":
             _speak_first(options)
     return redis.Redis.from_pool(ConnectionPool(**options))
+
+
+def takes_bytes(theirs: redis.Redis) -> redis.Redis:
+    """Return the client. Raises UsageError for one that turns replies into text: what jobs are made of is bytes, and it
+    would fail somewhere in the middle."""
+    if theirs.connection_pool.connection_kwargs.get("decode_responses"):
+        raise UsageError("This connection has decode_responses=True, and jobs are bytes: give a connection without it.")
+    return theirs
 
 
 def _speak_first(options: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import JobStatus
 
 from jobqueue import keys
+from jobqueue.connection import takes_bytes
 from jobqueue.protocol import Protocol
 from jobqueue.serializers import Auto
 
@@ -31,7 +32,7 @@ class Job(rq.job.Job, metaclass=_JobType):
     """RQ's Job. ``Job.fetch(id, connection=...)`` reads JSON and pickle; ``on_crash`` is "retry", "fail" or None."""
 
     def __init__(self, id: str | None = None, connection: redis.Redis | None = None, serializer: Any = None) -> None:
-        super().__init__(id, connection, serializer or Auto)
+        super().__init__(id, connection and takes_bytes(connection), serializer or Auto)
         self.on_crash: str | None = None
         self.crashes = 0
         self.redelivered = 0

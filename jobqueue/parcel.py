@@ -13,8 +13,10 @@ from rq.job import Retry
 from rq.queue import EnqueueArgs
 
 from jobqueue import keys, wire
-from jobqueue.errors import UsageError
+from jobqueue.errors import NotSerializable, UsageError
+from jobqueue.serializers import compress
 
+LARGEST = 512 * 2**20  # bytes; what a Redis server takes in one value unless configured otherwise
 _LONGEST_ARGUMENT = 75  # characters of an argument in a description, as in RQ
 
 
@@ -79,10 +81,36 @@ def on_crash_field(what: str) -> bytes:
 
 def description_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     """The call as text, as RQ writes it."""
-    texts = [_short(repr(value)) for value in args]
+    texts = [_short(_shown(value)) for value in args]
     if kwargs:
-        texts += sorted(f"{key}={_short(repr(value))}" for key, value in kwargs.items())
+        texts += sorted(f"{key}={_short(_shown(value))}" for key, value in kwargs.items())
     return f"{name}({', '.join(texts)})".encode(errors="backslashreplace")
+
+
+def _shown(value: Any) -> str:
+    """The value's repr, which is user code: one that raises must not keep a job from being enqueued."""
+    try:
+        return repr(value)
+    except (Exception, SystemExit) as e:
+        return f"<{type(value).__name__}: its repr raised {type(e).__name__}>"
+
+
+def as_description(text: Any) -> bytes:
+    """The description that the caller gave, as it is stored. Raises UsageError."""
+    if not isinstance(text, str):
+        raise UsageError(f"A job's description is a text, not of type {type(text).__name__}.")
+    return text.encode(errors="backslashreplace")
+
+
+def not_too_large(data: bytes) -> bytes:
+    """Return a job's data. Raises NotSerializable for more than a store takes in one value: it would hang up in the
+    middle, when a minute has gone into sending."""
+    if len(data) > LARGEST and len(compress(data)) > LARGEST:
+        raise NotSerializable(
+            f"The arguments take {len(data) / 2**20:,.0f} MB, and a store takes {LARGEST // 2**20} MB: "
+            "put them into a file or another store and give the job its name."
+        )
+    return data
 
 
 def _short(text: str) -> str:

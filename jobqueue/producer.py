@@ -11,6 +11,7 @@ import inspect
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -22,10 +23,20 @@ from rq.timeouts import UnixSignalDeathPenalty
 
 from jobqueue import bounds, catalog, keys, names
 from jobqueue.batch import Batch, Sender
-from jobqueue.connection import Store, open_store
+from jobqueue.connection import Store, open_store, takes_bytes
 from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
-from jobqueue.parcel import Call, Shared, as_retry, description_of, on_crash_field, option_fields, rq_now
+from jobqueue.parcel import (
+    Call,
+    Shared,
+    as_description,
+    as_retry,
+    description_of,
+    not_too_large,
+    on_crash_field,
+    option_fields,
+    rq_now,
+)
 from jobqueue.serializers import JSON, compress, refuse_what_json_changes
 from jobqueue.timetable import Schedule, Timetable
 from jobqueue.timing import Timing, local_zone
@@ -105,7 +116,7 @@ class Queue(rq.queue.Queue):
 
     @connection.setter
     def connection(self, client: redis.Redis) -> None:
-        self._client = None if cast(object, client) is self else client
+        self._client = None if cast(object, client) is self else takes_bytes(client)
 
     def close(self) -> None:
         """Close the connection, and the store if this queue opened it. Safe to repeat."""
@@ -233,7 +244,7 @@ class Queue(rq.queue.Queue):
         shared = self._shared(spec, on_crash)
         call = self.pack(schedule_id, spec.func, spec.args or (), spec.kwargs or {})
         if spec.description:
-            call = call._replace(description=spec.description.encode())
+            call = call._replace(description=as_description(spec.description))
         fields = shared.all_fields(call, rq_now())
         front, ttl = shared.at_front, shared.ttl
         return Schedule(schedule_id, timing, self.name, fields, name, overlap=overlap, front=front, ttl=ttl)
@@ -249,7 +260,7 @@ class Queue(rq.queue.Queue):
             spec.job_id or os.urandom(16).hex(), spec.func, () if spec.args is None else spec.args, spec.kwargs or {}
         )
         if spec.description:
-            call = call._replace(description=spec.description.encode())
+            call = call._replace(description=as_description(spec.description))
         return self._send_one(self._shared(spec, on_crash), call)
 
     def _send_one(self, shared: Shared, call: Call) -> Job:
@@ -269,10 +280,14 @@ class Queue(rq.queue.Queue):
         checked = bounds.of_options(spec)._asdict()
         options = {name: value for name, value in checked.items() if name not in ("pipeline", "unique", "at_front")}
         options["retry"] = as_retry(options["retry"])
+        if options["description"] is not None:
+            options["description"] = as_description(options["description"]).decode()
+        elif isinstance(spec.func, str):  # RQ's own has the arguments' repr in it, which may raise anything
+            options["description"] = description_of(spec.func, spec.args or (), spec.kwargs or {}).decode()
         job = cast(Job, self.create_job(**options, status=status))
         if on_crash is not None:
             job.on_crash = on_crash_field(on_crash).decode()
-        _ = job.data  # refuses what the format cannot carry before anything is sent
+        not_too_large(job.data)  # and refuses what the format cannot carry before anything is sent
         return job
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> rq.job.Job:
@@ -324,7 +339,11 @@ class Queue(rq.queue.Queue):
         """Return what sends many calls of ``f`` with the same options."""
         spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), **options)
         alone = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
-        if alone or spec.kwargs or not self._is_ours or not isinstance(spec.func, str):
+        if not self._is_ours:
+            raise UsageError(
+                "Many jobs at once are of jobqueue's own Job class and run by workers; use enqueue for each."
+            )
+        if alone or spec.kwargs or not isinstance(spec.func, str):
             raise UsageError("Many jobs at once take options that all share; use enqueue for each of these.")
         return Sender(self, spec.func, self._shared(spec, on_crash), spec.description)
 
@@ -343,10 +362,13 @@ class Queue(rq.queue.Queue):
         except NotSerializable:
             if self.serializer is not JSON:
                 raise
-            refuse_what_json_changes(list(args), "args")  # says it again, with a path that the caller knows
-            refuse_what_json_changes(kwargs, "kwargs")
+            with suppress(RecursionError):  # of a value that holds itself, which the first error says
+                refuse_what_json_changes(list(args), "args")  # says it again, with a path that the caller knows
+                refuse_what_json_changes(kwargs, "kwargs")
             raise
-        return Call(job_id, compress(data), description_of(name, args, kwargs))
+        except RecursionError:
+            raise NotSerializable("The arguments are nested too deeply for this format.") from None
+        return Call(job_id, not_too_large(compress(data)), description_of(name, args, kwargs))
 
     @cached_property
     def _plain(self) -> Shared:
@@ -390,7 +412,9 @@ def _checked(f: Any, serializer: Any) -> Any:
     """Names for texts and functions; methods and callable objects go on to RQ, which needs pickle for them."""
     if isinstance(f, str) or catalog.is_named(f):
         return catalog.dotted_name(f)
-    return catalog.name_for_json(f) if serializer is JSON and callable(f) else f
+    if not callable(f):
+        raise UsageError(f"An object of type {type(f).__name__} is no function, nor the name of one.")
+    return catalog.name_for_json(f) if serializer is JSON else f
 
 
 __all__ = ["A_DAY", "AlreadyThere", "Batch", "Queue"]

@@ -106,13 +106,17 @@ class OfJob:
 def refuse_what_json_changes(value: Any, path: str = "") -> None:
     """Raise NotSerializable if json would refuse the value or give back another; ``path`` is where it stands."""
     if isinstance(value, enum.Enum):
-        raise NotSerializable(f"JSON cannot carry {value!r}{_at(path)}, a member of an enum: give its .value or .name.")
+        raise NotSerializable(
+            f"JSON cannot carry {_shown(value)}{_at(path)}, a member of an enum: give its .value or .name."
+        )
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or isinstance(key, enum.Enum):
-                raise NotSerializable(f"JSON cannot carry a dict with the key {key!r}{_at(path)}: keys must be text.")
+                raise NotSerializable(
+                    f"JSON cannot carry a dict with the key {_shown(key)}{_at(path)}: keys must be text."
+                )
             if type(item) not in _SCALARS:
-                refuse_what_json_changes(item, f"{path}[{key!r}]")
+                refuse_what_json_changes(item, f"{path}[{_shown(key)}]")
     elif isinstance(value, list) or type(value) is tuple:
         for i, item in enumerate(value):
             if type(item) not in _SCALARS:
@@ -122,6 +126,13 @@ def refuse_what_json_changes(value: Any, path: str = "") -> None:
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         hint = ": it would lose the names of its fields; give a tuple or a dict" if isinstance(value, tuple) else ""
         raise NotSerializable(f"JSON cannot carry a value of type {name}{_at(path)}{hint}.")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # somebody's class
+        return f"<{type(value).__name__}>"
 
 
 def _at(path: str) -> str:

@@ -24,6 +24,7 @@ from rq.worker import SimpleWorker as RQSimpleWorker
 from rq.worker import Worker as RQWorker
 
 from jobqueue.address import NO_CLUSTER
+from jobqueue.connection import takes_bytes
 from workers.context import after_imports
 from workers.copies import this_is_the_original
 from workers.deaths import EXECUTION_TTL, Remains, claim_in
@@ -44,6 +45,10 @@ class OnOurEngine(BaseWorker):
     duties: Duties | None = None
     lease = 10.0  # seconds without a renewal after which this worker may be called dead
     execution_ttl = EXECUTION_TTL
+
+    def __init__(self, queues: Any, name: str | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(queues, name, *args, **kwargs)
+        takes_bytes(self.connection)
 
     def work(
         self,

@@ -1,0 +1,125 @@
+"""Values and connections as nobody expects them, handed to the Python API: one sentence, or the job is enqueued."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import fakeredis
+import pytest
+
+from jobqueue import keys, parcel
+from jobqueue.connection import redis
+from jobqueue.errors import JobFailed, NotSerializable, UsageError
+from jobqueue.job import Job
+from jobqueue.producer import Queue
+from jobqueue.tasks import square
+from workers.rq_worker import SimpleWorker, Worker
+
+
+class Unprintable:
+    """Anything of a user's whose text cannot be had."""
+
+    def __init__(self, error: type[BaseException] = ValueError) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        raise self.error
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.fixture
+def client() -> redis.Redis:
+    return fakeredis.FakeRedis(server=fakeredis.FakeServer())
+
+
+Way = Callable[[Queue, Any], Any]
+WAYS: dict[str, Way] = {
+    "enqueue": lambda queue, value: queue.enqueue(square, value),
+    "options": lambda queue, value: queue.enqueue(square, value, job_id="x", meta={"a": 1}),
+    "unique": lambda queue, value: queue.enqueue(square, value, job_id="x", unique=True),
+    "depends_on": lambda queue, value: queue.enqueue(square, value, depends_on="y"),
+    "keyword": lambda queue, value: queue.enqueue(square, n=value),
+    "at": lambda queue, value: queue.enqueue_at(datetime.now(), square, value),
+    "many": lambda queue, value: queue.enqueue_many(square, [value]),
+    "schedule": lambda queue, value: queue.schedule(square, value, every=5),
+}
+ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@ways
+def test_a_value_that_holds_itself(client: redis.Redis, way: Way) -> None:
+    cycle: list[Any] = []
+    cycle.append({"a": cycle})
+    deep = functools.reduce(lambda inner, _: [inner], range(100_000), 1)  # type: ignore[arg-type, return-value]
+    for value in (cycle, {"a": cycle}, deep):
+        with pytest.raises(NotSerializable, match="nested too deeply or holds itself"):
+            way(Queue("q", client), value)
+    assert client.keys() == []
+
+
+@ways
+@pytest.mark.parametrize("error", [ValueError, RecursionError, SystemExit])
+def test_a_repr_that_raises(client: redis.Redis, way: Way, error: type[BaseException]) -> None:
+    """Only the description has it: the job goes out without."""
+    way(Queue("q", client, serializer="pickle"), Unprintable(error))
+    (key,) = [
+        key for key in client.scan_iter() if key.startswith((b"rq:job:", b"rq:jobq:schedule_job:")) and b"::" not in key
+    ]
+    assert b"repr raised" in client.hget(key, "description")
+
+
+def test_errors_about_what_cannot_be_printed(client: redis.Redis) -> None:
+    with pytest.raises(NotSerializable, match="Unprintable"):
+        Queue("q", client).enqueue(square, {Unprintable(): 1})
+    with pytest.raises(UsageError, match="Unprintable"):
+        Queue("q", client).enqueue(Unprintable())
+    for description in (Unprintable(), 5):
+        with pytest.raises(UsageError, match="description is a text"):
+            Queue("q", client).enqueue(square, 1, description=description)
+    assert client.keys() == []
+    job = Queue("q", client).enqueue(square, 1, description="\ud800")
+    assert client.hget(keys.job(job.id), "description") == b"\\ud800"
+
+
+@ways
+def test_more_than_a_store_takes(client: redis.Redis, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before it is sent: the server would hang up in the middle."""
+    monkeypatch.setattr(parcel, "LARGEST", 1000)
+    for serializer in (None, "pickle"):
+        with pytest.raises(NotSerializable, match="put them into a file or another store"):
+            way(Queue("q", client, serializer=serializer), [hash(str(n)) for n in range(1000)])
+    assert client.keys() == []
+    way(Queue("q", client), "x" * 5000)  # it becomes small
+
+
+def test_a_connection_that_decodes(client: redis.Redis) -> None:
+    decoding = fakeredis.FakeRedis(decode_responses=True)
+    doors: list[Callable[[], Any]] = [
+        lambda: Queue("q", decoding),
+        lambda: Queue("q", connection=decoding, is_async=False),
+        lambda: Job.fetch("x", connection=decoding),
+        lambda: Job(connection=decoding),
+        lambda: SimpleWorker(["q"], connection=decoding),
+        lambda: Worker(["q"], connection=decoding),
+    ]
+    for door in doors:
+        with pytest.raises(UsageError, match="decode_responses=True"):
+            door()
+
+
+@pytest.mark.parametrize("serializer", [None, "pickle"])
+def test_jobs_that_run_at_once(client: redis.Redis, serializer: Any) -> None:
+    queue = Queue("q", client, is_async=False, serializer=serializer)
+    assert queue.enqueue(square, 3).result(1) == 9
+    assert queue.enqueue("square", 3, job_id="x").result() == 9
+    assert queue.enqueue_call("jobqueue.tasks.square", (3,)).result(1) == 9
+    assert queue.enqueue("time.sleep", 0).result(1) is None
+    with pytest.raises(JobFailed, match="square takes a number"):
+        queue.enqueue(square, "x").result(1)
+    with pytest.raises(UsageError, match="use enqueue for each"):
+        queue.enqueue_many(square, [1, 2])
