@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 from jobqueue import capacity
 
 if TYPE_CHECKING:
-    from jobqueue.usage import TaskUsage
+    from jobqueue.usage import Record, TaskUsage
 
-Kind = Literal["waits", "computes", "mixed", "grows memory", "tiny", "unknown"]
+Kind = Literal["waits", "takes turns", "computes", "mixed", "grows memory", "tiny", "unknown"]
 Mode = Literal["thread", "process"]
 
 # Runs without which nothing is said: the first one imports and fills caches. Three do when they are long, because
@@ -24,15 +24,20 @@ Mode = Literal["thread", "process"]
 NEEDED, NEEDED_LONG, LONG_S = 10, 3, 1.0
 # What the queue itself costs per job, in CPU time of producer, store and worker together: see docs/decisions.md.
 QUEUE_S = 0.0002
-# Python threads get at most 1/share jobs done in the time of one. Below 0.3 that is more than three: threads win on
-# two cores and tie on three or four at a fraction of the memory. Above 0.7 it is less than 1.5: they hardly help.
-WAITS, COMPUTES = 0.3, 0.7
-# MB per run that stay behind. Less is what allocators and page tables do in a task that is fine; with 0.1 MB a process
-# that may take 1 GB is full after 10,000 jobs, within a day for most.
-GROWS_MB = 0.1
+# Python threads get at most 1/share jobs done in the time of one. Below 0.25 that is more than four, in the memory of
+# one process. Above, processes with threads do more, by as much as there are cores. Above 0.7 threads hardly help: 1.5.
+WAITS, COMPUTES = 0.25, 0.7
+# Share of its time that a task waits inside its own process, from which on more threads cannot be recommended; how much
+# longer a run has to take in company to say that they only take turns; the share in which it was seen to keep the GIL.
+INSIDE, SLOWER, HELD = 0.3, 2.0, 0.2
+# MB (2^20 bytes) per run that stay behind: 100,000 bytes, as tightly as allocators pack them. Less is what allocators
+# and page tables do in a task that is fine; with so much a process that may take 1 GB is full after 10,000 jobs, within
+# a day for most.
+GROWS_MB = 0.09
 LOST = 0.1  # the part of its time from which what a task waited for in company is worth a word
 MOST = 64  # threads; more than that wait for the GIL, for sockets or for the other side, and should be tried out first
 BASE_MB = 40.0  # what a process of a worker takes before it runs anything
+NOTABLE_MB = 100.0  # what all workers take together at their peaks, from which on it is worth a word
 SPARE = 0.5  # the part of the machine's memory that a worker may fill
 
 
@@ -71,6 +76,12 @@ class Profile:
     memory_peak_mb: float | None
     gil_wait: float | None
     core_wait: float | None = None
+    lock_wait: float | None = (
+        None  # share of the wall time in company, for a lock or a GIL whose holder did not compute
+    )
+    slower: float | None = None  # wall time in company through wall time alone, without waiting for the GIL or a core
+    company: float | None = None  # how many others ran beside it where it had company
+    held: float | None = None  # share of the wall time alone in which its C code kept the GIL
 
     @classmethod
     def of(cls, usage: TaskUsage) -> Profile:
@@ -80,6 +91,8 @@ class Profile:
         alone = usage.records[0] if usage.records[0].width == 1 else None
         told = alone is not None and enough(alone.runs, alone.wall_s / alone.runs)
         r = alone if alone is not None and told else most
+        widest = usage.records[-1] if enough(usage.records[-1].runs, usage.records[-1].wall_s) else None
+        crowd = widest if widest is not None and widest.width > 1 else None
         return cls(
             task=usage.task,
             runs=r.runs,
@@ -92,6 +105,10 @@ class Profile:
             memory_peak_mb=alone.memory_peak_mb if alone else None,
             gil_wait=r.gil_wait,
             core_wait=r.core_wait,
+            lock_wait=crowd.lock_wait if crowd else None,
+            slower=_own_wall(crowd) / _own_wall(alone) if crowd and alone and told else None,
+            company=crowd.company if crowd else None,
+            held=alone.held if alone else None,
         )
 
     @property
@@ -104,6 +121,11 @@ class Profile:
     def cpu_share(self) -> float:
         """CPU time through wall time, of a run without company; above 1 when the job has threads of its own."""
         return self.cpu_s_mean / self.alone_s if self.alone_s > 0 else 1.0
+
+
+def _own_wall(r: Record) -> float:
+    """Wall time of a run without what it waited for the GIL or for a core."""
+    return r.wall_s / r.runs * max(0.0, 1 - (r.gil_wait or 0.0) - (r.core_wait or 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +202,65 @@ def _grows(p: Profile, machine: Machine, growth: float) -> Advice:
 
 
 def _waits(p: Profile, machine: Machine) -> Advice:
+    """It waits: for the world, which more threads shorten, or for its own process, which they do not."""
+    if machine.gil and (p.held or 0.0) >= HELD:
+        return _takes_turns(p, machine, f"{p.held:.0%} of it in C code that keeps the GIL, so threads would take turns")
+    if (p.lock_wait or 0.0) >= INSIDE:
+        if p.slower is None:
+            return _waits_inside(p)
+        if p.slower >= SLOWER:
+            why = (
+                f"beside {p.company or 0:.0f} others a run takes {p.slower:.1f} times as long, {p.lock_wait:.0%} of it "
+            )
+            return _takes_turns(p, machine, f"{why}for a lock, a pool or the GIL in its own process")
     workers = _threads(p, machine)
-    reason = f"It waits: {_share(p)}{_lost(p)}; {workers} threads wait at once in the memory of one process."
+    reason = f"It waits: {_share(p)}{_lost(p)}; {workers} threads wait at once in the memory of one process"
+    reason += f"{_at_once(p, workers, machine)}."
     change = f"Above {WAITS:.0%} of CPU time threads would begin to wait for {'the GIL' if machine.gil else 'a core'}."
-    return Advice(p.task, "waits", "thread", workers, reason, change)
+    return Advice(p.task, "waits", "thread", workers, reason, f"{change}{_not_seen(p)}")
+
+
+def _takes_turns(p: Profile, machine: Machine, why: str) -> Advice:
+    busy = max(p.cpu_share, 1 / 8)  # more processes than cores, but not for ever
+    workers = _that_fit(p, machine, max(2, round(machine.cores / busy)))
+    reason = f"It waits, but not side by side in one process: {_share(p)}, {why}; processes do not share it."
+    change = "If what it waits for is shared by processes too (a lock file, one connection), nothing makes it faster."
+    return Advice(p.task, "takes turns", "process", workers, reason, change)
+
+
+def _waits_inside(p: Profile) -> Advice:
+    reason = (
+        f"It waits, {p.lock_wait:.0%} of its time for something inside its process: a lock or a pool, where processes "
+        "would be right, or threads of its own, where threads would. The record cannot tell which."
+    )
+    return Advice(p.task, "unknown", None, 0, reason, f"{_compare(p)} measures both.")
+
+
+def _not_seen(p: Profile) -> str:
+    """What the record cannot show of a task that waits, and the line that does."""
+    unseen = []
+    if (p.company or 0.0) < 1 or p.lock_wait is None:
+        unseen.append("whether several can wait in one process (no lock, no C code that keeps the GIL)")
+    if p.memory_growth_mb is None:
+        unseen.append("what memory a run keeps")
+    return f" Its record does not show {' nor '.join(unseen)}: {_compare(p)} does." if unseen else ""
+
+
+def _compare(p: Profile) -> str:
+    module, _, function = p.task.rpartition(".")
+    name = function if module == "jobqueue.tasks" else f"{module}:{function}"
+    return f"`jobq compare {name} VALUE...`"
+
+
+def _at_once(p: Profile, workers: int, machine: Machine) -> str:
+    """What so many take when all are at their peaks, where that is worth a word."""
+    together = workers * (p.memory_peak_mb or 0.0)
+    if together < NOTABLE_MB:
+        return ""
+    said = f", {_memory(together)} when all are at their peaks ({_memory(p.memory_peak_mb or 0.0)} each)"
+    if workers < _threads(replace(p, memory_peak_mb=None), machine):
+        said += f"; more would not fit into {SPARE:.0%} of {_memory(machine.memory_mb)}"
+    return said
 
 
 def _computes(p: Profile, machine: Machine) -> Advice:
@@ -207,23 +284,32 @@ def _mixed(p: Profile, machine: Machine) -> Advice:
     each = max(2, round(1 / p.cpu_share))
     reason = f"It waits and computes: {_share(p)}{_lost(p)}; "
     if not machine.gil:
-        return Advice(
-            p.task, "mixed", "thread", each * machine.cores, f"{reason}{each} threads keep a core busy.", change
-        )
-    workers = _that_fit(p, machine, machine.cores)
-    reason += f"{each} threads keep one core busy, and a process per core uses them all."
+        workers = min(each * machine.cores, threads_that_fit(p.memory_peak_mb, machine))
+        reason += f"{each} threads keep a core busy{_at_once(p, workers, machine)}."
+        return Advice(p.task, "mixed", "thread", workers, reason, change)
+    each = min(each, threads_that_fit(p.memory_peak_mb, machine))
+    workers = _that_fit(p, machine, machine.cores, each)
+    reason += f"{each} threads keep one core busy, and a process per core uses them all"
+    reason += f"{_at_once(p, workers * each, machine)}."
     return Advice(p.task, "mixed", "process", workers, reason, change, threads=each)
 
 
 def _threads(p: Profile, machine: Machine) -> int:
     """As many as keep all cores busy. (With the GIL one process uses one of them; the rest is spare for the kernel's
     part of the waiting, and for peaks.)"""
-    return max(2, min(MOST, round(machine.cores / max(p.cpu_share, 1e-6))))
+    wanted = max(2, min(MOST, round(machine.cores / max(p.cpu_share, 1e-6))))
+    return min(wanted, threads_that_fit(p.memory_peak_mb, machine))
 
 
-def _that_fit(p: Profile, machine: Machine, workers: int) -> int:
-    """Not more processes than memory allows."""
-    each = BASE_MB + (p.memory_peak_mb or 0.0)
+def threads_that_fit(peak_mb: float | None, machine: Machine) -> int:
+    """Not more threads in one process than memory allows when all are at their peaks."""
+    room = SPARE * machine.memory_mb - BASE_MB
+    return max(1, min(MOST, int(room / max(peak_mb or 0.0, 1e-6))))
+
+
+def _that_fit(p: Profile, machine: Machine, workers: int, threads: int = 1) -> int:
+    """Not more processes, with so many threads in each, than memory allows."""
+    each = BASE_MB + threads * (p.memory_peak_mb or 0.0)
     return max(1, min(workers, MOST, int(SPARE * machine.memory_mb / each)))
 
 

@@ -10,11 +10,12 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jobqueue.advice import MOST, Advice, Kind, Machine, Mode, Profile
+from jobqueue.advice import MOST, Advice, Kind, Machine, Mode, Profile, threads_that_fit
 
 BUILTIN_TASKS = "jobqueue.tasks"  # served by every worker
 QUEUES: dict[Kind, str] = {
     "waits": "waiting",
+    "takes turns": "turns",
     "computes": "computing",
     "mixed": "mixed",
     "grows memory": "growing",
@@ -75,6 +76,11 @@ def _group(
         workers = min(advice.workers for advice in advices)
     limits = [advice.max_memory_mb for advice in advices if advice.max_memory_mb]
     threads = max(advice.threads for advice in advices)
+    peak = max((profile.memory_peak_mb or 0.0 for profile, _ in members), default=0.0)
+    if mode == "thread":
+        workers = min(workers, threads_that_fit(peak, machine))
+    elif threads > 1:
+        threads = min(threads, threads_that_fit(peak * workers, machine))
     return Group(QUEUES[kind], mode, workers, threads, min(limits, default=0), tasks)
 
 

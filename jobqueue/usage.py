@@ -10,6 +10,8 @@ do not mix, because company makes runs longer.
     N:others_us                              CPU time that others in the process had meanwhile; N > 1, as the next three
     N:turns_us                               the most they can have waited for the GIL, by their context switches
     N:looks N:waiting                        how often somebody looked at a run, and saw it wait but not for the GIL
+    N:company                                how many others ran beside it, added up over the looks
+    N:held_us                                how long it kept the GIL in C code, as far as somebody tried; N = 1
     N:queued_us N:queued_wall_us             how long runs were able to go on and had no core, and what they took
     N:measured N:grew N:growth_kb N:peak_kb  runs whose memory was measured, those that grew by 64 kB and more; N = 1
     N:first N:last                           between these times, in seconds of the store's clock
@@ -59,6 +61,9 @@ class Record:
     memory_peak_mb: float | None  # the greatest of all runs, above what the process had before
     gil_wait: float | None  # share of the wall time; None also where there is nothing to wait for
     core_wait: float | None  # share of the wall time, for want of a core
+    lock_wait: float | None  # share of the wall time, for a lock, or for the GIL while its holder did not compute
+    company: float | None  # how many others ran beside a run, on average
+    held: float | None  # share of the wall time in which it kept the GIL in C code; of one job at a time
     histogram: tuple[int, ...]  # runs per bucket
     first: datetime
     last: datetime
@@ -127,6 +132,7 @@ def _record(width: int, f: Mapping[str, float]) -> Record:
     queued_wall = f.get("queued_wall_us")
     core_wait = min(1.0, f.get("queued_us", 0.0) / queued_wall) if queued_wall else None
     cpu_wall = f.get("cpu_wall_us", 0.0)
+    gil_wait = _gil_wait(f, cpu_wall, core_wait or 0.0) if cpu_wall and "others_us" in f else None
     return Record(
         mode="process" if width == 1 else "thread",
         width=width,
@@ -138,8 +144,11 @@ def _record(width: int, f: Mapping[str, float]) -> Record:
         wall_s_p95=quantile(histogram, 0.95),
         memory_growth_mb=_typical_growth(f),
         memory_peak_mb=f["peak_kb"] / 1024 if "peak_kb" in f else None,
-        gil_wait=_gil_wait(f, cpu_wall, core_wait or 0.0) if cpu_wall and "others_us" in f else None,
+        gil_wait=gil_wait,
         core_wait=core_wait,
+        lock_wait=_inside(f, cpu_wall, core_wait or 0.0, gil_wait) if cpu_wall and f.get("looks") else None,
+        company=f.get("company", 0.0) / f["looks"] if f.get("looks") else None,
+        held=min(1.0, f.get("held_us", 0.0) / cpu_wall) if cpu_wall and width == 1 else None,
         histogram=histogram,
         first=datetime.fromtimestamp(f.get("first", 0.0), UTC),
         last=datetime.fromtimestamp(f.get("last", 0.0), UTC),
@@ -164,6 +173,12 @@ def _gil_wait(f: Mapping[str, float], cpu_wall: float, core_wait: float) -> floa
     else:
         waited = others if own + others >= SATURATED else 0.0
     return max(0.0, min(waited, others * HOLDER, f.get("turns_us", cpu_wall) / cpu_wall, 1 - own))
+
+
+def _inside(f: Mapping[str, float], cpu_wall: float, core_wait: float, gil_wait: float | None) -> float:
+    """What was neither computing nor waiting for the world, a core, or a neighbour that computed."""
+    outside = f.get("waiting", 0.0) / f["looks"]
+    return max(0.0, 1 - f.get("cpu_us", 0.0) / cpu_wall - core_wait - outside - (gil_wait or 0.0))
 
 
 def _typical_growth(f: Mapping[str, float]) -> float | None:

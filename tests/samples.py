@@ -165,6 +165,15 @@ def spin(seconds: float) -> None:
         pass
 
 
+ONE_AT_A_TIME = threading.Lock()
+
+
+def nap_with_a_lock(seconds: float) -> None:
+    """Wait for the world, but not beside others of this process."""
+    with ONE_AT_A_TIME:
+        time.sleep(seconds)
+
+
 def hold_the_gil(seconds: float) -> None:
     """One long call that keeps the GIL: no other thread of the process runs."""
     ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))

@@ -25,6 +25,7 @@ from collections.abc import Callable
 
 from jobqueue.protocol import RAISED, Claimed, Protocol
 from workers.courier import Courier
+from workers.gauges import queued_for_a_core
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region
 from workers.limits import HARD, Interrupted, Stopped, time_limit_error, time_limit_text
 from workers.pace import LONG
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 TICK = 0.005  # seconds; a job that runs longer is marked as started
 LOOK_EVERY = 0.05  # seconds; so often it sees, among several slots, whether long jobs wait for the GIL
 RECONCILE_EVERY = 30.0
+LATE = 0.02  # seconds; who computes in Python gives the GIL away after 5 ms, so a thread that wakes waits no longer
 
 
 class Steward:
@@ -80,6 +82,7 @@ class Steward:
         self._returning = False  # a give-back is on its way
         self._next_reconcile = time.monotonic() + RECONCILE_EVERY
         self._next_look_at = 0.0
+        self._queued = 0.0  # seconds that this thread has waited for a core, when it last asked
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self.run, name="jobq-steward", daemon=True)
@@ -117,12 +120,24 @@ class Steward:
             if timeout is None or timeout > 2 * TICK:
                 self._awake = False
                 timeout = self._next_look()  # again: what began before the line above stirred nobody
+            began = time.monotonic()
             readable = select.select([self._control.fileno(), self._pipe[0]], [], [], timeout)[0]
             self._awake = True
+            if timeout is not None and not readable:
+                self._note_lateness(time.monotonic() - began - timeout)
             if self._pipe[0] in readable:
                 os.read(self._pipe[0], 4096)
             if self._control.fileno() in readable:
                 self._hear()
+
+    def _note_lateness(self, late: float) -> None:
+        """We could not run although it was time: a job keeps the GIL, or this machine has no core for us."""
+        if late < LATE or not self._usage.watches_lateness:
+            return
+        queued = queued_for_a_core(threading.get_native_id()) or 0.0
+        late, self._queued = late - (queued - self._queued), queued
+        if late >= LATE:
+            self._usage.late((slot.meter for slot, _ in self._running() if slot.meter), late)
 
     # -- what it hears -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ memory     only with one slot, and only on Linux: RSS before and after; the peak
            the begin of each measured run (/proc/self/clear_refs "5", Linux 4.0), not the lifetime maximum, which every
            later run would inherit. macOS has neither (ru_maxrss is a lifetime maximum).
 core       what the thread waited for one, as the kernel counts it (schedstat): a busy machine is no property of a task.
-GIL        only with several slots and a GIL: the steward looks at long runs twenty times a second, see Usage.look.
+GIL        with several slots and a GIL the steward looks at long runs twenty times a second, see Usage.look. With one
+           slot it wakes late when a job keeps the GIL in C code, computing or not, see Usage.late.
 
 Not counted: runs that we ended (stop, shutdown), jobs that could not be decoded, threads that were written off. Lost:
 what a child that is killed had not sent yet, and what was on its way when the connection broke: sent once, a figure is
@@ -60,13 +61,16 @@ class Measured(NamedTuple):
     memory: Memory | None
     looks: int  # of the steward
     waiting: int  # how often it saw the run wait, but not for the GIL
+    company: int  # how many others ran beside it, added up over the looks
+    held: float  # how long the steward could not run, as far as it tried
 
 
 class Tally:
     """What the runs of one task add up to."""
 
     def __init__(self) -> None:
-        self.errors = self.cpu_runs = self.looks = self.waiting = 0
+        self.errors = self.cpu_runs = self.looks = self.waiting = self.company = 0
+        self.held = 0.0
         self.cpu = self.cpu_wall = self.others = self.turns = self.queued = self.queued_wall = 0.0
         self.first_cpu = self.first_wall = 0.0
         self.measured = self.grew = self.growth = 0
@@ -85,6 +89,8 @@ class Tally:
         self.cpu_wall += wall
         self.looks += found.looks
         self.waiting += found.waiting
+        self.company += found.company
+        self.held += found.held
         if found.queued is not None:
             self.queued += found.queued
             self.queued_wall += wall
@@ -109,7 +115,9 @@ class Tally:
             sums += ("cpu_runs", self.cpu_runs, "cpu_us", _us(self.cpu), "cpu_wall_us", _us(self.cpu_wall))
             if crowded:
                 sums += ("others_us", _us(self.others), "turns_us", _us(self.turns))
-                sums += ("looks", self.looks, "waiting", self.waiting)
+                sums += ("looks", self.looks, "waiting", self.waiting, "company", self.company)
+            elif self.held:
+                sums += ("held_us", _us(self.held))
         if self.first_wall:
             sums += ("first_cpu_us", _us(self.first_cpu), "first_cpu_wall_us", _us(self.first_wall))
         if self.queued_wall:
@@ -145,6 +153,11 @@ class Usage:
         return self._crowded and _has_gil()
 
     @property
+    def watches_lateness(self) -> bool:
+        """Whether the steward's lateness says something: of one slot, with a GIL."""
+        return self._on and self._slots == 1 and _has_gil()
+
+    @property
     def pending(self) -> bool:
         return bool(self.runs) or any(list(self.walls.values()))  # a copy: slots add tasks meanwhile
 
@@ -154,11 +167,19 @@ class Usage:
         We hold the GIL as we look, so a thread that is in the kernel for anything but a futex waits for the world; who
         waits on a futex waits for the GIL (or some lock), and gave it to us if it computes.
         """
-        for meter in meters:
+        running = list(meters)
+        for meter in running:
             waiting = waits_outside(meter.thread)
             if waiting is not None:
                 meter.looks += 1
                 meter.waiting += waiting
+                meter.company += len(running) - 1
+
+    def late(self, meters: Iterable[Meter], seconds: float) -> None:
+        """(steward, with one slot) It woke so much later than it wanted to, and not for want of a core: the job kept
+        the GIL, by computing in C or by waiting there."""
+        for meter in meters:
+            meter.held += seconds
 
     def take(self, outcomes: int = 0) -> list[Spent]:
         """What there is to be recorded, added up. In a stream of short jobs, with many outcomes per CYCLE, only one in
@@ -208,7 +229,8 @@ class Meter:
         self._clocks = alone_clocks if alone else crowd_clocks
         self._scale = Scale() if alone and sys.platform == "linux" else None
         self.thread = 0  # as the kernel names it
-        self.looks = self.waiting = 0  # of the steward at this run
+        self.looks = self.waiting = self.company = 0  # of the steward at this run
+        self.held = 0.0
         self._seen: set[str] = set()
         self._skip = 0  # runs that will only be timed
         self._long = self._heavy = 0  # so many more runs are measured, or weighed, behind a long one
@@ -267,7 +289,8 @@ class Meter:
             self._queued = queued_for_a_core(self.thread)
             if self._scale:
                 self._scale.begin()
-        self.looks = self.waiting = 0
+        self.looks = self.waiting = self.company = 0
+        self.held = 0.0
         self._before = self._clocks()
 
     def _afford(self, price: float) -> bool:
@@ -291,4 +314,4 @@ class Meter:
             memory = self._scale.end() if self._scale else None
             late = queued_for_a_core(self.thread)
             queued = None if late is None or self._queued is None else late - self._queued
-        return Measured(first, own, others, turns, queued, memory, self.looks, self.waiting)
+        return Measured(first, own, others, turns, queued, memory, self.looks, self.waiting, self.company, self.held)

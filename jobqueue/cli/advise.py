@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +16,7 @@ from jobqueue.cli.render import json_line, one_line
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from jobqueue.advice import Advice, Machine, Profile
     from jobqueue.layout import Group
@@ -28,8 +29,17 @@ EXIT_CODES = """
 Exit codes: 0 also when there is no record at all, or too little to tell; 1 no record of a TASK that was named, or the
 store is away; 2 wrong usage.
 """
-STYLES = {"waits": "cyan", "computes": "magenta", "mixed": "blue", "grows memory": "red", "tiny": "yellow"}
+STYLES = {
+    "waits": "cyan",
+    "takes turns": "bright_cyan",
+    "computes": "magenta",
+    "mixed": "blue",
+    "grows memory": "red",
+    "tiny": "yellow",
+}
 WIDE = 100
+ONLY_WIDE = ("failed", "p95")
+LEAST_IMPORTANT = ("p95", "failed", "runs", "memory/run", "p50", "CPU", "kind")  # columns, the first to go first
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,36 +126,59 @@ def _judge(usage: TaskUsage, machine: Machine) -> Judged:
 def _print(console: Console, judged: Sequence[Judged], groups: Sequence[Group], machine: Machine) -> None:
     wide = console.width >= WIDE
     console.print(f"[bold]How to run {_count(len(judged), 'task')} on this machine[/] ({_machine(machine)})\n")
-    console.print(_table(judged, wide))
+    _print_table(console, judged, wide)
     for one in judged:
         _print_task(console, one)
     _print_groups(console, judged, groups)
 
 
-def _table(judged: Sequence[Judged], wide: bool) -> Table:
+def _print_table(console: Console, judged: Sequence[Judged], wide: bool) -> None:
+    """As many columns as there is room for; where not even the least fits, the paragraphs below say it all."""
+    rows = [_figures(one) for one in judged]
+    names = [name for name in rows[0] if wide or name not in ONLY_WIDE]
+    left_out: list[str] = []
+    made = _table(names, rows, wide)
+    unbounded = console.options.update(width=10_000)
+    while console.measure(made, options=unbounded).maximum > console.width:
+        if len(left_out) == len(LEAST_IMPORTANT):
+            return
+        left_out.append(LEAST_IMPORTANT[len(left_out)])
+        made = _table([name for name in names if name not in left_out], rows, wide)
+    console.print(made)
+    if shown := [name for name in left_out if name in names]:
+        console.print(f"Not shown at {console.width} columns: {', '.join(shown)}.\n", style="dim")
+
+
+def _table(names: Sequence[str], rows: Sequence[Mapping[str, Text]], wide: bool) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
-    made.add_column("task", overflow="fold", min_width=12)
-    made.add_column("kind", no_wrap=True)
-    for name in ("runs", "failed", "p50", "p95", "CPU") if wide else ("runs", "p50", "CPU"):  # names need the room
-        made.add_column(name, justify="right", no_wrap=True)
-    made.add_column("memory/run" if wide else "memory", justify="right", no_wrap=True)
-    made.add_column("run it with", no_wrap=True)
-    for one in judged:
-        p, kind = one.profile, one.advice.kind
-        figures = [f"{p.runs:,}", *([f"{p.errors:,}"] if wide else []), _time(p.wall_s_p50)]
-        figures += [*([_time(p.wall_s_p95)] if wide else []), _cpu(one), _growth(p)]
-        cells = [Text(figure) for figure in figures]
-        made.add_row(
-            Text(_short(p.task)),
-            Text(kind.removesuffix(" memory"), STYLES.get(kind, "dim")),
-            *cells,
-            Text(with_what(one.advice)),
-        )
+    for name in names:
+        text = name in ("task", "kind", "run it with")
+        made.add_column(name, justify="left" if text else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*[row[name] for name in names])
     return made
+
+
+def _figures(one: Judged) -> dict[str, Text]:
+    """Column to cell."""
+    from rich.text import Text
+
+    p, kind = one.profile, one.advice.kind
+    cells = {
+        "task": _short(p.task),
+        "kind": kind.removesuffix(" memory"),
+        "runs": f"{p.runs:,}",
+        "failed": f"{p.errors:,}",
+        "p50": _time(p.wall_s_p50),
+        "p95": _time(p.wall_s_p95),
+        "CPU": _cpu(one),
+        "memory/run": _growth(p),
+        "run it with": with_what(one.advice),
+    }
+    return {name: Text(text, STYLES.get(kind, "dim") if name == "kind" else "") for name, text in cells.items()}
 
 
 def _cpu(one: Judged) -> str:

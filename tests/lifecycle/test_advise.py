@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Start
@@ -48,3 +49,33 @@ def test_verdicts_on_the_builtin_tasks(server: Server, queue: Queue, start: Star
     assert {"jobqueue.tasks.download", "jobqueue.tasks.scrape"} <= queues["waiting"]
     if mode == "thread":
         assert all(r["memory_peak_mb"] is None for task in found["tasks"] for r in task["records"])
+
+
+@pytest.mark.skipif(not gil or sys.platform != "linux", reason="the kernel tells who waits for what on Linux only")
+@pytest.mark.parametrize("task", ["samples.hold_the_gil", "samples.nap_with_a_lock"])
+def test_who_waits_inside_the_process_needs_processes(server: Server, queue: Queue, start: Start, task: str) -> None:
+    """Both look as if they waited for the world. Threads take turns; processes do not."""
+
+    def advised(*flags: str) -> dict[str, Any]:
+        list(queue.enqueue_many(task, [0.05] * 40))
+        assert start("--burst", *flags).wait() == 0
+        (found,) = json.loads(jobq(server, "advise", "--json").stdout)["tasks"]
+        advice: dict[str, Any] = found["advice"]
+        return advice
+
+    def said(advice: dict[str, Any]) -> str:
+        return f"{advice['reason']} {advice['would_change']}"
+
+    line = f"`jobq compare {task.replace('.', ':')} VALUE...`"
+    among_threads = advised("--mode", "thread", "-n", "8")
+    assert among_threads["kind"] == "unknown", among_threads
+    assert line in said(among_threads)
+    both = advised("--mode", "process", "-n", "2")
+    assert (both["kind"], both["mode"]) == ("takes turns", "process"), both
+    jobq(server, "advise", "--reset")
+    alone = advised("--mode", "process", "-n", "2")
+    if task == "samples.hold_the_gil":  # its process could not do anything else meanwhile
+        assert (alone["kind"], alone["mode"]) == ("takes turns", "process"), alone
+    else:
+        assert alone["mode"] == "thread"
+        assert line in said(alone)

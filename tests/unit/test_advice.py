@@ -15,7 +15,7 @@ FREE = replace(TWO, gil=False)
 
 def profile(wall_ms: float, cpu_ms: float, **changes: object) -> Profile:
     wall, cpu = wall_ms / 1000, cpu_ms / 1000
-    base = Profile("t", 100, 0, wall, cpu, wall, 1.2 * wall, 0.0, 1.0, None)
+    base = Profile("m.t", 100, 0, wall, cpu, wall, 1.2 * wall, 0.0, 1.0, None)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -29,7 +29,10 @@ def profile(wall_ms: float, cpu_ms: float, **changes: object) -> Profile:
         (profile(51, 200), EIGHT, "computes", "process", 2),  # four threads of its own
         (profile(56, 6.5), TWO, "waits", "thread", 17),
         (profile(50, 0.01), TWO, "waits", "thread", 64),
-        (profile(50, 14.9), TWO, "waits", "thread", 7),
+        (profile(50, 12), TWO, "waits", "thread", 8),
+        (profile(100, 30), TWO, "mixed", "process", 2),  # one process of threads does 3.3 at once, two do 6
+        (profile(50, 1, memory_growth_mb=0.095), TWO, "grows memory", "process", 16),  # 100,000 bytes a run
+        (profile(50, 1, memory_growth_mb=0.05), TWO, "waits", "thread", 64),
         (profile(50, 25), TWO, "mixed", "process", 2),
         (profile(50, 25), FREE, "mixed", "thread", 4),
         (profile(0.01, 0.01), TWO, "tiny", "process", 1),
@@ -81,6 +84,51 @@ def test_memory_bounds_the_number_of_processes() -> None:
     assert judge(profile(50, 50, memory_peak_mb=1500.0), EIGHT).workers == 8
     assert judge(profile(50, 50, memory_peak_mb=7000.0), EIGHT).workers == 2
     assert judge(profile(50, 50, memory_peak_mb=90_000.0), EIGHT).workers == 1
+
+
+@pytest.mark.parametrize(
+    ("peak_mb", "memory_mb", "workers"), [(100.0, 24_000, 40), (100.0, 1000, 4), (100.0, 200, 1), (None, 200, 40)]
+)
+def test_threads_at_their_peaks_fit_the_memory(peak_mb: float | None, memory_mb: float, workers: int) -> None:
+    machine = replace(TWO, memory_mb=memory_mb)
+    advice = judge(profile(50, 2.5, memory_peak_mb=peak_mb), machine)
+    assert (advice.mode, advice.workers) == ("thread", workers)
+    assert ("more would not fit" in advice.reason) is (workers < 40)
+    if peak_mb and workers == 40:
+        assert "4,000 MB when all are at their peaks (100 MB each)" in advice.reason
+    mixed = judge(profile(50, 15, memory_peak_mb=peak_mb), machine)
+    taken = mixed.workers * (40 + mixed.threads * (peak_mb or 0))
+    assert taken <= machine.memory_mb / 2 or (mixed.workers, mixed.threads) == (1, 1)
+
+
+IN_COMPANY = {"company": 15.0, "lock_wait": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "mode", "words"),
+    [
+        ({"held": 0.9}, "takes turns", "process", "90% of it in C code that keeps the GIL"),
+        ({**IN_COMPANY, "slower": 14.0}, "takes turns", "process", "beside 15 others a run takes 14.0 times as long"),
+        ({**IN_COMPANY, "slower": 1.1}, "waits", "thread", "threads wait at once"),  # for threads of its own
+        ({**IN_COMPANY}, "unknown", None, "The record cannot tell which"),
+        ({"company": 15.0, "lock_wait": 0.05}, "waits", "thread", "threads wait at once"),
+        ({}, "waits", "thread", "threads wait at once"),
+    ],
+)
+def test_waiting_for_the_world_or_in_its_own_process(
+    changes: dict[str, float], kind: str, mode: str | None, words: str
+) -> None:
+    advice = judge(profile(20, 0.1, task="shop.web.fetch", **changes), TWO)
+    assert (advice.kind, advice.mode) == (kind, mode)
+    assert words in advice.reason
+    unseen = "company" not in changes and mode == "thread"
+    assert ("`jobq compare shop.web:fetch VALUE...`" in advice.would_change) is (unseen or kind == "unknown")
+    assert ("Its record does not show whether several can wait" in advice.would_change) is unseen
+
+
+def test_what_threads_do_not_tell_of_memory() -> None:
+    among_threads = profile(20, 0.1, memory_growth_mb=None, memory_peak_mb=None, company=3.0, lock_wait=0.0)
+    assert "does not show what memory a run keeps: `jobq compare m:t" in judge(among_threads, TWO).would_change
 
 
 def test_a_leak_names_the_limit_and_how_long_it_lasts() -> None:

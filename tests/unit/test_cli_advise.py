@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 from typing import Any
 
 import pytest
 from helpers import Server
+from rich.console import Console
 from stand_in import invoke
 
 from jobqueue import keys
+from jobqueue.advice import Machine, Profile, judge
+from jobqueue.cli.advise import Judged, _print_table
 from jobqueue.connection import redis
 from jobqueue.protocol import Protocol, Spent
+from jobqueue.usage import TaskUsage
+
+PROFILE = Profile("shop.web.fetch_prices", 100, 0, 0.05, 0.001, 0.05, 0.06, 0.0, 1.0, None)
 
 
 @pytest.fixture
@@ -127,3 +134,18 @@ def test_a_key_of_another_type(store: redis.Redis, jobq: Any) -> None:
     store.set(keys.USAGE, "mine")
     assert jobq("advise").exit_code == 0
     assert jobq("advise", "--reset").exit_code == 0
+
+
+@pytest.mark.parametrize("columns", range(20, 120, 3))
+def test_the_table_fits_or_says_what_is_missing(columns: int) -> None:
+    one = Judged(TaskUsage("shop.web.fetch_prices", ()), PROFILE, judge(PROFILE, Machine(2, 8000.0, True, "3.13.0")))
+    shown = io.StringIO()
+    _print_table(Console(file=shown, width=columns, highlight=False), [one], columns >= 100)
+    lines = shown.getvalue().splitlines()
+    assert "…" not in shown.getvalue()
+    assert max(map(len, lines), default=0) <= columns
+    if lines:
+        assert "fetch_prices" in shown.getvalue()
+        head, note = lines[1], " ".join(lines[-4:])
+        for name in ("runs", "p50", "CPU", "memory/run", "kind"):
+            assert name in head or name in note

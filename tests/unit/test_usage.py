@@ -97,6 +97,22 @@ def test_waiting_for_the_gil(client: fakeredis.FakeRedis, looks: int, waiting: i
     assert only(client, 16).gil_wait == pytest.approx(share)
 
 
+def test_waiting_for_a_lock(client: fakeredis.FakeRedis) -> None:
+    """Neither in a socket nor behind neighbours that compute: 900 us, of which 300 were the GIL's."""
+    write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=100, cpu_wall_us=1000, others_us=200,
+                        looks=10, waiting=0, company=150))  # fmt: skip
+    found = only(client, 16)
+    assert (found.gil_wait, found.lock_wait) == (pytest.approx(0.3), pytest.approx(0.6))
+    assert (found.company, found.held) == (15, None)
+    write(client, spent(task="b", slots=16, wall_us=1000, cpu_runs=1, cpu_us=100, cpu_wall_us=1000, others_us=200))
+    assert {usage.task: usage.records[0].lock_wait for usage in read_usage(client)}["b"] is None, "nobody looked"
+
+
+def test_keeping_the_gil_while_alone(client: fakeredis.FakeRedis) -> None:
+    write(client, spent(slots=1, wall_us=1000, cpu_runs=1, cpu_us=10, cpu_wall_us=1000, held_us=800))
+    assert only(client, 1).held == pytest.approx(0.8)
+
+
 def test_one_long_sleep_is_not_waiting_for_the_gil(client: fakeredis.FakeRedis) -> None:
     """Who looks has to wait for the GIL as well, and then finds sleepers awake; their context switches tell."""
     write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=10, cpu_wall_us=1000, others_us=990,
@@ -493,6 +509,31 @@ def test_looks_go_to_the_task_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> 
     meter.end("b", 0.1, False)
     found = {entry.task: sums(entry) for entry in usage.take()}
     assert [(found[task]["looks"], found[task]["waiting"]) for task in "ab"] == [(2, 1), (1, 1)]
+
+
+def test_company_and_lateness_are_those_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "waits_outside", lambda thread: True)
+    crowd = Usage(2)
+    meters = [meter_of(crowd), meter_of(crowd)]
+    for meter in meters:
+        meter._seen.add("a")
+        meter.begin()
+    crowd.look(meters)
+    crowd.look(meters[:1])
+    for meter in meters:
+        meter.end("a", 0.1, False)
+    (entry,) = crowd.take()
+    assert (sums(entry)["looks"], sums(entry)["company"]) == (3, 2)
+    alone = Usage(1)
+    meter = meter_of(alone)
+    meter._seen.add("a")
+    for seconds in (0.5, 0.0):
+        meter.begin()
+        alone.late([meter], seconds)
+        meter.end("a", 1.0, False)
+    (entry,) = alone.take()
+    assert sums(entry)["held_us"] == 500_000
+    assert (alone.watches_lateness, crowd.watches_lateness, Usage(1, on=False).watches_lateness) == (True, False, False)
 
 
 def test_a_gil_that_a_job_turns_on_is_watched_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:

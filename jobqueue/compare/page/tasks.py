@@ -17,6 +17,7 @@ from jobqueue.compare.page.top import chip, name, said
 
 KINDS = {
     "waits": "waits: most of its time nothing is computed",
+    "takes turns": "waits, but not side by side in one process",
     "computes": "computes: it keeps a core busy",
     "mixed": "waits and computes",
     "grows memory": "leaves memory behind",
