@@ -42,12 +42,16 @@ class ImportedContext:
         with self._lock:
             self._replace(copy_context(), {})
 
-    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function in a copy of the context that nobody else sees."""
+    def copy(self) -> Context:
+        """Return a copy of the context that nobody else sees."""
         context = self._context.copy()
         if self._decimal is not None:
             context.run(self._decimal.set, _own(self._decimal, context[self._decimal]))
-        return context.run(function, *args, **kwargs)
+        return context
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function in a copy of the context that nobody else sees."""
+        return self.copy().run(function, *args, **kwargs)
 
     def apart(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return the function so that each call of it runs in a copy of its own."""
@@ -84,6 +88,8 @@ class ImportedContext:
 
     def catch_up(self) -> None:
         """Set here what an import has set since the caller's copy was made: its function's module, for another job."""
+        if not self._kept:
+            return
         for var, value in list(self._kept.items()):
             if var.get(_ABSENT) is _ABSENT:
                 var.set(_own(var, value))

@@ -44,9 +44,9 @@ class RQSlot(Slot):
     def take(self, work: Claimed | Outcome) -> None:
         """Do one piece of work."""
         if isinstance(work, Outcome):  # the fast path found dependents
-            after_imports.run(self._finish_settled, work)
+            after_imports.copy().run(self._finish_settled, work)
         else:
-            after_imports.run(self._run_one, work)
+            after_imports.copy().run(self._run_one, work)
 
     def bind(self) -> None:
         self._handler = signal.getsignal(signal.SIGALRM)

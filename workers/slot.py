@@ -80,9 +80,9 @@ class Slot(Interruptible):
             self.meter.bind()
         while not self.written_off and (work := self._courier.next()) is not None:
             if isinstance(work, Outcome):  # the fast path found dependents
-                after_imports.run(self._finish_settled, work)
+                after_imports.copy().run(self._finish_settled, work)
             else:
-                after_imports.run(self._run_one, work)
+                after_imports.copy().run(self._run_one, work)
 
     def _finish_settled(self, work: Outcome) -> None:
         self._by_rq(work, self._runner.ending_of(work.kind, work.payload), work.started)
