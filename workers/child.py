@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import random
 import signal
 import socket
 import sys
@@ -29,6 +28,7 @@ from workers.courier import Courier
 from workers.current import current_of
 from workers.journal import Region
 from workers.own_classes import job_class_of
+from workers.randomness import reseed
 from workers.runner import Runner
 from workers.settings import Settings
 from workers.slot import Slot
@@ -152,7 +152,7 @@ def become_child(make: Callable[[], Runs], parent: int) -> None:
         die_with(parent)
         this_is_the_original()
         obey_the_parent_only(lambda *_: None)
-        random.seed()
+        reseed()
         with after_imports.watching_imports():
             make().run()
         exit_handlers.run()

@@ -6,7 +6,7 @@ object per line:
     to it      {"fork": owner, "child": n, "faults": fd} with the child's own socket as ancillary data
                {"fork": owner, "worker": name, "errand": jobs}, likewise
                {"fork": "maintenance", "maintenance": true}, likewise
-    from it    {"ready": threads}            the modules are imported
+    from it    {"ready": why}                the modules are imported; why children cannot be forked, "" when they can
                {"failed": text}              they are not: the worker exits 2 at once
                {"forked": owner, "pid": p}
                {"died": p, "status": s}      a wait status
@@ -23,26 +23,29 @@ import contextlib
 import gc
 import importlib
 import json
+import logging
 import os
 import selectors
 import signal
 import socket
 import sys
-import threading
 import traceback
 from typing import Any
 
 from jobqueue.protocol import ForRQ
-from workers import exit_handlers, output, preload, runner
+from workers import exit_handlers, output, preload, randomness, runner
 from workers.child import Child, Runs, become_child, die_with
 from workers.errand import Errand
 from workers.faults import report_to
+from workers.fork_hazards import ForkHazards
 from workers.journal import Region
 from workers.logs import set_up_logging
 from workers.own_classes import runner_for
 from workers.rq_maintenance import Chores
 from workers.runner import Runner
 from workers.settings import Settings
+
+log = logging.getLogger("workers.forkserver")  # it is __main__ itself
 
 
 class ForkServer:
@@ -56,6 +59,7 @@ class ForkServer:
         self._children: set[int] = set()
         self._unread = b""
         self._fds: list[int] = []
+        self._generators: dict[str, Any] = {}  # that modules made for themselves: their states, until the first fork
 
     def run(self) -> None:
         if not self._preload():
@@ -79,7 +83,7 @@ class ForkServer:
         self._kill_all()
 
     def _preload(self) -> bool:
-        before = threading.active_count()
+        hazards = ForkHazards()
         try:
             preload.preload(self._settings.modules, self._settings.exception_handlers, self._settings.own_classes)
             self._runner = runner_for(self._settings)  # its serializer may be among what was imported
@@ -87,9 +91,11 @@ class ForkServer:
             self._say({"failed": describe_import_error(e)})
             return False
         gc.collect()
+        found = hazards.found(self._settings.modules)
+        self._spawns = bool(found)
+        self._generators = {} if self._spawns else randomness.states_of_own(self._settings.modules)
         gc.freeze()
-        self._spawns = threading.active_count() > before
-        self._say({"ready": self._spawns})
+        self._say({"ready": " and ".join(found)})
         return True
 
     def _say(self, message: dict[str, Any]) -> None:
@@ -118,13 +124,24 @@ class ForkServer:
             exit_handlers.forget_inherited()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            become_child(lambda: make_child(self._settings, order, self._pages, fd, self._runner), parent)
+            become_child(lambda: self._make_child(order, fd), parent)
         os.close(fd)
+        self._generators = {}
         self._children.add(pid)
         self._say({"forked": order["fork"], "pid": pid})
 
+    def _make_child(self, order: dict[str, Any], fd: int) -> Runs:
+        self._warn_of_equal_numbers()
+        return make_child(self._settings, order, self._pages, fd, self._runner)
+
+    def _warn_of_equal_numbers(self) -> None:
+        """(in the first child) What its modules registered with ``os.register_at_fork`` has been called by now."""
+        states = self._generators and randomness.states_of_own(self._settings.modules)
+        if equal := [name for name, state in self._generators.items() if states.get(name) == state]:
+            log.warning("%s", randomness.warning_of(equal))
+
     def _spawn(self, order: dict[str, Any], fd: int) -> int:
-        """The preload started threads, which a fork would not copy: the child imports for itself."""
+        """The preload left what a fork would not copy, or would share: the child imports for itself."""
         argv = [sys.executable, "-m", "workers.spawned", json.dumps(order), str(self._pages), str(fd)]
         inherited = [fd, self._pages, *([order["faults"]] if "faults" in order else [])]
         for number in inherited:

@@ -16,6 +16,7 @@ from rq.utils import import_attribute
 from workers.context import after_imports
 from workers.copies import end_copy
 from workers.limits import OURS
+from workers.randomness import reseeding
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,20 +37,23 @@ class ServedCallbacks(Job):
 
     resolve: Callable[[str], Any] = staticmethod(import_attribute)
 
+    def _resolved(self, name: str) -> Any:
+        return reseeding(self.resolve, name)
+
     @property
     def success_callback(self) -> Any:
         if not self._success_callback_name:
             return None
-        callback = self.resolve(self._success_callback_name)
+        callback = self._resolved(self._success_callback_name)
         return callback if inspect.iscoroutinefunction(callback) else _told_apart(_apart(callback))
 
     @property
     def failure_callback(self) -> Any:
-        return _apart(self.resolve(self._failure_callback_name)) if self._failure_callback_name else None
+        return _apart(self._resolved(self._failure_callback_name)) if self._failure_callback_name else None
 
     @property
     def stopped_callback(self) -> Any:
-        return _apart(self.resolve(self._stopped_callback_name)) if self._stopped_callback_name else None
+        return _apart(self._resolved(self._stopped_callback_name)) if self._stopped_callback_name else None
 
 
 def _apart(callback: Any) -> Any:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import select
 import signal
 import socket
@@ -33,6 +32,7 @@ from workers.child import FENCED, die_with, leave, obey_the_parent_only
 from workers.context import after_imports
 from workers.deaths import Remains
 from workers.journal import DONE
+from workers.randomness import reseed
 from workers.rq_duties import Duties
 from workers.rq_engine import Engine
 from workers.runner import STOPPED, encode_text
@@ -111,7 +111,7 @@ class Horse:
             die_with(parent)
             exit_handlers.forget_inherited()
             output.buffer_lines()
-            random.seed()
+            reseed()
             worker._is_horse, worker.horse = True, None
             client = like(worker.connection)
             engine = Engine(worker, self._duties.settings, self.owner, self._region, client, in_horse=True)

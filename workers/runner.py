@@ -7,6 +7,7 @@ import base64
 import functools
 import inspect
 import pickle
+import sys
 import zlib
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from workers.context import after_imports
 from workers.copies import end_copy
 from workers.error_text import one_line, one_line_without_its_code, printed, printed_without_its_code
 from workers.limits import OURS, PASSING
+from workers.randomness import reseed
 from workers.settings import Settings
 
 
@@ -86,7 +88,10 @@ class Runner:
     def _attempt(self, data: bytes) -> Ending:
         task = ""
         try:
+            modules = len(sys.modules)
             call = self.decode(data)
+            if len(sys.modules) != modules:  # it imported some, which may have seeded the global generators
+                reseed()
             after_imports.catch_up()
             task = call.task
             value = value_of(call)

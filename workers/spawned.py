@@ -1,4 +1,4 @@
-"""Entry of a child that could not be forked, because importing its modules starts threads."""
+"""Entry of a child that could not be forked, because of what importing its modules leaves behind (fork_hazards.py)."""
 
 from __future__ import annotations
 

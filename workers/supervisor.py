@@ -211,16 +211,21 @@ class Supervisor:
             return
         for message in messages:
             if "ready" in message:
-                self._on_ready(bool(message["ready"]))
+                self._on_ready(message["ready"])
             elif "forked" in message:
                 self._on_forked(message["forked"], message["pid"])
             elif "died" in message:
                 self._on_died(message["died"], message["status"])
 
-    def _on_ready(self, spawns: bool) -> None:
+    def _on_ready(self, why_not_forked: str) -> None:
         self._ready = True
-        if spawns:
-            log.warning("importing the served modules started threads: children import for themselves and start slower")
+        if why_not_forked:
+            log.warning(
+                "importing the served modules %s: forked children would not have such threads and would share such "
+                "connections, so they import for themselves, start slower and share no memory; what a function starts "
+                "or opens when it runs does not have this price",
+                why_not_forked,
+            )
         if not self._born and not self._stopping.phase:
             self._born = True
             self._registrar.do(self._heartbeat.birth)

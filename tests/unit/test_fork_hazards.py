@@ -1,0 +1,125 @@
+"""What is found of descriptors and generators, in this process; tests/lifecycle/test_forks.py has whole workers."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from workers import randomness
+from workers.open_descriptors import hazards_among, open_descriptors, opened_since
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def hazard_of(number: int) -> str:
+    return hazards_among({number: os.fstat(number)}).get(number, "")
+
+
+def test_connections_are_named_by_their_peer(opened: ExitStack, tmp_path: Path) -> None:
+    for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, f"{tmp_path}/s")):
+        listener = opened.enter_context(socket.socket(family))
+        listener.bind(address)
+        assert hazard_of(listener.fileno()) == "a socket that is not connected"
+        listener.listen()
+        peer = opened.enter_context(socket.socket(family))
+        peer.connect(listener.getsockname())
+        name = listener.getsockname()
+        assert hazard_of(peer.fileno()) == f"a connection to {':'.join(map(str, name)) if family == 2 else name}"
+        assert hazard_of(listener.fileno()) == ""
+    assert peer.getpeername()  # looking at it did not close it
+
+
+def test_datagrams_to_a_daemon_are_harmless(opened: ExitStack, tmp_path: Path) -> None:
+    """Nothing can come back to a socket without a name: syslog."""
+    daemon, ours = (opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) for _ in range(2))
+    assert hazard_of(ours.fileno()) == ""
+    daemon.bind(f"{tmp_path}/log")
+    ours.connect(f"{tmp_path}/log")
+    assert hazard_of(ours.fileno()) == ""
+    assert hazard_of(daemon.fileno()) == "a socket for datagrams"
+
+
+def test_only_what_came_since(opened: ExitStack, tmp_path: Path) -> None:
+    """A second descriptor of what was open before is nothing new; one whose number was used again is."""
+    first = opened.enter_context((tmp_path / "y").open("w"))
+    read, write = os.pipe()
+    opened.callback(os.close, read)
+    before = open_descriptors()
+    again = os.dup(read)
+    opened.callback(os.close, again)
+    os.close(write)
+    second = opened.enter_context((tmp_path / "x").open("w+"))
+    assert second.fileno() in opened_since(before)
+    assert not {first.fileno(), read, again} & opened_since(before).keys()
+
+
+def test_a_lazy_object_is_not_made_by_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lazy:
+        def __getattr__(self, name: str) -> object:
+            raise AssertionError(f"made, for its {name}")
+
+        @property
+        def __class__(self) -> type:
+            raise AssertionError("made, for its class")
+
+    module = types.ModuleType("lazy_shop")
+    module.it, module.dice = Lazy(), random.Random(1)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lazy_shop", module)
+    from workers.fork_hazards import names_of
+
+    assert names_of([0], ["lazy_shop"]) == {}
+    assert randomness.own_generators(["lazy_shop"]) == {"lazy_shop.dice": module.dice}
+
+
+def test_generators_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the global one, under whatever name, nor one that asks the operating system; in the packages served."""
+    tasks, other = types.ModuleType("shop.tasks"), types.ModuleType("other")
+    tasks.dice = other.dice = random.Random(1)  # type: ignore[attr-defined]
+    tasks.shared, tasks.draw, tasks.system = random, random.random, random.SystemRandom()  # type: ignore[attr-defined]
+    for module in (tasks, other):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert list(randomness.own_generators(["shop.more:function"])) == ["shop.tasks.dice"]
+    before = randomness.states_of_own(["shop"])
+    assert randomness.states_of_own(["shop"]) == before
+    tasks.dice.random()
+    assert randomness.states_of_own(["shop"]) != before
+
+
+def test_numpy_and_torch_are_seeded_where_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a generator that somebody put in the place of numpy's and that cannot be seeded."""
+    said: list[str] = []
+
+    class Unseedable:
+        pass
+
+    def seed() -> None:
+        said.append("numpy")
+        raise TypeError("can only re-seed a MT19937 BitGenerator")
+
+    numpy = types.SimpleNamespace(
+        seed=seed,
+        get_bit_generator=Unseedable,
+        set_bit_generator=lambda it: said.append(type(it).__name__),
+    )
+    torch = types.SimpleNamespace(default_generator=types.SimpleNamespace(seed=lambda: said.append("torch")))
+    monkeypatch.setitem(sys.modules, "numpy.random", numpy)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    random.seed(1)
+    randomness.reseed()
+    assert said == ["numpy", "Unseedable", "torch"]
+    assert random.random() != random.Random(1).random()
+    monkeypatch.delitem(sys.modules, "numpy.random")
+    monkeypatch.delitem(sys.modules, "torch")
+    randomness.reseed()

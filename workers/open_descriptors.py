@@ -1,0 +1,157 @@
+"""The descriptors that this process has open, and which of them two processes cannot use side by side.
+
+Harmless are: terminals and other devices but for those of GPUs, files that are only written (logs) or that are mapped
+into memory, listening sockets (each connection goes to one process), datagrams of logging or to a daemon's named socket
+(syslog), redis-py's pools (they notice a fork), the local store's lock, and what only refers once more to something
+that was open before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import logging
+import os
+import resource
+import socket
+import stat
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+_LISTS = ("/proc/self/fd", "/dev/fd")
+_MOST = 65_536  # descriptors that are tried where the system has no list of them
+_GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/")
+_KINDS = {"[eventpoll]": "an event loop's epoll", "inotify": "an inotify watch", "[io_uring]": "an io_uring"}
+
+Open = dict[int, os.stat_result]
+
+
+def open_descriptors() -> Open:
+    """All that are open, by number."""
+    found: Open = {}
+    for number in _numbers():
+        try:
+            found[number] = os.fstat(number)
+        except OSError:  # not open, or the one by which the list was read
+            pass
+    return found
+
+
+def opened_since(before: Open) -> Open:
+    """Those that were not open before, nor refer to the same socket, pipe or device as one that was."""
+    known = {_identity(it) for it in before.values()}
+    return {
+        number: it
+        for number, it in open_descriptors().items()
+        if _identity(it) != (_identity(before[number]) if number in before else None)
+        and not (_is_its_own_inode(it) and _identity(it) in known)
+    }
+
+
+def hazards_among(opened: Open) -> dict[int, str]:
+    """What processes cannot share, in words, by number."""
+    safe = _known_to_be_safe()
+    said = {number: _hazard(number, it) for number, it in opened.items() if number not in safe}
+    return {number: text for number, text in said.items() if text}
+
+
+def _numbers() -> Iterable[int]:
+    for path in _LISTS:
+        try:
+            return [int(name) for name in os.listdir(path)]
+        except OSError:
+            continue
+    return range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _MOST))
+
+
+def _identity(it: os.stat_result) -> tuple[int, int, int]:
+    return it.st_dev, it.st_ino, it.st_rdev
+
+
+def _is_its_own_inode(it: os.stat_result) -> bool:
+    return stat.S_ISSOCK(it.st_mode) or stat.S_ISFIFO(it.st_mode) or stat.S_ISCHR(it.st_mode)
+
+
+def _hazard(number: int, it: os.stat_result) -> str:
+    """Say what it is that children cannot share; nothing when they can, or when it is closed by now."""
+    try:
+        if stat.S_ISSOCK(it.st_mode):
+            return _socket(number)
+        if stat.S_ISREG(it.st_mode):
+            return _file(number)
+        path = _path(number)
+        if stat.S_ISFIFO(it.st_mode):
+            return f"a pipe{'' if path.startswith('pipe:') else f' {path}'}"
+        if stat.S_ISCHR(it.st_mode):
+            return f"the device {path}" if path.startswith(_GPUS) else ""
+        kind = path.removeprefix("anon_inode:")
+        return _KINDS.get(kind, f"a descriptor of the kind {kind}") if kind != path else ""
+    except OSError:
+        return ""
+
+
+def _socket(number: int) -> str:
+    with socket.socket(fileno=os.dup(number)) as sock:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return ""
+        try:
+            peer = sock.getpeername()
+        except OSError:
+            peer = None
+        if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_DGRAM and peer != "" and not sock.getsockname():
+            return ""  # it has no name to which an answer could come
+        if peer is None:
+            return "a socket for datagrams" if sock.type == socket.SOCK_DGRAM else "a socket that is not connected"
+        return f"a connection to {_text(peer)}" if peer else "one of a pair of sockets"
+
+
+def _text(peer: Any) -> str:
+    if isinstance(peer, tuple) and len(peer) >= 2:
+        return f"[{peer[0]}]:{peer[1]}" if ":" in str(peer[0]) else f"{peer[0]}:{peer[1]}"
+    return os.fsdecode(peer) if isinstance(peer, (str, bytes)) else str(peer)
+
+
+def _file(number: int) -> str:
+    if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        return ""
+    path = _path(number)
+    if _is_mapped(path):
+        return ""
+    return f"the file {path or number}"
+
+
+def _is_mapped(path: str) -> bool:
+    try:
+        with open("/proc/self/maps", errors="surrogateescape") as maps:
+            return bool(path) and any(line.rstrip("\n").endswith(f" {path}") for line in maps)
+    except OSError:
+        return False
+
+
+def _path(number: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except OSError:
+        return ""
+
+
+def _known_to_be_safe() -> set[int]:
+    """Those whose Python objects take care of it."""
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    found = {getattr(tracker, "_fd", None)}
+    for handler in [ref() for ref in getattr(logging, "_handlerList", ())]:
+        if (sock := getattr(handler, "socket", None)) is not None and sock.type == socket.SOCK_DGRAM:
+            found.add(sock.fileno())
+    found.update(_of_redis_pools())
+    return {number for number in found if number is not None}
+
+
+def _of_redis_pools() -> Iterable[int]:
+    """Of connections that stand in a pool. One that is in use, such as a subscription, is not given up by a fork."""
+    redis: Any = sys.modules.get("redis.connection")
+    for pool in gc.get_objects() if redis else ():
+        if redis.ConnectionPool in type(pool).__mro__:  # isinstance would ask, and so make, somebody's lazy object
+            for connection in getattr(pool, "_available_connections", ()):
+                if (sock := getattr(connection, "_sock", None)) is not None:
+                    yield sock.fileno()

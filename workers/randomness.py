@@ -1,0 +1,110 @@
+"""Give each process random numbers of its own: a fork copies the state of every generator that is there.
+
+The global generators (``random``, ``numpy.random``, torch's) are seeded again from the operating system, in a child and
+after a job has imported modules, which may seed them. What modules created for themselves nobody can seed for them:
+it may be meant that way. Whoever has such a generator is told so, unless a hook of ``os.register_at_fork`` took care.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import BuiltinMethodType, MethodType, ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_METHODS = (BuiltinMethodType, MethodType)
+
+
+def reseed() -> None:
+    """Seed the global generators that are there from the operating system. Imports nothing."""
+    random.seed()
+    _reseed_numpy(sys.modules.get("numpy.random"))
+    torch: Any = sys.modules.get("torch")
+    if (generator := getattr(torch, "default_generator", None)) is not None:
+        generator.seed()
+
+
+def _reseed_numpy(module: Any) -> None:
+    if (seed := getattr(module, "seed", None)) is None:  # not imported, or half
+        return
+    try:
+        seed()
+    except TypeError:  # set_bit_generator put something in its place that cannot be seeded again
+        module.set_bit_generator(type(module.get_bit_generator())())
+
+
+def reseeding(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what may import modules; what these seeded is seeded again."""
+    before = len(sys.modules)
+    result = function(*args, **kwargs)
+    if len(sys.modules) != before:
+        reseed()
+    return result
+
+
+def own_generators(served: Iterable[str]) -> dict[str, Any]:
+    """The generators that the served modules, and what belongs to them, created: by the names where they are found."""
+    kinds = _kinds()
+    found: dict[int, tuple[str, Any]] = {}
+    for module in modules_of(served):
+        for name, value in _values_of(module):
+            owner = value.__self__ if type(value) in _METHODS else value
+            if issubclass(type(owner), kinds) and not isinstance(owner, random.SystemRandom) and not _is_global(owner):
+                found.setdefault(id(owner), (f"{module.__name__}.{name}", owner))
+    return dict(found.values())
+
+
+def states_of_own(served: Iterable[str]) -> dict[str, Any]:
+    """Something that is equal for generators that go on with the same numbers, by their names."""
+    return {name: _state_of(generator) for name, generator in own_generators(served).items()}
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    bits = getattr(generator, "bit_generator", None) or getattr(generator, "_bit_generator", generator)
+    return repr(bits.state)
+
+
+def warning_of(names: Iterable[str]) -> str:
+    """What to say of generators that continue alike in all children."""
+    first, *more = names
+    what = ", ".join([first, *more])
+    return (
+        f"{what}: {'these generators give' if more else 'this generator gives'} every child the same random numbers, "
+        f"because the fork copies {'them' if more else 'it'}. Create a new one in each child: "
+        f"os.register_at_fork(after_in_child=...), docs/usage.md has the line"
+    )
+
+
+def _kinds() -> tuple[type, ...]:
+    numpy: Any = sys.modules.get("numpy.random")
+    names = ("Generator", "RandomState", "BitGenerator")
+    return (random.Random, *(kind for name in names if isinstance(kind := getattr(numpy, name, None), type)))
+
+
+def _is_global(generator: Any) -> bool:
+    """It is one that ``reseed`` knows."""
+    numpy: Any = sys.modules.get("numpy.random")
+    mtrand: Any = getattr(numpy, "mtrand", None)
+    known = (getattr(random, "_inst", None), getattr(mtrand, "_rand", None))
+    return any(generator is it for it in known if it is not None)
+
+
+def modules_of(served: Iterable[str]) -> Iterator[ModuleType]:
+    """The served modules, with all that was imported of their packages."""
+    roots = {name.partition(":")[0].partition(".")[0] for name in served} - {"jobqueue"}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in roots and issubclass(type(module), ModuleType):
+            yield module
+
+
+def _values_of(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Its globals, and the attributes of its classes."""
+    for name, value in list(vars(module).items()):
+        yield name, value
+        if issubclass(type(value), type) and value.__module__ == module.__name__:
+            yield from ((f"{name}.{inner}", it) for inner, it in list(vars(value).items()))
