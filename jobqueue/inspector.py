@@ -75,7 +75,7 @@ class Inspector:
             pipe.smembers(keys.PAUSED)
             pipe.exists(keys.SUSPENDED)
             queues, workers, paused, suspended = pipe.execute()
-        halted = sorted(name.decode() for name in paused)
+        halted = sorted(name.decode(errors="replace") for name in paused)
         names = sorted({*queue_names(queues), *halted})
         return Overview(self._queues(names, halted), self._workers(workers), bool(suspended), halted)
 
@@ -91,7 +91,7 @@ class Inspector:
                 for kind in ("canceled", "scheduled", "deferred"):
                     pipe.zcard(keys.registry(kind, name))
                 pipe.zcount(keys.registry("failed", name), "-inf", "(0")  # RQ's score of those kept for ever
-            n = pipe.execute()
+            n = _counts(pipe.execute(raise_on_error=False))
         return [
             QueueView(
                 name,
@@ -109,7 +109,7 @@ class Inspector:
         ]
 
     def _workers(self, worker_keys: set[bytes]) -> list[WorkerView]:
-        names = sorted(key.decode()[len(keys.worker("")) :] for key in worker_keys)
+        names = sorted(key.decode(errors="replace")[len(keys.worker("")) :] for key in worker_keys)
         with self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(keys.worker(name))
@@ -130,7 +130,7 @@ class Inspector:
         with self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.llen(keys.queue(name))
-            lengths = pipe.execute()
+            lengths = _counts(pipe.execute(raise_on_error=False))
         jobs: list[WaitingJob] = []
         for name, length in zip(names, lengths, strict=True):
             left = most - len(jobs)
@@ -163,7 +163,7 @@ class Inspector:
             key, now = keys.registry("failed", name), time.time()
             for job_id, expires in self._client.zscan_iter(key, count=PAGE):
                 if expires > now or expires < 0:  # RQ's score of one that is kept for ever
-                    yield name, job_id.decode()
+                    yield name, job_id.decode(errors="replace")
 
     def failed(self, queue: str | None = None, most: int = 100) -> list[FailedJob]:
         """Return the failed jobs that ended last, the latest first."""
@@ -258,7 +258,7 @@ def _worker_view(name: str, fields: Fields, running: Any) -> WorkerView:
         running=running if isinstance(running, int) else 0,
         done=_int(fields, b"successful_job_count") or 0,
         failed=_int(fields, b"failed_job_count") or 0,
-        working_time=float(fields.get(b"total_working_time") or 0),
+        working_time=_float(fields, b"total_working_time"),
         heartbeat_age=(datetime.now(UTC) - heartbeat).total_seconds() if heartbeat else None,
     )
 
@@ -302,6 +302,21 @@ def _returned(value: bytes) -> Any:
 def _text(fields: Fields, name: bytes) -> str | None:
     value = fields.get(name)
     return None if value is None else value.decode(errors="replace")
+
+
+def _float(fields: Fields, name: bytes) -> float:
+    try:
+        return float(fields.get(name) or 0)
+    except ValueError:
+        return 0.0
+
+
+def _counts(replies: list[Any]) -> list[int]:
+    """A key of a wrong type holds nothing of what is counted; any other error is raised."""
+    for reply in replies:
+        if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
+            raise reply
+    return [0 if isinstance(reply, Exception) else reply for reply in replies]
 
 
 def _int(fields: Fields, name: bytes) -> int | None:

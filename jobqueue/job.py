@@ -16,6 +16,7 @@ from rq.job import JobStatus
 
 from jobqueue import keys
 from jobqueue.connection import takes_bytes
+from jobqueue.hashes import readable
 from jobqueue.protocol import Protocol
 from jobqueue.serializers import Auto
 
@@ -78,8 +79,8 @@ class Job(rq.job.Job, metaclass=_JobType):
         return fields
 
     def restore(self, raw_data: Mapping[Any, Any]) -> None:
-        super().restore(raw_data)
-        fields = {name if isinstance(name, bytes) else name.encode(): value for name, value in raw_data.items()}
+        fields = readable(raw_data)
+        super().restore(fields)
         self.on_crash = fields[b"jobq_on_crash"].decode() if b"jobq_on_crash" in fields else None
         self.crashes = int(fields.get(b"jobq_crashes", 0))
         self.redelivered = int(fields.get(b"jobq_redelivered", 0))

@@ -313,7 +313,10 @@ class Protocol:
 
     def newest_claim(self) -> int:
         """The number of the last claim that anybody made."""
-        return int(self.client.get(keys.SEQ) or 0)
+        try:
+            return int(self.client.get(keys.SEQ) or 0)
+        except (ValueError, redis.ResponseError):  # it is no number: the next claim begins anew, beyond all others
+            return 0
 
     def stand_in(
         self,
@@ -353,6 +356,8 @@ class Protocol:
 
 
 def queue_names(members: Iterable[bytes]) -> list[str]:
-    """The names of the queues whose keys stand in keys.QUEUES; not of a queue class with a prefix of its own."""
+    """The names of the queues whose keys stand in keys.QUEUES; not of a queue class with a prefix of its own, and not
+    what is no text."""
     prefix = keys.queue("")
-    return [key.removeprefix(prefix) for key in (member.decode() for member in members) if key.startswith(prefix)]
+    texts = (member.decode(errors="replace") for member in members)
+    return [text.removeprefix(prefix) for text in texts if text.startswith(prefix) and "\ufffd" not in text]

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 from rq.job import Job, JobStatus
 
+from jobqueue.hashes import readable
 from workers.own_classes import on_top
 
 # What RQ's finish looks at or writes down. Not meta: RQ does not save it with a success or a failure, on purpose.
@@ -82,7 +83,7 @@ class CurrentJob(Job):
         raw = connection.hgetall(self.key_for(job_id))
         serializer = known["_serializer_of"](raw.get(b"data", b""))
         super().__init__(job_id, connection=connection, serializer=serializer)
-        self.restore(raw)
+        self.restore(readable(raw))
         marked = self._status is JobStatus.STARTED and self.worker_name == worker
         self._status, self.worker_name = JobStatus.STARTED, worker
         self.started_at = (marked and self.started_at) or began

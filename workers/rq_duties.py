@@ -29,6 +29,7 @@ from workers.rescuer import Rescuer
 from workers.rq_ending import finish_left
 from workers.rq_lease import RQHeartbeat
 from workers.settings import Settings
+from workers.wrong_keys import WrongKeys
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Duties:
         self._rescuer = Rescuer(self.settings, self.client, self._left.append)
         self._freezer = Freezer(self.settings, self._heartbeat, [self.region])
         self.at_work = threading.Lock()  # a process forked while our thread is at work may inherit a lock that it held
-        roles = [_Locked(role, self.at_work) for role in (self._heartbeat, self._rescuer)]
+        roles = [_Locked(role, self.at_work) for role in (self._heartbeat, self._rescuer, WrongKeys(self.client))]
         self._periodic = Periodic("jobq-duties", roles)
         self._tend_at = 0.0
 

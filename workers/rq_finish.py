@@ -26,6 +26,7 @@ from rq.worker import SimpleWorker
 
 from jobqueue import keys
 from jobqueue.errors import OwnershipLost
+from jobqueue.hashes import readable
 from jobqueue.protocol import RAISED, RETURNED, ForRQ, Protocol
 from workers.context import after_imports
 from workers.limits import OURS
@@ -53,7 +54,7 @@ class FinishingJob(ServedCallbacks):
     ran: Mapping[str, Any] = {}  # when and where; in a job's first 5 ms the store does not know it yet
 
     def restore(self, raw_data: Any) -> None:
-        super().restore(raw_data)
+        super().restore(readable(raw_data))
         self.__dict__.update(self.ran)
 
     def get_status(self, refresh: bool = True) -> JobStatus:

@@ -30,6 +30,7 @@ from rq.worker_registration import clean_worker_registry
 
 from jobqueue import keys
 from jobqueue.connection import client
+from jobqueue.hashes import readable
 from jobqueue.serializers import decompress, format_of
 from workers.context import after_imports
 from workers.own_classes import job_class_of, on_top, runner_for
@@ -63,7 +64,7 @@ class MaintainedJob(ServedCallbacks):
             self.serializer = resolve_serializer(kind)
             if kind not in self.accept:
                 raw = {name: value for name, value in raw.items() if name != b"meta"}
-        super().restore(raw)
+        super().restore(readable(raw))
 
 
 class Started(StartedJobRegistry):

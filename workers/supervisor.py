@@ -47,6 +47,7 @@ from workers.signals import Signals
 from workers.stopping import Phase, Stopping
 from workers.undertaker import Undertaker
 from workers.waiter import Waiter
+from workers.wrong_keys import WrongKeys
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Supervisor:
         self._maintenance = Maintenance(
             settings.maintenance_interval, settings.burst, self._post, self._fork_maintenance
         )
-        roles: list[Step] = [self._heartbeat, self._rescuer, self._maintenance]
+        roles: list[Step] = [self._heartbeat, self._rescuer, self._maintenance, WrongKeys(client)]
         if settings.scheduler:
             roles.append(Scheduler(settings, client))
         if self._cron:

@@ -13,6 +13,7 @@ from jobqueue.doctor.limbo import Suspect, bring_back, in_limbo, suspects
 from jobqueue.doctor.owners import examine_leases, holdings
 from jobqueue.doctor.queues import examine_queues
 from jobqueue.doctor.server import examine_server
+from jobqueue.doctor.wrong_keys import examine_wrong_keys
 
 PATIENCE = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop becomes a start in milliseconds
 
@@ -25,6 +26,7 @@ def examine(
     yield from examine_server(client)
     yield from examine_queues(client)
     yield from examine_clocks(client)
+    yield from examine_wrong_keys(client)
     leases, seen, waiting = holdings(client), suspects(client), dependents(client)
     sleep(patience)
     yield from examine_leases(leases, holdings(client))

@@ -1,0 +1,25 @@
+"""Looks at what scripts moved aside: somebody writes into the store by hand, or another program uses our keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jobqueue.aside import moved_aside
+from jobqueue.connection import redis
+from jobqueue.doctor.finding import Finding, count
+
+SHOWN = 3
+
+
+def examine_wrong_keys(client: redis.Redis) -> Iterator[Finding]:
+    found = moved_aside(client)
+    if not found:
+        return
+    some = "; ".join(one.told() for one in found[:SHOWN])
+    rest = f"; and {len(found) - SHOWN:,} more: --json lists all" if len(found) > SHOWN else ""
+    moved = count(len(found), "entry", "entries")
+    text = f"{moved} of the store had to be moved out of the way in the last week: {some}{rest}."
+    ids = tuple(one.key.decode(errors="backslashreplace") for one in found)
+    yield Finding(
+        "wrong keys", "warning", text, "Find out which program writes there: these keys are the queue's.", ids
+    )
