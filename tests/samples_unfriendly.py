@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, ItemsView
 from typing import Any
 
+from rq.job import Job
+
 FOREVER = 3600.0  # seconds
 
 
@@ -150,3 +152,28 @@ def group_says(how: str) -> None:
 
 def talks(size: int) -> None:
     raise ValueError("begin " + "x" * size + " end")
+
+
+# -- callbacks and handlers: they note that they began, and do it ----------------------------------------------------
+
+
+def _called(job: Job, name: str) -> None:
+    """Do what the job's meta says of this callback."""
+    job.connection.rpush(f"called:{job.id}", name)
+    act(job.meta.get(name, ""))
+
+
+def on_success(job: Job, _connection: object, _result: object) -> None:
+    _called(job, "success")
+
+
+def on_failure(job: Job, *_error: object) -> None:
+    _called(job, "failure")
+
+
+def on_stopped(job: Job, _connection: object) -> None:
+    _called(job, "stopped")
+
+
+def handle(job: Job, *_error: object) -> None:
+    _called(job, "handler")

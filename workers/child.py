@@ -92,7 +92,8 @@ class Child:
             region,
             self._clerk,
             usage,
-            renew=self._renew,
+            make_slot=self._make_slot,
+            start_slot=self._start,
             on_orphaned=partial(leave, ORPHANED),
         )
         self._threads: list[tuple[threading.Thread, Slot]] = []
@@ -107,20 +108,18 @@ class Child:
             return
         for slot in self._slots:
             self._start(slot)
-        while working := [t for t, slot in self._threads if t.is_alive() and not slot.written_off]:
+        while working := self._working():
             working[0].join(0.2)  # not for ever: it may be written off meanwhile
         self._clerk.finish(LAST_WORD)  # or the end of a written-off job is lost, and it runs again
+
+    def _working(self) -> list[threading.Thread]:
+        with self._steward.replacing:
+            return [thread for thread, slot in self._threads if thread.is_alive() and not slot.written_off]
 
     def _start(self, slot: Slot) -> None:
         thread = threading.Thread(target=_run_for_good, args=[slot], name=f"jobq-slot-{slot.number}", daemon=True)
         self._threads.append((thread, slot))
         thread.start()
-
-    def _renew(self, slot: Slot) -> Slot:
-        """(steward) A fresh slot and thread in the place of one that does not react."""
-        fresh = self._make_slot(slot.number)
-        self._start(fresh)
-        return fresh
 
 
 def _run_for_good(slot: Slot) -> None:

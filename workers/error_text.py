@@ -13,13 +13,14 @@ from itertools import islice
 from workers.limits import PASSING
 
 LONGEST_TRACEBACK = 40_000  # characters that are stored; also incompressible ones fit into a child's journal then
+LONGEST_IN_LOG = 4_000  # characters of a traceback that is recorded nowhere else
 LONGEST_LINE = 300  # characters of an exception in a log line
 _CHAIN = 20  # exceptions of a chain that are printed without their code
 
 
-def printed(error: BaseException) -> str:
+def printed(error: BaseException, longest: int = LONGEST_TRACEBACK) -> str:
     """The traceback with its chain, as Python prints it."""
-    return bounded("".join(traceback.format_exception(error)))
+    return bounded("".join(traceback.format_exception(error)), longest)
 
 
 def printed_without_its_code(error: BaseException) -> str:
@@ -53,12 +54,12 @@ def shortened(text: str) -> str:
     return line if len(line) <= LONGEST_LINE and len(text) <= 4 * LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
 
 
-def bounded(text: str) -> str:
-    """The head and the tail of a text that is too long to be stored whole, with a word between them."""
-    left_out = len(text) - LONGEST_TRACEBACK
+def bounded(text: str, longest: int = LONGEST_TRACEBACK) -> str:
+    """The head and the tail of a text that is too long to be kept whole, with a word between them."""
+    left_out = len(text) - longest
     if left_out <= 0:
         return text
-    half = LONGEST_TRACEBACK // 2
+    half = longest // 2
     return f"{text[:half]}\n... {left_out} characters are left out here ...\n{text[-half:]}"
 
 

@@ -12,7 +12,6 @@ starts one OS thread per job, 257 us, and overwrites the exception's message for
 from __future__ import annotations
 
 import ctypes
-import itertools
 import signal
 import threading
 import time
@@ -22,7 +21,7 @@ from operator import call
 from types import FrameType
 from typing import Any
 
-from rq.timeouts import BaseDeathPenalty, JobTimeoutException
+from rq.timeouts import JobTimeoutException
 
 from workers.copies import end_copy, this_is_the_original
 
@@ -33,8 +32,13 @@ _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_objec
 
 _SIGALRM = int(signal.SIGALRM)
 HARD = 2.0  # seconds that a job has to come back after it was interrupted
+CANNOT_BE_INTERRUPTED = "It did not react: the thread that ran it was written off."
 
-_callbacks = itertools.count(1)  # tokens of callbacks are negative, so that none is a claim number
+JOB, SUCCESS, FAILURE, STOPPED_CALLBACK, HANDLER, RECORDING = range(6)  # what a limit is on
+SUBJECTS = (
+    *("The job", "The success callback", "The failure callback", "The stopped callback"),
+    *("An exception handler", "Recording how the job ended"),
+)
 
 
 class Interrupted(BaseException):
@@ -45,20 +49,24 @@ class Stopped(BaseException):
     """Raised in a job that somebody asked to be stopped."""
 
 
-OURS = (Interrupted, Stopped)  # everything else that comes out of user code is its own failure
+class WrittenOff(BaseException):
+    """Raised in a thread that came back from a callback after another had taken its place."""
+
+
+OURS = (Interrupted, Stopped, WrittenOff)  # everything else that comes out of user code is its own failure
 PASSING = (*OURS, JobTimeoutException)  # what the guard raises; who wraps what user code raises lets these through
 
 
-def time_limit_text(limit: float) -> str:
-    return f"The job ran longer than its time limit of {limit:g} s."
+def time_limit_text(limit: float, subject: str = "The job") -> str:
+    return f"{subject} ran longer than its time limit of {limit:g} s."
 
 
-def time_limit_error(limit: float) -> type[JobTimeoutException]:
+def time_limit_error(limit: float, subject: str = "The job") -> type[JobTimeoutException]:
     """A class whose instances say which limit it was: CPython's asynchronous exceptions carry only a class.
 
     A subclass of RQ's JobTimeoutException, so that tasks and handlers written for RQ catch it.
     """
-    text = time_limit_text(limit)
+    text = time_limit_text(limit, subject)
 
     class TimeLimitExceeded(JobTimeoutException):
         def __init__(self, *args: Any) -> None:
@@ -90,6 +98,8 @@ class Interruptible:
         self.token = 0  # what runs, 0: nothing that may be interrupted
         self.deadline = 0.0  # monotonic seconds, 0: none
         self.limit = 0.0  # seconds, <= 0: none
+        self.what = JOB  # what the limit is on
+        self.written_off = False  # its thread did not react; another slot has its number
 
     def bind(self) -> None:
         """Say that the calling thread is the one that runs this slot's jobs."""
@@ -140,16 +150,3 @@ class Interruptible:
         error, self._pending = self._pending, None
         if error is not None and self.token:
             raise error
-
-    def penalty(self) -> type[BaseDeathPenalty]:
-        """RQ's death penalty over this slot's deadline, for the callbacks that RQ's own finish runs."""
-        slot = self
-
-        class SlotPenalty(BaseDeathPenalty):
-            def setup_death_penalty(self) -> None:
-                slot.enter(-next(_callbacks), self._timeout)
-
-            def cancel_death_penalty(self) -> None:
-                slot.leave()
-
-        return SlotPenalty

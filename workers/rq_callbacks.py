@@ -15,6 +15,7 @@ from rq.utils import import_attribute
 
 from workers.context import after_imports
 from workers.copies import end_copy
+from workers.error_text import LONGEST_IN_LOG, printed
 from workers.limits import OURS
 from workers.randomness import reseeding
 from workers.settings import Settings
@@ -92,6 +93,16 @@ def handlers_of(settings: Settings) -> list[Handler]:
     return [after_imports.apart(import_attribute(name)) for name in settings.exception_handlers]
 
 
+def call_failure_callback(job: Job, penalty: type[BaseDeathPenalty], error: BaseException) -> None:
+    """As RQ's execute_failure_callback, which would log what it raises a second time, however long it is."""
+    if (callback := job.failure_callback) is None:
+        return
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError("Coroutine failure callbacks are not supported")
+    with penalty(job.failure_callback_timeout, JobTimeoutException, job_id=job.id):
+        callback(job, job.connection, type(error), error, error.__traceback__)
+
+
 def call_handlers(handlers: list[Handler], job: Job, penalty: type[BaseDeathPenalty], *exc_info: Any) -> None:
     """Call RQ's chain of handlers, under the time limit of failure callbacks. What one raises ends the chain and is
     logged: the failure itself has to be recorded."""
@@ -102,7 +113,7 @@ def call_handlers(handlers: list[Handler], job: Job, penalty: type[BaseDeathPena
             call_exception_handlers(handlers, job, *exc_info)
     except OURS:
         raise
-    except BaseException:
+    except BaseException as e:
         end_copy()
-        log.exception("job %s: an exception handler failed", job.id)
+        log.error("job %s: an exception handler failed\n%s", job.id, printed(e, LONGEST_IN_LOG))
     end_copy()

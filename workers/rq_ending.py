@@ -6,16 +6,19 @@ import logging
 from typing import Any
 
 import redis
+from rq.exceptions import DeserializationError
 from rq.job import Job
 from rq.job_lifecycle import call_exception_handlers
-from rq.timeouts import BaseDeathPenalty
-from rq.worker import BaseWorker, SimpleWorker
+from rq.timeouts import BaseDeathPenalty, JobTimeoutException
+from rq.worker import BaseWorker
 
 from workers.context import after_imports
 from workers.copies import end_copy
 from workers.deaths import Left
+from workers.error_text import LONGEST_IN_LOG, printed
 from workers.limits import OURS
 from workers.rq_finish import Finisher, QuietWorker
+from workers.rq_limits import FinishLimits
 from workers.rq_runner import RQRunner
 from workers.runner import Runner
 from workers.settings import Settings
@@ -31,18 +34,31 @@ class Ender(QuietWorker):
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """RQ's log and RQ's chain of handlers. One that raises lets RQ's worker quit and leaves the job behind as
         running; here it is logged, and the failure is recorded."""
-        handlers, self._exc_handlers = self._exc_handlers, []
         try:
-            SimpleWorker.handle_exception(self, job, *exc_info)
-            call_exception_handlers([after_imports.apart(handler) for handler in handlers], job, *exc_info)
+            self._log_failure(job)
+            if not self._exc_handlers:
+                return
+            with self.death_penalty_class(job.failure_callback_timeout, JobTimeoutException, job_id=job.id):
+                handlers = [after_imports.apart(handler) for handler in self._exc_handlers]
+                call_exception_handlers(handlers, job, *exc_info)
         except OURS:
             raise
-        except BaseException:
+        except BaseException as e:
             end_copy()
-            self.log.exception("Worker %s: job %s: an exception handler failed", self.name, job.id)
-        finally:
-            end_copy()
-            self._exc_handlers = handlers
+            text = printed(e, LONGEST_IN_LOG)
+            self.log.error("Worker %s: job %s: an exception handler failed\n%s", self.name, job.id, text)
+        end_copy()
+
+    def _log_failure(self, job: Job) -> None:
+        """RQ's line, of the text that is recorded."""
+        extra: dict[str, Any] = {"queue": job.origin, "job_id": job.id}
+        try:
+            name = job.func_name
+            extra |= {"func": name, "arguments": job.args, "kwargs": job.kwargs}
+        except DeserializationError:
+            name = "<DeserializationError>"
+        line = "Worker %s: job %s: exception raised while executing (%s)\n%s"
+        self.log.error(line, self.name, job.id, name, self.text, extra=extra)
 
 
 class RQFinisher(Finisher):
@@ -54,10 +70,11 @@ class RQFinisher(Finisher):
         settings: Settings,
         owner: str,
         client: redis.Redis,
-        penalty: type[BaseDeathPenalty],
+        penalty: type[BaseDeathPenalty] | None = None,
+        limits: FinishLimits | None = None,
     ) -> None:
         self._place_of = worker
-        super().__init__(settings, owner, client, penalty, job_class=worker.job_class)
+        super().__init__(settings, owner, client, penalty, limits=limits, job_class=worker.job_class)
 
     def _make_worker(self, penalty: type[BaseDeathPenalty]) -> QuietWorker:
         theirs = self._place_of

@@ -14,6 +14,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import redis
 from redis.exceptions import RedisError
@@ -97,7 +98,8 @@ class Engine:
             region,
             self._clerk,
             usage,
-            renew=_cannot,
+            make_slot=_cannot,
+            start_slot=_cannot,
             on_orphaned=_nothing,
         )
         self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
@@ -254,5 +256,5 @@ def _nothing() -> None:
     pass
 
 
-def _cannot(_slot: object) -> RQSlot:
+def _cannot(_: object) -> Any:
     raise RuntimeError("the one slot of this process is its main thread")

@@ -11,6 +11,7 @@ RQ cleans the execution up in the one transaction that records the outcome; befo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -19,6 +20,7 @@ from redis.exceptions import WatchError
 
 from jobqueue import keys
 from jobqueue.errors import OwnershipLost
+from workers.rq_limits import FinishLimits
 
 ENDS = {b"finished": "finished", b"failed": "failed", b"stopped": "failed"}  # status → RQ's registry
 
@@ -26,7 +28,9 @@ ENDS = {b"finished": "finished", b"failed": "failed", b"stopped": "failed"}  # s
 class Fence:
     """The token of the job that is being finished, and what a commit must clean up with it."""
 
-    def __init__(self, owner: str, job_id: str, claim: int, queue: str) -> None:
+    def __init__(
+        self, owner: str, job_id: str, claim: int, queue: str, on_commit: Callable[[], None] = lambda: None
+    ) -> None:
         self.own = keys.own(owner)
         self.job_id = job_id
         self.claim = claim
@@ -36,6 +40,7 @@ class Fence:
         self.keeps: int | None = None  # for how many seconds the record of a failure is kept: RQ would for ever
         self.sent = False  # perhaps it was committed, and the reply was lost
         self.committed = False
+        self.on_commit = on_commit
 
     def check(self, score: Any, status: bytes | None) -> None:
         if score is None or int(float(score)) != self.claim:
@@ -73,9 +78,18 @@ class FencedPipeline(Pipeline):
     what it does afterwards, and what a callback does on its connection, is not fenced and settles nothing."""
 
     fence: Fence
+    limits: FinishLimits
     records = False
 
+    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        with self.limits.paused():
+            return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
     def execute(self, raise_on_error: bool = True) -> list[Any]:
+        with self.limits.paused():
+            return self._execute(raise_on_error)
+
+    def _execute(self, raise_on_error: bool) -> list[Any]:
         if not self.records or self.fence.committed or not self.command_stack:
             return super().execute(raise_on_error)
         commands, rq_repeats = self.command_stack, self.watching
@@ -105,6 +119,8 @@ class FencedPipeline(Pipeline):
         fence.sent = True
         replies = super().execute(raise_on_error)
         fence.committed = True
+        fence.on_commit()
+        self.limits.close()
         return replies[first : first + wanted]
 
     def _look(self, *commands: tuple[str, ...]) -> list[Any]:
@@ -124,8 +140,13 @@ class FencedRedis(redis.Redis):
     """A client over an existing pool whose pipelines are fenced while a finish is under way."""
 
     fence: Fence
+    limits: FinishLimits
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        with self.limits.paused():
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         pipe = FencedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        pipe.fence = self.fence
+        pipe.fence, pipe.limits = self.fence, self.limits
         return pipe

@@ -7,21 +7,23 @@ same step. Callbacks and webhooks run outside of it: at least once.
 
 from __future__ import annotations
 
+import base64
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
 import redis
 from redis.client import Pipeline
-from rq.callbacks import execute_failure_callback, execute_stopped_callback
+from rq.callbacks import execute_stopped_callback
 from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.queue import Queue
-from rq.timeouts import BaseDeathPenalty
+from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.worker import SimpleWorker
 
 from jobqueue import keys
@@ -29,11 +31,14 @@ from jobqueue.errors import OwnershipLost
 from jobqueue.hashes import readable
 from jobqueue.protocol import RAISED, RETURNED, ForRQ, Protocol
 from workers.context import after_imports
-from workers.limits import OURS
+from workers.error_text import LONGEST_IN_LOG, printed
+from workers.limits import FAILURE, HANDLER, OURS, STOPPED_CALLBACK, SUCCESS
 from workers.own_classes import job_class_of, on_top, runner_for
 from workers.patience import insist
-from workers.rq_callbacks import CallbackFailed, ServedCallbacks, call_handlers, handlers_of
+from workers.rq_callbacks import CallbackFailed, ServedCallbacks, call_failure_callback, call_handlers, handlers_of
+from workers.rq_encoding import EncodedOnce, Sealed
 from workers.rq_fence import Fence, FencedPipeline, FencedRedis
+from workers.rq_limits import FinishLimits
 from workers.runner import Ending, Runner, decode_text, encode_text
 from workers.settings import Settings
 
@@ -51,6 +56,7 @@ class FinishingJob(ServedCallbacks):
 
     may_retry = True
     calls_back = True
+    plain = False  # without any code of the user's
     ran: Mapping[str, Any] = {}  # when and where; in a job's first 5 ms the store does not know it yet
 
     def restore(self, raw_data: Any) -> None:
@@ -64,7 +70,11 @@ class FinishingJob(ServedCallbacks):
 
     @property
     def failure_callback(self) -> Any:
-        return super().failure_callback if self.calls_back else None
+        return super().failure_callback if self.calls_back and not self.plain else None
+
+    @property
+    def stopped_callback(self) -> Any:
+        return super().stopped_callback if not self.plain else None
 
     @property
     def should_retry(self) -> bool:
@@ -111,6 +121,8 @@ class QuietWorker(SimpleWorker):
     log_result_lifespan = False
 
     connection: FencedRedis
+    limits: FinishLimits
+    text = ""  # of the error that handlers are about to hear of
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
         """RQ calls this in the transaction that records the outcome, be it a success, a failure or a retry."""
@@ -125,6 +137,30 @@ class QuietWorker(SimpleWorker):
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         call_handlers(self._exc_handlers, job, self.death_penalty_class, *exc_info)
 
+    def fail(self, job: FinishingJob, queue: Queue, execution: Execution, error: BaseException, text: str) -> None:
+        """As RQ's _finalize_failure, but what was raised is printed already: that runs code of its class."""
+        job._status = JobStatus.FAILED
+        self.handle_execution_ended(job, queue, job.failure_callback_timeout)
+        try:
+            self.limits.of = FAILURE
+            call_failure_callback(job, self.death_penalty_class, error)
+        except OURS:
+            raise
+        except JobTimeoutException as e:  # why the job failed is worth more
+            text = f"{text.rstrip()}\n{e}\n"
+        except BaseException as e:  # a callback's failure takes the place of the job's, as in RQ
+            error, text = e, printed(e)
+        self.text = text
+        self.limits.of = HANDLER
+        self.handle_exception(job, type(error), error, error.__traceback__)
+        self.handle_job_failure(
+            job=job,
+            exc_string=text,
+            queue=queue,
+            started_job_registry=queue.started_job_registry,
+            execution=execution,
+        )
+
 
 class Finisher:
     """Finishes jobs of one slot through RQ's own methods."""
@@ -134,12 +170,14 @@ class Finisher:
         settings: Settings,
         owner: str,
         client: redis.Redis,
-        penalty: type[BaseDeathPenalty],
+        penalty: type[BaseDeathPenalty] | None = None,
         *,
+        limits: FinishLimits | None = None,
         worker: str = "",
         job_class: type[Job] | None = None,
     ) -> None:
-        """worker: in whose name; job_class: of the jobs that callbacks and handlers see. The settings' unless told."""
+        """limits: of a slot; without it only callbacks are limited, by ``penalty``. worker: in whose name. job_class:
+        of the jobs that callbacks and handlers see. Both are the settings' unless told."""
         self._owner = owner
         self._disturbed = 0  # in this finish
         self._job_class = on_top(FinishingJob, job_class or job_class_of(settings))
@@ -148,9 +186,14 @@ class Finisher:
         self._client = client
         self._protocol = Protocol(client)
         self.on_recorded: Callable[[], object] = lambda: None  # from here on no more of the job's code runs
+        self._limits = limits or FinishLimits(None)
+        self._limit, self._plain = 0.0, False  # of the job that is finished: its time limit; no code of the user's
+        self._on_commit: Callable[[], None] = _nothing
         self._connection = FencedRedis(connection_pool=client.connection_pool)
+        self._connection.limits = self._limits
         self.runner = self._make_runner()
-        self._worker = self._make_worker(penalty)
+        self._worker = self._make_worker(penalty or self._limits.penalty())
+        self._worker.limits = self._limits
 
     def _make_runner(self) -> Runner:
         return runner_for(self._settings)
@@ -168,6 +211,16 @@ class Finisher:
         worker.log = logging.getLogger("rq.worker")
         worker.death_penalty_class = penalty
         return worker
+
+    @contextmanager
+    def told(self, limit: float, plain: bool, on_commit: Callable[[], None]) -> Iterator[None]:
+        """For what is finished inside: the job's time limit (seconds; 0 or less: none), whether to do without any code
+        of the user's, and whom to tell that the outcome is in the store."""
+        self._limit, self._plain, self._on_commit = limit, plain, on_commit
+        try:
+            yield
+        finally:
+            self._limit, self._plain, self._on_commit = 0.0, False, _nothing
 
     def finish(
         self,
@@ -204,12 +257,13 @@ class Finisher:
     def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
         self._disturbed = 0
 
-        fence = Fence(self._owner, job_id, claim, queue)
+        fence = Fence(self._owner, job_id, claim, queue, self._on_commit)
 
         def attempt() -> None:
             if not fence.committed and (raw := self._begin(fence)) is not None:
                 try:
-                    self._finish_once(fence, raw, ending, started, finalize)
+                    with nullcontext() if self._plain else self._limits.stretch(self._limit):
+                        self._finish_once(fence, raw, ending, started, finalize)
                 except OwnershipLost:
                     if self._begin(fence) is not None:  # it says why, and lets the job go; unless that has changed
                         raise redis.ConnectionError("RQ's finish was disturbed") from None
@@ -266,8 +320,10 @@ class Finisher:
             raise redis.ConnectionError("RQ's finish was not recorded")
 
     def _job(self, fence: Fence, raw: Any, started: float) -> FinishingJob:
-        serializer = self.runner.serializer_of(raw[b"data"])
-        job = self._job_class(fence.job_id, connection=self._connection, serializer=serializer)
+        serializer = Sealed() if self._plain else EncodedOnce(self.runner.serializer_of(raw[b"data"]))
+        job_class: type[FinishingJob] = FinishingJob if self._plain else self._job_class
+        job = job_class(fence.job_id, connection=self._connection, serializer=serializer)
+        job.plain = self._plain
         job.resolve = self.runner.resolve
         job.ran = {"started_at": datetime.fromtimestamp(started, UTC), "worker_name": self._name}
         job.restore(raw)
@@ -275,20 +331,36 @@ class Finisher:
         return job
 
     def _finalize(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
-        worker = self._worker
         if ending.kind != RETURNED:
             self._finalize_failure(job, queue, execution, ending)
             return
         try:
-            worker._finalize_success(job, queue, execution, ending.value)
+            self._limits.of = SUCCESS
+            self._worker._finalize_success(job, queue, execution, self._value(job, ending))
         except (redis.RedisError, OSError):
             raise
         except CallbackFailed as e:  # as in RQ's perform_job: what a success callback raises fails the job
             if self._may_be_an_outage(e.error):
                 raise e.error from None
-            worker._finalize_failure(job, queue, execution, exc_info(e.error))
+            self._fail(job, queue, execution, e.error)
         except Exception as e:
-            worker._finalize_failure(job, queue, execution, exc_info(e))
+            self._fail(job, queue, execution, e)
+
+    def _value(self, job: Job, ending: Ending) -> Any:
+        """What the job returned. It is encoded already, and encoded again only after a success callback had it."""
+        if ending.is_retry or not ending.payload:
+            return ending.value
+        if job._success_callback_name:
+            return ending.value if ending.value is not None else self._decoded(ending)
+        serializer: Any = job.serializer
+        return serializer.has(ending.value, base64.b64decode(ending.payload))
+
+    def _decoded(self, ending: Ending) -> Any:
+        return self.runner.ending_of(ending.kind, ending.payload).value
+
+    def _fail(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
+        assert isinstance(job, FinishingJob)
+        self._worker.fail(job, queue, execution, error, printed(error))
 
     def _may_be_an_outage(self, error: BaseException) -> bool:
         """A callback lost its connection: to our store, which is away (the finish waits for it) or was for a moment
@@ -305,20 +377,20 @@ class Finisher:
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
         assert isinstance(job, FinishingJob)
         ending = self._without_refused_callback(job, ending)
-        if ending.error is not None:
-            self._worker._finalize_failure(job, queue, execution, exc_info(ending.error))
+        if ending.error is not None and not self._plain:
+            self._worker.fail(job, queue, execution, ending.error, decode_text(ending.payload))
             return
         # Only the text is left: of a record that a dead process had written, or of the death itself.
         text = decode_text(ending.payload)
         job._status = JobStatus.FAILED
         job.ended_at = datetime.now(UTC)
         try:
-            error = AbandonedJobError(text)
-            execute_failure_callback(job, self._worker.death_penalty_class, AbandonedJobError, error, None)
+            self._limits.of = FAILURE
+            call_failure_callback(job, self._worker.death_penalty_class, AbandonedJobError(text))
         except OURS:
             raise
-        except BaseException:  # the job's own end stays what is recorded
-            log.exception("job %s: its failure callback failed", job.id)
+        except BaseException as e:  # the job's own end stays what is recorded
+            log.error("job %s: its failure callback failed\n%s", job.id, printed(e, LONGEST_IN_LOG))
         self._worker.handle_job_failure(job, queue, exc_string=text, execution=execution)
 
     def _without_refused_callback(self, job: FinishingJob, ending: Ending) -> Ending:
@@ -329,11 +401,7 @@ class Finisher:
         except Exception as e:
             job.calls_back = False
             note = f"Its failure callback was not called: {e}"
-        if ending.error is None:
-            return ending._replace(payload=encode_text(f"{decode_text(ending.payload)}\n{note}"))
-        if note not in getattr(ending.error, "__notes__", ()):  # a finish may be repeated
-            ending.error.add_note(note)
-        return ending
+        return ending._replace(payload=encode_text(f"{decode_text(ending.payload).rstrip()}\n{note}\n"))
 
     def _finalize_for_good(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
         assert isinstance(job, FinishingJob)
@@ -344,13 +412,14 @@ class Finisher:
         job.ended_at = datetime.now(UTC)
         self._worker._stopped_job_id = job.id
         try:
+            self._limits.of = STOPPED_CALLBACK
             execute_stopped_callback(job, self._worker.death_penalty_class)
         except OURS:
             raise
-        except BaseException:
-            log.exception("job %s: its stopped callback failed", job.id)
+        except BaseException as e:
+            log.error("job %s: its stopped callback failed\n%s", job.id, printed(e, LONGEST_IN_LOG))
         self._worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
 
 
-def exc_info(error: BaseException | None) -> Any:
-    return type(error), error, error.__traceback__ if error else None
+def _nothing() -> None:
+    pass

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -21,12 +20,13 @@ from rq.worker import BaseWorker
 from jobqueue.protocol import RAISED, Claimed, Outcome
 from workers.context import after_imports
 from workers.current import CurrentJob, current_of
+from workers.finishing import Finishing
 from workers.limits import PASSING
 from workers.rq_ending import RQFinisher
 from workers.rq_finish import Finisher
 from workers.rq_runner import RQRunner
 from workers.runner import Ending, decode_text
-from workers.slot import NOTHING, Slot
+from workers.slot import Slot
 
 
 class RQSlot(Slot):
@@ -73,10 +73,8 @@ class RQSlot(Slot):
         timed: Any = _Timed(int(self.limit))
         return job_, started, self._worker.get_heartbeat_ttl(timed)
 
-    def _by_rq(
-        self, job: Claimed | Outcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
-    ) -> None:
-        super()._by_rq(job, ending, started, changes)
+    def _finish(self, finishing: Finishing) -> None:
+        super()._finish(finishing)
         self._courier.wake()  # it may have enqueued dependents, or the job itself, behind a queue that was found empty
 
     # -- the steps of a run --------------------------------------------------------------------------------------------
@@ -110,8 +108,8 @@ class RQSlot(Slot):
     @property
     def _rq(self) -> Finisher:
         if self._finisher is None:
-            client, penalty = self._protocol.client, self.penalty()
-            self._finisher = RQFinisher(self._worker, self._settings, self._owner, client, penalty)
+            client, limits = self._protocol.client, self._limits
+            self._finisher = RQFinisher(self._worker, self._settings, self._owner, client, limits=limits)
             self._finisher.on_recorded = self._recorded
         return self._finisher
 

@@ -284,7 +284,6 @@ def encode_text(text: str) -> bytes:
 
 SHUTDOWN = "ShutdownInterrupt: The worker shut down while this job ran."
 STOPPED = "Job stopped by user, work-horse terminated."  # RQ's own words
-CANNOT_BE_INTERRUPTED = "It did not react: the thread that ran it was written off."
 
 
 def interrupted() -> Ending:

@@ -21,9 +21,11 @@ from workers.context import after_imports
 from workers.courier import Courier
 from workers.current import CurrentJob
 from workers.event_loop import EventLoopOfThread
+from workers.finishing import NOTHING, Finishing
 from workers.journal import FROZEN, Region
-from workers.limits import Interrupted, Interruptible, Stopped
+from workers.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from workers.patience import insist
+from workers.rq_limits import FinishLimits
 from workers.runner import STOPPED, Ending, Runner, encode_text, interrupted
 from workers.settings import Settings
 from workers.usage import Usage
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from workers.rq_finish import Finisher
 
 log = logging.getLogger(__name__)
-NOTHING: Mapping[str, Any] = {}
 
 
 class Slot(Interruptible):
@@ -67,9 +68,12 @@ class Slot(Interruptible):
         self._stir = stir
         self._event_loop: EventLoopOfThread | None = None
         self._finisher: Finisher | None = None
+        self._limits = FinishLimits(self)
         self.job: Claimed | None = None
         self.since = 0.0  # monotonic seconds, of the job that runs
-        self.written_off = False  # its thread did not react; another slot has its number
+        self.finishing: Finishing | None = None  # what RQ's own code is about to record
+        self.finishing_since = 0.0  # monotonic seconds
+        self.inherited: Finishing | None = None  # from a thread that was written off, to be done first
         self.marked = 0  # the claim whose start was marked last
 
     def run(self) -> None:
@@ -78,14 +82,19 @@ class Slot(Interruptible):
         self._region.bind(self.number, threading.get_ident())
         if self.meter:
             self.meter.bind()
-        while not self.written_off and (work := self._courier.next()) is not None:
-            if isinstance(work, Outcome):  # the fast path found dependents
-                after_imports.copy().run(self._finish_settled, work)
-            else:
-                after_imports.copy().run(self._run_one, work)
+        try:
+            if self.inherited is not None:
+                after_imports.copy().run(self._finish, self.inherited)
+            while not self.written_off and (work := self._courier.next()) is not None:
+                if isinstance(work, Outcome):  # the fast path found dependents
+                    after_imports.copy().run(self._finish_settled, work)
+                else:
+                    after_imports.copy().run(self._run_one, work)
+        except WrittenOff:
+            pass
 
     def _finish_settled(self, work: Outcome) -> None:
-        self._by_rq(work, self._runner.ending_of(work.kind, work.payload), work.started)
+        self._finish(self._finishing(work, Ending(work.kind, work.payload), work.started))
 
     def _run_one(self, job: Claimed) -> None:
         self._begin(job)
@@ -95,7 +104,7 @@ class Slot(Interruptible):
         if self.meter:
             self.meter.begin()
         started = time.time()
-        ending: Ending | BaseException
+        ending: Ending | BaseException | None
         try:
             ending = self._perform(job)
         except (Interrupted, Stopped) as e:
@@ -110,10 +119,12 @@ class Slot(Interruptible):
         if self.meter and ending.task:
             self.meter.end(ending.task, ended - started, ending.kind == RAISED)
         self._log(job, ending, ended - started)
-        if self._to_rq:
-            self._by_rq(job, ending, started, self._carried)
-        else:
+        if not self._to_rq:
             self._settle(job, ending, started, ended)
+            return
+        finishing = self._finishing(job, ending, started, self._carried)
+        ending, self._carried = None, NOTHING  # nobody else holds what the job made
+        self._finish(finishing)
 
     def bind(self) -> None:
         super().bind()
@@ -189,7 +200,7 @@ class Slot(Interruptible):
 
     def _settle(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
         if self._courier.finish(self._outcome(job, ending, started, ended), self.number):
-            self._by_rq(job, ending, started)
+            self._finish(self._finishing(job, ending, started))
 
     # -- the slow ways out ---------------------------------------------------------------------------------------------
 
@@ -214,11 +225,20 @@ class Slot(Interruptible):
     def _fails_by_rq(self, job: Claimed) -> bool:
         return "f" in job.features or bool(self._settings.exception_handlers)
 
-    def _by_rq(
+    def _finishing(
         self, job: Claimed | Outcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
-    ) -> None:
-        self._rq.finish(job.id, job.claim, job.queue, ending, started, changes)
-        self._courier.let_go(job.claim, self.number)
+    ) -> Finishing:
+        return Finishing(job.id, job.claim, job.queue, ending, started, self.limit, changes)
+
+    def _finish(self, finishing: Finishing) -> None:
+        """Let RQ's own code record the end."""
+        self.finishing_since = time.monotonic()
+        self.finishing = finishing
+        finishing.record(self._rq)
+        with self._limits.stretch(finishing.limit):
+            finishing.forget()
+        self.finishing = None
+        self._courier.let_go(finishing.claim, self.number)
 
     @property
     def _rq(self) -> Finisher:
@@ -226,7 +246,7 @@ class Slot(Interruptible):
         if self._finisher is None:
             from workers.rq_finish import Finisher
 
-            self._finisher = Finisher(self._settings, self._owner, self._protocol.client, self.penalty())
+            self._finisher = Finisher(self._settings, self._owner, self._protocol.client, limits=self._limits)
             self._finisher.on_recorded = self._recorded
         return self._finisher
 
@@ -240,12 +260,13 @@ class Slot(Interruptible):
         """Ended by us: stopped on request, or interrupted because the worker shuts down, which counts nothing."""
         if isinstance(why, Stopped):
             log.warning("job %s was stopped on request", job.id)
-            self._rq.finish_stopped(job.id, job.claim, job.queue, Ending(RAISED, encode_text(STOPPED)), started)
-            self._courier.let_go(job.claim, self.number)
+            finishing = self._finishing(job, Ending(RAISED, encode_text(STOPPED)), started)
+            finishing.stopped = True
+            self._finish(finishing)
             return
         if self._may_not_repeat(job):
             if "f" in job.features:
-                self._by_rq(job, interrupted(), started)
+                self._finish(self._finishing(job, interrupted(), started))
             else:
                 self._settle(job, interrupted(), started, ended)
             return
@@ -268,19 +289,14 @@ class Slot(Interruptible):
             self.written_off = True
             return True
 
-    def end_for_good(self, job: Claimed, ending: Ending, stopped: bool) -> Callable[[], None] | None:
-        """(steward) Record how the job of a written-off slot ended, and free its page for a fresh slot. What needs RQ's
-        own finish, and so the store, is returned, for the clerk."""
+    def inherit(self, stuck: Slot, job: Claimed, ending: Ending, stopped: bool) -> None:
+        """(steward, before the thread starts) Record how the job ended of which ``stuck`` did not come back."""
         ended = time.time()
-        started = ended - (time.monotonic() - self.since)
-        fast = not stopped and "f" not in job.features
-        if fast and not self._courier.finish(self._outcome(job, ending, started, ended), self.number):
-            return None
-        self._region.end(self.number)
-
-        def finish() -> None:
-            record = self._rq.finish_stopped if stopped else self._rq.finish
-            after_imports.run(record, job.id, job.claim, job.queue, ending, started)
-            self._courier.let_go(job.claim, None)
-
-        return finish
+        started = ended - (time.monotonic() - stuck.since)
+        finishing = Finishing(job.id, job.claim, job.queue, ending, started, stuck.limit, stopped=stopped)
+        if (
+            stopped
+            or "f" in job.features
+            or self._courier.finish(self._outcome(job, ending, started, ended), self.number)
+        ):
+            self.inherited = finishing

@@ -27,10 +27,18 @@ from jobqueue.protocol import RAISED, Claimed, Protocol
 from workers.courier import Courier
 from workers.gauges import queued_for_a_core
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region
-from workers.limits import HARD, Interrupted, Stopped, time_limit_error, time_limit_text
+from workers.limits import (
+    CANNOT_BE_INTERRUPTED,
+    HARD,
+    SUBJECTS,
+    Interrupted,
+    Stopped,
+    time_limit_error,
+    time_limit_text,
+)
 from workers.pace import LONG
 from workers.patience import insist
-from workers.runner import CANNOT_BE_INTERRUPTED, STOPPED, Ending, encode_text
+from workers.runner import STOPPED, Ending, encode_text
 from workers.settings import Settings
 from workers.slot import Slot
 from workers.usage import Usage
@@ -56,7 +64,8 @@ class Steward:
         region: Region,
         clerk: Clerk,
         usage: Usage,
-        renew: Callable[[Slot], Slot],
+        make_slot: Callable[[int], Slot],
+        start_slot: Callable[[Slot], None],
         on_orphaned: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -65,10 +74,12 @@ class Steward:
         self._courier = courier
         self._slots = slots  # a written-off one is replaced in place
         self._region = region
-        self._renew = renew
+        self._make_slot = make_slot
+        self._start_slot = start_slot
         self._clerk = clerk
         self._usage = usage
         self._on_orphaned = on_orphaned
+        self.replacing = threading.Lock()  # held while a slot is written off and no other is there yet
         self._awake = True
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
@@ -253,24 +264,34 @@ class Steward:
             if token in self._fired:
                 if now < self._fired[token] + HARD:
                     continue
-                if len(self._slots) > 1 and token > 0:
+                if len(self._slots) > 1:
                     self._write_off(number, slot, token)
-                elif slot.is_deaf and slot.interrupt(token, time_limit_error(slot.limit)):
+                elif slot.is_deaf and slot.interrupt(token, _limit_error(slot)):
                     self._fired[token] = now
-            elif deadline and now >= deadline and slot.interrupt(token, time_limit_error(slot.limit)):
+            elif deadline and now >= deadline and slot.interrupt(token, _limit_error(slot)):
                 self._fired[token] = now
 
-    def _write_off(self, number: int, slot: Slot, claim: int) -> None:
-        """The thread is stuck in C: record its job's end, and let a fresh slot take its place."""
-        job, stopped = slot.job, claim in self._stopping
-        if job is None or job.claim != claim or not slot.write_off(claim):
-            return
-        text = STOPPED if stopped else f"TimeLimitExceeded: {time_limit_text(slot.limit)} {CANNOT_BE_INTERRUPTED}"
-        log.warning("job %s did not react: its thread is written off, and this process is replaced", job.id)
-        if errand := slot.end_for_good(job, Ending(RAISED, encode_text(text)), stopped):
-            self._clerk.do(errand)
-        self._slots[number] = self._renew(slot)
+    def _write_off(self, number: int, slot: Slot, token: int) -> None:
+        """The thread is stuck in C: a fresh slot takes its place, and records how the job ended."""
+        with self.replacing:
+            job, finishing = slot.job, slot.finishing
+            if not slot.write_off(token):
+                return
+            fresh = self._make_slot(number)
+            if token < 0 and finishing is not None:
+                fresh.inherited = finishing.taken_over(SUBJECTS[slot.what], slot.limit)
+            elif job is not None:
+                fresh.inherit(slot, job, self._ending(job, slot.limit), job.claim in self._stopping)
+            self._slots[number] = fresh
+            self._start_slot(fresh)
+        name = finishing.job_id if finishing else job.id if job else "?"
+        log.warning("job %s did not react: its thread is written off, and this process is replaced", name)
         self.worn()
+
+    def _ending(self, job: Claimed, limit: float) -> Ending:
+        stopped = job.claim in self._stopping
+        text = STOPPED if stopped else f"TimeLimitExceeded: {time_limit_text(limit)} {CANNOT_BE_INTERRUPTED}"
+        return Ending(RAISED, encode_text(text))
 
     def _next_look(self) -> float | None:
         """In how many seconds there is something to do; None: when something happens."""
@@ -285,6 +306,10 @@ class Steward:
         if self._usage.watches_gil and self._running():
             waits.append(LOOK_EVERY)
         return min(waits) if waits else None
+
+
+def _limit_error(slot: Slot) -> type[BaseException]:
+    return time_limit_error(slot.limit, SUBJECTS[slot.what])
 
 
 class Clerk:

@@ -12,7 +12,8 @@ import pytest
 from helpers import eventually
 from rq.timeouts import JobTimeoutException
 
-from workers.limits import Interrupted, Interruptible, time_limit_error
+from workers.limits import Interrupted, Interruptible, WrittenOff, time_limit_error
+from workers.rq_limits import LEAST, FinishLimits
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +225,7 @@ def test_deadlines() -> None:
 def test_a_callbacks_penalty_sets_and_clears_the_deadline() -> None:
     slot = Interruptible()
     slot.bind()
-    penalty = slot.penalty()
+    penalty = FinishLimits(slot).penalty()
     tokens = set()
     for _ in range(2):
         with penalty(5, JobTimeoutException, job_id="x"):
@@ -233,3 +234,36 @@ def test_a_callbacks_penalty_sets_and_clears_the_deadline() -> None:
             tokens.add(slot.token)
         assert (slot.token, slot.deadline) == (0, 0.0)
     assert len(tokens) == 2
+
+
+def test_between_requests_to_the_store_a_finish_is_limited() -> None:
+    slot = Interruptible()
+    slot.bind()
+    limits = FinishLimits(slot)
+    with limits.stretch(3):
+        assert LEAST - 1 < slot.deadline - time.monotonic() <= LEAST
+        with limits.paused():
+            assert slot.token == 0
+        with limits.penalty()(5, JobTimeoutException, job_id="x"):
+            with limits.paused():  # a callback that waits for the store
+                assert slot.token < 0
+            assert slot.deadline - time.monotonic() <= 5
+        assert slot.token < 0
+        limits.close()
+        assert slot.token == 0
+    assert (slot.token, slot.deadline) == (0, 0.0)
+
+
+def test_a_thread_that_was_written_off_gets_no_further() -> None:
+    slot = Interruptible()
+    slot.bind()
+    limits = FinishLimits(slot)
+
+    def finish() -> None:
+        with limits.stretch(3):
+            slot.written_off = True
+            with limits.paused():
+                pytest.fail("it asked the store")
+
+    with pytest.raises(WrittenOff):
+        finish()

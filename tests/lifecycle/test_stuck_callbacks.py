@@ -1,0 +1,117 @@
+"""A callback or handler that gets stuck costs its own job at most: its slot is there again, and the job's end is
+recorded as RQ records it, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from conftest import Start
+from helpers import eventually, failed, submit
+from rq import Callback
+from rq.command import send_stop_job_command
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+SERVED = ("samples", "samples_unfriendly")
+LIMIT = 1
+WITHIN = 60.0
+
+
+def on(which: str) -> dict[str, Any]:
+    """Callbacks of this kind, with a limit."""
+    return {f"on_{which}": Callback(f"samples_unfriendly.on_{which}", timeout=LIMIT)}
+
+
+def called(store: redis.Redis, job_id: str) -> list[str]:
+    return [name.decode() for name in store.lrange(f"called:{job_id}", 0, -1)]
+
+
+def ended(store: redis.Redis, job_id: str) -> str:
+    status = (store.hget(keys.job(job_id), "status") or b"").decode()
+    return status if status in ("finished", "failed", "stopped") else ""
+
+
+def all_slots_work(queue: Queue) -> None:
+    assert [job.result(60) for job in submit(queue, "samples.ok", [(n,) for n in range(8)])] == list(range(8))
+
+
+@pytest.fixture(params=["doze", "sleep"])
+def how(request: pytest.FixtureRequest) -> str:
+    """Between two steps of Python, or in C, where no exception reaches a thread."""
+    return str(request.param)
+
+
+def test_success_callbacks(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+    """Two of them, as many as there are slots: each fails its job, and the failure callback hears of it."""
+    start("-n", "2", mode=mode, serve=SERVED)
+    called_back = {**on("success"), **on("failure"), "meta": {"success": how}}
+    jobs = [queue.enqueue("samples.ok", n, **called_back) for n in range(2)]
+    for job in jobs:
+        assert eventually(lambda job=job: ended(store, job.id), WITHIN) == "failed"  # type: ignore[misc]
+        assert f"time limit of {LIMIT} s" in failed(store, job.id)
+        assert "success callback" in failed(store, job.id)
+        assert called(store, job.id) == ["success", "failure"]
+        assert store.xlen(keys.results(job.id)) == 1
+    all_slots_work(queue)
+
+
+def test_failure_callbacks(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+    """The failure stays what it is, with a word about the callback."""
+    start("-n", "2", mode=mode, serve=SERVED)
+    jobs = [queue.enqueue("samples.fail", "no", **on("failure"), meta={"failure": how}) for _ in range(2)]
+    for job in jobs:
+        assert eventually(lambda job=job: ended(store, job.id), WITHIN) == "failed"  # type: ignore[misc]
+        assert "ValueError: no" in failed(store, job.id)
+        assert f"The failure callback ran longer than its time limit of {LIMIT} s" in failed(store, job.id)
+        assert called(store, job.id) == ["failure"]
+        assert store.xlen(keys.results(job.id)) == 1
+    all_slots_work(queue)
+
+
+def test_both_get_stuck(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    start("-n", "2", mode=mode, serve=SERVED)
+    stuck = {"success": "sleep", "failure": "sleep"}
+    job = queue.enqueue("samples.ok", 1, **on("success"), **on("failure"), meta=stuck)
+    assert eventually(lambda: ended(store, job.id), WITHIN) == "failed"
+    assert "success callback" in failed(store, job.id)
+    assert called(store, job.id) == ["success", "failure"]
+    all_slots_work(queue)
+
+
+def test_a_failure_callback_after_a_time_limit(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    """The job's thread was written off before, or its process was killed; the callback gets stuck as well."""
+    start("-n", "2", mode=mode, serve=SERVED)
+    job = queue.enqueue("samples.sleep_in_c", 3600, job_timeout=1, **on("failure"), meta={"failure": "sleep"})
+    assert eventually(lambda: ended(store, job.id), WITHIN) == "failed"
+    assert "The job ran longer than its time limit of 1 s" in failed(store, job.id)
+    assert called(store, job.id) == ["failure"]
+    all_slots_work(queue)
+
+
+@pytest.mark.parametrize(
+    ("mode", "how"), [("thread", "sleep")]
+)  # what can be interrupted leaves a traceback in the log
+def test_stopped_callbacks(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+    start("-n", "2", mode=mode, serve=SERVED)
+    job = queue.enqueue("samples.nap", 3600, **on("stopped"), meta={"stopped": how})
+    eventually(lambda: store.hget(keys.job(job.id), "status") == b"started")
+    send_stop_job_command(store, job.id)
+    assert eventually(lambda: ended(store, job.id), WITHIN) == "stopped"
+    assert called(store, job.id) == ["stopped"]
+    all_slots_work(queue)
+
+
+@pytest.mark.parametrize(("mode", "how"), [("thread", "sleep")])
+def test_exception_handlers(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+    """Their limit is that of failure callbacks."""
+    start("-n", "2", "--exception-handler", "samples_unfriendly.handle", mode=mode, serve=SERVED)
+    told = {"on_failure": Callback("samples_unfriendly.on_failure", timeout=LIMIT)}
+    jobs = [queue.enqueue("samples.fail", "no", **told, meta={"handler": how}) for _ in range(2)]
+    for job in jobs:
+        assert eventually(lambda job=job: ended(store, job.id), WITHIN) == "failed"  # type: ignore[misc]
+        assert "ValueError: no" in failed(store, job.id)
+        assert called(store, job.id) == ["failure", "handler"]
+    all_slots_work(queue)
