@@ -26,7 +26,7 @@ from typing import Any
 from jobqueue import keys
 from jobqueue.backoff import Backoff
 from jobqueue.connection import Store, redis
-from jobqueue.errors import StoreError, StoreRefused, StoreUnreachable
+from jobqueue.errors import BrokenWorkers, StoreError, StoreRefused, StoreUnreachable
 from jobqueue.futures import JobFuture
 from jobqueue.private_queue import new_name
 from jobqueue.results import GATHER, OUTAGE, WINDOW
@@ -70,6 +70,7 @@ class Collector:
         self._rung_at = 0.0
         self._deaf = True  # the thread is not in a wait that a bell would have to end
         self._closing = False
+        self._broken: BrokenWorkers | None = None  # what ended the thread before its time
         self._over = False  # nobody hears the bell any more
         self._ended = threading.Event()
         self._entering = 0  # threads that are about to add futures
@@ -86,6 +87,8 @@ class Collector:
     def open_for_more(self) -> Iterator[None]:
         """While inside, futures may be added and the thread does not end. Raises RuntimeError after ``close``."""
         with self._news:
+            if self._broken:
+                raise BrokenWorkers(str(self._broken))
             if self._closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._entering += 1
@@ -101,6 +104,8 @@ class Collector:
         with self._news:
             self._inbox.extend(futures)
             self._news.notify()
+        if self._broken is not None:  # the thread has ended meanwhile
+            self.abandon(self._broken)
         self._ring()
 
     def forget(self, futures: Iterable[JobFuture]) -> None:
@@ -162,6 +167,11 @@ class Collector:
         try:
             while self._await_work():
                 self._turn()
+        except BaseException as e:  # a mistake of ours, or memory is short: nobody may wait for ever for this thread
+            log.exception("The executor's thread failed: its futures end with this error, and it takes no more.")
+            self._broken = BrokenWorkers(f"The executor's thread failed: {type(e).__name__}: {e}")
+            self.close()
+            self.abandon(self._broken)
         finally:
             self._over = True
             self._take_down_bell()

@@ -137,9 +137,9 @@ def parse_cycle(reply: Any) -> Cycle:
     state, verdicts, flat = reply
     jobs = [
         Claimed(
-            flat[i].decode(),
+            _text(flat[i]),
             int(flat[i + 1]),
-            flat[i + 2].decode(),
+            _text(flat[i + 2]),
             flat[i + 3],
             bounds.clamped(flat[i + 4]),
             _whole(flat[i + 5]),
@@ -158,7 +158,13 @@ def _whole(value: bytes) -> int | None:
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    """Any bytes; ``_as_they_came`` makes them of it again."""
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+
+
+def _as_they_came(args: Iterable[Field]) -> list[Field]:
+    """What redis-py can send, where an id in the store is no UTF-8."""
+    return [arg.encode(errors="surrogateescape") if isinstance(arg, str) else arg for arg in args]
 
 
 class Wire:
@@ -174,7 +180,11 @@ class Wire:
     def send(self, args: list[Field]) -> None:
         """Send CYCLE with the arguments that ``cycle_args`` made."""
         self._args = args
-        self._connection.send_command("EVALSHA", digest("cycle"), *args)
+        try:
+            self._connection.send_command("EVALSHA", digest("cycle"), *args)
+        except UnicodeEncodeError:  # nothing was sent
+            self._args = _as_they_came(args)
+            self._connection.send_command("EVALSHA", digest("cycle"), *self._args)
 
     def receive(self) -> Cycle:
         try:
@@ -202,6 +212,12 @@ class Protocol:
 
     def run(self, name: str, *args: Field) -> Any:
         """Run the script ``name`` with the number of keys, the keys and ARGV."""
+        try:
+            return self._run(name, *args)
+        except UnicodeEncodeError:  # nothing was sent
+            return self._run(name, *_as_they_came(args))
+
+    def _run(self, name: str, *args: Field) -> Any:
         try:
             return self.client.execute_command("EVALSHA", digest(name), *args)
         except NoScriptError:  # flushed, restarted or new: the script did not run, so sending it whole is no repeat

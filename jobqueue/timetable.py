@@ -19,9 +19,10 @@ from rq.defaults import DEFAULT_CRON_JOB_HISTORY_LIMIT, DEFAULT_CRON_JOB_HISTORY
 from jobqueue import keys
 from jobqueue.errors import DuplicateJob
 from jobqueue.protocol import Protocol
-from jobqueue.timing import Timing
+from jobqueue.timing import BadSchedule, Timing
 
 FENCED = "fenced"
+GONE = "gone"  # what UPCOMING says of an entry whose keys somebody has deleted
 NOT_ENQUEUED = frozenset({FENCED, "moved", "overlap", "there"})  # what TICK says in the place of a job's id
 
 
@@ -60,6 +61,7 @@ class Due(NamedTuple):
     id: str
     due: str
     timing: Timing
+    problem: str = ""  # why it cannot be: whatever stands in the store
 
 
 class Upcoming(NamedTuple):
@@ -94,18 +96,20 @@ class Timetable:
             raise DuplicateJob(f"There is a schedule {schedule.id} already.")
         return None if reply == FENCED.encode() else float(reply)
 
-    def upcoming(self, most: int = 100) -> Upcoming:
-        now, later, *flat = [part.decode() for part in self._protocol.run("upcoming", 1, self._key, most)]
-        due = [
-            Due(flat[i], flat[i + 1], Timing(float(flat[i + 2] or 0), flat[i + 3], flat[i + 4]))
-            for i in range(0, len(flat), 5)
-        ]
+    def upcoming(self, most: int = 100, skip: int = 0) -> Upcoming:
+        """Return what is due, ``most`` of it, but not the first ``skip``."""
+        now, later, *flat = [_text(part) for part in self._protocol.run("upcoming", 1, self._key, most, skip)]
+        due = [_read(*flat[i : i + 6]) for i in range(0, len(flat), 6)]
         return Upcoming(float(now), float(later) if later else None, due)
 
     def tick(self, due: Due, after: float) -> str:
-        """Enqueue this occurrence and set the next; return the job's id, or one of NOT_ENQUEUED."""
+        """Enqueue this occurrence and set the next; return the job's id, or one of NOT_ENQUEUED. Raises BadSchedule
+        for what the store holds and nobody could enqueue; then nothing was written."""
         args = (self._token, due.id, due.due, repr(after), DEFAULT_CRON_JOB_HISTORY_LIMIT, DEFAULT_CRON_JOB_HISTORY_TTL)
-        return str(self._protocol.run("tick", 1, self._key, *args).decode())
+        reply = self._protocol.run("tick", 1, self._key, *args)
+        if isinstance(reply, list):
+            raise BadSchedule(reply[0].decode(errors="backslashreplace"))
+        return _text(reply)
 
     # -- the leader of the cron files ------------------------------------------------------------------------------
 
@@ -124,6 +128,23 @@ class Timetable:
 
     def resign(self) -> bool:
         return bool(self._protocol.run("cron_resign", 1, keys.CRON_LEADER, self._token))
+
+
+def _read(schedule_id: str, due: str, every: str, cron: str, tz: str, problem: str) -> Due:
+    """What UPCOMING says of one. It may be anything that somebody wrote there."""
+    if not problem:
+        try:
+            return Due(schedule_id, due, Timing(float(every or 0), cron, tz).check())
+        except BadSchedule as e:
+            problem = str(e)
+        except ValueError:
+            problem = f"Its interval is no number: {every[:40]!a}."
+    return Due(schedule_id, due, Timing(), problem)
+
+
+def _text(reply: bytes) -> str:
+    """Any bytes; the protocol sends them back as they came."""
+    return reply.decode(errors="surrogateescape")
 
 
 def _flat(fields: Mapping[str, Any]) -> list[Any]:

@@ -46,9 +46,17 @@ class Timing:
         return now if self.every else self._next_match(now)
 
     def after(self, due: float, now: float) -> float:
-        """The next time after ``now`` behind ``due``. What was missed in between is not made up for."""
-        if self.cron:
-            return self._next_match(max(due, now))
+        """The next time after ``now`` behind ``due``. What was missed in between is not made up for. Raises
+        BadSchedule: whatever stands in the store may be asked."""
+        try:
+            found = self._next_match(max(due, now)) if self.cron else self._next_round(due, now)
+        except (ArithmeticError, ValueError, OSError) as e:
+            raise BadSchedule(f"It has no next time: {e}.") from None
+        if not now < found <= max(due, now) + bounds.LONGEST:
+            raise BadSchedule(f"Its next time cannot be: {found:g} seconds since 1970.")
+        return found
+
+    def _next_round(self, due: float, now: float) -> float:
         return due + self.every * (floor(max(0.0, now - due) / self.every) + 1)
 
     def _next_match(self, now: float) -> float:
@@ -63,7 +71,9 @@ class Timing:
                 if found > now:
                     return float(found)
         except (CroniterError, ValueError, KeyError, AttributeError) as e:
-            raise BadSchedule(f"The cron expression {self.cron!r} cannot be: {str(e).rstrip('.')}.") from None
+            raise BadSchedule(
+                f"The cron expression {self.cron[:60]!r} cannot be: {str(e)[:200].rstrip('.')}."
+            ) from None
 
     def pause(self, now: float, ahead: float) -> tuple[float, float] | None:
         """Return (last time before, first time after) of the next pause within ``ahead`` seconds that the clocks make

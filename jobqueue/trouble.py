@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import redis
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
 from redis.sentinel import MasterNotFoundError  # noqa: TID251  # the exception only: no Sentinel is built here
 
 from jobqueue.address import Address
@@ -79,3 +81,21 @@ def _system_error(error: BaseException) -> OSError | None:
     while seen is not None and not isinstance(seen, OSError):
         seen = seen.__cause__ or seen.__context__
     return seen
+
+
+# Codes with which a server refuses every command, or every write, for the time being: not this command's fault.
+_STORE_WIDE = re.compile(
+    r"(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b"
+)
+_STORE_WIDE_ERRORS = (ReadOnlyError, OutOfMemoryError, NoPermissionError, redis.AuthenticationError)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether the store as a whole does not answer, or does not take commands now, so that waiting helps.
+
+    False: it answered, and refuses this very command: a key of another type, a value that a script cannot read. Or it
+    is no error of the store's at all.
+    """
+    if not isinstance(error, redis.ResponseError):
+        return isinstance(error, redis.RedisError | OSError)
+    return isinstance(error, _STORE_WIDE_ERRORS) or _STORE_WIDE.match(str(error)) is not None

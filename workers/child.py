@@ -2,7 +2,7 @@
 
 Life: silence SIGINT and SIGTERM (only the supervisor decides) → slots take and run jobs → the supervisor says quiet →
 running jobs end and are settled → exit 0. It dies at once (exit 3) when its name was struck off by a rescue, and
-(exit 4) when its supervisor is gone.
+(exit 4) when its supervisor is gone; after its last job (exit 5) when its watchdog failed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 PATIENT = 415.0  # seconds that a job may wait for the store (BLPOP, a result); as long as with RQ's worker
 
-FENCED, ORPHANED = 3, 4
+FENCED, ORPHANED, DEAF = 3, 4, 5
 PR_SET_PDEATHSIG = 1
 LAST_WORD = 5.0  # seconds
 
@@ -105,12 +105,20 @@ class Child:
         self._steward.start()
         if len(self._slots) == 1:
             self._slots[0].run()
+            self._leave_if_deaf()
             return
         for slot in self._slots:
             self._start(slot)
         while working := self._working():
             working[0].join(0.2)  # not for ever: it may be written off meanwhile
         self._clerk.finish(LAST_WORD)  # or the end of a written-off job is lost, and it runs again
+        self._leave_if_deaf()
+
+    def _leave_if_deaf(self) -> None:
+        """Its jobs are done and settled. The exit code tells the supervisor's log why it left."""
+        if self._steward.failed:
+            self._clerk.finish(LAST_WORD)
+            leave(DEAF)
 
     def _working(self) -> list[threading.Thread]:
         with self._steward.replacing:

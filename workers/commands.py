@@ -14,18 +14,33 @@ from redis.exceptions import RedisError
 
 from jobqueue import keys
 from jobqueue.backoff import Backoff
+from workers.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)
+
+WHO = "listening for commands"
 
 
 class Commands:
     """A thread of the supervisor that listens; what it hears it posts to the main loop."""
 
-    def __init__(self, client: redis.Redis, worker: str, on_command: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        worker: str,
+        on_command: Callable[[dict[str, Any]], None],
+        failures: Failures | None = None,
+    ) -> None:
+        self._failures = failures or Failures()
         self._client = client
         self._channel = keys.channel(worker)
         self._on_command = on_command
-        self._thread = threading.Thread(target=self._run, name="jobq-commands", daemon=True)
+        self._thread = threading.Thread(
+            target=keep_going,
+            args=[WHO, self._run, self._failures, threading.Event()],
+            name="jobq-commands",
+            daemon=True,
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -37,6 +52,7 @@ class Commands:
                 with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
                     pubsub.subscribe(self._channel)
                     backoff.reset()
+                    self._failures.works(WHO)
                     for message in pubsub.listen():
                         self._hear(message)
             except (RedisError, OSError) as e:
@@ -46,7 +62,7 @@ class Commands:
     def _hear(self, message: dict[str, Any]) -> None:
         try:
             command = json.loads(message["data"])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             log.warning("a command that is not JSON was ignored")
             return
         if isinstance(command, dict):

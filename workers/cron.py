@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import redis
 
 from jobqueue.timetable import Schedule, Timetable
+from jobqueue.trouble import is_away
 from workers.ticker import LONGEST, Ticker
 
 log = logging.getLogger(__name__)
@@ -53,12 +54,22 @@ class Cron:
         """Doing it twice is doing it once."""
         now = self._timetable.now()
         for entry in self._entries:
-            if self._timetable.put(entry, entry.timing.first(now)) is None:
+            if not self._put(entry, now):
                 return False
         if not self._timetable.keep_only(entry.id for entry in self._entries):
             return False
         log.info("leads the cron files: %d entries", len(self._entries))
         return True
+
+    def _put(self, entry: Schedule, now: float) -> bool:
+        """False: somebody else leads. An entry that the store does not take keeps nobody from the others."""
+        try:
+            return self._timetable.put(entry, entry.timing.first(now)) is not None
+        except redis.ResponseError as e:
+            if is_away(e):
+                raise
+            log.error("the cron entry %s cannot be stored: %s", entry.name, e)
+            return True
 
     def _stand_by(self, now: float, leads: bool) -> None:
         """Say so when the leader serves another file: what only ours registers is enqueued by nobody."""

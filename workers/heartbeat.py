@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
@@ -14,9 +15,12 @@ import redis
 
 from jobqueue import __version__, keys
 from jobqueue.protocol import Protocol
+from jobqueue.trouble import is_away
 from workers.clock import rq_time
 from workers.deaths import EXECUTION_TTL
 from workers.settings import Settings
+
+log = logging.getLogger(__name__)
 
 WORKER_TTL = 480  # seconds: rq.defaults.DEFAULT_WORKER_TTL + 60
 RENEW_EXECUTIONS = 30.0
@@ -33,60 +37,82 @@ class Heartbeat:
         self._is_busy = is_busy
         self._renew_at = 0.0
         self._born = False
+        self._unlisted = False  # and said so
+        self._birth = ""  # in RQ's text; it stays what it was when the tree registers again
         self.renewed = 0.0  # monotonic seconds of the last renewal that the store confirmed; 0: none yet
 
     def birth(self) -> None:
         """Register the tree; before that it may not own anything. Doing it twice is doing it once."""
-        s, now = self._settings, rq_time(time.time())
-        with self._client.pipeline() as pipe:
-            pipe.incr(keys.lease(s.worker))
-            pipe.expire(keys.lease(s.worker), WORKER_TTL)  # the last of all trees has nobody to take it away
-            pipe.hset(keys.worker(s.worker), mapping=self._card(now))
-            pipe.expire(keys.worker(s.worker), WORKER_TTL)
-            pipe.sadd(keys.WORKERS, keys.worker(s.worker))
-            for name in s.queues:
-                pipe.sadd(keys.workers_of(name), keys.worker(s.worker))
-            pipe.execute()
+        self._birth = self._birth or rq_time(time.time())
+        self._beat({"birth": self._birth, "state": "started", **self._card()})
         self._born = True
-        self.renewed = time.monotonic()
 
-    def _card(self, now: str) -> Any:  # redis-py's mapping type is invariant
+    def _card(self) -> dict[str, Any]:
         return {
-            "birth": now,
-            "last_heartbeat": now,
+            "last_heartbeat": rq_time(time.time()),
             "queues": ",".join(self._settings.queues),
             "pid": os.getpid(),
             "hostname": socket.gethostname(),
             "ip_address": "unknown",
             "version": f"jobq {__version__}",
             "python_version": f"{platform.python_version()} {sys.version}",
-            "state": "started",
             "jobq_lease": self._settings.lease,  # each tree is judged by its own
             "jobq_on_crash": self._settings.on_crash,
         }
 
     def step(self, now: float) -> None:
-        """Renew the lease and RQ's heartbeat; every 30 s the entries of the running jobs too."""
+        """Renew the lease and make the registration true again, all of it: it may have been flushed, or somebody who
+        took this tree for dead has taken it off the lists. Every 30 s renew the entries of the running jobs too."""
         if not self._born:
             return
-        s = self._settings
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.incr(keys.lease(s.worker))
-            pipe.exists(keys.worker(s.worker))
-            state = "busy" if self._is_busy() else "idle"
-            pipe.hset(keys.worker(s.worker), mapping={"last_heartbeat": rq_time(time.time()), "state": state})
-            pipe.expire(keys.worker(s.worker), WORKER_TTL)
-            pipe.expire(keys.lease(s.worker), WORKER_TTL)
-            asked = time.monotonic()
-            there = pipe.execute()[1]
-        self.renewed = asked
+        state = "busy" if self._is_busy() else "idle"
+        if self._beat({"last_heartbeat": rq_time(time.time()), "state": state}) != self._birth.encode():
+            self._beat({"birth": self._birth, "state": state, **self._card()})  # flushed, or away for too long
         if state == "idle" and self._is_busy():  # a job began meanwhile, and its mark may have come before ours
-            self._client.hset(keys.worker(s.worker), "state", "busy")
-        if not there:  # flushed, or away for longer than its TTL
-            self.birth()
+            self._client.hset(keys.worker(self._settings.worker), "state", "busy")
+        self._renew_executions(now, EXECUTION_TTL)
+
+    def _renew_executions(self, now: float, ttl: int) -> None:
         if now >= self._renew_at:
-            self._protocol.heartbeat(s.worker, EXECUTION_TTL)
+            self._protocol.heartbeat(self._settings.worker, ttl)
             self._renew_at = now + RENEW_EXECUTIONS
+
+    def _beat(self, fields: dict[str, Any], ttl: int = WORKER_TTL) -> bytes | None:
+        """Renew the lease, write ``fields`` into the card and the name into RQ's lists; return the birth that stood on
+        the card. What stands in the place of one of our own keys and is no such thing is deleted; an outage is raised.
+        """
+        worker, asked = self._settings.worker, time.monotonic()
+        card = keys.worker(worker)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.incr(keys.lease(worker))
+            pipe.hget(card, "birth")
+            pipe.hset(card, mapping=fields)  # type: ignore[arg-type]  # redis-py's mapping type is invariant
+            pipe.hdel(card, "death")  # of a rescuer who took us for dead
+            pipe.expire(card, ttl)
+            pipe.expire(keys.lease(worker), WORKER_TTL)  # the last of all trees has nobody to take it away
+            for name in (keys.WORKERS, *map(keys.workers_of, self._settings.queues)):
+                pipe.sadd(name, card)
+            replies: list[Any] = pipe.execute(raise_on_error=False)
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if outage := next(filter(is_away, errors), None):
+            raise outage
+        if not isinstance(replies[0], Exception):
+            self.renewed = asked
+        if errors:
+            self._clear(replies)
+        return replies[1] if isinstance(replies[1], bytes) else None
+
+    def _clear(self, replies: list[Any]) -> None:
+        """Somebody wrote something else to where our registration stands: the next heartbeat writes it anew."""
+        worker = self._settings.worker
+        ours = [keys.lease(worker), *[keys.worker(worker)] * 4]
+        broken = {key for key, reply in zip(ours, replies, strict=False) if isinstance(reply, Exception)}
+        if broken:
+            log.warning("deleted what stood in the place of our registration: %s", ", ".join(sorted(broken)))
+            self._client.delete(*broken)
+        elif not self._unlisted:
+            log.warning("RQ's lists of workers cannot be written (%s): rq info will not show this one", replies)
+        self._unlisted = not broken
 
     def reconnected(self) -> None:
         self._renew_at = 0.0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workers.deaths import claim_in
+from workers.failures import describe
 from workers.runner import STOPPED
 from workers.seat import Condemned, Seat, Use
 
@@ -29,12 +30,21 @@ class Orders:
         self._find = find
 
     def obey(self, order: dict[str, Any]) -> None:
+        """Do what anybody who can write to the store has sent: whatever it is, it must not end the worker."""
+        try:
+            self._obey(order)
+        except Exception as e:
+            log.warning("the command %.200r was ignored: %s", order, describe(e))
+
+    def _obey(self, order: dict[str, Any]) -> None:
         match order.get("command"):
             case "shutdown":
                 self._shutdown()
             case "stop-job":
                 owners = [seat.owner for seat in self._seats if seat.use is Use.TAKEN]
-                self._find(str(order.get("job_id")), owners, self._stop)
+                job_id = str(order.get("job_id"))
+                job_id.encode()  # a lone surrogate is no id, and would fail where it is sent
+                self._find(job_id, owners, self._stop)
             case "stop-execution":
                 self._stop(claim_in(str(order.get("execution_id"))))
             case "kill-horse":

@@ -14,12 +14,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
 from jobqueue import keys
 from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Verdict
+from jobqueue.trouble import is_away
 from workers.clock import rq_time
 from workers.deaths import EXECUTION_TTL, Left, Remains
 from workers.journal import PULSE, Region
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 MOST_CRASHES = 3
 SETTLE_AT_ONCE = 64
 DEFAULT_LEASE = 10.0  # seconds
+LONGEST_LEASE = 3600.0  # what JOBQ_LEASE may be; a longer one was written by somebody else
 REMEMBERED = 128  # burials of our own; a store forgets seconds, not hours
 LOOK_EVERY = 2.0  # seconds, or a third of a short lease
 ENOUGH_LOOKS = 3
@@ -39,7 +41,12 @@ UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
 
 
 def text(reply: bytes | str) -> str:
-    return reply.decode() if isinstance(reply, bytes) else reply
+    return reply.decode(errors="surrogateescape") if isinstance(reply, bytes) else reply
+
+
+def _raw(key: str) -> bytes:
+    """A key with a name in it that may be no text."""
+    return key.encode(errors="surrogateescape")
 
 
 class Seen(NamedTuple):
@@ -63,6 +70,7 @@ class Rescuer:
         self._looked = 0.0  # monotonic seconds of the last look
         self._seen: dict[str, Seen] = {}  # by worker
         self._nameless: set[str] = set()  # workers of whom no name stands among the owners
+        self._unreadable: set[str] = set()  # workers and jobs that could not be dealt with, and that was said
 
     # -- our own children ----------------------------------------------------------------------------------------------
 
@@ -188,8 +196,10 @@ class Rescuer:
         with self._client.pipeline(transaction=False) as pipe:
             for owner in owners:
                 pipe.zscore(keys.own(owner), job_id)
-            scores = pipe.execute() if owners else []
-        return next((int(score) for score in scores if score is not None), None)
+            scores = pipe.execute(raise_on_error=False) if owners else []
+        if outage := next((score for score in scores if isinstance(score, Exception) and is_away(score)), None):
+            raise outage
+        return next((int(score) for score in scores if isinstance(score, float)), None)
 
     # -- other trees ---------------------------------------------------------------------------------------------------
 
@@ -209,8 +219,19 @@ class Rescuer:
         self._looked = now
         leases = self._leases(list(trees))
         self._seen = {worker: seen for worker, seen in self._seen.items() if worker in leases}
-        dead = [worker for worker, lease in leases.items() if self._is_dead(worker, lease, now)]
-        return [worker for worker in dead if self._bury(worker, trees[worker])]
+        return [worker for worker, lease in leases.items() if self._look_at(worker, lease, trees[worker], now)]
+
+    def _look_at(self, worker: str, lease: str, owners: list[str], now: float) -> bool:
+        """Bury the tree if it is dead. What the store holds of one tree must not keep us from the others."""
+        try:
+            return self._is_dead(worker, lease, now) and self._bury(worker, owners)
+        except Exception as e:  # a key of another type, a name that is no text: anybody may have written it
+            if is_away(e):
+                raise
+            if worker not in self._unreadable:
+                log.error("the worker %s cannot be judged or rescued, others are: %s", ascii(worker), e)
+            self._unreadable.add(worker)
+            return False
 
     def reconnected(self) -> None:
         self._seen.clear()
@@ -219,15 +240,21 @@ class Rescuer:
         """Who recorded an end enqueues its dependents; should that one die on the way, everybody sees the mark."""
         deadline = time.monotonic() + BRING_ON
         for job_id in ended:
-            more = True
-            while (
-                more and time.monotonic() < deadline
-            ):  # this thread has more to do: the rest has its turn at the next look
-                more, moved = self._protocol.enqueue_dependents(text(job_id))
-                if moved:
-                    log.info(
-                        "job %s had ended, and %d of its dependents were still to be enqueued", text(job_id), len(moved)
-                    )
+            try:
+                self._bring_on_of(text(job_id), deadline)
+            except Exception as e:  # what stands there of one job must not keep us from the others, nor from the dead
+                if is_away(e):
+                    raise
+                if text(job_id) not in self._unreadable:
+                    log.error("the dependents of job %s cannot be enqueued: %s", ascii(text(job_id)), e)
+                self._unreadable.add(text(job_id))
+
+    def _bring_on_of(self, job_id: str, deadline: float) -> None:
+        more = True
+        while more and time.monotonic() < deadline:  # this thread has more to do: the rest has its turn later
+            more, moved = self._protocol.enqueue_dependents(job_id)
+            if moved:
+                log.info("job %s had ended, and %d of its dependents were still to be enqueued", job_id, len(moved))
 
     def _trees(self, owners: Iterable[bytes], workers: Iterable[bytes]) -> dict[str, list[str]]:
         """The owners of each tree, also of one that has none: it may have died before its first child, or between two.
@@ -243,13 +270,15 @@ class Rescuer:
         """By worker. One without a name and without a lease is not ours; without a card it is nobody's."""
         with self._client.pipeline(transaction=False) as pipe:
             for worker in workers:
-                pipe.get(keys.lease(worker))
-                pipe.exists(keys.worker(worker))
-            replies = pipe.execute() if workers else []
+                pipe.get(_raw(keys.lease(worker)))
+                pipe.exists(_raw(keys.worker(worker)))
+            replies: list[Any] = pipe.execute(raise_on_error=False) if workers else []
+        if outage := next((reply for reply in replies if isinstance(reply, Exception) and is_away(reply)), None):
+            raise outage
         found: dict[str, str] = {}
         for worker, lease, there in zip(workers, replies[::2], replies[1::2], strict=True):
             if lease is not None or worker not in self._nameless:
-                found[worker] = text(lease or b"0")
+                found[worker] = text(lease) if isinstance(lease, bytes) else "0"
             elif not there:
                 self._forget(worker)
         return found
@@ -258,9 +287,9 @@ class Rescuer:
         """Its card has expired: RQ's clean_worker_registry takes it off the lists too, where somebody runs that."""
         key = keys.worker(worker)
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.srem(keys.WORKERS, key)
+            pipe.srem(keys.WORKERS, _raw(key))
             for name in self._settings.queues:
-                pipe.srem(keys.workers_of(name), key)
+                pipe.srem(keys.workers_of(name), _raw(key))
             pipe.execute()
 
     def _is_dead(self, worker: str, lease: str, now: float) -> bool:
@@ -274,7 +303,11 @@ class Rescuer:
     def _lease_of(self, worker: str) -> float:
         """Seconds; what the tree said of itself at its birth."""
         said = self._client.hget(keys.worker(worker), "jobq_lease")
-        return float(said) if said else max(DEFAULT_LEASE, self._settings.lease)
+        try:
+            seconds = float(said or 0.0)
+        except ValueError:
+            seconds = 0.0
+        return seconds if 0.0 < seconds <= LONGEST_LEASE else max(DEFAULT_LEASE, self._settings.lease)
 
     def _policy_of(self, worker: str) -> str:
         """Its --on-crash, as it said at its birth; "": it did not."""

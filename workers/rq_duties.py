@@ -122,6 +122,7 @@ class _Locked:
     def __init__(self, role: Step, lock: threading.Lock) -> None:
         self._role = role
         self._lock = lock
+        self.role = type(role).__name__  # what the log calls it
         self.every = role.every
 
     def step(self, now: float) -> object:

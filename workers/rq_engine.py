@@ -101,6 +101,7 @@ class Engine:
             make_slot=_cannot,
             start_slot=_cannot,
             on_orphaned=_nothing,
+            on_failed=self._on_deaf,
         )
         self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
         self.courier.on_away = self._give_up_at_last
@@ -186,9 +187,13 @@ class Engine:
         if not self._waiting:
             self._waiting = True
             self._waiter.hungry(self._pushed)
-        readable, _, _ = select.select([self._stirred], [], [], min(most, LOOK))
-        if readable:
-            self._stirred.recv(4096)
+        try:
+            readable, _, _ = select.select([self._stirred], [], [], min(most, LOOK))
+            if readable:
+                self._stirred.recv(4096)
+        except OSError as e:  # a job has closed what was open: so does the rest of this engine
+            log.warning("worker %s begins anew: %s", self._settings.worker, e)
+            self.fenced = True
 
     def _pushed(self) -> None:
         self._waiting = False
@@ -242,6 +247,11 @@ class Engine:
             self._last_word_by = self._last_word_by or now + LAST_WORD
             if now >= self._last_word_by:
                 raise StopRequested
+
+    def _on_deaf(self) -> None:
+        """(watchdog) Nobody sees to time limits here any more: begin anew, with a watchdog of its own."""
+        self.fenced = True
+        self.stir()
 
     def _on_fenced(self) -> None:
         log.warning("worker %s was taken for dead, or the store was emptied: it begins anew", self._settings.worker)

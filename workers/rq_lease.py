@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import redis
 from rq.worker import BaseWorker
 
 from jobqueue import keys
 from workers.clock import rq_time
-from workers.heartbeat import RENEW_EXECUTIONS, WORKER_TTL, Heartbeat
+from workers.heartbeat import Heartbeat
 from workers.rescuer import text
 from workers.settings import Settings
 
@@ -58,40 +59,22 @@ class RQHeartbeat(Heartbeat):
 
     def birth(self) -> None:
         """RQ has registered the worker; say what jobq's rescuers need to know of it."""
-        s = self._settings
-        with self._client.pipeline() as pipe:
-            pipe.incr(keys.lease(s.worker))
-            pipe.expire(keys.lease(s.worker), WORKER_TTL)
-            pipe.hset(keys.worker(s.worker), mapping={"jobq_lease": s.lease, "jobq_on_crash": s.on_crash})
-            pipe.execute()
+        self._beat(self._of_ours, self._ttl)
         self._born = True
-        self.renewed = time.monotonic()
+
+    @property
+    def _of_ours(self) -> dict[str, Any]:
+        return {"jobq_lease": self._settings.lease, "jobq_on_crash": self._settings.on_crash}
 
     def step(self, now: float) -> None:
-        s = self._settings
-        key, ttl = keys.worker(s.worker), self._worker.worker_ttl + 60
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.incr(keys.lease(s.worker))
-            pipe.hset(key, "last_heartbeat", rq_time(time.time()))
-            pipe.expire(key, ttl)
-            pipe.expire(keys.lease(s.worker), WORKER_TTL)
-            asked = time.monotonic()
-            was_gone = pipe.execute()[1] == 1
-        self.renewed = asked
-        if was_gone:  # flushed, or away for longer than its TTL
-            self._register_again(ttl)
-        if now >= self._renew_at:
-            self._protocol.heartbeat(s.worker, self._execution_ttl)
-            self._renew_at = now + RENEW_EXECUTIONS
+        if self._beat({"last_heartbeat": rq_time(time.time())}, self._ttl) is None:  # flushed, or away for too long
+            again = {name: value for name, value in self._worker.serialize().items() if value is not None}
+            self._beat(again | self._of_ours, self._ttl)
+        self._renew_executions(now, self._execution_ttl)
 
-    def _register_again(self, ttl: int) -> None:
-        """As RQ's maintain_heartbeats does."""
-        key = keys.worker(self._settings.worker)
-        with self._client.pipeline() as pipe:
-            pipe.hset(key, mapping=self._worker.serialize())
-            pipe.expire(key, ttl)
-            pipe.execute()
-        self.birth()
+    @property
+    def _ttl(self) -> int:
+        return int(self._worker.worker_ttl) + 60
 
     def owners_of_the_dead(self) -> list[str]:
         """Names under which an earlier worker of our name owned jobs: RQ let us take the name, so it is dead."""

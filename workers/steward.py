@@ -13,6 +13,7 @@ sleeps that way stirs it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,7 +24,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from redis.exceptions import RedisError
+
 from jobqueue.protocol import RAISED, Claimed, Protocol
+from jobqueue.waits import bounded
 from workers.courier import Courier
 from workers.gauges import queued_for_a_core
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region
@@ -67,6 +71,7 @@ class Steward:
         make_slot: Callable[[int], Slot],
         start_slot: Callable[[Slot], None],
         on_orphaned: Callable[[], None],
+        on_failed: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._owner = owner
@@ -80,6 +85,9 @@ class Steward:
         self._usage = usage
         self._on_orphaned = on_orphaned
         self.replacing = threading.Lock()  # held while a slot is written off and no other is there yet
+        self._on_failed = on_failed
+        self.failed = False  # its thread has ended of an error
+        clerk.on_failed = self.worn
         self._awake = True
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
@@ -102,9 +110,10 @@ class Steward:
     def close(self) -> None:
         """Free what the thread held, once it has seen the end of its socket. Where a process outlives its slots."""
         self._thread.join()
-        self._control.close()
-        for fd in self._pipe:
-            os.close(fd)
+        with contextlib.suppress(OSError):  # a job closed them
+            self._control.close()
+            for fd in self._pipe:
+                os.close(fd)
 
     def stir(self) -> None:
         """Called by a slot that begins a job or a callback: from now on there is something to look after."""
@@ -112,7 +121,7 @@ class Steward:
             self._awake = True
             try:
                 os.write(self._pipe[1], b"!")
-            except BlockingIOError:  # it is full of stirs already
+            except OSError:  # it is full of stirs already; or a job has closed it, which ends the thread that reads it
                 pass
 
     def hungry(self) -> None:
@@ -123,6 +132,24 @@ class Steward:
         self._tell(b"r")
 
     def run(self) -> None:
+        """Watch until the supervisor is gone. Without this thread the child would be deaf, with nobody to see to time
+        limits: whatever ends it, also descriptors that a job has closed, the child takes nothing new, and leaves when
+        what it runs has ended."""
+        try:
+            self._watch()
+        except Exception:
+            self.failed = True
+            log.exception("the child's watchdog failed: this process takes no more jobs, and another takes its place")
+            self.worn()
+            self._on_failed()
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        dropped = self._courier.drop_buffer(quiet=True)
+        tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
+        self._clerk.do(lambda: self._clerk.give_back(tokens))
+
+    def _watch(self) -> None:
         while not self._over:
             self._pulse += 1
             self._region.set(PULSE, self._pulse)
@@ -132,10 +159,11 @@ class Steward:
                 self._awake = False
                 timeout = self._next_look()  # again: what began before the line above stirred nobody
             began = time.monotonic()
-            readable = select.select([self._control.fileno(), self._pipe[0]], [], [], timeout)[0]
+            wait = None if timeout is None else bounded(timeout)  # a time limit may be any number
+            readable = select.select([self._control.fileno(), self._pipe[0]], [], [], wait)[0]
             self._awake = True
-            if timeout is not None and not readable:
-                self._note_lateness(time.monotonic() - began - timeout)
+            if wait is not None and not readable:
+                self._note_lateness(time.monotonic() - began - wait)
             if self._pipe[0] in readable:
                 os.read(self._pipe[0], 4096)
             if self._control.fileno() in readable:
@@ -240,9 +268,11 @@ class Steward:
     def _come_back(self) -> None:
         """(clerk) Answer what was asked before the buffer was dropped, not what comes meanwhile."""
         revoked = self._region.get(REVOKED)
-        dropped = self._courier.drop_buffer(at_rest=True)
-        self._region.set(CAME_BACK, revoked)
-        self._recovering = False
+        try:
+            dropped = self._courier.drop_buffer(at_rest=True)
+            self._region.set(CAME_BACK, revoked)
+        finally:
+            self._recovering = False
         tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
         self._clerk.do(lambda: self._clerk.give_back(tokens))
 
@@ -322,6 +352,7 @@ class Clerk:
         self._errands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="jobq-clerk", daemon=True)
         self._started = False
+        self.on_failed: Callable[[], object] = lambda: None
 
     def do(self, errand: Callable[[], object]) -> None:
         if not self._started:
@@ -351,4 +382,12 @@ class Clerk:
 
     def _run(self) -> None:
         while (errand := self._errands.get()) is not None:
-            insist(errand, "an errand to the store")
+            try:
+                insist(errand, "an errand to the store")
+            except (
+                RedisError
+            ) as e:  # who refuses this may take the next; the job goes on, and a rescue sees to the rest
+                log.warning("the store refuses an errand of this process: %s", e)
+            except Exception:
+                log.exception("an errand failed: this process is replaced")
+                self.on_failed()

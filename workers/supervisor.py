@@ -30,6 +30,7 @@ from workers.commands import Commands
 from workers.cron import Cron
 from workers.cron_card import CronCard
 from workers.deaths import Left
+from workers.failures import Failures
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
 from workers.health import Health
@@ -71,6 +72,7 @@ class Supervisor:
         self._nursery: Nursery | None = None
         self._ready = False  # the fork server can fork
 
+        self._failures = Failures(on_change=lambda: self._post(lambda: None))  # health says so in the next turn
         client = store.client()
         self._protocol = Protocol(client)
         self._heartbeat = Heartbeat(settings, client, lambda: any(seat.region.running() for seat in self._seats))
@@ -87,14 +89,17 @@ class Supervisor:
             roles.append(self._cron)
         if settings.scheduler or self._cron:
             roles.append(CronCard(client))
-        self._registrar = Periodic("jobq-registrar", roles, on_away=store.ensure)
+        self._registrar = Periodic("jobq-registrar", roles, on_away=store.ensure, failures=self._failures)
         self._born = False
-        self._waiter = Waiter(store.client(socket_timeout=None), settings.queues)
+        self._waiter = Waiter(store.client(socket_timeout=None), settings.queues, self._failures)
         self._undertaker = Undertaker(self._registrar.do, self._post, self._fork_errand)
         self._stopping = Stopping(self._seats, settings.grace, self._give_back)
         orders = Orders(self._seats, lambda: self._stopping.asked("shutdown command"), self._find)
         self._commands = Commands(
-            store.client(socket_timeout=None), settings.worker, lambda order: self._post(lambda: orders.obey(order))
+            store.client(socket_timeout=None),
+            settings.worker,
+            lambda order: self._post(lambda: orders.obey(order)),
+            self._failures,
         )
         self._health = Health(settings.health_file)
         self._guard = Guard(settings, self._stand_in, self._retire)
@@ -161,6 +166,9 @@ class Supervisor:
             return "it is starting"
         if self._frozen.frozen:
             return "the store does not answer"
+        return self._failures.why() or self._why_no_child()
+
+    def _why_no_child(self) -> str:
         return "" if any(seat.use is Use.TAKEN for seat in self._seats) else "it has no child"
 
     def _look_after(self, now: float) -> None:

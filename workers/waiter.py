@@ -24,26 +24,32 @@ from redis.exceptions import RedisError
 
 from jobqueue import keys
 from jobqueue.backoff import Backoff
+from workers.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)
 
 ROUND = 5.0  # seconds that one BLMOVE waits
 LOOK = 1.0  # seconds between two looks whether a pause is over
+WHO = "waiting for jobs"
 
 
 class Waiter:
     """A thread of the supervisor, with connections of its own."""
 
-    def __init__(self, client: redis.Redis, queues: tuple[str, ...]) -> None:
+    def __init__(self, client: redis.Redis, queues: tuple[str, ...], failures: Failures | None = None) -> None:
         self._client = client
         self._queues = queues
         self._hungry: deque[Callable[[], None]] = deque()
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
         self._stop = False
+        self._failures = failures or Failures()
+        self._over = threading.Event()
         self._waits: dict[str, Any] = {}  # queue → connection on which a BLMOVE is pending
         self._idle: dict[str, Any] = {}  # queue → connection without one
-        self._thread = threading.Thread(target=self._run, name="jobq-waiter", daemon=True)
+        self._thread = threading.Thread(
+            target=keep_going, args=[WHO, self._run, self._failures, self._over], name="jobq-waiter", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -52,6 +58,7 @@ class Waiter:
         """Stopping twice is fine."""
         if not self._stop:
             self._stop = True
+            self._over.set()
             self._poke()
 
     def hungry(self, wake: Callable[[], None]) -> None:
@@ -64,10 +71,12 @@ class Waiter:
 
     def _run(self) -> None:
         backoff = Backoff()
+        self._disconnect()  # of the last time, if something else than the store ended it
         while not self._stop:
             try:
                 self._turn()
                 backoff.reset()
+                self._failures.works(WHO)
             except (RedisError, OSError) as e:
                 log.debug("waiting for jobs failed: %s", e)
                 self._disconnect()

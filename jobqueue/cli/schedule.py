@@ -47,7 +47,7 @@ def list_(queue: str | None, most: int, wide: bool, as_json: bool, url: str | No
             view.id,
             view.when(),
             view.queue,
-            view.next or NOT_SERVED,
+            f"never: {view.problem}" if view.problem else view.next or NOT_SERVED,
             view.last,
             view.runs or "-",
             view.description,

@@ -12,6 +12,7 @@ from jobqueue.doctor.finding import Finding, count
 from jobqueue.doctor.limbo import Suspect, bring_back, in_limbo, suspects
 from jobqueue.doctor.owners import examine_leases, holdings
 from jobqueue.doctor.queues import examine_queues
+from jobqueue.doctor.schedules import examine_schedules
 from jobqueue.doctor.server import examine_server
 from jobqueue.doctor.wrong_keys import examine_wrong_keys
 
@@ -25,7 +26,10 @@ def examine(
     are enqueued. Raises what redis-py raises."""
     yield from examine_server(client)
     yield from examine_queues(client)
-    yield from examine_clocks(client)
+    wrong = list(examine_schedules(client))
+    yield from wrong
+    if all(finding.severity != "problem" for finding in wrong):
+        yield from examine_clocks(client)
     yield from examine_wrong_keys(client)
     leases, seen, waiting = holdings(client), suspects(client), dependents(client)
     sleep(patience)

@@ -4,7 +4,8 @@
 -- ARGV     1 token: the cron leader's name, '' for a stored schedule  2 id  3 the time that is due, as it was read
 --          4 the next time  5 how many jobs RQ remembers of a cron entry  6 for how many seconds
 -- returns  the job's id; or 'fenced': the token is not the leader's; 'moved': another one did it, or it was deleted;
---          'overlap': its last job has not ended and overlap is not wanted; 'there': this very job is there already
+--          'overlap': its last job has not ended and overlap is not wanted; 'there': this very job is there already;
+--          { text }: it cannot be enqueued, and why; nothing was written
 --
 -- The promise: an occurrence is enqueued once. Who read an older time than the one that stands there does nothing, and
 -- the job and the new time are one step: a death before it leaves the occurrence due, a death after it has no effect.
@@ -13,23 +14,37 @@ local token, id = ARGV[1], ARGV[2]
 if token ~= '' and redis.call('GET', CRON_LEADER) ~= token then return 'fenced' end
 if tonumber(redis.call('ZSCORE', KEYS[1], id) or 'nan') ~= tonumber(ARGV[3]) then return 'moved' end
 
-local schedule, t = schedule_key(id), now()
-local h = redis.call('HMGET', schedule, 'queue', 'name', 'overlap', 'last_job', 'front', 'ttl')
-local template = redis.call('HGETALL', schedule_job_key(id))
-if not h[1] or #template == 0 then -- somebody deleted its keys by hand: there is nothing to enqueue
+-- The schedule is looked at before the first write: it may be anything, and is left for its owner to see.
+local function type_of(key)
+  local found = raw('TYPE', key)
+  return type(found) == 'table' and found.ok or found
+end
+local function bad(text) return { text } end
+
+local schedule, template_key, t = schedule_key(id), schedule_job_key(id), now()
+if type_of(schedule) == 'none' or type_of(template_key) == 'none' then -- somebody deleted its keys by hand
   redis.call('ZREM', KEYS[1], id)
   return 'moved'
 end
+for _, key in ipairs({ schedule, template_key }) do
+  if type_of(key) ~= 'hash' then return bad(key .. ' is no hash.') end
+end
+local h = redis.call('HMGET', schedule, 'queue', 'name', 'overlap', 'last_job', 'front', 'ttl')
+local q, name = h[1], h[2] or id
+if not q then return bad(schedule .. ' names no queue.') end
+if redis.call('HLEN', template_key) > 1000 then return bad(template_key .. ' has too many fields.') end
+if redis.call('HEXISTS', template_key, 'data') == 0 then return bad(template_key .. ' has no data.') end
+local template = redis.call('HGETALL', template_key)
 redis.call('ZADD', KEYS[1], ARGV[4], id)
 
 local UNDER_WAY = { queued = true, started = true, deferred = true, scheduled = true, rate_limited = true,
   ready_to_enqueue = true }
-if h[3] == 'no' and h[4] and UNDER_WAY[redis.call('HGET', job_key(h[4]), 'status') or ''] then
-  redis.call('HINCRBY', schedule, 'skipped', 1)
+local status = h[3] == 'no' and h[4] and redis.pcall('HGET', job_key(h[4]), 'status')
+if type(status) == 'string' and UNDER_WAY[status] then
+  redis.pcall('HINCRBY', schedule, 'skipped', 1)
   return 'overlap'
 end
 
-local q, name = h[1], h[2] or id
 local job_id = id .. '-' .. string.format('%.0f', math.floor(tonumber(ARGV[3]) * 1000 + 0.5))
 local job = job_key(job_id)
 if redis.call('EXISTS', job) == 1 then return 'there' end
@@ -38,12 +53,13 @@ redis.call('HSET', job, 'status', 'queued', 'created_at', iso(t), 'enqueued_at',
 wait_for(job_id, h[6])
 redis.call('SADD', QUEUES, queue_key(q))
 redis.call(h[5] == '1' and 'LPUSH' or 'RPUSH', queue_key(q), job_id)
-redis.call('HSET', schedule, 'last', ARGV[3], 'last_job', job_id)
-redis.call('HINCRBY', schedule, 'runs', 1)
 
+-- The job stands; what is remembered of it may fail.
+redis.call('HSET', schedule, 'last', ARGV[3], 'last_job', job_id)
+redis.pcall('HINCRBY', schedule, 'runs', 1)
 -- What RQ's CronJob.enqueue remembers.
-redis.call('ZADD', cron_history_key(name), string.format('%.6f', t), job_id)
-redis.call('ZREMRANGEBYRANK', cron_history_key(name), 0, -(tonumber(ARGV[5]) + 1))
-redis.call('EXPIRE', cron_history_key(name), ARGV[6])
-redis.call('ZADD', CRON_NAMES, string.format('%.6f', t), name)
+redis.pcall('ZADD', cron_history_key(name), string.format('%.6f', t), job_id)
+redis.pcall('ZREMRANGEBYRANK', cron_history_key(name), 0, -(tonumber(ARGV[5]) + 1))
+redis.pcall('EXPIRE', cron_history_key(name), ARGV[6])
+redis.pcall('ZADD', CRON_NAMES, string.format('%.6f', t), name)
 return job_id

@@ -300,6 +300,29 @@ def test_max_jobs_takes_no_more(start_rq: StartRQ, place: str, store: redis.Redi
     assert queue.count == 43
 
 
+@pytest.mark.parametrize("how", ["flushed", "taken for dead"])
+def test_it_is_listed_again(start_rq: StartRQ, place: str, store: redis.Redis, how: str) -> None:
+    """By its next heartbeat, whatever was lost of its registration."""
+    tree = start_rq(place, "default", "low")
+    [worker] = eventually(lambda: [w for w in rq.Worker.all(connection=store) if w.get_state() == "idle"])
+    if how == "flushed":
+        store.flushall()
+    else:
+        store.srem(keys.WORKERS, worker.key)
+        store.srem(keys.workers_of("low"), worker.key)
+        store.hset(worker.key, "death", "2026-01-01T00:00:00.000000Z")
+        store.delete(keys.lease(worker.name), keys.OWNERS)
+        store.expire(worker.key, 60)
+    eventually(lambda: store.hget(worker.key, "birth") and store.ttl(worker.key) > 60)
+    [again] = eventually(lambda: rq.Worker.all(connection=store))
+    assert (again.name, again.queue_names(), again.birth_date) == (worker.name, ["default", "low"], worker.birth_date)
+    assert store.smembers(keys.workers_of("low")) == {worker.key.encode()}
+    eventually(lambda: store.hget(worker.key, "death") is None and store.exists(keys.lease(worker.name)))
+    job = rq.Queue("low", connection=store).enqueue("samples.ok", 1)
+    eventually(lambda: status(job) == "finished")
+    assert tree.stop() == 0
+
+
 def test_a_flushed_store_does_not_stop_it(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     tree = start_rq(place)

@@ -13,6 +13,7 @@ from helpers import Server, eventually
 
 from jobqueue.collector import Collector
 from jobqueue.connection import Store, open_store
+from jobqueue.errors import BrokenWorkers
 from jobqueue.futures import JobFuture
 from jobqueue.serializers import Auto
 
@@ -115,3 +116,29 @@ def test_the_wait_for_its_end_goes_on_after_ctrl_c(server: Server, store: redis.
     threading.Timer(0.1, may.set).start()
     collector.join()
     assert last == ["ended"]
+
+
+def test_a_thread_that_fails_leaves_nobody_waiting(server: Server) -> None:
+    """Whatever it is: its futures end with the reason, and so does who comes later."""
+    with open_store(server.url) as store:
+        client = store.client()
+
+        def fails(_future: JobFuture) -> None:
+            raise ZeroDivisionError("a mistake of ours")
+
+        collector = Collector(store, client, Auto.loads, fails, lambda: None, lambda: None)
+        collector.thread.start()
+        first, second = JobFuture("a", "q", Home()), JobFuture("b", "q", Home())
+        with collector.open_for_more():
+            collector.add([first, second])
+        collector.forget([first])
+        error = second.exception(timeout=30)
+        assert isinstance(error, BrokenWorkers)
+        assert "ZeroDivisionError: a mistake of ours" in str(error)
+        collector.join()
+        with pytest.raises(BrokenWorkers), collector.open_for_more():
+            pass
+        late = JobFuture("c", "q", Home())
+        collector.add([late])
+        assert isinstance(late.exception(timeout=30), BrokenWorkers)
+        client.close()

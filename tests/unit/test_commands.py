@@ -64,10 +64,10 @@ def test_what_is_heard(server: Server, heard: list[dict[str, Any]]) -> None:
 
 def test_nonsense(server: Server, heard: list[dict[str, Any]], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        for text in ("no JSON", "[]", "1", b"\xff", "{}"):
+        for text in ("no JSON", "[]", "1", b"\xff", "[" * 100_000, "{}"):
             server.client.publish(keys.channel(WORKER), text)
         eventually(lambda: heard == [{}])
-    assert caplog.messages.count("a command that is not JSON was ignored") == 2
+    assert caplog.messages.count("a command that is not JSON was ignored") == 3
 
 
 def test_it_listens_again(server: Server, heard: list[dict[str, Any]]) -> None:

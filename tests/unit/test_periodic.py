@@ -9,7 +9,8 @@ import pytest
 import redis
 from helpers import eventually
 
-from workers.periodic import Periodic
+from workers.failures import Failures
+from workers.periodic import ERRAND, Periodic
 
 
 class Role:
@@ -105,3 +106,107 @@ def test_stop_before_start_and_twice() -> None:
     periodic = Periodic("test", [Role()])
     assert periodic.stop(1)
     assert periodic.stop(1)
+
+
+# -- what nobody expected --------------------------------------------------------------------------------------------
+
+
+class Broken(Role):
+    """A role that fails until it is mended; not for want of a store."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error: Exception | None = error
+
+    def step(self, now: float) -> None:
+        super().step(now)
+        if self.error:
+            raise self.error
+
+
+UNEXPECTED = [
+    OverflowError("cannot convert float infinity to integer"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+    redis.ResponseError("ERR value is not an integer or out of range script: 00, on @user_script:1."),
+    RecursionError(),
+]
+
+
+@pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
+def test_a_role_that_fails_is_tried_again_and_the_others_go_on(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, other, changes = Broken(error), Role(), []
+    failures = Failures(on_change=lambda: changes.append(failures.why()))
+    periodic = Periodic("test", [broken, other], failures=failures)
+    with caplog.at_level(logging.INFO):
+        periodic.start()
+        eventually(lambda: broken.steps >= 2 and other.steps > 3)
+        assert failures.why().startswith(f"the broken fails: {type(error).__name__}")
+        done: list[int] = []
+        periodic.do(lambda: done.append(1))
+        eventually(lambda: done)
+        broken.error = None
+        eventually(lambda: not failures.why())
+        assert periodic.stop(20)
+    assert "Traceback" in caplog.text
+    assert caplog.messages.count("the broken works again") == 1
+    assert (changes[0].startswith("the broken fails"), changes[-1]) == (True, "")
+    assert other.reconnects == 0
+
+
+@pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
+def test_an_errand_that_fails_holds_up_nobody(error: Exception) -> None:
+    """It is tried again until it succeeds; meanwhile other errands are done, and the roles take their steps."""
+    role, done, broken = Role(), [], [True]
+    failures = Failures()
+
+    def errand() -> None:
+        if broken:
+            raise error
+        done.append("mended")
+
+    periodic = Periodic("test", [role], failures=failures)
+    periodic.do(errand)
+    periodic.do(lambda: done.append("next"))
+    periodic.start()
+    eventually(lambda: done == ["next"] and role.steps > 3)
+    assert failures.why().startswith(f"{ERRAND} fails: ")
+    assert not periodic.stop(0.2)
+    broken.clear()
+    assert periodic.stop(20)
+    assert done == ["next", "mended"]
+
+
+def test_roles_step_while_the_store_refuses_one_errand() -> None:
+    """A store that is away for an errand may still take a heartbeat."""
+    role, away = Role(), [True]
+
+    def errand() -> None:
+        if away:
+            raise redis.ConnectionError("away")
+
+    periodic = Periodic("test", [role])
+    periodic.do(errand)
+    periodic.start()
+    eventually(lambda: role.steps > 3)
+    away.clear()
+    assert periodic.stop(20)
+
+
+def test_a_store_that_cannot_be_started_again() -> None:
+    """What that raises may be anything."""
+    done: list[int] = []
+    calls: list[int] = []
+
+    def cannot() -> None:
+        calls.append(1)
+        raise FileNotFoundError("its directory is gone")
+
+    periodic = Periodic("test", [Role()], on_away=cannot)
+    periodic.do(failing(3, lambda: done.append(1)))
+    periodic.start()
+    eventually(lambda: done)
+    assert len(calls) == 3
+    assert periodic.stop(20)

@@ -747,6 +747,37 @@ def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk
     assert (desk.store.hget(keys.worker(W), "state"), looks) == (b"busy", [])
 
 
+def struck_off(store: fakeredis.FakeRedis, *queues: str) -> None:
+    """As a rescuer does who takes the tree for dead."""
+    store.srem(keys.WORKERS, keys.worker(W))
+    for name in queues:
+        store.srem(keys.workers_of(name), keys.worker(W))
+    store.delete(keys.lease(W))
+    store.hset(keys.worker(W), "death", "2026-01-01T00:00:00.000000Z")
+    store.expire(keys.worker(W), 60)
+
+
+@pytest.mark.parametrize("how", ["struck off", "flushed", "lists only"])
+def test_each_heartbeat_makes_the_whole_registration_true(desk: Desk, how: str) -> None:
+    heartbeat = heartbeat_of(desk, lambda: False)
+    heartbeat.birth()
+    [before] = Worker.all(connection=desk.store)
+    if how == "struck off":
+        struck_off(desk.store, "default", "low")
+    elif how == "flushed":
+        desk.store.flushall()
+    else:
+        desk.store.delete(keys.WORKERS, keys.workers_of("low"))
+    heartbeat.step(1.0)
+    [worker] = Worker.all(connection=desk.store)
+    assert (worker.name, worker.queue_names(), worker.birth_date) == (W, ["default", "low"], before.birth_date)
+    assert desk.store.smembers(keys.workers_of("low")) == {keys.worker(W).encode()}
+    assert desk.store.hget(keys.worker(W), "death") is None
+    assert desk.store.hget(keys.worker(W), "jobq_lease") is not None
+    assert desk.store.ttl(keys.worker(W)) > 60
+    assert desk.store.exists(keys.lease(W))
+
+
 def test_rqs_worker_reads_our_card(desk: Desk) -> None:
     heartbeat = heartbeat_of(desk, lambda: True)
     heartbeat.step(0.0)

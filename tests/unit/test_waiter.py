@@ -11,6 +11,7 @@ from helpers import Server, eventually
 
 from jobqueue import keys
 from jobqueue.connection import client
+from workers.failures import Failures
 from workers.waiter import Waiter
 
 Make = Callable[..., Waiter]
@@ -146,3 +147,27 @@ def test_stop_ends_a_wait(make: Make, store: redis.Redis) -> None:
     waiter._thread.join(20)
     assert time.monotonic() - started < 4  # a BLMOVE alone would wait for 5 s
     waiter.stop()
+
+
+def test_what_nobody_expected_is_a_pause(make: Make, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread goes on, and the health check hears of it meanwhile."""
+    failures, woken, broken = Failures(), [], [True]
+    waiter = Waiter(store, ("default",), failures)
+    look = waiter._open_queues
+
+    def fails() -> list[str]:
+        if broken:
+            raise ValueError("filedescriptor out of range in select()")
+        return look()
+
+    monkeypatch.setattr(waiter, "_open_queues", fails)
+    waiter.start()
+    waiter.hungry(lambda: woken.append(1))
+    eventually(lambda: failures.why() == "waiting for jobs fails: ValueError: filedescriptor out of range in select()")
+    push(store, "a")
+    broken.clear()
+    eventually(lambda: woken)
+    eventually(lambda: not failures.why())
+    waiter.stop()
+    waiter._thread.join(20)
+    assert not waiter._thread.is_alive()

@@ -1,0 +1,27 @@
+"""Looks for schedules and delayed jobs that no worker can enqueue, whoever wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jobqueue import keys
+from jobqueue.connection import redis
+from jobqueue.doctor.finding import Finding, count
+from jobqueue.schedules import Schedules
+
+MOST = 1_000  # delayed jobs looked at
+
+
+def examine_schedules(client: redis.Redis) -> Iterator[Finding]:
+    """Iterate over what is to be said of schedules that cannot be."""
+    misplaced = [key for key in (keys.SCHEDULES, keys.CRON_ENTRIES) if client.type(key) not in (b"zset", b"none")]
+    if misplaced:
+        text = f"{' and '.join(misplaced)}: no list of schedules stands there, so that none is enqueued."
+        yield Finding("schedules", "problem", text, f"`redis-cli DEL {misplaced[0]}`, and submit the schedules again.")
+        return
+    schedules = Schedules(client)
+    bad = [view for view in (*schedules.recurring(), *schedules.delayed(MOST)[0]) if view.problem]
+    if bad:
+        text = f"{count(len(bad), 'schedule')} cannot be enqueued, {bad[0].id}: {bad[0].problem}"
+        to_do = "`jobq schedule delete ID` removes one, submitting it again replaces it."
+        yield Finding("schedules", "warning", text, to_do, tuple(view.id for view in bad))

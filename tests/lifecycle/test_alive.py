@@ -1,0 +1,136 @@
+"""Nothing in the store, and no job, lets a worker look alive that is not: its threads and roles go on, or say so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import redis
+from conftest import Start
+from helpers import Server, Tree, eventually, jobq
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+
+def why(path: Path) -> str:
+    """What the health file says."""
+    try:
+        return str(json.loads(path.read_text())["why"])
+    except FileNotFoundError:
+        return ""
+
+
+def name_of(store: redis.Redis) -> str:
+    """The one worker's."""
+    (key,) = eventually(lambda: store.smembers(keys.WORKERS))
+    return str(key.decode().removeprefix(keys.worker("")))
+
+
+# -- what stands in the store ----------------------------------------------------------------------------------------
+
+
+def spoil(store: redis.Redis, queue: Queue) -> None:
+    """Schedules that cannot be, of an older version, of RQ, of somebody hostile."""
+    for n, fields in enumerate(
+        [
+            {"every": "3e11"},
+            {"every": "True"},
+            {"every": "nan"},
+            {"every": "-5"},
+            {"every": "", "cron": "x"},
+            {"every": "", "cron": ""},
+        ]
+    ):
+        queue.schedule("square", 3, every=60, schedule_id=f"bad{n}")
+        store.hset(keys.schedule(f"bad{n}"), mapping=fields)  # type: ignore[arg-type]
+        store.zadd(keys.SCHEDULES, {f"bad{n}": 1000.0 + n})
+    store.zadd(keys.SCHEDULES, {"typed": 1.0, b"\xff": 2.0, "endless": float("inf")})
+    store.set(keys.schedule("typed"), "x")
+    store.hset(keys.schedule("").encode() + b"\xff", "every", "1")
+    store.zadd(keys.registry("scheduled", "default"), {"nobody": float("inf")})
+    store.sadd(keys.OWNERS, b"\xff:0.1", "no owner", "gone:0.1", "strange:0.1")
+    store.hset(keys.worker("gone"), "jobq_lease", "for ever")
+    store.set(keys.worker("strange"), "x")
+
+
+ORDERS = [
+    '{"command": "stop-job", "job_id": "\\ud800"}',
+    '{"command": "stop-job"}',
+    '{"command": "stop-execution", "execution_id": [1, 2]}',
+    '{"command": {"a": 1}}',
+    '{"command": "stop-execution", "execution_id": "' + "f" * 5000 + '"}',
+    "[" * 50_000,
+    '{"command": "kill-horse", "x": ' + "9" * 5000 + "}",
+]
+
+
+def test_whatever_stands_in_the_store(
+    start: Start, mode: str, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path
+) -> None:
+    """The good schedule comes, jobs run, commands are heard, and the health check says so; each bad entry is named."""
+    spoil(store, queue)
+    path = tmp_path / "health"
+    tree: Tree = start("-n", "1", "--health-file", str(path), mode=mode, JOBQ_LEASE="2")
+    eventually(lambda: why(path) == "able to claim")
+    for order in ORDERS:
+        store.publish(keys.channel(name_of(store)), order)
+    queue.schedule("square", 4, every=0.5, schedule_id="good")
+    eventually(lambda: int(store.hget(keys.schedule("good"), "runs") or 0) >= 2)
+    assert queue.enqueue("square", 7).result(30) == 49
+    assert why(path) == "able to claim"
+    eventually(lambda: all(f"the schedule 'bad{n}' is skipped" in tree.log for n in range(6)))
+    listed = [json.loads(line) for line in jobq(server, "schedule", "list", "--json").stdout.splitlines()]
+    assert {view["id"] for view in listed if view["problem"]} >= {*(f"bad{n}" for n in range(6)), "typed", "endless"}
+    assert tree.stop() == 0
+    assert "Traceback" not in tree.log
+    for owner in store.smembers(keys.OWNERS):  # of nobody: ours is none of them
+        assert name_of_tree(tree) not in owner.decode(errors="replace")
+    store.delete(keys.OWNERS, keys.worker("strange"))
+
+
+def name_of_tree(tree: Tree) -> str:
+    return f"-{tree.pid}-"
+
+
+@pytest.mark.parametrize("what", ["registration", "lease"])
+def test_something_else_in_the_place_of_its_registration(
+    start: Start, store: redis.Redis, queue: Queue, tmp_path: Path, what: str
+) -> None:
+    path = tmp_path / "health"
+    start("-n", "1", "--health-file", str(path), JOBQ_LEASE="2")
+    eventually(lambda: why(path) == "able to claim")
+    worker = name_of(store)
+    key = keys.worker(worker) if what == "registration" else keys.lease(worker)
+    store.delete(key)
+    store.rpush(key, "x")
+    eventually(lambda: store.type(key) == (b"hash" if what == "registration" else b"string"))
+    assert queue.enqueue("square", 3).result(30) == 9
+    assert store.hget(keys.worker(worker), "queues") == b"default"
+
+
+# -- numbers of any size ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", ["10000000000", "1e18", "1e308", "inf", "nan", "-5", "1" + "0" * 400])
+def test_a_time_limit_of_any_size(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, timeout: str
+) -> None:
+    """The child's watchdog goes on: it hears the stop, and the running job may finish."""
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    tree: Tree = start("-n", "1", mode=mode)
+    eventually(tree.children)
+    store.sadd(keys.PAUSED, "default")  # so that it is not claimed before its limit is what it is to be
+    job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
+    store.hset(keys.job(job.id), "timeout", timeout)
+    store.srem(keys.PAUSED, "default")
+    eventually(record.exists)
+    eventually(lambda: store.hget(keys.job(job.id), "status") == b"started")  # marked by the watchdog
+    [child] = tree.children()
+    tree.send(15)
+    eventually(lambda: "0 children have not answered" in tree.log)
+    assert child.is_running()
+    gate.touch()
+    assert tree.wait() == 0
+    assert job.result(5) == "x"
