@@ -54,6 +54,10 @@ class TaskNotFound(UsageError):
     """The task's module or function does not exist."""
 
 
+class ExtraMissing(UsageError):
+    """The task needs libraries that are not installed here."""
+
+
 class BadArguments(UsageError):
     """The function does not take these arguments."""
 

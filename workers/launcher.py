@@ -28,6 +28,7 @@ from jobqueue.cli.render import one_line
 from jobqueue.connection import Store
 from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
 from jobqueue.serializers import JSON, decompress, format_of
+from jobqueue.tasks import extra
 from jobqueue.timetable import Schedule
 from workers.logs import set_up_logging
 from workers.runner import check_served, flags_for
@@ -230,4 +231,6 @@ def launch(
     log.info("%s", describe(settings, mode))
     if settings.slots > 1:
         log.info("%s", CANNOT)
+    if lacks := extra.missing():
+        log.info("%s", lacks)
     return Supervisor(settings, store, cron).run()

@@ -16,7 +16,8 @@ from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option
 from jobqueue.cli.render import one_line
 from jobqueue.cli.values import NegativeNumbersAreValues, check_call, parse_json, parse_value
-from jobqueue.errors import UsageError
+from jobqueue.errors import ExtraMissing, UsageError
+from jobqueue.tasks import extra
 
 if TYPE_CHECKING:
     from jobqueue.compare.builtin import Wanted
@@ -71,7 +72,8 @@ def compare(
     """Run TASK in threads and in processes, side by side, and say which to use.
 
     One job per VALUE (as in jobq submit), again and again. TASK is a built-in task or module:function of yours, from
-    the current directory. Without a TASK: square, heavy, download and scrape.
+    the current directory. Without a TASK: square, heavy, download and scrape (which
+    need the extra web-tasks).
 
     The same calls also run on a bare ThreadPoolExecutor, a ProcessPoolExecutor and in a plain loop: the difference is
     the price of the queue.
@@ -114,6 +116,8 @@ def checked(task: str | None, texts: Sequence[str], arg_lists: Sequence[str], kw
     from jobqueue import catalog
     from jobqueue.compare.builtin import Wanted
 
+    if lacks := extra.missing(extra.TASKS if task is None else [catalog.dotted_name(task)]):
+        raise ExtraMissing(lacks if task else f"{lacks}; or name a TASK")
     if task is None:
         if arg_lists or kwargs_text:
             raise UsageError("--args and --kwargs are about a TASK, and none was named.")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from jobqueue.cli.options import json_option
+from jobqueue.errors import ExtraMissing
+from jobqueue.tasks import extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +28,11 @@ WIDTH = 100
 def demo(as_json: bool) -> None:
     """Run the same jobs with threads and with processes, and compare.
 
-    Starts a store, a web site on the loopback and a worker per mode, all its own, and leaves nothing behind.
+    Starts a store, a web site on the loopback and a worker per mode, all its own, and leaves nothing behind. Needs the
+    extra web-tasks.
     """
+    if lacks := extra.missing():
+        raise ExtraMissing(f"the demo's {lacks}")
     from jobqueue.compare import report
     from jobqueue.compare.demo import run
 

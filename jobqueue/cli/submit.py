@@ -102,8 +102,9 @@ def submit(
 ) -> None:
     """Submit one job per VALUE: JSON if it parses as JSON, else text.
 
-    TASK is a built-in task (square, heavy, sleep, download, scrape) or module:function, which is imported from the
-    current directory to check its name and arguments. Without any VALUE, one job without positional arguments.
+    TASK is a built-in task (square, heavy, sleep; download and scrape, which need the extra web-tasks) or
+    module:function, which is imported from the current directory to check its name and arguments. Without any VALUE,
+    one job without positional arguments.
 
     Prints one job id per line, in order; with --every or --cron the id of a schedule (--id: one that has it is
     replaced), which jobq schedule lists and deletes.
@@ -138,8 +139,11 @@ def submit(
 
 def _checked_task(task: str, check: bool) -> tuple[str, Any]:
     from jobqueue import catalog
+    from jobqueue.tasks import extra
 
     name = catalog.dotted_name(task)
+    if lacks := extra.missing([name]):  # the worker's Python may well have it
+        click.echo(f"jobq: {lacks}, for a worker that is to run it.", err=True)
     return name, catalog.ArgumentCheck(task, catalog.resolve(name)) if check else None
 
 

@@ -1,6 +1,6 @@
 """The built-in tasks, under the import path that RQ uses (``jobqueue.tasks.square``).
 
-The functions here are thin: what needs httpx or bs4 is imported when the job runs, so that a producer that only
+The functions here are thin: what needs httpx2 or bs4 is imported when the job runs, so that a producer that only
 names a task pays nothing for it.
 """
 
@@ -56,9 +56,8 @@ def download(url: str, *, max_bytes: int | None = None, timeout: float = 60.0) -
     max_bytes lowers the worker's own limit (``JOBQ_DOWNLOAD_MAX_MB``, 100); timeout is for the whole download, in
     seconds. Raises jobqueue.tasks.net.FetchFailed with a sentence for every cause, and then leaves no file.
     """
-    from jobqueue.tasks.fetch import download_to_disk
-
-    return download_to_disk(url, max_bytes, timeout)
+    found: dict[str, Any] = _fetch("download").download_to_disk(url, max_bytes, timeout)
+    return found
 
 
 def scrape(url: str, *, timeout: float = 60.0) -> dict[str, Any]:
@@ -66,9 +65,22 @@ def scrape(url: str, *, timeout: float = 60.0) -> dict[str, Any]:
 
     Raises jobqueue.tasks.net.FetchFailed with a sentence for every cause.
     """
-    from jobqueue.tasks.fetch import read_page
+    found: dict[str, Any] = _fetch("scrape").read_page(url, timeout)
+    return found
 
-    return read_page(url, timeout)
+
+def _fetch(task: str) -> Any:
+    """Import what the web tasks are made of. Raises ExtraMissing."""
+    from jobqueue.errors import ExtraMissing
+    from jobqueue.tasks import extra
+
+    try:
+        from jobqueue.tasks import fetch
+    except ModuleNotFoundError as e:
+        if e.name in extra.LIBRARIES:
+            raise ExtraMissing(f"{extra.missing([task])}.") from None
+        raise
+    return fetch
 
 
 # -- for the demo and `jobq compare` -----------------------------------------------------------------------------

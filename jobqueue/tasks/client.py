@@ -1,4 +1,4 @@
-"""The one way out to the network: an httpx client whose connections pass the gate of `net`.
+"""The one way out to the network: an httpx2 client whose connections pass the gate of `net`.
 
 One client per process, so all threads of a process share one connection pool. No proxy, netrc or cookie of the
 environment is used, and no cookie of one job is sent for another.
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 
 from jobqueue.tasks.net import BadUrl, FetchFailed, TookTooLong, resolve
 
@@ -52,10 +52,10 @@ def _clip(timeout: float | None) -> float | None:
 # -- the connection ------------------------------------------------------------------------------------------------
 
 
-class _Stream(httpcore.NetworkStream):
+class _Stream(httpcore2.NetworkStream):
     """A socket (plain or TLS) whose every wait ends at the deadline of the thread that uses it."""
 
-    def __init__(self, inner: httpcore.NetworkStream) -> None:
+    def __init__(self, inner: httpcore2.NetworkStream) -> None:
         self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -74,11 +74,11 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
 
-class _Backend(httpcore.NetworkBackend):
+class _Backend(httpcore2.NetworkBackend):
     """Resolves, judges, and connects to what was judged. Only TCP: a unix socket path raises NotImplementedError."""
 
     def __init__(self) -> None:
-        self._tcp = httpcore.SyncBackend()
+        self._tcp = httpcore2.SyncBackend()
 
     def connect_tcp(
         self,
@@ -87,46 +87,48 @@ class _Backend(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         addresses = resolve(host, port)
         for i, address in enumerate(addresses):
             try:  # a numeric address, so that nothing is resolved again
                 inner = self._tcp.connect_tcp(address, port, _clip(timeout), local_address, socket_options)
                 return _Stream(inner)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if i == len(addresses) - 1:
                     raise
         raise FetchFailed(f"The host {host!r} has no address.")
 
 
-class _Transport(httpx.BaseTransport):
-    """httpx on a httpcore pool with our backend; built from public parts, so that an update cannot drop the gate."""
+class _Transport(httpx2.BaseTransport):
+    """httpx2 on a httpcore2 pool with our backend; built from public parts, so that an update cannot drop the gate."""
 
     def __init__(self) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
             max_connections=None,  # as many as the process has slots
             max_keepalive_connections=32,
             keepalive_expiry=30.0,
             network_backend=_Backend(),
         )
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.url.scheme not in ("http", "https") or not request.url.host:
             raise BadUrl(f"{str(request.url)!r} is not an http or https address.")
         try:
             answer = self._send(request)
-        except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
+        except (httpcore2.RemoteProtocolError, httpcore2.ReadError, httpcore2.WriteError):
             # The server may just have closed a connection of the pool; a GET may be sent again (RFC 9110 9.2.2)
             answer = self._send(request)
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions)
+        return httpx2.Response(
+            answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions
+        )
 
-    def _send(self, request: httpx.Request) -> httpcore.Response:
+    def _send(self, request: httpx2.Request) -> httpcore2.Response:
         url = request.url
         return self._pool.handle_request(
-            httpcore.Request(
+            httpcore2.Request(
                 method=request.method,
-                url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
                 headers=request.headers.raw,
                 content=request.stream,
                 extensions=request.extensions,
@@ -137,8 +139,8 @@ class _Transport(httpx.BaseTransport):
         self._pool.close()
 
 
-class _Body(httpx.SyncByteStream):
-    def __init__(self, answer: httpcore.Response) -> None:
+class _Body(httpx2.SyncByteStream):
+    def __init__(self, answer: httpcore2.Response) -> None:
         self._answer = answer
 
     def __iter__(self) -> Iterator[bytes]:
@@ -150,21 +152,21 @@ class _Body(httpx.SyncByteStream):
 
 # -- the client ----------------------------------------------------------------------------------------------------
 
-_client: httpx.Client | None = None
+_client: httpx2.Client | None = None
 _client_lock = threading.Lock()
 
 
-def client() -> httpx.Client:
+def client() -> httpx2.Client:
     """Return this process's client; made when first needed, safe from every thread."""
     global _client
     with _client_lock:
         if _client is None:
-            _client = httpx.Client(
+            _client = httpx2.Client(
                 transport=_Transport(),
                 trust_env=False,
                 follow_redirects=True,
                 max_redirects=REDIRECTS,
-                timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
+                timeout=httpx2.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 headers={"User-Agent": "jobq", "Accept-Encoding": "identity"},
             )

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 from bs4 import BeautifulSoup, SoupStrainer  # type: ignore[attr-defined]
 
 from jobqueue.tasks.client import CONNECT_TIMEOUT, READ_TIMEOUT, REDIRECTS, client, time_limit
@@ -83,7 +83,7 @@ def file_name(url: str) -> str:
 
 
 @contextmanager
-def _answer(url: str, timeout: float) -> Iterator[httpx.Response]:
+def _answer(url: str, timeout: float) -> Iterator[httpx2.Response]:
     """GET url and hand out the answer, headers read and 2xx; errors from here and from reading become sentences."""
     if not (isinstance(url, str) and re.match(r"https?://[^/]", url, re.IGNORECASE)):
         raise BadUrl(f"{url!r} is not an http or https address.")
@@ -95,24 +95,24 @@ def _answer(url: str, timeout: float) -> Iterator[httpx.Response]:
             if not answer.is_success:
                 raise HttpError(f"{url} answered {answer.status_code} {answer.reason_phrase}".rstrip() + ".")
             yield answer
-    except httpx.TooManyRedirects:
+    except httpx2.TooManyRedirects:
         raise FetchFailed(f"{url} redirects more than {REDIRECTS} times.") from None
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpcore.UnsupportedProtocol) as e:
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpcore2.UnsupportedProtocol) as e:
         raise BadUrl(f"{url!r} is not an http or https address: {e}") from None
-    except (TookTooLong, httpcore.TimeoutException) as e:
+    except (TookTooLong, httpcore2.TimeoutException) as e:
         if time.monotonic() >= deadline:
             raise TookTooLong(f"{url} was not read within {timeout:g} seconds.") from None
         what = (
             f"connect within {CONNECT_TIMEOUT:g}"
-            if isinstance(e, httpcore.ConnectTimeout)
+            if isinstance(e, httpcore2.ConnectTimeout)
             else f"send anything for {READ_TIMEOUT:g}"
         )
         raise TookTooLong(f"The server of {url} did not {what} seconds.") from None
-    except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError) as e:
+    except (httpx2.HTTPError, httpcore2.NetworkError, httpcore2.ProtocolError) as e:
         raise FetchFailed(f"{url} could not be read: {e or type(e).__name__}.") from None
 
 
-def _limited(answer: httpx.Response, chunks: Iterator[bytes], limit: int, url: str) -> Iterator[bytes]:
+def _limited(answer: httpx2.Response, chunks: Iterator[bytes], limit: int, url: str) -> Iterator[bytes]:
     """Pass the chunks on until there are more than limit bytes; what the server announces is believed if too large."""
     announced = answer.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
