@@ -26,6 +26,7 @@ from jobqueue.connection import open_store, redis
 from jobqueue.crew import Shape, Staff
 from jobqueue.errors import BrokenWorkers
 from jobqueue.futures import JobFuture
+from jobqueue.hindrance import Silence, hindrance
 from jobqueue.producer import Queue
 from jobqueue.protocol import Protocol
 from jobqueue.references import Reference, refer
@@ -57,13 +58,15 @@ class Dispatcher:
         self._protocol = Protocol(self._client)
         self._staff = Staff(self._store, plan.shape, plan.modules) if plan.shape else None
         self._queues: dict[str, Queue] = {}
+        self._heard = False  # an outcome came since the last look for workers
+        self._silence = Silence(self._hindrance, lambda reason: log.warning("Waiting for results, but %s.", reason))
         self._pid = os.getpid()
         self._collector = Collector(
             self._store,
             self._client,
             plan.serializer.loads,
-            on_settled=lambda future: self._staff.settled(future.queue) if self._staff else None,
-            on_turn=self._staff.check if self._staff else lambda: None,
+            on_settled=self._settled,
+            on_turn=self._staff.check if self._staff else self._look_for_workers,
             on_end=self._close,
         )
         self._collector.thread.start()
@@ -108,6 +111,20 @@ class Dispatcher:
     def _count(self, queue: str, jobs: int) -> None:
         if self._staff:
             self._staff.count(queue, jobs)
+
+    def _settled(self, future: JobFuture) -> None:
+        self._heard = True
+        if self._staff:
+            self._staff.settled(future.queue)
+
+    def _look_for_workers(self) -> None:
+        """(collector's thread) Say once that nobody is there to run what is waited for."""
+        heard, self._heard = self._heard, False
+        self._silence.step(heard)
+
+    def _hindrance(self) -> str:
+        pending = self._collector.pending()
+        return hindrance(self._client, pending[0].job_id) if pending else ""
 
     # -- what futures ask ------------------------------------------------------------------------------------------
 

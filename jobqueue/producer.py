@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -347,11 +347,11 @@ class Queue(rq.queue.Queue):
             raise UsageError("Many jobs at once take options that all share; use enqueue for each of these.")
         return Sender(self, spec.func, self._shared(spec, on_crash), spec.description)
 
-    def waiter(self) -> Waiter:
-        """Return a Waiter that reads this queue's results."""
+    def waiter(self, say: Callable[[str], None] | None = None) -> Waiter:
+        """Return a Waiter that reads this queue's results; ``say`` is told once why nothing comes."""
         from jobqueue.results import Waiter
 
-        return Waiter(self.connection, loads=self.serializer.loads, known=True)
+        return Waiter(self.connection, loads=self.serializer.loads, known=True, say=say)
 
     # -- what is sent ------------------------------------------------------------------------------------------
 

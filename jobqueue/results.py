@@ -19,6 +19,7 @@ from jobqueue import bounds
 from jobqueue.backoff import Backoff
 from jobqueue.connection import redis
 from jobqueue.errors import ResultTimeout, StoreRefused, StoreUnreachable
+from jobqueue.hindrance import Silence, hindrance
 from jobqueue.model import Outcome
 from jobqueue.serializers import Auto
 from jobqueue.streams import Streams, last_line
@@ -37,6 +38,10 @@ OUTAGE = 300.0  # seconds after which a store that is away is an error
 T = TypeVar("T")
 
 
+def _warn(reason: str) -> None:
+    log.warning("Waiting for results, but %s.", reason)
+
+
 class Waiter:
     """Waits for jobs of any number over one client. Not for several threads at once; make one for each."""
 
@@ -47,13 +52,16 @@ class Waiter:
         loads: Callable[[bytes], Any] = Auto.loads,
         window: int = WINDOW,
         known: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> None:
-        """``known``: the store has answered the caller before, so that an error at once is an outage too."""
+        """``known``: the store has answered the caller before, so that an error at once is an outage too. ``say``: is
+        told once why nothing comes (no worker, a paused queue); without it that is a warning in the log."""
         self._streams = Streams(client, loads)
         self._window = window
         self._known = known
         self._answered = False  # the store has answered us before: an error now is an outage
         self._next_check = 0.0
+        self._silence = Silence(lambda: hindrance(client, next(iter(self._streams.outstanding), "")), say or _warn)
         socket_timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
         self._block = min(BLOCK, socket_timeout / 2) if socket_timeout else BLOCK
 
@@ -105,6 +113,7 @@ class Waiter:
         if time.monotonic() >= self._next_check:
             self._next_check = time.monotonic() + BLOCK
             self._patiently(lambda: self._streams.check(self._streams.outstanding), deadline)
+            self._silence.step(bool(self._streams.ended))
         elif full and 0 < found < self._window // 4:
             time.sleep(GATHER)
 

@@ -90,10 +90,7 @@ def describe(settings: Settings, mode: str) -> str:
     return f"{settings.worker}: {what}, serving {', '.join(settings.queues)}"
 
 
-CANNOT = (
-    "jobs share this process: a time limit cannot interrupt a blocking C call, a segfault takes all running jobs down "
-    "(they run again), and memory is not kept apart; --mode process can"
-)
+CANNOT = "threads: a limit cannot interrupt a blocking C call, a crash ends all jobs; --mode process keeps them apart"
 
 
 def refused_heads(client: redis.Redis, settings: Settings) -> list[str]:

@@ -80,7 +80,8 @@ class Stopping:
             tokens = [token for seat in self._seats for token in seat.dropped or ()]
             if tokens:
                 self._give_back(tokens)
-            log.info("quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
+            level = logging.INFO if tokens or silent else logging.DEBUG  # the usual stop has nothing to say here
+            log.log(level, "quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
         if now >= self._next_phase:
             self._advance(now)
         if any(seat.use is Use.TAKEN for seat in self._seats):

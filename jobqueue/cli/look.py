@@ -128,7 +128,7 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool, url: s
         if job.status not in ENDED and not wait and timeout is None:
             raise JobError(f"Job {job_id} is {job.status} and has no result yet; --wait waits for it.", job_id)
         try:
-            (outcome,) = Waiter(client, loads=_loads_json).outcomes([job_id], timeout)
+            (outcome,) = Waiter(client, loads=_loads_json, say=_say).outcomes([job_id], timeout)
         except KeyboardInterrupt:
             print(f"\njobq: interrupted. Job {job_id} goes on.", file=sys.stderr)
             sys.exit(130)
@@ -137,6 +137,10 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool, url: s
         sys.exit(outcome.error.exit_code)
     value = outcome.value
     print(json_line({"id": job_id, "result": value} if as_json else value))
+
+
+def _say(reason: str) -> None:
+    print(f"jobq: {one_line(reason)}", file=sys.stderr)
 
 
 def _loads_json(data: bytes) -> Any:

@@ -5,6 +5,7 @@ chunks ──► (thread) send ──► ids ──► Waiter ──► outcomes
 
 from __future__ import annotations
 
+import functools
 import queue as stdlib_queue
 import sys
 import threading
@@ -37,7 +38,8 @@ def print_results(queue: Queue, send: Sends, chunks: Iterator[Sequence[Call]], a
     trouble: list[BaseException] = []
     failed = 0
     with Progress(send) as progress:
-        for outcome in queue.waiter().outcomes(_coming(ids, trouble)):
+        say = functools.partial(_say, progress)
+        for outcome in queue.waiter(say).outcomes(_coming(ids, trouble)):
             failed += outcome.error is not None
             _print_outcome(outcome, as_json, progress)
     if trouble:
@@ -69,11 +71,18 @@ def _coming(ids: stdlib_queue.SimpleQueue[Any], trouble: list[BaseException]) ->
         yield from item
 
 
+def _say(progress: Progress, reason: str) -> None:
+    progress.print(f"jobq: {one_line(reason)}", sys.stderr)
+
+
 def _print_outcome(outcome: Outcome, as_json: bool, progress: Progress) -> None:
     error = outcome.error
     if error is not None:
         text = one_line(str(error))
         progress.print(f"{text[:1].lower()}{text[1:]}", sys.stderr)
+    if not as_json and error is not None:  # stdout has results only; with --json each job has its line there
+        progress.done += 1
+        return
     if not as_json:
         line = json_line(outcome.value)
     elif error is None:

@@ -87,7 +87,7 @@ def test_running_jobs_finish(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, stop: str
 ) -> None:
     """Running jobs finish, all others stand in the queue, before the running ones are done."""
-    held = Held(start, mode, queue, tmp_path)
+    held = Held(start, mode, queue, tmp_path, "-v")
     if stop == "Ctrl-C":
         held.tree.send_to_group(signal.SIGINT)
     else:
@@ -104,7 +104,7 @@ def test_running_jobs_finish(
 
 def test_a_second_signal_interrupts(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
     """The running jobs are back at the head of their queue, uncounted."""
-    held = Held(start, mode, queue, tmp_path)
+    held = Held(start, mode, queue, tmp_path, "-v")
     held.tree.send(signal.SIGTERM)
     eventually(lambda: all_are_quiet(held.tree))  # else the second is one with the first
     eventually(lambda: len(waiting(store)) == JOBS - 2)
@@ -162,3 +162,13 @@ def test_an_idle_worker_leaves_at_once(start: Start, mode: str, queue: Queue) ->
     assert queue.enqueue("square", 3).result(30) == 9
     assert tree.stop() == 0
     assert tree.done == 1
+
+
+def test_the_log_of_a_plain_start_and_stop(start: Start, mode: str) -> None:
+    """Nothing that has nothing to say."""
+    tree = start("-n", "2", mode=mode)
+    eventually(lambda: tree.children())
+    tree.send(signal.SIGTERM)
+    assert tree.wait() == 0
+    assert "quiet:" not in tree.log
+    assert max(map(len, tree.log.splitlines())) < 160

@@ -71,6 +71,8 @@ class Worker(threading.Thread):
                     finish(self._client, job.id, value and value * value)
 
     def __enter__(self) -> Worker:
+        self._client.hset(keys.worker("stand-in"), "version", "rq")
+        self._client.sadd(keys.workers_of("default"), keys.worker("stand-in"))
         self.start()
         return self
 
@@ -240,16 +242,33 @@ def test_results_in_order_and_nothing_else_on_stdout(store: redis.Redis, jobq: A
         assert many.stdout.splitlines() == [str(i * i) for i in range(3000)]
 
 
-def test_a_failed_job_is_null_and_a_line_on_stderr(store: redis.Redis, jobq: Any) -> None:
+def test_a_failed_job_is_a_line_on_stderr(store: redis.Redis, jobq: Any) -> None:
     with Worker(store):
         done = jobq("submit", "square", "1", "text", "3", "--wait")
         as_json = jobq("submit", "square", "text", "2", "--wait", "--json")
-    assert (done.returncode, done.stdout) == (1, "1\nnull\n9\n")
+    assert (done.returncode, done.stdout) == (1, "1\n9\n")
     assert done.stderr.splitlines()[1].endswith("failed: TypeError: \\x1b[31mtext")
     bad, good = map(json.loads, as_json.stdout.splitlines())
     assert (bad["ok"], good["ok"], good["result"]) == (False, True, 4)
     assert bad["traceback"].startswith("Traceback")
     assert "\x1b" not in as_json.stdout + as_json.stderr + done.stderr
+
+
+@pytest.mark.parametrize("kind", ["submit", "result"])
+def test_waiting_without_a_worker(store: redis.Redis, server: Server, tmp_path: Path, kind: str) -> None:
+    """Said once, and what to do; then the wait goes on."""
+    job_id = run(server, tmp_path, "submit", "square", "7").stdout.strip()
+    words = ["submit", "square", "7", "--wait"] if kind == "submit" else ["result", job_id, "--wait"]
+    command = [sys.executable, "-m", "jobqueue.cli", *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment(server), text=True) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline(), process.stderr.readline()]
+        with Worker(store):
+            out, err = process.communicate(timeout=30)
+    assert lines[0].startswith("store: ")
+    assert lines[1] == "jobq: no worker serves 'default': start one with jobq worker\n"
+    assert (process.returncode, out, err) == (0, "49\n", "")
 
 
 def test_a_slow_stdin_holds_back_nothing(store: redis.Redis, server: Server, tmp_path: Path) -> None:
