@@ -24,6 +24,10 @@ class BadValue(UsageError, ValueError):
     """A number, a time or a name that the store or the workers cannot take."""
 
 
+class BadType(BadValue, TypeError):
+    """Something else than the text that a name has to be; RQ raises TypeError for it."""
+
+
 # -- the store ---------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from jobqueue.errors import BadValue
+from jobqueue.errors import BadType, BadValue
 
 LONGEST = 255  # characters; names stand in keys, log lines and tables
 _ID = re.compile(r"[A-Za-z0-9_-]+")  # RQ's
@@ -29,7 +29,7 @@ def job_id(name: object) -> str:
 
 def _readable(name: object, what: str) -> str:
     if not isinstance(name, str):
-        raise BadValue(f"{what} is a text, not {_shown(repr(name))}.")
+        raise BadType(f"{what} is a text, not {_shown(repr(name))}.")
     if not name.strip():
         raise BadValue(f"{what} cannot be empty or blank.")
     if len(name) > LONGEST:

@@ -111,7 +111,7 @@ def seen_by_itself() -> list[Any]:
     """Its worker, its status, and for how many seconds it has run."""
     job = me()
     assert job.started_at is not None
-    return [job.worker_name, job.get_status(refresh=False), (datetime.now(UTC) - job.started_at).total_seconds()]
+    return [job.worker_name, job.get_status(refresh=False).value, (datetime.now(UTC) - job.started_at).total_seconds()]
 
 
 def take_the_alarm() -> str:

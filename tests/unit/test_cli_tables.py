@@ -16,8 +16,9 @@ from jobqueue.cli import COMMANDS, main
 from jobqueue.cli.tables import table
 
 HEAD = ["job", "queue", "ended", "tries", "call"]
+ENDED = datetime.now(UTC) - timedelta(days=2, hours=3, seconds=5)  # "2 d 3 h ago" for the next hour
 ROWS = [
-    ["a" * 32, "default", datetime.now(UTC) - timedelta(hours=2, seconds=5), 0, "resize('a very long name of a file')"],
+    ["a" * 32, "default", ENDED, 0, "resize('a very long name of a file')"],
     ["b" * 32, "low", None, 0, "resize(\x1b[1m'x')"],
 ]
 
@@ -40,7 +41,7 @@ def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def test_all_of_it_where_there_is_room(show: Any) -> None:
     out, err = show(150)
     assert out.splitlines()[0].split() == HEAD
-    assert "2 h ago" in out
+    assert "2 d 3 h ago" in out
     assert "resize('a very long name of a file')" in out
     assert r"resize(\x1b[1m'x')" in out
     assert err == ""
@@ -72,7 +73,7 @@ def test_paragraphs_where_not_even_the_rest_fits(show: Any, columns: int) -> Non
 def test_wide_shows_all_in_full(show: Any) -> None:
     out, err = show(40, wide=True)
     assert out.splitlines()[0].split() == HEAD
-    assert f"{ROWS[0][2].astimezone():%Y-%m-%d %H:%M:%S} (2 h ago)" in out
+    assert f"{ROWS[0][2].astimezone():%Y-%m-%d %H:%M:%S} (2 d 3 h ago)" in out
     assert err == ""
 
 

@@ -16,7 +16,11 @@ from workers.logs import set_up_logging
 def _as_before() -> Iterator[None]:
     logger, root = logging.getLogger("workers"), logging.getLogger()
     before = logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level
+    others = [it for it in logging.root.manager.loggerDict.values() if isinstance(it, logging.Logger)]
+    enabled = [it for it in others if not it.disabled]
     yield
+    for it in enabled:  # dictConfig has disabled all that it did not know
+        it.disabled = False
     logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level = before
     logging.disable(logging.NOTSET)
 

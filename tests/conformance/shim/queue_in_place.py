@@ -24,4 +24,8 @@ class Queue(jobqueue.Queue):
         **kwargs: Any,
     ) -> None:
         chosen = resolve_serializer(serializer)
-        super().__init__(name, connection, default_timeout, is_async, job_class, chosen, *args, **kwargs)
+        super().__init__(name or "default", connection, default_timeout, is_async, job_class, chosen, *args, **kwargs)
+        if (
+            not name
+        ):  # RQ's own jobs make one of a job that was in no queue, to delete it; a user's Queue("") is refused
+            self.name, self._key = "", self.redis_queue_namespace_prefix
