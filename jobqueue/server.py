@@ -177,6 +177,11 @@ def ping(path: str, timeout: float = 5.0) -> Literal["up", "loading", "busy", "d
 _CHILDREN: set[tuple[Path, int]] = set()
 
 
+def server_pids() -> set[int]:
+    """The servers that are children of this process."""
+    return {pid for _, pid in _CHILDREN}
+
+
 def reap(home: Path, timeout: float = 0.0) -> None:
     """Collect our servers that have ended; wait up to ``timeout`` seconds for those of ``home``.
 

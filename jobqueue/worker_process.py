@@ -113,7 +113,7 @@ class WorkerProcess:
             return None
         family: set[psutil.Process] = set()
         try:
-            family |= self._family()
+            family |= family_of(self.pid)
             if patience:
                 self._process.terminate()
                 self._process.wait(patience)
@@ -159,22 +159,10 @@ class WorkerProcess:
 
     # -- its end ----------------------------------------------------------------------------------------------------
 
-    def _family(self) -> set[psutil.Process]:
-        """The processes of its session and all below it. Not the local store's server, which it may have started
-        again: a child of the supervisor with a session of its own, and everybody's."""
-        found = {process for process in psutil.process_iter() if _session(process.pid) == self.pid}
-        try:
-            for child in psutil.Process(self.pid).children():
-                if _session(child.pid) == self.pid:
-                    found |= {child, *child.children(recursive=True)}
-        except psutil.NoSuchProcess:
-            pass
-        return found
-
     def _kill(self, family: set[psutil.Process]) -> None:
         assert self._process is not None
         if self._process.poll() is None:
-            family |= self._family()
+            family |= family_of(self.pid)
             self._process.kill()
             self._process.wait()
         rest = family | {p for p in psutil.process_iter() if _session(p.pid) == self.pid}
@@ -195,6 +183,20 @@ class WorkerProcess:
             self._said = self.last_words()
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
+
+
+def family_of(worker: int) -> set[psutil.Process]:
+    """The processes of a worker, by its pid: those of its session, the fork server and all below it, each of which
+    leads a session of its own. Not the local store's server, which it may have started again and which is
+    everybody's."""
+    found = {process for process in psutil.process_iter() if _session(process.pid) == worker}
+    try:
+        for child in psutil.Process(worker).children():
+            if _session(child.pid) == worker or "workers.forkserver" in child.cmdline():
+                found |= {child, *child.children(recursive=True)}
+    except psutil.NoSuchProcess:
+        pass
+    return found
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import multiprocessing
 import os
+import signal
+import subprocess
 import sys
+import time
 from typing import Any
 
-from samples import note
+from samples import nap, note, sleep_in_c
 
 print("the module is imported", end="")  # without a newline: it stays in the buffer
 
@@ -78,3 +82,68 @@ def current_loop() -> str:
 
 def run_a_loop() -> str:
     return asyncio.run(asyncio.sleep(0, "ran"))
+
+
+# -- starts programs -------------------------------------------------------------------------------------------------
+
+PROGRAMS = {
+    "a program": ["sleep", "600"],
+    "a shell's": ["sh", "-c", "sleep 600 & sleep 600"],
+    "a session's": ["setsid", "sleep", "600"],
+    "a daemon": ["sh", "-c", "setsid sleep 600 & exit 0"],
+}
+
+
+def start_programs(record: str) -> None:
+    """Note their pids: all that a job can start, in the background."""
+    for how, command in PROGRAMS.items():
+        note(record, f"{subprocess.Popen(command).pid} {how}")
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    note(record, f"{child.pid} multiprocessing")
+    _daemonise(record)
+
+
+def _daemonise(record: str) -> None:
+    """As daemons do: two forks, and a session of its own."""
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        return
+    os.setsid()
+    if not (pid := os.fork()):
+        time.sleep(600)
+    note(record, f"{pid} a forked daemon")
+    os._exit(0)
+
+
+def start_programs_and(record: str, how: str) -> None:
+    start_programs(record)
+    if how == "sleep":
+        nap(600)
+    elif how == "wait for one":
+        subprocess.run(PROGRAMS["a program"], check=False)
+    elif how == "hold on":
+        sleep_in_c(600)
+    elif how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_program(record: str, *command: str) -> int:
+    """Return its exit code."""
+    note(record, "start")
+    code = subprocess.run(command, check=False).returncode
+    note(record, "end")
+    return code
+
+
+def signal_own_group(number: int) -> str:
+    os.killpg(0, number)
+    return "still there"
+
+
+def read_terminal() -> str:
+    try:
+        with open("/dev/tty") as terminal:
+            return terminal.readline()
+    except OSError as e:
+        return f"no terminal: {e.strerror}"

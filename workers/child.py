@@ -1,12 +1,14 @@
 """One child process: its slots, its courier, its steward. Forked (warm) or spawned by the fork server.
 
-Life: silence SIGINT and SIGTERM (only the supervisor decides) → slots take and run jobs → the supervisor says quiet →
-running jobs end and are settled → exit 0. It dies at once (exit 3) when its name was struck off by a rescue, and
-(exit 4) when its supervisor is gone; after its last job (exit 5) when its watchdog failed.
+Life: a session of its own, SIGINT, SIGTERM and SIGHUP silenced (only the supervisor decides) → slots take and run jobs
+→ the supervisor says quiet → running jobs end and are settled → exit 0. It dies at once (exit 3) when its name was
+struck off by a rescue, (exit 4) when its supervisor is gone, and after its last job (exit 5) when its
+watchdog failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -28,6 +30,7 @@ from workers.courier import Courier
 from workers.current import current_of
 from workers.journal import Region
 from workers.own_classes import job_class_of
+from workers.process_tree import MARK, Forks
 from workers.randomness import reseed
 from workers.runner import Runner
 from workers.settings import Settings
@@ -152,13 +155,16 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def become_child(make: Callable[[], Runs], parent: int) -> None:
-    """Turn the calling process into a child. Does not return."""
+def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks) -> None:
+    """Turn the calling process into a child. ``name`` marks what its jobs start. Does not return."""
     code = 1
     try:
+        lead_a_session()
         die_with(parent)
+        os.environ[MARK] = name
+        forks.watch()
         this_is_the_original()
-        obey_the_parent_only(lambda *_: None)
+        obey_the_parent_only(_nothing)
         reseed()
         with after_imports.watching_imports():
             make().run()
@@ -170,24 +176,46 @@ def become_child(make: Callable[[], Runs], parent: int) -> None:
         leave(code)
 
 
+def lead_a_session() -> None:
+    """Without a terminal, and with a process group that no other process of ours is in: Ctrl-C does not reach a job's
+    programs, a job that reads the terminal stops nobody, and what a job sends to its group reaches what it started."""
+    with contextlib.suppress(OSError):  # it does already
+        os.setsid()
+
+
 def obey_the_parent_only(on_term: Callable[..., object]) -> None:
-    """SIGINT does nothing here, SIGTERM only what the parent means by it. Handlers, not SIG_IGN: a program that a job
-    starts would inherit that. What a job forks (multiprocessing) does inherit handlers, and has to die of SIGTERM all
-    the same, or ``Process.terminate`` and ``Pool.__exit__`` wait for ever."""
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, on_term)
+    """SIGINT and SIGHUP do nothing here, SIGTERM only what the parent means by it. Handlers, not SIG_IGN: a program
+    that a job starts would inherit that. What a job forks (multiprocessing) does inherit handlers, and has to die of
+    SIGTERM all the same, or ``Process.terminate`` and ``Pool.__exit__`` wait for ever."""
+    handlers = {signal.SIGINT: _nothing, signal.SIGHUP: _nothing, signal.SIGTERM: on_term}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
     def restore() -> None:
-        if signal.getsignal(signal.SIGTERM) is on_term:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     os.register_at_fork(after_in_child=restore)
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 def die_with(parent: int) -> None:
     """Ask the kernel to kill this process when its parent dies. (macOS has no such thing: the steward sees the end of
     the supervisor's socket, which C code holding the GIL can delay.)"""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
+    if not _at_death_of(parent, signal.SIGKILL):
         leave(ORPHANED)
+
+
+def wake_at_death_of(parent: int) -> bool:
+    """Instead of that, for who has to clean up then: it goes on although somebody stopped it. False: it is dead."""
+    return _at_death_of(parent, signal.SIGCONT)
+
+
+def _at_death_of(parent: int, number: int) -> bool:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
+    return os.getppid() == parent  # or it died before we asked

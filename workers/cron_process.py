@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import select
-import signal
 from collections.abc import Sequence
 
 from jobqueue.connection import Store
@@ -14,6 +13,7 @@ from workers.cron_card import CronCard
 from workers.launcher import worker_name
 from workers.logs import set_up_logging
 from workers.periodic import Periodic
+from workers.process_tree import TO_ALL
 from workers.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def serve(entries: Sequence[Schedule], store: Store, log_format: str) -> int:
     name, client, signals = worker_name(), store.client(), Signals()
     cron = Cron(name, entries, client)
     registrar = Periodic("jobq-cron", [cron, CronCard(client)], on_away=store.ensure)
-    with signals.caught((signal.SIGTERM, signal.SIGINT)):
+    with signals.caught(TO_ALL):
         log.info("%s: %d cron entries", name, len(entries))
         registrar.start()
         select.select([signals.fd], [], [])

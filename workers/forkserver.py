@@ -11,10 +11,12 @@ object per line:
                {"forked": owner, "pid": p}
                {"died": p, "status": s}      a wait status
 
-It runs no job. ``gc.freeze`` keeps the collector from touching what the modules built, so that children share it
-copy-on-write. When the control socket ends it kills its children and leaves; they carry PDEATHSIG against its own
-death. Why not multiprocessing's fork server: its children hold its alive pipe, it outlives a killed supervisor, and
-its preload swallows import errors (measured).
+It runs no job. It leads a session of its own, without a terminal, as each child does: what is typed there, or sent to
+a job's process group, reaches neither it nor the supervisor. ``gc.freeze`` keeps the collector from touching what the
+modules built, so that children share it copy-on-write. When the control socket ends it kills its children, with what
+their jobs started, and leaves; they carry PDEATHSIG against its own death. It adopts what jobs leave behind, and
+collects it. Why not multiprocessing's fork server: its children hold its alive pipe, it outlives a killed supervisor,
+and its preload swallows import errors (measured).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -29,21 +32,33 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobqueue.protocol import ForRQ
 from workers import exit_handlers, output, preload, randomness, runner
-from workers.child import Child, Runs, become_child, die_with
+from workers.child import Child, Runs, become_child, die_with, wake_at_death_of
 from workers.errand import Errand
 from workers.faults import report_to
 from workers.fork_hazards import ForkHazards
 from workers.journal import Region
 from workers.logs import set_up_logging
 from workers.own_classes import runner_for
+from workers.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
 from workers.rq_maintenance import Chores
 from workers.runner import Runner
 from workers.settings import Settings
+
+
+class Birth(NamedTuple):
+    """What is known of a child."""
+
+    name: str  # as in the mark of what its jobs start
+    page: int | None  # None: it runs no jobs
+    forks: Forks
+    at: float  # monotonic seconds
+
 
 log = logging.getLogger("workers.forkserver")  # it is __main__ itself
 
@@ -51,18 +66,22 @@ log = logging.getLogger("workers.forkserver")  # it is __main__ itself
 class ForkServer:
     """Forks and reaps until the supervisor is gone."""
 
-    def __init__(self, settings: Settings, control: socket.socket, pages: int) -> None:
+    def __init__(self, settings: Settings, control: socket.socket, pages: int, supervisor: int) -> None:
         self._settings = settings
+        self._supervisor = supervisor  # its pid
         self._control = control
         self._pages = pages
         self._runner = Runner(settings)
-        self._children: set[int] = set()
+        self._children: dict[int, Birth] = {}
+        self._births = itertools.count()
         self._unread = b""
         self._fds: list[int] = []
         self._generators: dict[str, Any] = {}  # that modules made for themselves: their states, until the first fork
 
     def run(self) -> None:
         if not self._preload():
+            return
+        if not wake_at_death_of(self._supervisor):
             return
         signal.signal(signal.SIGCHLD, lambda *_: None)
         wake_read, wake_write = os.pipe()
@@ -116,18 +135,20 @@ class ForkServer:
         return bool(data)
 
     def _fork(self, order: dict[str, Any], fd: int) -> None:
-        parent = os.getpid()
+        parent, page = os.getpid(), order.get("child")
+        name = order["fork"] if page is not None else f"{self._settings.worker}:{parent}.{next(self._births)}"
+        birth = Birth(name, page, Forks(), time.monotonic())
         output.flush()
-        pid = self._spawn(order, fd) if self._spawns else os.fork()
+        pid = self._spawn(order, name, fd) if self._spawns else os.fork()
         if pid == 0:
             self._control.close()
             exit_handlers.forget_inherited()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            become_child(lambda: self._make_child(order, fd), parent)
+            become_child(lambda: self._make_child(order, fd), parent, name, birth.forks)
         os.close(fd)
         self._generators = {}
-        self._children.add(pid)
+        self._children[pid] = birth
         self._say({"forked": order["fork"], "pid": pid})
 
     def _make_child(self, order: dict[str, Any], fd: int) -> Runs:
@@ -140,9 +161,9 @@ class ForkServer:
         if equal := [name for name, state in self._generators.items() if states.get(name) == state]:
             log.warning("%s", randomness.warning_of(equal))
 
-    def _spawn(self, order: dict[str, Any], fd: int) -> int:
+    def _spawn(self, order: dict[str, Any], name: str, fd: int) -> int:
         """The preload left what a fork would not copy, or would share: the child imports for itself."""
-        argv = [sys.executable, "-m", "workers.spawned", json.dumps(order), str(self._pages), str(fd)]
+        argv = [sys.executable, "-m", "workers.spawned", json.dumps(order), str(self._pages), str(fd), name]
         inherited = [fd, self._pages, *([order["faults"]] if "faults" in order else [])]
         for number in inherited:
             os.set_inheritable(number, True)
@@ -153,21 +174,32 @@ class ForkServer:
         return pid
 
     def _reap(self) -> None:
-        while self._children:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if pid in self._children:  # a job's orphans end up here as well when we are their reaper
-                self._children.discard(pid)
+            if birth := self._children.pop(pid, None):  # else it was adopted
+                self._end_jobs(pid, birth, well=status == 0)
                 self._say({"died": pid, "status": status})
+
+    def _end_jobs(self, pid: int, birth: Birth, well: bool) -> None:
+        """What the jobs that it ran had started ends with it, before anybody hears of its death and runs them again."""
+        if birth.page is None:
+            starts = [] if well else [birth.at]
+        else:
+            starts = [job.start for job in Region(self._pages, birth.page, self._settings.slots).running()]
+        if starts:
+            end_processes(OfProcess(pid, birth.name, birth.forks), min(starts))
 
     def _kill_all(self) -> None:
         for pid in self._children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for pid, birth in self._children.items():
+            self._end_jobs(pid, birth, well=False)
 
 
 def describe_import_error(error: BaseException) -> str:
@@ -198,9 +230,9 @@ def main() -> None:
     socket, as one line."""
     control_fd, pages, parent = (int(a) for a in sys.argv[1:4])
     die_with(parent)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in TO_ALL:
         signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_ALL)
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
     for fd in (pages, *(int(a) for a in sys.argv[4:])):
@@ -214,7 +246,8 @@ def main() -> None:
     set_up_logging(settings.log_format, settings.verbose)
     output.buffer_lines()
     os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
-    ForkServer(settings, control, pages).run()
+    adopt_orphans()
+    ForkServer(settings, control, pages, parent).run()
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ class Interruptible:
         self._pending: type[BaseException] | None = None
         self._shots = 0  # at this slot, whether they hit or not
         self._settled = 0  # so many of them can do nothing any more
+        self.was_aimed_at = False  # since enter
         self.token = 0  # what runs, 0: nothing that may be interrupted
         self.deadline = 0.0  # monotonic seconds, 0: none
         self.limit = 0.0  # seconds, <= 0: none
@@ -114,6 +115,7 @@ class Interruptible:
         if self._in_main and not self._has_the_alarm():  # the last job took it for itself
             signal.signal(signal.SIGALRM, self._alarm)
         self.limit = limit
+        self.was_aimed_at = False
         self.deadline = time.monotonic() + limit if limit > 0 else 0.0
         self.token = token
 
@@ -129,6 +131,7 @@ class Interruptible:
             if self._thread is not None:
                 _set_async_exc(self._thread, ctypes.py_object())  # NULL: clears a pending one
             self._settled = shots
+            self.was_aimed_at = True
 
     def interrupt(self, token: int, error: type[BaseException]) -> bool:
         """Raise ``error`` in the job ``token``; False: it is no longer running."""

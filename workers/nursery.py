@@ -14,6 +14,7 @@ from typing import Any
 
 from jobqueue.errors import BootFailed
 from workers.deaths import Left
+from workers.process_tree import TO_ALL
 from workers.settings import Settings
 
 
@@ -36,9 +37,12 @@ class Nursery:
         with theirs:
             numbers = (theirs.fileno(), pages, os.getpid(), *faults)
             argv = [sys.executable, "-m", "workers.forkserver", *map(str, numbers)]
-            with blocked(signal.SIGINT, signal.SIGTERM):  # until it has its own handlers: Ctrl-C reaches it too
+            with blocked(*TO_ALL):  # until it has its own handlers
                 self._process = subprocess.Popen(
-                    argv, pass_fds=(theirs.fileno(), pages, *faults), stdin=subprocess.DEVNULL
+                    argv,
+                    pass_fds=(theirs.fileno(), pages, *faults),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
                 )
         self.control.sendall(settings.to_json().encode() + b"\n")
 
@@ -76,6 +80,10 @@ class Nursery:
             if "failed" in message:
                 raise BootFailed(f"a served module cannot be imported: {message['failed']}")
         return found if data else None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def close(self) -> None:
         """The end of the control socket ends it, and with it every child that is still there. Twice is fine."""

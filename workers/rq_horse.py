@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import os
 import select
 import signal
@@ -28,10 +29,11 @@ from jobqueue.backoff import Backoff
 from jobqueue.connection import like
 from jobqueue.protocol import Verdict
 from workers import exit_handlers, output
-from workers.child import FENCED, die_with, leave, obey_the_parent_only
+from workers.child import FENCED, die_with, lead_a_session, leave, obey_the_parent_only
 from workers.context import after_imports
 from workers.deaths import Remains
 from workers.journal import DONE
+from workers.process_tree import MARK, Forks, OfProcess, end_processes
 from workers.randomness import reseed
 from workers.rq_duties import Duties
 from workers.rq_engine import Engine
@@ -59,6 +61,8 @@ class Horse:
         self.pid = 0
         self.owner = ""
         self.completed = 0
+        self._forks = Forks()
+        self._asked = mmap.mmap(-1, 1)  # 1: the child is to stop; else a SIGTERM was sent by a job to its own group
         self._stopped: set[int] = set()  # claims that somebody asked to stop
         self._told: set[int] | None = None  # to stop; what ran then, which may have taken the signal for itself
         self._stirred, self._stirrer = socket.socketpair()
@@ -95,11 +99,11 @@ class Horse:
         parent = os.getpid()
         with self._duties.at_work:
             output.flush()
+            self._forks = Forks()
+            self._asked[0] = 0
             pid = os.fork()
             if pid == 0:
                 self._be_child(parent, *limits)
-        with contextlib.suppress(OSError):  # it does so too: whoever is first, its group is its own when we kill it
-            os.setpgid(pid, pid)
         self.pid = pid
         self._worker.procline(f"Forked {pid} at {time.time()}")  # type: ignore[no-untyped-call]
 
@@ -107,8 +111,10 @@ class Horse:
         """Does not return."""
         worker, code = self._worker, 1
         try:
-            os.setpgrp()
+            lead_a_session()
             die_with(parent)
+            os.environ[MARK] = self.owner
+            self._forks.watch()
             exit_handlers.forget_inherited()
             output.buffer_lines()
             reseed()
@@ -116,7 +122,7 @@ class Horse:
             client = like(worker.connection)
             engine = Engine(worker, self._duties.settings, self.owner, self._region, client, in_horse=True)
             worker.engine = engine
-            obey_the_parent_only(lambda *_: _stop(worker))
+            obey_the_parent_only(lambda *_: _stop(worker) if self._asked[0] else None)
             with contextlib.suppress(StopRequested):
                 engine.serve(burst, max_jobs, max_idle_time)
             engine.close()
@@ -161,6 +167,7 @@ class Horse:
 
     def _tell(self) -> None:
         if self.pid:
+            self._asked[0] = 1
             self._told = self._running()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
@@ -183,7 +190,7 @@ class Horse:
         try:
             os.kill(self.pid, signal.SIGSTOP)
             if any(job.claim == claim for job in self._region.running()):
-                os.killpg(os.getpgid(self.pid), signal.SIGKILL)
+                kill_group(self.pid)
                 return True
             os.kill(self.pid, signal.SIGCONT)
         except ProcessLookupError:
@@ -193,7 +200,7 @@ class Horse:
     def _end_child(self) -> None:
         usage = None
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.killpg(os.getpgid(self.pid), signal.SIGKILL)
+            kill_group(self.pid)
             _, _, usage = os.wait4(self.pid, 0)
         self._bury(signal.SIGKILL, usage)
 
@@ -207,7 +214,10 @@ class Horse:
         except (ValueError, EOFError, TypeError):  # killed in the middle of bringing its halves together
             finished = []
         done = {outcome.claim for outcome in finished}
-        running = [job.claim for job in self._region.running() if job.claim not in done]
+        ran = [job for job in self._region.running() if job.claim not in done]
+        if ran:
+            end_processes(OfProcess(pid, self.owner, self._forks), min(job.start for job in ran))
+        running = [job.claim for job in ran]
         verdicts = [self._judge(claim, pid, status, usage) for claim in running]
         self._insist(lambda: self._duties.bury(Remains(self.owner, finished, verdicts)))
         if running:
@@ -244,6 +254,14 @@ class Horse:
     def close(self) -> None:
         self._stirred.close()
         self._stirrer.close()
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL for the child and its group. A child that does not lead one yet is alone in nobody's: not ours is hit."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _stop(worker: Worker) -> None:

@@ -38,7 +38,7 @@ class RQSlot(Slot):
         super().__init__(0, make_current=self._make_job, **parts)
         self._worker = worker
         self._job_class = current_of(worker.job_class)
-        self._in_horse = in_horse
+        self._in_horse = self._has_process = in_horse
         self._logs = worker.log.isEnabledFor(logging.INFO)
 
     def take(self, work: Claimed | Outcome) -> None:

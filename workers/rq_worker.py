@@ -10,6 +10,9 @@ overridden how RQ runs jobs, RQ's own loop does it (rq_standing.py).
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -78,9 +81,22 @@ class OnOurEngine(BaseWorker):
             self._start_scheduler(burst, *formats)
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         try:
-            return bool(self._on_duty(burst, max_jobs, max_idle_time))
+            with self._closed_terminal_stops():
+                return bool(self._on_duty(burst, max_jobs, max_idle_time))
         finally:
             self.teardown()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _closed_terminal_stops(self) -> Iterator[None]:
+        """SIGHUP is a stop like SIGTERM: RQ's worker dies of it with its job, unless somebody ignores it (nohup)."""
+        before = signal.getsignal(signal.SIGHUP)
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, self.request_stop)
+        try:
+            yield
+        finally:
+            if before is signal.SIG_DFL:
+                signal.signal(signal.SIGHUP, before)
 
     def _why_rq(self) -> str:
         raise NotImplementedError

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+log = logging.getLogger(__name__)
 
 
 class Signals:
@@ -20,8 +24,9 @@ class Signals:
 
     @contextmanager
     def caught(self, numbers: Iterable[int]) -> Iterator[None]:
-        """While inside, these signals are put here (main thread only)."""
-        old = {number: signal.signal(number, self._put) for number in numbers}
+        """While inside, these signals are put here (main thread only). Who ignores SIGHUP goes on to do so (nohup)."""
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        old = {number: signal.signal(number, self._put) for number in {*numbers} - ignored}
         old_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         try:
             yield
@@ -43,3 +48,19 @@ class Signals:
             pass
         got, self._got = self._got, []
         return got
+
+
+def suspend(children: Iterable[int], lease: float) -> None:
+    """Ctrl-Z: stop with all children and what their jobs run, until somebody lets this process go on."""
+    log.warning("suspended, with all that runs; after %g s other workers take this one for dead", lease)
+    groups = list(children)
+    _send(groups, signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    _send(groups, signal.SIGCONT)
+    log.warning("going on")
+
+
+def _send(groups: Iterable[int], number: int) -> None:
+    for pid in groups:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)

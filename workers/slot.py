@@ -25,6 +25,7 @@ from workers.finishing import NOTHING, Finishing
 from workers.journal import FROZEN, Region
 from workers.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from workers.patience import insist
+from workers.process_tree import Find, OfProcess, OfThread, end_processes
 from workers.rq_limits import FinishLimits
 from workers.runner import STOPPED, Ending, Runner, encode_text, interrupted
 from workers.settings import Settings
@@ -67,6 +68,8 @@ class Slot(Interruptible):
         self.meter = usage.meter()
         self._stir = stir
         self._event_loop: EventLoopOfThread | None = None
+        self._has_process = settings.slots == 1  # all that is started in this process, its job has started
+        self._processes: Find | None = None
         self._finisher: Finisher | None = None
         self._limits = FinishLimits(self)
         self.job: Claimed | None = None
@@ -113,6 +116,8 @@ class Slot(Interruptible):
         self.job = None
         if self.written_off:
             return
+        if isinstance(ending, BaseException) or (ending.kind == RAISED and self.was_aimed_at):
+            self.end_processes(self.since)
         if isinstance(ending, BaseException):
             self._end_early(job, ending, started, ended)
             return
@@ -129,6 +134,12 @@ class Slot(Interruptible):
     def bind(self) -> None:
         super().bind()
         self._event_loop = EventLoopOfThread()
+        self._processes = OfProcess.here(self._owner) if self._has_process else OfThread()
+
+    def end_processes(self, since: float) -> None:
+        """(its thread, or the steward) What its job has started ends with it. ``since``: monotonic seconds."""
+        if self._processes is not None and (number := end_processes(self._processes, since)):
+            log.info("%d processes that the job had started are ended with it", number)
 
     def enter(self, token: int, limit: float) -> None:
         """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""

@@ -6,23 +6,25 @@ import json
 import os
 import sys
 
-from workers.child import become_child
+from workers.child import become_child, lead_a_session
 from workers.forkserver import make_child
 from workers.logs import set_up_logging
 from workers.output import buffer_lines
 from workers.own_classes import runner_for
 from workers.preload import preload
+from workers.process_tree import Forks
 from workers.settings import Settings
 
 
 def main() -> None:
     settings = Settings.from_json(os.environ.pop("JOBQ_CHILD_SETTINGS"))
-    order, pages, fd = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    order, pages, fd, name = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    lead_a_session()
     os.set_inheritable(fd, False)
     set_up_logging(settings.log_format, settings.verbose)
     buffer_lines()
     preload(settings.modules, settings.exception_handlers, settings.own_classes)
-    become_child(lambda: make_child(settings, order, pages, fd, runner_for(settings)), os.getppid())
+    become_child(lambda: make_child(settings, order, pages, fd, runner_for(settings)), os.getppid(), name, Forks())
 
 
 if __name__ == "__main__":

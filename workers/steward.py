@@ -53,6 +53,7 @@ TICK = 0.005  # seconds; a job that runs longer is marked as started
 LOOK_EVERY = 0.05  # seconds; so often it sees, among several slots, whether long jobs wait for the GIL
 RECONCILE_EVERY = 30.0
 LATE = 0.02  # seconds; who computes in Python gives the GIL away after 5 ms, so a thread that wakes waits no longer
+SOFT = 1.0  # seconds that an interrupted job has to end by itself what it started
 
 
 class Steward:
@@ -93,6 +94,7 @@ class Steward:
         os.set_blocking(self._pipe[0], False)
         os.set_blocking(self._pipe[1], False)
         self._fired: dict[int, float] = {}  # token → when it was interrupted: by its limit, or because it is to stop
+        self._freed: set[int] = set()  # of these: what they started was ended
         self._stopping: set[int] = set()  # claims that somebody asked to stop
         self._unheard = b""
         self._recovering = False
@@ -292,6 +294,8 @@ class Steward:
             if not token:
                 continue
             if token in self._fired:
+                if now >= self._fired[token] + SOFT and token not in self._freed:
+                    self._free(slot, token)
                 if now < self._fired[token] + HARD:
                     continue
                 if len(self._slots) > 1:
@@ -300,6 +304,11 @@ class Steward:
                     self._fired[token] = now
             elif deadline and now >= deadline and slot.interrupt(token, _limit_error(slot)):
                 self._fired[token] = now
+
+    def _free(self, slot: Slot, token: int) -> None:
+        """It may wait for a program that it started: that ends now, and then it hears that its time is over."""
+        self._freed = {token, *self._freed & self._fired.keys()}
+        slot.end_processes(slot.deadline - slot.limit if slot.deadline else slot.since)
 
     def _write_off(self, number: int, slot: Slot, token: int) -> None:
         """The thread is stuck in C: a fresh slot takes its place, and records how the job ended."""
@@ -329,7 +338,7 @@ class Steward:
         if any(slot.marked != job.claim or now - slot.since < 2 * LONG for slot, job in self._running()):
             return TICK
         deadlines = [s.deadline for s in self._slots if s.deadline and s.token not in self._fired]
-        deadlines += [at + HARD for at in self._fired.values()]
+        deadlines += [at + (HARD if token in self._freed else SOFT) for token, at in self._fired.items()]
         waits = [max(TICK, deadline - now) for deadline in deadlines]
         if self._courier.holds_up or self._courier.lets_wait:
             waits.append(LONG)

@@ -56,12 +56,15 @@ class Stopping:
         for seat in self._seats:
             seat.quiet()
 
-    def asked(self, by: str) -> None:
-        """A signal or a command asks to stop; the second one ends the grace."""
+    def asked(self, by: str, at_once: bool = False) -> None:
+        """A signal or a command asks to stop; the second one ends the grace, and so does one that will not wait."""
+        if at_once:
+            self.begin(f"{by}: taking no more jobs")
         if not self.phase:
             self.begin(f"{by}: taking no more jobs; running jobs have {self._grace:g} s to finish")
         elif self.phase is Phase.QUIET:
-            log.info("%s again: running jobs are interrupted and go back to their queues", by)
+            again = "" if at_once else " again"
+            log.info("%s%s: running jobs are interrupted and go back to their queues", by, again)
             self._next_phase = time.monotonic()
 
     def dropped(self, seat: Seat, tokens: list[Any]) -> None:

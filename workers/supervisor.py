@@ -24,6 +24,7 @@ from typing import Any
 
 from jobqueue.connection import Store
 from jobqueue.protocol import Protocol
+from jobqueue.server import server_pids
 from jobqueue.timetable import Schedule
 from workers.burst import Burst
 from workers.commands import Commands
@@ -40,11 +41,12 @@ from workers.maintenance import Maintenance
 from workers.nursery import Nursery
 from workers.orders import Orders
 from workers.periodic import Periodic, Step
+from workers.process_tree import TO_ALL, OfProcess, adopt_orphans, collect_orphans, end_processes
 from workers.rescuer import Rescuer
 from workers.scheduler import Scheduler
 from workers.seat import Seat, Use
 from workers.settings import Settings
-from workers.signals import Signals
+from workers.signals import Signals, suspend
 from workers.stopping import Phase, Stopping
 from workers.undertaker import Undertaker
 from workers.waiter import Waiter
@@ -119,7 +121,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until stopped (or, in a burst, until the queues are empty). Raises BootFailed."""
-        with self._signals.caught((signal.SIGTERM, signal.SIGINT)):
+        adopt_orphans()
+        with self._signals.caught((*TO_ALL, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCHLD)):
             try:
                 self._open()
                 while not self._over():
@@ -370,14 +373,25 @@ class Supervisor:
             if seat.use is Use.TAKEN:
                 seat.kill()
                 seat.await_death()
+                self._end_jobs(seat)
                 self._lost(seat, None)
         self._start_nursery()
+
+    def _end_jobs(self, seat: Seat) -> None:
+        """What its jobs had started ends with them. The fork server does this, unless it died itself."""
+        if seat.pid and (running := seat.region.running()):
+            end_processes(OfProcess(seat.pid, seat.owner, None), min(job.start for job in running))
 
     # -- stopping ------------------------------------------------------------------------------------------------------
 
     def _on_signals(self) -> None:
         for number in self._signals.take():
-            self._stopping.asked(signal.Signals(number).name)
+            if number == signal.SIGCHLD:
+                collect_orphans(own={*server_pids(), *([self._nursery.pid] if self._nursery else [])})
+            elif number == signal.SIGTSTP:
+                suspend([seat.pid for seat in self._seats if seat.pid], self._settings.lease)
+            else:
+                self._stopping.asked(signal.Signals(number).name, at_once=number == signal.SIGQUIT)
 
     def _give_back(self, tokens: list[Any]) -> None:
         """One script for the whole tree, so that the order stays."""

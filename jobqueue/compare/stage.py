@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 
 from jobqueue import keys
-from jobqueue.compare.measure import tree
 from jobqueue.connection import Store, open_store
 from jobqueue.errors import JobqError
+from jobqueue.worker_process import family_of
 
 GRACE = 2.0  # seconds that the workers of a run give their jobs at the end
 _FOREIGN = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_DOWNLOAD_MAX_MB")
@@ -111,9 +111,8 @@ def refuse_suspended(store: Store) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a worker as a deploy does, and then for sure: it and everything below it, but not the local store, which it
-    may have started again: that is for others too, and leads a session of its own."""
-    family = [member for member in tree(process.pid) if not _leads_a_session(member.pid) or member.pid == process.pid]
+    """End a worker as a deploy does, and then for sure: it and everything below it, but not the local store."""
+    family = family_of(process.pid)
     try:
         process.terminate()
         process.wait(GRACE + 8)
@@ -127,13 +126,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
                 pass
         process.kill()
         process.wait()
-
-
-def _leads_a_session(pid: int) -> bool:
-    try:
-        return os.getsid(pid) == pid
-    except ProcessLookupError:
-        return False
 
 
 def kill(pid: int) -> bool:

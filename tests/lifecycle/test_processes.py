@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import redis
 import rq
 from conftest import PASSED, Start
-from helpers import Server, Tree, assert_nothing_left, eventually, lines, running_no_more
+from helpers import ROOT, Server, Tree, assert_nothing_left, eventually, lines, running_no_more
 from rq import Callback
+from rq.command import send_stop_job_command
 
 from jobqueue.producer import Queue
 from jobqueue.serializers import JSON
@@ -187,3 +197,240 @@ def test_a_plain_job_finds_asyncio_as_if_nothing_had_happened(start_in: Run, pla
     for before in ("samples_processes.fork_in_a_coroutine", "samples_processes.run_a_loop", "samples.ok"):
         value_of(jobs.enqueue(before, "exit") if "fork" in before else jobs.enqueue(before))
         assert value_of(jobs.enqueue("samples_processes.current_loop")) == "a loop"
+
+
+# -- what jobs start -------------------------------------------------------------------------------------------------
+
+
+def programs(tree: Tree, record: str) -> list[str]:
+    """What jobs started and what still runs, but for the processes of the worker."""
+    return sorted(name for _, name in _programs(tree, record))
+
+
+def _programs(tree: Tree, record: str) -> list[tuple[psutil.Process, str]]:
+    names = {int(pid): how for pid, how in (line.split(" ", 1) for line in lines(record) if line[0].isdigit())}
+    found = []
+    for process in tree.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.pid in names or process.name() == "sleep":
+                found.append((process, names.get(process.pid, "sleep")))
+    return found
+
+
+def all_are_there(tree: Tree, record: str) -> bool:
+    return programs(tree, record) == [
+        *("a forked daemon", "a program", "a session's", "a shell's", "multiprocessing", "sleep", "sleep", "sleep")
+    ]
+
+
+def what_stays(place: str) -> list[str]:
+    """Among threads, and in a process that is not ours, nobody knows whose the daemons are: a shell's, and a fork."""
+    return [] if place in ("process", "Worker") else ["a forked daemon", "sleep"]
+
+
+@pytest.mark.parametrize(("end", "how"), [("time limit", "wait for one"), ("stop", "sleep")])
+def test_what_a_job_started_ends_when_it_is_ended(
+    start_in: Run, place: str, store: redis.Redis, jobs: rq.Queue, tmp_path: Path, end: str, how: str
+) -> None:
+    """Also where it waits for a program in a thread, which no exception wakes: it is not written off then."""
+    record = str(tmp_path / "record")
+    tree = start_in(place)
+    job = jobs.enqueue(
+        "samples_processes.start_programs_and", record, how, job_timeout=2 if end == "time limit" else 60
+    )
+    eventually(lambda: lines(record)[-1:] and "forked daemon" in lines(record)[-1])
+    if end == "stop":
+        eventually(lambda: job.get_status(refresh=True).value == "started")
+        send_stop_job_command(store, job.id)
+    eventually(lambda: job.get_status(refresh=True).value in ("failed", "stopped"))
+    eventually(lambda: programs(tree, record) == what_stays(place), 10)
+    assert value_of(jobs.enqueue("samples.ok", 1)) == 1
+    assert "written off" not in tree.log
+    sweep(tree, record)
+
+
+@pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
+@pytest.mark.parametrize("end", ["dies", "is killed", "holds on"])
+def test_what_jobs_started_ends_with_their_process(
+    start_in: Run, place: str, store: redis.Redis, jobs: rq.Queue, tmp_path: Path, end: str
+) -> None:
+    """All of it, whatever the mode: nothing of these jobs can still be at work when they run again."""
+    record = str(tmp_path / "record")
+    flags = [] if place == "Worker" else ["--on-crash", "fail"]
+    tree = start_in(place, *flags)
+    how = {"dies": "die", "is killed": "sleep", "holds on": "hold on"}[end]
+    limit = 2 if end == "holds on" and place != "thread" else 60
+    job = jobs.enqueue("samples_processes.start_programs_and", record, how, job_timeout=limit)
+    if end != "dies":
+        eventually(lambda: all_are_there(tree, record))
+    if end == "is killed" or (end == "holds on" and place == "thread"):
+        child_of(tree, place).kill()
+    eventually(lambda: job.get_status(refresh=True).value == "failed")
+    eventually(lambda: not programs(tree, record), 10)
+    assert value_of(jobs.enqueue("samples.ok", 1)) == 1
+
+
+def sweep(tree: Tree, record: str) -> None:
+    """End what was seen to live on."""
+    for process, _ in _programs(tree, record):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def child_of(tree: Tree, place: str) -> psutil.Process:
+    """The process that runs jobs."""
+    return tree._children_of(tree.pid)[0] if place == "Worker" else tree.children()[0]
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "fork server"])
+def test_what_jobs_started_ends_with_the_worker(
+    start: Start, mode: str, jobs: rq.Queue, tmp_path: Path, victim: str
+) -> None:
+    record = str(tmp_path / "record")
+    tree = start("-n", "1", "--on-crash", "fail", mode=mode, serve=SERVE, JOBQ_LEASE="1")
+    job = jobs.enqueue("samples_processes.start_programs_and", record, "sleep")
+    eventually(lambda: all_are_there(tree, record))
+    eventually(lambda: job.get_status(refresh=True).value == "started")
+    if victim == "supervisor":
+        tree.kill()
+        eventually(lambda: not tree.processes(), 10)
+        start("-n", "1", "--on-crash", "fail", mode=mode, serve=SERVE, JOBQ_LEASE="1")
+    else:
+        tree.fork_server().kill()  # type: ignore[union-attr]
+        eventually(lambda: set(programs(tree, record)) <= {"a forked daemon"}, 10)  # nobody knows whose fork that is
+    eventually(lambda: job.get_status(refresh=True).value == "failed")
+    sweep(tree, record)
+
+
+def test_what_a_job_left_behind_on_purpose_lives_on(start: Start, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
+    """It ended by itself. The next job's death is not its affair, nor is the worker's stop."""
+    record = str(tmp_path / "record")
+    tree = start("-n", "1", mode=mode, serve=SERVE)
+    value_of(jobs.enqueue("samples_processes.start_programs", record))
+    assert all_are_there(tree, record)
+    time.sleep(0.05)  # the kernel notes starts in hundredths of a second
+    late = jobs.enqueue("samples.hang", str(tmp_path / "hang"), 1, "spin", 600, job_timeout=1)
+    eventually(lambda: late.get_status(refresh=True).value == "failed")
+    assert all_are_there(tree, record)
+    assert tree.stop() == 0
+    assert all_are_there(tree, record)
+    sweep(tree, record)
+
+
+# -- signals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_job_that_signals_its_group_stops_no_worker(
+    start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path, number: int
+) -> None:
+    tree = start_in(place)
+    assert value_of(jobs.enqueue("samples_processes.signal_own_group", int(number))) == "still there"
+    script = "trap 'kill 0' EXIT; sleep .2"
+    value_of(jobs.enqueue("samples_processes.run_program", str(tmp_path / "record"), "bash", "-c", script))
+    assert value_of(jobs.enqueue("samples.ok", 1)) == 1
+    assert "stop" not in tree.log.lower()
+
+
+@pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_lets_the_programs_of_jobs_finish(
+    start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path, number: int
+) -> None:
+    """A terminal sends to its whole group, Ctrl-C and when it is closed."""
+    record = str(tmp_path / "record")
+    tree = start_in(place)
+    job = jobs.enqueue("samples_processes.run_program", record, "sleep", "1.5")
+    eventually(lambda: job.get_status(refresh=True).value == "started" and lines(record))
+    tree.send_to_group(number)
+    assert tree.wait() == 0
+    assert job.get_status(refresh=True).value == "finished"
+    assert job.return_value() == 0
+
+
+@pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
+def test_on_a_terminal(server: Server, place: str, jobs: rq.Queue, tmp_path: Path) -> None:
+    """Ctrl-C asks the worker alone; a job finds no terminal to read from, and stops nobody."""
+    record = str(tmp_path / "record")
+    with on_a_terminal(server, place) as (process, terminal):
+        assert value_of(jobs.enqueue("samples_processes.read_terminal")).startswith("no terminal")
+        job = jobs.enqueue("samples_processes.run_program", record, "sleep", "1.5")
+        eventually(lambda: job.get_status(refresh=True).value == "started" and lines(record))
+        os.write(terminal, b"\x03")
+        assert process.wait(30) == 0
+        assert job.return_value(refresh=True) == 0
+
+
+def test_ctrl_backslash_interrupts(server: Server, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
+    """Like Ctrl-C twice: running jobs go back."""
+    with on_a_terminal(server, mode) as (process, terminal):
+        job = jobs.enqueue("samples.nap", 600)
+        eventually(lambda: job.get_status(refresh=True).value == "started")
+        os.write(terminal, b"\x1c")
+        assert process.wait(30) == 0
+        assert job.get_status(refresh=True).value == "queued"
+
+
+def test_ctrl_z_suspends_all(server: Server, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
+    """The jobs with the worker, and all go on together."""
+    record = str(tmp_path / "record")
+    with on_a_terminal(server, mode) as (process, terminal):
+        job = jobs.enqueue("samples.wait_for", record, 1, str(tmp_path / "gate"))
+        eventually(lambda: lines(record))
+        family = [
+            p for p in psutil.Process(process.pid).children(recursive=True) if "forkserver" not in str(p.cmdline())
+        ]
+        os.write(terminal, b"\x1a")
+        stopped = [psutil.Process(process.pid), *(p for p in family if p.children() == [])]
+        eventually(lambda: all(p.status() == psutil.STATUS_STOPPED for p in stopped))
+        os.kill(process.pid, signal.SIGCONT)
+        (tmp_path / "gate").touch()
+        assert value_of(job) == 1
+        os.write(terminal, b"\x03")
+        assert process.wait(30) == 0
+
+
+@contextlib.contextmanager
+def on_a_terminal(server: Server, place: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A worker in the foreground of a terminal of its own."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "jobqueue.cli", "worker", "--url", server.url, "-I", "samples"]
+    command += ["-I", "samples_processes", "--mode", place, "-n", "1"]
+    if place == "Worker":
+        command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "-S", "json"]
+        command += ["--worker-class", "workers.rq_worker.Worker"]
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    # a session leader whose first terminal this is, and the leader of its foreground group
+    script = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *command],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    drain = threading.Thread(target=_drain, args=[ours], daemon=True)
+    drain.start()
+    family: list[psutil.Process] = []
+    try:
+        yield process, ours
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(process.pid).children(recursive=True)
+        for number in (signal.SIGCONT, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+        process.wait()
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        os.close(ours)
+
+
+def _drain(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass

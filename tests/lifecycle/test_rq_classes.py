@@ -427,7 +427,7 @@ from workers.rq_worker import Worker
 def stop_at_once(horse):
     raise SystemExit("at once")
 
-os.setpgrp = lambda: time.sleep(5)  # the child is slow
+os.setsid = lambda: time.sleep(5)  # the child is slow
 Horse._watch = stop_at_once
 r = redis.Redis(unix_socket_path=sys.argv[1])
 Worker([rq.Queue(connection=r)], connection=r).work(burst=True)
