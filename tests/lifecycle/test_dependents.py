@@ -1,0 +1,134 @@
+"""Dependents go on whatever happens to the process that ended what they wait for, without RQ's maintenance."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import rq
+from conftest import Start
+from helpers import Server, Tree, eventually, status
+from rq.job import Dependency
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+WITHOUT_MAINTENANCE = ("--maintenance-interval", "0", "--no-scheduler")
+MANY = 10_000
+
+COPY = """
+local template = redis.call('HGETALL', KEYS[1])
+for n = 1, tonumber(ARGV[2]) do
+  local id = 'copy-' .. n
+  redis.call('HSET', ARGV[3] .. id, unpack(template))
+  redis.call('ZADD', KEYS[2], n, id)
+  redis.call('SADD', KEYS[3], id)
+  redis.call('SADD', ARGV[4] .. id .. ':dependencies', ARGV[1])
+end
+"""
+
+
+def add_many(store: redis.Redis, queue: Queue, parent: str, number: int) -> list[str]:
+    """Enqueue this number of dependents of a job that waits."""
+    [first] = [queue.enqueue("samples.ok", 1, job_id="first", depends_on=Dependency([parent], allow_failure=True))]
+    copied = [keys.job(first.id), keys.registry("deferred", queue.name), keys.dependents(parent)]
+    prefixes = keys.job(""), keys.dependencies("").removesuffix(":dependencies")
+    store.eval(COPY, len(copied), *copied, parent, number - 1, *prefixes)
+    return [first.id, *(f"copy-{n}" for n in range(1, number))]
+
+
+def ended(store: redis.Redis, ids: list[str], how: bytes = b"finished") -> bool:
+    with store.pipeline(transaction=False) as pipe:
+        for job_id in ids:
+            pipe.hget(keys.job(job_id), "status")
+        return set(pipe.execute()) == {how}
+
+
+def nothing_is_owed(store: redis.Redis) -> bool:
+    return not store.exists(keys.ENDED) and not list(store.scan_iter(keys.waiting_for("*")))
+
+
+@pytest.mark.parametrize("ending", ["first_end", "first_failure"])
+def test_a_child_dies_between_an_end_and_the_dependents(
+    start: Start, mode: str, ending: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    """It may fail: the dependent allows that. RQ alone leaves it deferred for ever."""
+    queue.enqueue(f"samples_dependents.{ending}", job_id="parent")
+    queue.enqueue("samples_dependents.first_end", job_id="child", depends_on=Dependency(["parent"], allow_failure=True))
+    serve = ("samples", "samples_dependents")
+    tree = start(*WITHOUT_MAINTENANCE, "-n", "1", mode=mode, serve=serve, DIED=str(tmp_path / "died"))
+    eventually(lambda: status(store, "child") == "finished", 20)
+    assert (tmp_path / "died").exists()
+    assert "taken from this worker" not in tree.log
+    assert nothing_is_owed(store)
+
+
+def test_a_child_is_killed_amid_many_dependents(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    queue.enqueue("samples.ok", 1, job_id="parent")
+    ids = add_many(store, queue, "parent", 3000)
+    tree = start(*WITHOUT_MAINTENANCE, "-n", "1", mode=mode)
+    eventually(lambda: store.zcard(keys.registry("deferred", "default")) < len(ids), every=0.0005)
+    for child in tree.children():
+        child.kill()
+    eventually(lambda: ended(store, ids), 40, every=0.2)
+    assert nothing_is_owed(store)
+
+
+def test_many_dependents_of_a_job_with_a_short_limit(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    """The process is not taken for stuck, renews its lease, and settles what its other slot runs."""
+    queue.enqueue("samples.ok", 1, job_id="parent", job_timeout=1)
+    ids = add_many(store, queue, "parent", MANY)
+    tree = start(*WITHOUT_MAINTENANCE, "-n", "2", mode=mode, JOBQ_LEASE="1")
+    eventually(lambda: ended(store, ids), 60, every=0.2)
+    assert "killed" not in tree.log
+    assert "rescued" not in tree.log
+
+
+def test_a_whole_tree_dies_between_an_end_and_the_dependents(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    queue.enqueue("samples_dependents.first_failure", job_id="parent")
+    queue.enqueue("samples.ok", job_id="child", depends_on=Dependency(["parent"], allow_failure=True))
+    told = {"mode": mode, "JOBQ_LEASE": "1"}
+    serve = ("samples", "samples_dependents")
+    dies = start(*WITHOUT_MAINTENANCE, "-n", "1", serve=serve, DIED=str(tmp_path / "died"), **told)
+    eventually(lambda: (tmp_path / "died").exists(), 20)
+    dies.kill()
+    start(*WITHOUT_MAINTENANCE, "-n", "1", **told)
+    eventually(lambda: status(store, "child") == "finished", 30)
+    eventually(lambda: store.scard(keys.WORKERS) == 1)
+    assert nothing_is_owed(store)
+
+
+@pytest.fixture
+def start_rq(server: Server, tmp_path: Path) -> Iterator[Callable[..., Tree]]:
+    trees: list[Tree] = []
+
+    def start(place: str, **env: str) -> Tree:
+        argv = ["--url", server.url, "--worker-class", f"workers.rq_worker.{place}", "--maintenance-interval", "3600"]
+        trees.append(Tree(server.url, tmp_path, argv, {"JOBQ_LEASE": "1", **env}, command=("rq.cli", "worker")))
+        return trees[-1]
+
+    yield start
+    for tree in trees:
+        tree.destroy()
+
+
+@pytest.mark.parametrize("ending", ["first_end", "first_failure"])
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_in_rqs_classes(
+    start_rq: Callable[..., Tree], place: str, ending: str, store: redis.Redis, tmp_path: Path
+) -> None:
+    queue = rq.Queue(connection=store)
+    queue.enqueue(f"samples_dependents.{ending}", job_id="parent")
+    queue.enqueue("samples.ok", job_id="child", depends_on=Dependency(["parent"], allow_failure=True))
+    dies = start_rq(place, DIED=str(tmp_path / "died"))
+    eventually(lambda: (tmp_path / "died").exists(), 20)
+    if place == "SimpleWorker":  # the job ran in the worker itself
+        eventually(lambda: dies.process.poll() == -signal.SIGKILL)
+        start_rq(place)
+    eventually(lambda: status(store, "child") == "finished", 30)
+    assert nothing_is_owed(store)

@@ -1,0 +1,36 @@
+"""Serve this, and the process that has recorded an end dies before it enqueues the dependents; once, DIED remembers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from workers.rq_finish import FinishingQueue
+
+
+def first_end(*_: Any) -> int:
+    return 1
+
+
+def first_failure(*_: Any) -> int:
+    raise ValueError("as you wished")
+
+
+def _dies_before(name: str) -> None:
+    original = getattr(FinishingQueue, name)
+
+    def die_once(*args: Any, **kwargs: Any) -> Any:
+        try:
+            os.close(os.open(os.environ["DIED"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return original(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    setattr(FinishingQueue, name, die_once)
+
+
+if "DIED" in os.environ:
+    _dies_before("enqueue_dependents")  # RQ's failure
+    _dies_before("enqueue_ready_jobs_by_queue")  # RQ's success
