@@ -366,6 +366,16 @@ class Protocol:
         """Enqueue a job that waits for others, all of which have ended; False: it waits rightly, or not at all."""
         return bool(self.run("bring_on", 1, keys.job(job_id), job_id))
 
+    def forget_gone(self, kind: str, queue: str) -> int:
+        """Take jobs whose hash has expired out of a registry of RQ's that nobody cleans; return how many."""
+        registry, page, count = keys.registry(kind, queue), [], 0
+        for member, _ in self.client.zscan_iter(registry, count=500):
+            page.append(member)
+            if len(page) >= 500:
+                count += int(self.run("forget_gone", 1, registry, *page))
+                page = []
+        return count + (int(self.run("forget_gone", 1, registry, *page)) if page else 0)
+
     def heartbeat(self, worker: str, ttl: int) -> int:
         """Keep the running jobs of ``worker`` in RQ's started registries for ``ttl`` more seconds."""
         return int(self.run("heartbeat", 1, keys.worker_executions(worker), worker, ttl))

@@ -94,6 +94,22 @@ def start(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Ite
             tree.destroy()
 
 
+@pytest.fixture
+def start_rq(server: Server, tmp_path: Path) -> Iterator[Start]:
+    """``start_rq(place, *argv)``: an ``rq worker`` with our class in this place of RQ's."""
+    trees: list[Tree] = []
+
+    def start(place: str, *argv: str, lease: str = "1", **env: str) -> Tree:
+        more = ("--url", server.url, "--worker-class", f"workers.rq_worker.{place}")
+        own = {"JOBQ_LEASE": lease, **env}
+        trees.append(Tree(server.url, tmp_path, [*more, *argv], own, command=("rq.cli", "worker")))
+        return trees[-1]
+
+    yield start
+    for tree in trees:
+        tree.destroy()
+
+
 def leave_properly(trees: list[Tree]) -> None:
     for tree in trees:
         if tree.process.poll() is None:

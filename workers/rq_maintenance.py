@@ -31,6 +31,7 @@ from rq.worker_registration import clean_worker_registry
 from jobqueue import keys
 from jobqueue.connection import client
 from jobqueue.hashes import readable
+from jobqueue.protocol import Protocol
 from jobqueue.serializers import decompress, format_of
 from workers.context import after_imports
 from workers.own_classes import job_class_of, on_top, runner_for
@@ -134,7 +135,11 @@ class Chores:
             raise trouble
 
     def _clean(self, queue: Queue) -> None:
-        """RQ's clean_registries, and what its worker does after it. (DeferredJobRegistry has nothing to clean.)"""
+        """RQ's clean_registries, and what its worker does after it. RQ lets the names of deferred and canceled jobs
+        stand whose hashes have expired."""
+        protocol = Protocol(self._store)
+        for kind in ("deferred", "canceled"):
+            protocol.forget_gone(kind, queue.name)
         self._registry(FinishedJobRegistry, queue).cleanup()
         self._registry(Started, queue).cleanup(exception_handlers=self._worker._exc_handlers)
         self._registry(FailedJobRegistry, queue).cleanup()

@@ -28,6 +28,7 @@ from rq.worker import Worker as RQWorker
 
 from jobqueue.address import NO_CLUSTER
 from jobqueue.connection import takes_bytes
+from jobqueue.protocol import Protocol
 from workers.context import after_imports
 from workers.copies import this_is_the_original
 from workers.deaths import EXECUTION_TTL, Remains, claim_in
@@ -150,6 +151,10 @@ class OnOurEngine(BaseWorker):
         finally:
             for queue, own in zip(self.queues, classes, strict=True):
                 queue.__class__ = own
+        protocol = Protocol(self.connection)
+        for name in self.queue_names():
+            protocol.forget_gone("deferred", name)
+            protocol.forget_gone("canceled", name)
 
     # -- commands and signals ------------------------------------------------------------------------------------------
 

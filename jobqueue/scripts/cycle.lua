@@ -167,7 +167,9 @@ local function claim_all(q, ids, last)
   local found, tokens, kept = {}, {}, {}
   for i, id in ipairs(ids) do
     local fields = fields_of(readable(id), last - #ids + i, q)
-    if fields then
+    if not fields then
+      redis.call('EXPIRE', dependents_key(id), 3600) -- who waits for it may be told by the next job of this name
+    else
       found[#found + 1] = fields
       tokens[#tokens + 1] = fields[2]
       tokens[#tokens + 1] = fields[1]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 import rq
 from conftest import Start
-from helpers import Server, Tree, eventually, status
+from helpers import Tree, eventually, status
 from rq.job import Dependency
 
 from jobqueue import keys
 from jobqueue.producer import Queue
 
 WITHOUT_MAINTENANCE = ("--maintenance-interval", "0", "--no-scheduler")
+RARELY = ("--maintenance-interval", "3600")  # of rq worker
 MANY = 10_000
 
 COPY = """
@@ -103,20 +104,6 @@ def test_a_whole_tree_dies_between_an_end_and_the_dependents(
     assert nothing_is_owed(store)
 
 
-@pytest.fixture
-def start_rq(server: Server, tmp_path: Path) -> Iterator[Callable[..., Tree]]:
-    trees: list[Tree] = []
-
-    def start(place: str, **env: str) -> Tree:
-        argv = ["--url", server.url, "--worker-class", f"workers.rq_worker.{place}", "--maintenance-interval", "3600"]
-        trees.append(Tree(server.url, tmp_path, argv, {"JOBQ_LEASE": "1", **env}, command=("rq.cli", "worker")))
-        return trees[-1]
-
-    yield start
-    for tree in trees:
-        tree.destroy()
-
-
 @pytest.mark.parametrize("ending", ["first_end", "first_failure"])
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
 def test_in_rqs_classes(
@@ -125,10 +112,10 @@ def test_in_rqs_classes(
     queue = rq.Queue(connection=store)
     queue.enqueue(f"samples_dependents.{ending}", job_id="parent")
     queue.enqueue("samples.ok", job_id="child", depends_on=Dependency(["parent"], allow_failure=True))
-    dies = start_rq(place, DIED=str(tmp_path / "died"))
+    dies = start_rq(place, *RARELY, DIED=str(tmp_path / "died"))
     eventually(lambda: (tmp_path / "died").exists(), 20)
     if place == "SimpleWorker":  # the job ran in the worker itself
         eventually(lambda: dies.process.poll() == -signal.SIGKILL)
-        start_rq(place)
+        start_rq(place, *RARELY)
     eventually(lambda: status(store, "child") == "finished", 30)
     assert nothing_is_owed(store)

@@ -31,22 +31,6 @@ def place(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def start_rq(server: Server, tmp_path: Path) -> Iterator[StartRQ]:
-    """``start_rq(place, *argv)``: an ``rq worker`` with our class in this place."""
-    trees: list[Tree] = []
-
-    def start(place: str, *argv: str, lease: str = "1") -> Tree:
-        more = ("--url", server.url, "--worker-class", f"workers.rq_worker.{place}")
-        tree = Tree(server.url, tmp_path, [*more, *argv], {"JOBQ_LEASE": lease}, command=("rq.cli", "worker"))
-        trees.append(tree)
-        return tree
-
-    yield start
-    for tree in trees:
-        tree.destroy()
-
-
 def status(job: Job) -> str:
     return str(job.get_status(refresh=True).value)
 

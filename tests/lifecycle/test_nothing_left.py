@@ -1,0 +1,146 @@
+"""After everything has ended and expired nothing of a job is left in the store: all kinds of jobs, with short lives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import rq
+import samples
+import samples_rq
+from conftest import Start
+from helpers import eventually, status
+from rq import Callback, Repeat, Retry
+from rq.group import Group
+from rq.job import Dependency
+from rq.rate_limit import RateLimit
+
+from jobqueue import control, keys
+from jobqueue.job import Job
+from jobqueue.producer import Queue
+
+SHORT: dict[str, Any] = {"result_ttl": 1, "failure_ttl": 1}
+# What is there without a job: of workers, of queues, of tasks; and what the samples' callbacks note.
+STANDS = re.compile(
+    r"rq:(queues|workers.*|worker:[^:]*|clean_registries:.*|cron_schedulers|cron_scheduler:.*"
+    r"|jobq:(seq|owners|lease:.*|usage.*|schedules)|scheduler-lock:.*|clean_groups|scheduler:.*)|words:.*|runs:.*"
+)
+
+
+def enqueue_all(queue: Any) -> None:
+    """Every kind but those that somebody else ends."""
+    store = queue.connection
+    plain(queue)
+    waiting(queue)
+    limits(queue)
+    Group.create(store, "them").enqueue_many(queue, [rq.Queue.prepare_data(samples.ok, (1,), **SHORT)])
+
+
+def plain(queue: Any) -> None:
+    on: dict[str, Any] = {"on_success": Callback(samples.on_success), "on_failure": Callback(samples.on_failure)}
+    for function, *args in ((samples.ok, 1), (samples.ok,), (samples.fail,), (samples.nap, 0.05)):
+        queue.enqueue(function, *args, **SHORT)
+        queue.enqueue(function, *args, **SHORT, **on)
+        queue.enqueue(function, *args, ttl=100, **SHORT)
+        queue.enqueue(function, *args, result_ttl=0, failure_ttl=0)
+        queue.enqueue(function, *args, result_ttl=0, failure_ttl=0, **on)
+    queue.enqueue(samples.spin, 60, job_timeout=1, **SHORT)
+    queue.enqueue(samples_rq.report_progress, meta={"who": "me"}, **SHORT)
+    queue.enqueue(samples_rq.fail_first, 1, retry=Retry(max=2), **SHORT)
+    queue.enqueue(samples_rq.fail_first, 9, retry=Retry(max=2, interval=1), **SHORT)
+    queue.enqueue(samples_rq.retry_first, 1, 2, **SHORT)
+    queue.enqueue(samples_rq.retry_first, 9, 2, failure_ttl=0)
+    queue.enqueue(samples.ok, 1, repeat=Repeat(times=2, interval=1), **SHORT)
+    queue.enqueue(samples.ok, 1, job_id="one", unique=True, **SHORT)
+    queue.enqueue_in(timedelta(seconds=1), samples.ok, 1, **SHORT)
+
+
+def waiting(queue: Any) -> None:
+    for n, (function, ttl) in enumerate([(samples.ok, 1), (samples.fail, 1), (samples.ok, 0), (samples.fail, 0)]):
+        told = {"result_ttl": ttl, "failure_ttl": ttl}
+        top = queue.enqueue(function, job_id=f"top-{n}", **told)
+        left = queue.enqueue(samples.ok, 1, depends_on=top, ttl=5, **SHORT)
+        allowed = Dependency([top], allow_failure=True)
+        right = queue.enqueue(samples.fail, depends_on=allowed, ttl=5, **SHORT)
+        queue.enqueue(samples.ok, 1, depends_on=[left, right], ttl=5, **SHORT)
+        queue.enqueue(samples.ok, 1, depends_on=Dependency([right], allow_failure=True), ttl=5, **SHORT)
+
+
+def limits(queue: Any) -> None:
+    for function in (samples.ok, samples.fail, samples.ok):
+        queue.enqueue(function, rate_limit=RateLimit("api", 1), **SHORT)
+        queue.enqueue(function, rate_limit=RateLimit("once", 1), result_ttl=0, failure_ttl=0)
+
+
+def ended_by_others(queue: Any, gate: str) -> None:
+    """What is to be canceled, deleted or stopped at work has ids that begin with "held"."""
+    for how in ("cancel", "delete", "stop"):
+        queue.enqueue(samples.wait_for, f"{gate}-record", 1, gate, job_id=f"held-{how}", **SHORT)
+    for n, end in enumerate(("cancel", "delete", "cancel", "delete")):
+        job = queue.enqueue(samples.ok, 1, job_id=f"far-{n}", depends_on="held-cancel" if n > 1 else None, ttl=3)
+        queue.enqueue(samples.ok, 1, depends_on=job, ttl=3, **SHORT)
+        with contextlib.suppress(rq.exceptions.InvalidJobOperation, rq.exceptions.NoSuchJobError):  # it ran already
+            getattr(Job.fetch(job.id, queue.connection, queue.serializer), end)()
+    far = queue.enqueue_in(timedelta(hours=1), samples.ok, 1, ttl=3)
+    Job.fetch(far.id, queue.connection).cancel()
+
+
+def end_what_is_held(store: redis.Redis, gate: str) -> None:
+    for how in ("cancel", "delete", "stop"):
+        eventually(lambda how=how: status(store, f"held-{how}") == "started")  # type: ignore[misc]
+        job = Job.fetch(f"held-{how}", store)
+        if how == "stop":
+            control.stop(store, job.id, 20.0)
+        else:
+            getattr(job, how)()
+        store.expire(keys.job("held-cancel"), 1)  # who is canceled is kept for ever, as in RQ
+    Path(gate).touch()
+
+
+def left(store: redis.Redis) -> dict[str, int]:
+    """What is not worker's or queue's, and for how many seconds it is kept; -1: for ever."""
+    found = [key.decode() for key in store.scan_iter(count=1000)]
+    return {key: store.ttl(key) for key in sorted(found) if not STANDS.fullmatch(key)}
+
+
+def nothing_is_left(store: redis.Redis, wake: Callable[[], object] = lambda: None) -> None:
+    """Soon. ``wake`` lets RQ's workers look after their maintenance, which they do between two jobs."""
+    deadline = time.monotonic() + 40.0
+    while found := left(store):
+        assert time.monotonic() < deadline, json.dumps(found)
+        wake()
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("deaths", [0, 6])
+def test_nothing_of_a_job_is_left(
+    start: Start, mode: str, deaths: int, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    enqueue_all(queue)
+    tree = start("-n", "4", "--maintenance-interval", "1", mode=mode, serve=("samples", "samples_rq"))
+    for _ in range(deaths):
+        eventually(tree.children)[0].kill()
+        time.sleep(0.3)  # let the next ones begin something
+    store.delete(*store.scan_iter("rq:clean_*"), "-")  # RQ's lock of a maintenance that died too stands for 15 minutes
+    ended_by_others(queue, str(tmp_path / "gate"))
+    end_what_is_held(store, str(tmp_path / "gate"))
+    nothing_is_left(store)
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_nothing_is_left_by_rqs_classes(start_rq: Start, place: str, store: redis.Redis, tmp_path: Path) -> None:
+    queue = rq.Queue(connection=store)
+    enqueue_all(queue)
+    ended_by_others(queue, str(tmp_path / "gate"))
+    for _ in range(4):
+        start_rq(place, "--with-scheduler", "--maintenance-interval", "1")
+    end_what_is_held(store, str(tmp_path / "gate"))
+    nothing_is_left(store, wake=lambda: queue.enqueue(samples.ok, result_ttl=0))
