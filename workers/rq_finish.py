@@ -320,7 +320,7 @@ class Finisher:
             raise redis.ConnectionError("RQ's finish was not recorded")
 
     def _job(self, fence: Fence, raw: Any, started: float) -> FinishingJob:
-        serializer = Sealed() if self._plain else EncodedOnce(self.runner.serializer_of(raw[b"data"]))
+        serializer = Sealed() if self._plain else EncodedOnce(self.runner.serializer_of(raw.get(b"data", b"")))
         job_class: type[FinishingJob] = FinishingJob if self._plain else self._job_class
         job = job_class(fence.job_id, connection=self._connection, serializer=serializer)
         job.plain = self._plain

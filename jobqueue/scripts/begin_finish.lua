@@ -14,17 +14,18 @@ if not owns(owner, id, claim) then
 end
 
 local h = redis.call('HMGET', job_key(id), 'data', 'status', 'rate_limit_key')
-if h[1] and h[2] ~= 'canceled' then
+local there = h[1] or h[2] -- else it is what its function wrote on itself after it was deleted
+if there and h[2] ~= 'canceled' then
   redis.call('SET', fin_key(id), claim, 'EX', ARGV[6])
   return redis.call('HGETALL', job_key(id))
 end
 clean_execution(w, q, id, claim)
 release(owner, q, id)
 redis.call('DEL', fin_key(id))
-if h[1] then
+if there then
   if h[3] and h[3] ~= '' then free_place(id, h[3]) end
   return 'canceled'
 end
-redis.call('DEL', job_key(id)) -- what its function wrote on itself after it was deleted
+redis.call('DEL', job_key(id))
 free_places_of(id)
 return 'gone'

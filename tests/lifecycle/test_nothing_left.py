@@ -57,7 +57,7 @@ def plain(queue: Any) -> None:
     queue.enqueue(samples_rq.fail_first, 1, retry=Retry(max=2), **SHORT)
     queue.enqueue(samples_rq.fail_first, 9, retry=Retry(max=2, interval=1), **SHORT)
     queue.enqueue(samples_rq.retry_first, 1, 2, **SHORT)
-    queue.enqueue(samples_rq.retry_first, 9, 2, failure_ttl=0)
+    queue.enqueue(samples_rq.retry_first, 9, 2, result_ttl=1, failure_ttl=0)
     queue.enqueue(samples.ok, 1, repeat=Repeat(times=2, interval=1), **SHORT)
     queue.enqueue(samples.ok, 1, job_id="one", unique=True, **SHORT)
     queue.enqueue_in(timedelta(seconds=1), samples.ok, 1, **SHORT)
@@ -85,7 +85,9 @@ def ended_by_others(queue: Any, gate: str) -> None:
     for how in ("cancel", "delete", "stop"):
         queue.enqueue(samples.wait_for, f"{gate}-record", 1, gate, job_id=f"held-{how}", **SHORT)
     for n, end in enumerate(("cancel", "delete", "cancel", "delete")):
-        job = queue.enqueue(samples.ok, 1, job_id=f"far-{n}", depends_on="held-cancel" if n > 1 else None, ttl=3)
+        job = queue.enqueue(
+            samples.ok, 1, job_id=f"far-{n}", depends_on="held-cancel" if n > 1 else None, ttl=3, **SHORT
+        )
         queue.enqueue(samples.ok, 1, depends_on=job, ttl=3, **SHORT)
         with contextlib.suppress(rq.exceptions.InvalidJobOperation, rq.exceptions.NoSuchJobError):  # it ran already
             getattr(Job.fetch(job.id, queue.connection, queue.serializer), end)()
