@@ -726,6 +726,113 @@ def test_due_with_a_rate_limit_is_as_rqs_scheduler(desk: Desk, concurrency: int)
 # -- all -----------------------------------------------------------------------------------------------------------
 
 
+# -- cancel --------------------------------------------------------------------------------------------------------
+
+
+def is_in(desk: Desk, job_id: str = "a") -> list[str]:
+    kinds = ("wip", "finished", "failed", "canceled", "deferred", "scheduled")
+    found = [
+        k
+        for k in kinds
+        if any(m.startswith(job_id.encode()) for m in desk.store.zrange(keys.registry(k, "default"), 0, -1))
+    ]
+    return found + (["queue"] if desk.waiting() else [])
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_cancel_before_the_end_counts(desk: Desk, marked: bool) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    if marked:
+        desk.mark(job)
+    assert desk.protocol.cancel_job("a", only_waiting=True) == (False, "started" if marked else "held")
+    assert desk.protocol.cancel_job("a", only_waiting=False) == (True, "started" if marked else "queued")
+    assert desk.settle(returned(job)) == [GONE]
+    assert (is_in(desk), desk.store.hget(keys.job("a"), "status")) == (["canceled"], b"canceled")
+    assert not desk.store.exists(keys.results("a"), keys.own(ONE), keys.intermediate("default"), keys.executions("a"))
+    assert desk.settle(returned(job)) == [GONE]
+
+
+def test_a_cancel_after_the_end_is_refused(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    assert desk.settle(returned(job)) == [RECORDED]
+    for only_waiting in (True, False):
+        assert desk.protocol.cancel_job("a", only_waiting=only_waiting) == (False, "finished")
+    assert is_in(desk) == ["finished"]
+    assert desk.protocol.cancel_job("nobody", only_waiting=True) == (False, "")
+
+
+def test_a_canceled_job_is_not_started(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    desk.protocol.cancel_job("a", only_waiting=False)
+    assert desk.mark(job) == [False]
+    assert is_in(desk) == ["canceled"]
+    assert not desk.store.exists(keys.own(ONE), keys.intermediate("default"))
+
+
+@pytest.mark.parametrize("move", ["give back", "reconcile", "rescue"])
+def test_a_canceled_job_does_not_come_back(desk: Desk, move: str) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    desk.mark(job)
+    desk.protocol.cancel_job("a", only_waiting=False)
+    if move == "give back":
+        assert desk.protocol.give_back(W, [(ONE, "a", job.claim, "default")]) == 0
+    elif move == "reconcile":
+        assert desk.protocol.run("reconcile", 1, keys.own(ONE), ONE, W) == 0
+    else:
+        assert desk.rescue(running=[job.claim])
+    assert (is_in(desk), desk.store.hget(keys.job("a"), "status")) == (["canceled"], b"canceled")
+    assert not desk.store.exists(keys.executions("a"))
+
+
+def test_a_canceled_job_that_was_scheduled_is_not_enqueued(desk: Desk) -> None:
+    """RQ's cancel has read another status than it overwrote."""
+    desk.enqueue("a", status="canceled")
+    desk.store.delete(keys.queue("default"))
+    desk.store.zadd(keys.registry("scheduled", "default"), {"a": 1})
+    desk.protocol.due("default")
+    assert (desk.waiting(), desk.store.hget(keys.job("a"), "status")) == ([], b"canceled")
+    assert not desk.store.exists(keys.registry("scheduled", "default"))
+
+
+def test_a_second_run_of_a_job_leaves_it_one_place(desk: Desk) -> None:
+    """Somebody put the id into the queue twice, and two owners took it."""
+    desk.enqueue("a")
+    desk.store.rpush(keys.queue("default"), "a")
+    [one], [two] = desk.claim(1).jobs, desk.claim(1, TWO).jobs
+    desk.settle(returned(one))
+    assert is_in(desk) == ["finished"]
+    desk.settle(raised(two), owner=TWO)
+    assert is_in(desk) == ["failed"]
+
+
+def test_names_of_jobs_that_are_gone_are_forgotten(desk: Desk) -> None:
+    desk.enqueue("there", status="canceled")
+    for job_id in ("there", "gone"):
+        desk.store.zadd(keys.registry("canceled", "default"), {job_id: 1})
+        desk.store.sadd(keys.dependents(job_id), "x")
+    assert desk.protocol.forget_gone("canceled", "default") == 1
+    assert desk.store.zrange(keys.registry("canceled", "default"), 0, -1) == [b"there"]
+    assert desk.store.exists(keys.dependents("there"))
+    assert not desk.store.exists(keys.dependents("gone"))
+
+
+def test_what_is_for_one_life_expires(desk: Desk) -> None:
+    desk.enqueue("a")
+    [job] = desk.all()
+    desk.protocol.give_back(W, [(ONE, "a", job.claim, "default")])
+    assert 0 < desk.store.ttl(keys.back("default")) <= 3600
+    heartbeat = Heartbeat(Settings(Address(url=""), W, ("default",), 1, 1), desk.store, lambda: False)
+    heartbeat.birth()
+    assert 0 < desk.store.ttl(keys.lease(W)) <= 480
+    desk.store.persist(keys.lease(W))
+    heartbeat.step(1.0)
+    assert 0 < desk.store.ttl(keys.lease(W)) <= 480
+
+
 def test_a_flushed_script_cache_is_no_trouble(desk: Desk) -> None:
     desk.enqueue("a", "b")
     assert len(desk.claim(1).jobs) == 1

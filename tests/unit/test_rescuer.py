@@ -59,11 +59,11 @@ def rescuer(store: fakeredis.FakeRedis, **told: Any) -> Rescuer:
     return Rescuer(Settings(Address(url="redis://127.0.0.1:1/0"), OURS, ("default",), 1, 1, **told), store, LEFT.append)
 
 
-def claimed(store: fakeredis.FakeRedis, name: str, *ids: str) -> list[Claimed]:
+def claimed(store: fakeredis.FakeRedis, name: str, *ids: str, **more: str) -> list[Claimed]:
     store.sadd(keys.OWNERS, name)
     data = json.dumps(["jobqueue.tasks.square", None, [2], {}])
     fields = {"status": "queued", "origin": "default", "created_at": rq_time(NOW), "data": data}
-    Protocol(store).enqueue("default", [(i, fields) for i in ids])
+    Protocol(store).enqueue("default", [(i, {**fields, **more}) for i in ids])
     return Protocol(store).cycle(name, name.partition(":")[0], ["default"], [], len(ids), len(ids)).jobs
 
 
@@ -287,6 +287,89 @@ def test_a_rescuer_that_dies_of_its_burial(store: fakeredis.FakeRedis, monkeypat
     assert not store.exists(keys.OWNERS, keys.WORKERS, keys.workers_of("default"), keys.workers_of("other"))
     assert not store.exists(keys.lease(THEIRS))
     assert 0 < store.ttl(keys.worker(THEIRS)) <= 60
+
+
+def register(store: fakeredis.FakeRedis, worker: str, lease: int = 5) -> None:
+    store.set(keys.lease(worker), lease)
+    store.hset(keys.worker(worker), "queues", "default,other")
+    for key in (keys.WORKERS, keys.workers_of("default"), keys.workers_of("other")):
+        store.sadd(key, keys.worker(worker))
+
+
+def is_registered(store: fakeredis.FakeRedis, worker: str) -> bool:
+    lists = (keys.WORKERS, keys.workers_of("default"), keys.workers_of("other"))
+    there = [bool(store.sismember(key, keys.worker(worker))) for key in lists] + [
+        bool(store.exists(keys.lease(worker)))
+    ]
+    assert len({*there}) == 1, there
+    return there[0]
+
+
+def test_a_tree_that_died_while_none_of_its_names_stood(store: fakeredis.FakeRedis) -> None:
+    """Before its first child, or between two: its registration and its lease go all the same."""
+    register(store, THEIRS)
+    watch = rescuer(store, lease=10.0)
+    assert looks(watch, 100.0, 109.0) == []
+    assert is_registered(store, THEIRS)
+    assert watch.step(111.0) == [THEIRS]
+    assert not is_registered(store, THEIRS)
+    assert 0 < store.ttl(keys.worker(THEIRS)) <= 60
+    assert watch.step(113.0) == []
+
+
+def test_a_tree_without_a_name_that_lives(store: fakeredis.FakeRedis) -> None:
+    register(store, THEIRS)
+    watch = rescuer(store, lease=10.0)
+    looks(watch, 100.0, 109.0)
+    store.incr(keys.lease(THEIRS))
+    assert watch.step(111.0) == []
+    assert is_registered(store, THEIRS)
+
+
+def test_two_rescuers_that_share_a_tree(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a name, and whoever takes the last strikes the tree off, wherever that stood in its list."""
+    register(store, THEIRS)
+    for n, job in enumerate("ab"):
+        claimed(store, owner(THEIRS, n), job)
+    first, second = rescuer(store, lease=10.0), rescuer(store, lease=10.0)
+    for watch in (first, second):
+        looks(watch, 100.0, 109.0)
+    run, begun = Protocol.rescue, []
+
+    def rescue(self: Protocol, name: str, *args: Any, **told: Any) -> Any:
+        begun.append(name)
+        if len(begun) == 1:  # the second does all of it before the first has begun
+            assert second.step(111.0) == [THEIRS]
+        return run(self, name, *args, **told)
+
+    monkeypatch.setattr(Protocol, "rescue", rescue)
+    first.step(111.0)
+    assert sorted(waiting(store)) == ["a", "b"]
+    assert not is_registered(store, THEIRS)
+
+
+def test_a_tree_whose_last_job_rqs_code_must_end(store: fakeredis.FakeRedis) -> None:
+    """Its name stands until that is done; then the tree goes, unless another has taken its name meanwhile."""
+    register(store, THEIRS)
+    [job] = claimed(store, owner(THEIRS), "a", failure_callback_name="samples.on_failure", jobq_on_crash="fail")
+    Protocol(store).start_mark(owner(THEIRS), THEIRS, [(job, rq_time(NOW), 90)])
+    watch = rescuer(store, lease=10.0)
+    assert looks(watch, 100.0, 110.0) == [THEIRS]
+    assert is_registered(store, THEIRS)
+    [left] = LEFT
+    store.incr(keys.lease(THEIRS))
+    watch.close(left)
+    assert is_registered(store, THEIRS)
+
+
+def test_the_lists_forget_a_worker_without_a_card(store: fakeredis.FakeRedis) -> None:
+    """All trees died at once, and the next begins long after their cards and leases have expired."""
+    store.sadd(keys.WORKERS, keys.worker(THEIRS), keys.worker("rqs"))
+    store.sadd(keys.workers_of("default"), keys.worker(THEIRS))
+    store.hset(keys.worker("rqs"), "queues", "default")
+    rescuer(store).step(100.0)
+    assert store.smembers(keys.WORKERS) == {keys.worker("rqs").encode()}
+    assert not store.exists(keys.workers_of("default"))
 
 
 def test_a_lease_that_moves(store: fakeredis.FakeRedis) -> None:
