@@ -126,6 +126,10 @@ class ResultNotSerializable(JobqError):
     """The function returned a value that the job's format cannot carry."""
 
 
+class OutcomeRefused(JobqError):
+    """The store does not take what the job returned or raised: it is larger than the server allows."""
+
+
 class TimeLimitExceeded(JobqError):
     """The job ran longer than its time limit."""
 

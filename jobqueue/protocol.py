@@ -194,6 +194,20 @@ class Wire:
             reply = self._connection.read_response()
         return parse_cycle(reply)
 
+    def largest(self) -> int:
+        """How many bytes the server takes at once, as far as it says so; 0: it does not."""
+        try:
+            found = [self._limit(name) for name in ("proto-max-bulk-len", "client-query-buffer-limit")]
+        except redis.ResponseError:  # not to everybody
+            return 0
+        return min((limit for limit in found if limit > 0), default=0)
+
+    def _limit(self, name: str) -> int:
+        self._connection.send_command("CONFIG", "GET", name)
+        reply = self._connection.read_response()
+        values = list(reply.values()) if isinstance(reply, dict) else reply[1:2]
+        return int(values[0]) if values else 0
+
     def reconnect(self) -> None:
         self._connection.disconnect()
         self._connection.connect()

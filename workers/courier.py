@@ -28,6 +28,7 @@ from jobqueue.backoff import Backoff
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
 from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
 from workers.pace import MOST_PER_CYCLE, Pace
+from workers.refusals import Refusals, refused_text
 from workers.settings import Settings
 from workers.strategies import REORDER, TURN_BACK
 from workers.usage import Usage
@@ -93,6 +94,9 @@ class Courier:
         self.on_away: Callable[[], object] = lambda: None  # asked while the store is away; may raise to give up
         self.said = ""  # the state in the last reply
         self._backoff = Backoff(first=0.1, free=1)  # the first time at once
+        self._refusals = Refusals()
+        self._refused: dict[int, str] = {}  # by claim: why the store does not take its outcome
+        self._kept: list[Outcome] = []  # finished before the request that is on its way, and not in it
         self._resent: set[int] = set()  # claims whose outcome went out before, by a request without a reply
 
     # -- what slots call ---------------------------------------------------------------------------------------------
@@ -279,6 +283,8 @@ class Courier:
             self._read()
         elif self._state is State.FREE and (self._finished or self._may_claim() or self._unrecorded()):
             self._send(self._want())
+            if self._state is State.FREE:  # all that there is waits for another attempt
+                self._cond.wait(0.05)
         else:
             self._cond.wait()
 
@@ -312,10 +318,7 @@ class Courier:
         """It does not fit into the journal: stay until Redis has it (False), or leaves it to RQ's own finish (True)."""
         self._unwritten.add(outcome.claim)
         while outcome in self._finished or outcome in self._in_flight:
-            if self._state is State.FREE:
-                self._send(want=0)
-            else:
-                self._turn()
+            self._turn()
         left = outcome.claim not in self._unwritten
         self._unwritten.discard(outcome.claim)
         return left
@@ -324,7 +327,13 @@ class Courier:
 
     def _send(self, want: int) -> None:
         self._settled_by_others(self._region.revoked)
-        self._in_flight, self._finished = self._finished, []
+        going, self._kept = self._finished, []
+        if self._refusals and not (going := self._apart()):
+            if not self._may_claim():
+                return
+        elif self._refusals and self._kept:
+            want = 0
+        self._in_flight, self._finished = going, self._kept
         self._region.journal.switch()
         self._asked = want
         usage = self._usage.take(
@@ -337,6 +346,13 @@ class Courier:
             self._broke(error)
         else:
             self._state = State.AWAITING
+
+    def _apart(self) -> list[Outcome]:
+        """Which of the finished go now, after the store has refused one of them; the others are kept."""
+        going = self._refusals.portion(self._finished)
+        claims = {outcome.claim for outcome in going}
+        self._kept = [outcome for outcome in self._finished if outcome.claim not in claims]
+        return going
 
     def _read(self) -> None:
         self._state = State.READING
@@ -367,10 +383,11 @@ class Courier:
         if cycle.state == "fenced":
             self._on_fenced()
         outcomes, self._in_flight = self._in_flight, []
+        self._refusals.passed(outcomes)
         for outcome, verdict in zip(outcomes, cycle.verdicts, strict=True):
             self._judge(outcome, verdict)
         # those that RQ's own finish has not recorded yet stand in the half that goes: move them before it does
-        if all(self._region.journal.append(o) for o in (*self._for_rq, *self._with_rq.values())):
+        if all(self._region.journal.append(o) for o in (*self._for_rq, *self._with_rq.values(), *self._kept)):
             self._region.journal.sent_is_settled()
         self._region.set(UNSETTLED, self._owes())
         self._buffer.extend(cycle.jobs)
@@ -412,9 +429,25 @@ class Courier:
         self._backoff.failed()
         self._state = State.BROKEN
         self._resent.update(outcome.claim for outcome in self._in_flight)
+        if self._refusals.refused(self._in_flight, error):
+            self._give_up(self._in_flight.pop(), error)
         self._finished[:0] = self._in_flight
         self._in_flight = []
         self._region.journal.sent_came_back()
+
+    def _give_up(self, outcome: Outcome, error: Exception) -> None:
+        """The store will never take it: its job fails, by RQ's own finish."""
+        self._refused[outcome.claim] = refused_text(len(outcome.payload), error)
+        log.warning("job %s: the store refuses its outcome (%d bytes): %s", outcome.id, len(outcome.payload), error)
+        if outcome.claim in self._unwritten:
+            self._unwritten.discard(outcome.claim)  # its slot waits for this and takes it back
+        else:
+            self._for_rq.append(outcome)
+
+    def why_refused(self, claim: int) -> str:
+        """Why the store does not take the outcome that comes back; "": it was not refused."""
+        with self._cond:
+            return self._refused.pop(claim, "")
 
     def _mend(self, reconnect: bool = True) -> None:
         """Connect, then give back what a lost reply claimed for us, before anything is sent again."""
@@ -438,6 +471,8 @@ class Courier:
     def _reconcile_once(self, reconnect: bool, known: list[int]) -> int:
         if reconnect:
             self._wire.reconnect()
+            if self._refusals:
+                self._refusals.largest = self._wire.largest()
         return self._wire.reconcile(self._owner, self._settings.worker, known)
 
     def _known(self) -> list[int]:

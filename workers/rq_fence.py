@@ -22,6 +22,7 @@ from jobqueue import keys
 from jobqueue.errors import OwnershipLost
 from workers.rq_limits import FinishLimits
 
+MOST_LOSSES = 3  # of the connection in one attempt
 ENDS = {b"finished": "finished", b"failed": "failed", b"stopped": "failed"}  # status → RQ's registry
 
 
@@ -40,6 +41,8 @@ class Fence:
         self.keeps: int | None = None  # for how many seconds the record of a failure is kept: RQ would for ever
         self.sent = False  # perhaps it was committed, and the reply was lost
         self.committed = False
+        self.losses = 0  # of the connection, in the middle of it
+        self.error: BaseException | None = None  # why it was not committed: RQ logs that and goes on
         self.on_commit = on_commit
 
     def check(self, score: Any, status: bytes | None) -> None:
@@ -96,9 +99,21 @@ class FencedPipeline(Pipeline):
         while True:
             try:
                 return self._commit(commands, raise_on_error)
-            except WatchError:  # the job's start was marked meanwhile, or the reply was lost: the token decides
+            except WatchError as e:  # the job's start was marked meanwhile, or the reply was lost: the token decides
+                if not str(e).startswith("Watched variable changed"):  # redis-py's word for a lost connection
+                    self._lost(e)
                 if rq_repeats:
                     raise
+            except Exception as e:
+                self.fence.error = e
+                raise
+
+    def _lost(self, error: WatchError) -> None:
+        """It is tried again at once, but not for ever: the store may not take what is sent."""
+        self.fence.losses += 1
+        if self.fence.losses % MOST_LOSSES == 0:
+            self.fence.error = redis.ConnectionError(str(error))
+            raise self.fence.error from error
 
     def _commit(self, commands: list[Any], raise_on_error: bool) -> list[Any]:
         fence = self.fence

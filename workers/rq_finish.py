@@ -26,7 +26,7 @@ from rq.queue import Queue
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.worker import SimpleWorker
 
-from jobqueue import keys
+from jobqueue import bounds, keys
 from jobqueue.errors import OwnershipLost
 from jobqueue.hashes import readable
 from jobqueue.protocol import RAISED, RETURNED, ForRQ, Protocol
@@ -35,6 +35,7 @@ from workers.error_text import LONGEST_IN_LOG, printed
 from workers.limits import FAILURE, HANDLER, OURS, STOPPED_CALLBACK, SUCCESS
 from workers.own_classes import job_class_of, on_top, runner_for
 from workers.patience import insist
+from workers.refusals import never_taken, refused_text
 from workers.rq_callbacks import CallbackFailed, ServedCallbacks, call_failure_callback, call_handlers, handlers_of
 from workers.rq_encoding import EncodedOnce, Sealed
 from workers.rq_fence import Fence, FencedPipeline, FencedRedis
@@ -75,6 +76,10 @@ class FinishingJob(ServedCallbacks):
     @property
     def stopped_callback(self) -> Any:
         return super().stopped_callback if not self.plain else None
+
+    def get_result_ttl(self, default_ttl: int) -> int:
+        ttl: int = super().get_result_ttl(default_ttl)
+        return min(ttl, bounds.LONGEST)  # beyond that the store refuses it in the middle of a transaction
 
     @property
     def should_retry(self) -> bool:
@@ -130,6 +135,8 @@ class QuietWorker(SimpleWorker):
         pipeline.records = True
         fence = pipeline.fence
         fence.frees = job.rate_limit_key or ""
+        if job.failure_ttl is not None:
+            job.failure_ttl = min(job.failure_ttl, bounds.LONGEST)
         if fence.ends != "finished":
             fence.keeps = DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl
         super().cleanup_execution(job, pipeline, execution)
@@ -260,6 +267,7 @@ class Finisher:
         fence = Fence(self._owner, job_id, claim, queue, self._on_commit)
 
         def attempt() -> None:
+            nonlocal ending
             if not fence.committed and (raw := self._begin(fence)) is not None:
                 try:
                     with nullcontext() if self._plain else self._limits.stretch(self._limit):
@@ -267,9 +275,21 @@ class Finisher:
                 except OwnershipLost:
                     if self._begin(fence) is not None:  # it says why, and lets the job go; unless that has changed
                         raise redis.ConnectionError("RQ's finish was disturbed") from None
+                except (redis.RedisError, OSError) as e:
+                    ending = self._after(fence, ending, e)
+                    raise
             self._bring_on(fence)
 
         insist(attempt, f"finishing job {job_id}")
+
+    def _after(self, fence: Fence, ending: Ending, error: BaseException) -> Ending:
+        """What to record in the next attempt: the same, unless the store will never take it."""
+        size, error = len(ending.payload), fence.error or error
+        fence.error = None
+        if ending.kind != RETURNED or not never_taken(size, error, fence.losses):
+            return ending
+        log.warning("job %s: the store refuses its outcome (%d bytes): %s", fence.job_id, size, error)
+        return Ending(RAISED, encode_text(refused_text(size, error)))
 
     def _begin(self, fence: Fence) -> dict[bytes, bytes] | None:
         """The job's hash; None: it is not ours to finish (any more), and nothing runs on its behalf."""

@@ -97,7 +97,12 @@ class Slot(Interruptible):
             pass
 
     def _finish_settled(self, work: Outcome) -> None:
-        self._finish(self._finishing(work, Ending(work.kind, work.payload), work.started))
+        self._finish(self._finishing(work, self._left(work.claim, Ending(work.kind, work.payload)), work.started))
+
+    def _left(self, claim: int, ending: Ending) -> Ending:
+        """What RQ's finish has to record of what CYCLE did not: the job has dependents, or the store refuses it."""
+        why = self._courier.why_refused(claim)
+        return Ending(RAISED, encode_text(why)) if why else ending
 
     def _run_one(self, job: Claimed) -> None:
         self._begin(job)
@@ -211,7 +216,7 @@ class Slot(Interruptible):
 
     def _settle(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
         if self._courier.finish(self._outcome(job, ending, started, ended), self.number):
-            self._finish(self._finishing(job, ending, started))
+            self._finish(self._finishing(job, self._left(job.claim, ending), started))
 
     # -- the slow ways out ---------------------------------------------------------------------------------------------
 
