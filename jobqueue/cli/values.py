@@ -90,16 +90,19 @@ def check_call(call: Call, check: Any) -> None:
 
 def chunks_of_lines(fd: int, patience: float = PATIENCE) -> Iterator[list[tuple[int, bytes]]]:
     """Yield the non-blank lines with their numbers: 500 at a time, or what has come when the writer pauses."""
-    rest, number = b"", 0
+    begun: list[bytes] = []  # the pieces of a line whose end has not come: joined once, however long it is
+    number = 0
     chunk: list[tuple[int, bytes]] = []
     while True:
         if chunk and not select.select([fd], [], [], patience)[0]:
             yield chunk
             chunk = []
         data = os.read(fd, 65536)
-        *lines, rest = (rest + data).split(b"\n") if data else (rest, b"")
-        for line in lines:
+        first, *others = data.split(b"\n") if data else (b"", b"")  # at the end of the file the last line is one too
+        begun.append(first)
+        for following in others:
             number += 1
+            line, begun = b"".join(begun), [following]
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # some editors write a BOM
             if line.strip():
                 chunk.append((number, line.rstrip(b"\r")))

@@ -13,16 +13,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import httpcore2
 import httpx2
-from bs4 import BeautifulSoup, SoupStrainer  # type: ignore[attr-defined]
+from bs4.dammit import UnicodeDammit
 
 from jobqueue.tasks.client import CONNECT_TIMEOUT, READ_TIMEOUT, REDIRECTS, client, time_limit
 from jobqueue.tasks.net import BadUrl, FetchFailed, HttpError, TookTooLong, TooLarge
+from jobqueue.tasks.page import start_tags
 
 PAGE_LIMIT = 5_000_000  # bytes of HTML
 CHUNK = 65_536
@@ -60,14 +62,17 @@ def read_page(url: str, timeout: float) -> dict[str, Any]:
 
 def parse_page(page: bytes, url: str, charset: str | None = None) -> tuple[str | None, list[str]]:
     """Return (title, links) of a page that came from url; charset is what the server said, the page may say it too."""
-    if b"<" not in page:  # BeautifulSoup would warn that a bare word looks like a file name
-        return None, []
-    wanted = SoupStrainer(["title", "base", "a", "area"])  # everything else is not even built
-    soup = BeautifulSoup(page, "html.parser", parse_only=wanted, from_encoding=charset)
-    title = " ".join(soup.title.get_text().split()) if soup.title else ""
-    base = soup.find("base", href=True)
-    start = _join(url, str(base["href"])) if base else url
-    links = (_join(start or url, str(tag["href"])) for tag in soup.find_all(["a", "area"], href=True))
+    text = UnicodeDammit(page, [charset] if charset else [], is_html=True).unicode_markup or ""
+    title, base, hrefs = "", "", []
+    for tag in start_tags(text):
+        href = tag.attributes.get("href")
+        if tag.name == "title" and not title:
+            title = " ".join(unescape(tag.text).split())
+        elif href is not None and tag.name in ("a", "area"):
+            hrefs.append(href)
+        elif href is not None and tag.name == "base":
+            base = base or _join(url, href) or ""
+    links = (_join(base or url, href) for href in hrefs)
     return title or None, list(dict.fromkeys(link for link in links if link))
 
 

@@ -450,3 +450,16 @@ def test_nothing_from_a_job_reaches_the_terminal_raw() -> None:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+@pytest.mark.timeout(60)
+def test_a_long_line_costs_what_its_length_says(tmp_path: Path) -> None:
+    """64 MB took minutes: each piece that was read was put behind a copy of all before it."""
+    file = tmp_path / "long"
+    file.write_bytes(b"\xef\xbb\xbfa\r\n" + b"x" * 64_000_000 + b"\n\n  \nlast")
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        (chunk,) = chunks_of_lines(fd)
+    finally:
+        os.close(fd)
+    assert [(number, len(line)) for number, line in chunk] == [(1, 1), (2, 64_000_000), (5, 4)]

@@ -330,3 +330,45 @@ def test_the_client_is_not_shared_with_a_forked_child(site: Site) -> None:
         forgotten.join()
         assert client.client() is not before
     before.close()
+
+
+UNCLOSED = ["</", "<!--", "<a ", '<a b="', "<![CDATA[", "<?", "<script>", "<title>", "<"]
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("tail", [b"", b">", b"--x>"])
+def test_a_page_costs_what_its_length_says(tail: bytes) -> None:
+    """Each of these took minutes or more, as each search for an end went to the end of the page."""
+    for text in UNCLOSED:
+        assert parse_page((text * (1_000_000 // len(text))).encode() + tail, "http://site/")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "found"),
+    [
+        ("<a href=x>", ["http://s/x"]),
+        ('<A HREF = \'x y\' ><a class="b" href="?a=1&amp;b=2">', ["http://s/x y", "http://s/?a=1&b=2"]),
+        ("<!-- <a href=no> --><a href=x>", ["http://s/x"]),
+        ("<!--><a href=x>", ["http://s/x"]),
+        ("<script>'<a href=no>'</script><style></style><a href=x>", ["http://s/x"]),
+        ("<textarea><a href=no></textarea><title><a href=no></title><a href=x>", ["http://s/x"]),
+        ("<a title='>' href=x><a href=y/><svg><a href=z /></svg>", ["http://s/x", "http://s/y/", "http://s/z"]),
+        ("1 < 2 <3 </ a> <a href=x href=no>", ["http://s/x"]),
+        ("<a href=x><a href='cut off", ["http://s/x"]),
+        ("<a href=x><a href=cut", ["http://s/x"]),
+        ("<!doctype html><?xml ?></p ><br/><a\nhref\n=\nx\n>", ["http://s/x"]),
+        ("<a href=x", []),
+        ("<script><a href=no>", []),
+        ("<base><base href=/b/><base href=/c/><a href=x>", ["http://s/b/x"]),
+    ],
+)
+def test_links_of_pages_as_they_are(page: str, found: list[str]) -> None:
+    assert parse_page(page.encode(), "http://s/")[1] == found
+
+
+def test_a_title_is_text() -> None:
+    page = b"<svg></svg><TITLE lang=x> A &amp; <b>\n B </Title ><title>no</title>"
+    assert parse_page(page, "http://s/")[0] == "A & <b> B"
+    assert parse_page("<meta charset=latin-1><title>\u00e9</title>".encode("latin-1"), "http://s/")[0] == "\u00e9"
+    assert parse_page("<title>\u00e9</title>".encode("utf-16"), "http://s/")[0] == "\u00e9"
+    assert parse_page("<title>\u043f</title>".encode("koi8-r"), "http://s/", "koi8-r")[0] == "\u043f"
