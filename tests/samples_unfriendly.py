@@ -158,9 +158,18 @@ def talks(size: int) -> None:
 
 
 def _called(job: Job, name: str) -> None:
-    """Do what the job's meta says of this callback."""
+    """Do what the job's meta says of this callback: what ``act`` does, or wait until it is told to end."""
     job.connection.rpush(f"called:{job.id}", name)
-    act(job.meta.get(name, ""))
+    how = job.meta.get(name, "")
+    if how == "wait":
+        _wait_for_its_end(job)
+    else:
+        act(how)
+
+
+def _wait_for_its_end(job: Job) -> None:
+    while not job.connection.exists(f"end:{job.id}"):
+        time.sleep(0.02)
 
 
 def on_success(job: Job, _connection: object, _result: object) -> None:

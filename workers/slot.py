@@ -157,6 +157,14 @@ class Slot(Interruptible):
         process for it: raise it again."""
         return False
 
+    @property
+    def busy_since(self) -> float:
+        """(steward) Since when it runs a job or has RQ's code record its end, callbacks and all (monotonic seconds);
+        0: neither."""
+        if self.job is not None:
+            return self.since
+        return self.finishing_since if self.finishing is not None else 0.0
+
     # -- the steps -----------------------------------------------------------------------------------------------------
 
     def _begin(self, job: Claimed) -> None:

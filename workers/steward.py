@@ -232,7 +232,7 @@ class Steward:
         """Do what is due."""
         running = self._running()
         self._mark([(slot, job) for slot, job in running if slot.marked != job.claim and now - slot.since >= TICK])
-        self._unburden(running, now)
+        self._unburden(now)
         self._enforce(now)
         self._recover()
         if now >= self._next_look_at and self._usage.watches_gil:
@@ -253,9 +253,10 @@ class Steward:
             slot.marked = job.claim
         self._clerk.do(lambda: self._clerk.protocol.start_mark(self._owner, self._settings.worker, marks))
 
-    def _unburden(self, running: list[tuple[Slot, Claimed]], now: float) -> None:
-        """All slots are busy with long jobs: what waits behind them is better off with somebody else."""
-        if self._returning or len(running) < len(self._slots) or any(now - slot.since < LONG for slot, _ in running):
+    def _unburden(self, now: float) -> None:
+        """All slots are busy with long jobs, or with callbacks: what waits behind them is better off with somebody
+        else."""
+        if self._returning or any(now - (slot.busy_since or now) < LONG for slot in self._slots):
             return
         if self._courier.holds_up or self._courier.lets_wait:
             self._returning = True
@@ -335,7 +336,9 @@ class Steward:
     def _next_look(self) -> float | None:
         """In how many seconds there is something to do; None: when something happens."""
         now = time.monotonic()
-        if any(slot.marked != job.claim or now - slot.since < 2 * LONG for slot, job in self._running()):
+        if any(slot.marked != job.claim for slot, job in self._running()):
+            return TICK
+        if any(slot.busy_since and now - slot.busy_since < 2 * LONG for slot in self._slots):
             return TICK
         deadlines = [s.deadline for s in self._slots if s.deadline and s.token not in self._fired]
         deadlines += [at + (HARD if token in self._freed else SOFT) for token, at in self._fired.items()]

@@ -115,3 +115,22 @@ def test_exception_handlers(start: Start, mode: str, queue: Queue, store: redis.
         assert "ValueError: no" in failed(store, job.id)
         assert called(store, job.id) == ["failure", "handler"]
     all_slots_work(queue)
+
+
+@pytest.mark.parametrize("record", ["success", "failure"])
+def test_what_waits_behind_a_long_callback_is_given_back(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, record: str
+) -> None:
+    """As behind a long job: it was claimed with it, and another worker is idle."""
+    calls = {f"on_{record}": Callback(f"samples_unfriendly.on_{record}", timeout=120), "meta": {record: "wait"}}
+    submit(queue, "samples.ok", [(n,) for n in range(150)])  # so many that more and more are claimed ahead
+    function = "samples.ok" if record == "success" else "samples.fail"
+    long = queue.enqueue(function, "x", **calls)
+    behind = submit(queue, "samples.ok", [(n,) for n in range(20)])
+    start("-n", "1", mode=mode, serve=SERVED)
+    eventually(lambda: called(store, long.id))
+    start("-n", "1", mode=mode, serve=SERVED)
+    assert [job.result(30) for job in behind] == list(range(20))
+    assert not ended(store, long.id)
+    store.set(f"end:{long.id}", 1)
+    assert eventually(lambda: ended(store, long.id)) == ("finished" if record == "success" else "failed")
