@@ -9,19 +9,34 @@ from __future__ import annotations
 
 import inspect
 import os
+import threading
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
 from jobqueue import config
 from jobqueue.address import NO_CLUSTER, Address, redis_options, sentinel_url
 from jobqueue.errors import StoreRefused, UsageError
+from jobqueue.failover import Following, PrimaryConnection, PrimarySSLConnection
+from jobqueue.silence import ANSWER, COMMAND, WAITS_AT_MOST, asking, keepalive, limited
 from jobqueue.trouble import explain
 
 if TYPE_CHECKING:
@@ -51,15 +66,20 @@ _NO_SETINFO: dict[str, Any] = (
 def client(
     address: Address,
     *,
-    socket_timeout: float | None = 10.0,
+    socket_timeout: float = ANSWER,
     connect_timeout: float = 5.0,
     decode_responses: bool = False,
+    for_jobs: bool = False,
+    patient: bool = False,
 ) -> redis.Redis:
     """Build a client (thread-safe, connects on first use) that sends each command once.
 
-    Timeouts in seconds; ``socket_timeout=None`` waits for ever, which blocking commands need. What is set here wins
-    over the URL's query. A command whose reply is lost raises redis.ConnectionError or redis.TimeoutError: it may have
-    run. Raises UsageError for a URL that is none.
+    Timeouts in seconds: no client waits for ever, as a connection may die without a word. ``for_jobs``: commands that
+    wait in the store (BLPOP) get the time that they ask for, others the usual. ``patient``: behind Sentinels, repeat
+    for half a minute what is refused during a fail-over, and so was not done; jobs' clients do that too.
+
+    What is set here wins over the URL's query. A command whose reply is lost raises redis.ConnectionError or
+    redis.TimeoutError: it may have run. Raises UsageError for a URL that is none.
     """
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
@@ -68,7 +88,7 @@ def client(
         "health_check_interval": 0,
         "protocol": 2,  # no HELLO, and maintenance notifications (which need RESP3) stay off
         "max_connections": 2**31,  # redis-py 8 made it 100, which a process of many threads can reach
-        "socket_timeout": socket_timeout,
+        "socket_timeout": WAITS_AT_MOST if for_jobs else socket_timeout,
         "socket_connect_timeout": connect_timeout,
         "decode_responses": decode_responses,
         **_NO_SETINFO,
@@ -76,12 +96,16 @@ def client(
     if address.unix_socket_path:
         options |= {"connection_class": UnixDomainSocketConnection, "path": address.unix_socket_path}
     elif address.scheme == "redis+sentinel":
-        return _sentinel_client(address, options)
+        return _sentinel_client(address, options, for_jobs, patient or for_jobs)
     else:
         options = redis_options(address) | options
         if address.scheme == "rediss":
             _speak_first(options)
-    return redis.Redis.from_pool(ConnectionPool(**options))
+    kind = options.pop("connection_class", Connection)
+    options |= keepalive() if issubclass(kind, Connection) else {}
+    return redis.Redis.from_pool(
+        ConnectionPool(connection_class=limited(kind) if for_jobs else asking(kind), **options)
+    )
 
 
 def takes_bytes(theirs: redis.Redis) -> redis.Redis:
@@ -103,7 +127,7 @@ def _speak_first(options: dict[str, Any]) -> None:
 _OF_RESP3 = ("maint_notifications_", "oss_cluster_", "orig_")
 
 
-def like(theirs: redis.Redis) -> redis.Redis:
+def like(theirs: redis.Redis, socket_timeout: float = ANSWER) -> redis.Redis:
     """Build a client to where ``theirs`` goes, with its credentials, that sends each command once and does not wait
     for ever. It has a pool of its own."""
     pool = theirs.connection_pool
@@ -112,28 +136,75 @@ def like(theirs: redis.Redis) -> redis.Redis:
         "retry_on_error": [],
         "health_check_interval": 0,
         "protocol": 2,
-        "socket_timeout": 10.0,
-        "socket_connect_timeout": 5.0,
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": min(5.0, socket_timeout),
         "decode_responses": False,
         **_NO_SETINFO,
     }
-    if issubclass(pool.connection_class, SSLConnection):
+    kind = pool.connection_class
+    if kind in _REDIS_PYS:  # fake servers of tests have classes of their own
+        kind = asking(_REDIS_PYS[kind])
+        once |= keepalive() if issubclass(kind, Connection) else {}
+    if issubclass(kind, SSLConnection):
         _speak_first(once)
     theirs_kept = {k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_OF_RESP3)}
     options = {**theirs_kept, **once}
     if isinstance(pool, SentinelConnectionPool):
+        options["connection_class"] = kind
         options.pop("connection_pool", None)
         own: ConnectionPool = SentinelConnectionPool(pool.service_name, pool.sentinel_manager, **options)
         return redis.Redis.from_pool(own)
-    return redis.Redis.from_pool(ConnectionPool(connection_class=pool.connection_class, **options))
+    return redis.Redis.from_pool(ConnectionPool(connection_class=kind, **options))
 
 
-def _sentinel_client(address: Address, options: dict[str, Any]) -> redis.Redis:
+def bounded(theirs: redis.Redis) -> redis.Redis:
+    """Return ``theirs``, or, where it would wait for an answer for ever or very long, a client like it that does not;
+    one for all who ask."""
+    pool = theirs.connection_pool
+    timeout = pool.connection_kwargs.get("socket_timeout")
+    if pool.connection_class not in _REDIS_PYS or (timeout is not None and timeout <= COMMAND):
+        return theirs
+    with _bounded_lock:
+        if (ours := _bounded.get(pool)) is None:
+            ours = _bounded[pool] = like(theirs)
+        return ours
+
+
+# Fake servers of tests have classes of their own, and need no limit.
+_REDIS_PYS: dict[Any, Any] = {  # → what we use in its place
+    **{kind: kind for kind in (Connection, SSLConnection, UnixDomainSocketConnection)},
+    SentinelManagedConnection: PrimaryConnection,
+    SentinelManagedSSLConnection: PrimarySSLConnection,
+}
+_bounded: weakref.WeakKeyDictionary[ConnectionPool, redis.Redis] = weakref.WeakKeyDictionary()
+_bounded_lock = threading.Lock()
+
+
+def limit_commands(client: redis.Redis) -> None:
+    """Let commands of this client that do not wait in the store end after the usual time without an answer, whatever
+    its socket's timeout is, and let the kernel look after its connections; those that are open are made again."""
+    pool = client.connection_pool
+    if pool.connection_class in _REDIS_PYS:
+        pool.connection_class = limited(_REDIS_PYS[pool.connection_class])
+        if issubclass(pool.connection_class, Connection):
+            pool.connection_kwargs.update(keepalive())
+        pool.disconnect(inuse_connections=False)
+        pool.reset()
+
+
+SENTINELS_ANSWER = 2.0  # seconds: the next one is asked
+
+
+def _sentinel_client(address: Address, options: dict[str, Any], for_jobs: bool, patient: bool) -> redis.Redis:
     """Follow the primary that the Sentinels name."""
     url = sentinel_url(address)
+    options |= keepalive()
     own = {k: v for k, v in options.items() if k not in ("max_connections", "retry_on_timeout")}
+    own |= {"socket_timeout": SENTINELS_ANSWER, "socket_connect_timeout": SENTINELS_ANSWER}
     sentinel = Sentinel(url.nodes, sentinel_kwargs=own | url.for_sentinels)
-    primary: redis.Redis = sentinel.master_for(url.service, **url.for_primary, **options)
+    options["connection_class"] = limited(PrimaryConnection) if for_jobs else asking(PrimaryConnection)
+    kind = Following if patient else redis.Redis
+    primary: redis.Redis = sentinel.master_for(url.service, kind, **url.for_primary, **options)
     return primary
 
 
@@ -231,6 +302,6 @@ def open_store(url: str | None = None, *, env: Mapping[str, str] = os.environ) -
 
 
 def _opened(address: Address, source: str, local: LocalStore | None) -> Store:
-    with client(address, socket_timeout=5.0) as r:
+    with client(address, socket_timeout=5.0, patient=True) as r:
         info = check(r, address)
     return Store(address, source, " ".join(server_version(info)), local)

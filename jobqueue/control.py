@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 from rq.command import send_stop_job_command
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue import keys
@@ -18,6 +18,7 @@ from jobqueue.protocol import Protocol
 from jobqueue.serializers import JSON, Auto
 
 _WAITING = frozenset({"created", "queued", "scheduled", "deferred", "rate_limited", "ready_to_enqueue"})
+ASK_AGAIN = 2.0  # seconds
 _OF_THE_LAST_RUN = (
     "started_at",
     "ended_at",
@@ -101,15 +102,26 @@ def stop(client: redis.Redis, job_id: str, timeout: float) -> bool:
     if status != "started":
         hint = "; jobq cancel takes it out of its queue" if status in _WAITING else ""
         raise JobError(f"Job {job_id} does not run: it is {status}{hint}.", job_id)
+    now = time.monotonic()
+    deadline, ask_at = now + timeout, now
     send_stop_job_command(client, job_id, serializer=Auto)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    while (now := time.monotonic()) < deadline:
+        if now >= ask_at + ASK_AGAIN:  # the worker's ear may have died without a word; asking twice is asking once
+            ask_at = now
+            _ask_to_stop(client, job_id)
         if client.hget(keys.job(job_id), "status") != b"started":
             return True
         time.sleep(0.02)
     if timeout:
         raise JobError(f"Job {job_id} still runs after {timeout:g} s; is its worker {job.worker_name} alive?", job_id)
     return False
+
+
+def _ask_to_stop(client: redis.Redis, job_id: str) -> None:
+    try:
+        send_stop_job_command(client, job_id, serializer=Auto)
+    except (NoSuchJobError, InvalidJobOperation):  # it has just ended
+        pass
 
 
 def pause(client: redis.Redis, queue: str | None) -> bool:

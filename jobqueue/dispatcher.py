@@ -54,7 +54,7 @@ class Dispatcher:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._store = open_store(plan.url)
-        self._client = self._store.client()
+        self._client = self._store.client(patient=True)
         self._protocol = Protocol(self._client)
         self._staff = Staff(self._store, plan.shape, plan.modules) if plan.shape else None
         self._queues: dict[str, Queue] = {}

@@ -111,7 +111,7 @@ class Queue(rq.queue.Queue):
             if self._store is None:
                 self._store, self._opened_store = open_store(self._url), True
                 weakref.finalize(self, self._store.close)
-            self._client = self._store.client()
+            self._client = self._store.client(patient=True)
         return self._client
 
     @connection.setter

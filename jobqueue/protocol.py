@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
+from time import monotonic
 from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import NoScriptError
 
 from jobqueue import bounds, keys
+from jobqueue.silence import FIRST_ANSWER, SILENCE
 
 Field = bytes | str | int | float
 
@@ -176,22 +178,28 @@ class Wire:
     def __init__(self, client: redis.Redis) -> None:
         self._connection = client.connection_pool.make_connection()  # not connected: reconnect() does it
         self._args: list[Field] = []
+        self._heard = 0.0  # monotonic seconds of the last answer
+        self._was_silent = False
 
     def send(self, args: list[Field]) -> None:
         """Send CYCLE with the arguments that ``cycle_args`` made."""
         self._args = args
+        self._was_silent = monotonic() - self._heard > SILENCE
         try:
-            self._connection.send_command("EVALSHA", digest("cycle"), *args)
+            self._connection.send_command("EVALSHA", digest("cycle"), *args, check_health=False)
         except UnicodeEncodeError:  # nothing was sent
             self._args = _as_they_came(args)
-            self._connection.send_command("EVALSHA", digest("cycle"), *self._args)
+            self._connection.send_command("EVALSHA", digest("cycle"), *self._args, check_health=False)
 
     def receive(self) -> Cycle:
+        if self._was_silent and not self._connection.can_read(FIRST_ANSWER):  # it may have died since without a word
+            raise redis.TimeoutError("no answer after a silence")
         try:
             reply = self._connection.read_response()
         except NoScriptError:  # it did not run, so sending the whole text repeats nothing
             self._connection.send_command("EVAL", source("cycle"), *self._args)
             reply = self._connection.read_response()
+        self._heard = monotonic()
         return parse_cycle(reply)
 
     def largest(self) -> int:
@@ -215,7 +223,9 @@ class Wire:
     def reconcile(self, owner: str, worker: str, claims: Iterable[int]) -> int:
         """Give back what the owner holds and does not know; -1: the owner is fenced."""
         self._connection.send_command("EVAL", source("reconcile"), 1, keys.own(owner), owner, worker, *claims)
-        return int(self._connection.read_response())
+        answer = int(self._connection.read_response())
+        self._heard = monotonic()
+        return answer
 
 
 class Protocol:
@@ -368,9 +378,11 @@ class Protocol:
         """Take those of the jobs that wait in ``queue`` out of it, canceled; False: it was not there."""
         return [bool(n) for n in self.run("cancel", 1, keys.queue(queue), queue, *ids)]
 
-    def due(self, queue: str, most: int = 500) -> int:
-        """Enqueue the scheduled jobs of ``queue`` whose time has come; -1: an RQ scheduler does it."""
-        return int(self.run("due", 1, keys.registry("scheduled", queue), queue, most))
+    def due(self, queues: Sequence[str], most: int = 500) -> list[int]:
+        """Enqueue the scheduled jobs of ``queues`` whose time has come, up to ``most`` in all; tell for each queue how
+        many, -1: an RQ scheduler does it."""
+        registries = [keys.registry("scheduled", queue) for queue in queues]
+        return [int(n) for n in self.run("due", len(queues), *registries, most, *queues)]
 
     def bring_back(self, queue: str, job_id: str, seen: Sequence[str]) -> bool:
         """Put a job that is in limbo, and still looks like ``seen``, at the head of its queue; False: it is not."""

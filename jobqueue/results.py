@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from jobqueue import bounds
 from jobqueue.backoff import Backoff
-from jobqueue.connection import redis
+from jobqueue.connection import bounded, redis
 from jobqueue.errors import ResultTimeout, StoreRefused, StoreUnreachable
 from jobqueue.hindrance import Silence, hindrance
 from jobqueue.model import Outcome
@@ -56,6 +56,7 @@ class Waiter:
     ) -> None:
         """``known``: the store has answered the caller before, so that an error at once is an outage too. ``say``: is
         told once why nothing comes (no worker, a paused queue); without it that is a warning in the log."""
+        client = bounded(client)
         self._streams = Streams(client, loads)
         self._window = window
         self._known = known

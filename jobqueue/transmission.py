@@ -16,8 +16,9 @@ from rq.exceptions import DuplicateJobError
 
 from jobqueue import keys, wire
 from jobqueue.backoff import Backoff
-from jobqueue.connection import Store, explain
+from jobqueue.connection import Store, bounded, explain
 from jobqueue.errors import DuplicateJob, StoreRefused, StoreUnreachable
+from jobqueue.failover import REFUSED_FOR, behind_sentinels
 from jobqueue.parcel import Call, Shared, commands, rq_now
 from jobqueue.protocol import Protocol
 
@@ -35,7 +36,7 @@ class Transmission:
     """Puts jobs into one queue. The store, if it is ours, is woken when it does not answer."""
 
     def __init__(self, queue: str, client: redis.Redis, store: Store | None) -> None:
-        self._queue, self._client, self._store = queue, client, store
+        self._queue, self._client, self._store = queue, bounded(client), store
 
     def send(self, shared: Shared, calls: Sequence[Call]) -> bytes:
         """Put the jobs into the queue in one transaction; return the time that they bear.
@@ -53,7 +54,8 @@ class Transmission:
     def _repeat(self, shared: Shared, stamp: bytes, calls: Sequence[Call], cause: redis.RedisError) -> None:
         """Enqueue what may or may not have arrived, until the store answers; skips what is there."""
         log.warning("The store did not answer (%s); enqueueing again, no job will be there twice.", cause)
-        deadline, backoff = time.monotonic() + REPEAT_FOR, Backoff(most=1.0)
+        patience = REFUSED_FOR if behind_sentinels(self._client) else REPEAT_FOR
+        deadline, backoff = time.monotonic() + patience, Backoff(most=1.0)
         while time.monotonic() + (pause := backoff.failed()) < deadline:
             time.sleep(pause)
             try:

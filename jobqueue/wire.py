@@ -12,6 +12,8 @@ from typing import Any
 import redis
 from redis.exceptions import ExecAbortError, ResponseError
 
+from jobqueue.failover import while_refused
+
 
 def strings(parts: Iterable[bytes]) -> bytes:
     """Pack bulk strings, without the head that says how many."""
@@ -29,8 +31,13 @@ _MULTI, _EXEC = command(b"MULTI"), command(b"EXEC")
 def transact(client: redis.Redis, commands: Sequence[bytes]) -> list[Any]:
     """Run packed commands as one MULTI in one write; return EXEC's replies.
 
-    Raises ResponseError (nothing was done), ConnectionError or TimeoutError (it was done or it was not).
+    Behind Sentinels, what is refused during a fail-over is repeated for half a minute. Raises ResponseError (nothing
+    was done), ConnectionError or TimeoutError (it was done or it was not).
     """
+    return while_refused(client, lambda: _transact(client, commands))
+
+
+def _transact(client: redis.Redis, commands: Sequence[bytes]) -> list[Any]:
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:

@@ -59,6 +59,7 @@ class Link:
     cut_at_reply: bool = False
     said: bytes = b""  # the beginning of what was asked over it
     threads: list[threading.Thread] = field(default_factory=list)
+    directions: int = 2  # that have not ended
 
     def go_silent(self, requests: bool = True, replies: bool = True) -> None:
         """For ever."""
@@ -76,7 +77,8 @@ class Proxy:
 
     def __init__(self, target: Endpoint) -> None:
         self.target = target
-        self.links: list[Link] = []
+        self.links: list[Link] = []  # over which replies may come
+        self._all: list[Link] = []  # also those of which one end is closed
         self.rules: list[Rule] = []
         self._delay = 0.0
         self._lock = threading.Lock()
@@ -160,8 +162,11 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(5)
-        self.hang_up()
-        for link in list(self.links):
+        with self._lock:
+            links = list(self._all)
+        for link in links:
+            link.hang_up()
+        for link in links:
             for thread in link.threads:
                 thread.join(5)
 
@@ -198,6 +203,7 @@ class Proxy:
         ]
         with self._lock:
             self.links.append(link)
+            self._all.append(link)
         for thread in link.threads:
             thread.start()
 
@@ -207,7 +213,9 @@ class Proxy:
                 if len(link.said) < 1 << 16:
                     link.said += data
                 self._play(link, data)
-        link.hang_up()
+        if link.requests_pass:  # who is silent does not say either that it ends
+            link.hang_up()
+        self._ended(link)
 
     def _play(self, link: Link, data: bytes) -> None:
         with self._lock:
@@ -228,9 +236,18 @@ class Proxy:
                     time.sleep(self._delay)
                 if link.replies_pass:
                     link.theirs.sendall(data)
-        link.hang_up()
+        if link.replies_pass or link.cut_at_reply:
+            link.hang_up()
         with self._lock:
-            if link in self.links:
-                self.links.remove(link)
+            self.links.remove(link)
+        self._ended(link)
+
+    def _ended(self, link: Link) -> None:
+        """One direction is over; behind both nobody uses the sockets any more."""
+        with self._lock:
+            link.directions -= 1
+            if link.directions:
+                return
+            self._all.remove(link)
         link.theirs.close()
         link.ours.close()

@@ -73,6 +73,21 @@ def nap_behind(barrier: str, record: str, text: Any, seconds: float) -> Any:
     return text
 
 
+def ask_twice(record: str, gate: str) -> None:
+    """Ask the store over the job's own connection, and again when the gate is there; note what came of it."""
+    job = rq.get_current_job()
+    assert job is not None
+    job.connection.ping()
+    note(record, "asked")
+    while not os.path.exists(gate):
+        time.sleep(0.01)
+    try:
+        job.connection.ping()
+        note(record, "answered")
+    except redis.TimeoutError as e:
+        note(record, type(e).__name__)
+
+
 def nap(seconds: float) -> float:
     """Sleep in slices, so that an exception thrown into a thread arrives."""
     deadline = time.monotonic() + seconds

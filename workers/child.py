@@ -40,8 +40,6 @@ from workers.usage import Usage
 
 log = logging.getLogger(__name__)
 
-PATIENT = 415.0  # seconds that a job may wait for the store (BLPOP, a result); as long as with RQ's worker
-
 FENCED, ORPHANED, DEAF = 3, 4, 5
 PR_SET_PDEATHSIG = 1
 LAST_WORD = 5.0  # seconds
@@ -77,7 +75,7 @@ class Child:
             protocol=protocol,
             make_current=partial(
                 current,
-                connection=client(settings.address, socket_timeout=PATIENT),
+                connection=client(settings.address, for_jobs=True),
                 worker=settings.worker,
                 serializer_of=runner.serializer_of,
             ),

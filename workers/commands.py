@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from jobqueue import keys
 from jobqueue.backoff import Backoff
+from jobqueue.listening import ASK_AFTER, Listener
 from workers.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,14 @@ class Commands:
         backoff = Backoff()
         while True:
             try:
-                with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    pubsub.subscribe(self._channel)
-                    backoff.reset()
-                    self._failures.works(WHO)
-                    for message in pubsub.listen():
-                        self._hear(message)
+                with Listener(self._client.connection_pool) as listener:
+                    listener.subscribe(self._channel)
+                    while True:
+                        message = listener.get_message(ignore_subscribe_messages=True, timeout=ASK_AFTER)
+                        backoff.reset()
+                        self._failures.works(WHO)
+                        if message:
+                            self._hear(message)
             except (RedisError, OSError) as e:
                 log.debug("listening for commands failed: %s", e)
                 time.sleep(backoff.failed())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import select
 from collections.abc import Sequence
 
 from jobqueue.connection import Store
@@ -13,6 +12,7 @@ from workers.cron_card import CronCard
 from workers.launcher import worker_name
 from workers.logs import set_up_logging
 from workers.periodic import Periodic
+from workers.polling import readable
 from workers.process_tree import TO_ALL
 from workers.signals import Signals
 
@@ -30,7 +30,7 @@ def serve(entries: Sequence[Schedule], store: Store, log_format: str) -> int:
     with signals.caught(TO_ALL):
         log.info("%s: %d cron entries", name, len(entries))
         registrar.start()
-        select.select([signals.fd], [], [])
+        readable([signals.fd], None)
         registrar.do(cron.resign)
         left = registrar.stop(GIVE_UP)
     log.info("stopped")

@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +27,14 @@ WORKER_TTL = 480  # seconds: rq.defaults.DEFAULT_WORKER_TTL + 60
 RENEW_EXECUTIONS = 30.0
 
 
+def patience(lease: float) -> float:
+    """Return the seconds that a renewal may take: a connection that died without a word must not cost the lease."""
+    return max(1.0, 0.3 * lease)
+
+
 class Heartbeat:
-    """Birth, death and the time between. Runs in the registrar's thread."""
+    """Birth, death and the time between. Steps in a thread of its own, in which nothing else can be slow; birth and
+    death come from the registrar's."""
 
     def __init__(self, settings: Settings, client: redis.Redis, is_busy: Callable[[], bool]) -> None:
         self.every = min(3.0, settings.lease / 3)
@@ -37,6 +44,7 @@ class Heartbeat:
         self._is_busy = is_busy
         self._renew_at = 0.0
         self._born = False
+        self._stepping = threading.Lock()  # a renewal under way would register again what death has taken off
         self._unlisted = False  # and said so
         self._birth = ""  # in RQ's text; it stays what it was when the tree registers again
         self.renewed = 0.0  # monotonic seconds of the last renewal that the store confirmed; 0: none yet
@@ -63,8 +71,11 @@ class Heartbeat:
     def step(self, now: float) -> None:
         """Renew the lease and make the registration true again, all of it: it may have been flushed, or somebody who
         took this tree for dead has taken it off the lists. Every 30 s renew the entries of the running jobs too."""
-        if not self._born:
-            return
+        with self._stepping:
+            if self._born:
+                self._renew(now)
+
+    def _renew(self, now: float) -> None:
         state = "busy" if self._is_busy() else "idle"
         if self._beat({"last_heartbeat": rq_time(time.time()), "state": state}) != self._birth.encode():
             self._beat({"birth": self._birth, "state": state, **self._card()})  # flushed, or away for too long
@@ -123,6 +134,8 @@ class Heartbeat:
 
     def death(self) -> None:
         """The tree is gone and owns nothing: take its name off every list, as RQ's register_death."""
+        with self._stepping:
+            self._born = False
         s = self._settings
         key = keys.worker(s.worker)
         with self._client.pipeline() as pipe:

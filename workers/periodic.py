@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 ERRAND = "an errand to the store"
 
 
+SAME_OUTAGE = 10.0  # seconds after its begin within which a thread may still find out about it
+
+
 class Step(Protocol):
     """A role: does one turn when it is due."""
 
@@ -31,6 +34,30 @@ class Step(Protocol):
 
     def reconnected(self) -> None:
         """The store was away: what was seen before proves nothing."""
+
+
+class Outage:
+    """Says once that the store is away, for several threads that find out one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said = 0.0  # monotonic seconds; 0.0: not yet
+        self._over = True
+
+    def begins(self, error: Exception) -> None:
+        with self._lock:
+            now = time.monotonic()
+            is_known = not self._over or (self._said and now < self._said + SAME_OUTAGE)
+            self._over = False
+            if not is_known:
+                self._said = now
+                log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
+
+    def is_over(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._over = True
+                log.info("the store answers again")
 
 
 class Attempt(Enum):
@@ -55,9 +82,12 @@ class Periodic:
         steps: Sequence[Step],
         on_away: Callable[[], object] = lambda: None,
         failures: Failures | None = None,
+        outage: Outage | None = None,
     ) -> None:
+        """outage: shared with other threads of this process, so that one of them says it."""
         self._steps = steps
         self._names = [name_of(role) for role in steps]
+        self._outage = outage or Outage()
         self._on_away = on_away  # a local store is started again; somebody else's is waited for
         self._failures = failures or Failures()
         self._due = [0.0 for _ in steps]
@@ -146,12 +176,12 @@ class Periodic:
     def _answered(self, who: int) -> None:
         self._away.discard(who)
         if self._backoff.failures and not self._away:
-            log.info("the store answers again")
+            self._outage.is_over()
             self._backoff.reset()
 
     def _wait(self, who: int, error: Exception) -> None:
         if not self._away:
-            log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
+            self._outage.begins(error)
         self._away.add(who)
         time.sleep(self._backoff.failed())
         try:

@@ -1,18 +1,20 @@
 """What a process in RQ's place does beside running jobs: it lives by a lease, rescues, and does RQ's maintenance.
 
-(thread)       renew the lease and RQ's heartbeat, look for trees whose lease stands still
+(thread)       renew the lease and RQ's heartbeat
+(thread)       look for trees whose lease stands still
 (main thread)  between two jobs, about once a second: RQ's maintenance, and what a rescue left to RQ's own code,
                because both run user code
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -23,8 +25,9 @@ from jobqueue import keys
 from jobqueue.connection import Address, like
 from workers.deaths import Left, Remains
 from workers.freezer import Freezer
+from workers.heartbeat import patience
 from workers.journal import Region, make_file
-from workers.periodic import Periodic, Step
+from workers.periodic import Outage, Periodic, Step
 from workers.rescuer import Rescuer
 from workers.rq_ending import finish_left
 from workers.rq_lease import RQHeartbeat
@@ -45,22 +48,33 @@ class Duties:
         self.settings = settings_for(worker, float(os.environ.get("JOBQ_LEASE") or lease))
         self.client = like(worker.connection)
         self.region = one_region()
-        self._heartbeat = RQHeartbeat(self.settings, self.client, worker, execution_ttl)
+        self._own = like(worker.connection, patience(self.settings.lease))  # for the lease alone
+        self._heartbeat = RQHeartbeat(self.settings, self._own, worker, execution_ttl)
         self._left: deque[Left] = deque()
         self._rescuer = Rescuer(self.settings, self.client, self._left.append)
         self._freezer = Freezer(self.settings, self._heartbeat, [self.region])
-        self.at_work = threading.Lock()  # a process forked while our thread is at work may inherit a lock that it held
-        roles = [_Locked(role, self.at_work) for role in (self._heartbeat, self._rescuer, WrongKeys(self.client))]
-        self._periodic = Periodic("jobq-duties", roles)
+        # a process that is forked while a thread of ours is at work may inherit a lock that it held
+        self._locks = (threading.Lock(), threading.Lock())
+        outage = Outage()
+        self._renewal = Periodic("jobq-lease", [_Locked(self._heartbeat, self._locks[0])], outage=outage)
+        roles = [_Locked(role, self._locks[1]) for role in (self._rescuer, WrongKeys(self.client))]
+        self._periodic = Periodic("jobq-duties", roles, outage=outage)
         self._tend_at = 0.0
 
     def start(self) -> None:
         """Give the lease; end what an earlier worker of this name left."""
         self._heartbeat.birth()
+        self._renewal.start()
         for owner in self._heartbeat.owners_of_the_dead():
             if left := self._rescuer.rescue_unknown(owner):
                 self._end(left)
         self._periodic.start()
+
+    @contextlib.contextmanager
+    def nobody_at_work(self) -> Iterator[None]:
+        """Inside it a fork is safe."""
+        with self._locks[0], self._locks[1]:
+            yield
 
     def own(self) -> str:
         """A fresh name under which jobs are claimed from now on."""
@@ -111,9 +125,11 @@ class Duties:
         return found[0].decode() if found else None
 
     def stop(self) -> None:
+        self._renewal.stop(5.0)
         self._periodic.stop(5.0)
         self._heartbeat.death()
         self.client.close()
+        self._own.close()
 
 
 class _Locked:

@@ -10,7 +10,6 @@ behind a long job), its clerk, and the waiter while there is nothing to do.
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import time
 from collections.abc import Callable
@@ -21,9 +20,13 @@ from redis.exceptions import RedisError
 from rq.exceptions import StopRequested
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
+from jobqueue.backoff import Backoff
+from jobqueue.connection import like
 from jobqueue.protocol import Claimed, Protocol, Wire
+from jobqueue.silence import FIRST_ANSWER
 from workers.courier import Courier
 from workers.journal import Region
+from workers.polling import readable
 from workers.rq_runner import RQRunner
 from workers.rq_slot import RQSlot
 from workers.settings import Settings
@@ -61,6 +64,7 @@ class Engine:
         self._waiter: Waiter | None = None
         self._waiting = False
         self._looked = False  # for more, since the last job
+        self._backoff = Backoff()  # while the store refuses to say that we idle
         self.fenced = False
         self.completed = 0
         self._steward: Steward
@@ -151,7 +155,9 @@ class Engine:
         """Nothing to run, and all is settled. False: it is time to go."""
         try:
             stays = self._stay(burst, max_idle_time, since)
-        except RedisError:  # the courier asks next, and waits until the store is back
+            self._backoff.reset()
+        except RedisError:  # the courier asks next; where the store only refuses writes, it hears nothing of that
+            self._sleep(self._backoff.failed())
             stays = True
         if stays:
             self.courier.wake()
@@ -182,16 +188,19 @@ class Engine:
         if worker._stop_requested:  # the signal came before the state
             return
         if self._waiter is None:
-            self._waiter = Waiter(self._client, self._settings.queues)
+            self._waiter = Waiter(like(self._worker.connection, FIRST_ANSWER), self._settings.queues)
             self._waiter.start()
         if not self._waiting:
             self._waiting = True
             self._waiter.hungry(self._pushed)
+        self._sleep(min(most, LOOK))
+
+    def _sleep(self, most: float) -> None:
+        """Until somebody stirs, or for so many seconds."""
         try:
-            readable, _, _ = select.select([self._stirred], [], [], min(most, LOOK))
-            if readable:
+            if readable([self._stirred.fileno()], most):
                 self._stirred.recv(4096)
-        except OSError as e:  # a job has closed what was open: so does the rest of this engine
+        except (OSError, ValueError) as e:  # a job has closed what was open: so does the rest of this engine
             log.warning("worker %s begins anew: %s", self._settings.worker, e)
             self.fenced = True
 

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import mmap
 import os
-import select
 import signal
 import socket
 import time
@@ -33,6 +32,7 @@ from workers.child import FENCED, die_with, lead_a_session, leave, obey_the_pare
 from workers.context import after_imports
 from workers.deaths import Remains
 from workers.journal import DONE
+from workers.polling import readable
 from workers.process_tree import MARK, Forks, OfProcess, end_processes
 from workers.randomness import reseed
 from workers.rq_duties import Duties
@@ -97,7 +97,7 @@ class Horse:
     def _fork(self, *limits: Any) -> None:
         self.owner, self._told = self._insist(self._duties.own), None
         parent = os.getpid()
-        with self._duties.at_work:
+        with self._duties.nobody_at_work():
             output.flush()
             self._forks = Forks()
             self._asked[0] = 0
@@ -150,8 +150,7 @@ class Horse:
                 self._rest(LOOK if fd else POLL, fd)
 
     def _rest(self, most: float, *fds: int) -> None:
-        readable, _, _ = select.select([self._stirred.fileno(), *filter(None, fds)], [], [], most)
-        if self._stirred.fileno() in readable:
+        if self._stirred.fileno() in readable([self._stirred.fileno(), *filter(None, fds)], most):
             self._stirred.recv(4096)
 
     def stir(self) -> None:

@@ -66,7 +66,7 @@ class RQHeartbeat(Heartbeat):
     def _of_ours(self) -> dict[str, Any]:
         return {"jobq_lease": self._settings.lease, "jobq_on_crash": self._settings.on_crash}
 
-    def step(self, now: float) -> None:
+    def _renew(self, now: float) -> None:
         if self._beat({"last_heartbeat": rq_time(time.time())}, self._ttl) is None:  # flushed, or away for too long
             again = {name: value for name, value in self._worker.serialize().items() if value is not None}
             self._beat(again | self._of_ours, self._ttl)
@@ -83,4 +83,6 @@ class RQHeartbeat(Heartbeat):
 
     def death(self) -> None:
         """RQ takes the worker off its lists."""
+        with self._stepping:
+            self._born = False
         self._client.delete(keys.lease(self._settings.worker))

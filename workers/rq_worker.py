@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from redis import Redis
 from redis.exceptions import ClusterCrossSlotError, ClusterDownError, ConnectionError, MovedError, RedisError
 from rq.command import parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, DEFAULT_WORKER_TTL
@@ -27,7 +28,8 @@ from rq.worker import SimpleWorker as RQSimpleWorker
 from rq.worker import Worker as RQWorker
 
 from jobqueue.address import NO_CLUSTER
-from jobqueue.connection import takes_bytes
+from jobqueue.connection import limit_commands, takes_bytes
+from jobqueue.listening import Listener
 from jobqueue.protocol import Protocol
 from workers.context import after_imports
 from workers.copies import this_is_the_original
@@ -131,6 +133,22 @@ class OnOurEngine(BaseWorker):
         if is_dead(self.connection, self.name):
             self.connection.hset(self.key, "death", utcformat(now()))
         super().register_birth()  # type: ignore[no-untyped-call]
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        """RQ lets each command of this client wait for 415 s, as its loop blocks over it; ours does not, and jobs get
+        it too."""
+        connection = super()._set_connection(connection)
+        limit_commands(connection)
+        return connection
+
+    def subscribe(self) -> None:
+        """As RQ's, over a connection that is looked after."""
+        self.log.info("Worker %s: subscribing to channel %s", self.name, self.pubsub_channel_name)
+        self.pubsub = Listener(self.connection.connection_pool)
+        self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload})
+        self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
+            sleep_time=60, daemon=True, exception_handler=self._pubsub_exception_handler
+        )
 
     def unsubscribe(self) -> None:
         """As RQ's, in another order: who hears the goodbye before it is told to stop listens for a second more."""

@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import queue
-import select
 import socket
 import threading
 import time
@@ -27,7 +26,6 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from jobqueue.protocol import RAISED, Claimed, Protocol
-from jobqueue.waits import bounded
 from workers.courier import Courier
 from workers.gauges import queued_for_a_core
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region
@@ -42,6 +40,7 @@ from workers.limits import (
 )
 from workers.pace import LONG
 from workers.patience import insist
+from workers.polling import readable
 from workers.runner import STOPPED, Ending, encode_text
 from workers.settings import Settings
 from workers.slot import Slot
@@ -161,14 +160,13 @@ class Steward:
                 self._awake = False
                 timeout = self._next_look()  # again: what began before the line above stirred nobody
             began = time.monotonic()
-            wait = None if timeout is None else bounded(timeout)  # a time limit may be any number
-            readable = select.select([self._control.fileno(), self._pipe[0]], [], [], wait)[0]
+            ready = readable([self._control.fileno(), self._pipe[0]], timeout)
             self._awake = True
-            if wait is not None and not readable:
-                self._note_lateness(time.monotonic() - began - wait)
-            if self._pipe[0] in readable:
+            if timeout is not None and not ready:
+                self._note_lateness(time.monotonic() - began - timeout)
+            if self._pipe[0] in ready:
                 os.read(self._pipe[0], 4096)
-            if self._control.fileno() in readable:
+            if self._control.fileno() in ready:
                 self._hear()
 
     def _note_lateness(self, late: float) -> None:

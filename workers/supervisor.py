@@ -1,8 +1,8 @@
 """The supervisor: keeps the children alive, stops them, and answers for what they held.
 
     signals ──►┐                          ┌──► fork server ──► children
-    births,    ├── main loop (never waits ┤
-    deaths ───►│   for Redis, runs no     ├──► registrar: birth, lease, owners, rescue, scheduler (waits for Redis)
+    births,    ├── main loop (never waits ├──► lease: renews it, and does nothing else
+    deaths ───►│   for Redis, runs no     ├──► registrar: birth, owners, rescue, scheduler (waits for Redis)
     hunger ───►┘   user code)             └──► waiter: BLMOVE, wakes hungry children
 
 Life: boot the fork server → birth → one owner name and one child per seat → loop → quiet → drained or out of grace →
@@ -25,6 +25,7 @@ from typing import Any
 from jobqueue.connection import Store
 from jobqueue.protocol import Protocol
 from jobqueue.server import server_pids
+from jobqueue.silence import FIRST_ANSWER
 from jobqueue.timetable import Schedule
 from workers.burst import Burst
 from workers.commands import Commands
@@ -35,12 +36,12 @@ from workers.failures import Failures
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
 from workers.health import Health
-from workers.heartbeat import Heartbeat
+from workers.heartbeat import Heartbeat, patience
 from workers.journal import DONE, Region, make_file
 from workers.maintenance import Maintenance
 from workers.nursery import Nursery
 from workers.orders import Orders
-from workers.periodic import Periodic, Step
+from workers.periodic import Outage, Periodic, Step
 from workers.process_tree import TO_ALL, OfProcess, adopt_orphans, collect_orphans, end_processes
 from workers.rescuer import Rescuer
 from workers.scheduler import Scheduler
@@ -77,28 +78,33 @@ class Supervisor:
         self._failures = Failures(on_change=lambda: self._post(lambda: None))  # health says so in the next turn
         client = store.client()
         self._protocol = Protocol(client)
-        self._heartbeat = Heartbeat(settings, client, lambda: any(seat.region.running() for seat in self._seats))
+        own = store.client(socket_timeout=patience(settings.lease), connect_timeout=patience(settings.lease))
+        self._heartbeat = Heartbeat(settings, own, lambda: any(seat.region.running() for seat in self._seats))
         self._rescuer = Rescuer(settings, client, self._on_left)
         self._frozen = Freezer(settings, self._heartbeat, [seat.region for seat in self._seats])
         self._cron = Cron(settings.worker, cron, client) if cron else None
         self._maintenance = Maintenance(
             settings.maintenance_interval, settings.burst, self._post, self._fork_maintenance
         )
-        roles: list[Step] = [self._heartbeat, self._rescuer, self._maintenance, WrongKeys(client)]
+        outage = Outage()
+        self._renewal = Periodic("jobq-lease", [self._heartbeat], store.ensure, self._failures, outage)
+        roles: list[Step] = [self._rescuer, self._maintenance, WrongKeys(client)]
         if settings.scheduler:
             roles.append(Scheduler(settings, client))
         if self._cron:
             roles.append(self._cron)
         if settings.scheduler or self._cron:
             roles.append(CronCard(client))
-        self._registrar = Periodic("jobq-registrar", roles, on_away=store.ensure, failures=self._failures)
+        self._registrar = Periodic(
+            "jobq-registrar", roles, on_away=store.ensure, failures=self._failures, outage=outage
+        )
         self._born = False
-        self._waiter = Waiter(store.client(socket_timeout=None), settings.queues, self._failures)
+        self._waiter = Waiter(store.client(socket_timeout=FIRST_ANSWER), settings.queues, self._failures)
         self._undertaker = Undertaker(self._registrar.do, self._post, self._fork_errand)
         self._stopping = Stopping(self._seats, settings.grace, self._give_back)
         orders = Orders(self._seats, lambda: self._stopping.asked("shutdown command"), self._find)
         self._commands = Commands(
-            store.client(socket_timeout=None),
+            store.client(),
             settings.worker,
             lambda order: self._post(lambda: orders.obey(order)),
             self._failures,
@@ -169,7 +175,7 @@ class Supervisor:
             return "it is starting"
         if self._frozen.frozen:
             return "the store does not answer"
-        return self._failures.why() or self._why_no_child()
+        return self._failures.why() or self._waiter.why_not(time.monotonic()) or self._why_no_child()
 
     def _why_no_child(self) -> str:
         return "" if any(seat.use is Use.TAKEN for seat in self._seats) else "it has no child"
@@ -201,6 +207,7 @@ class Supervisor:
         if self._born:
             if self._cron:
                 self._registrar.do(self._cron.resign)
+            self._renewal.stop(0.0)
             self._registrar.do(self._heartbeat.death)
             if self._undertaker.busy or not self._registrar.stop(GIVE_UP):
                 log.error("the store does not answer: the next worker rescues what this one held, after its lease")
@@ -242,6 +249,7 @@ class Supervisor:
             self._born = True
             self._registrar.do(self._heartbeat.birth)
             self._registrar.start()
+            self._renewal.start()
 
     def _fill_seats(self, now: float) -> None:
         if not self._ready or not (vacant := self._vacant()):

@@ -26,7 +26,7 @@ def cancel(job_id: str, as_json: bool, url: str | None) -> None:
 
 @click.command()
 @click.argument("job_id", type=Id(), metavar="ID")
-@click.option("--timeout", type=Number(bounds.DELAY), default=10.0, show_default=True, metavar="S",
+@click.option("--timeout", type=Number(bounds.DELAY), default=20.0, show_default=True, metavar="S",
               help="Seconds to wait until it has stopped; 0 does not wait.")  # fmt: skip
 @json_option
 @url_option

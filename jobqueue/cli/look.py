@@ -28,7 +28,7 @@ def connected(url: str | None) -> Iterator[redis.Redis]:
     """Open the store and yield a client; what redis-py raises becomes a StoreError, which is one line."""
     from jobqueue.connection import explain, redis
 
-    with opened(url) as store, store.client() as client:
+    with opened(url) as store, store.client(patient=True) as client:
         try:
             yield client
         except redis.RedisError as e:

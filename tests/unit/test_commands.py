@@ -25,13 +25,14 @@ class Ending:
     """A client; when it is over, the thread that uses it ends."""
 
     def __init__(self, server: Server) -> None:
-        self._client = client(server.address, socket_timeout=None)
+        self._client = client(server.address)
         self.over = False
 
-    def pubsub(self, **options: Any) -> Any:
+    @property
+    def connection_pool(self) -> Any:
         if self.over:
             raise SystemExit
-        return self._client.pubsub(**options)
+        return self._client.connection_pool
 
 
 @pytest.fixture

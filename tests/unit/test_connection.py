@@ -150,9 +150,9 @@ def test_hiredis_is_hidden_on_a_free_threaded_python(monkeypatch: pytest.MonkeyP
 
 
 def test_timeouts_are_the_callers_and_threads_do_not_run_out_of_connections() -> None:
-    with client(Address(url="redis://h/3?socket_timeout=1"), socket_timeout=None, connect_timeout=2.0) as r:
+    with client(Address(url="redis://h/3?socket_timeout=1"), socket_timeout=4.0, connect_timeout=2.0) as r:
         kwargs = r.connection_pool.connection_kwargs
-        assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"], kwargs["db"]) == (None, 2.0, 3)
+        assert (kwargs["socket_timeout"], kwargs["socket_connect_timeout"], kwargs["db"]) == (4.0, 2.0, 3)
         assert r.connection_pool.max_connections > 10_000
 
 

@@ -23,7 +23,7 @@ from jobqueue.doctor.clocks import pause_of
 from jobqueue.doctor.examine import examine
 from jobqueue.doctor.finding import Finding, worst
 from jobqueue.doctor.limbo import bring_back, in_limbo, suspects
-from jobqueue.doctor.server import examine_server, size
+from jobqueue.doctor.server import examine_server, fail_over, size
 from jobqueue.producer import Queue
 from jobqueue.protocol import Protocol
 from jobqueue.schedules import ScheduleView
@@ -383,3 +383,22 @@ def test_who_began_to_wait_rightly_again_is_left_alone(store: redis.Redis, queue
     control.requeue(store, "first")
     assert not Protocol(store).bring_on("after")
     assert found(store, "dependents").severity == "ok"
+
+
+@pytest.mark.parametrize(
+    ("replicas", "least", "sentinels", "level"),
+    [
+        (0, "0", False, None),
+        (0, None, False, None),
+        (1, "0", True, "warning"),
+        (1, "0", False, "note"),
+        (0, "0", True, "warning"),
+        (1, "1", True, "ok"),
+        (0, "1", True, "problem"),
+        (0, "1", False, "problem"),
+        (1, None, True, "note"),
+    ],
+)
+def test_what_a_planned_fail_over_loses(replicas: int, least: str | None, sentinels: bool, level: str | None) -> None:
+    found = list(fail_over({"connected_slaves": replicas}, least, sentinels))
+    assert [finding.severity for finding in found] == ([] if level is None else [level])

@@ -654,26 +654,26 @@ def test_due(desk: Desk) -> None:
     schedule(desk, "front", now - 1, enqueue_at_front=1)
     schedule(desk, "brief", now - 1, ttl=30)
     desk.store.zadd(keys.registry("scheduled", "default"), {"deleted": now - 9})
-    assert desk.protocol.due("default") == 4
+    assert desk.protocol.due(["default"]) == [4]
     assert desk.waiting()[0] == "front"
     assert sorted(desk.waiting()) == ["brief", "front", "late", "waits"]
     assert desk.store.zrange(keys.registry("scheduled", "default"), 0, -1) == [b"later"]
     assert desk.store.hget(keys.job("late"), "status") == b"queued"
     assert 0 < desk.store.ttl(keys.job("brief")) <= 30
-    assert desk.protocol.due("default") == 0
+    assert desk.protocol.due(["default"]) == [0]
 
 
 def test_due_a_few_at_a_time(desk: Desk) -> None:
     for n in range(5):
         schedule(desk, f"j{n}", n)
-    assert [desk.protocol.due("default", 2) for _ in range(4)] == [2, 2, 1, 0]
+    assert [desk.protocol.due(["default"], 2) for _ in range(4)] == [[2], [2], [1], [0]]
     assert desk.waiting() == [f"j{n}" for n in range(5)]
 
 
 def test_due_is_left_to_an_rq_scheduler(desk: Desk) -> None:
     schedule(desk, "late", 5)
     desk.store.set(keys.scheduler_lock("default"), 1)
-    assert desk.protocol.due("default") == -1
+    assert desk.protocol.due(["default"]) == [-1]
     assert desk.waiting() == []
 
 
@@ -715,7 +715,7 @@ def test_due_with_a_rate_limit_is_as_rqs_scheduler(desk: Desk, concurrency: int)
     scheduler.enqueue_scheduled_jobs()
     desk.store.flushall()
     limited(desk.store, concurrency)
-    assert desk.protocol.due("default") == 4
+    assert desk.protocol.due(["default"]) == [4]
     ours, rqs = left(desk.store), left(theirs)
     assert ours[b"rq:rl:few:allowed"] == [b"l0", b"l1", b"l2"][:concurrency]
     queue = b"rq:queue:default"  # RQ puts the plain ones first, we keep the order of their times

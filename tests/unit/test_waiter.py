@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 from helpers import Server, eventually
+from proxy import Proxy
 
 from jobqueue import keys
-from jobqueue.connection import client
+from jobqueue.connection import Address, client
 from workers.failures import Failures
 from workers.waiter import Waiter
 
@@ -21,8 +26,8 @@ Make = Callable[..., Waiter]
 def make(server: Server) -> Iterator[Make]:
     waiters: list[Waiter] = []
 
-    def start(*queues: str) -> Waiter:
-        waiter = Waiter(client(server.address, socket_timeout=None), queues or ("default",))
+    def start(*queues: str, url: str = server.url) -> Waiter:
+        waiter = Waiter(client(Address(url=url)), queues or ("default",))
         waiters.append(waiter)
         waiter.start()
         return waiter
@@ -171,3 +176,100 @@ def test_what_nobody_expected_is_a_pause(make: Make, store: redis.Redis, monkeyp
     waiter.stop()
     waiter._thread.join(20)
     assert not waiter._thread.is_alive()
+
+
+# -- connections that die, and many queues ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    with Proxy(server.socket) as proxy:
+        yield proxy
+
+
+def test_an_answer_that_does_not_come_wakes_all_the_same(make: Make, proxy: Proxy, store: redis.Redis) -> None:
+    """Nobody knows whether something was pushed; the other queue's connection is not touched."""
+    woken: list[int] = []
+    proxy.swallow(b"BLMOVE", keys.queue("b").encode() + b"\r\n")
+    waiter = make("a", "b", url=proxy.url)
+    waiter.hungry(lambda: woken.append(1))
+    eventually(lambda: blocked(store) == 2)
+    push(store, "x", queue="b")
+    eventually(lambda: woken == [1])
+    waiter.hungry(lambda: woken.append(2))
+    push(store, "y", queue="a")
+    eventually(lambda: woken == [1, 2])
+
+
+def test_hundreds_of_queues_and_a_few_connections(make: Make, store: redis.Redis) -> None:
+    names = [f"q{n}" for n in range(1_100)]
+    before = store.info("clients")["connected_clients"]
+    for name in ("q0", "q31", "q32", "q1099"):
+        woken: list[int] = []
+        waiter = make(*names)
+        waiter.hungry(lambda woken=woken: woken.append(1))  # type: ignore[misc]
+        eventually(lambda: blocked(store) == 32)
+        assert store.info("clients")["connected_clients"] <= before + 40
+        assert woken == []
+        push(store, "a", queue=name)
+        eventually(lambda woken=woken: woken == [1])  # type: ignore[misc]
+        store.delete(keys.queue(name))
+        waiter.stop()
+        eventually(lambda: blocked(store) == 0)
+
+
+def test_sockets_beyond_what_select_takes(make: Make, store: redis.Redis) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2_048:
+        pytest.skip("this machine allows no process so many files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2_048), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+    try:
+        woken: list[int] = []
+        make().hungry(lambda: woken.append(1))
+        eventually(lambda: blocked(store) == 1)
+        push(store, "a")
+        eventually(lambda: woken == [1])
+    finally:
+        for fd in files:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_key_that_is_no_list_does_not_keep_the_other_queues(
+    make: Make, store: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    woken: list[int] = []
+    store.set(keys.queue("wrong"), "x")
+    with caplog.at_level(logging.WARNING):
+        make("wrong", "right").hungry(lambda: woken.append(1))
+        eventually(lambda: blocked(store) == 1)
+        push(store, "a", queue="right")
+        eventually(lambda: woken == [1])
+    assert caplog.messages == ["the queue 'wrong' cannot be read, its key is no list: rq:queue:wrong"]
+
+
+def test_who_cannot_open_a_connection_says_so_and_wakes(
+    make: Make, store: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A child asks over the connection that it has."""
+    woken: list[int] = []
+    waiter = make()
+    no_more = waiter._client.connection_pool
+
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(no_more, "make_connection", refuse)
+        for n in range(3):
+            waiter.hungry(lambda n=n: woken.append(n))  # type: ignore[misc]
+        eventually(lambda: woken == [0, 1, 2])
+    assert caplog.messages == ["too many open files to wait for jobs: raise the limit (ulimit -n)"]
+    since = waiter._failing_since
+    assert "Too many open files" in waiter.why_not(since + 6)
+    assert waiter.why_not(since + 1) == ""
+    waiter.hungry(lambda: woken.append(3))
+    eventually(lambda: blocked(store) == 1)
+    push(store, "a")
+    eventually(lambda: woken[3:] == [3] and waiter.why_not(since + 60) == "")

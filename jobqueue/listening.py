@@ -1,0 +1,58 @@
+"""Publish and subscribe over a connection that may die without a word: who hears nothing asks whether it is heard."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+import redis
+from redis.client import PubSub
+
+ASK_AFTER = 5.0  # seconds of silence
+ANSWER = 5.0  # seconds for the answer
+
+
+class Listener(PubSub):
+    """redis-py's PubSub, with a PING after each silence. Without an answer ``get_message`` raises ConnectionError, and
+    the next one connects and subscribes again; what was published meanwhile is lost, as ever with Redis."""
+
+    _heard = 0.0  # monotonic seconds of the last word
+    _asked = 0.0  # of the PING that has no answer yet; 0.0: there is none
+
+    def on_connect(self, connection: Any) -> None:
+        super().on_connect(connection)
+        self.health_check_response_counter = 0
+        self._heard, self._asked = monotonic(), 0.0
+
+    def get_message(self, ignore_subscribe_messages: bool = False, timeout: float | None = 0.0) -> Any:
+        """Return the next message, or None: none came within ``timeout`` seconds, or within a few."""
+        due = self._look_after_it()
+        wait = due if timeout is None else min(timeout, due)
+        return super().get_message(ignore_subscribe_messages, timeout=wait)
+
+    def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
+        unanswered = self.health_check_response_counter
+        response = super().parse_response(block, timeout)  # type: ignore[no-untyped-call]
+        if response is not None or self.health_check_response_counter < unanswered:
+            self._heard, self._asked = monotonic(), 0.0
+        return response
+
+    def check_health(self) -> None:
+        """Nothing: redis-py's asks and does not wait for the answer."""
+
+    def _look_after_it(self) -> float:
+        """Ask, or give up, when it is time; return the seconds until it may be again."""
+        connection, now = self.connection, monotonic()
+        if connection is None or not self.subscribed:
+            return ASK_AFTER
+        if self._asked and now >= self._asked + ANSWER:
+            self._asked, self._heard = 0.0, now
+            connection.disconnect()
+            raise redis.ConnectionError(f"no answer to PING for {ANSWER:g} s")
+        if not self._asked and now >= self._heard + ASK_AFTER:
+            self._asked = now
+            self.health_check_response_counter += 1
+            ping = ("PING", self.HEALTH_CHECK_MESSAGE)
+            with self._lock:  # others subscribe and unsubscribe
+                self._execute(connection, connection.send_command, *ping, check_health=False)
+        return max(0.0, self._asked + ANSWER - now if self._asked else self._heard + ASK_AFTER - now)

@@ -1,0 +1,148 @@
+"""How a connection that dies without a word is noticed: keepalive in the kernel, a question after each silence, and a
+limit for each answer.
+
+A firewall or NAT that forgets a connection drops its packets and says nothing: neither a RST nor an end. Who waits for
+an answer then waits for ever, unless somebody asks the other side (the kernel, by keepalive) or looks at the clock (the
+socket's timeout). Where something between keeps the connection open and drops what is said, only the clock helps.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from functools import cache
+from time import monotonic
+from typing import Any
+
+from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
+from redis.exceptions import ConnectionError, TimeoutError
+
+ANSWER = 10.0  # seconds for an answer of the store, on all clients that are not told otherwise
+FIRST_ANSWER = 5.0  # the first one after a silence: nobody knows whether the connection still stands
+SILENCE = 5.0  # seconds without a word after which that holds
+COMMAND = 15.0  # seconds for an answer to a command of a job's own that does not wait in the store
+WAITS_AT_MOST = 415.0  # seconds for one that does, without a limit of its own; as long as with RQ's worker
+
+
+def keepalive() -> dict[str, Any]:
+    """Return redis-py's options for TCP: after 5 s of silence the kernel asks the other side, and gives up after 11 s;
+    what was sent and is not acknowledged for 15 s ends the connection too. What a platform lacks is left out."""
+    wanted = {"TCP_KEEPIDLE": 5, "TCP_KEEPALIVE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
+    options = {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": options, "health_check_interval": SILENCE}
+
+
+class _Asking(AbstractConnection):
+    """A connection that asks, before a command that follows a silence, whether it still stands, and is made anew when
+    not: the command itself is sent once, over the one that stands. What has watched keys raises instead, as they would
+    be watched no more."""
+
+    _watches = False
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        self._watches = False
+        self.next_health_check = monotonic() + SILENCE  # type: ignore[assignment]
+        super().on_connect_check_health(check_health)
+
+    def check_health(self) -> None:
+        if monotonic() > self.next_health_check and self._sock is not None:
+            try:
+                self._ask()
+            except (ConnectionError, TimeoutError):
+                self.disconnect()
+                if self._watches:
+                    raise
+                self.connect()
+
+    def _ask(self) -> None:
+        super().send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
+        if not self.can_read(FIRST_ANSWER):
+            raise TimeoutError("no answer after a silence")
+        self.read_response()
+
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        super().send_command(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if args[0] in ("WATCH", "UNWATCH", "DISCARD"):
+            self._watches = args[0] == "WATCH"
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+        if self._watches and isinstance(command, list) and command and command[-1].endswith(b"EXEC\r\n"):
+            self._watches = False
+
+
+@cache
+def asking(kind: Any) -> Any:
+    """This class of connections, with a question after each silence. Those that cannot die so stay as they are."""
+    if not issubclass(kind, Connection) or issubclass(kind, _Asking):
+        return kind
+    return type(f"Asking{kind.__name__}", (_Asking, kind), {})
+
+
+# -- a job's own commands ----------------------------------------------------------------------------------------------
+
+_LAST, _FIRST = -1, 1  # where a command's own limit stands
+_WAITING = {
+    **dict.fromkeys(("BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX"), (_LAST, 1.0)),
+    **dict.fromkeys(("BLMPOP", "BZMPOP"), (_FIRST, 1.0)),
+    **dict.fromkeys(("WAIT", "WAITAOF"), (_LAST, 1000.0)),
+}
+_LISTENING = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR"})
+_MAY_WAIT = re.compile(
+    rb"\*\d+\r\n\$\d+\r\n(?:%b)\r\n"
+    % b"|".join(name.encode() for name in (*_WAITING, *_LISTENING, "XREAD", "XREADGROUP")),
+    re.IGNORECASE,
+)
+
+
+def limit_of(command: tuple[Any, ...]) -> float:
+    """Return the seconds within which the store has to answer ``command``."""
+    name = _word(command[0])
+    try:
+        if name in _WAITING:
+            place, unit = _WAITING[name]
+            return _and_its_own(float(_word(command[place])) / unit)
+        if name in ("XREAD", "XREADGROUP"):
+            words = [_word(part) for part in command]
+            return _and_its_own(float(words[words.index("BLOCK") + 1]) / 1000) if "BLOCK" in words else COMMAND
+    except (ValueError, IndexError):  # the store will say what is wrong with it
+        return COMMAND
+    return WAITS_AT_MOST if name in _LISTENING else COMMAND
+
+
+def _word(part: Any) -> str:
+    return part.decode("utf-8", "replace").upper() if isinstance(part, bytes) else str(part).upper()
+
+
+def _and_its_own(seconds: float) -> float:
+    return seconds + COMMAND if seconds > 0 else WAITS_AT_MOST
+
+
+class _Limited(AbstractConnection):
+    """A connection over which jobs ask what they like: each command has the limit that suits it, however long the
+    socket's timeout is, which has to suit a BLPOP."""
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        parts = [command] if isinstance(command, bytes | str) else list(command)
+        waits = any(isinstance(part, str) or _MAY_WAIT.search(part) for part in parts)
+        super().send_packed_command(parts, check_health)  # type: ignore[no-untyped-call]
+        self._answer_within(WAITS_AT_MOST if waits else COMMAND)
+
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        super().send_command(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._answer_within(limit_of(args))
+
+    def _answer_within(self, seconds: float) -> None:
+        own = self.socket_timeout
+        limit = seconds if own is None else min(seconds, own)
+        if isinstance(self._sock, socket.socket) and self._sock.gettimeout() != limit:
+            self._sock.settimeout(limit)
+
+
+@cache
+def limited(kind: Any) -> Any:
+    """This class of connections, each command with the limit that suits it."""
+    if issubclass(kind, _Limited) or not issubclass(kind, Connection | UnixDomainSocketConnection):
+        return kind
+    kind = asking(kind)
+    return type(f"Limited{kind.__name__}", (_Limited, kind), {})

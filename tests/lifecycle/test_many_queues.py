@@ -1,0 +1,63 @@
+"""Many queues, a store that is far away, few files: the worker keeps its lease and runs jobs, or says why not."""
+
+from __future__ import annotations
+
+import json
+import resource
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from conftest import Start
+from helpers import Server, eventually, status
+from proxy import Proxy
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+QUEUES = tuple(f"q{n}" for n in range(300))
+
+
+def flags(*names: str) -> list[str]:
+    return [flag for name in names for flag in ("-q", name)]
+
+
+def test_a_store_that_is_far_away(start: Start, mode: str, server: Server) -> None:
+    """At 40 ms a round trip, 300 of them would take longer than the lease."""
+    with Proxy(server.socket) as proxy:
+        proxy.delay(0.04)
+        tree = start("-n", "1", *flags(*QUEUES), mode=mode, JOBQ_URL=proxy.url, JOBQ_LEASE="4")
+        eventually(lambda: server.client.info("clients")["blocked_clients"])
+        first = Queue(QUEUES[0], connection=server.client).enqueue("samples.nap", 6)
+        last = Queue(QUEUES[-1], connection=server.client).enqueue("samples.ok", 1)
+        eventually(lambda: status(server.client, first.id) == status(server.client, last.id) == "finished", 60)
+        assert tree.stop() == 0
+    assert "no word from the store" not in tree.log
+    assert "fenced" not in tree.log
+
+
+@pytest.mark.parametrize("number", [300, 1_100])
+def test_more_queues_than_files(start: Start, mode: str, server: Server, tmp_path: Path, number: int) -> None:
+    health, names = tmp_path / "health", [f"q{n}" for n in range(number)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        tree = start("-n", "1", "--health-file", str(health), *flags(*names), mode=mode)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    eventually(lambda: server.client.info("clients")["blocked_clients"])
+    for name in (names[0], names[-1]):
+        job = Queue(name, connection=server.client).enqueue("samples.ok", 1)
+        eventually(lambda job=job: status(server.client, job.id) == "finished")  # type: ignore[misc]
+    eventually(lambda: json.loads(health.read_text())["able"])
+    assert server.client.info("clients")["connected_clients"] < 60
+    assert tree.stop() == 0
+
+
+def test_delayed_jobs_of_many_queues(start: Start, server: Server) -> None:
+    """All in one request; what stands in the way of one queue does not keep the others."""
+    store = server.client
+    store.set(keys.registry("scheduled", "q7"), "no zset")
+    jobs = [Queue(name, connection=store).enqueue_in(timedelta(seconds=1), "samples.ok", 1) for name in ("q0", "q299")]
+    start("-n", "1", *flags(*QUEUES))
+    eventually(lambda: all(status(store, job.id) == "finished" for job in jobs))

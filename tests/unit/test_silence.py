@@ -1,0 +1,141 @@
+"""Each connection has a limit for each answer, and the kernel asks whether the other side is still there."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import redis
+from helpers import Server
+from proxy import Proxy
+
+from jobqueue import silence
+from jobqueue.connection import Address, bounded, client, like, limit_commands
+from jobqueue.silence import COMMAND, WAITS_AT_MOST, keepalive, limit_of
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds"),
+    [
+        (("GET", "a"), COMMAND),
+        (("blpop", "a", "b", 3), 3 + COMMAND),
+        ((b"BRPOP", b"a", b"2.5"), 2.5 + COMMAND),
+        (("BLPOP", "a", 0), WAITS_AT_MOST),
+        (("BLMOVE", "a", "b", "LEFT", "RIGHT", 1), 1 + COMMAND),
+        (("BZPOPMIN", "a", 1), 1 + COMMAND),
+        (("BLMPOP", 7, 1, "a", "LEFT"), 7 + COMMAND),
+        (("XREAD", "BLOCK", 2000, "STREAMS", "a", "$"), 2 + COMMAND),
+        (("XREAD", "BLOCK", "0", "STREAMS", "a", "$"), WAITS_AT_MOST),
+        (("XREAD", "STREAMS", "a", "0"), COMMAND),
+        (("XREADGROUP", "GROUP", "g", "c", b"BLOCK", 1000, "STREAMS", "a", ">"), 1 + COMMAND),
+        (("WAIT", 1, 5000), 5 + COMMAND),
+        (("SUBSCRIBE", "a"), WAITS_AT_MOST),
+        (("BLPOP", "a", "soon"), COMMAND),
+        (("BLPOP",), COMMAND),
+    ],
+)
+def test_the_limit_of_a_command(command: tuple[Any, ...], seconds: float) -> None:
+    assert limit_of(command) == seconds
+
+
+@pytest.fixture
+def proxy(server: Server) -> Any:
+    with Proxy(server.socket) as proxy:
+        yield proxy
+
+
+def timeout_of(r: redis.Redis) -> float | None:
+    """Of the connection that was used last."""
+    connection: Any = r.connection_pool.get_connection()
+    try:
+        limit: float | None = connection._sock.gettimeout()
+        return limit
+    finally:
+        r.connection_pool.release(connection)
+
+
+def test_a_job_may_wait_in_the_store_and_nowhere_else(proxy: Proxy) -> None:
+    with client(Address(url=proxy.url), for_jobs=True) as r:
+        r.ping()
+        assert timeout_of(r) == COMMAND
+        assert r.blpop(["nothing"], timeout=1) is None
+        assert timeout_of(r) == 1 + COMMAND
+        r.pipeline().set("a", 1).execute()
+        assert timeout_of(r) == COMMAND
+        r.pipeline(transaction=False).set("a", 1).blpop(["nothing"], timeout=1).execute()
+        assert timeout_of(r) == WAITS_AT_MOST
+
+
+def test_the_client_of_rqs_worker_likewise(proxy: Proxy) -> None:
+    with redis.Redis("127.0.0.1", proxy.port, socket_timeout=WAITS_AT_MOST) as r:
+        r.ping()
+        assert timeout_of(r) == WAITS_AT_MOST
+        limit_commands(r)
+        r.ping()
+        assert timeout_of(r) == COMMAND
+        limit_commands(r)  # again
+
+
+def test_who_would_wait_for_ever_gets_a_client_that_does_not(proxy: Proxy) -> None:
+    endless = redis.Redis("127.0.0.1", proxy.port, socket_timeout=None, client_name="me")
+    with endless, redis.Redis("127.0.0.1", proxy.port, socket_timeout=3) as theirs:
+        ours = bounded(endless)
+        assert bounded(theirs) is theirs
+        assert bounded(endless) is ours is not endless
+        assert ours.client_getname() == "me"
+        assert timeout_of(ours) == 10.0
+        ours.close()
+
+
+@pytest.mark.parametrize("kind", ["client", "like", "rq"])
+def test_the_kernel_asks(proxy: Proxy, kind: str) -> None:
+    with redis.Redis("127.0.0.1", proxy.port, socket_keepalive=False) as theirs:
+        if kind == "rq":
+            limit_commands(theirs)
+        with {"client": lambda: client(Address(url=proxy.url)), "like": lambda: like(theirs), "rq": lambda: theirs}[
+            kind
+        ]() as r:
+            connection: Any = r.connection_pool.get_connection()
+            sock = connection._sock
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            for option, value in keepalive()["socket_keepalive_options"].items():
+                assert sock.getsockopt(socket.IPPROTO_TCP, option) == value
+            r.connection_pool.release(connection)
+
+
+# -- after a silence ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def after_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command comes after a silence, and the first answer has a second."""
+    monkeypatch.setattr(silence, "SILENCE", 0)
+    monkeypatch.setattr(silence, "FIRST_ANSWER", 1.0)
+
+
+@pytest.mark.usefixtures("after_a_silence")
+def test_a_connection_that_died_meanwhile_is_made_again_before_anything_is_sent(
+    proxy: Proxy, store: redis.Redis
+) -> None:
+    with client(Address(url=proxy.url)) as r:
+        r.incr("a")
+        proxy.silence()
+        rule = proxy.cut(b"INCR", nth=1_000)
+        assert r.incr("a") == 2
+        proxy.silence()
+        assert r.pipeline().incr("a").execute() == [3]
+        assert (store.get("a"), rule.seen) == (b"3", 2)  # each was sent once
+
+
+@pytest.mark.usefixtures("after_a_silence")
+def test_what_was_watched_is_not_changed_over_another_connection(proxy: Proxy, store: redis.Redis) -> None:
+    with client(Address(url=proxy.url)) as r, r.pipeline() as pipe:
+        pipe.watch("a")  # type: ignore[no-untyped-call]
+        proxy.silence()
+        store.set("a", "somebody else's")
+        pipe.multi()  # type: ignore[no-untyped-call]
+        pipe.set("a", "ours")
+        with pytest.raises((redis.WatchError, redis.ConnectionError, redis.TimeoutError)):
+            pipe.execute()
+        assert store.get("a") == b"somebody else's"

@@ -1,0 +1,23 @@
+"""Waiting for descriptors: ``select`` takes none above 1023, which a process with many open files has."""
+
+from __future__ import annotations
+
+import math
+import select
+from collections.abc import Iterable
+
+LONGEST = 2_000_000.0  # seconds
+
+
+def readable(fds: Iterable[int], timeout: float | None) -> list[int]:
+    """Return those of ``fds`` that can be read or are at their end; wait for one for ``timeout`` seconds at most, None:
+    as long as it takes."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(None if timeout is None else _milliseconds(timeout))]
+
+
+def _milliseconds(timeout: float) -> int:
+    """Rounded up, so that nobody is awake before its time; poll takes no more than 24 days."""
+    return math.ceil(max(0.0, min(timeout, LONGEST)) * 1000)
