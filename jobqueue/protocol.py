@@ -393,14 +393,14 @@ class Protocol:
         return bool(self.run("bring_on", 1, keys.job(job_id), job_id))
 
     def forget_gone(self, kind: str, queue: str) -> int:
-        """Take jobs whose hash has expired out of a registry of RQ's that nobody cleans; return how many."""
-        registry, page, count = keys.registry(kind, queue), [], 0
-        for member, _ in self.client.zscan_iter(registry, count=500):
-            page.append(member)
-            if len(page) >= 500:
-                count += int(self.run("forget_gone", 1, registry, *page))
-                page = []
-        return count + (int(self.run("forget_gone", 1, registry, *page)) if page else 0)
+        """Take jobs whose hash has expired out of a registry of RQ's that nobody cleans (deferred, canceled), and who
+        is canceled out of all others; return how many have expired."""
+        registry, cursor, count = keys.registry(kind, queue), -1, 0
+        while cursor:
+            cursor, found = self.client.zscan(registry, max(0, cursor), count=500)
+            if found:
+                count += int(self.run("forget_gone", 1, registry, kind, queue, *(member for member, _ in found)))
+        return count
 
     def heartbeat(self, worker: str, ttl: int) -> int:
         """Keep the running jobs of ``worker`` in RQ's started registries for ``ttl`` more seconds."""

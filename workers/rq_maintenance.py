@@ -25,7 +25,7 @@ from rq.registry import (
     StartedJobRegistry,
 )
 from rq.serializers import resolve_serializer
-from rq.worker import SimpleWorker
+from rq.worker import BaseWorker, SimpleWorker
 from rq.worker_registration import clean_worker_registry
 
 from jobqueue import keys
@@ -88,6 +88,15 @@ class Intermediate(IntermediateQueue):
         held = before | held_by_us(self.connection)
         still = set(super().get_job_ids())  # else what was claimed and settled between the two looks was nobody's
         return [job_id for job_id in ids if job_id in still and job_id not in held]
+
+    def cleanup(self, worker: BaseWorker, queue: Queue) -> None:
+        """RQ's, which notes for a day whom it has seen here: not who has left meanwhile, to be taken for stuck when he
+        comes again, nor who was failed."""
+        seen = self.get_job_ids()
+        super().cleanup(worker, queue)
+        still = set(super().get_job_ids())
+        if gone := [self.get_first_seen_key(job_id) for job_id in seen if job_id not in still]:
+            self.connection.delete(*gone)
 
 
 def _apart(serializer: Any) -> Any:

@@ -146,3 +146,15 @@ def test_nothing_is_left_by_rqs_classes(start_rq: Start, place: str, store: redi
         start_rq(place, "--with-scheduler", "--maintenance-interval", "1")
     end_what_is_held(store, str(tmp_path / "gate"))
     nothing_is_left(store, wake=lambda: queue.enqueue(samples.ok, result_ttl=0))
+
+
+def test_a_tree_that_died_while_it_had_no_child(start: Start, mode: str, store: redis.Redis) -> None:
+    """Between two children, none of its names stood among the owners."""
+    dead = start("-n", "1", mode=mode, JOBQ_LEASE="1")
+    eventually(lambda: store.exists(keys.OWNERS))
+    dead.kill()
+    store.delete(keys.OWNERS)
+    start("-n", "1", mode=mode, JOBQ_LEASE="1")
+    eventually(lambda: store.scard(keys.OWNERS) and store.scard(keys.WORKERS) == 1)
+    assert store.scard(keys.workers_of("default")) == 1
+    assert len(list(store.scan_iter(keys.lease("*")))) == 1

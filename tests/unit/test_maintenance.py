@@ -152,6 +152,22 @@ def test_what_rq_lost_between_two_lists(client: redis.Redis, clean: Callable[...
     assert "stuck" in str(lost.latest_result().exc_string)
     assert {fresh.get_status(), ours.get_status()} == {JobStatus.QUEUED}
     assert client.lrange(keys.intermediate("q"), 0, -1) == [fresh.id.encode(), ours.id.encode()]
+    seen = IntermediateQueue(q.key, client).get_first_seen_key
+    assert [client.exists(seen(job.id)) for job in (lost, fresh)] == [0, 1]
+
+
+def test_names_of_jobs_that_have_expired(client: redis.Redis, clean: Callable[..., None]) -> None:
+    """RQ lets them stand among the deferred and canceled for ever, with the sets of those who wait for them."""
+    q = queue(client)
+    parent = q.enqueue(CALL, 1)
+    child = q.enqueue(CALL, 1, depends_on=parent)
+    q.enqueue(CALL, 1, depends_on=child)
+    parent.cancel()
+    for job in (parent, child):
+        client.delete(job.key)
+    clean()
+    assert not client.exists(keys.registry("canceled", "q"), keys.dependents(parent.id), keys.dependents(child.id))
+    assert client.zcard(keys.registry("deferred", "q")) == 1
 
 
 def test_what_comes_and_goes_while_it_looks(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -820,6 +820,18 @@ def test_names_of_jobs_that_are_gone_are_forgotten(desk: Desk) -> None:
     assert not desk.store.exists(keys.dependents("gone"))
 
 
+def test_who_is_canceled_leaves_the_registry_that_rqs_cancel_missed(desk: Desk) -> None:
+    """It ended between RQ's look at the status and RQ's transaction."""
+    desk.enqueue("a", status="canceled")
+    desk.enqueue("b", status="finished")
+    desk.store.delete(keys.queue("default"))
+    for kind in ("canceled", "finished"):
+        desk.store.zadd(keys.registry(kind, "default"), {"a": 1, "b": 1})
+    desk.protocol.forget_gone("canceled", "default")
+    assert is_in(desk, "a") == ["canceled"]
+    assert is_in(desk, "b") == ["finished", "canceled"]
+
+
 def test_what_is_for_one_life_expires(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
