@@ -49,8 +49,9 @@ def demo(as_json: bool) -> None:
         click.echo(json.dumps(report.as_json(outcomes, seconds), indent=2))
         return
     console.print("", report.table(outcomes, console.width), sep="\n")
-    for sentence in report.sentences(outcomes):
-        console.print(sentence, "", highlight=False, sep="\n")
+    doubt = report.uncertain(outcomes)
+    for sentence in [doubt, *report.sentences(outcomes)] if doubt else report.sentences(outcomes):
+        console.print(sentence, "", highlight=False, sep="\n", style="bright_black" if doubt else "")
     yours = "Next: `jobq worker` in one terminal, `jobq submit square 1 2 3` in another."
     console.print(f"{seconds:.0f} s. {yours}", style="dim", highlight=False)
 
@@ -72,6 +73,7 @@ class Quiet:
     def job_done(self, kind: Kind) -> None: ...
     def kind_done(self, kind: Kind, figures: Figures) -> None: ...
     def mode_ends(self) -> None: ...
+    def again(self, why: str) -> None: ...
 
 
 class Lines(Quiet):
@@ -93,6 +95,10 @@ class Lines(Quiet):
 
     def kind_done(self, kind: Kind, figures: Figures) -> None:
         self._say(f"  {kind.name:<12}{figures.jobs:>6,} jobs in {figures.wall:.2f} s")
+
+    def again(self, why: str) -> None:
+        self._say("")
+        self._say(f"{why}: once more, and the quieter of the two counts")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)

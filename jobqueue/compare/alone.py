@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from jobqueue.advice import NEEDED, NEEDED_LONG
+from jobqueue.advice import GROWS_MB, NEEDED, NEEDED_LONG
 from jobqueue.compare import plan
 from jobqueue.compare.crews import BareCrew, CrewFailed, TooSlow
 from jobqueue.compare.figures import LOOP, Row, Sample
+from jobqueue.compare.measure import PeakMeter
+from jobqueue.compare.noise import Others
 from jobqueue.compare.plan import Cell
 from jobqueue.compare.subject import GREW_MB, Subject
 
 FIRST_FAILURES = 20  # jobs that are tried before a task is said to fail every time
+LEAST_MB = 0.5  # that all jobs of a run together left behind; it has to come again in two more runs
+AGAIN = 2
 LOOKED_AT = 16  # values that are tried to see how long a job takes: the first may be the smallest
 
 
@@ -27,10 +31,10 @@ class Pace:
     repeat: int
 
 
-def profile(subject: Subject, crew: BareCrew, pace: Pace) -> None:
+def profile(subject: Subject, crew: BareCrew, pace: Pace, others: Others) -> None:
     """Fill in the subject's row of the loop, or why there is none."""
     try:
-        _loop(subject, crew, pace)
+        _loop(subject, crew, pace, others)
     except TooSlow as e:
         what = "One job" if e.jobs == 1 else f"{e.jobs:,} jobs"
         subject.error = (
@@ -41,7 +45,13 @@ def profile(subject: Subject, crew: BareCrew, pace: Pace) -> None:
         subject.error = f"A job ended its process in the plain loop: {e}."
 
 
-def _loop(subject: Subject, crew: BareCrew, pace: Pace) -> None:
+def _run(crew: BareCrew, subject: Subject, jobs: int, until: float, others: Others) -> Sample:
+    others.lap()
+    sample = crew.run(subject.work, jobs, until)
+    return replace(sample, others=others.lap())
+
+
+def _loop(subject: Subject, crew: BareCrew, pace: Pace, others: Others) -> None:
     """One job to see what it costs (and to import what it needs), then as many as fit."""
     until = time.monotonic() + pace.task
     row = subject.rows[Cell(LOOP, 1)] = Row(LOOP, 1, crew.startup)
@@ -51,7 +61,9 @@ def _loop(subject: Subject, crew: BareCrew, pace: Pace) -> None:
         row.samples = [first]  # slow: one is what there is time for
     else:
         jobs = _jobs(subject, crew, pace, first, until)
-        row.samples = [crew.run(subject.work, jobs, until) for _ in range(pace.repeat)]
+        peak = PeakMeter(crew.process.pid)
+        row.samples = [_run(crew, subject, jobs, until, others) for _ in range(pace.repeat)]
+        subject.peak_mb = None if (highest := peak.read()) is None else highest / 1e6
     row.memory = crew.memory()
     subject.grew_mb = _grew(subject, crew, until, before, row)
     if row.all_failed:
@@ -63,11 +75,21 @@ def _grew(subject: Subject, crew: BareCrew, until: float, before: int, row: Row)
     that is full, grows once: what looks like a leak has to go on when the jobs run again."""
     assert row.memory
     jobs = sum(sample.jobs for sample in row.samples)
-    grew = (row.memory.uss - before) / 1e6
-    if grew > GREW_MB and time.monotonic() + 2 * sum(sample.wall for sample in row.samples) < until:
-        crew.run(subject.work, jobs, until)
-        grew = (crew.memory().uss - row.memory.uss) / 1e6
-    return grew / jobs if grew > GREW_MB else None
+    wall = sum(sample.wall for sample in row.samples)
+    grew, last = (row.memory.uss - before) / 1e6, row.memory.uss
+    for _ in range(1 if grew > GREW_MB else AGAIN):
+        if not _goes_on(grew, jobs):
+            return None
+        if time.monotonic() + 2 * wall < until:
+            crew.run(subject.work, jobs, until)
+            now = crew.memory().uss
+            grew, last = min(grew, (now - last) / 1e6), now
+    return grew / jobs if _goes_on(grew, jobs) else None
+
+
+def _goes_on(grew: float, jobs: int) -> bool:
+    """Much in all, or so much in each job that it is no noise of the allocator."""
+    return grew > GREW_MB or (grew > LEAST_MB and grew / jobs >= GROWS_MB)
 
 
 def _jobs(subject: Subject, crew: BareCrew, pace: Pace, first: Sample, until: float) -> int:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import psutil
 
 from jobqueue.compare.bare import cycled
-from jobqueue.compare.figures import Sample, Work
+from jobqueue.compare.figures import MIXED, Sample, Work, shape
 from jobqueue.compare.measure import CpuMeter, Memory, memory_of, tree
 from jobqueue.compare.private_queue import PrivateQueue
 from jobqueue.compare.stage import GRACE, stop
@@ -78,7 +78,7 @@ class WorkerCrew:
         self.log = around.directory / f"{queue.name}.log"
         self.startup, self.gil = 0.0, True
         flags = [flag for module in (TRIALS, *around.modules) for flag in ("-I", module)]
-        command = [sys.executable, "-m", "jobqueue.cli", "worker", queue.name, "--mode", mode, "-n", str(workers)]
+        command = [sys.executable, "-m", "jobqueue.cli", "worker", queue.name, *_shape_flags(mode, workers)]
         command += [*flags, "--allow-private", "--grace", str(GRACE), "--no-scheduler"]
         self._began = time.monotonic()
         with self.log.open("wb") as log:
@@ -128,6 +128,13 @@ class WorkerCrew:
             self.queue.note_workers()
         finally:
             stop(self.process)
+
+
+def _shape_flags(mode: str, workers: int) -> list[str]:
+    if mode != MIXED:
+        return ["--mode", mode, "-n", str(workers)]
+    processes, threads = shape(workers)
+    return ["--mode", "process", "-n", str(processes), "--threads", str(threads)]
 
 
 # -- without a queue -----------------------------------------------------------------------------------------------

@@ -22,15 +22,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jobqueue import Queue
+from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.measure import CpuMeter, Memory, memory_of
+from jobqueue.compare.noise import Others, in_words, is_noisy
 from jobqueue.compare.site import Contents, spawn_site
 from jobqueue.compare.stage import GRACE, environment, one_signal_is_enough, own_store, stop
 from jobqueue.connection import Store
-from jobqueue.errors import JobqError
+from jobqueue.errors import JobqError, ResultTimeout
 
 LATENCY = 0.1  # seconds the site waits before each answer, as a server far away would
 LIMIT = 120.0  # seconds for all; the demo takes about 20
 QUEUE = "demo"
+AGAIN = 4.0  # times what it took: where that is within the limit, it is done a second time on a busy machine
 COUNTED, ROUNDS = 40, 10  # jobs that raise the counter, and how often at most
 
 
@@ -61,11 +64,12 @@ class Kind:
 
 @dataclass(frozen=True)
 class Figures:
-    """What some jobs cost: wall and cpu (of the worker's tree) in seconds."""
+    """What some jobs cost: wall and cpu (of the worker's tree) in seconds. others: cores that other programs took."""
 
     jobs: int
     wall: float
     cpu: float
+    others: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -99,7 +103,14 @@ class Outcome:
     @property
     def total(self) -> Figures:
         parts = self.kinds.values()
-        return Figures(sum(f.jobs for f in parts), sum(f.wall for f in parts), sum(f.cpu for f in parts))
+        wall = sum(f.wall for f in parts)
+        others = sum(f.others * f.wall for f in parts) / wall if wall else 0.0
+        return Figures(sum(f.jobs for f in parts), wall, sum(f.cpu for f in parts), others)
+
+
+def others(outcomes: Sequence[Outcome]) -> float:
+    """How many of our cores other programs took, in the mode that they disturbed most."""
+    return max(outcome.total.others for outcome in outcomes)
 
 
 class Screen(Protocol):
@@ -111,6 +122,7 @@ class Screen(Protocol):
     def job_done(self, kind: Kind) -> None: ...
     def kind_done(self, kind: Kind, figures: Figures) -> None: ...
     def mode_ends(self) -> None: ...
+    def again(self, why: str) -> None: ...
 
 
 def work(site: Contents) -> list[Kind]:
@@ -131,17 +143,33 @@ def run(screen: Screen) -> list[Outcome]:
         env = environment(Path(directory))
         with own_store(env) as store, spawn_site(LATENCY) as site:
             screen.ready(store.describe(), site.url)
-            deadline = time.monotonic() + LIMIT
-            return [Run(mode, env, store, site, screen, deadline).outcome() for mode in MODES]
+            began, watch = time.monotonic(), Others()
+            first = [Run(mode, env, store, site, screen, began + LIMIT, watch).outcome() for mode in MODES]
+            took, cores = time.monotonic() - began, usable_cores()
+            if not is_noisy(others(first), cores) or AGAIN * took > LIMIT:
+                return first
+            screen.again(in_words(others(first), cores))
+            try:
+                again = [Run(mode, env, store, site, screen, began + LIMIT, watch).outcome() for mode in MODES]
+            except ResultTimeout:  # busier still
+                return first
+            return min(first, again, key=others)
 
 
 class Run:
     """One mode: a worker, and all the work through it."""
 
     def __init__(
-        self, mode: Mode, env: dict[str, str], store: Store, site: Contents, screen: Screen, deadline: float
+        self,
+        mode: Mode,
+        env: dict[str, str],
+        store: Store,
+        site: Contents,
+        screen: Screen,
+        deadline: float,
+        watch: Others,
     ) -> None:
-        self._mode, self._env, self._site = mode, env, site
+        self._mode, self._env, self._site, self._watch = mode, env, site, watch
         self._queue = Queue(QUEUE, store=store)
         self._screen, self._deadline = screen, deadline
 
@@ -182,13 +210,14 @@ class Run:
 
     def _measure(self, kind: Kind) -> Figures:
         meter, results = CpuMeter(self._process.pid), []
+        self._watch.lap()
         for result in self._results(kind.task, kind.values):
             results.append(result)
             self._screen.job_done(kind)
         cpu, wall = meter.lap()
         if not kind.right(results):
             raise DemoFailed(f"The {kind.name} in {self._mode.name} mode gave wrong results.")
-        figures = Figures(len(results), wall, cpu)
+        figures = Figures(len(results), wall, cpu, self._watch.lap())
         self._screen.kind_done(kind, figures)
         return figures
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from jobqueue.capacity import cores as usable_cores
+from jobqueue.compare.noise import is_noisy
 from jobqueue.connection import Store
 
 BUSY = 0.5  # load per core from which the figures say too much about others
@@ -39,8 +40,12 @@ def _store(store: Store) -> str:
 
 
 def busy(machine: dict[str, Any]) -> str | None:
-    """Return a warning when the machine had other things to do before the comparison began."""
-    load = machine.get("load_before", 0.0)
-    if load <= BUSY * machine["cores"]:
-        return None
-    return f"This machine was busy before it began (load {load:.1f}): the figures are low and uneven."
+    """Return a warning when the machine had other things to do, before the comparison or meanwhile."""
+    load, cores = machine.get("load_before", 0.0), machine["cores"]
+    before, during = machine.get("others_before", 0.0), machine.get("others_during", 0.0)
+    said = []
+    if load > BUSY * cores or is_noisy(before, cores):
+        said.append(f"was busy before it began (load {load:.1f})")
+    if is_noisy(during, cores):
+        said.append(f"had other work meanwhile ({during:.1f} of {cores} cores)")
+    return f"This machine {' and '.join(said)}: the figures are low and uneven." if said else None

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.measure import Memory
 
 MODES = ("thread", "process")
+MIXED = "process x thread"  # a process for each core, with threads in each; its workers are all threads together
 POOLS = ("ThreadPoolExecutor", "ProcessPoolExecutor")
 LOOP = "loop"
 
@@ -38,6 +40,7 @@ class Sample:
     failed: int = 0
     error: str | None = None  # of the first that failed
     starved: float = 0.0
+    others: float = 0.0  # how many of our cores other programs took meanwhile
 
     @property
     def rate(self) -> float:
@@ -68,6 +71,10 @@ class Row:
         return statistics.median(sample.cpu / sample.wall for sample in self.samples)
 
     @property
+    def others(self) -> float:
+        return statistics.median(sample.others for sample in self.samples)
+
+    @property
     def between(self) -> float:
         """Seconds per job in which a single worker was not at the job."""
         return statistics.median(sample.wall / sample.jobs - sample.in_a_job for sample in self.samples)
@@ -91,14 +98,17 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         middle = statistics.median_low
         latencies = [seconds for sample in self.samples for seconds in sample.latencies]
+        processes, threads = shape(self.workers) if self.mode == MIXED else (None, None)
         return {
             "mode": self.mode,
             "workers": self.workers,
+            **({"processes": processes, "threads": threads} if processes else {}),
             "jobs": middle(sample.jobs for sample in self.samples),
             "failed": max(sample.failed for sample in self.samples),
             "wall_s": rounded(statistics.median(sample.wall for sample in self.samples)),
             "jobs_per_s": rounded(self.rate),
             "cores_used": round(self.cores, 2),
+            "others_cores": round(self.others, 2),
             "latency_ms": {"p50": _ms(latencies, 50), "p95": _ms(latencies, 95)},
             "pss_mb": None if self.pss_mb is None else round(self.pss_mb, 2),
             "uss_mb": None if self.uss_mb is None else round(self.uss_mb, 2),
@@ -140,8 +150,16 @@ def slope(points: Sequence[tuple[float, float]]) -> float | None:
     return sum((x - x0) * (y - y0) for x, y in points) / sum((x - x0) ** 2 for x, _ in points)
 
 
+def shape(workers: int) -> tuple[int, int]:
+    """Processes, and threads in each, of a MIXED row with so many threads together."""
+    return usable_cores(), workers // usable_cores()
+
+
 def what(mode: str, width: int) -> str:
     """A row in words: "4 threads", "a ProcessPoolExecutor of 4"."""
+    if mode == MIXED:
+        processes, threads = shape(width)
+        return f"{processes} processes x {threads} threads"
     if mode in MODES:
         return f"{width} {mode}" if width == 1 else f"{width} {mode}{'es' if mode == 'process' else 's'}"
     return "a plain loop" if mode == LOOP else f"a {mode} of {width}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -36,6 +38,30 @@ def memory_of(pid: int) -> Memory:
         uss += full.uss
         pss += getattr(full, "pss", 0)
     return Memory(uss, pss or None)
+
+
+class PeakMeter:
+    """How much more memory than now the process of pid holds at its highest from now on, in bytes (Linux)."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        try:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the kernel forgets the highest so far
+            self._before = self._read("VmRSS")
+        except OSError:
+            self._before = None
+
+    def read(self) -> int | None:
+        """None where nobody can tell."""
+        highest = None if self._before is None else self._read("VmHWM")
+        return None if highest is None or self._before is None else max(0, highest - self._before)
+
+    def _read(self, name: str) -> int | None:
+        try:
+            found = re.search(rf"^{name}:\s+(\d+) kB", self._status.read_text(), re.MULTILINE)
+        except OSError:
+            return None
+        return int(found[1]) * 1024 if found else None
 
 
 class CpuMeter:

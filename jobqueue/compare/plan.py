@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jobqueue.compare.figures import MODES, POOLS
+from jobqueue.compare.figures import MIXED, MODES, POOLS
 
 WIDTHS = (1, 2, 4, 8, 16)
 SLICE = 0.5  # seconds that a run should take
@@ -22,8 +22,11 @@ PER_RUN = 1.15  # a run takes so many times its slice: the last jobs, reading th
 CEILINGS = {
     "thread": 6000.0,
     "process": 6000.0,
+    MIXED: 6000.0,
     "ProcessPoolExecutor": 8000.0,
 }  # jobs/s that nobody is expected to pass
+MOSTLY_CPU = 0.9  # the share of CPU above which threads in processes have nothing to do
+TINY = 0.0005  # seconds; a task that is shorter is measured for the price of the queue
 PLAIN = 50_000.0  # of the loop and of threads without a queue
 MOST_JOBS = 20_000
 DEFAULT_SECONDS = 75.0
@@ -128,6 +131,14 @@ def jobs_for(cell: Cell, rate: float, seconds: float) -> int:
 def cells(widths: Sequence[int]) -> list[Cell]:
     """All rows at all widths but the loop, the narrow ones first."""
     return [Cell(mode, width) for width in widths for mode in MODES + POOLS]
+
+
+def mixed_cells(widths: Sequence[int], cost: Cost, cores: int) -> list[Cell]:
+    """Rows with a process for each core and threads in each: for tasks that wait and compute, where both can pay."""
+    share = cost.cpu / max(cost.wall, 1e-9)
+    if cores < 2 or share > MOSTLY_CPU or cost.wall < TINY:
+        return []
+    return [Cell(MIXED, width) for width in widths if width >= 2 * cores and width % cores == 0]
 
 
 def worst_seconds(cell: Cell, cost: Cost, cores: int, jobs: int | None) -> float:

@@ -11,10 +11,12 @@ from rich import box
 from rich.table import Table
 
 from jobqueue.capacity import cores as usable_cores
-from jobqueue.compare.demo import Figures, Mode, Outcome
+from jobqueue.compare.demo import Figures, Mode, Outcome, others
+from jobqueue.compare.noise import in_words, is_noisy
 
 STYLES = {"thread": "cyan", "process": "magenta"}
 EVEN = 1.1  # below this factor two wall times are called the same
+FIGURES = ("jobs/s", "wall s", "cores")
 WAITING = ("downloads", "page titles")
 
 
@@ -28,42 +30,47 @@ def consumers(mode: Mode) -> str:
 def table(outcomes: Sequence[Outcome], width: int) -> Table:
     """Return the table: a row per kind of work and in all, then memory and module state; three columns per mode.
 
-    It takes 94 columns, or 78 where width is less.
+    It takes 94 columns, or 80 where width is less; below that there is one column per mode, and the title says so.
     """
+    shown = FIGURES if width >= 80 else FIGURES[:1]
     title = f"The same jobs in both modes (cores: the CPU used, of {usable_cores()})"
+    if shown != FIGURES:
+        title = "The same jobs in both modes (wall time and cores: from 80 columns on)"
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     made.padding = (0, 1) if width >= 94 else 0
     made.add_column("\nwork", no_wrap=True)
     for outcome in outcomes:
         style = STYLES[outcome.mode.name]
-        for first, second in ((consumers(outcome.mode), "jobs/s"), ("", "wall s"), ("", "cores")):
+        for second in shown:
+            first = consumers(outcome.mode) if second == shown[0] else ""
             made.add_column(f"{first}\n{second}", justify="right", style=style, header_style=style, no_wrap=True)
     made.add_column("\nfaster", no_wrap=True)
     for name in outcomes[0].kinds:
-        _add_work(made, name, outcomes, [o.kinds[name] for o in outcomes])
+        _add_work(made, name, outcomes, [o.kinds[name] for o in outcomes], len(shown))
     made.add_section()
-    _add_work(made, "in all", outcomes, [o.total for o in outcomes])
+    _add_work(made, "in all", outcomes, [o.total for o in outcomes], len(shown))
     made.add_section()
-    _add_fact(made, "memory, USS", [_megabytes(o.memory.uss) for o in outcomes])
+    _add_fact(made, "memory, USS", [_megabytes(o.memory.uss) for o in outcomes], len(shown))
     if all(o.memory.pss for o in outcomes):
-        _add_fact(made, "memory, PSS", [_megabytes(o.memory.pss) for o in outcomes])
-    _add_fact(made, "module state", [_state(o) for o in outcomes])
+        _add_fact(made, "memory, PSS", [_megabytes(o.memory.pss) for o in outcomes], len(shown))
+    _add_fact(made, "module state", [_state(o) for o in outcomes], len(shown))
     return made
 
 
-def _add_work(made: Table, name: str, outcomes: Sequence[Outcome], figures: Sequence[Figures]) -> None:
-    cells = [cell for f in figures for cell in (_rate(f), f"{f.wall:.2f}", f"{f.cores:.2f}")]
+def _add_work(made: Table, name: str, outcomes: Sequence[Outcome], figures: Sequence[Figures], columns: int) -> None:
+    cells = [cell for f in figures for cell in (_rate(f), f"{f.wall:.2f}", f"{f.cores:.2f}")[:columns]]
     best = min(range(len(figures)), key=lambda i: figures[i].wall)
     factor = max(f.wall for f in figures) / figures[best].wall
     winner = outcomes[best].mode
-    faster = (
-        f"[{STYLES[winner.name]}]{consumers(winner).split()[1]} {factor:.1f}x[/]" if factor >= EVEN else "[dim]even[/]"
-    )
+    noisy = any(is_noisy(f.others, usable_cores()) for f in figures)
+    style = "bright_black" if noisy else STYLES[winner.name]
+    faster = f"{consumers(winner).split()[1]} {factor:.1f}x" if factor >= EVEN else "even"
+    faster = f"[{style}]{faster}?[/]" if noisy else f"[{style if factor >= EVEN else 'dim'}]{faster}[/]"
     made.add_row(f"{figures[0].jobs:,} {name}", *cells, faster)
 
 
-def _add_fact(made: Table, name: str, values: Sequence[str]) -> None:
-    made.add_row(name, *[cell for value in values for cell in (value, "", "")], "")
+def _add_fact(made: Table, name: str, values: Sequence[str], columns: int) -> None:
+    made.add_row(name, *[cell for value in values for cell in (value, "", "")[:columns]], "")
 
 
 def _rate(f: Figures) -> str:
@@ -85,6 +92,14 @@ def sentences(outcomes: Sequence[Outcome]) -> list[str]:
     """Say in two sentences, with the figures, what the table means."""
     threads, processes = outcomes
     return [_about_computing(threads, processes), _about_waiting(threads, processes)]
+
+
+def uncertain(outcomes: Sequence[Outcome]) -> str:
+    """Why nothing of it is certain; "" when it is."""
+    if not is_noisy(others(outcomes), usable_cores()):
+        return ""
+    noise = in_words(others(outcomes), usable_cores())
+    return f"Not certain: {noise}, and took from the two modes unevenly. Run it again when this machine is quiet."
 
 
 def _about_computing(threads: Outcome, processes: Outcome) -> str:
@@ -135,6 +150,8 @@ def as_json(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
         "cores": usable_cores(),
         "seconds": round(seconds, 2),
         "modes": {o.mode.name: _mode_as_json(o) for o in outcomes},
+        "certain": not uncertain(outcomes),
+        "doubts": [doubt] if (doubt := uncertain(outcomes)) else [],
         "meaning": sentences(outcomes),
     }
 
@@ -158,4 +175,5 @@ def _figures_as_json(f: Figures) -> dict[str, Any]:
         "wall": round(f.wall, 3),
         "cpu": round(f.cpu, 3),
         "cores": round(f.cores, 3),
+        "others_cores": round(f.others, 3),
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobqueue.compare.crews import BareCrew, Crew, Surroundings, WorkerCrew, gil_turned_on_by
-from jobqueue.compare.figures import MODES
+from jobqueue.compare.figures import MIXED, MODES
 from jobqueue.compare.private_queue import private_queue
 from jobqueue.connection import Store
 
@@ -24,7 +24,7 @@ class Roster:
     @contextmanager
     def crew(self, mode: str, workers: int) -> Iterator[Crew]:
         """Start a crew; hand it out when all its consumers are there. Raises CrewFailed."""
-        if mode in MODES:
+        if mode in (*MODES, MIXED):
             with self.worker(mode, workers, str(workers)) as made:
                 yield made
             return
@@ -39,7 +39,7 @@ class Roster:
     @contextmanager
     def worker(self, mode: str, workers: int, name: str) -> Iterator[WorkerCrew]:
         """Start a worker on a queue that ends in this name. Raises CrewFailed."""
-        with private_queue(self._store, f"compare-{self._token}-{mode}-{name}") as queue:
+        with private_queue(self._store, f"compare-{self._token}-{mode.replace(' ', '-')}-{name}") as queue:
             crew = WorkerCrew(mode, workers, self.around, queue)
             try:
                 crew.boot()

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 from jobqueue.advice import Machine
@@ -21,14 +22,15 @@ from jobqueue.compare import facts, plan
 from jobqueue.compare.alone import Pace, profile
 from jobqueue.compare.builtin import LATENCY, Wanted, wishes
 from jobqueue.compare.crews import BareCrew, Crew, CrewFailed, Surroundings, TooSlow, modules_for
-from jobqueue.compare.figures import LOOP, MODES, POOLS, Row, what
+from jobqueue.compare.figures import LOOP, MIXED, MODES, POOLS, Row, what
+from jobqueue.compare.noise import Others, cpu_of_a_store_nearby
 from jobqueue.compare.plan import Cell, Options
 from jobqueue.compare.roster import Roster
 from jobqueue.compare.site import spawn_site
 from jobqueue.compare.stage import environment, opened, refuse_suspended, scene
 from jobqueue.compare.subject import Subject
 from jobqueue.compare.try_out import nothing_tried, try_out
-from jobqueue.compare.verdict import as_json
+from jobqueue.compare.verdict import as_json, fits_memory
 from jobqueue.connection import Store
 
 LAST_CALL = 1.4  # of the budget; no trial is begun that would end after that
@@ -74,6 +76,8 @@ class Comparison:
         self._widths_left = list(options.widths)
         self._per_width, self._in_runs = plan.PER_WIDTH, 0.0
         self._load = os.getloadavg()[0]
+        self._others = Others(cpu_of_a_store_nearby(store))
+        self._others_before = self._others.look()
         self._done, self._steps = 0, 1
 
     def report(self) -> dict[str, Any]:
@@ -86,7 +90,8 @@ class Comparison:
         machine = Machine(here.cores, here.memory_mb, gil, here.python)
         return {
             "version": 1,
-            "machine": facts.machine(self._store, gil, self._roster.turned_on_by(), self._load),
+            "machine": facts.machine(self._store, gil, self._roster.turned_on_by(), self._load)
+            | {"others_before": round(self._others_before, 2), "others_during": round(self._during(), 2)},
             "settings": self._settings(),
             "took_s": round(time.monotonic() - self._began, 1),
             "tasks": [as_json(subject, machine) for subject in self._subjects],
@@ -105,6 +110,11 @@ class Comparison:
             return try_out(self._roster)
         except CrewFailed as e:  # what was measured is worth more than what could not be tried
             return nothing_tried(str(e))
+
+    def _during(self) -> float:
+        """How many of our cores other programs took while it was measured."""
+        measured = [subject.others for subject in self._subjects if not subject.error]
+        return max(measured, default=0.0)
 
     def _settings(self) -> dict[str, Any]:
         o = self._options
@@ -131,7 +141,7 @@ class Comparison:
             self._tell(f"{subject.work.task} in a plain loop")
             with self._roster.crew(LOOP, 1) as crew:
                 assert isinstance(crew, BareCrew)
-                profile(subject, crew, pace)
+                profile(subject, crew, pace, self._others)
 
     def _choose(self) -> None:
         """Decide which rows fit into the time."""
@@ -148,7 +158,25 @@ class Comparison:
                     f"(now {self._budget:g})."
                 )
             subject.left_out = set(plan.cells(self._options.widths)) - set(subject.cells)
+            subject.cells += plan.mixed_cells([w for w in self._options.widths if self._is_whole(subject, w)],
+                                              subject.cost, self._cores)  # fmt: skip
+            self._leave_out_what_does_not_fit(subject)
         self._steps = 1 + sum(len(s.cells) for s in self._subjects)
+
+    def _is_whole(self, subject: Subject, width: int) -> bool:
+        return all(Cell(mode, width) in subject.cells for mode in MODES)
+
+    def _leave_out_what_does_not_fit(self, subject: Subject) -> None:
+        """So many at once would fill the machine."""
+        here = Machine.here()
+        too_much = [cell for cell in subject.cells if not fits_memory(cell.mode, cell.workers, subject.peak_mb, here)]
+        if too_much:
+            subject.cells = [cell for cell in subject.cells if cell not in too_much]
+            widest = max(cell.workers for cell in too_much)
+            subject.notes.append(
+                f"Not measured with {min(cell.workers for cell in too_much)} and more: {widest} at once would take "
+                f"{widest * (subject.peak_mb or 0) / 1000:.1f} GB at their peaks."
+            )
 
     # -- side by side --------------------------------------------------------------------------------------------------
 
@@ -168,7 +196,7 @@ class Comparison:
 
     def _measure_here(self, width: int) -> None:
         subjects = [s for s in self._subjects if not s.error and any(cell.workers == width for cell in s.cells)]
-        modes = [m for m in MODES + POOLS if any(Cell(m, width) in s.cells for s in subjects)]
+        modes = [m for m in (*MODES, MIXED, *POOLS) if any(Cell(m, width) in s.cells for s in subjects)]
         if time.monotonic() > self._until:
             for subject in subjects:
                 subject.left_out |= {cell for cell in subject.cells if cell.workers == width}
@@ -182,7 +210,7 @@ class Comparison:
                 self._measure_subject(subject, [crews[m] for m in modes if Cell(m, width) in subject.cells])
 
     def _measure_subject(self, subject: Subject, crews: list[Crew]) -> None:
-        workers = [crew for crew in crews if crew.mode in MODES]
+        workers = [crew for crew in crews if crew.mode in (*MODES, MIXED)]
         pools = [crew for crew in crews if crew.mode in POOLS]
         for crew in crews:
             subject.rows[Cell(crew.mode, crew.workers)] = Row(crew.mode, crew.workers, crew.startup)
@@ -219,7 +247,9 @@ class Comparison:
 
     def _attempt(self, subject: Subject, crew: Crew, jobs: int, *, keep: bool) -> None:
         try:
+            self._others.lap()
             sample = crew.run(subject.work, jobs, self._until)
+            sample = replace(sample, others=self._others.lap())
         except TooSlow:  # at the end of all time: the jobs that still run stop with the crew
             subject.left_out.add(Cell(crew.mode, crew.workers))
             return

@@ -27,6 +27,7 @@ class Subject:
     notes: list[str] = field(default_factory=list)
     error: str | None = None
     grew_mb: float | None = None  # per job, in the plain loop
+    peak_mb: float | None = None  # the most that a job held at once there
 
     @property
     def loop(self) -> Row | None:
@@ -57,7 +58,7 @@ class Subject:
             wall_s_p50=percentile(latencies, 50),
             wall_s_p95=percentile(latencies, 95),
             memory_growth_mb=self.grew_mb,
-            memory_peak_mb=None,
+            memory_peak_mb=self.peak_mb,
             gil_wait=None,
         )
 
@@ -68,6 +69,13 @@ class Subject:
     def at(self, mode: str, workers: int) -> Row | None:
         row = self.rows.get(Cell(mode, workers))
         return row if row and row.samples else None
+
+    @property
+    def others(self) -> float:
+        """How many of our cores other programs took while it was measured, on average."""
+        samples = [sample for row in self.rows.values() for sample in row.samples]
+        wall = sum(sample.wall for sample in samples)
+        return sum(sample.others * sample.wall for sample in samples) / wall if wall else 0.0
 
     def rates(self) -> dict[Cell, float]:
         return {cell: row.rate for cell, row in self.rows.items() if row.samples}

@@ -16,6 +16,14 @@ from jobqueue.compare.facts import busy
 
 WIDEST = 124
 WIDE = 116  # columns from which the tables have all figures
+# From so many columns on a table has these figures of each mode, the least important ones in wide terminals only.
+FIGURES = (
+    (WIDE, ("wall", "cores", "job ms", "p95", "MB", "PSS")),
+    (80, ("cores", "job ms", "MB")),
+    (64, ("cores", "MB")),
+    (0, ()),
+)
+WITH_POOLS = 46  # columns from which the bare pools stand beside the modes
 STYLES = {"thread": "cyan", "process": "magenta"}
 POOLS = {"ThreadPoolExecutor": "bare\nthreads", "ProcessPoolExecutor": "bare\nprocs"}
 
@@ -41,7 +49,9 @@ def parts(report: dict[str, Any], width: int) -> Iterator[RenderableType]:
 
 
 def legend(width: int) -> str:
-    more = "" if width >= WIDE else f"; from {WIDE} columns on wall time, p95 and PSS stand here too"
+    left_out = [name for name in FIGURES[0][1] if name not in columns(width)]
+    left_out += ["the bare pools"] if width < WITH_POOLS else []
+    more = f"; not shown at {width} columns: {', '.join(left_out)}" if left_out else ""
     return (
         "job ms: from a job's start to its end, where it runs. cores: of CPU in use. MB: what the worker's processes "
         f"have for themselves (USS). bare: jobs/s of a pool without a queue. All figures: --json{more}."
@@ -68,7 +78,8 @@ def headline(task: dict[str, Any]) -> Text:
     elif task["kind"] == "tiny":
         said.stylize("bold yellow", start, task["verdict"].index(":", start))
     else:
-        said.stylize(f"bold {STYLES[task['advice']['mode']]}", start, task["verdict"].index(":", start))
+        style = f"bold {STYLES[task['advice']['mode']]}" if task["advice"].get("certain", True) else "bold bright_black"
+        said.stylize(style, start, task["verdict"].index(":", start))
     return said
 
 
@@ -77,56 +88,70 @@ def headline(task: dict[str, Any]) -> Text:
 
 def table(task: dict[str, Any], width: int) -> Table:
     """A line per width, threads beside processes, each with a bar; the advised one is marked."""
-    wide = width >= WIDE
     title = f"{task['task']}   plain loop: {_rate(_find(task, 'loop', 1))} jobs/s"
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     made.padding = 0
     made.add_column("\nn", justify="right", no_wrap=True)
     for mode, name in (("thread", "threads"), ("process", "processes")):
         style = STYLES[mode]
-        made.add_column(f"{name}\njobs/s", style=style, header_style=style, no_wrap=True, min_width=14 if wide else 11)
-        for title in _columns(wide):
+        made.add_column(f"{name}\njobs/s", style=style, header_style=style, no_wrap=True)
+        for title in columns(width):
             made.add_column(f"\n{title}", justify="right", style=style, header_style=style, no_wrap=True)
-    for title in POOLS.values() if any(run["mode"] in POOLS for run in task["runs"]) else ():
+    pools = width >= WITH_POOLS and any(run["mode"] in POOLS for run in task["runs"])
+    for title in POOLS.values() if pools else ():
         made.add_column(title, justify="right", style="dim", header_style="dim", no_wrap=True)
     fastest = max(run["jobs_per_s"] for run in task["runs"] if run["mode"] in STYLES)
-    for workers in sorted({run["workers"] for run in task["runs"] if run["mode"] != "loop"}):
-        made.add_row(*_cells(task, workers, fastest, wide, len(made.columns)))
+    for workers in sorted({run["workers"] for run in task["runs"] if run["mode"] in (*STYLES, *POOLS)}):
+        made.add_row(*_cells(task, workers, fastest, width, len(made.columns)))
     return made
 
 
-def _columns(wide: bool) -> tuple[str, ...]:
-    return ("wall", "cores", "job ms", "p95", "MB", "PSS") if wide else ("cores", "job ms", "MB")
+def columns(width: int) -> tuple[str, ...]:
+    """The figures of each mode that there is room for."""
+    return next(names for least, names in FIGURES if width >= least)
 
 
-def _cells(task: dict[str, Any], workers: int, fastest: float, wide: bool, columns: int) -> list[Any]:
+def _cells(task: dict[str, Any], workers: int, fastest: float, width: int, most: int) -> list[Any]:
     cells: list[Any] = [str(workers)]
     for mode in STYLES:
         run = _find(task, mode, workers)
-        cells += [_barred(run, task, fastest, 7 if wide else 4), *_figures(run, wide)]
+        cells += [_barred(run, task, fastest, 7 if width >= WIDE else 4), *_figures(run, width)]
     cells += [_rate(_find(task, pool, workers)) for pool in POOLS]
-    return cells[:columns]
+    return cells[:most]
 
 
 def _barred(run: Run | None, task: dict[str, Any], fastest: float, length: int) -> Text:
     if run is None:
         return Text("-")
     advice = task["advice"]
-    chosen = task["kind"] != "tiny" and (run["mode"], run["workers"]) == (advice["mode"], advice["workers"])
+    chosen = task["kind"] != "tiny" and is_advised(run, advice)
     said = Text(f"{bar(run['jobs_per_s'] / fastest, length):<{length}} {_rate(run):>5}")
     said.append("◀" if chosen else " ")
     said.stylize("bold reverse" if chosen else "", length + 1)
     return said
 
 
-def _figures(run: Run | None, wide: bool) -> list[str]:
+def is_advised(run: Run, advice: dict[str, Any]) -> bool:
+    """Whether this row is the one that was advised."""
+    shape = (advice["workers"], advice.get("threads", 1))
+    if "processes" in run:
+        return bool((run["processes"], run["threads"]) == shape)
+    return bool((run["mode"], run["workers"], 1) == (advice["mode"], *shape))
+
+
+def _figures(run: Run | None, width: int) -> list[str]:
     if run is None:
-        return ["-"] * len(_columns(wide))
+        return ["-"] * len(columns(width))
     latency = run["latency_ms"]
-    if not wide:
-        return [f"{run['cores_used']:.1f}", number(latency["p50"]), number(run["uss_mb"])]
-    cells = [f"{run['wall_s']:.2f}", f"{run['cores_used']:.1f}", number(latency["p50"]), number(latency["p95"])]
-    return [*cells, number(run["uss_mb"]), number(run["pss_mb"])]
+    cells = {
+        "wall": f"{run['wall_s']:.2f}",
+        "cores": f"{run['cores_used']:.1f}",
+        "job ms": number(latency["p50"]),
+        "p95": number(latency["p95"]),
+        "MB": number(run["uss_mb"]),
+        "PSS": number(run["pss_mb"]),
+    }
+    return [cells[name] for name in columns(width)]
 
 
 def _find(task: dict[str, Any], mode: str, workers: int) -> Run | None:
@@ -160,11 +185,26 @@ def number(value: float | None) -> str:
 
 def below(task: dict[str, Any]) -> Iterator[RenderableType]:
     """What has no place in the table: memory per worker, start-up, the price of the queue, notes."""
+    if both := processes_with_threads(task):
+        yield Padding(both, (0, 0, 0, 2))
     said = [line for line in (memory(task), startup(task), price(task)) if line]
     yield Padding(Text("; ".join(said) + ".", style="dim"), (0, 0, 0, 2))
     for note in task["notes"]:
         yield Padding(Text(note, style="yellow"), (0, 0, 0, 2))
     yield ""
+
+
+def processes_with_threads(task: dict[str, Any]) -> Text | None:
+    """The rows that have both, in a line: for tasks that wait and compute."""
+    runs = [run for run in task["runs"] if "processes" in run]
+    if not runs:
+        return None
+    said = Text("Processes x threads: ")
+    for run in runs:
+        text = f"{run['processes']} x {run['threads']} {_rate(run)} jobs/s"
+        chosen = task["kind"] != "tiny" and is_advised(run, task["advice"])
+        said.append(", " if run is not runs[0] else "").append(text, "bold reverse" if chosen else "")
+    return said.append(".")
 
 
 def memory(task: dict[str, Any]) -> str:

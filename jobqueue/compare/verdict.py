@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobqueue.advice import QUEUE_S, Advice, Machine, Mode, judge
-from jobqueue.compare.figures import LOOP, MODES, POOLS, Row, rounded
+from jobqueue.advice import BASE_MB, NOTABLE_MB, QUEUE_S, SPARE, Advice, Machine, Mode, judge
+from jobqueue.compare.figures import LOOP, MIXED, MODES, POOLS, Row, rounded, shape
+from jobqueue.compare.noise import in_words, is_noisy
 from jobqueue.compare.plan import Cell
 from jobqueue.compare.subject import SHOWN, Subject
 
+MODES_SET = frozenset(MODES)
 EVEN = 1.15  # below this factor two rates are called the same
 WORTH = 1.5  # processes have to be this much faster to be worth their memory for a task that waits
 KNEE = 0.9  # the smallest number that reaches this part of the mode's best rate is enough
@@ -25,7 +27,8 @@ PARALLEL = 1.25  # cores that threads have to use before it is said that the cod
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen: the row to use, the best row of the other mode, and what the rule said."""
+    """What was chosen: the row to use, the best row of the other mode, and what the rule said. A row of processes with
+    threads in each has the mode "process"."""
 
     kind: str
     mode: Mode
@@ -40,17 +43,44 @@ def choose(subject: Subject, machine: Machine) -> Choice | None:
 
     Where the machine had no core to spare, the rows say nothing about the number, and the rule's is taken.
     """
-    best = {mode: max(rows, key=lambda row: row.rate) for mode in MODES if (rows := subject.of(mode))}
-    if not best:
+    rows = {mode: _that_fit(subject, mode, machine) for mode in (*MODES, MIXED)}
+    best = {mode: max(found, key=lambda row: row.rate) for mode, found in rows.items() if found}
+    if not MODES_SET & best.keys():
         return None
     rule = _rule(subject, machine)
-    mode = _mode(best, rule, machine) if len(best) == 2 else next(iter(best))
-    enough = next(row for row in subject.of(mode) if row.rate >= _knee(row, rule, machine) * best[mode].rate)
+    mode = _mode(best, rule, machine) if best.keys() >= MODES_SET else next(iter(best))
+    if MIXED in best and best.keys() >= MODES_SET and _both_are_better(best, mode, rule):
+        mode = MIXED
+    enough = next(row for row in rows[mode] if row.rate >= _knee(row, rule, machine) * best[mode].rate)
     crowded = rule.kind == "computes" and mode == rule.mode and machine.cores > 1 and best[mode].cores < PARALLEL
     if crowded:
-        enough = min(subject.of(mode), key=lambda row: abs(row.workers - rule.workers))
+        enough = min(rows[mode], key=lambda row: abs(row.workers - rule.workers))
     other = best.get("process" if mode == "thread" else "thread")
     return Choice(_kind(subject, rule), "thread" if mode == "thread" else "process", enough, other, rule, crowded)
+
+
+def _that_fit(subject: Subject, mode: str, machine: Machine) -> list[Row]:
+    """The rows of a mode whose jobs fit into the memory when all are at their peaks; the narrowest if none does."""
+    rows = subject.of(mode)
+    return [row for row in rows if fits_memory(mode, row.workers, subject.peak_mb, machine)] or rows[:1]
+
+
+def fits_memory(mode: str, workers: int, peak_mb: float | None, machine: Machine) -> bool:
+    """Tell whether so many jobs at once, each at its peak, take no more than a worker may fill (MB of 10^6 bytes)."""
+    processes = {"thread": 1, "ThreadPoolExecutor": 1, MIXED: shape(workers)[0]}.get(mode, workers)
+    needed = processes * BASE_MB + workers * (peak_mb or 0.0)
+    return workers == 1 or needed <= SPARE * machine.memory_mb
+
+
+def _both_are_better(best: dict[str, Row], mode: str, rule: Advice) -> bool:
+    """Processes with threads in each did more than either alone; or as much as more processes, for less memory."""
+    if rule.kind in ("tiny", "grows memory"):
+        return False
+    worth = WORTH if rule.kind == "waits" and mode == "thread" else EVEN
+    if best[MIXED].rate < worth * best["thread"].rate:
+        return False
+    saves = mode == "process" and best["process"].workers > shape(best[MIXED].workers)[0] and rule.kind != "computes"
+    return best[MIXED].rate >= (KNEE if saves else EVEN) * best["process"].rate
 
 
 def _knee(row: Row, rule: Advice, machine: Machine) -> float:
@@ -100,10 +130,13 @@ def reason(subject: Subject, choice: Choice, machine: Machine) -> str:
     if choice.kind == "tiny":
         return _tiny(subject)
     said = f"{rate(choice.row.rate)} jobs/s{_against_loop(subject, choice)}"
-    if choice.mode == "thread":
+    if choice.row.mode == MIXED:
+        said += _for_both(subject, choice)
+    elif choice.mode == "thread":
         said += _for_threads(subject, choice, machine)
     else:
         said += _for_processes(subject, choice, machine)
+    said += _at_once(subject, choice)
     if choice.crowded and max((row.workers for row in subject.of(choice.mode)), default=1) > 1:
         said += "; there was no core to spare, so measure again when this machine is quiet"
     elif _still_grew(subject, choice):
@@ -113,9 +146,47 @@ def reason(subject: Subject, choice: Choice, machine: Machine) -> str:
     return said + _disagreement(choice)
 
 
+def _at_once(subject: Subject, choice: Choice) -> str:
+    """What all jobs together take when each is at its peak, where that is worth a word."""
+    together = choice.row.workers * (subject.peak_mb or 0.0)
+    if together < NOTABLE_MB:
+        return ""
+    return f"; {choice.row.workers} at once take {mb(together)} at their peaks ({mb(subject.peak_mb)} each)"
+
+
+def _for_both(subject: Subject, choice: Choice) -> str:
+    threads = max(subject.of("thread"), key=lambda row: row.rate)
+    processes = max(subject.of("process"), key=lambda row: row.rate)
+    return (
+        f", {choice.row.rate / threads.rate:.1f} times what {count(threads)} did ({rate(threads.rate)}); "
+        f"{count(processes)} did {rate(processes.rate)}: it waits and computes "
+        f"({subject.profile().cpu_share:.0%} CPU), a process for each core computes and its threads wait"
+    )
+
+
+def _noisy(subject: Subject, machine: Machine) -> bool:
+    return is_noisy(subject.others, machine.cores)
+
+
+def doubts(subject: Subject, choice: Choice, machine: Machine) -> list[str]:
+    """Say why the conclusion is not certain; empty when it is. All but the noise stands in the reason too."""
+    if choice.kind == "tiny":
+        return []
+    found = []
+    if _noisy(subject, machine):
+        found.append(in_words(subject.others, machine.cores))
+    if choice.crowded:
+        found.append("there was no core to spare")
+    if _still_grew(subject, choice) or _passed_over_the_cores(subject, choice, machine):
+        found.append("too few widths were measured")
+    elif any(not subject.of(mode) for mode in MODES):
+        found.append("only one of the two modes was measured")
+    return found
+
+
 def _still_grew(subject: Subject, choice: Choice) -> bool:
     """Nothing says that the widest one measured is wide enough: it was the only one, or did much more than the next."""
-    rows = subject.of(choice.mode)
+    rows = subject.of(choice.row.mode)
     if choice.row is not rows[-1] or choice.kind == "computes":
         return False
     return len(rows) == 1 or rows[-1].rate / rows[-2].rate > STILL * rows[-1].workers / rows[-2].workers
@@ -199,7 +270,10 @@ def plural(mode: str | None) -> str:
 
 
 def count(row: Row) -> str:
-    """4 threads, 1 process"""
+    """4 threads, 1 process, 2 processes with 4 threads each"""
+    if row.mode == MIXED:
+        processes, threads = shape(row.workers)
+        return f"{processes} processes with {threads} threads each"
     one = "thread" if row.mode == "thread" else "process"
     return f"{row.workers} {one if row.workers == 1 else plural(row.mode)}"
 
@@ -233,7 +307,7 @@ def as_json(subject: Subject, machine: Machine) -> dict[str, Any]:
     choice = None if subject.error else choose(subject, machine)
     if choice is None and not subject.error:
         subject.error = "There was no time to measure it in either mode: give it more with --seconds."
-    rows = [row for mode in (LOOP, *MODES, *POOLS) for row in subject.of(mode)]
+    rows = [row for mode in (LOOP, *MODES, MIXED, *POOLS) for row in subject.of(mode)]
     return {
         "task": subject.work.task,
         "values": list(subject.values[:SHOWN]),
@@ -284,8 +358,16 @@ def _profile(subject: Subject) -> dict[str, float]:
 
 
 def _advice(subject: Subject, choice: Choice, machine: Machine) -> dict[str, Any]:
-    said = reason(subject, choice, machine)
-    return {"mode": choice.mode, "workers": choice.row.workers, "reason": f"{said[0].upper()}{said[1:]}."}
+    said, why_not = reason(subject, choice, machine), doubts(subject, choice, machine)
+    workers, threads = shape(choice.row.workers) if choice.row.mode == MIXED else (choice.row.workers, 1)
+    return {
+        "mode": choice.mode,
+        "workers": workers,
+        "threads": threads,
+        "reason": f"{said[0].upper()}{said[1:]}.",
+        "certain": not why_not,
+        "doubts": why_not,
+    }
 
 
 def _verdict(subject: Subject, choice: Choice | None, machine: Machine) -> str:
@@ -295,4 +377,6 @@ def _verdict(subject: Subject, choice: Choice | None, machine: Machine) -> str:
     said = reason(subject, choice, machine)
     if choice.kind == "tiny":
         return f"{task}: {said}."
-    return f"{task}: {plural(choice.mode)}, {choice.row.workers} of them: {said}."
+    noise = f" Not certain: {in_words(subject.others, machine.cores)}." if _noisy(subject, machine) else ""
+    what = count(choice.row) if choice.row.mode == MIXED else f"{plural(choice.mode)}, {choice.row.workers} of them"
+    return f"{task}: {what}: {said}.{noise}"

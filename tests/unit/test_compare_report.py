@@ -29,7 +29,7 @@ def printed(report: dict[str, Any], width: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("width", [40, 46, 60, 64, 79, 80, 100, 120])
 def test_nothing_is_cut_off_and_nothing_is_wider_than_the_terminal(report: dict[str, Any], width: int) -> None:
     lines = printed(report, width)
     assert max(len(line.rstrip()) for line in lines) <= width

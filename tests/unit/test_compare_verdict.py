@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from jobqueue.advice import Machine
-from jobqueue.compare import told
+from jobqueue.compare import figures, plan, told
 from jobqueue.compare.crews import gil_turned_on_by
-from jobqueue.compare.figures import LOOP, Row, Sample, Work, percentile, slope
+from jobqueue.compare.figures import LOOP, MIXED, Row, Sample, Work, percentile, slope
 from jobqueue.compare.measure import Memory
-from jobqueue.compare.plan import Cell
+from jobqueue.compare.noise import taken
+from jobqueue.compare.plan import Cell, Cost
 from jobqueue.compare.subject import Subject
 from jobqueue.compare.trial_runs import how
 from jobqueue.compare.verdict import as_json
@@ -20,7 +23,7 @@ TWO_CORES = Machine(2, 8000.0, True, "3.11.4")
 NO_GIL = Machine(2, 8000.0, False, "3.13.0")
 USS = {"thread": (40e6, 0.2e6), "process": (40e6, 9e6)}
 
-Rates = dict[int, float]
+Rates = Mapping[int, float]
 
 
 def subject(
@@ -29,20 +32,25 @@ def subject(
     threads: Rates,
     processes: Rates,
     *,
+    both: Rates = MappingProxyType({}),
+    others: float = 0.0,
+    peak: float | None = None,
     thread_cores: float = 1.0,
     process_cores: float = 2.0,
     grew: float | None = None,
 ) -> Subject:
     """A task with these figures in the loop (seconds per job), and these rates per width."""
     made = Subject(Work("task", "module.task", ((1,),)), (1,))
-    made.grew_mb = grew
+    made.grew_mb, made.peak_mb = grew, peak
     jobs = 100
-    rows = [Row(LOOP, 1, 0.1, [Sample(jobs, jobs * wall, jobs * cpu, [wall] * jobs)])]
-    for mode, rates, cores in (("thread", threads, thread_cores), ("process", processes, process_cores)):
+    rows = [Row(LOOP, 1, 0.1, [Sample(jobs, jobs * wall, jobs * cpu, [wall] * jobs, others=others)])]
+    every = (("thread", threads, thread_cores), ("process", processes, process_cores), (MIXED, both, process_cores))
+    for mode, rates, cores in every:
         for width, rate in rates.items():
-            base, each = USS[mode]
+            base, each = USS[mode if mode != MIXED else "process"]
             seconds = jobs / rate
-            sample = Sample(jobs, seconds, cores * seconds, [wall if width == 1 else width / rate] * jobs)
+            latencies = [wall if width == 1 else width / rate] * jobs
+            sample = Sample(jobs, seconds, cores * seconds, latencies, others=others)
             memory = Memory(int(base + each * width), None)
             rows.append(Row(mode, width, 0.5, [sample], memory))
     made.rows = {Cell(row.mode, row.workers): row for row in rows}
@@ -52,6 +60,11 @@ def subject(
 def advice(made: Subject, machine: Machine = TWO_CORES) -> tuple[str, str, int, str]:
     said = as_json(made, machine)
     return said["kind"], said["advice"]["mode"], said["advice"]["workers"], said["verdict"]
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "usable_cores", lambda: 2)
 
 
 HEAVY: dict[str, Any] = {
@@ -268,3 +281,93 @@ def test_a_job_that_had_to_wait_for_a_core_still_computes() -> None:
     row = made.rows[Cell(LOOP, 1)]
     row.samples = [Sample(10, 1.5, 0.5, [0.15] * 10, starved=1.0)]
     assert advice(made)[:2] == ("computes", "process")
+
+
+# -- processes with threads in each ----------------------------------------------------------------------------------
+
+MIX: dict[str, Any] = {"wall": 0.1, "cpu": 0.03, "threads": {1: 9.6, 4: 28.0, 8: 29.0}}
+
+
+@pytest.mark.parametrize(
+    ("processes", "both", "mode", "workers", "threads"),
+    [
+        (
+            {1: 9.6, 4: 37.0, 8: 55.0},
+            {4: 37.0, 8: 56.0},
+            "process",
+            2,
+            4,
+        ),  # as fast as eight processes, for less memory
+        ({1: 9.6, 4: 30.0, 8: 31.0}, {4: 37.0, 8: 56.0}, "process", 2, 4),
+        ({1: 9.6, 4: 37.0, 8: 55.0}, {4: 30.0, 8: 31.0}, "process", 8, 1),
+        ({1: 9.6, 4: 28.0, 8: 29.0}, {4: 28.0, 8: 29.5}, "thread", 4, 1),
+    ],
+)
+def test_what_waits_and_computes(processes: Rates, both: Rates, mode: str, workers: int, threads: int) -> None:
+    said = as_json(subject(**MIX, processes=processes, both=both), TWO_CORES)
+    chosen = said["advice"]
+    assert (chosen["mode"], chosen["workers"], chosen["threads"]) == (mode, workers, threads), said["verdict"]
+    if threads > 1:
+        assert said["verdict"].startswith("task: 2 processes with 4 threads each: 56 jobs/s")
+        assert "1.9 times what 8 threads did (29)" in said["verdict"]
+    row = next(run for run in said["runs"] if run["mode"] == MIXED and run["workers"] == 8)
+    assert (row["processes"], row["threads"]) == (2, 4)
+
+
+def test_which_widths_have_both() -> None:
+    waits_and_computes = Cost(0.1, 0.03)
+    assert plan.mixed_cells((1, 2, 4, 6, 8), waits_and_computes, 2) == [Cell(MIXED, 4), Cell(MIXED, 6), Cell(MIXED, 8)]
+    assert plan.mixed_cells((1, 2, 4, 8, 16), waits_and_computes, 8) == [Cell(MIXED, 16)]
+    assert plan.mixed_cells((1, 2, 4, 8), waits_and_computes, 1) == []
+    assert plan.mixed_cells((1, 2, 4, 8), Cost(0.05, 0.05), 2) == []
+    assert plan.mixed_cells((1, 2, 4, 8), Cost(1e-6, 1e-7), 2) == []
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+WAITS: dict[str, Any] = {
+    "wall": 0.05,
+    "cpu": 0.001,
+    "threads": {1: 19.0, 4: 76.0, 16: 300.0},
+    "processes": {1: 19.0, 4: 75.0, 16: 290.0},
+}
+
+
+def test_what_all_take_at_their_peaks_is_said_and_has_to_fit() -> None:
+    roomy = advice(subject(**WAITS, peak=100.0), Machine(2, 24_000.0, True, "3.11.4"))
+    assert roomy[:3] == ("waits", "thread", 16)
+    assert "16 at once take 1,600 MB at their peaks (100 MB each)" in roomy[3]
+    tight = advice(subject(**WAITS, peak=100.0), Machine(2, 1000.0, True, "3.11.4"))
+    assert tight[:3] == ("waits", "thread", 4)
+    assert advice(subject(**WAITS, peak=1.0))[2] == 16
+    assert "peaks" not in advice(subject(**WAITS, peak=1.0))[3]
+
+
+# -- noise -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_busy_machine_makes_the_advice_uncertain() -> None:
+    quiet, noisy = (as_json(subject(**HEAVY, others=others), TWO_CORES) for others in (0.1, 0.9))
+    assert (quiet["advice"]["certain"], quiet["advice"]["doubts"]) == (True, [])
+    assert "Not certain" not in quiet["verdict"]
+    assert noisy["advice"]["certain"] is False
+    assert noisy["advice"]["doubts"][0] == "other programs used 0.9 of 2 cores meanwhile"
+    assert noisy["verdict"].endswith("Not certain: other programs used 0.9 of 2 cores meanwhile.")
+
+
+def test_too_little_measured_makes_it_uncertain_too() -> None:
+    only_wide = as_json(subject(0.05, 0.001, {1: 19.0, 16: 300.0}, {1: 19.0, 16: 290.0}), TWO_CORES)
+    assert only_wide["advice"]["doubts"] == ["too few widths were measured"]
+    one_mode = as_json(subject(0.05, 0.001, {1: 19.0, 4: 76.0, 16: 80.0}, {}), TWO_CORES)
+    assert "only one of the two modes was measured" in one_mode["advice"]["doubts"]
+    tiny = as_json(subject(1e-6, 1e-6, {1: 9000.0}, {1: 9100.0}, others=1.0), TWO_CORES)
+    assert tiny["advice"]["certain"], "that much more queue than work does not change with the noise"
+
+
+@pytest.mark.parametrize(
+    ("others", "ours", "machine", "left"),
+    [(0.5, 2, 2, 0.5), (3.0, 2, 2, 2.0), (0.5, 1, 8, 0.0), (7.5, 1, 8, 0.5), (-0.1, 2, 2, 0.0)],
+)
+def test_only_our_cores_count(others: float, ours: int, machine: int, left: float) -> None:
+    """A container with one of eight cores is not disturbed by somebody who uses two others."""
+    assert taken(others, ours, machine) == left

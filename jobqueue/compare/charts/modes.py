@@ -24,6 +24,7 @@ LOOKS = {
     for look in (
         Look("thread", "thread", "threads", "thread"),
         Look("process", "process", "processes", "process"),
+        Look("process x thread", "process x thread", "threads in processes", "process"),
         Look("ThreadPoolExecutor", "bare thread", "bare threads", "pool-thread"),
         Look("ProcessPoolExecutor", "bare process", "bare processes", "pool-process"),
         Look("loop", "plain loop", "plain loop", "loop"),

@@ -103,7 +103,9 @@ def _described(made: Sequence[Line], say: Callable[[float], str], unit: str) -> 
 
 def _advised(task: dict[str, Any]) -> tuple[str, int] | None:
     advice = task["advice"]
-    return (look(advice["mode"]).css, advice["workers"]) if advice and task["kind"] != "tiny" else None
+    if not advice or task["kind"] == "tiny" or advice.get("threads", 1) > 1:  # the lines have no such point
+        return None
+    return look(advice["mode"]).css, advice["workers"]
 
 
 # -- bars ----------------------------------------------------------------------------------------------------------

@@ -163,7 +163,10 @@ def _run(run: dict[str, Any], repeated: bool) -> Row:
     if repeated:
         rates = [sample["jobs_per_s"] for sample in run.get("samples", []) if sample["jobs_per_s"] is not None]
         values += [min(rates, default=None), max(rates, default=None)]
-    return Row(look(run["mode"]).of(run["workers"]), look(run["mode"]).css, values)
+    name = look(run["mode"]).of(run["workers"])
+    if "processes" in run:
+        name = f"{count(run['processes'], 'process', 'processes')} x {count(run['threads'], 'thread')}"
+    return Row(name, look(run["mode"]).css, values)
 
 
 def _ratios(task: dict[str, Any]) -> Html | None:

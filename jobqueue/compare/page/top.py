@@ -109,7 +109,9 @@ def said(task: dict[str, Any]) -> str:
 
 def chip(task: dict[str, Any]) -> Html:
     """The advice in two words, with the mode's shape and colour."""
-    return el("span", _advice(task), class_=f"chip {_css(task)}")
+    certain = task["advice"] is None or task["advice"].get("certain", True)
+    note, doubtful = ("", "") if certain else (", not certain", " doubtful")
+    return el("span", f"{_advice(task)}{note}", class_=f"chip {_css(task)}{doubtful}")
 
 
 def _advice(task: dict[str, Any]) -> str:
@@ -117,7 +119,9 @@ def _advice(task: dict[str, Any]) -> str:
         return "not measured"
     if task["kind"] == "tiny":
         return "call it directly"
-    return look(task["advice"]["mode"]).of(task["advice"]["workers"])
+    advised = look(task["advice"]["mode"]).of(task["advice"]["workers"])
+    threads = task["advice"].get("threads", 1)
+    return f"{advised} x {threads} threads" if threads > 1 else advised
 
 
 def _css(task: dict[str, Any]) -> str:

@@ -1,0 +1,71 @@
+"""The demo's table and sentences, from figures that are known."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from jobqueue.compare import report
+from jobqueue.compare.demo import MODES, Figures, Outcome, State
+from jobqueue.compare.measure import Memory
+
+NAMES = ("squares", "heavy", "downloads", "page titles")
+
+
+def outcomes(others: float = 0.0) -> list[Outcome]:
+    """Threads are good at waiting, processes at computing; other programs took so many cores."""
+    walls = ((1.0, 3.4, 0.6, 0.6), (1.1, 2.1, 2.1, 2.1))
+    made = []
+    for mode, times in zip(MODES, walls, strict=True):
+        kinds = {name: Figures(60, wall, wall, others) for name, wall in zip(NAMES, times, strict=True)}
+        state = State(40, mode.consumers, 1, shared=mode.name == "thread")
+        made.append(Outcome(mode, 0.5, kinds, state, Memory(40_000_000, 45_000_000)))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "usable_cores", lambda: 2)
+
+
+def shown(outcomes: list[Outcome], width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(report.table(outcomes, width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 70, 77, 80, 94, 120])
+def test_nothing_is_cut_off(width: int) -> None:
+    text = shown(outcomes(), width)
+    assert "…" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "processes 1.6x" in text
+    assert "threads 3.5x" in text
+    assert ("wall s" in text) is (width >= 80)
+    assert ("from 80 columns on" in text) is (width < 80)
+
+
+def test_a_quiet_machine_makes_firm_conclusions() -> None:
+    assert report.uncertain(outcomes()) == ""
+    assert report.as_json(outcomes(), 20.0)["certain"] is True
+    assert "?" not in shown(outcomes(), 100)
+
+
+def test_a_busy_machine_makes_doubtful_ones() -> None:
+    noisy = outcomes(others=0.9)
+    assert "other programs used 0.9 of 2 cores meanwhile" in report.uncertain(noisy)
+    figures = report.as_json(noisy, 20.0)
+    assert (figures["certain"], figures["doubts"]) == (False, [report.uncertain(noisy)])
+    assert "processes 1.6x?" in shown(noisy, 100)
+
+
+def test_one_disturbed_kind_is_doubted_alone() -> None:
+    threads, processes = outcomes()
+    threads.kinds["heavy"] = replace(threads.kinds["heavy"], others=1.2)
+    text = shown([threads, processes], 100)
+    assert "processes 1.6x?" in text
+    assert "threads 3.5x " in text
