@@ -6,7 +6,8 @@ object per line:
     to it      {"fork": owner, "child": n, "faults": fd} with the child's own socket as ancillary data
                {"fork": owner, "worker": name, "errand": jobs}, likewise
                {"fork": "maintenance", "maintenance": true}, likewise
-    from it    {"ready": why}                the modules are imported; why children cannot be forked, "" when they can
+    from it    {"importing": name}           this module is next
+               {"ready": why}                the modules are imported; why children cannot be forked, "" when they can
                {"failed": text}              they are not: the worker exits 2 at once
                {"forked": owner, "pid": p}
                {"died": p, "status": s}      a wait status
@@ -104,7 +105,12 @@ class ForkServer:
     def _preload(self) -> bool:
         hazards = ForkHazards()
         try:
-            preload.preload(self._settings.modules, self._settings.exception_handlers, self._settings.own_classes)
+            preload.preload(
+                self._settings.modules,
+                self._settings.exception_handlers,
+                self._settings.own_classes,
+                on_import=lambda name: self._say({"importing": name}),
+            )
             self._runner = runner_for(self._settings)  # its serializer may be among what was imported
         except BaseException as e:
             self._say({"failed": describe_import_error(e)})

@@ -6,7 +6,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rq.job import Job
@@ -23,18 +23,28 @@ _MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
 _BASES = {"--job-class": Job, "--queue-class": Queue}
 
 
-def preload(modules: tuple[str, ...], handlers: tuple[str, ...] = (), classes: Mapping[str, str] | None = None) -> None:
+def preload(
+    modules: tuple[str, ...],
+    handlers: tuple[str, ...] = (),
+    classes: Mapping[str, str] | None = None,
+    on_import: Callable[[str], object] = lambda name: None,
+) -> None:
     """Import the served modules, the exception handlers and, by the flags that name them, the worker's own classes;
     what they raise passes through. ImportError says which flag is wrong. Jobs begin with the context as it is then.
-    A copy of this process that a module forks ends with the import."""
+    A copy of this process that a module forks ends with the import. ``on_import`` hears of each module before."""
     original = os.getpid()
     try:
-        _import(modules, handlers, classes or {})
+        _import(modules, handlers, classes or {}, on_import)
     finally:
         end_copy(original)
 
 
-def _import(modules: tuple[str, ...], handlers: tuple[str, ...], classes: Mapping[str, str]) -> None:
+def _import(
+    modules: tuple[str, ...],
+    handlers: tuple[str, ...],
+    classes: Mapping[str, str],
+    on_import: Callable[[str], object],
+) -> None:
     if "" not in sys.path:
         sys.path.insert(0, "")
     for name in modules:
@@ -43,15 +53,18 @@ def _import(modules: tuple[str, ...], handlers: tuple[str, ...], classes: Mappin
         if not _MODULE.fullmatch(name):
             raise ImportError(f"{name!r} is not a module's name: -I takes a dotted name such as shop.tasks, not a file")
         module, _, function = name.partition(":")
+        on_import(module)
         importlib.import_module(module)
         if function:
             checked_callable(import_attribute(dotted(name)), name)
     for name in handlers:
+        on_import(name)
         try:
             checked_callable(import_attribute(name), name)
         except (ValueError, NotServed) as e:  # RQ says "Invalid attribute name" for a module that is not there, too
             raise ImportError(f"--exception-handler {name}: {e}") from e
     for flag, name in classes.items():
+        on_import(name)
         _check_class(flag, name)
     after_imports.capture()
 

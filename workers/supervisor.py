@@ -37,6 +37,7 @@ from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
 from workers.health import Health
 from workers.heartbeat import Heartbeat, patience
+from workers.importing import Importing
 from workers.journal import DONE, Region, make_file
 from workers.maintenance import Maintenance
 from workers.nursery import Nursery
@@ -74,6 +75,7 @@ class Supervisor:
         self._seats = [Seat(n, Region(self._pages, n, settings.slots)) for n in range(seats)]
         self._nursery: Nursery | None = None
         self._ready = False  # the fork server can fork
+        self._importing = Importing()
 
         self._failures = Failures(on_change=lambda: self._post(lambda: None))  # health says so in the next turn
         client = store.client()
@@ -151,6 +153,7 @@ class Supervisor:
             key.data()
         now = time.monotonic()
         self._frozen.step(now)
+        self._importing.step(now)
         self._health.step(now, self._why_not())
         self._look_after(now)
         if self._stopping.phase:
@@ -172,7 +175,7 @@ class Supervisor:
         if self._stopping.phase:
             return "it is stopping"
         if not self._heartbeat.renewed:
-            return "it is starting"
+            return self._importing.describe()
         if self._frozen.frozen:
             return "the store does not answer"
         return self._failures.why() or self._waiter.why_not(time.monotonic()) or self._why_no_child()
@@ -219,6 +222,7 @@ class Supervisor:
 
     def _start_nursery(self) -> None:
         self._ready = False
+        self._importing.begin()
         self._nursery = Nursery(self._settings, self._pages, [seat.faults.fd for seat in self._seats])
         self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
 
@@ -229,7 +233,9 @@ class Supervisor:
             self._nursery_died()
             return
         for message in messages:
-            if "ready" in message:
+            if "importing" in message:
+                self._importing.next(message["importing"])
+            elif "ready" in message:
                 self._on_ready(message["ready"])
             elif "forked" in message:
                 self._on_forked(message["forked"], message["pid"])
@@ -238,6 +244,7 @@ class Supervisor:
 
     def _on_ready(self, why_not_forked: str) -> None:
         self._ready = True
+        self._importing.end()
         if why_not_forked:
             log.warning(
                 "importing the served modules %s: forked children would not have such threads and would share such "

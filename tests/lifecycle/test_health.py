@@ -65,3 +65,13 @@ def test_a_killed_worker_is_stale(start: Start, server: Server, tmp_path: Path) 
     assert words.startswith("the worker has said nothing for ")
     assert health(server, path, "--max-age", "1000")[1] == f"{why(path)}\n"  # its last word, while that is no older
     eventually(lambda: not dead & set(server.client.smembers(keys.OWNERS)))  # the other one took its place
+
+
+def test_a_module_whose_import_does_not_end(start: Start, mode: str, tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text("import time\ntime.sleep(1000)\n")
+    file = tmp_path / "health"
+    tree = start("--health-file", str(file), mode=mode, serve=("endless",))
+    eventually(lambda: file.exists() and "it is starting: importing endless for" in file.read_text())
+    assert not json.loads(file.read_text())["able"]
+    eventually(lambda: "importing endless has not ended after" in tree.log)
+    assert tree.stop() == 0
