@@ -26,7 +26,8 @@ conformance: ## RQ's own test suite with our classes in the places of RQ's
 bench:  ## compare throughput with RQ, about a minute
 	$(BIN)python benchmarks/throughput.py
 	$(BIN)python benchmarks/rq_classes.py
-soak:   ## the long ones: 5,000 histories of the protocol, storms of 1,000 kills, the lifecycle tests ROUNDS times
+soak:   ## the long ones: 5,000 histories of the protocol, storms of 1,000 kills, memory over 1,000,000 jobs, the lifecycle tests ROUNDS times
+	$(BIN)python benchmarks/memory.py
 	JOBQ_EXAMPLES=5000 $(BIN)pytest -q tests/properties
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220 --queues 3

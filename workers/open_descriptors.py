@@ -56,6 +56,14 @@ def hazards_among(opened: Open) -> dict[int, str]:
     return {number: text for number, text in said.items() if text}
 
 
+def connections() -> list[str]:
+    """Open sockets that a fork would share, in words. Not what the process was started with as its output."""
+    opened = open_descriptors()
+    output = {_identity(opened[number]) for number in (0, 1, 2) if number in opened}
+    sockets = {n: it for n, it in opened.items() if stat.S_ISSOCK(it.st_mode) and _identity(it) not in output}
+    return list(hazards_among(sockets).values())
+
+
 def _numbers() -> Iterable[int]:
     for path in _LISTS:
         try:

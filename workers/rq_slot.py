@@ -99,7 +99,7 @@ class RQSlot(Slot):
         """As RQ's fork_work_horse. In one's own process, as in RQ's SimpleWorker, the environment is the caller's."""
         if self._in_horse:
             os.environ["RQ_WORKER_ID"] = self._worker.name
-            os.environ["RQ_JOB_ID"] = job.id
+            self._job_variable.set(job.id)
 
     def _fails_by_rq(self, job: Claimed) -> bool:
         worker = self._worker

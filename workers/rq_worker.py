@@ -34,6 +34,8 @@ from jobqueue.protocol import Protocol
 from workers.context import after_imports
 from workers.copies import this_is_the_original
 from workers.deaths import EXECUTION_TTL, Remains, claim_in
+from workers.fork_hazards import MOST, in_words
+from workers.open_descriptors import connections
 from workers.output import lines_buffered
 from workers.rq_duties import Duties
 from workers.rq_engine import Engine
@@ -75,6 +77,7 @@ class OnOurEngine(BaseWorker):
         if why := self._why_rq():
             self.log.info("Worker %s: RQ's own loop runs it, not jobq's engine: %s", self.name, why)
             return super().work(burst, *formats, max_jobs, max_idle_time, with_scheduler, dequeue_strategy)
+        self._look_around()
         try:
             self.bootstrap(*formats)
         except (ClusterCrossSlotError, ClusterDownError, MovedError) as e:
@@ -103,6 +106,9 @@ class OnOurEngine(BaseWorker):
 
     def _why_rq(self) -> str:
         raise NotImplementedError
+
+    def _look_around(self) -> None:
+        """Before anything of ours is open."""
 
     def _serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
         """Run jobs; return how many."""
@@ -273,6 +279,16 @@ class Worker(OnOurEngine, RQWorker):
 
     def _why_rq(self) -> str:
         return why_rq(self, Worker, RQWorker)
+
+    def _look_around(self) -> None:
+        """The horse has this process's objects, so it can only be forked, as RQ's is."""
+        if found := connections():
+            self.log.warning(
+                "Worker %s: open in this process and shared with its work horse: %s. A horse that is killed leaves "
+                "half-read answers to the next: open connections in the jobs' functions",
+                self.name,
+                ", ".join(in_words(found)[:MOST]),
+            )
 
     def _serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
         assert self.duties is not None

@@ -7,7 +7,6 @@ a thread. What it runs and since when stands in shared memory before the first l
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from workers.courier import Courier
 from workers.current import CurrentJob
 from workers.event_loop import EventLoopOfThread
 from workers.finishing import NOTHING, Finishing
+from workers.job_variable import JobVariable
 from workers.journal import FROZEN, Region
 from workers.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from workers.patience import insist
@@ -71,6 +71,7 @@ class Slot(Interruptible):
         self._has_process = settings.slots == 1  # all that is started in this process, its job has started
         self._processes: Find | None = None
         self._finisher: Finisher | None = None
+        self._job_variable = JobVariable()
         self._limits = FinishLimits(self)
         self.job: Claimed | None = None
         self.since = 0.0  # monotonic seconds, of the job that runs
@@ -206,7 +207,7 @@ class Slot(Interruptible):
 
     def _set_environment(self, job: Claimed) -> None:
         if self._settings.slots == 1:  # else the environment is everybody's
-            os.environ["RQ_JOB_ID"] = job.id
+            self._job_variable.set(job.id)
 
     def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
         if ending.kind == RAISED:

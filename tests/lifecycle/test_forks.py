@@ -168,6 +168,23 @@ def test_a_connection_is_not_shared(start: Start, mode: str, queue: Queue, tmp_p
     assert f"left open a connection to 127.0.0.1:{echo} (asking.link)" in tree.log
 
 
+def test_rqs_worker_class_warns_of_one(server: Server, store: redis.Redis, tmp_path: Path, echo: int) -> None:
+    """Its horse has the program's objects, so it is forked, as RQ's is."""
+    (tmp_path / "program.py").write_text(
+        "import os, redis, rq, socket\nfrom workers.rq_worker import Worker\n"
+        f"link = socket.create_connection(('127.0.0.1', {echo}))\n"
+        "store = redis.Redis.from_url(os.environ['JOBQ_URL'])\n"
+        "store.ping()\n"
+        "Worker([rq.Queue(connection=store)], connection=store).work(burst=True)\n"
+    )
+    tree = Tree(server.url, tmp_path, [], {}, command=("program",))
+    try:
+        assert tree.wait() == 0
+    finally:
+        tree.destroy()
+    assert f"open in this process and shared with its work horse: a connection to 127.0.0.1:{echo}. " in tree.log
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

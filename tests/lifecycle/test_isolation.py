@@ -14,7 +14,7 @@ from helpers import Server, Tree
 from jobqueue import JobExecutor, keys
 
 TENANTS = """
-import asyncio, contextvars, decimal, json, threading
+import asyncio, contextvars, decimal, json, os, subprocess, threading
 import rq
 
 tenant = contextvars.ContextVar("tenant", default="nobody")
@@ -60,6 +60,10 @@ def who_am_i():
     thread.start()
     thread.join()
     return found
+
+def environment():
+    shown = subprocess.run(["sh", "-c", "printf %s $RQ_JOB_ID"], stdout=subprocess.PIPE, text=True).stdout
+    return [os.environ.get("RQ_JOB_ID", ""), os.getenv("RQ_JOB_ID", ""), shown]
 
 async def who_is_it():
     return rq.get_current_job().id
@@ -171,6 +175,15 @@ def test_a_job_still_knows_itself(run: Run, store: redis.Redis) -> None:
     run()
     assert results(jobs) == [[job.id, job.id] for job in jobs]
     assert results([later]) == [later.id]
+
+
+def test_the_environment_names_the_job(run: Run, store: redis.Redis, request: pytest.FixtureRequest) -> None:
+    """For the job and the programs that it starts, where a process runs one job at a time; as in RQ."""
+    queue = rq.Queue(connection=store)
+    jobs = [queue.enqueue("tenants.environment", job_id=f"job-{n}-{'x' * n}") for n in (1, 200, 3, 400, 5)]
+    run()
+    alone = "[process]" in request.node.name or "[Worker]" in request.node.name
+    assert results(jobs) == [[job.id if alone else ""] * 3 for job in jobs]
 
 
 @pytest.mark.parametrize("mode", ["thread", "process"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from workers import randomness
-from workers.open_descriptors import hazards_among, open_descriptors, opened_since
+from workers.open_descriptors import _hazard, open_descriptors, opened_since
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def opened() -> Iterator[ExitStack]:
 
 
 def hazard_of(number: int) -> str:
-    return hazards_among({number: os.fstat(number)}).get(number, "")
+    return _hazard(number, os.fstat(number))
 
 
 def test_connections_are_named_by_their_peer(opened: ExitStack, tmp_path: Path) -> None:

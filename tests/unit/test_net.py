@@ -140,12 +140,12 @@ def test_a_redirect_ends_at_the_same_gate(site: Site, monkeypatch, path: str, ad
 def first_hop_elsewhere(site: Site, monkeypatch, path: str) -> str:
     """A name whose judged address is 127.0.0.9 and which really leads to the site."""
     names(monkeypatch, outside=["127.0.0.9"])
-    real = client.httpcore.SyncBackend.connect_tcp
+    real = client.httpcore2.SyncBackend.connect_tcp
 
     def connect_tcp(self, host, *args):
         return real(self, "127.0.0.1" if host == "127.0.0.9" else host, *args)
 
-    monkeypatch.setattr(client.httpcore.SyncBackend, "connect_tcp", connect_tcp)
+    monkeypatch.setattr(client.httpcore2.SyncBackend, "connect_tcp", connect_tcp)
     return site.url.replace("127.0.0.1", "outside") + path
 
 

@@ -1,0 +1,113 @@
+"""Whether the process that runs jobs grows with the number of jobs: no-op jobs, its memory now and again.
+
+    python benchmarks/memory.py [--jobs N] [--kinds process,thread,Worker,SimpleWorker]
+
+The jobs are enqueued in blocks while the worker runs; their results are kept for a second, so that the store does not
+grow either. Measured is the memory that is the process's own (USS), after each twentieth of the jobs. What it needs to
+begin with (pools, caches, the allocator's reserve) is there after the first fifth: from there to the end it may grow by
+``MOST`` bytes a job and by ``SLACK``. Ends with 1 when it grew by more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import psutil
+from throughput import environment
+
+from jobqueue import Queue
+from jobqueue.connection import Store, open_store
+
+MOST = 1.0  # bytes a job; an environment variable that was set with each job took 96
+SLACK = 300_000  # bytes that memory may go up and down by itself
+PARTS = 20
+SETTLED = 4  # parts until memory has found its level
+RQS = {"Worker": "workers.rq_worker.Worker", "SimpleWorker": "workers.rq_worker.SimpleWorker"}
+QUEUE = "bench"
+
+
+def command(kind: str, url: str) -> list[str]:
+    if kind in RQS:
+        serializer = ["--serializer", "jobqueue.serializers.Auto"]
+        return [
+            sys.executable,
+            "-m",
+            "rq.cli",
+            "worker",
+            QUEUE,
+            "--quiet",
+            "--url",
+            url,
+            "--worker-class",
+            RQS[kind],
+            *serializer,
+        ]
+    return [sys.executable, "-m", "jobqueue.cli", "worker", QUEUE, "--url", url, "--mode", kind, "-n", "1"]
+
+
+def runs_jobs(kind: str, worker: psutil.Process) -> psutil.Process:
+    """The process in which the jobs of this kind of worker run. Waits for it."""
+    depth = {"SimpleWorker": 0, "Worker": 1}.get(kind, 2)
+    found = [worker]
+    while len(found) <= depth:
+        found += found[-1].children()[:1]
+        time.sleep(0.05)
+    return found[depth]
+
+
+def enqueue(queue: Queue, jobs: int) -> None:
+    """Enqueue them, and wait until the last has run."""
+    last = None
+    for begun in range(0, jobs, 5000):
+        for job in queue.enqueue_many("square", range(min(5000, jobs - begun)), result_ttl=1):
+            last = job
+    assert last is not None
+    last.result(600)
+    while queue.count:
+        time.sleep(0.05)
+
+
+def measure(kind: str, jobs: int, store: Store) -> list[int]:
+    """Return USS in bytes after each part."""
+    store.client().flushdb()
+    url = f"unix://{store.address.unix_socket_path}"
+    env = {**os.environ, "RQ_WORKER_TTL": "60"}
+    worker = subprocess.Popen(command(kind, url), env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    sizes = []
+    try:
+        with Queue(QUEUE, store=store) as queue:
+            queue.enqueue("square", 1).result(60)
+            process = runs_jobs(kind, psutil.Process(worker.pid))
+            for _ in range(PARTS):
+                enqueue(queue, jobs // PARTS)
+                sizes.append(process.memory_full_info().uss)
+    finally:
+        worker.terminate()
+        worker.wait()
+    return sizes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--kinds", default="process,thread,Worker,SimpleWorker")
+    options = parser.parse_args()
+    grew = False
+    with tempfile.TemporaryDirectory(prefix="jobq-bench-") as home, open_store(env=environment(home)) as store:
+        for kind in options.kinds.split(","):
+            sizes = measure(kind, options.jobs, store)
+            per_job = (sizes[-1] - sizes[SETTLED - 1]) / (options.jobs * (PARTS - SETTLED) / PARTS)
+            print(
+                f"{kind}: {' '.join(f'{size / 1e6:.1f}' for size in sizes)} MB, {per_job:.2f} bytes a job", flush=True
+            )
+            grew = grew or sizes[-1] - sizes[SETTLED - 1] > MOST * options.jobs + SLACK
+    sys.exit(f"a process grew by more than {MOST:g} bytes a job" if grew else 0)
+
+
+if __name__ == "__main__":
+    main()

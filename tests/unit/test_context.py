@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import decimal
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar, copy_context
+from pathlib import Path
+
+import pytest
+
+from workers.context import ImportedContext
+
+who: ContextVar[str] = ContextVar("who", default="nobody")
+
+
+@pytest.fixture
+def imported() -> Iterator[ImportedContext]:
+    made = ImportedContext()
+    made.capture()
+    with made.watching_imports():
+        yield made
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """``lately`` with two modules; the one sets what the other did not."""
+    (tmp_path / "lately").mkdir()
+    (tmp_path / "lately/__init__.py").write_text("from contextvars import ContextVar\napp = ContextVar('app')\n")
+    (tmp_path / "lately/pushing.py").write_text("from lately import app\nimport lately.nested\napp.set('pushed')\n")
+    (tmp_path / "lately/nested.py").write_text("from lately import app\napp.set('nested')\nhere = app.get()\n")
+    (tmp_path / "lately/failing.py").write_text("from lately import app\napp.set('failed')\n1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lately"]:
+        del sys.modules[name]
+
+
+def import_and_look(name: str) -> str:
+    importlib.import_module(name)
+    from lately import app  # type: ignore[import-not-found]
+
+    return str(app.get("nothing"))
+
+
+def test_runs_do_not_see_each_other(imported: ImportedContext) -> None:
+    assert [imported.run(lambda: (who.get(), who.set("me"))[0]) for _ in range(2)] == ["nobody"] * 2
+    assert imported.apart(who.get)() == "nobody"
+    assert who.get() == "nobody"
+
+
+def test_a_run_may_contain_another(imported: ImportedContext) -> None:
+    """A callback in a job; and a job's failure passes through."""
+
+    def job() -> str:
+        who.set("job")
+        return f"{imported.run(who.get)} {who.get()}"
+
+    assert imported.run(job) == "nobody job"
+    with pytest.raises(ZeroDivisionError):
+        imported.run(divmod, 1, 0)
+
+
+def test_what_a_module_sets_is_for_all(imported: ImportedContext, package: Path) -> None:
+    """For who imports it and for later runs; not what the importing job had set; in the order of the imports."""
+
+    def job() -> tuple[str, str]:
+        who.set("job")
+        return import_and_look("lately.pushing"), who.get()
+
+    assert imported.run(job) == ("pushed", "job")
+    assert imported.run(import_and_look, "lately.pushing") == "pushed"
+    assert imported.run(who.get) == "nobody"
+    assert sys.modules["lately.nested"].here == "nested"
+    assert copy_context().get(sys.modules["lately"].app) is None
+
+
+def test_a_module_that_fails_leaves_nothing(imported: ImportedContext, package: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        imported.run(import_and_look, "lately.failing")
+    assert imported.run(import_and_look, "lately") == "nothing"
+
+
+def test_a_new_capture_keeps_what_was_imported(imported: ImportedContext, package: Path) -> None:
+    """It is not imported again."""
+    imported.run(import_and_look, "lately.pushing")
+    imported.capture()
+    assert imported.run(import_and_look, "lately.pushing") == "pushed"
+
+
+def test_modules_look_as_always(imported: ImportedContext, package: Path) -> None:
+    """Their loaders are Python's own, and what Python brings along is imported as before."""
+    module = importlib.import_module("lately.nested")
+    assert type(module.__loader__).__name__ == "SourceFileLoader"
+    assert importlib.util.find_spec("lately.pushing").origin.endswith("pushing.py")  # type: ignore[union-attr]
+    assert importlib.util.find_spec("lately.nowhere") is None
+    importlib.import_module("_bisect")
+    importlib.reload(module)
+
+
+def test_the_finder_goes(package: Path) -> None:
+    before = list(sys.meta_path)
+    with ImportedContext().watching_imports():
+        assert len(sys.meta_path) == len(before) + 1
+    assert sys.meta_path == before
+
+
+def test_decimals_are_ones_own() -> None:
+    """The value of its variable can be changed in place, which all copies would see."""
+    old = decimal.getcontext().copy()
+    try:
+        decimal.getcontext().prec = 7
+        imported = ImportedContext()
+        imported.capture()
+
+        def job() -> int:
+            before = decimal.getcontext().prec
+            decimal.getcontext().prec = 50
+            return before
+
+        assert [imported.run(job) for _ in range(2)] == [7, 7]
+        assert decimal.getcontext().prec == 7
+    finally:
+        decimal.setcontext(old)

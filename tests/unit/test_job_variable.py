@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workers.job_variable import NAME, ROOM, JobVariable
+
+ROOT = Path(__file__).parents[2]
+GROWTH = """
+import os, psutil
+from workers.job_variable import JobVariable
+variable, process = JobVariable(), psutil.Process()
+sizes = []
+for part in range(3):
+    for n in range(70_000):
+        variable.set(f"{part}-{n:034d}")
+    sizes.append(process.memory_full_info().uss)
+print(sizes[-1] - sizes[0])
+"""
+
+
+@pytest.fixture
+def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobVariable]:
+    """Gone afterwards from the environment, before its memory is."""
+    made = JobVariable()
+    yield made
+    os.unsetenv(NAME)
+    os.environ.pop(NAME, None)
+
+
+def seen() -> list[str | None]:
+    """By Python, by C, by a program that inherits it, and by one that is handed os.environ."""
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    found = getenv(NAME.encode())
+    shown = [
+        subprocess.run(["sh", "-c", f'printf %s "${NAME}"'], stdout=subprocess.PIPE, env=env).stdout
+        for env in (None, os.environ)
+    ]
+    return [os.environ[NAME], os.getenv(NAME), *(os.fsdecode(it) if it is not None else None for it in (found, *shown))]
+
+
+@pytest.mark.parametrize("lengths", [[32, 32, 32], [1, ROOM - 11, ROOM - 10, ROOM, 5, 4000, 1, 70, 9000, 3]])
+def test_everybody_sees_it(variable: JobVariable, lengths: list[int]) -> None:
+    for length in lengths:
+        job_id = (uuid.uuid4().hex * (length // 32 + 1))[:length]
+        variable.set(job_id)
+        assert seen() == [job_id] * 5
+
+
+def test_ids_that_are_no_ascii(variable: JobVariable) -> None:
+    for job_id in ("überweisung 1", "", "jøb=2"):
+        variable.set(job_id)
+        assert seen() == [job_id] * 5
+
+
+def test_a_job_may_change_it(variable: JobVariable) -> None:
+    variable.set("first")
+    os.environ[NAME] = "its own"
+    assert seen() == ["its own"] * 5
+    variable.set("second")
+    assert seen() == ["second"] * 5
+    del os.environ[NAME]
+    variable.set("third")
+    assert seen() == ["third"] * 5
+
+
+def test_somebody_put_a_plain_mapping_in_its_place(variable: JobVariable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
+    variable.set("a")
+    assert os.environ[NAME] == "a"
+
+
+def test_it_takes_no_memory_per_job() -> None:
+    """os.environ takes 96 bytes for each new value: 13 MB for these."""
+    grown = subprocess.run(
+        [sys.executable, "-c", GROWTH], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    ).stdout
+    assert int(grown) < 1_000_000
