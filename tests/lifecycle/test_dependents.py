@@ -10,7 +10,8 @@ import pytest
 import redis
 import rq
 from conftest import Start
-from helpers import Tree, eventually, status
+from helpers import Server, Tree, eventually, status
+from proxy import Proxy
 from rq.job import Dependency
 
 from jobqueue import keys
@@ -101,6 +102,25 @@ def test_a_whole_tree_dies_between_an_end_and_the_dependents(
     start(*WITHOUT_MAINTENANCE, "-n", "1", **told)
     eventually(lambda: status(store, "child") == "finished", 30)
     eventually(lambda: store.scard(keys.WORKERS) == 1)
+    assert nothing_is_owed(store)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("function", ["samples.ok", "samples.fail"])
+def test_the_connection_is_cut_at_the_end(
+    start: Start, mode: str, function: str, answered: bool, server: Server, queue: Queue, store: redis.Redis
+) -> None:
+    """The request that records it, or the reply to that, is lost: recorded once, and the dependent goes on."""
+    queue.enqueue(function, job_id="parent")
+    queue.enqueue("samples.ok", job_id="child", depends_on=Dependency(["parent"], allow_failure=True))
+    with Proxy(server.socket) as proxy:
+        cut = proxy.cut(b"EXEC", b":fin:parent", most=1, answered=answered)
+        tree = start(*WITHOUT_MAINTENANCE, "-n", "2", mode=mode, JOBQ_URL=proxy.url)
+        eventually(lambda: status(store, "child") == "finished", 20)
+        assert cut.hits == 1
+        assert store.xlen(keys.results("parent")) == 1
+        assert "taken from this worker" not in tree.log
+        assert tree.stop() == 0
     assert nothing_is_owed(store)
 
 
