@@ -127,7 +127,7 @@ def _speak_first(options: dict[str, Any]) -> None:
 _OF_RESP3 = ("maint_notifications_", "oss_cluster_", "orig_")
 
 
-def like(theirs: redis.Redis, socket_timeout: float = ANSWER) -> redis.Redis:
+def like(theirs: redis.Redis, socket_timeout: float = ANSWER, *, patient: bool = False) -> redis.Redis:
     """Build a client to where ``theirs`` goes, with its credentials, that sends each command once and does not wait
     for ever. It has a pool of its own."""
     pool = theirs.connection_pool
@@ -153,20 +153,21 @@ def like(theirs: redis.Redis, socket_timeout: float = ANSWER) -> redis.Redis:
         options["connection_class"] = kind
         options.pop("connection_pool", None)
         own: ConnectionPool = SentinelConnectionPool(pool.service_name, pool.sentinel_manager, **options)
-        return redis.Redis.from_pool(own)
+        return (Following if patient else redis.Redis).from_pool(own)
     return redis.Redis.from_pool(ConnectionPool(connection_class=kind, **options))
 
 
 def bounded(theirs: redis.Redis) -> redis.Redis:
-    """Return ``theirs``, or, where it would wait for an answer for ever or very long, a client like it that does not;
-    one for all who ask."""
+    """Return ``theirs``, or, where it would wait for an answer for ever or very long, or does not notice a fail-over, a
+    client like it that does; one for all who ask."""
     pool = theirs.connection_pool
     timeout = pool.connection_kwargs.get("socket_timeout")
-    if pool.connection_class not in _REDIS_PYS or (timeout is not None and timeout <= COMMAND):
+    is_bounded = timeout is not None and timeout <= COMMAND and not isinstance(pool, SentinelConnectionPool)
+    if pool.connection_class not in _REDIS_PYS or is_bounded:
         return theirs
     with _bounded_lock:
         if (ours := _bounded.get(pool)) is None:
-            ours = _bounded[pool] = like(theirs)
+            ours = _bounded[pool] = like(theirs, patient=True)
         return ours
 
 

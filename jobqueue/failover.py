@@ -8,6 +8,9 @@ connection is used only when the server says itself that it is a primary.
 In between, the servers refuse: the old primary with NOREPLICAS (where min-replicas-to-write is set: its replica has
 left it) or READONLY, the new one with NOREPLICAS until a replica has joined it. A command, script or transaction that
 was refused so did nothing at all: the server looks before it begins. It may be repeated, and is, for half a minute.
+
+What the old primary takes in the very moment in which its replica leaves it, it acknowledges and loses. So where
+min-replicas-to-write asks for replicas at all, who enqueues waits (WAIT) until one has what was written.
 """
 
 from __future__ import annotations
@@ -36,12 +39,26 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REFUSED_FOR = 30.0  # seconds during which what a primary refuses is repeated
+CONFIRMED_WITHIN = 2.0  # seconds within which a replica has to have what was written
 LOOK = 10.0  # seconds between two questions for the primary, should a message have been lost
 _REFUSED = re.compile(r"(?:^|caused error: )(?:NOREPLICAS|READONLY|MASTERDOWN)\b")
 
 
+_WRITES = frozenset(
+    {
+        *("EVAL", "EVALSHA", "FCALL", "SET", "SETEX", "SETNX", "DEL", "UNLINK", "EXPIRE", "PERSIST", "RENAME", "INCR"),
+        *("HSET", "HMSET", "HSETNX", "HDEL", "HINCRBY", "RPUSH", "LPUSH", "LREM", "LMOVE", "SADD", "SREM", "SMOVE"),
+        *("ZADD", "ZREM", "XADD", "XDEL"),
+    }
+)
+
+
 class NotPrimary(redis.ConnectionError):
     """The server is a replica (by now): it did nothing of what it was asked."""
+
+
+class NotReplicated(redis.ConnectionError):
+    """It was done, and no replica has it: the next primary may not know it."""
 
 
 # -- who repeats -------------------------------------------------------------------------------------------------------
@@ -98,6 +115,12 @@ class Following(redis.Redis):
         ask: Any = super().execute_command
         return while_refused(self, lambda: ask(*args, **options))
 
+    def _send_command_parse_response(self, conn: Any, command_name: Any, *args: Any, **options: Any) -> Any:
+        reply = super()._send_command_parse_response(conn, command_name, *args, **options)  # type: ignore[no-untyped-call]
+        if str(command_name).upper() in _WRITES:
+            confirm(conn)
+        return reply
+
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         return FollowingPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
@@ -107,6 +130,17 @@ class FollowingPipeline(Pipeline):
     has read may be another server's. Others may have been done in part, and are not repeated."""
 
     _patience: Patience | None = None
+
+    def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: Any) -> Any:
+        replies = super()._execute_transaction(connection, commands, raise_on_error)
+        confirm(connection)
+        return replies
+
+    def _execute_pipeline(self, connection: Any, commands: Any, raise_on_error: Any) -> Any:
+        replies = super()._execute_pipeline(connection, commands, raise_on_error)  # type: ignore[no-untyped-call]
+        if any(str(args[0]).upper() in _WRITES for args, _ in commands):
+            confirm(connection)
+        return replies
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         commands, watches = list(self.command_stack), self.watching
@@ -123,11 +157,40 @@ class FollowingPipeline(Pipeline):
                 self.command_stack = commands[:]
 
 
+def confirms(connection: Any) -> bool:
+    """Return whether what is written over this connection has to be confirmed by a replica."""
+    return bool(getattr(connection, "wants_replicas", False))
+
+
+WAIT = ("WAIT", 1, int(CONFIRMED_WITHIN * 1000))
+
+
+def confirm(connection: Any) -> None:
+    """Wait until a replica has what was written. Raises NotReplicated."""
+    if confirms(connection):
+        connection.send_command(*WAIT)
+        read_confirmation(connection)
+
+
+def read_confirmation(connection: Any) -> None:
+    """Read the answer to WAIT. Raises NotReplicated."""
+    try:
+        replicas = connection.read_response()
+    except ResponseError:  # an ACL forbids it
+        connection.wants_replicas = False
+        return
+    if not replicas:
+        connection.disconnect()
+        raise NotReplicated("no replica has confirmed what was written: it may be lost in a fail-over")
+
+
 # -- who notices -------------------------------------------------------------------------------------------------------
 
 
 class _ToPrimary(SentinelManagedConnection):
     """A connection to the server that the Sentinels call the primary, if it calls itself so."""
+
+    wants_replicas = False  # min-replicas-to-write is set there
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)
@@ -136,12 +199,13 @@ class _ToPrimary(SentinelManagedConnection):
         watch_of(pool.sentinel_manager, pool.service_name).look_after(self)
 
     def _see_that_it_is_one(self) -> None:
-        self.send_command("ROLE", check_health=False)  # type: ignore[no-untyped-call]
+        self.send_command("INFO", "replication", check_health=False)  # type: ignore[no-untyped-call]
         try:
-            role = self.read_response()
+            said = _text(self.read_response())
         except ResponseError:  # an ACL forbids it
             return
-        if role[0] not in (b"master", "master"):
+        self.wants_replicas = "min_slaves_good_slaves:" in said
+        if "role:master" not in said:
             self.disconnect()  # type: ignore[no-untyped-call]
             raise NotPrimary(f"{self.host}:{self.port} is no primary, though the Sentinels say so")
 

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 from redis.exceptions import ExecAbortError, ResponseError
 
-from jobqueue.failover import while_refused
+from jobqueue.failover import WAIT, confirms, read_confirmation, while_refused
 
 
 def strings(parts: Iterable[bytes]) -> bytes:
@@ -26,6 +26,7 @@ def command(*parts: bytes) -> bytes:
 
 
 _MULTI, _EXEC = command(b"MULTI"), command(b"EXEC")
+_WAIT = command(*(str(part).encode() for part in WAIT))
 
 
 def transact(client: redis.Redis, commands: Sequence[bytes]) -> list[Any]:
@@ -41,9 +42,15 @@ def _transact(client: redis.Redis, commands: Sequence[bytes]) -> list[Any]:
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:
-        connection.send_packed_command([b"".join((_MULTI, *commands, _EXEC))])
-        return _replies(connection, len(commands))
+        confirm = (_WAIT,) if confirms(connection) else ()
+        connection.send_packed_command([b"".join((_MULTI, *commands, _EXEC, *confirm))])
+        replies = _replies(connection, len(commands))
+        if confirm:
+            read_confirmation(connection)
+        return replies
     except ResponseError:
+        if confirms(connection):  # an answer to WAIT comes still, and late
+            connection.disconnect()
         raise
     except BaseException:  # also KeyboardInterrupt: unread replies must not meet the next command
         connection.disconnect()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,6 +162,9 @@ def test_a_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_path: Pat
     assert worker.stop() == 0, worker.log
 
 
+SAFE = ("min-replicas-to-write 1", "min-replicas-max-lag 5", "repl-diskless-sync-delay 0", "repl-ping-replica-period 1")
+
+
 def three(daemons: Daemons, *more: str) -> tuple[int, int, int]:
     """A primary, its replica and a Sentinel that knows both; their ports."""
     primary = daemons.start(*more)
@@ -172,6 +178,48 @@ def three(daemons: Daemons, *more: str) -> tuple[int, int, int]:
     eventually(lambda: str(replica) in str(daemons.ask(sentinel, "SENTINEL", "replicas", "main")))
     eventually(lambda: daemons.ask(primary, "SET", "probe", "1"))
     return primary, replica, sentinel
+
+
+def missing(acknowledged: list[int], record: str) -> list[int]:
+    """Those that did not run."""
+    return sorted({*acknowledged} - {int(line) for line in lines(record)})
+
+
+def test_a_planned_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
+    """Producers submit all the while, in four ways: nothing that was acknowledged is lost, and all of it runs."""
+    primary, _, sentinel = three(daemons, *SAFE)
+    url, record = f"redis+sentinel://127.0.0.1:{sentinel}/main", str(tmp_path / "ran")
+    worker = start("-n", "2", mode=mode, JOBQ_URL=url)
+    acknowledged: list[int] = []
+    over, number = threading.Event(), itertools.count()
+
+    def produce(how: Callable[[Queue, int], object]) -> None:
+        with Queue(url=url) as queue:
+            while not over.is_set():
+                how(queue, n := next(number))
+                acknowledged.append(n)
+                time.sleep(0.02)  # the worker shall keep up
+
+    ways: list[Callable[[Queue, int], object]] = [
+        lambda queue, n: queue.enqueue("samples.note", record, n),
+        lambda queue, n: queue.enqueue("samples.note", record, n, job_id=f"own-{n}"),
+        lambda queue, n: queue.enqueue("samples.note", record, n, unique=True, job_id=f"unique-{n}"),
+        lambda queue, n: list(queue.enqueue_many("samples.note", [record], [n])),
+    ]
+    with concurrent.futures.ThreadPoolExecutor(len(ways)) as pool:
+        producing = [pool.submit(produce, how) for how in ways]
+        try:
+            eventually(lambda: len(acknowledged) > 100)
+            assert daemons.ask(sentinel, "SENTINEL", "FAILOVER", "main") == b"OK"
+            eventually(lambda: "slave" in str(daemons.ask(primary, "ROLE")), 60)
+            before = len(acknowledged)
+            eventually(lambda: len(acknowledged) > before + 100, 60)
+        finally:
+            over.set()
+        for one in producing:
+            one.result(60)
+    eventually(lambda: not missing(acknowledged, record), 60)
+    assert worker.stop() == 0, worker.log
 
 
 def test_a_primary_that_hangs(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
