@@ -19,7 +19,7 @@ from pathlib import Path
 from jobqueue.connection import Store, redis
 from jobqueue.errors import BrokenWorkers, WorkerDied
 from jobqueue.private_queue import erase, new_name
-from jobqueue.references import check_module, search_path
+from jobqueue.references import check_served, search_path
 from jobqueue.worker_process import WorkerProcess, environment
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class Staff:
     def __init__(self, store: Store, shape: Shape, serves: Iterable[str]) -> None:
         self._make: Callable[[Iterable[str]], Crew] = lambda names: Crew(store, shape, names)
         self._serves = frozenset(serves)
+        self._checked: set[str] = set()  # what can be imported
         self._crews: list[Crew] = []
         self._leaving: list[threading.Thread] = []
         self._mutex = threading.RLock()
@@ -122,12 +123,13 @@ class Staff:
     def queue_for(self, serves: str) -> str:
         """Return the queue where jobs of what ``serves`` names are run; starts who does it, if need be. One job counts
         as outstanding from now on, so that they stay. Raises BrokenWorkers."""
+        if serves and serves not in self._checked:
+            check_served(serves)  # one that cannot be imported would break the whole executor
+            self._checked.add(serves)
         with self._mutex:
             if not self._crews or not self._covers(self._crews[-1], serves):
                 known = self._crews[-1].serves if self._crews else self._serves
-                if serves:
-                    check_module(serves.partition(":")[0])  # one that is not there would break the whole executor
-                    known |= {serves}
+                known |= {serves} if serves else frozenset()
                 self._crews.append(self._make(known))
                 self._dismiss_the_idle()
             crew = self._crews[-1]

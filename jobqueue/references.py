@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from jobqueue import catalog
 from jobqueue.errors import TaskNotFound, UsageError
+from jobqueue.importing import why_not_imported
 from jobqueue.tasks import BUILTIN
 
 MAIN = "__main__"
@@ -135,11 +136,17 @@ def installed() -> tuple[Path, ...]:
     return tuple(Path(path) for path in {*found, *site.getsitepackages(), site.getusersitepackages()})
 
 
-def check_module(name: str) -> None:
-    """Raise TaskNotFound when a worker with our search path, started here, would find no module of this name. Imports
-    the packages around it, not the module."""
-    if name not in sys.modules and not _there(name):
-        raise TaskNotFound(f"There is no module {name!r}.")
+def check_served(serves: str) -> None:
+    """Raise TaskNotFound for what a worker with our search path, started here, could not import: one that was started
+    with it would not serve anything else either. What this program has not imported is tried in another process."""
+    module, _, function = serves.partition(":")
+    if module not in sys.modules and module != main_module_name():
+        if not _there(module):
+            raise TaskNotFound(f"There is no module {module!r}.")
+        if why := why_not_imported([serves], env={**os.environ, "PYTHONPATH": search_path()}, quiet=True):
+            raise TaskNotFound(f"{serves} cannot be imported: {why}.")
+    elif function and module in sys.modules and not callable(_found(module, function)):
+        raise TaskNotFound(f"The module {module!r} has no function {function!r}.")
 
 
 def _there(name: str) -> bool:

@@ -7,15 +7,12 @@ process   -n        --threads (default: one child per core, one slot: the job in
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickletools
 import resource
 import secrets
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 
@@ -27,6 +24,7 @@ from jobqueue.capacity import cores
 from jobqueue.cli.render import one_line
 from jobqueue.connection import Store
 from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
+from jobqueue.importing import why_not_imported
 from jobqueue.serializers import JSON, decompress, format_of
 from jobqueue.tasks import extra
 from jobqueue.timetable import Schedule
@@ -159,34 +157,10 @@ def function_in(raw: bytes, kind: str) -> str | None:
         return None
 
 
-_IMPORT = """
-import json, os, sys
-from workers.forkserver import describe_import_error
-from workers.preload import preload
-said = "ready"
-try:
-    preload(*json.loads(sys.argv[2]))
-except BaseException as e:
-    said = describe_import_error(e)
-os.write(int(sys.argv[1]), said.encode(errors="replace")[:4000])
-"""
-
-
 def check_imports(settings: Settings) -> int:
     """Import the served modules in a process of their own, as the fork server would. Raises BootFailed."""
-    names = json.dumps([settings.modules, settings.exception_handlers, settings.own_classes])
-    ours, theirs = os.pipe()
-    with os.fdopen(ours, "rb") as answer:
-        with os.fdopen(theirs, "wb"):
-            argv = [sys.executable, "-c", _IMPORT, str(theirs), names]
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[theirs])
-        said = answer.read().decode(errors="replace")
-    code = process.wait()
-    if (
-        said != "ready"
-    ):  # by its word, not by its exit code: a module that leaves with 0 while it is imported is not fine
-        how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
-        raise BootFailed(f"a served module cannot be imported: {said or f'the process that did it {how}'}")
+    if why := why_not_imported(settings.modules, settings.exception_handlers, settings.own_classes):
+        raise BootFailed(f"a served module cannot be imported: {why}")
     log.info(
         "the worker could start: %d modules served, %d queues looked at", len(settings.served), len(settings.queues)
     )

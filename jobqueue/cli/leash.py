@@ -10,8 +10,12 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+STARTING = 60.0  # seconds that a worker may take until it listens to signals; --store-wait is part of it
+POLL = 0.02
 
 
 @contextmanager
@@ -27,7 +31,10 @@ def leash(is_on: bool, directory: str) -> Iterator[threading.Event]:
         except OSError:  # closed: nobody holds the other end
             pass
         gone.set()
-        remove()  # now: the signal ends a worker that is still starting
+        remove()
+        until = time.monotonic() + STARTING
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and time.monotonic() < until:
+            time.sleep(POLL)  # it is still starting, and the signal would end it as if it had been killed
         os.kill(os.getpid(), signal.SIGTERM)
 
     def remove() -> None:

@@ -283,6 +283,23 @@ def test_they_run_what_the_caller_named_and_nothing_else(
     assert not (tmp_path / "evil").exists()
 
 
+def test_what_cannot_be_imported_breaks_nothing(
+    make: Callable[..., JobExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused when it is submitted: a worker that was started for it would serve nothing else either."""
+    (tmp_path / "broken_one.py").write_text("raise RuntimeError('no licence')")
+    (tmp_path / "leaving_one.py").write_text("import os; os._exit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    executor = make()
+    first = executor.submit(samples.ok, 1)
+    for name in ("json:nope", "wave:nope", "broken_one:f", "leaving_one:f", "nowhere:f"):
+        with pytest.raises(TaskNotFound, match=name.partition(":")[0]):
+            executor.submit(name, 1)
+    assert first.result(LONG) == 1
+    assert executor.submit("json:dumps", 5).result(LONG) == "5"
+    assert executor.submit("colorsys:rgb_to_hsv", 0, 0, 0).result(LONG) == [0, 0, 0]
+
+
 # -- the workers that are there --------------------------------------------------------------------------------------
 
 

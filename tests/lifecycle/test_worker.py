@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import redis
 from conftest import Start
-from helpers import eventually, lines, submit
+from helpers import Server, eventually, lines, submit
 
 from jobqueue import keys
 from jobqueue.producer import Queue
@@ -76,3 +80,13 @@ def test_where_jobs_run(start: Start, mode: str, queue: Queue, store: redis.Redi
     eventually(lambda: len(tree.children()) == (1 if mode == "thread" else 3))
     jobs = [queue.enqueue("samples.in_main_thread") for _ in range(10)]
     assert {job.result(30) for job in jobs} == {mode == "process"}
+
+
+@pytest.mark.parametrize("flags", [[], ["--burst"]])
+def test_a_stdin_that_has_ended_already(server: Server, mode: str, flags: list[str]) -> None:
+    """--until-eof then is a stop like any other, also while the worker is still starting."""
+    command = [sys.executable, "-m", "jobqueue.cli", "worker", "--until-eof", "--mode", mode, "-n", "1", *flags]
+    env = {**os.environ, "JOBQ_URL": server.url}
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "stopped: 0 jobs done" in done.stderr

@@ -1,0 +1,48 @@
+"""Try in a process of its own whether a worker could import what it is to serve, so that nothing of it touches ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+_CODE = """
+import json, os, sys
+from workers.forkserver import describe_import_error
+from workers.preload import preload
+said = "ready"
+try:
+    preload(*json.loads(sys.argv[2]))
+except BaseException as e:
+    said = describe_import_error(e)
+os.write(int(sys.argv[1]), said.encode(errors="replace")[:4000])
+os._exit(0)
+"""
+
+
+def why_not_imported(
+    modules: Sequence[str],
+    handlers: Sequence[str] = (),
+    classes: Mapping[str, str] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    quiet: bool = False,
+) -> str:
+    """Import as a fork server does (the arguments are those of ``workers.preload``); return what went wrong in a line,
+    "" when nothing did. env: of the process; quiet: what the modules print is thrown away."""
+    ours, theirs = os.pipe()
+    output = subprocess.DEVNULL if quiet else None
+    with os.fdopen(ours, "rb") as answer:
+        with os.fdopen(theirs, "wb"):
+            argv = [sys.executable, "-c", _CODE, str(theirs), json.dumps([modules, handlers, classes or {}])]
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[theirs], env=env
+            )
+        said = answer.read().decode(errors="replace")
+    code = process.wait()
+    if said == "ready":  # its word counts, not its exit code: a module that leaves with 0 meanwhile is not imported
+        return ""
+    how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
+    return said or f"the process that did it {how}"
