@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,7 @@ def measure(kind: str, jobs: int, store: Store) -> list[int]:
             for _ in range(PARTS):
                 enqueue(queue, jobs // PARTS)
                 sizes.append(process.memory_full_info().uss)
+                print(f"{kind}: {len(sizes) * jobs // PARTS:,} jobs, {sizes[-1] / 1e6:.1f} MB", flush=True)
     finally:
         worker.terminate()
         worker.wait()
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--kinds", default="process,thread,Worker,SimpleWorker")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the worker would stay
     grew = False
     with tempfile.TemporaryDirectory(prefix="jobq-bench-") as home, open_store(env=environment(home)) as store:
         for kind in options.kinds.split(","):
