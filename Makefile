@@ -32,4 +32,5 @@ soak:   ## the long ones: 5,000 histories of the protocol, storms of 1,000 kills
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220 --queues 3
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220 --queues 3 --on-crash fail
+	$(BIN)python tests/soak/storm.py --seconds 1800
 	for round in $$(seq $(ROUNDS)); do echo "round $$round"; $(BIN)pytest -q tests/lifecycle || exit 1; done
