@@ -131,6 +131,11 @@ def waiting_for(job_id: str) -> str:
     return f"{PREFIX}:jobq:waiting_for:{job_id}"
 
 
+def submit(mark: str) -> str:
+    """Which request of a submit is the last that counts: those that were given up do nothing when they arrive late."""
+    return f"{PREFIX}:jobq:submit:{mark}"
+
+
 def aside(key: str) -> str:
     """Where what stood under ``key``, and had another type than it should have, is kept for a week."""
     return f"{PREFIX}:jobq:aside:{key}"

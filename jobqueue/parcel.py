@@ -17,6 +17,7 @@ from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.serializers import compress
 
 LARGEST = 512 * 2**20  # bytes; what a Redis server takes in one value unless configured otherwise
+SOON_GONE = 60  # seconds; a job that is kept for less may have gone when a repeat asks whether it was there
 _LONGEST_ARGUMENT = 75  # characters of an argument in a description, as in RQ
 
 
@@ -39,7 +40,19 @@ class Shared:
 
     @cached_property
     def packed(self) -> bytes:
-        return wire.strings(part for name, value in self.fields.items() for part in (name.encode(), value))
+        """What SUBMIT is told of all jobs alike: its arguments 3 to 9, and the fields."""
+        fields = [part for name, value in self.fields.items() for part in (name.encode(), value)]
+        kept = [int(self.fields[name]) for name in ("result_ttl", "failure_ttl") if name in self.fields]
+        told = (
+            keys.job("").encode(),
+            keys.results("").encode(),
+            b"LPUSH" if self.at_front else b"RPUSH",
+            b"" if self.ttl is None else b"%d" % self.ttl,
+            b"replace" if self.replaces else b"new",
+            b"1" if any(0 <= seconds <= SOON_GONE for seconds in kept) else b"",
+            b"%d" % len(fields),
+        )
+        return wire.strings((*told, *fields))
 
     def all_fields(self, call: Call, stamp: bytes) -> dict[str, bytes]:
         """A job's whole hash."""
@@ -122,23 +135,16 @@ def rq_now() -> bytes:
     return b"%bZ" % datetime.now(UTC).isoformat(timespec="microseconds")[:26].encode()
 
 
-_HSET = (  # a job's own part of the command; the fields that all share follow, packed once
-    b"*%d\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n$4\r\ndata\r\n$%d\r\n%b\r\n$11\r\ndescription\r\n$%d\r\n%b\r\n%b"
-)
+def request(
+    queue: str, shared: Shared, stamp: bytes, calls: Sequence[Call], mark: str, attempt: int
+) -> tuple[int, bytes]:
+    """KEYS and ARGV of SUBMIT behind the script, packed, and how many strings these are."""
+    key, number = keys.queue(queue).encode(), b"%d" % attempt
+    head = wire.strings((b"3", keys.submit(mark).encode(), key, keys.QUEUES.encode(), number, stamp))
+    own = [b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % _sized(*call) for call in calls]
+    return 13 + 2 * len(shared.fields) + 3 * len(calls), b"".join((head, shared.packed, *own))
 
 
-def commands(queue: str, shared: Shared, stamp: bytes, calls: Sequence[Call]) -> list[bytes]:
-    """SADD queues, per job HSET (EXPIRE), one push: hashes first, so that whoever sees an id can read its job."""
-    key, strings = keys.queue(queue).encode(), 2 + 2 * (4 + len(shared.fields))
-    tail = wire.strings((b"created_at", stamp, b"enqueued_at", stamp)) + shared.packed
-    packed = [wire.command(b"SADD", keys.QUEUES.encode(), key)]
-    for job_id, data, text in calls:
-        job = keys.job(job_id).encode()
-        if shared.replaces:
-            packed.append(wire.command(b"DEL", job, keys.results(job_id).encode()))
-        packed.append(_HSET % (strings, len(job), job, len(data), data, len(text), text, tail))
-        if shared.ttl is not None:
-            packed.append(wire.command(b"EXPIRE", job, b"%d" % shared.ttl))
-    push = b"LPUSH" if shared.at_front else b"RPUSH"
-    packed.append(wire.command(push, key, *[call.id.encode() for call in calls]))
-    return packed
+def _sized(job_id: str, data: bytes, text: bytes) -> tuple[int, bytes, int, bytes, int, bytes]:
+    name = job_id.encode()
+    return len(name), name, len(data), data, len(text), text

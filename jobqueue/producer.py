@@ -1,12 +1,14 @@
 """The write side: RQ's Queue, with an enqueue of one round trip, bulk in chunks, and no job twice or lost on the way.
 
-enqueue ──► options RQ must handle (depends_on, rate_limit, unique, pipeline, synchronous)? ──► RQ's own code
-    └─────► Shared (fields of the whole chunk) + Call (id, data, description)
-              └─► Transmission: one MULTI in one write ──► reply lost? ──► ENQUEUE script, skips what is there already
+enqueue ──► a pipeline, a synchronous queue, a class of somebody's own? ──► RQ's own code
+    ├─────► depends_on, rate_limit, unique, a time? ──► a job of RQ's ──► PUT
+    └─────► Shared (fields of the whole chunk) + Call (id, data, description) ──► Transmission ──► SUBMIT
+Each is one request in one write; reply lost? The next one gives it up, and skips what is there already.
 """
 
 from __future__ import annotations
 
+import calendar
 import inspect
 import os
 import weakref
@@ -37,10 +39,11 @@ from jobqueue.parcel import (
     option_fields,
     rq_now,
 )
+from jobqueue.protocol import Protocol
 from jobqueue.serializers import JSON, compress, refuse_what_json_changes
 from jobqueue.timetable import Schedule, Timetable
 from jobqueue.timing import Timing, local_zone
-from jobqueue.transmission import AlreadyThere, RqAtWork, Transmission
+from jobqueue.transmission import AlreadyThere, RqAtWork, Submit, Transmission
 
 if TYPE_CHECKING:
     from jobqueue.results import Waiter
@@ -181,15 +184,48 @@ class Queue(rq.queue.Queue):
         """Schedule a call for in a while."""
         return self.enqueue_at(datetime.now(UTC) + bounds.span("time_delta", time_delta), func, *args, **kwargs)
 
-    def enqueue_job(self, job: rq.job.Job, *args: Any, **kwargs: Any) -> rq.job.Job:
-        """As in RQ, for a job that was made by hand. Raises BadValue."""
+    def enqueue_job(
+        self, job: rq.job.Job, pipeline: Any = None, at_front: bool = False, unique: bool = False
+    ) -> rq.job.Job:
+        """As in RQ, for a job that was made by hand, but in one request. Raises BadValue, DuplicateJob."""
         bounds.of_job(job)
-        return super().enqueue_job(job, *args, **kwargs)
+        if pipeline is not None or not self._puts(job):
+            return super().enqueue_job(job, pipeline, at_front, unique)
+        if unique and (job._dependency_ids or job.has_rate_limit):
+            raise ValueError("unique=True is not supported with job dependencies or a rate limit")
+        job.enqueued_at = datetime.now(UTC)
+        return self._put(job, "L" if at_front else "R", unique)
 
-    def schedule_job(self, job: rq.job.Job, datetime: datetime, *args: Any, **kwargs: Any) -> rq.job.Job:
-        """As in RQ, for a job that was made by hand. Raises BadValue."""
+    def schedule_job(
+        self, job: rq.job.Job, datetime: datetime, pipeline: Any = None, unique: bool = False
+    ) -> rq.job.Job:
+        """As in RQ, for a job that was made by hand. Raises BadValue, DuplicateJob."""
         bounds.of_job(job)
-        return super().schedule_job(job, bounds.moment("The time", datetime), *args, **kwargs)
+        moment = bounds.moment("The time", datetime)
+        if pipeline is not None or not self._puts(job):
+            return super().schedule_job(job, moment, pipeline, unique)
+        return self._put(job, calendar.timegm(moment.astimezone(UTC).utctimetuple()), unique)
+
+    def _puts(self, job: rq.job.Job) -> bool:
+        return self._is_ours and job.key == keys.job(job.id)
+
+    def _put(self, job: rq.job.Job, how: str | int, unique: bool) -> rq.job.Job:
+        """how: L or R, its end of the queue, or the time when it is due, in seconds since the epoch."""
+        if unique and not job._id:
+            raise ValueError("unique=True requires an explicit job_id")
+        job.origin, job.timeout = self.name, self._default_timeout if job.timeout is None else job.timeout
+        fields = {name: value for name, value in job.to_dict().items() if value is not None}
+        flat = [part if isinstance(part, bytes) else str(part) for pair in fields.items() for part in pair]
+        others = list(job._dependency_ids)
+        ttl, lenient = "" if job.ttl is None else job.ttl, "1" if job.allow_dependency_failures else ""
+        submit = Submit(self.connection, lambda: self._store)
+        protocol = Protocol(submit.client)
+        args = (self.name, how, "1" if unique else "", ttl, lenient, len(others), *others, *flat)
+        status = submit.insist(lambda number: protocol.put(submit.mark, number, job.id, *args))
+        if status == "there":
+            raise AlreadyThere(f"Job with ID '{job.id}' already exists.")
+        job._status = JobStatus(status)
+        return job
 
     # -- again and again ---------------------------------------------------------------------------------------
 
@@ -220,9 +256,14 @@ class Queue(rq.queue.Queue):
             bounds.moment("The first time", first)
         plan = self.plan(f, *args, timing=Timing(every, cron, zone).check(), schedule_id=schedule_id, **options)
         mode = "unique" if not replace else "keep" if first is None else "first"
-        with self._rq_at_work():
-            timetable = Timetable(self.connection)
-            timetable.put(plan, plan.timing.first(timetable.now()) if first is None else first.timestamp(), mode)
+        submit = Submit(self.connection, lambda: self._store)
+        timetable = Timetable(submit.client)
+
+        def attempt(number: int) -> None:
+            begin = plan.timing.first(timetable.now()) if first is None else first.timestamp()
+            timetable.put(plan, begin, mode, submit.mark, number)
+
+        submit.insist(attempt)
         return schedule_id
 
     def plan(

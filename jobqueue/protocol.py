@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import redis
 from redis.exceptions import NoScriptError
 
-from jobqueue import bounds, keys
+from jobqueue import bounds, keys, wire
 from jobqueue.silence import FIRST_ANSWER, SILENCE
 
 Field = bytes | str | int | float
+WITHOUT_PRELUDE = {"submit"}
 
 
 class Claimed(NamedTuple):
@@ -104,9 +105,18 @@ class Rescue(NamedTuple):
 def source(name: str) -> str:
     """The text of script ``name`` behind the prelude, with RQ's key prefix put in."""
     scripts = resources.files("jobqueue") / "scripts"
+    if name in WITHOUT_PRELUDE:
+        return (scripts / f"{name}.lua").read_text()
     prelude = (scripts / "_prelude.lua").read_text()
     prelude = prelude.replace("@PREFIX@", keys.PREFIX).replace("@LONGEST@", str(bounds.LONGEST))
     return prelude + (scripts / f"{name}.lua").read_text()
+
+
+@cache
+def packed_head(name: str, by_digest: bool) -> bytes:
+    """The head of an EVALSHA, or of an EVAL, for wire.ask."""
+    what = digest(name) if by_digest else source(name)
+    return wire.strings((b"EVALSHA" if by_digest else b"EVAL", what.encode()))
 
 
 @cache
@@ -262,6 +272,19 @@ class Protocol:
             for name, value in fields.items():
                 args += (name, value)
         return [bool(new) for new in self.run("enqueue", 1, keys.queue(queue), *args)]
+
+    def submit(self, count: int, packed: bytes) -> bytes:
+        """Put the jobs that parcel.request packed into their queue; return b"ok" or b"given up"."""
+        size = b"*%d\r\n" % (count + 2)
+        try:
+            return cast(bytes, wire.ask(self.client, size + packed_head("submit", True) + packed))
+        except NoScriptError:  # it did not run, so sending the whole text repeats nothing
+            return cast(bytes, wire.ask(self.client, size + packed_head("submit", False) + packed))
+
+    def put(self, mark: str, attempt: int, job_id: str, *args: Field) -> str:
+        """Store one job with options of RQ's; put.lua has the arguments. Return its status, "there" or "given up"."""
+        queue, *rest = args
+        return _text(self.run("put", 2, keys.submit(mark), keys.job(job_id), attempt, queue, job_id, *rest))
 
     def cycle(
         self,

@@ -9,6 +9,7 @@ have a leader besides, because they are to end with the file: its name is their 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -86,12 +87,15 @@ class Timetable:
         seconds, microseconds = self._client.time()
         return float(seconds) + float(microseconds) / 1e6
 
-    def put(self, schedule: Schedule, first: float, mode: str = "keep") -> float | None:
+    def put(
+        self, schedule: Schedule, first: float, mode: str = "keep", mark: str = "", attempt: int = 0
+    ) -> float | None:
         """Store it; mode "keep" keeps the next time of one that comes at the same times, "first" does not, "unique"
-        refuses. Return its next time; None: this token leads no more. Raises DuplicateJob."""
+        refuses. mark and attempt: of this submit, see Submit. Return its next time; None: this token leads no more.
+        Raises DuplicateJob."""
         meta = _flat(schedule.to_hash())
-        args = (self._token, schedule.id, repr(first), mode, len(meta), *meta, *_flat(schedule.fields))
-        reply = self._protocol.run("schedule", 1, self._key, *args)
+        args = (self._token, schedule.id, repr(first), mode, attempt, len(meta), *meta, *_flat(schedule.fields))
+        reply = self._protocol.run("schedule", 2, self._key, keys.submit(mark or os.urandom(16).hex()), *args)
         if reply == b"":
             raise DuplicateJob(f"There is a schedule {schedule.id} already.")
         return None if reply == FENCED.encode() else float(reply)

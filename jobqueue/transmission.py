@@ -1,28 +1,29 @@
-"""A chunk of jobs on its way into a queue: one MULTI in one write.
+"""What is submitted on its way into the store: one request, and again until the store answers.
 
-A lost reply neither loses nor doubles a job: what may or may not have arrived is sent again by the ENQUEUE script,
-which skips what is there.
+A lost reply neither loses nor doubles a job. The requests of one submit are numbered under one mark: who repeats gives
+those before up, and one of these that arrives late, an hour or a day, does nothing any more. See scripts/submit.lua.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from rq.exceptions import DuplicateJobError
 
-from jobqueue import keys, wire
 from jobqueue.backoff import Backoff
 from jobqueue.connection import Store, bounded, explain
 from jobqueue.errors import DuplicateJob, StoreRefused, StoreUnreachable
 from jobqueue.failover import REFUSED_FOR, behind_sentinels
-from jobqueue.parcel import Call, Shared, commands, rq_now
+from jobqueue.parcel import Call, Shared, request, rq_now
 from jobqueue.protocol import Protocol
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 REPEAT_FOR = 5.0  # seconds during which an enqueue that got no reply is repeated
 _DISTURBED = (redis.ConnectionError, redis.TimeoutError)
@@ -32,50 +33,63 @@ class AlreadyThere(DuplicateJob, DuplicateJobError):
     """DuplicateJob, for those who catch RQ's exception too."""
 
 
-class Transmission:
-    """Puts jobs into one queue. The store, if it is ours, is woken when it does not answer."""
+class Submit:
+    """One submit. The store, if it is ours, is woken when it does not answer."""
 
-    def __init__(self, queue: str, client: redis.Redis, store: Store | None) -> None:
-        self._queue, self._client, self._store = queue, bounded(client), store
+    def __init__(self, client: redis.Redis, store: Callable[[], Store | None], mark: str = "") -> None:
+        """mark: of this submit alone; the id of a job that is sent but once is one."""
+        self.client = bounded(client)
+        self._store = store
+        self.mark = mark or os.urandom(16).hex()
 
-    def send(self, shared: Shared, calls: Sequence[Call]) -> bytes:
-        """Put the jobs into the queue in one transaction; return the time that they bear.
-
-        Raises StoreUnreachable, StoreRefused.
-        """
-        stamp = rq_now()
+    def insist(self, request: Callable[[int], T]) -> T:
+        """Send the request, with its number, until the store answers. Raises StoreUnreachable, StoreRefused."""
         try:
-            wire.transact(self._client, commands(self._queue, shared, stamp, calls))
+            return request(0)
         except redis.RedisError as e:
             self._raise_unless_disturbed(e)
-            self._repeat(shared, stamp, calls, e)
-        return stamp
+            return self._repeat(request, e)
 
-    def _repeat(self, shared: Shared, stamp: bytes, calls: Sequence[Call], cause: redis.RedisError) -> None:
-        """Enqueue what may or may not have arrived, until the store answers; skips what is there."""
+    def _repeat(self, request: Callable[[int], T], cause: redis.RedisError) -> T:
         log.warning("The store did not answer (%s); enqueueing again, no job will be there twice.", cause)
-        patience = REFUSED_FOR if behind_sentinels(self._client) else REPEAT_FOR
+        patience = REFUSED_FOR if behind_sentinels(self.client) else REPEAT_FOR
         deadline, backoff = time.monotonic() + patience, Backoff(most=1.0)
         while time.monotonic() + (pause := backoff.failed()) < deadline:
             time.sleep(pause)
             try:
-                return self._enqueue_missing(shared, stamp, calls)
+                if (store := self._store()) is not None:
+                    store.ensure()
+                return request(backoff.failures)
             except redis.RedisError as e:
                 self._raise_unless_disturbed(e)
                 cause = e
-        raise explained(cause, self._store) from cause
-
-    def _enqueue_missing(self, shared: Shared, stamp: bytes, calls: Sequence[Call]) -> None:
-        if self._store is not None:
-            self._store.ensure()
-        jobs = [(call.id, shared.all_fields(call, stamp)) for call in calls]
-        new = Protocol(self._client).enqueue(self._queue, jobs, at_front=shared.at_front, ttl=shared.ttl)
-        if shared.replaces and not new[0] and self._client.hget(keys.job(calls[0].id), "created_at") != stamp:
-            wire.transact(self._client, commands(self._queue, shared, stamp, calls))  # it is an earlier job's hash
+        raise explained(cause, self._store()) from cause
 
     def _raise_unless_disturbed(self, error: redis.RedisError) -> None:
         if isinstance(error, redis.AuthenticationError) or not isinstance(error, _DISTURBED):
-            raise explained(error, self._store) from error
+            raise explained(error, self._store()) from error
+
+
+class Transmission:
+    """Puts jobs into one queue."""
+
+    def __init__(self, queue: str, client: redis.Redis, store: Store | None) -> None:
+        self._queue, self._client, self._store = queue, client, store
+
+    def send(self, shared: Shared, calls: Sequence[Call]) -> bytes:
+        """Put the jobs into the queue in one step; return the time that they bear.
+
+        Raises StoreUnreachable, StoreRefused.
+        """
+        stamp = rq_now()
+        submit = Submit(self._client, lambda: self._store, "" if shared.replaces else calls[0].id)
+        protocol = Protocol(submit.client)
+
+        def attempt(number: int) -> None:
+            protocol.submit(*request(self._queue, shared, stamp, calls, submit.mark, number))
+
+        submit.insist(attempt)
+        return stamp
 
 
 class RqAtWork:
@@ -89,7 +103,7 @@ class RqAtWork:
         pass
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, DuplicateJobError):
+        if isinstance(error, DuplicateJobError) and not isinstance(error, AlreadyThere):
             raise AlreadyThere(f"{error}.") from None
         if isinstance(error, redis.RedisError):
             raise explained(error, self._store()) from error

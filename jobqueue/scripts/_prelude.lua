@@ -91,6 +91,15 @@ local function wait_for(id, ttl)
   if n and n > 0 then redis.call('EXPIRE', job_key(id), n) end
 end
 
+-- The requests of one submit are numbered: true if a later one was here before this; else those before it do nothing
+-- any more, whenever they arrive.
+local function given_up(mark, attempt)
+  local before = redis.call('GET', mark)
+  if before and (tonumber(before) or 0) > attempt then return true end
+  if attempt > 0 then redis.call('SET', mark, attempt, 'EX', 86400) end
+  return false
+end
+
 -- Seconds of the server's clock: scores never come from a client's.
 local function now()
   local t = raw('TIME')

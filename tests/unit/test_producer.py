@@ -27,7 +27,6 @@ from jobqueue.errors import (
 )
 from jobqueue.job import Job, LightJob
 from jobqueue.producer import Queue
-from jobqueue.protocol import Protocol
 from jobqueue.tasks import square
 
 
@@ -297,18 +296,22 @@ def test_an_empty_batch(client: redis.Redis, queue: Queue) -> None:
 
 
 class Disturbed:
-    """Stands in for wire.transact: loses requests or replies as told."""
+    """Stands in for wire.ask: loses requests or replies as told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *what: str) -> None:
         self.left = list(what)
-        self.real = wire.transact
-        monkeypatch.setattr(wire, "transact", self)
+        self.real = wire.ask
+        monkeypatch.setattr(wire, "ask", self)
 
-    def __call__(self, client: redis.Redis, commands: Any) -> Any:
+    def __call__(self, client: redis.Redis, packed: bytes) -> Any:
         what = self.left.pop(0) if self.left else "ok"
         if what == "request lost":
             raise redis.ConnectionError("lost")
-        replies = self.real(client, commands)
+        try:
+            replies = self.real(client, packed)
+        except redis.exceptions.NoScriptError:
+            self.left.insert(0, what)
+            raise
         if what == "reply lost":
             raise redis.TimeoutError("lost")
         return replies
@@ -350,8 +353,7 @@ def test_an_id_used_again_is_not_mistaken_for_the_repeat(
 
 def test_a_store_that_stays_away(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transmission, "REPEAT_FOR", 0.2)
-    monkeypatch.setattr(wire, "transact", lambda *a: (_ for _ in ()).throw(redis.ConnectionError("away")))
-    monkeypatch.setattr(Protocol, "enqueue", lambda *a, **k: (_ for _ in ()).throw(redis.ConnectionError("away")))
+    monkeypatch.setattr(wire, "ask", lambda *a: (_ for _ in ()).throw(redis.ConnectionError("away")))
     with pytest.raises(StoreUnreachable, match="away"):
         queue.enqueue(square, 1)
 

@@ -3,6 +3,7 @@ every key that it reads or writes in turn planted wrong: none stops in its middl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from jobqueue.bounds import LONGEST
 from jobqueue.connection import redis
 from jobqueue.protocol import GONE, Claimed, Protocol
 from jobqueue.timetable import Due, Schedule, Timetable
-from jobqueue.timing import Timing
+from jobqueue.timing import BadSchedule, Timing
 from workers.clock import rq_time
 
 Acts = tuple[Callable[[Desk], Any], Callable[[Desk, Any], Any]]
@@ -80,6 +81,11 @@ def give_back(desk: RealDesk, jobs: list[Claimed]) -> int:
     return desk.protocol.give_back(W, [(ONE, job.id, job.claim, job.queue) for job in jobs])
 
 
+def tick(desk: Desk, due: Due) -> None:
+    with contextlib.suppress(BadSchedule):  # its own keys are of another type: then it says so, and writes nothing
+        Timetable(desk.store).tick(due, time.time() + 5)
+
+
 SCRIPTS: dict[str, Acts] = {
     "enqueue": (
         lambda desk: None,
@@ -106,7 +112,7 @@ SCRIPTS: dict[str, Acts] = {
     "bring back": (limbo, lambda desk, seen: desk.protocol.bring_back("default", "a", seen)),
     "heartbeat": (marked, lambda desk, _: desk.protocol.heartbeat(W, 90)),
     "schedule": (a_schedule, lambda desk, _: Timetable(desk.store).put(SCHEDULE, 7.0, "first")),
-    "tick": (a_schedule, lambda desk, due: Timetable(desk.store).tick(due, time.time() + 5)),
+    "tick": (a_schedule, lambda desk, due: tick(desk, due)),
     "upcoming": (a_schedule, lambda desk, _: Timetable(desk.store).upcoming()),
 }
 
