@@ -793,7 +793,7 @@ def test_a_canceled_job_that_was_scheduled_is_not_enqueued(desk: Desk) -> None:
     desk.enqueue("a", status="canceled")
     desk.store.delete(keys.queue("default"))
     desk.store.zadd(keys.registry("scheduled", "default"), {"a": 1})
-    desk.protocol.due("default")
+    desk.protocol.due(["default"])
     assert (desk.waiting(), desk.store.hget(keys.job("a"), "status")) == ([], b"canceled")
     assert not desk.store.exists(keys.registry("scheduled", "default"))
 

@@ -108,7 +108,7 @@ SCRIPTS: dict[str, Acts] = {
     "rescue, unknown": (marked, lambda desk, jobs: desk.rescue(running=None)),
     "rescue, failed": (marked, lambda desk, jobs: desk.rescue(running=[job.claim for job in jobs], most=1, final=True)),
     "cancel": (lambda desk: desk.enqueue(*IDS), lambda desk, _: desk.protocol.cancel("default", IDS[:2])),
-    "due": (delayed, lambda desk, _: desk.protocol.due("default")),
+    "due": (delayed, lambda desk, _: desk.protocol.due(["default"])),
     "bring back": (limbo, lambda desk, seen: desk.protocol.bring_back("default", "a", seen)),
     "heartbeat": (marked, lambda desk, _: desk.protocol.heartbeat(W, 90)),
     "schedule": (a_schedule, lambda desk, _: Timetable(desk.store).put(SCHEDULE, 7.0, "first")),
