@@ -36,7 +36,7 @@ from jobqueue import config
 from jobqueue.address import NO_CLUSTER, Address, redis_options, sentinel_url
 from jobqueue.errors import StoreRefused, UsageError
 from jobqueue.failover import Following, PrimaryConnection, PrimarySSLConnection
-from jobqueue.silence import ANSWER, COMMAND, WAITS_AT_MOST, asking, keepalive, limited
+from jobqueue.silence import ANSWER, COMMAND, WAITS_AT_MOST, asking, asks, keepalive, limited
 from jobqueue.trouble import explain
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def like(theirs: redis.Redis, socket_timeout: float = ANSWER, *, patient: bool =
     kind = pool.connection_class
     if kind in _REDIS_PYS:  # fake servers of tests have classes of their own
         kind = asking(_REDIS_PYS[kind])
-        once |= keepalive() if issubclass(kind, Connection) else {}
+    if asks(kind):
+        once |= keepalive()
     if issubclass(kind, SSLConnection):
         _speak_first(once)
     theirs_kept = {k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_OF_RESP3)}

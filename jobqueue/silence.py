@@ -45,7 +45,7 @@ class _Asking(AbstractConnection):
         super().on_connect_check_health(check_health)
 
     def check_health(self) -> None:
-        if monotonic() > self.next_health_check and self._sock is not None:
+        if self.health_check_interval and monotonic() > self.next_health_check and self._sock is not None:
             try:
                 self._ask()
             except (ConnectionError, TimeoutError):
@@ -69,6 +69,10 @@ class _Asking(AbstractConnection):
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
         if self._watches and isinstance(command, list) and command and command[-1].endswith(b"EXEC\r\n"):
             self._watches = False
+
+
+def asks(kind: Any) -> bool:
+    return issubclass(kind, _Asking)
 
 
 @cache

@@ -88,14 +88,17 @@ def test_who_would_wait_for_ever_gets_a_client_that_does_not(proxy: Proxy) -> No
         ours.close()
 
 
-@pytest.mark.parametrize("kind", ["client", "like", "rq"])
+@pytest.mark.parametrize("kind", ["client", "like", "rq", "like rq"])
 def test_the_kernel_asks(proxy: Proxy, kind: str) -> None:
     with redis.Redis("127.0.0.1", proxy.port, socket_keepalive=False) as theirs:
-        if kind == "rq":
+        if kind.endswith("rq"):
             limit_commands(theirs)
-        with {"client": lambda: client(Address(url=proxy.url)), "like": lambda: like(theirs), "rq": lambda: theirs}[
-            kind
-        ]() as r:
+        with {
+            "client": lambda: client(Address(url=proxy.url)),
+            "like": lambda: like(theirs),
+            "rq": lambda: theirs,
+            "like rq": lambda: like(theirs),
+        }[kind]() as r:
             connection: Any = r.connection_pool.get_connection()
             sock = connection._sock
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -139,3 +142,18 @@ def test_what_was_watched_is_not_changed_over_another_connection(proxy: Proxy, s
         with pytest.raises((redis.WatchError, redis.ConnectionError, redis.TimeoutError)):
             pipe.execute()
         assert store.get("a") == b"somebody else's"
+
+
+def test_it_asks_once_after_a_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not between commands that are sent without a look at the replies, and also on a client like RQ's worker's."""
+    with redis.Redis("127.0.0.1", proxy.port) as theirs:
+        limit_commands(theirs)
+        with like(theirs) as r:
+            connection: Any = r.connection_pool.get_connection()
+            pings = proxy.cut(b"PING", nth=1_000_000)
+            connection.next_health_check = 1.0  # long ago
+            for _ in range(3):
+                connection.send_command("ECHO", "a")
+            assert [connection.read_response() for _ in range(3)] == [b"a"] * 3
+            assert pings.seen == 1
+            r.connection_pool.release(connection)
