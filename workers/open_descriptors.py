@@ -51,9 +51,9 @@ def opened_since(before: Open) -> Open:
 
 def hazards_among(opened: Open) -> dict[int, str]:
     """What processes cannot share, in words, by number."""
-    safe = _known_to_be_safe()
-    said = {number: _hazard(number, it) for number, it in opened.items() if number not in safe}
-    return {number: text for number, text in said.items() if text}
+    said = {number: text for number, it in opened.items() if (text := _hazard(number, it))}
+    safe = _known_to_be_safe() if said else ()  # it looks at every object of the process
+    return {number: text for number, text in said.items() if number not in safe}
 
 
 def connections() -> list[str]:
