@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -170,6 +171,28 @@ def ping(path: str, timeout: float = 5.0) -> Literal["up", "loading", "busy", "d
     if not reply:
         return "down"
     return "loading" if reply.startswith(b"-LOADING") else "up"
+
+
+def start_watcher(home: Path, path: str, watch: int) -> None:
+    """Start ``store_watch.py`` with the locked file ``watch``. By a shell, which leaves at once: the watcher is
+    nobody's child. Where Python runs inside another program (uwsgi), it cannot be started."""
+    if "py" not in os.path.basename(sys.executable or ""):
+        return
+    lease = locks.open_lockable(home / "lease")
+    try:
+        argv = [sys.executable, "-I", "-S", str(Path(__file__).with_name("store_watch.py")), str(home), path]
+        subprocess.run(
+            ["/bin/sh", "-c", '"$@" &', "sh", *argv, str(lease), str(watch)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=[lease, watch],
+            check=False,
+        )
+    finally:
+        os.close(lease)
 
 
 # (home, pid) of servers that this process started: children belong to a process, not to a LocalServer. In a forked

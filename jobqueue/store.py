@@ -7,6 +7,7 @@ Files in its directory (0700, ours):
     lease        every process that uses the store holds a shared lock; who gets it exclusively is the last one out
     alive        the server itself holds this lock, through a descriptor it inherits, as long as it lives: two servers
                  never write one append-only file, even if a socket was deleted or the directory is on NFS
+    watch        the watcher holds this lock: it stops the server when the last one out was killed (``store_watch.py``)
     keep         marker: do not stop with the last one out (``jobq store start``)
     server.conf  server.log  store/ (the append-only file)
 
@@ -26,7 +27,7 @@ from typing import Any
 from jobqueue import directory, locks
 from jobqueue.connection import Address
 from jobqueue.errors import StoreError
-from jobqueue.server import LocalServer, reap
+from jobqueue.server import LocalServer, reap, start_watcher
 from jobqueue.store_status import StoreStatus, figures
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,15 @@ class LocalStore:
             directory.make_private(self.home)
             try:
                 self._take_lease()
+                self._see_to_a_watcher()
                 if self._server.is_down():
                     self._start_once()
                 self._server.await_loaded()
-            except BaseException:
+            except Exception:
                 self.forget()
+                raise
+            except BaseException:  # a signal: perhaps the server has just been started, and nobody else uses it
+                self.release()
                 raise
             return self.socket
 
@@ -181,6 +186,15 @@ class LocalStore:
     @property
     def _keep(self) -> Path:
         return self.home / "keep"
+
+    def _see_to_a_watcher(self) -> None:
+        """Before the server: it never runs without one."""
+        fd = locks.open_lockable(self.home / "watch")
+        try:
+            if locks.try_lock(fd, locks.EXCLUSIVE):
+                start_watcher(self.home, self.socket, fd)
+        finally:
+            os.close(fd)  # without unlocking: the watcher has a copy
 
     def _start_once(self) -> None:
         with self._locked():

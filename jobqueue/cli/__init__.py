@@ -13,6 +13,7 @@ from jobqueue.cli import streams
 from jobqueue.cli.failures import ended
 from jobqueue.cli.options import WholeHelp
 from jobqueue.cli.strict import refuse_what_is_no_text, strict
+from jobqueue.cli.terminated import terminable
 from jobqueue.errors import UsageError
 
 COMMANDS = {  # command → module below jobqueue.cli, which defines a click command (or group) of the same name
@@ -61,7 +62,8 @@ class LazyGroup(WholeHelp):
             _refuse_windows()
             streams.prepare(words, WITHOUT_OUTPUT)
             refuse_what_is_no_text(words)
-            return super(LazyGroup, self).main(*args, **{**kwargs, "standalone_mode": False})
+            with terminable():
+                return super(LazyGroup, self).main(*args, **{**kwargs, "standalone_mode": False})
 
         sys.exit(ended(run))
 

@@ -16,6 +16,7 @@ from jobqueue.cli.options import json_option, opened, url_option
 from jobqueue.cli.render import json_line
 from jobqueue.cli.rq_flags import formats
 from jobqueue.cli.tables import table
+from jobqueue.cli.terminated import stops_as_asked
 
 if TYPE_CHECKING:
     from jobqueue.timetable import Schedule
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
               help="Seconds to wait at the start for a store that does not answer.")  # fmt: skip
 @json_option
 @url_option
+@stops_as_asked
 def cron(
     file: str, check: bool, accept: str, log_format: str, store_wait: float, as_json: bool, url: str | None
 ) -> None:

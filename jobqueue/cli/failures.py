@@ -12,6 +12,7 @@ import click
 
 from jobqueue.cli import streams
 from jobqueue.cli.render import one_line
+from jobqueue.cli.terminated import Terminated
 from jobqueue.errors import JobqError
 
 
@@ -53,6 +54,8 @@ def _code_of(command: Callable[[], Any]) -> int:
         return _say(_where_to_read_on(e), e.exit_code)
     except click.Abort:
         return 130
+    except Terminated as e:
+        return e.exit_code
     except JobqError as e:
         return _say(str(e), e.exit_code)
     if isinstance(code, str):

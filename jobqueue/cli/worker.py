@@ -17,6 +17,7 @@ from jobqueue.cli.leash import leash
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import QueueName, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
+from jobqueue.cli.terminated import stops_as_asked
 from jobqueue.errors import UsageError
 from jobqueue.private_queue import erase
 
@@ -96,6 +97,7 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 @click.option("--check", is_flag=True, help="Check flags, store, modules and queues, and leave.")
 @refuses_rqs_flags
 @url_option
+@stops_as_asked
 def worker(
     queues: tuple[str, ...],
     mode: str,

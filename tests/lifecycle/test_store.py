@@ -58,11 +58,14 @@ def eventually(check: Callable[[], Any], timeout: float = 15.0) -> Any:
     return found
 
 
-def processes_below(path: Path) -> list[psutil.Process]:
-    """Live processes whose command line names something below ``path``: only our tests' servers do."""
+def processes_below(path: Path, watchers: bool = False) -> list[psutil.Process]:
+    """Live processes whose command line names something below ``path``: only our tests' servers do, and the watchers,
+    which leave a moment later."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
+        if "store_watch.py" in command and not watchers:
+            continue
         if str(path) in command and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
             found.append(process)
     return found
@@ -74,7 +77,7 @@ def nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.delenv(name, raising=False)
     yield
     try:
-        eventually(lambda: not processes_below(tmp_path), 5.0)
+        eventually(lambda: not processes_below(tmp_path, watchers=True), 10.0)
     finally:
         for process in processes_below(tmp_path):
             process.kill()

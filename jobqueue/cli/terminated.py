@@ -1,0 +1,64 @@
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: what it holds is given back on the way out.
+
+Without this the last user of the local store would leave its server to the watcher, a demo its site, and so on. A
+second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec
+
+P = ParamSpec("P")
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(BaseException):
+    """A signal asks this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """While inside, the first of these signals raises Terminated in the main thread. Who ignores one (nohup) goes on
+    to; a command may have handlers of its own meanwhile."""
+    ours = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+
+    def give_back() -> None:
+        for number in ours:
+            if signal.getsignal(number) is end:
+                signal.signal(number, signal.SIG_DFL)
+
+    def end(number: int, _frame: object) -> None:
+        give_back()
+        raise Terminated(number)
+
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        give_back()
+
+
+def stops_as_asked(command: Callable[P, Any]) -> Callable[P, Any]:
+    """For what runs until it is stopped: that a signal comes while it starts, or after its end, is no failure."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except Terminated:
+            sys.exit(0)
+
+    return run
