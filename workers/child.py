@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import signal
@@ -168,10 +169,24 @@ def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks)
             make().run()
         exit_handlers.run()
         code = 0
-    except BaseException:
-        log.exception("a child failed")
+    except BaseException as e:
+        if out_of := what_is_short(e):
+            log.error("a child cannot run: %s", out_of)
+        else:
+            log.exception("a child failed")
     finally:
         leave(code)
+
+
+def what_is_short(error: BaseException) -> str:
+    """Return what this machine or user has no more of, "" when it is a mistake of ours, which shows its traceback."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory (see ulimit -v, and the container's limit)"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "the system starts no more threads: give fewer (-n, --threads), or see ulimit -u and -v"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        return f"{error.strerror} (see ulimit -a)"
+    return ""
 
 
 def lead_a_session() -> None:

@@ -213,7 +213,9 @@ def describe_import_error(error: BaseException) -> str:
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     if isinstance(error, SyntaxError):
         return f"{text} ({error.filename}:{error.lineno})"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")
+    ]  # <frozen importlib>, <string>
     theirs = [f for f in frames if f.filename not in (__file__, preload.__file__, runner.__file__, importlib.__file__)]
     return f"{text} ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else text
 

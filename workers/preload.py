@@ -56,7 +56,10 @@ def _import(
         on_import(module)
         importlib.import_module(module)
         if function:
-            checked_callable(import_attribute(dotted(name)), name)
+            try:
+                checked_callable(import_attribute(dotted(name)), name)
+            except (ValueError, NotServed) as e:  # RQ says neither which module nor which flag
+                raise ImportError(f"-I {name}: {module} has no function {function}") from e
     for name in handlers:
         on_import(name)
         try:

@@ -149,6 +149,24 @@ def test_fewer_files_than_a_worker_needs(server: Server, tmp_path: Path) -> None
     says(done, "100 processes need 348 open files", "the limit is 60 (ulimit -n): give -n 4 at most")
 
 
+def test_more_threads_than_the_user_may_have(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    shell("$JOBQ submit sleep 0.3 0.3 0.3", tmp_path, JOBQ_URL=server.url)
+    line = "ulimit -v 500000; timeout 20 $JOBQ worker --burst --mode thread -n 300"
+    done = shell(line, tmp_path, JOBQ_URL=server.url)
+    assert "the system starts no more threads: give fewer (-n, --threads)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [("-I os:nope", "-I os:nope: os has no function nope"), ("-I 1a", "'1a' is not a module's name")],
+)
+def test_modules_that_are_none(server: Server, tmp_path: Path, flags: str, words: str) -> None:
+    done = shell(f"$JOBQ worker --check {flags}", tmp_path, JOBQ_URL=server.url)
+    says(done, words)
+    assert "<string>" not in done.stderr
+    assert "site-packages" not in done.stderr
+
+
 # -- the environment -------------------------------------------------------------------------------------------------
 
 
