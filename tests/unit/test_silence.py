@@ -113,7 +113,7 @@ def test_the_kernel_asks(proxy: Proxy, kind: str) -> None:
 @pytest.fixture
 def after_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command comes after a silence, and the first answer has a second."""
-    monkeypatch.setattr(silence, "SILENCE", 0)
+    monkeypatch.setattr(silence, "SILENCE", 1e-9)
     monkeypatch.setattr(silence, "FIRST_ANSWER", 1.0)
 
 
