@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
 
 ANSWER = 10.0  # seconds for an answer of the store, on all clients that are not told otherwise
 FIRST_ANSWER = 5.0  # the first one after a silence: nobody knows whether the connection still stands
@@ -34,18 +34,30 @@ def keepalive() -> dict[str, Any]:
 
 class _Asking(AbstractConnection):
     """A connection that asks, before a command that follows a silence, whether it still stands, and is made anew when
-    not: the command itself is sent once, over the one that stands. What has watched keys raises instead, as they would
+    not, or when the server has said that it is a replica: the command itself is sent once, over the one that stands.
+    What has watched keys raises instead, as they would
     be watched no more."""
 
     _watches = False
+    _is_demoted = False  # the server says that it is a replica; its name may lead to another one by now
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
-        self._watches = False
+        self._watches = self._is_demoted = False
         self.next_health_check = monotonic() + SILENCE  # type: ignore[assignment]
         super().on_connect_check_health(check_health)
 
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except ReadOnlyError:
+            self._is_demoted = True
+            raise
+
     def check_health(self) -> None:
-        if self.health_check_interval and monotonic() > self.next_health_check and self._sock is not None:
+        if self._is_demoted and not self._watches:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            self.connect()  # type: ignore[no-untyped-call]
+        elif self.health_check_interval and monotonic() > self.next_health_check and self._sock is not None:
             try:
                 self._ask()
             except (ConnectionError, TimeoutError):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from helpers import Server
+from helpers import Server, eventually
 from proxy import Proxy
 
 from jobqueue import silence
@@ -157,3 +157,20 @@ def test_it_asks_once_after_a_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPa
             assert [connection.read_response() for _ in range(3)] == [b"a"] * 3
             assert pings.seen == 1
             r.connection_pool.release(connection)
+
+
+def test_who_hears_that_it_talks_to_a_replica_connects_anew(proxy: Proxy, store: redis.Redis) -> None:
+    """Where a name leads to another server after a fail-over, the old connection would lead to the old one for ever."""
+    with client(Address(url=proxy.url)) as r:
+        store.replicaof("127.0.0.1", 1)
+        try:
+            for _ in range(2):
+                with pytest.raises(redis.ReadOnlyError):
+                    r.set("a", 1)
+                with pytest.raises(redis.ReadOnlyError):
+                    r.pipeline().set("a", 1).set("b", 1).execute()
+        finally:
+            store.replicaof("NO", "ONE")
+        old = list(proxy.links)
+        assert r.set("a", 1)
+        eventually(lambda: proxy.links and not {*map(id, old)} & {*map(id, proxy.links)})
