@@ -39,7 +39,7 @@ class SlowNetwork:
 
     def _send(self, connection: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
         packed = b"".join(command) if isinstance(command, (list, tuple)) else command
-        if b"rq:jobq:submit:" not in packed or len(self.kept) >= self._keeps:
+        if b"tasks.square" not in packed or len(self.kept) >= self._keeps:
             return self._real(connection, command, *args, **kwargs)
         self.kept.append(packed)
         if self._delivers:  # and only the reply is lost
@@ -73,7 +73,7 @@ def run_all(store: redis.Redis) -> int:
 
 
 def everything(store: redis.Redis) -> dict[bytes, bytes]:
-    marks = keys.submit("").encode()
+    marks = f"{keys.PREFIX}:jobq:submit:".encode()
     return {key: store.dump(key) for key in store.scan_iter() if not key.startswith(marks)}
 
 
