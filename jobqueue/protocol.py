@@ -20,7 +20,7 @@ from jobqueue import bounds, keys, wire
 from jobqueue.silence import FIRST_ANSWER, SILENCE
 
 Field = bytes | str | int | float
-WITHOUT_PRELUDE = {"submit"}
+WITHOUT_PRELUDE = {"submit", "survey"}
 
 
 class Claimed(NamedTuple):
@@ -406,6 +406,11 @@ class Protocol:
         many, -1: an RQ scheduler does it."""
         registries = [keys.registry("scheduled", queue) for queue in queues]
         return [int(n) for n in self.run("due", len(queues), *registries, most, *queues)]
+
+    def survey(self, cursor: bytes, count: int) -> tuple[bytes, list[bytes]]:
+        """Return the next cursor (b"0" at the end) and the ids of some jobs that say that they wait or run."""
+        following, *ids = self.run("survey", 0, cursor, keys.job("*"), count)
+        return following, ids
 
     def bring_back(self, queue: str, job_id: str, seen: Sequence[str]) -> bool:
         """Put a job that is in limbo, and still looks like ``seen``, at the head of its queue; False: it is not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ _LOOKS = {
     "problem": ("problem", "red"),
 }
 _SHOWN = 10  # ids
+PROGRESS_EVERY = 2.0  # seconds
 
 
 @click.command()
@@ -52,7 +54,7 @@ def doctor(ctx: click.Context, fix: bool, patience: float, as_json: bool, url: s
 
     findings: list[Finding] = []
     with connected(url) as client:
-        for finding in examine(client, fix=fix, patience=patience):
+        for finding in examine(client, fix=fix, patience=patience, tell=Progress()):
             findings.append(finding)
             if not as_json:
                 _show(finding)
@@ -63,6 +65,18 @@ def doctor(ctx: click.Context, fix: bool, patience: float, as_json: bool, url: s
         _sum_up(findings)
     sys.stdout.flush()
     ctx.exit(EXIT_CODES[severity])
+
+
+class Progress:
+    """Says on stderr how far it is, when it takes longer than one would expect."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + PROGRESS_EVERY
+
+    def __call__(self, text: str) -> None:
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + PROGRESS_EVERY
+            print(f"jobq: {text} ...", file=sys.stderr, flush=True)
 
 
 def _show(finding: Finding) -> None:

@@ -9,7 +9,7 @@ from jobqueue.connection import redis
 from jobqueue.doctor.clocks import examine_clocks
 from jobqueue.doctor.deferred import dependents, examine_dependents
 from jobqueue.doctor.finding import Finding, count
-from jobqueue.doctor.limbo import Suspect, bring_back, in_limbo, suspects
+from jobqueue.doctor.limbo import Suspect, Tell, bring_back, in_limbo, suspects
 from jobqueue.doctor.owners import examine_leases, holdings
 from jobqueue.doctor.queues import examine_queues
 from jobqueue.doctor.schedules import examine_schedules
@@ -20,10 +20,15 @@ PATIENCE = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop
 
 
 def examine(
-    client: redis.Redis, *, fix: bool = False, patience: float = PATIENCE, sleep: Callable[[float], None] = time.sleep
+    client: redis.Redis,
+    *,
+    fix: bool = False,
+    patience: float = PATIENCE,
+    sleep: Callable[[float], None] = time.sleep,
+    tell: Tell = lambda text: None,
 ) -> Iterator[Finding]:
     """Iterate over all findings; with ``fix`` jobs in limbo are brought back, and those that wait in vain for others
-    are enqueued. Raises what redis-py raises."""
+    are enqueued. tell: called with a sentence about how far it is. Raises what redis-py raises."""
     yield from examine_server(client)
     yield from examine_queues(client)
     wrong = list(examine_schedules(client))
@@ -31,11 +36,14 @@ def examine(
     if all(finding.severity != "problem" for finding in wrong):
         yield from examine_clocks(client)
     yield from examine_wrong_keys(client)
-    leases, seen, waiting = holdings(client), suspects(client), dependents(client)
+    leases, seen, waiting = holdings(client), suspects(client, tell), dependents(client)
     sleep(patience)
     yield from examine_leases(leases, holdings(client))
     yield from examine_dependents(client, waiting, fix)
-    yield _limbo(client, in_limbo(client, seen), fix)
+    yield _limbo(client, in_limbo(client, seen.jobs, tell), fix)
+    if not seen.all:
+        text = f"only {seen.looked_at:,} of the jobs that wait or run were looked at: there are more"
+        yield Finding("limbo", "note", text, "Look again when there are fewer.")
 
 
 def _limbo(client: redis.Redis, lost: list[Suspect], fix: bool) -> Finding:

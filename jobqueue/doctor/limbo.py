@@ -7,12 +7,13 @@ they stay in its intermediate list until its maintenance fails them.
 
 The pause is for those who have just popped a job and not said so yet: who lives has moved on by then. Who is a
 suspect twice, with the same hash, is lost; it is brought back by a script that looks at everything once more in one
-instant. Memory grows with the jobs that wait or run, about 150 bytes for each.
+instant. Only suspects are looked at again. Memory grows with the jobs that wait or run, about 150 bytes for each, up to
+MOST of them; a store with more is looked at in part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jobqueue import keys
@@ -20,8 +21,12 @@ from jobqueue.connection import redis
 from jobqueue.protocol import Protocol, queue_names
 
 PAGE = 1000
+IDS = 10_000  # ids of a queue, read at once
+MOST = 1_000_000  # jobs that wait or run, and are looked at
+TOLD_EVERY = 100_000  # keys, and places
 FIELDS = ("status", "enqueued_at", "started_at", "worker_name")
 HELD = (b"queued", b"started")  # by a list, or by a worker
+Tell = Callable[[str], object]
 
 
 class Suspect(NamedTuple):
@@ -36,18 +41,37 @@ class Suspect(NamedTuple):
         return self.seen[0]
 
 
-def suspects(client: redis.Redis) -> list[Suspect]:
-    """Return the jobs that seem to be in limbo; some may only be on their way. Reads, writes nothing."""
-    jobs = dict(_waiting_or_running(client))
-    for job_id in _held(client):
+class Suspects(NamedTuple):
+    """The jobs that seem to be in limbo, how many were looked at, and whether these were all."""
+
+    jobs: list[Suspect]
+    looked_at: int
+    all: bool
+
+
+def suspects(client: redis.Redis, tell: Tell = lambda text: None) -> Suspects:
+    """Look for jobs that seem to be in limbo; some may only be on their way. Reads, writes nothing.
+
+    tell: called with a sentence about how far it is.
+    """
+    jobs, all_seen = _waiting_or_running(client, tell)
+    looked_at = len(jobs)
+    return Suspects(_without_held(client, jobs, tell) if jobs else [], looked_at, all_seen)
+
+
+def in_limbo(client: redis.Redis, before: Iterable[Suspect], tell: Tell = lambda text: None) -> list[Suspect]:
+    """Look again at these: return those that nobody has touched since."""
+    seen = list(before)
+    now = set(_without_held(client, {job.id.encode(): None for job in seen}, tell)) if seen else set()
+    return [job for job in seen if job in now]
+
+
+def _without_held(client: redis.Redis, jobs: dict[bytes, None], tell: Tell) -> list[Suspect]:
+    for number, job_id in enumerate(_held(client), 1):
         jobs.pop(job_id, None)
+        if number % TOLD_EVERY == 0:
+            tell(f"looked for them at {number:,} places")
     return _not_running(client, _still_so(client, list(jobs)))
-
-
-def in_limbo(client: redis.Redis, before: Iterable[Suspect]) -> list[Suspect]:
-    """Look again: return those that nobody has touched since."""
-    now = set(suspects(client))
-    return [job for job in before if job in now]
 
 
 def bring_back(client: redis.Redis, lost: Iterable[Suspect]) -> list[Suspect]:
@@ -57,21 +81,25 @@ def bring_back(client: redis.Redis, lost: Iterable[Suspect]) -> list[Suspect]:
     return [job for job in oldest_last if protocol.bring_back(job.queue, job.id, job.seen)]
 
 
-def _waiting_or_running(client: redis.Redis) -> Iterator[tuple[bytes, None]]:
-    prefix = len(keys.job(""))
-    for page in _pages(client.scan_iter(match=keys.job("*"), count=PAGE, _type="HASH")):
-        with client.pipeline(transaction=False) as pipe:
-            for key in page:
-                pipe.hget(key, "status")
-            states = pipe.execute(raise_on_error=False)
-        yield from ((key[prefix:], None) for key, state in zip(page, states, strict=True) if state in HELD)
+def _waiting_or_running(client: redis.Redis, tell: Tell) -> tuple[dict[bytes, None], bool]:
+    """Their ids, and whether these are all."""
+    protocol, cursor, jobs, keys_seen = Protocol(client), b"0", dict[bytes, None](), 0
+    while len(jobs) < MOST:
+        cursor, ids = protocol.survey(cursor, PAGE)
+        jobs |= dict.fromkeys(ids)
+        keys_seen += PAGE
+        if keys_seen % TOLD_EVERY == 0:
+            tell(f"looked at {keys_seen:,} keys of the store, {len(jobs):,} jobs wait or run")
+        if cursor == b"0":
+            return jobs, True
+    return jobs, False
 
 
 def _held(client: redis.Redis) -> Iterator[bytes]:
     """Ids that somebody holds, in the order in which jobs move on, so that one that moves is met at its next place."""
     queues: Any = client.smembers(keys.QUEUES)
     for key in queues:
-        yield from _from_the_tail(client, key.decode())
+        yield from _from_the_tail(client, key)
     owners: Any = client.smembers(keys.OWNERS)
     for owner in owners:
         for job_id, _ in client.zscan_iter(keys.own(owner.decode()), count=PAGE):
@@ -81,15 +109,18 @@ def _held(client: redis.Redis) -> Iterator[bytes]:
             yield member.rpartition(b":")[0]
 
 
-def _from_the_tail(client: redis.Redis, key: str) -> Iterator[bytes]:
+def _from_the_tail(client: redis.Redis, key: bytes) -> Iterator[bytes]:
     """From the end, because jobs leave at the head: so none moves past the place where we read."""
     last = -1
     while True:
-        page: Any = client.lrange(key, last - PAGE + 1, last)
-        yield from page
-        if len(page) < PAGE:
+        try:
+            page: Any = client.lrange(key, last - IDS + 1, last)
+        except redis.ResponseError:  # it is no list
             return
-        last -= PAGE
+        yield from page
+        if len(page) < IDS:
+            return
+        last -= IDS
 
 
 def _still_so(client: redis.Redis, ids: Sequence[bytes]) -> list[Suspect]:
@@ -97,11 +128,11 @@ def _still_so(client: redis.Redis, ids: Sequence[bytes]) -> list[Suspect]:
     for page in _pages(ids):
         with client.pipeline(transaction=False) as pipe:
             for job_id in page:
-                pipe.hmget(keys.job(job_id.decode()), "origin", *FIELDS)
-            read = pipe.execute()
-        for job_id, (origin, *fields) in zip(page, read, strict=True):
+                pipe.hmget(keys.job(_text(job_id)), "origin", *FIELDS)
+            read = pipe.execute(raise_on_error=False)
+        for job_id, (origin, *fields) in ((i, h) for i, h in zip(page, read, strict=True) if isinstance(h, list)):
             if origin and fields[0] in HELD:
-                found.append(Suspect(job_id.decode(), origin.decode(), tuple((f or b"").decode() for f in fields)))
+                found.append(Suspect(_text(job_id), _text(origin), tuple(_text(f or b"") for f in fields)))
     return found
 
 
@@ -115,6 +146,10 @@ def _not_running(client: redis.Redis, found: Sequence[Suspect]) -> list[Suspect]
             pipe.zmscore(keys.registry("wip", job.queue), [f"{job.id}:{x.decode()}" for x in ids] or [""])
         scores = pipe.execute()
     return [job for job, at in zip(found, scores, strict=True) if not any(score is not None for score in at)]
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
 
 
 def _pages(items: Iterable[Any]) -> Iterator[list[Any]]:

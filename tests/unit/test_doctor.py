@@ -18,7 +18,7 @@ from stand_in import fail, invoke
 from jobqueue import control, keys
 from jobqueue.cli import main
 from jobqueue.connection import redis
-from jobqueue.doctor import queues
+from jobqueue.doctor import limbo, queues
 from jobqueue.doctor.clocks import pause_of
 from jobqueue.doctor.examine import examine
 from jobqueue.doctor.finding import Finding, worst
@@ -239,7 +239,7 @@ def test_who_holds_a_job(store: redis.Redis, queue: Queue) -> None:
     store.zadd(keys.registry("wip", "q"), {running + b":x1": time.time() + 60})  # type: ignore[operator]
     canceled = store.lpop(keys.queue("q"))
     store.hset(keys.job(canceled.decode()), "status", "canceled")  # type: ignore[union-attr]
-    assert suspects(store) == []
+    assert suspects(store).jobs == []
     assert found(store, "limbo").severity == "ok"
 
 
@@ -254,14 +254,14 @@ def test_a_job_of_a_queue_class_with_a_prefix_of_its_own(store: redis.Redis, job
     store.zadd(keys.executions(runs.id), {"x1": 1})
     store.zadd(keys.registry("wip", "m"), {f"{runs.id}:x1": time.time() + 60})
     assert store.lrange(theirs.key, 0, -1) == [waits.id.encode()]
-    assert suspects(store) == []
+    assert suspects(store).jobs == []
     assert jobq("info").stdout.splitlines()[1:] == []
 
 
 def test_what_moves_between_the_looks_is_left_alone(store: redis.Redis, queue: Queue) -> None:
     back, started, again = (queue.enqueue(square, n) for n in range(3))
     store.delete(keys.queue("q"))
-    seen = suspects(store)
+    seen = suspects(store).jobs
     assert {job.id for job in seen} == {back.id, started.id, again.id}
     store.lpush(keys.queue("q"), back.id)
     store.hset(keys.job(started.id), mapping={"status": "started", "started_at": "2026-01-01T00:00:00.000000Z"})
@@ -274,7 +274,7 @@ def test_what_moves_between_the_looks_is_left_alone(store: redis.Redis, queue: Q
 def test_long_queues_are_read_through(store: redis.Redis, queue: Queue) -> None:
     batch = queue.enqueue_many(square, range(2500))
     lose(store, batch[1234].id)
-    assert [job.id for job in suspects(store)] == [batch[1234].id]
+    assert [job.id for job in suspects(store).jobs] == [batch[1234].id]
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
@@ -402,3 +402,24 @@ def test_who_began_to_wait_rightly_again_is_left_alone(store: redis.Redis, queue
 def test_what_a_planned_fail_over_loses(replicas: int, least: str | None, sentinels: bool, level: str | None) -> None:
     found = list(fail_over({"connected_slaves": replicas}, least, sentinels))
     assert [finding.severity for finding in found] == ([] if level is None else [level])
+
+
+def test_a_large_store_is_looked_at_in_part_and_tells_how_far_it_is(
+    store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue_many(square, range(3000))
+    asked: list[str] = []
+    monkeypatch.setattr(limbo, "MOST", 1000)
+    monkeypatch.setattr(limbo, "PAGE", 500)
+    real = Protocol.survey
+    monkeypatch.setattr(Protocol, "survey", lambda *args: (asked.append("page"), real(*args))[1])
+    found = [finding for finding in examine(store, sleep=lambda _: None) if finding.check == "limbo"]
+    assert [finding.severity for finding in found] == ["ok", "note"]
+    assert "were looked at" in found[1].text
+    assert 2 <= len(asked) <= 5  # once, although there are two looks: nobody was a suspect
+    told: list[str] = []
+    monkeypatch.undo()
+    monkeypatch.setattr(limbo, "TOLD_EVERY", 1000)
+    assert suspects(store, told.append).looked_at == 3000
+    assert any("3,000 jobs wait or run" in text for text in told)
+    assert any("at 3,000 places" in text for text in told)
