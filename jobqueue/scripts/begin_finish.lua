@@ -13,10 +13,19 @@ if not owns(owner, id, claim) then
   return redis.call('HGET', job_key(id), 'status') == 'canceled' and 'canceled' or 'lost' -- START MARK let it go
 end
 
+-- RQ's transaction writes there. Who asks for their sizes moves aside what is of another type: see `call`.
+local written = { [results_key(id)] = 'XLEN', [executions_key(id)] = 'ZCARD', [worker_executions_key(w)] = 'SCARD',
+  [worker_key(w)] = 'HLEN', [dependents_key(id)] = 'SCARD', [queue_key(q)] = 'LLEN', [QUEUES] = 'SCARD',
+  [intermediate_key(q)] = 'LLEN' }
+for _, kind in ipairs({ 'finished', 'failed', 'wip', 'scheduled', 'canceled' }) do
+  written[registry_key(kind, q)] = 'ZCARD'
+end
+
 local h = redis.call('HMGET', job_key(id), 'data', 'status', 'rate_limit_key')
 local there = h[1] or h[2] -- else it is what its function wrote on itself after it was deleted
 if there and h[2] ~= 'canceled' then
   redis.call('SET', fin_key(id), claim, 'EX', ARGV[6])
+  for key, command in pairs(written) do redis.call(command, key) end
   return redis.call('HGETALL', job_key(id))
 end
 clean_execution(w, q, id, claim)

@@ -1,7 +1,8 @@
 -- SUBMIT: put jobs into a queue, each at most once, however often and however late its requests arrive.
 --
 -- KEYS  1 the mark of this submit  2 the queue  3 the set of queues
--- ARGV  1 number of this request of the submit: 0, or 1, 2, ... when those before it were given up  2 created_at, enqueued_at
+-- ARGV  1 number of this request of the submit: 0, or 1, 2, ... when those before it were given up
+--       2 created_at and enqueued_at
 --       3 prefix of job keys  4 prefix of result keys  5 RPUSH | LPUSH  6 seconds that the jobs may wait or ''
 --       7 new: the ids are random  replace: an earlier job of this id makes way
 --       8 1: the jobs may be gone soon after they ran, hash and all; else ''

@@ -61,6 +61,25 @@ def test_keys_of_a_wrong_type_among_jobs(store: redis.Redis, start: Start, mode:
     store.delete(keys.executions(before[1]))  # nothing had to be written there
 
 
+def test_keys_of_a_wrong_type_where_rqs_own_code_writes(store: redis.Redis, start: Start, mode: str) -> None:
+    queue = Queue(connection=store)
+    called = queue.enqueue("samples.ok", 1, on_success=Callback("samples.on_success")).id
+    fails = queue.enqueue("samples.fail", "no", on_failure=Callback("samples.on_failure")).id
+    parent = queue.enqueue("samples.ok", 2).id
+    child = queue.enqueue("samples.ok", 3, depends_on=parent).id
+    again = queue.enqueue("samples.fail", "no", retry=rq.Retry(max=1)).id
+    for key in (*map(keys.results, (called, fails, parent, again)), keys.registry("finished", "default")):
+        store.set(key, "what is this?")
+    store.rpush(keys.registry("failed", "default"), "what is this?")
+    tree = start("-n", "1", mode=mode)
+    eventually(lambda: [status(store, job_id) for job_id in (called, parent, child)] == ["finished"] * 3, 60)
+    eventually(lambda: [status(store, job_id) for job_id in (fails, again)] == ["failed"] * 2, 60)
+    failed: Any = store.zrange(keys.registry("failed", "default"), 0, -1)
+    assert sorted(job_id.decode() for job_id in failed) == sorted([fails, again])
+    assert "Traceback (most" not in tree.log
+    tree.stop()
+
+
 @pytest.mark.parametrize("junk", ["1e18", str(2**63 - 1), "nan", "soon", "-1e300"])
 def test_numbers_of_other_producers(store: redis.Redis, start: Start, mode: str, junk: str) -> None:
     """As they may stand in the hash of a job that plain RQ or an older release enqueued."""
