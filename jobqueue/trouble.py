@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 
@@ -99,3 +100,12 @@ def is_away(error: BaseException) -> bool:
     if not isinstance(error, redis.ResponseError):
         return isinstance(error, redis.RedisError | OSError)
     return isinstance(error, _STORE_WIDE_ERRORS) or _STORE_WIDE.match(str(error)) is not None
+
+
+_OF_THIS_PROCESS = {errno.EBADF, errno.EINVAL, errno.EMFILE, errno.ENOTSOCK}
+
+
+def is_own_fault(error: BaseException) -> bool:
+    """Tell whether this process cannot reach anybody, because of what was done to its descriptors or its limits."""
+    cause = _system_error(error)
+    return cause is not None and cause.errno in _OF_THIS_PROCESS

@@ -3,7 +3,7 @@
 Life: a session of its own, SIGINT, SIGTERM and SIGHUP silenced (only the supervisor decides) → slots take and run jobs
 → the supervisor says quiet → running jobs end and are settled → exit 0. It dies at once (exit 3) when its name was
 struck off by a rescue, (exit 4) when its supervisor is gone, and after its last job (exit 5) when its
-watchdog failed.
+watchdog failed, or (exit 6) when a job has taken the means from it to reach the store.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from workers.usage import Usage
 
 log = logging.getLogger(__name__)
 
-FENCED, ORPHANED, DEAF = 3, 4, 5
+FENCED, ORPHANED, DEAF, CUT_OFF = 3, 4, 5, 6
 PR_SET_PDEATHSIG = 1
 LAST_WORD = 5.0  # seconds
 
@@ -65,6 +65,7 @@ class Child:
             on_hungry=lambda: self._steward.hungry(),
             on_worn=lambda: self._steward.worn(),
             on_fenced=partial(leave, FENCED),
+            on_cut_off=partial(leave, CUT_OFF),
         )
         self._make_slot = partial(
             Slot,

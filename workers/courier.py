@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 
 from jobqueue.backoff import Backoff
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
+from jobqueue.trouble import is_own_fault
 from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
 from workers.pace import MOST_PER_CYCLE, Pace
 from workers.refusals import Refusals, refused_text
@@ -35,6 +36,7 @@ from workers.usage import Usage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+OWN_FAULTS = 3  # attempts in a row that fail in this process
 
 
 class State(Enum):
@@ -61,6 +63,7 @@ class Courier:
         on_hungry: Callable[[], None],
         on_worn: Callable[[], None],
         on_fenced: Callable[[], None],
+        on_cut_off: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._owner = owner
@@ -73,6 +76,8 @@ class Courier:
         self._on_hungry = on_hungry
         self._on_worn = on_worn
         self._on_fenced = on_fenced
+        self._on_cut_off = on_cut_off
+        self._own_faults = 0  # in a row
         self._cond = threading.Condition(threading.Lock())
         self._state = State.BROKEN  # not connected yet: the first slot mends it
         self._buffer: deque[Claimed] = deque()
@@ -461,12 +466,23 @@ class Courier:
                 break
             self._broke(result)
             self._state, reconnect = State.MENDING, True
+            self._look_for_own_fault(result)
             self.on_away()
         self._state = State.FREE
         self._set_hungry(False)
         self._cond.notify_all()
         if result < 0:
             self._on_fenced()
+
+    def _look_for_own_fault(self, error: Exception) -> None:
+        """A job may have taken the means from this process by which it reaches the store (a limit on open files, say).
+        Waiting does not help then: what it finished stands in shared memory, and its supervisor settles that."""
+        self._own_faults = self._own_faults + 1 if is_own_fault(error) else 0
+        if self._own_faults == OWN_FAULTS:
+            log.error("this process cannot reach the store any more (%s), and leaves when its jobs are done", error)
+            self._on_worn()
+        if self._own_faults >= OWN_FAULTS and self._held <= self._unwritten:
+            self._on_cut_off()
 
     def _reconcile_once(self, reconnect: bool, known: list[int]) -> int:
         if reconnect:

@@ -30,17 +30,23 @@ class Left(NamedTuple):
 
 def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) -> str:
     """A full sentence from a wait status; ``out_of_memory``: the kernel killed somebody for that meanwhile."""
-    if out_of_memory and status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return (
-            f"OutOfMemory: The process that ran this job (pid {pid}) was killed by SIGKILL, while the kernel killed "
-            f"for want of memory."
-        )
-    who = f"ChildKilled: The process that ran this job (pid {pid})"
+    name = "OutOfMemory" if _is_oom(status, out_of_memory) else "ChildKilled"
+    return f"{name}: The process that ran this job (pid {pid}) {end_of_process(status, out_of_memory)}."
+
+
+def end_of_process(status: int | None, out_of_memory: bool = False) -> str:
+    """How a process ended, in words that follow its name."""
+    if _is_oom(status, out_of_memory):
+        return "was killed by SIGKILL, while the kernel killed for want of memory"
     if status is None:
-        return f"{who} is gone."
+        return "is gone"
     if os.WIFSIGNALED(status):
-        return f"{who} was killed by {signal.Signals(os.WTERMSIG(status)).name}."
-    return f"{who} exited with status {os.waitstatus_to_exitcode(status)}."
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"
+
+
+def _is_oom(status: int | None, out_of_memory: bool) -> bool:
+    return out_of_memory and status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 def claim_in(execution_id: str) -> int | None:

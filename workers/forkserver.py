@@ -6,11 +6,14 @@ object per line:
     to it      {"fork": owner, "child": n, "faults": fd} with the child's own socket as ancillary data
                {"fork": owner, "worker": name, "errand": jobs}, likewise
                {"fork": "maintenance", "maintenance": true}, likewise
+               {"ping": true}                  without a descriptor
     from it    {"importing": name}           this module is next
                {"ready": why}                the modules are imported; why children cannot be forked, "" when they can
                {"failed": text}              they are not: the worker exits 2 at once
                {"forked": owner, "pid": p}
+               {"unborn": owner, "why": text}   the system would not start a process
                {"died": p, "status": s}      a wait status
+               {"pong": true}
 
 It runs no job. It leads a session of its own, without a terminal, as each child does: what is typed there, or sent to
 a job's process group, reaches neither it nor the supervisor. ``gc.freeze`` keeps the collector from touching what the
@@ -45,6 +48,7 @@ from workers.faults import report_to
 from workers.fork_hazards import ForkHazards
 from workers.journal import Region
 from workers.logs import set_up_logging
+from workers.nursery import CLOSED
 from workers.own_classes import runner_for
 from workers.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
 from workers.rq_maintenance import Chores
@@ -103,6 +107,7 @@ class ForkServer:
         self._kill_all()
 
     def _preload(self) -> bool:
+        needed = {fd: os.fstat(fd) for fd in (self._control.fileno(), self._pages)}
         hazards = ForkHazards()
         try:
             preload.preload(
@@ -115,6 +120,8 @@ class ForkServer:
         except BaseException as e:
             self._say({"failed": describe_import_error(e)})
             return False
+        if not all(_is_same(fd, before) for fd, before in needed.items()):
+            os._exit(CLOSED)  # nothing can be said any more but this
         gc.collect()
         found = hazards.found(self._settings.modules)
         self._spawns = bool(found)
@@ -137,8 +144,21 @@ class ForkServer:
         self._unread += data
         *lines, self._unread = self._unread.split(b"\n")
         for line in lines:
-            self._fork(json.loads(line), self._fds.pop(0))
+            order = json.loads(line)
+            if "ping" in order:
+                self._say({"pong": True})
+            else:
+                self._start(order, self._fds.pop(0))
         return bool(data)
+
+    def _start(self, order: dict[str, Any], fd: int) -> None:
+        """A system that starts no process now (limits, memory) is no reason to leave, and take all children along."""
+        try:
+            self._fork(order, fd)
+        except OSError as e:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            self._say({"unborn": order["fork"], "why": e.strerror or str(e)})
 
     def _fork(self, order: dict[str, Any], fd: int) -> None:
         parent, page = os.getpid(), order.get("child")
@@ -206,6 +226,14 @@ class ForkServer:
                 os.kill(pid, signal.SIGKILL)
         for pid, birth in self._children.items():
             self._end_jobs(pid, birth, well=False)
+
+
+def _is_same(fd: int, before: os.stat_result) -> bool:
+    """What was open under this number is so still."""
+    try:
+        return os.path.samestat(os.fstat(fd), before)
+    except OSError:
+        return False
 
 
 def describe_import_error(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import psutil
 
-from workers.journal import BUFFERED, PULSE, Running
+from workers.journal import BUFFERED, DONE, PULSE, Running
 from workers.limits import HARD, time_limit_text
 from workers.seat import Condemned, Seat
 from workers.settings import Settings
@@ -30,6 +30,8 @@ EVERY = 0.05  # seconds between two looks while something runs
 STILL = 0.05  # seconds after which a pulse that does not answer is called still
 DEAD_STILL = 0.25  # seconds of that after which a process with several slots is killed: a busy machine takes its time
 FRESH = 1.0  # seconds after it was first seen in which a job's mark is looked after; while idle we look seldom
+BETWEEN = 0.25  # seconds between two jobs after which a child is asked whether it reacts
+ASK_EVERY = 1.0  # seconds until one that runs nothing and has answered is asked again
 MEASURE_EVERY = 1.0
 
 
@@ -47,7 +49,7 @@ class Guard:
     def step(self, seat: Seat, now: float) -> None:
         """Look at one child that has a process."""
         running = seat.region.running()
-        if not running:
+        if not running and seat.region.at_rest:
             seat.still_since = 0.0
             return
         still_for = self._still_for(seat, running, now)
@@ -73,9 +75,13 @@ class Guard:
         pulse = seat.region.get(PULSE)
         if pulse != seat.pulse:
             seat.pulse, seat.still_since, seat.stood_in = pulse, 0.0, False
+            seat.ask_at = now + ASK_EVERY
         seat.seen = {job.claim: seat.seen.get(job.claim, now) for job in running}
-        at_stake = seat.region.get(BUFFERED) or any(
-            now - seat.seen[job.claim] < FRESH or self._overdue(seat, job, now) for job in running
+        at_stake = (
+            seat.region.get(BUFFERED)
+            or any(now - seat.seen[job.claim] < FRESH or self._overdue(seat, job, now) for job in running)
+            if running
+            else self._is_between_jobs(seat, now)
         )
         if not at_stake and not seat.still_since:  # who was asked has to answer
             return 0.0
@@ -83,6 +89,14 @@ class Guard:
             seat.still_since = now
             seat.tell(b"p\n")
         return now - seat.still_since
+
+    def _is_between_jobs(self, seat: Seat, now: float) -> bool:
+        """For longer than a turn takes: what it has claimed, or is about to claim, must not wait for it. While the
+        store is away that is so of every child: it is asked once a second."""
+        done = seat.region.get(DONE)
+        if done != seat.done:
+            seat.done, seat.ask_at = done, now + BETWEEN
+        return seat.has_begun and now >= seat.ask_at
 
     def _overdue(self, seat: Seat, job: Running, now: float) -> Condemned | None:
         condemned = seat.condemned.get(job.claim)

@@ -33,6 +33,11 @@ class Importing:
         """All is imported, or the fork server is gone. Twice is once."""
         self._began = None
 
+    @property
+    def module(self) -> str:
+        """What is being imported; "" when nothing is."""
+        return self._module if self._began is not None else ""
+
     def step(self, now: float) -> bool:
         """Warn when it is time to; return whether it was."""
         if self._began is None or not self._module or now - self._began < self._say_at:

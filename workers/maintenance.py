@@ -61,6 +61,12 @@ class Maintenance:
             self._pid = pid
         return name == NAME
 
+    def unborn(self, name: str) -> bool:
+        """Its process could not be started. Was it ours?"""
+        if name == NAME:
+            self.all_died()
+        return name == NAME
+
     def died(self, pid: int, status: int) -> bool:
         """Was it ours?"""
         if not self._pid or pid != self._pid:

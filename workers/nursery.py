@@ -28,6 +28,10 @@ def blocked(*numbers: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
+CLOSED = 7  # its exit code when an import has closed what it needs
+SEND = 5.0  # seconds that it may take to read an order
+
+
 class Nursery:
     """Starts the fork server and speaks its protocol (see forkserver.py). Used by the supervisor's main loop only."""
 
@@ -44,7 +48,12 @@ class Nursery:
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-        self.control.sendall(settings.to_json().encode() + b"\n")
+        self.control.settimeout(SEND)  # one that is stopped reads nothing: who waits for it must not be the supervisor
+        self._say_settings(settings)
+
+    def _say_settings(self, settings: Settings) -> None:
+        with contextlib.suppress(OSError):  # it is gone already: the next read says so
+            self.control.sendall(settings.to_json().encode() + b"\n")
 
     def fork(self, owner: str, child: int, faults: int) -> socket.socket:
         """Ask for a child; returns our end of its control socket. Its pid comes as a {"forked"} message."""
@@ -58,6 +67,10 @@ class Nursery:
     def fork_maintenance(self) -> socket.socket:
         """Ask for a short-lived child that does RQ's maintenance."""
         return self._order({"fork": "maintenance", "maintenance": True})
+
+    def ping(self) -> None:
+        """Ask for a sign of life; it comes as a {"pong"} message."""
+        self.control.sendall(b'{"ping": true}\n')
 
     def _order(self, order: dict[str, Any]) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -75,7 +88,10 @@ class Nursery:
         except OSError:
             data = b""
         *lines, self._unread = (self._unread + data).split(b"\n")
-        found = [json.loads(line) for line in lines]
+        try:
+            found = [dict(json.loads(line)) for line in lines]
+        except (ValueError, TypeError, RecursionError):  # a served module wrote into what is not its own
+            return None
         for message in found:
             if "failed" in message:
                 raise BootFailed(f"a served module cannot be imported: {message['failed']}")
@@ -84,6 +100,18 @@ class Nursery:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def kill(self) -> None:
+        """Its children die with it."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+
+    def end(self) -> str:
+        """After ``close``: how it ended, in words."""
+        code = self._process.returncode
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return "closed its connection to the supervisor" if code == CLOSED else f"exited with status {code}"
 
     def close(self) -> None:
         """The end of the control socket ends it, and with it every child that is still there. Twice is fine."""

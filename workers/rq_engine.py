@@ -13,6 +13,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import redis
@@ -24,6 +25,7 @@ from jobqueue.backoff import Backoff
 from jobqueue.connection import like
 from jobqueue.protocol import Claimed, Protocol, Wire
 from jobqueue.silence import FIRST_ANSWER
+from workers.child import CUT_OFF, leave
 from workers.courier import Courier
 from workers.journal import Region
 from workers.polling import readable
@@ -79,6 +81,7 @@ class Engine:
             on_hungry=_nothing,
             on_worn=_nothing,
             on_fenced=self._on_fenced,
+            on_cut_off=partial(leave, CUT_OFF) if in_horse else self._on_cut_off,
         )
         self._clerk = Clerk(protocol, settings.worker)
         self.slot = RQSlot(
@@ -256,6 +259,11 @@ class Engine:
             self._last_word_by = self._last_word_by or now + LAST_WORD
             if now >= self._last_word_by:
                 raise StopRequested
+
+    def _on_cut_off(self) -> None:
+        """This process is the worker itself: another has to do what it cannot."""
+        log.error("worker %s stops: what it finished is left to a rescue", self._settings.worker)
+        raise StopRequested
 
     def _on_deaf(self) -> None:
         """(watchdog) Nobody sees to time limits here any more: begin anew, with a watchdog of its own."""

@@ -28,11 +28,14 @@ from jobqueue.backoff import Backoff
 from jobqueue.connection import like
 from jobqueue.protocol import Verdict
 from workers import exit_handlers, output
+from workers.attempts import TRIES
 from workers.child import FENCED, die_with, lead_a_session, leave, obey_the_parent_only
 from workers.context import after_imports
 from workers.deaths import Remains
-from workers.journal import DONE
+from workers.idle_watch import STOPPED_FOR, UNWATCHED
+from workers.journal import DONE, PULSE
 from workers.polling import readable
+from workers.process_state import is_stopped
 from workers.process_tree import MARK, Forks, OfProcess, end_processes
 from workers.randomness import reseed
 from workers.rq_duties import Duties
@@ -64,6 +67,8 @@ class Horse:
         self._forks = Forks()
         self._asked = mmap.mmap(-1, 1)  # 1: the child is to stop; else a SIGTERM was sent by a job to its own group
         self._stopped: set[int] = set()  # claims that somebody asked to stop
+        self._stopped_since = self._looked_at = 0.0  # monotonic seconds: since when its child is stopped; the last look
+        self._stillbirths = Backoff(first=1.0, most=5.0)  # in a row: children that could not begin
         self._told: set[int] | None = None  # to stop; what ran then, which may have taken the signal for itself
         self._stirred, self._stirrer = socket.socketpair()
         self._stirrer.setblocking(False)
@@ -91,6 +96,14 @@ class Horse:
             if not died and time.monotonic() - born < TOO_SOON:
                 log.warning("the work horse left with status %s before it had run anything", status)
                 self._rest(TOO_SOON)
+            self._count_stillbirths()
+
+    def _count_stillbirths(self) -> None:
+        if self._region.get(PULSE):  # it came as far as to claim
+            self._stillbirths.reset()
+        elif self._stillbirths.failed() and self._stillbirths.failures >= TRIES:
+            log.error("no work horse comes up (%d attempts): this worker quits", TRIES)
+            raise SystemExit(2)
 
     # -- the child -----------------------------------------------------------------------------------------------------
 
@@ -147,6 +160,7 @@ class Horse:
                     self._tell()
                 self._duties.tend()
                 self._end_overdue()
+                self._end_stopped()
                 self._rest(LOOK if fd else POLL, fd)
 
     def _rest(self, most: float, *fds: int) -> None:
@@ -181,6 +195,19 @@ class Horse:
         for job in self._region.running():
             if job.limit and time.monotonic() > job.start + job.limit + OVERDUE:
                 self._kill_for(job.claim)
+
+    def _end_stopped(self) -> None:
+        """A child that somebody has stopped while it ran nothing would wait for ever, and what it claimed with it."""
+        now = time.monotonic()
+        if not self.pid or self.is_busy or not is_stopped(self.pid):
+            self._stopped_since = 0.0
+        elif not self._stopped_since or now - self._looked_at > UNWATCHED:  # we may have been stopped ourselves
+            self._stopped_since = now
+        elif now - self._stopped_since >= STOPPED_FOR and not self._region.running():
+            log.warning("the work horse (pid %d) is replaced: it is stopped", self.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self._looked_at = now
 
     def _kill_for(self, claim: int) -> bool:
         """Stopped first and looked at again: a kill that is meant for one job never hits the next."""

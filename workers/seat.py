@@ -11,11 +11,11 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from jobqueue.backoff import Backoff
-from jobqueue.protocol import Verdict
+from jobqueue.protocol import Outcome, Verdict
 from workers import oom
-from workers.deaths import Remains, cause_of_death
+from workers.deaths import Remains, cause_of_death, end_of_process
 from workers.faults import Faults
-from workers.journal import DONE, Region, Running
+from workers.journal import DONE, PULSE, Region, Running
 from workers.runner import SHUTDOWN, encode_text
 
 YOUNG = 1.0  # seconds; who dies younger and did nothing makes the next one wait
@@ -62,6 +62,10 @@ class Seat:
         self.pulse = 0  # the guard's: the last pulse seen, since when it holds still, whether we stood in for it
         self.still_since = 0.0
         self.stood_in = False
+        self.done = -1  # the guard's: how many jobs it had done when it was last seen between two, when to ask it
+        self.ask_at = 0.0
+        self.failure = ""  # why its process could not begin, as it said itself
+        self.deaf_since = 0.0  # monotonic seconds since its end of the socket is closed; 0: it is open
         self._incarnation = 0
         self._unread = b""
         self._born = 0.0
@@ -82,7 +86,7 @@ class Seat:
         self.dropped = None
         self.retiring = self.told_quiet = self.killed = self.stood_in = False
         self.condemned, self.seen = {}, {}
-        self.pulse, self.still_since = 0, 0.0
+        self.pulse, self.still_since, self.deaf_since, self.failure = 0, 0.0, 0.0, ""
         self._unread = b""
         self._born = time.monotonic()
         self._oom_kills = oom.kills()
@@ -95,7 +99,8 @@ class Seat:
             pass
 
     def hear(self) -> list[str | list[Any]] | None:
-        """What it says when its socket is readable: "hungry", "worn", or the tokens that it dropped. None: the end."""
+        """What it says when its socket is readable: "hungry", "worn", or the tokens that it dropped. None: the end, or
+        what only a job can have written there."""
         assert self.control is not None
         try:
             heard = self.control.recv(65536)
@@ -110,11 +115,20 @@ class Seat:
                 self._unread = self._unread[1:]
                 said.append(word)
                 continue
-            line, newline, rest = self._unread[1:].partition(b"\n")
+            kind, (line, newline, rest) = self._unread[:1], self._unread[1:].partition(b"\n")
             if not newline:
                 break
             self._unread = rest
-            said.append(json.loads(line))
+            try:
+                word = json.loads(line)
+            except (ValueError, RecursionError):
+                return None
+            if kind == b"f":
+                self.failure = str(word)
+            elif kind == b"d" and isinstance(word, list) and all(isinstance(token, list) for token in word):
+                said.append(word)
+            else:
+                return None
         return said
 
     def quiet(self) -> None:
@@ -129,10 +143,29 @@ class Seat:
         cause = SHUTDOWN if stopping else self.cause_of_death(status)
         culprit = self.faults.culprit(running) if status is not None else None
         verdicts = [self._judge(job, len(running), culprit, cause, stopping) for job in running]
-        return Remains(self.owner, list(self.region.journal.read()), verdicts)
+        return Remains(self.owner, self._finished(), verdicts)
 
     def cause_of_death(self, status: int | None) -> str:
         return cause_of_death(self.pid, status, out_of_memory=oom.kills() > self._oom_kills)
+
+    def end_of_process(self, status: int | None) -> str:
+        return end_of_process(status, out_of_memory=oom.kills() > self._oom_kills)
+
+    @property
+    def has_begun(self) -> bool:
+        """Its process has come as far as to run jobs."""
+        return bool(self.region.get(PULSE))
+
+    @property
+    def born(self) -> float:
+        """Monotonic seconds."""
+        return self._born
+
+    def _finished(self) -> list[Outcome]:
+        try:
+            return list(self.region.journal.read())
+        except (ValueError, EOFError, TypeError):  # killed in the middle of bringing its halves together
+            return []
 
     def _judge(self, job: Running, company: int, culprit: int | None, cause: str, stopping: bool) -> Verdict:
         if condemned := self.condemned.get(job.claim):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import sys
 
 from workers.child import become_child, lead_a_session
-from workers.forkserver import make_child
+from workers.forkserver import describe_import_error, make_child
 from workers.logs import set_up_logging
 from workers.output import buffer_lines
 from workers.own_classes import runner_for
@@ -23,8 +25,18 @@ def main() -> None:
     os.set_inheritable(fd, False)
     set_up_logging(settings.log_format, settings.verbose)
     buffer_lines()
-    preload(settings.modules, settings.exception_handlers, settings.own_classes)
+    try:
+        preload(settings.modules, settings.exception_handlers, settings.own_classes)
+    except BaseException as e:
+        _say_why(fd, e)
+        raise SystemExit(1) from None
     become_child(lambda: make_child(settings, order, pages, fd, runner_for(settings)), os.getppid(), name, Forks())
+
+
+def _say_why(fd: int, error: BaseException) -> None:
+    """In the fork server the same import went well: it does not here, and the supervisor tells its user why."""
+    with contextlib.suppress(OSError), socket.socket(fileno=fd) as control:
+        control.sendall(b"f" + json.dumps(describe_import_error(error)).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from jobqueue.protocol import RAISED, Claimed, Protocol
+from jobqueue.trouble import is_own_fault
 from workers.courier import Courier
 from workers.gauges import queued_for_a_core
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region
@@ -138,9 +139,13 @@ class Steward:
         what it runs has ended."""
         try:
             self._watch()
-        except Exception:
+        except Exception as e:
             self.failed = True
-            log.exception("the child's watchdog failed: this process takes no more jobs, and another takes its place")
+            log.error(
+                "the child's watchdog failed (%s): this process takes no more jobs, and another takes its place",
+                e,
+                exc_info=None if is_own_fault(e) else e,  # what a job did to descriptors and limits is no fault of ours
+            )
             self.worn()
             self._on_failed()
             self._withdraw()

@@ -18,25 +18,29 @@ import os
 import queue
 import selectors
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from jobqueue.connection import Store
+from jobqueue.errors import BootFailed
 from jobqueue.protocol import Protocol
 from jobqueue.server import server_pids
 from jobqueue.silence import FIRST_ANSWER
 from jobqueue.timetable import Schedule
+from workers.attempts import Attempts
 from workers.burst import Burst
 from workers.commands import Commands
 from workers.cron import Cron
 from workers.cron_card import CronCard
 from workers.deaths import Left
-from workers.failures import Failures
+from workers.failures import Failures, describe
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
 from workers.health import Health
 from workers.heartbeat import Heartbeat, patience
+from workers.idle_watch import IdleWatch
 from workers.importing import Importing
 from workers.journal import DONE, Region, make_file
 from workers.maintenance import Maintenance
@@ -47,6 +51,7 @@ from workers.process_tree import TO_ALL, OfProcess, adopt_orphans, collect_orpha
 from workers.rescuer import Rescuer
 from workers.scheduler import Scheduler
 from workers.seat import Seat, Use
+from workers.server_watch import ServerWatch
 from workers.settings import Settings
 from workers.signals import Signals, suspend
 from workers.stopping import Phase, Stopping
@@ -55,6 +60,7 @@ from workers.waiter import Waiter
 from workers.wrong_keys import WrongKeys
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 GIVE_UP = 5.0  # seconds for the last errands, when the store is away
 TURN = 0.05  # seconds between two looks when something is awaited that sends no event
@@ -76,6 +82,11 @@ class Supervisor:
         self._nursery: Nursery | None = None
         self._ready = False  # the fork server can fork
         self._importing = Importing()
+        self._started_at = 0.0  # monotonic seconds, of the fork server
+        self._server_watch: ServerWatch | None = None  # while it is ready
+        self._boots = Attempts("The served modules cannot be imported: the process that imports them")
+        self._births = Attempts("No process that could run jobs comes up: the last one")
+        self._boot_failed: BootFailed | None = None
 
         self._failures = Failures(on_change=lambda: self._post(lambda: None))  # health says so in the next turn
         client = store.client()
@@ -113,6 +124,7 @@ class Supervisor:
         )
         self._health = Health(settings.health_file)
         self._guard = Guard(settings, self._stand_in, self._retire)
+        self._idle_watches = [IdleWatch(seat, self._retire) for seat in self._seats]
         self._burst = Burst(
             self._seats,
             settings.queues,
@@ -135,7 +147,10 @@ class Supervisor:
                 self._open()
                 while not self._over():
                     self._turn()
-                return self._close()
+                code = self._close()
+                if self._boot_failed:
+                    raise self._boot_failed
+                return code
             finally:
                 self._health.remove()
                 if self._nursery:
@@ -159,6 +174,8 @@ class Supervisor:
         if self._stopping.phase:
             self._stopping.step(now)
             return
+        if self._nursery is None and now >= self._boots.not_before:
+            self._start_nursery()
         self._fill_seats(now)
         if self._settings.burst and self._ready:
             self._burst.step()
@@ -166,6 +183,8 @@ class Supervisor:
     def _patience(self) -> float:
         """Seconds until something may have to be done that sends no event."""
         if self._stopping.phase or self._settings.burst or self._vacant():
+            return TURN
+        if any(seat.use is Use.TAKEN and not seat.has_begun for seat in self._seats):
             return TURN
         busy = any(seat.use is Use.TAKEN and not seat.region.at_rest for seat in self._seats)
         return EVERY if busy else IDLE
@@ -181,13 +200,49 @@ class Supervisor:
         return self._failures.why() or self._waiter.why_not(time.monotonic()) or self._why_no_child()
 
     def _why_no_child(self) -> str:
-        return "" if any(seat.use is Use.TAKEN for seat in self._seats) else "it has no child"
+        """A process that could claim a job now, or as soon as it has done what it runs."""
+        there = [(seat, watch) for seat, watch in zip(self._seats, self._idle_watches, strict=True) if seat.pid]
+        there = [(seat, watch) for seat, watch in there if seat.use is Use.TAKEN and seat.has_begun]
+        if any(watch.reacts and not seat.deaf_since and not seat.told_quiet for seat, watch in there):
+            return ""
+        return "its processes do not react" if there else "it has no child"
 
     def _look_after(self, now: float) -> None:
         taken = [seat for seat in self._seats if seat.use is Use.TAKEN]
         for seat in taken:
             self._guard.step(seat, now)
+            self._idle_watches[seat.number].step(now, not seat.region.running())
+            if seat.has_begun:
+                self._births.worked()
         self._guard.weigh(taken, now)
+        if self._server_watch and self._nursery:
+            self._watch_server(self._server_watch, self._nursery, now)
+
+    def _watch_server(self, watch: ServerWatch, nursery: Nursery, now: float) -> None:
+        taken = [seat for seat in self._seats if seat.use is Use.TAKEN]
+        busy = any(seat.region.running() for seat in taken)
+        if why := watch.step(now, busy, needed=any(not seat.pid or seat.deaf_since for seat in taken)):
+            self._replace_server(why)
+        elif watch.asks(now):
+            self._order(nursery.ping)
+
+    def _replace_server(self, why: str) -> None:
+        """Its children die with it: what they run is not at fault."""
+        log.error("the fork server %s: it is killed, and a new one starts", why)
+        for seat in self._seats:
+            seat.killed = seat.killed or seat.use is Use.TAKEN
+        if self._nursery:
+            self._nursery.kill()
+        self._server_watch = None
+
+    def _order(self, order: Callable[[], T]) -> T | None:
+        """Tell the fork server something; None: it is gone, or reads nothing."""
+        try:
+            return order()
+        except OSError as e:
+            if self._server_watch is not None:
+                self._replace_server(f"takes no orders ({describe(e)})")
+            return None
 
     def _full(self) -> bool:
         """All children are there, and nothing of a dead one is under way."""
@@ -221,30 +276,40 @@ class Supervisor:
     # -- children come -------------------------------------------------------------------------------------------------
 
     def _start_nursery(self) -> None:
-        self._ready = False
+        self._ready, self._started_at = False, time.monotonic()
         self._importing.begin()
         self._nursery = Nursery(self._settings, self._pages, [seat.faults.fd for seat in self._seats])
         self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
 
     def _on_nursery(self) -> None:
         assert self._nursery is not None
-        messages = self._nursery.messages()
+        try:
+            messages = self._nursery.messages()
+        except BootFailed as e:
+            self._give_up(e)
+            return
         if messages is None:
             self._nursery_died()
             return
+        if self._server_watch:
+            self._server_watch.heard()
         for message in messages:
             if "importing" in message:
                 self._importing.next(message["importing"])
             elif "ready" in message:
                 self._on_ready(message["ready"])
+            elif "unborn" in message:
+                self._on_unborn(message["unborn"], message["why"])
             elif "forked" in message:
                 self._on_forked(message["forked"], message["pid"])
             elif "died" in message:
                 self._on_died(message["died"], message["status"])
 
     def _on_ready(self, why_not_forked: str) -> None:
+        assert self._nursery is not None
         self._ready = True
         self._importing.end()
+        self._server_watch = ServerWatch(self._nursery.pid)
         if why_not_forked:
             log.warning(
                 "importing the served modules %s: forked children would not have such threads and would share such "
@@ -259,7 +324,7 @@ class Supervisor:
             self._renewal.start()
 
     def _fill_seats(self, now: float) -> None:
-        if not self._ready or not (vacant := self._vacant()):
+        if not self._ready or now < self._births.not_before or not (vacant := self._vacant()):
             return
         empty = [seat for seat in self._seats if seat.use is Use.EMPTY]
         if any(now < seat.not_before for seat in empty):  # children keep dying young: no spare seat gets round the wait
@@ -279,13 +344,24 @@ class Supervisor:
     def _fork(self, seat: Seat) -> None:
         seat.region.wipe()
         seat.faults.clear()
-        if self._stopping.phase or not self._ready or self._nursery is None:  # not any more: strike the name off again
+        nursery, control = self._nursery, None
+        if nursery is not None and self._ready and not self._stopping.phase:
+            control = self._order(lambda: nursery.fork(seat.owner, seat.number, seat.faults.fd))
+        if control is None:  # not any more: strike the name off again
             self._bury(seat, None)
             seat.vacate()
             return
-        seat.seat(self._nursery.fork(seat.owner, seat.number, seat.faults.fd))
-        assert seat.control is not None
-        self._selector.register(seat.control, selectors.EVENT_READ, lambda: self._on_child(seat))
+        seat.seat(control)
+        self._selector.register(control, selectors.EVENT_READ, lambda: self._on_child(seat))
+
+    def _on_unborn(self, owner: str, why: str) -> None:
+        """The system starts no process now. It is asked again, later and later."""
+        log.error("no process could be started for %s: %s", owner, why)
+        if self._undertaker.unborn(self._rescuer, owner) or self._maintenance.unborn(owner):
+            return
+        for seat in self._seats:
+            if seat.owner == owner and seat.use is Use.TAKEN:
+                self._lost(seat, None, f"could not be started: {why}")
 
     def _on_forked(self, owner: str, pid: int) -> None:
         if self._undertaker.forked(owner, pid) or self._maintenance.forked(owner, pid):
@@ -308,15 +384,17 @@ class Supervisor:
         if seat.control is None:  # its death was heard in this same turn
             return
         said = seat.hear()
-        if said is None:  # dead or dying: the fork server tells how
+        if said is None:  # dead or dying, and the fork server tells how; or it has closed this itself
             self._selector.unregister(seat.control)
+            seat.deaf_since = time.monotonic()
             return
         for word in said:
             if isinstance(word, list):
                 self._stopping.dropped(seat, word)
             elif word == "worn":
                 self._retire(
-                    seat, "it has done its share" if self._settings.max_jobs else "one of its threads is stuck"
+                    seat,
+                    "it has done its share" if self._settings.max_jobs else "a thread of it is stuck, or it is cut off",
                 )
             else:
                 self._waiter.hungry(lambda: seat.tell(b"w\n"))
@@ -336,15 +414,32 @@ class Supervisor:
             if seat.pid == pid:
                 self._lost(seat, status)
 
-    def _lost(self, seat: Seat, status: int | None) -> None:
+    def _lost(self, seat: Seat, status: int | None, how: str = "") -> None:
         """A child is gone: what it held is somebody else's now, and its seat is free."""
+        how = seat.failure or how or seat.end_of_process(status)
         if status != 0 and self._stopping.phase < Phase.INTERRUPT:
-            log.warning("child %s: %s", seat.owner, seat.cause_of_death(status).partition(": ")[2])
+            log.warning("child %s (pid %d) %s", seat.owner, seat.pid, how)
+        if not seat.has_begun and not seat.killed and not self._stopping.phase:
+            self._note_stillbirth(seat, how)
         if seat.control is not None and seat.control.fileno() in self._selector.get_map():
             self._selector.unregister(seat.control)
         self._done += seat.region.get(DONE)
         self._bury(seat, status)
         seat.vacate()
+
+    def _note_stillbirth(self, seat: Seat, how: str) -> None:
+        """It died before it could run a job. When that is so of all of them again and again, trying once more helps
+        nobody."""
+        try:
+            self._births.failed(f"(pid {seat.pid}) {how}", seat.born, time.monotonic())
+        except BootFailed as e:
+            if not any(other.use is Use.TAKEN and other.has_begun for other in self._seats):
+                self._give_up(e)
+
+    def _give_up(self, error: BootFailed) -> None:
+        """Leave with exit code 2, after what is to be done for the dead and with our name off every list."""
+        self._boot_failed = self._boot_failed or error
+        self._stopping.begin("the worker cannot start")
 
     def _bury(self, seat: Seat, status: int | None) -> None:
         """What stands in shared memory now, and what we say of it."""
@@ -356,15 +451,20 @@ class Supervisor:
         self._post(lambda: self._undertaker.finish_by_rq(self._rescuer, left))
 
     def _fork_errand(self, left: Left) -> bool:
-        if not self._ready or self._nursery is None:
+        if not self._ready or (nursery := self._nursery) is None:
             return False
-        self._nursery.fork_errand(left).close()
-        return True
+        return self._closed(self._order(lambda: nursery.fork_errand(left)))
 
     def _fork_maintenance(self) -> bool:
-        if not self._ready or self._nursery is None or self._stopping.phase:
+        if not self._ready or (nursery := self._nursery) is None or self._stopping.phase:
             return False
-        self._nursery.fork_maintenance().close()
+        return self._closed(self._order(nursery.fork_maintenance))
+
+    def _closed(self, control: socket.socket | None) -> bool:
+        """Nobody listens to this one; False: there is none."""
+        if control is None:
+            return False
+        control.close()
         return True
 
     def _stand_in(self, seat: Seat) -> None:
@@ -377,20 +477,35 @@ class Supervisor:
 
     def _nursery_died(self) -> None:
         """Its children carry PDEATHSIG; where the kernel has none, the end of their socket makes them leave."""
-        assert self._nursery is not None
-        log.error("the fork server died; its children die with it, and a new one starts")
-        self._selector.unregister(self._nursery.control)
-        self._nursery.close()
-        self._ready = False
+        nursery, self._nursery = self._nursery, None
+        assert nursery is not None
+        self._selector.unregister(nursery.control)
+        nursery.close()
+        how = nursery.end()
+        if self._ready:
+            log.error("the fork server (pid %d) %s; its children die with it, and a new one starts", nursery.pid, how)
+        served = any(seat.has_begun for seat in self._seats if seat.use is Use.TAKEN)
+        self._ready, self._server_watch = False, None
         self._undertaker.all_died(self._rescuer)
         self._maintenance.all_died()
         for seat in self._seats:
             if seat.use is Use.TAKEN:
+                seat.killed = seat.killed or not seat.has_begun  # of no fault of its own
                 seat.kill()
                 seat.await_death()
                 self._end_jobs(seat)
                 self._lost(seat, None)
-        self._start_nursery()
+        if not self._stopping.phase:
+            self._note_failed_boot(how, served)
+
+    def _note_failed_boot(self, how: str, served: bool) -> None:
+        if served:
+            self._boots.worked()
+        what = f"{how} while it imported {self._importing.module}" if self._importing.module else how
+        try:
+            self._boots.failed(what, self._started_at, time.monotonic())
+        except BootFailed as e:
+            self._give_up(e)
 
     def _end_jobs(self, seat: Seat) -> None:
         """What its jobs had started ends with them. The fork server does this, unless it died itself."""

@@ -69,6 +69,13 @@ class Undertaker:
             return True
         return False
 
+    def unborn(self, rescuer: Rescuer, owner: str) -> bool:
+        """Its process could not be started. Was it one of ours?"""
+        if owner not in self._errands:
+            return False
+        self._close(rescuer, self._errands[owner], None)
+        return True
+
     def died(self, rescuer: Rescuer, pid: int, status: int) -> bool:
         """Was it one of ours?"""
         owner = self._pids.pop(pid, None)

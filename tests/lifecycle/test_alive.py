@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 from conftest import Start
-from helpers import Server, Tree, eventually, jobq
+from helpers import Server, Tree, eventually, jobq, lines
 
 from jobqueue import keys
 from jobqueue.producer import Queue
@@ -134,3 +134,124 @@ def test_a_time_limit_of_any_size(
     gate.touch()
     assert tree.wait() == 0
     assert job.result(5) == "x"
+
+
+# -- children and fork servers that do not react ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["close_everything", "allow_no_files"])
+def test_a_job_that_cuts_its_process_off(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, how: str
+) -> None:
+    """Its outcome is recorded, its process replaced, and the next jobs run; the health check ends well."""
+    path = tmp_path / "health"
+    tree: Tree = start("-n", "1", "--health-file", str(path), mode=mode)
+    [before] = eventually(tree.children)
+    job = queue.enqueue(f"samples.{how}")
+    jobs = [queue.enqueue("samples.ok", n) for n in range(20)]
+    assert job.result(60) == ("closed" if how == "close_everything" else "none")
+    assert [job.result(60) for job in jobs] == list(range(20))
+    eventually(lambda: before not in tree.children(), 60)
+    eventually(tree.children)
+    eventually(lambda: why(path) == "able to claim")
+    assert queue.enqueue("samples.where").result(60)["pid"] != before.pid
+    assert store.hget(keys.job(job.id), "jobq_crashes") is None
+    tree.send(15)
+    assert tree.wait() == 0
+
+
+def test_an_idle_child_that_is_stopped_is_replaced(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    tree: Tree = start("-n", "1", "--health-file", str(path), mode=mode)
+    assert queue.enqueue("samples.ok", 1).result(30) == 1
+    eventually(lambda: why(path) == "able to claim")
+    [before] = tree.children()
+    before.suspend()
+    eventually(lambda: why(path) == "its processes do not react")
+    job = queue.enqueue("samples.ok", 2)
+    assert job.result(30) == 2
+    assert not before.is_running()
+    eventually(lambda: why(path) == "able to claim")
+    assert "is replaced: it is stopped" in tree.log
+
+
+def held_in_all(store: redis.Redis) -> int:
+    return sum(store.zcard(keys.own(owner.decode())) for owner in store.smembers(keys.OWNERS))
+
+
+def test_a_child_that_is_stopped_between_two_jobs_keeps_nothing(
+    start: Start, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    """Its process is stopped at any instant of a stream of short jobs, again and again: everything runs, and once."""
+    tree: Tree = start("-n", "1")
+    jobs = list(queue.enqueue_many("samples.note", [str(tmp_path / "record")] * 4000, range(4000)))
+    for _ in range(5):
+        child = eventually(tree.children)[0]
+        child.suspend()
+        eventually(lambda child=child: not child.is_running() or held_in_all(store) <= 1, 60)  # type: ignore[misc]
+        if child.is_running():  # it runs one
+            child.resume()
+    assert [job.result(60) for job in jobs] == list(range(4000))
+    assert sorted(map(int, lines(tmp_path / "record"))) == list(range(4000))
+
+
+def test_a_fork_server_that_is_stopped_is_replaced(start: Start, mode: str, queue: Queue) -> None:
+    tree: Tree = start("-n", "1", mode=mode)
+    eventually(tree.children)
+    before = tree.fork_server()
+    assert before is not None
+    before.suspend()
+    eventually(lambda: not before.is_running(), 60)
+    eventually(lambda: (server := tree.fork_server()) is not None and server != before)
+    assert queue.enqueue("samples.ok", 2).result(60) == 2
+
+
+def test_a_fork_server_that_is_stopped_while_jobs_run_is_continued(start: Start, queue: Queue, tmp_path: Path) -> None:
+    """They would die with it."""
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    tree: Tree = start("-n", "1")
+    job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
+    eventually(record.exists)
+    server = tree.fork_server()
+    assert server is not None
+    server.suspend()
+    eventually(lambda: "is stopped: it is continued" in tree.log, 60)
+    eventually(lambda: server.status() != "stopped")
+    gate.touch()
+    assert job.result(30) == "x"
+    assert lines(record) == ["start x", "end x"]
+
+
+NO_FORKS = """
+import os
+real_fork = os.fork
+
+def fork():
+    if os.path.exists({!r}):
+        raise OSError(11, "Resource temporarily unavailable")
+    return real_fork()
+
+os.fork = fork
+"""
+
+
+def test_a_system_that_starts_no_process(start: Start, queue: Queue, tmp_path: Path) -> None:
+    """The running job goes on; the missing child comes when it can."""
+    flag = tmp_path / "flag"
+    (tmp_path / "no_forks.py").write_text(NO_FORKS.format(str(flag)))
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    tree: Tree = start("-n", "2", serve=("no_forks", "samples"))
+    eventually(lambda: len(tree.children()) == 2)
+    job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
+    eventually(record.exists)
+    flag.touch()
+    server = tree.fork_server()
+    busy = queue.enqueue("samples.where").result(30)["pid"]  # by the other one
+    next(child for child in tree.children() if child.pid == busy).kill()
+    eventually(lambda: "no process could be started" in tree.log, 60)
+    assert tree.fork_server() == server
+    flag.unlink()
+    gate.touch()
+    assert job.result(30) == "x"
+    assert lines(record) == ["start x", "end x"]
+    eventually(lambda: len(tree.children()) == 2, 60)

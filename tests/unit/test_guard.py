@@ -16,8 +16,8 @@ import pytest
 from helpers import eventually
 
 from jobqueue.connection import Address
-from workers.guard import DEAD_STILL, FRESH, STILL, Guard, memory_mb
-from workers.journal import BUFFERED, PULSE, Region, make_file
+from workers.guard import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
+from workers.journal import BUFFERED, HUNGRY, PULSE, Region, make_file
 from workers.limits import HARD
 from workers.seat import Condemned, Seat
 from workers.settings import Settings
@@ -33,6 +33,7 @@ class Bench:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1}
         settings = Settings(Address(url="redis://127.0.0.1:1/0"), slots=slots, max_memory=max_memory, **fields)
         self.stood_in = 0
+        self.asked = 0
         self.retired: list[str] = []
         self.guard = Guard(settings, self._stand_in, lambda _, why: self.retired.append(why))
         self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -55,6 +56,11 @@ class Bench:
             return self.child.recv(4096).count(b"p\n")
         except BlockingIOError:
             return 0
+
+    def child_was_asked(self) -> bool:
+        pings = self.pings()
+        self.asked += pings
+        return pings > 0
 
     def answer(self) -> None:
         """As the child's steward when it wakes up."""
@@ -92,10 +98,33 @@ THREADS = pytest.mark.parametrize("bench", [{"slots": 2}], indirect=True)
 # -- who holds still -------------------------------------------------------------------------------------------------
 
 
-def test_who_runs_nothing_is_left_alone(bench: Bench) -> None:
-    bench.region.set(BUFFERED, 5)
+def test_who_is_at_rest_is_left_alone(bench: Bench) -> None:
+    bench.answer()
+    bench.region.set(HUNGRY, 1)
     bench.look(T0, T0 + 10)
     assert (bench.pings(), bench.stood_in) == (0, 0)
+
+
+def test_who_holds_still_between_two_jobs(bench: Bench) -> None:
+    """What it has claimed goes back: it may have been stopped before it began the next job."""
+    bench.answer()
+    bench.region.set(BUFFERED, 5)
+    bench.look(T0, T0 + 0.9 * BETWEEN)
+    assert (bench.pings(), bench.stood_in) == (0, 0)  # it may just be on its way
+    bench.look(T0 + 1.1 * BETWEEN)
+    assert (bench.pings(), bench.stood_in) == (1, 0)
+    bench.look(T0 + 1.1 * BETWEEN + PAUSE)
+    assert (bench.pings(), bench.stood_in) == (0, 1)
+
+
+def test_who_waits_for_the_store_is_asked_seldom(bench: Bench) -> None:
+    bench.answer()
+    for turn in range(200):  # ten seconds
+        bench.look(T0 + 0.05 * turn)
+        if bench.child_was_asked():
+            bench.answer()
+    assert 5 <= bench.asked <= 11
+    assert bench.stood_in == 0
 
 
 def test_a_pulse_that_does_not_answer(bench: Bench) -> None:

@@ -1,0 +1,100 @@
+"""Modules that end the process which imports them: a few tries, then one line with the cause and exit code 2."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import redis
+from conftest import Start
+from helpers import Server, Tree, eventually
+
+from jobqueue import keys
+from jobqueue.producer import Queue
+
+ENDS = {
+    "os._exit(0)": "exited with status 0",
+    "os._exit(5)": "exited with status 5",
+    "__import__('ctypes').string_at(0)": "was killed by SIGSEGV",
+    "os.kill(os.getpid(), 9)": "was killed by SIGKILL",
+    "os.closerange(3, 4096)": "closed its connection to the supervisor",
+    "os.abort()": "was killed by SIGABRT",
+}
+
+
+def serve(start: Start, tmp_path: Path, text: str, *flags: str, mode: str = "process") -> Tree:
+    (tmp_path / "served_here.py").write_text(f"import os\n{text}\n\ndef f():\n    return 1\n")
+    return start("-n", "2", *flags, mode=mode, serve=("served_here",))
+
+
+def gave_up(tree: Tree) -> str:
+    """The one line."""
+    assert tree.wait(60) == 2, tree.log
+    assert "Traceback" not in tree.log
+    lines = tree.log.strip().splitlines()
+    assert lines[-1].startswith("jobq: "), tree.log
+    return lines[-1]
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_an_import_that_ends_the_process(start: Start, store: redis.Redis, tmp_path: Path, what: str) -> None:
+    said = gave_up(serve(start, tmp_path, what))
+    assert re.search(f"the process that imports them ({ENDS[what]}) while it imported served_here", said), said
+    assert not store.smembers(keys.WORKERS)
+
+
+SPAWNED = """
+import threading, time
+threading.Thread(target=time.sleep, args=[600], daemon=True).start()
+if "JOBQ_TEST_SECOND" in os.environ:
+    {}
+os.environ["JOBQ_TEST_SECOND"] = "1"
+"""
+
+
+@pytest.mark.parametrize("what", ["os._exit(5)", "__import__('ctypes').string_at(0)", "raise ValueError('only here')"])
+@pytest.mark.parametrize("how", ["spawned", "forked"])
+def test_children_that_cannot_begin(start: Start, store: redis.Redis, tmp_path: Path, what: str, how: str) -> None:
+    """The fork server can import the module; its children end before they can run anything."""
+    if how == "spawned":
+        text = SPAWNED.format(what)
+    else:
+        what = what if "raise" not in what else "os._exit(6)"
+        text = f"os.register_at_fork(after_in_child=lambda: {what})"
+    said = gave_up(serve(start, tmp_path, text))
+    assert "No process that could run jobs comes up: the last one" in said
+    if "raise" in what:
+        assert "ValueError: only here (" in said
+    assert not store.smembers(keys.WORKERS)
+    assert not store.exists(keys.OWNERS)
+
+
+def test_a_worker_that_has_children_does_not_give_up(
+    start: Start, queue: Queue, tmp_path: Path, server: Server
+) -> None:
+    """The others go on, and those that are missing are tried again."""
+    flag = tmp_path / "flag"
+    text = f"os.register_at_fork(after_in_child=lambda: os._exit(5) if os.path.exists({str(flag)!r}) else None)"
+    tree = serve(start, tmp_path, text)
+    eventually(lambda: len(tree.children()) == 2)
+    job = queue.enqueue("served_here.f")
+    assert job.result(30) == 1
+    flag.touch()
+    first, second = tree.children()
+    first.send_signal(signal.SIGKILL)
+    eventually(lambda: tree.log.count("exited with status 5") > 5, 60)
+    assert queue.enqueue("served_here.f").result(30) == 1
+    flag.unlink()
+    eventually(lambda: len(tree.children()) == 2 and second in tree.children())
+
+
+def test_a_fork_server_that_dies_is_started_again(start: Start, mode: str, queue: Queue) -> None:
+    tree = start("-n", "2", mode=mode)
+    for _ in range(6):
+        assert queue.enqueue("samples.ok", 1).result(30) == 1
+        eventually(tree.fork_server).kill()  # type: ignore[union-attr]
+        eventually(tree.children)
+    assert queue.enqueue("samples.ok", 1).result(30) == 1
+    assert tree.process.poll() is None

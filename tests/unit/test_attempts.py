@@ -1,0 +1,35 @@
+"""A few tries with pauses, and then the cause."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobqueue.errors import BootFailed
+from workers.attempts import TRIES, Attempts
+
+
+def test_it_gives_up_with_the_cause() -> None:
+    attempts, now, pauses = Attempts("It"), 100.0, []
+    for _ in range(TRIES - 1):
+        attempts.failed("was killed by SIGSEGV", now, now)
+        pauses.append(attempts.not_before - now)
+        now = attempts.not_before
+    assert pauses == pytest.approx([0.4, 0.8, 1.6])
+    with pytest.raises(BootFailed, match=r"It was killed by SIGSEGV \(4 attempts\)\."):
+        attempts.failed("was killed by SIGSEGV", now, now)
+
+
+def test_those_that_began_together_are_one_attempt() -> None:
+    attempts = Attempts("It")
+    for _ in range(100):
+        attempts.failed("left", 100.0, 100.1)
+    assert attempts.not_before == pytest.approx(100.5)
+
+
+def test_one_that_worked_begins_the_count_anew() -> None:
+    attempts, now = Attempts("It"), 100.0
+    for _ in range(100):
+        attempts.failed("left", now, now)
+        now = attempts.not_before
+        attempts.worked()
+    assert attempts.not_before == 0.0

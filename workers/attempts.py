@@ -1,0 +1,36 @@
+"""Processes that die before they can do anything: tried again a few times with backoff, then given up with the cause.
+
+A module that calls ``os._exit``, crashes, or closes what it did not open would otherwise be imported again for ever,
+while the worker looks as if it were starting.
+"""
+
+from __future__ import annotations
+
+from jobqueue.backoff import Backoff
+from jobqueue.errors import BootFailed
+
+TRIES = 4
+
+
+class Attempts:
+    """Of one kind of process. Owned by the supervisor's main loop."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._backoff = Backoff(first=0.4, most=5.0)
+        self.not_before = 0.0  # monotonic seconds
+
+    def failed(self, cause: str, began: float, now: float) -> None:
+        """One that began at ``began`` died before it was ready. Several that began together count as one attempt.
+        Raises BootFailed when that has happened too often."""
+        if began < self.not_before:
+            return
+        self._backoff.failed()
+        self.not_before = now + self._backoff.delay
+        if self._backoff.failures >= TRIES:
+            raise BootFailed(f"{self._what} {cause} ({TRIES} attempts).")
+
+    def worked(self) -> None:
+        """One of them was ready."""
+        self._backoff.reset()
+        self.not_before = 0.0
