@@ -29,6 +29,7 @@ from workers.context import after_imports
 from workers.copies import this_is_the_original
 from workers.courier import Courier
 from workers.current import current_of
+from workers.deaths import FENCED
 from workers.journal import Region
 from workers.own_classes import job_class_of
 from workers.process_tree import MARK, Forks
@@ -41,7 +42,7 @@ from workers.usage import Usage
 
 log = logging.getLogger(__name__)
 
-FENCED, ORPHANED, DEAF, CUT_OFF = 3, 4, 5, 6
+ORPHANED, DEAF, CUT_OFF = 4, 5, 6
 PR_SET_PDEATHSIG = 1
 LAST_WORD = 5.0  # seconds
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jobqueue.protocol import ForRQ, Outcome, Verdict
 
+FENCED = 3  # the exit code of a child whose name was struck off
 EXECUTION_TTL = 90  # seconds that RQ's readers believe a start mark: RQ's job_monitoring_interval + 60
 
 
@@ -34,8 +35,10 @@ def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) ->
     return f"{name}: The process that ran this job (pid {pid}) {end_of_process(status, out_of_memory)}."
 
 
-def end_of_process(status: int | None, out_of_memory: bool = False) -> str:
-    """How a process ended, in words that follow its name."""
+def end_of_process(status: int | None, out_of_memory: bool = False, ran: bool = True) -> str:
+    """How a process ended, in words that follow its name. ``ran``: a job ran in it, which may have ended it."""
+    if not ran and status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == FENCED:
+        return "left: it was taken for dead, or the store was emptied"
     if _is_oom(status, out_of_memory):
         return "was killed by SIGKILL, while the kernel killed for want of memory"
     if status is None:

@@ -113,6 +113,11 @@ class Periodic:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def is_away(self) -> bool:
+        """The store did not answer the last time, to whatever was tried last."""
+        return bool(self._away) or self._at_hand is not None
+
     def do(self, errand: Callable[[], object]) -> None:
         self._errands.put(errand)
 

@@ -29,9 +29,9 @@ from jobqueue.connection import like
 from jobqueue.protocol import Verdict
 from workers import exit_handlers, output
 from workers.attempts import TRIES
-from workers.child import FENCED, die_with, lead_a_session, leave, obey_the_parent_only
+from workers.child import die_with, lead_a_session, leave, obey_the_parent_only
 from workers.context import after_imports
-from workers.deaths import Remains
+from workers.deaths import FENCED, Remains
 from workers.idle_watch import STOPPED_FOR, UNWATCHED
 from workers.journal import DONE, PULSE
 from workers.polling import readable

@@ -149,7 +149,8 @@ class Seat:
         return cause_of_death(self.pid, status, out_of_memory=oom.kills() > self._oom_kills)
 
     def end_of_process(self, status: int | None) -> str:
-        return end_of_process(status, out_of_memory=oom.kills() > self._oom_kills)
+        ran = bool(self.region.running())
+        return end_of_process(status, out_of_memory=oom.kills() > self._oom_kills, ran=ran)
 
     @property
     def has_begun(self) -> bool:

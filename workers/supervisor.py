@@ -268,10 +268,16 @@ class Supervisor:
             self._renewal.stop(0.0)
             self._registrar.do(self._heartbeat.death)
             if self._undertaker.busy or not self._registrar.stop(GIVE_UP):
-                log.error("the store does not answer: the next worker rescues what this one held, after its lease")
+                log.error("%s: the next worker rescues what this one held, after its lease", self._what_is_wrong())
                 return 1
         log.info("stopped: %d jobs done", self._done)
         return 0
+
+    def _what_is_wrong(self) -> str:
+        """At the end, with something undone."""
+        if self._registrar.is_away or self._frozen.frozen:
+            return "the store does not answer"
+        return f"what was left of the last jobs could not be recorded within {GIVE_UP:g} s, although the store answers"
 
     # -- children come -------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from helpers import ROOT, Server, Tree, assert_nothing_left, eventually, lines, 
 from rq import Callback
 from rq.command import send_stop_job_command
 
+from jobqueue import keys
 from jobqueue.producer import Queue
 from jobqueue.serializers import JSON
 
@@ -317,6 +318,23 @@ def test_what_a_job_left_behind_on_purpose_lives_on(start: Start, mode: str, job
     sweep(tree, record)
 
 
+def test_orphans_are_collected(start: Start, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
+    """By the fork server, and by the supervisor where that is gone (or where it is process 1 of a container)."""
+    record = str(tmp_path / "record")
+    tree = start("-n", "1", mode=mode, serve=SERVE)
+    value_of(jobs.enqueue("samples_processes.start_programs", record))
+    daemons = [p for p, name in _programs(tree, record) if p.ppid() == tree.fork_server().pid]  # type: ignore[union-attr]
+    assert len(daemons) == 2
+    daemons[0].kill()
+    eventually(lambda: not daemons[0].is_running())
+    tree.fork_server().kill()  # type: ignore[union-attr]
+    eventually(lambda: daemons[1].ppid() == tree.pid)
+    daemons[1].kill()
+    eventually(lambda: not daemons[1].is_running())
+    assert value_of(jobs.enqueue("samples.ok", 1)) == 1
+    sweep(tree, record)
+
+
 # -- signals ---------------------------------------------------------------------------------------------------------
 
 
@@ -434,3 +452,14 @@ def _drain(terminal: int) -> None:
     with contextlib.suppress(OSError):
         while os.read(terminal, 4096):
             pass
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_child_that_is_fenced_is_not_called_one_that_ran_a_job(start: Start, mode: str, queue: Queue) -> None:
+    tree = start("-n", "1", mode=mode, serve=SERVE)
+    assert queue.enqueue("samples.ok", 1).result(30) == 1
+    queue.connection.delete(keys.OWNERS)
+    eventually(lambda: queue.enqueue("samples.ok", 2).result(30) == 2 and "taken for dead" in tree.log)
+    assert "that ran this job" not in tree.log

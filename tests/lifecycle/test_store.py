@@ -432,7 +432,8 @@ def test_a_server_that_hangs_gets_no_rival(home: Path, monkeypatch: pytest.Monke
     store.release()
 
 
-def test_a_server_that_loads_is_waited_for(home: Path) -> None:
+def test_a_server_that_loads_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobqueue.store.start_watcher", lambda *_: None)  # it would take one of the connections
     store = local(home)
     home.mkdir(mode=0o700)
     answers = [b"-LOADING Redis is loading the dataset in memory\r\n"] * 3 + [b"+PONG\r\n"]

@@ -79,7 +79,7 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_last_one_out_stops_it_whatever_ends_it(home: Path, command: str, number: int) -> None:
     last = begin(home, *COMMANDS[command])
-    eventually(lambda: servers(home) and watchers(home))
+    eventually(lambda: servers(home))
     if command == "executor":
         eventually(lambda: psutil.Process(last.pid).children())
     last.send_signal(number)
@@ -91,7 +91,7 @@ def test_the_last_one_out_stops_it_whatever_ends_it(home: Path, command: str, nu
 def test_a_command_that_is_ended_says_how_and_gives_its_lease_back(home: Path, number: int, code: int) -> None:
     """It does not leave that to the watcher: the server is gone when it is."""
     command = begin(home, *COMMANDS["submit"])
-    eventually(lambda: servers(home) and watchers(home))
+    eventually(lambda: servers(home))
     eventually(lambda: LocalStore(home).status().waiting)
     command.send_signal(number)
     _, said = command.communicate(timeout=30)

@@ -210,3 +210,21 @@ def test_a_store_that_cannot_be_started_again() -> None:
     eventually(lambda: done)
     assert len(calls) == 3
     assert periodic.stop(20)
+
+
+def test_whether_the_store_is_away() -> None:
+    """What a stop that is left with something undone says: not "it does not answer" when it does."""
+    gate = [False]
+
+    def errand() -> None:
+        if not gate[0]:
+            raise redis.ConnectionError("away")
+
+    periodic = Periodic("test", [Role()])
+    periodic.start()
+    assert not periodic.is_away
+    periodic.do(errand)
+    eventually(lambda: periodic.is_away)
+    gate[0] = True
+    eventually(lambda: not periodic.is_away)
+    assert periodic.stop(20)

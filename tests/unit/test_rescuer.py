@@ -17,7 +17,7 @@ from jobqueue.connection import Address
 from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
 from jobqueue.serializers import Auto
 from workers.clock import rq_time
-from workers.deaths import Left, Remains, cause_of_death
+from workers.deaths import FENCED, Left, Remains, cause_of_death, end_of_process
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
 from workers.rescuer import REMEMBERED, Rescuer
 from workers.runner import encode_text
@@ -459,3 +459,9 @@ def test_a_host_with_a_colon_free_name_of_any_shape(store: fakeredis.FakeRedis) 
     claimed(store, f"{name}:12.3", "a")
     watch = rescuer(store, lease=10.0)
     assert looks(watch, 100.0, 110.0) == [name]
+
+
+def test_who_was_told_to_leave_did_not_die_of_a_job() -> None:
+    assert "taken for dead" in end_of_process(FENCED << 8, ran=False)
+    assert end_of_process(FENCED << 8) == "exited with status 3"
+    assert end_of_process(signal.SIGKILL, ran=False) == "was killed by SIGKILL"
