@@ -18,15 +18,11 @@ from jobqueue.producer import Queue
 QUEUES = tuple(f"q{n}" for n in range(300))
 
 
-def flags(*names: str) -> list[str]:
-    return [flag for name in names for flag in ("-q", name)]
-
-
 def test_a_store_that_is_far_away(start: Start, mode: str, server: Server) -> None:
     """At 40 ms a round trip, 300 of them would take longer than the lease."""
     with Proxy(server.socket) as proxy:
         proxy.delay(0.04)
-        tree = start("-n", "1", *flags(*QUEUES), mode=mode, JOBQ_URL=proxy.url, JOBQ_LEASE="4")
+        tree = start("-n", "1", *QUEUES, mode=mode, JOBQ_URL=proxy.url, JOBQ_LEASE="4")
         eventually(lambda: server.client.info("clients")["blocked_clients"])
         first = Queue(QUEUES[0], connection=server.client).enqueue("samples.nap", 6)
         last = Queue(QUEUES[-1], connection=server.client).enqueue("samples.ok", 1)
@@ -42,7 +38,7 @@ def test_more_queues_than_files(start: Start, mode: str, server: Server, tmp_pat
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
-        tree = start("-n", "1", "--health-file", str(health), *flags(*names), mode=mode)
+        tree = start("-n", "1", "--health-file", str(health), *names, mode=mode)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     eventually(lambda: server.client.info("clients")["blocked_clients"])
@@ -59,5 +55,5 @@ def test_delayed_jobs_of_many_queues(start: Start, server: Server) -> None:
     store = server.client
     store.set(keys.registry("scheduled", "q7"), "no zset")
     jobs = [Queue(name, connection=store).enqueue_in(timedelta(seconds=1), "samples.ok", 1) for name in ("q0", "q299")]
-    start("-n", "1", *flags(*QUEUES))
+    start("-n", "1", *QUEUES)
     eventually(lambda: all(status(store, job.id) == "finished" for job in jobs))

@@ -41,7 +41,7 @@ def begin(kind: str, server: Server, tmp_path: Path) -> Iterator[Begin]:
     def start(url: str, *queues: str, **env: str) -> Tree:
         served = queues or ("default",)
         if kind in ("thread", "process"):
-            flags = ["-n", "1", "--mode", kind, "-I", "samples", *(f for name in served for f in ("-q", name))]
+            flags = ["-n", "1", "--mode", kind, "-I", "samples", *served]
             tree = Tree(url, tmp_path, flags, env)
         else:
             flags = ["--url", url, "--worker-class", f"workers.rq_worker.{kind}", *served]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -166,3 +167,29 @@ def test_who_takes_the_name_of_the_dead_takes_its_jobs(store: redis.Redis, rq_qu
     SimpleWorker([rq_queue], name="w", connection=store).work(burst=True, logging_level="WARNING")
     assert status(job) == "finished"
     assert not store.exists(keys.OWNERS)
+
+
+def test_a_store_that_refuses_writes_is_not_asked_all_the_time(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    """An idle worker cannot say that it idles: it waits between two attempts."""
+    worker = SimpleWorker([rq_queue], connection=store)
+    refused: list[int] = []
+
+    def refuse() -> None:
+        try:
+            eventually(lambda: store.info("clients")["blocked_clients"])
+            store.replicaof("127.0.0.1", 1)
+            for _ in range(2):
+                assert worker.engine is not None
+                worker.engine.stir()  # as a push would, of which nobody hears any more
+                time.sleep(1.5)
+                refused.append(store.info("errorstats").get("errorstat_READONLY", {}).get("count", 0))
+        finally:
+            store.replicaof("NO", "ONE")
+            worker._stop_requested = True
+            eventually(lambda: worker.engine is None or worker.engine.stir())
+
+    beside = threading.Thread(target=refuse)
+    beside.start()
+    worker.work(logging_level="WARNING")
+    beside.join(30)
+    assert 2 < refused[1] < 200
