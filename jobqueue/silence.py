@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import suppress
 from functools import cache
 from time import monotonic
 from typing import Any
@@ -152,7 +153,10 @@ class _Limited(AbstractConnection):
         own = self.socket_timeout
         limit = seconds if own is None else min(seconds, own)
         if isinstance(self._sock, socket.socket) and self._sock.gettimeout() != limit:
-            self._sock.settimeout(limit)
+            with suppress(
+                OSError
+            ):  # another thread has closed it meanwhile, as RQ's does its subscription: who reads sees
+                self._sock.settimeout(limit)
 
 
 @cache

@@ -67,6 +67,15 @@ def test_a_job_may_wait_in_the_store_and_nowhere_else(proxy: Proxy) -> None:
         assert timeout_of(r) == WAITS_AT_MOST
 
 
+def test_a_socket_that_another_thread_closes_is_left_to_who_reads(proxy: Proxy) -> None:
+    """RQ's worker ends its subscription in one thread while another still listens."""
+    with client(Address(url=proxy.url), for_jobs=True) as r:
+        connection: Any = r.connection_pool.get_connection()
+        connection._sock.close()
+        connection._answer_within(1.0)
+        r.connection_pool.release(connection)
+
+
 def test_the_client_of_rqs_worker_likewise(proxy: Proxy) -> None:
     with redis.Redis("127.0.0.1", proxy.port, socket_timeout=WAITS_AT_MOST) as r:
         r.ping()
