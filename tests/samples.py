@@ -43,6 +43,13 @@ def note_after(path: str, text: Any, seconds: float) -> Any:
     return note(path, text)
 
 
+def note_where(path: str, text: Any, seconds: float) -> Any:
+    """Note the start with the process, then nap."""
+    note(path, f"{os.getpid()} {text}")
+    time.sleep(seconds)
+    return text
+
+
 def note_and_nap(path: str, text: Any, seconds: float) -> Any:
     """Note the start and the end of a nap in slices."""
     note(path, f"start {text}")

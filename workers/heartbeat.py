@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 WORKER_TTL = 480  # seconds: rq.defaults.DEFAULT_WORKER_TTL + 60
 RENEW_EXECUTIONS = 30.0
+SAFE = 0.7  # of the lease: a rescuer calls the tree dead after the whole of it
 
 
 def patience(lease: float) -> float:
@@ -47,6 +48,7 @@ class Heartbeat:
         self._stepping = threading.Lock()  # a renewal under way would register again what death has taken off
         self._unlisted = False  # and said so
         self._birth = ""  # in RQ's text; it stays what it was when the tree registers again
+        self.lapses = 0  # how often a renewal came so late that somebody may have taken over
         self.renewed = 0.0  # monotonic seconds of the last renewal that the store confirmed; 0: none yet
 
     def birth(self) -> None:
@@ -108,6 +110,8 @@ class Heartbeat:
         if outage := next(filter(is_away, errors), None):
             raise outage
         if not isinstance(replies[0], Exception):
+            if self.renewed and time.monotonic() - self.renewed > SAFE * self._settings.lease:
+                self.lapses += 1  # before the time below: who sees that has to see this
             self.renewed = asked
         if errors:
             self._clear(replies)

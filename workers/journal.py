@@ -3,9 +3,9 @@
 One region per child, written by the child, read by the supervisor, also after the child was killed at any instruction:
 
     header      8-byte words; the child writes hungry, buffered, unsettled, done, its pulse and what it came back from,
-                the supervisor revoked and frozen. Revoked counts how often the buffer was given back behind the back of
-                a child that held still, and the child answers with that number; until it has, and while frozen (the
-                lease may be over), nothing is started without asking Redis
+                the supervisor revoked and fresh. Revoked counts how often the buffer was given back, or may have been,
+                behind the child's back, and the child answers with that number. Until it has, and later than fresh
+                (monotonic seconds, 0: not said yet; the lease may be over), nothing is started without asking Redis
     slots       per slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none), thread
     journal     two halves; each a word (bytes used) and then records: outcomes that Redis may not have yet
 
@@ -20,13 +20,14 @@ import marshal
 import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from jobqueue.protocol import Outcome
 
 HALF = 64 * 1024
-HUNGRY, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FROZEN, CAME_BACK = range(8)
+HUNGRY, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK = range(8)
 HEADER_WORDS, SLOT_WORDS = 8, 4
 CLAIM, START, LIMIT, THREAD = range(4)
 
@@ -71,6 +72,7 @@ class Region:
         self._view = view
         self._words = view[: 8 * words].cast("Q")
         self._seconds = view[: 8 * words].cast("d")
+        self._revoking = threading.Lock()
         self.slots = slots
         self.journal = Journal(view[8 * words :])
 
@@ -95,13 +97,21 @@ class Region:
     # -- the supervisor writes --
 
     def revoke(self) -> None:
-        """From one thread only."""
-        self._words[REVOKED] += 1
+        with self._revoking:
+            self._words[REVOKED] += 1
+
+    def stay_fresh(self, until: float) -> None:
+        """Nobody takes over what the child holds before this moment (monotonic seconds)."""
+        self._seconds[FRESH] = until
 
     # -- both read --
 
     def get(self, word: int) -> int:
         return self._words[word]
+
+    def is_stale(self, now: float) -> bool:
+        """Somebody may have taken over what the child holds: also when all of this worker stood still until now."""
+        return 0.0 < self._seconds[FRESH] < now
 
     @property
     def revoked(self) -> bool:

@@ -22,7 +22,7 @@ from workers.current import CurrentJob
 from workers.event_loop import EventLoopOfThread
 from workers.finishing import NOTHING, Finishing
 from workers.job_variable import JobVariable
-from workers.journal import FROZEN, Region
+from workers.journal import Region
 from workers.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from workers.patience import insist
 from workers.process_tree import Find, OfProcess, OfThread, end_processes
@@ -180,7 +180,7 @@ class Slot(Interruptible):
     def _may_start(self, job: Claimed) -> bool:
         """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
         region = self._region  # what stands there after the claim was written
-        must_ask = region.revoked or region.get(FROZEN) or self._courier.is_doubtful(job.claim)
+        must_ask = region.revoked or region.is_stale(self.since) or self._courier.is_doubtful(job.claim)
         if not (must_ask or self._settings.strict_start or "m" in job.features):
             return True
         self.marked = job.claim

@@ -94,7 +94,7 @@ class Supervisor:
         own = store.client(socket_timeout=patience(settings.lease), connect_timeout=patience(settings.lease))
         self._heartbeat = Heartbeat(settings, own, lambda: any(seat.region.running() for seat in self._seats))
         self._rescuer = Rescuer(settings, client, self._on_left)
-        self._frozen = Freezer(settings, self._heartbeat, [seat.region for seat in self._seats])
+        self._frozen = Freezer(settings, self._heartbeat, [seat.region for seat in self._seats], self._wake_all)
         self._cron = Cron(settings.worker, cron, client) if cron else None
         self._maintenance = Maintenance(
             settings.maintenance_interval, settings.burst, self._post, self._fork_maintenance
@@ -472,6 +472,10 @@ class Supervisor:
             return False
         control.close()
         return True
+
+    def _wake_all(self) -> None:
+        for seat in self._seats:
+            seat.tell(b"p\n")
 
     def _stand_in(self, seat: Seat) -> None:
         """(guard) The child holds still: nothing may wait behind what it runs, and RQ's readers should see that."""

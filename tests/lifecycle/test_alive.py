@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from conftest import Start
@@ -255,3 +259,40 @@ def test_a_system_that_starts_no_process(start: Start, queue: Queue, tmp_path: P
     assert job.result(30) == "x"
     assert lines(record) == ["start x", "end x"]
     eventually(lambda: len(tree.children()) == 2, 60)
+
+
+# -- a worker that was away for longer than its lease ----------------------------------------------------------------
+
+
+@contextmanager
+def stopped(tree: Tree) -> Iterator[None]:
+    """All its processes; they wake up one by one, the children first."""
+    processes = [psutil.Process(tree.pid), *psutil.Process(tree.pid).children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in reversed(processes):
+            process.resume()
+            time.sleep(0.05)  # the next one is to find what this one does by itself
+
+
+@pytest.mark.parametrize("policy", ["retry", "fail"])
+def test_what_others_took_over_does_not_start(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, policy: str
+) -> None:
+    """It is stopped with its buffer full; another worker does all there is; it goes on, and starts nothing of that."""
+    record = tmp_path / "record"
+    first: Tree = start("-n", "1", "--on-crash", policy, mode=mode, JOBQ_LEASE="2")
+    jobs = list(queue.enqueue_many("samples.note_where", [str(record)] * 2000, range(2000), [0.001] * 2000))
+    eventually(lambda: len(lines(record)) > 200 and held_in_all(store) > 5, every=0.001)
+    with stopped(first):
+        start("-n", "1", "--on-crash", policy, mode=mode, JOBQ_LEASE="2")
+        ended = (b"finished", b"failed")
+        eventually(lambda: all(store.hget(keys.job(job.id), "status") in ended for job in jobs), 100)
+        before = len(lines(record))
+    eventually(lambda: store.scard(keys.WORKERS) == 2)
+    probe = [queue.enqueue("samples.ok", n) for n in range(20)]
+    assert [job.result(60) for job in probe] == list(range(20))
+    assert len(lines(record)) == before

@@ -1,4 +1,4 @@
-"""Nothing new is started when the lease may be over soon."""
+"""Nothing new is started unasked when the lease may be over, nor after it may have been."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from jobqueue.connection import Address
 from workers.freezer import Freezer
-from workers.journal import FROZEN, Region, make_file
+from workers.journal import CAME_BACK, REVOKED, Region, make_file
 from workers.settings import Settings
 
 
@@ -21,25 +21,64 @@ class Bench:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 2, "slots": 1, "lease": 10.0}
         pages = make_file(2, 1)
         self.regions = [Region(pages, n, 1) for n in range(2)]
-        self.heartbeat = SimpleNamespace(renewed=0.0)
+        self.heartbeat = SimpleNamespace(renewed=0.0, lapses=0)
+        self.woken = 0
         settings = Settings(Address(url="redis://127.0.0.1:1/0"), **fields)
-        self.freezer = Freezer(settings, self.heartbeat, self.regions)  # type: ignore[arg-type]
+        self.freezer = Freezer(settings, self.heartbeat, self.regions, self._wake)  # type: ignore[arg-type]
+
+    def _wake(self) -> None:
+        assert self.revoked  # who is woken sees it
+        self.woken += 1
 
     def frozen(self, now: float) -> bool:
+        """Its children ask before they start anything."""
         self.freezer.step(now)
-        words = [bool(region.get(FROZEN)) for region in self.regions]
-        assert set(words) == {self.freezer.frozen}
-        return words[0]
+        stale = {region.is_stale(now) for region in self.regions}
+        assert stale == {self.freezer.frozen}
+        return self.freezer.frozen
+
+    @property
+    def revoked(self) -> bool:
+        found = {region.revoked for region in self.regions}
+        assert len(found) == 1
+        return found.pop()
+
+    def come_back(self) -> None:
+        for region in self.regions:
+            region.set(CAME_BACK, region.get(REVOKED))
 
 
 def test_it_freezes_before_the_lease_is_over_and_thaws(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     with caplog.at_level(logging.WARNING):
-        assert [bench.frozen(now) for now in (100.0, 107.0, 107.1, 109.0, 1000.0)] == [False, False, True, True, True]
+        assert [bench.frozen(now) for now in (100.0, 106.9, 107.1, 109.0, 1000.0)] == [False, False, True, True, True]
         bench.heartbeat.renewed = 1000.5
-        assert [bench.frozen(now) for now in (1001.0, 1007.5, 1007.6)] == [False, False, True]
+        assert [bench.frozen(now) for now in (1001.0, 1007.4, 1007.6)] == [False, False, True]
     assert caplog.messages == ["no word from the store for 7 s: nothing new is started"] * 2
+
+
+def test_children_that_wake_before_their_supervisor_ask() -> None:
+    """The whole worker stood still: its page says so without anybody's doing."""
+    bench = Bench()
+    bench.heartbeat.renewed = 100.0
+    bench.freezer.step(101.0)
+    assert [bench.regions[0].is_stale(now) for now in (106.9, 107.1)] == [False, True]
+
+
+def test_after_a_lapse_the_buffers_are_revoked() -> None:
+    """Also when nobody saw it frozen: the renewal was there before the next look."""
+    bench = Bench()
+    bench.heartbeat.renewed = 100.0
+    bench.freezer.step(101.0)
+    bench.heartbeat.renewed, bench.heartbeat.lapses = 120.0, 1
+    bench.freezer.step(120.1)
+    assert not bench.freezer.frozen
+    assert bench.revoked
+    bench.come_back()
+    bench.freezer.step(121.0)
+    assert not bench.revoked
+    assert bench.woken == 1
 
 
 def test_before_its_birth_it_has_nothing_to_lose() -> None:
@@ -47,9 +86,12 @@ def test_before_its_birth_it_has_nothing_to_lose() -> None:
 
 
 def test_a_fresh_region_catches_up() -> None:
-    """A wiped page of a child that is about to start: it may not claim while the store is away, so nothing starts."""
+    """A wiped page of a child that is about to start."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
+    assert bench.frozen(200.0)
+    bench.regions[0].wipe()
+    bench.regions[1].wipe()
     assert bench.frozen(200.0)
     bench.heartbeat.renewed = 200.0
     assert not bench.frozen(201.0)

@@ -866,6 +866,17 @@ def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk
     assert (desk.store.hget(keys.worker(W), "state"), looks) == (b"busy", [])
 
 
+def test_a_renewal_that_comes_late_is_counted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may have taken over meanwhile: what was claimed before it must not start unasked."""
+    heartbeat, clock = heartbeat_of(desk, lambda: False), [1000.0]
+    monkeypatch.setattr("workers.heartbeat.time.monotonic", lambda: clock[0])
+    heartbeat.birth()
+    for seconds, lapses in ((3.0, 0), (6.9, 0), (7.1, 1), (3.0, 1), (100.0, 2)):
+        clock[0] += seconds
+        heartbeat.step(clock[0])
+        assert (heartbeat.lapses, heartbeat.renewed) == (lapses, clock[0])
+
+
 def struck_off(store: fakeredis.FakeRedis, *queues: str) -> None:
     """As a rescuer does who takes the tree for dead."""
     store.srem(keys.WORKERS, keys.worker(W))
