@@ -11,6 +11,9 @@ request, so that a worker of 1,000 queues does not hold 1,000 connections.
 Each wait has a limit of its own here, beside the one that it has in the store: a connection may have died without a
 word. Then nobody knows whether something was pushed: a child is woken as if it had been, and asks over its own one.
 
+A push ends the BLMOVE of every worker that waits for the queue. Where many serve it, each waits for a moment of its own
+length before it wakes a child, and looks whether the job is still there: few claim in vain.
+
 While everything is suspended or paused it must not enter the wait, which would return at once for ever: it looks once
 a second, as RQ does.
 """
@@ -20,6 +23,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -42,6 +46,8 @@ LOOK = 1.0  # seconds between two looks whether a pause is over
 WHO = "waiting for jobs"
 WATCHED = 32  # queues that have a connection each, the first ones that are open
 LOOK_AT_REST = 0.25  # seconds between two looks at the others
+CROWD = 8  # workers of a queue; where there are more, each of them waits for up to so many times SPREAD
+SPREAD, MOST_SPREAD = 0.0005, 0.03  # seconds
 OUT_OF_SERVICE = 5.0  # seconds without a wait that worked after which this worker cannot be called able to claim
 
 
@@ -66,6 +72,7 @@ class Waiter:
         self._over = threading.Event()
         self._waits: dict[str, Wait] = {}
         self._idle: dict[str, Any] = {}  # queue → connection without a pending BLMOVE
+        self._workers = 0  # how many serve the first queue
         self._spoiled: dict[str, float] = {}  # queue whose key is no list → until when it is left alone
         self._complained: set[str] = set()
         self._failing_since = 0.0  # monotonic seconds; 0.0: the last turn worked
@@ -141,7 +148,12 @@ class Waiter:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.exists(keys.SUSPENDED)
             pipe.smembers(keys.PAUSED)
-            suspended, paused = pipe.execute()
+            pipe.scard(keys.workers_of(self._queues[0]))
+            suspended, paused, workers = pipe.execute(raise_on_error=False)
+        for reply in (suspended, paused):
+            if isinstance(reply, Exception):
+                raise reply
+        self._workers = 0 if isinstance(workers, Exception) else workers
         now = time.monotonic()
         self._spoiled = {name: until for name, until in self._spoiled.items() if now < until}
         is_open = [name for name in self._queues if name.encode() not in paused and name not in self._spoiled]
@@ -160,8 +172,16 @@ class Waiter:
         ready = readable([*names, self._pipe[0]], limit if patience is None else min(limit, patience))
         if self._pipe[0] in ready:
             os.read(self._pipe[0], 4096)
-        answers = [self._answer(names[fd]) for fd in ready if fd != self._pipe[0]]
-        return any(answers) | self._overdue()
+        pushed = [names[fd] for fd in ready if fd != self._pipe[0] and self._answer(names[fd])]
+        overdue = self._overdue()
+        return overdue or (bool(pushed) and self._is_still_there(pushed))
+
+    def _is_still_there(self, queues: list[str]) -> bool:
+        """Return whether the others of a crowd have left something."""
+        if self._workers <= CROWD:
+            return True
+        time.sleep(random.uniform(0, min(MOST_SPREAD, self._workers * SPREAD)))
+        return bool(self._client.exists(*map(keys.queue, queues)))
 
     def _wait_for(self, queues: list[str]) -> None:
         """Have a BLMOVE pending on each of these, and on no other."""

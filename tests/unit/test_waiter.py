@@ -241,6 +241,7 @@ def test_a_key_that_is_no_list_does_not_keep_the_other_queues(
 ) -> None:
     woken: list[int] = []
     store.set(keys.queue("wrong"), "x")
+    store.set(keys.workers_of("wrong"), "x")
     with caplog.at_level(logging.WARNING):
         make("wrong", "right").hungry(lambda: woken.append(1))
         eventually(lambda: blocked(store) == 1)
@@ -273,3 +274,26 @@ def test_who_cannot_open_a_connection_says_so_and_wakes(
     eventually(lambda: blocked(store) == 1)
     push(store, "a")
     eventually(lambda: woken[3:] == [3] and waiter.why_not(since + 60) == "")
+
+
+def test_one_job_wakes_few_of_a_crowd(make: Make, store: redis.Redis) -> None:
+    """Each push ends the wait of all; who is not the first sees that nothing is left."""
+    crowd, woken = 40, []
+    store.sadd(keys.workers_of("default"), *map(str, range(crowd)))
+    waiters = [make() for _ in range(crowd)]
+
+    def wake() -> None:
+        woken.append(1)
+        store.lpop(keys.queue("default"))
+
+    for waiter in waiters:
+        waiter.hungry(wake)
+    for jobs in (1, 2, 3):
+        eventually(lambda: blocked(store) == crowd - len(woken))
+        push(store, "a")
+        eventually(lambda jobs=jobs: len(woken) >= jobs)  # type: ignore[misc]
+        eventually(lambda: not waiting(store))
+    eventually(lambda: blocked(store) == crowd - len(woken))
+    assert len(woken) < crowd // 2  # of 118 without it
+    push(store, *"abcdefghijklmnopqrstuvwxyz")
+    eventually(lambda: not waiting(store))
