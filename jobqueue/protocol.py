@@ -50,6 +50,7 @@ class Outcome(NamedTuple):
     ended_at: str
     started: float
     ended: float
+    by_rq: bool = False  # RQ's own finish is at it: not for CYCLE, a rescue leaves it to RQ's code again
 
 
 class Spent(NamedTuple):

@@ -1,11 +1,14 @@
 """Jobs whose values and exceptions have code of their own, which does what a worker must survive.
 
-Each takes ``how``: what that code does. ``doze`` can be interrupted between two steps, ``sleep`` only by a signal.
+Each takes ``how``: what that code does. ``doze`` can be interrupted between two steps, ``sleep`` only by a signal,
+``hold`` by nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import signal
 import time
 from collections.abc import Callable, ItemsView
 from typing import Any
@@ -23,6 +26,9 @@ def act(how: str) -> str:
             time.sleep(0.01)
     elif how == "sleep":
         time.sleep(FOREVER)
+    elif how == "hold":  # in C, and with the GIL
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        ctypes.PyDLL(None).usleep(int(FOREVER * 1_000_000))
     elif how == "interrupt":
         raise KeyboardInterrupt("no")
     elif how == "exit":

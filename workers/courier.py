@@ -137,6 +137,14 @@ class Courier:
             self._region.end(slot)
             return False
 
+    def note(self, outcome: Outcome) -> None:
+        """Remember a failure that RQ's own finish is about to record, as far as there is room: should its callback end
+        this process, why the job failed is not forgotten."""
+        with self._cond:
+            self._with_rq[outcome.claim] = outcome
+            self._region.set(UNSETTLED, 1)
+            self._region.journal.append(outcome)
+
     def let_go(self, claim: int, slot: int | None) -> None:
         """A job left by another way than settling: RQ's own finish recorded it, or it was given back. ``slot`` None:
         the slot has been freed before."""

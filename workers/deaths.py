@@ -18,6 +18,7 @@ class Remains(NamedTuple):
     owner: str
     finished: list[Outcome]
     running: list[Verdict]
+    plain: frozenset[int] = frozenset()  # claims of jobs to be recorded without any code of the user's
 
 
 class Left(NamedTuple):
@@ -26,6 +27,7 @@ class Left(NamedTuple):
     owner: str
     worker: str
     jobs: list[ForRQ]
+    plain: frozenset[int] = frozenset()  # as in Remains
     dead: str = ""  # the lease of a whole tree that died; "": of a child of a tree that lives
 
 

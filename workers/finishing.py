@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jobqueue.protocol import RAISED, RETURNED
+from jobqueue.protocol import RAISED, RETURNED, Outcome
 from workers.limits import CANNOT_BE_INTERRUPTED, time_limit_text
 from workers.runner import Ending, decode_text, encode_text
 
@@ -47,6 +47,11 @@ class Finishing:
             else:
                 finisher.finish(self.job_id, self.claim, self.queue, self.ending, self.started, self.changes)
         self.recorded = True
+
+    def outcome(self) -> Outcome:
+        """For the journal: a failure."""
+        ids, payload = (self.job_id, self.claim, self.queue), self.ending.payload
+        return Outcome(*ids, RAISED, 0, payload, "stop" if self.stopped else "fail", "", self.started, 0.0, by_rq=True)
 
     def _committed(self) -> None:
         self.recorded = True

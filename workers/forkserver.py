@@ -253,7 +253,7 @@ def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, r
     control = socket.socket(fileno=fd)
     if "errand" in order:
         jobs = [ForRQ(i, claim, queue, verdict, cause.encode()) for i, claim, queue, verdict, cause in order["errand"]]
-        return Errand(settings, order["fork"], order["worker"], jobs, control)
+        return Errand(settings, order["fork"], order["worker"], jobs, order["plain"], control)
     if "maintenance" in order:
         return Chores(settings, control)
     report_to(order["faults"])

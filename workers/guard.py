@@ -20,7 +20,7 @@ from collections.abc import Callable
 import psutil
 
 from workers.journal import BUFFERED, DONE, PULSE, Running
-from workers.limits import HARD, time_limit_text
+from workers.limits import HARD, JOB, SUBJECTS, time_limit_text
 from workers.seat import Condemned, Seat
 from workers.settings import Settings
 
@@ -100,11 +100,14 @@ class Guard:
 
     def _overdue(self, seat: Seat, job: Running, now: float) -> Condemned | None:
         condemned = seat.condemned.get(job.claim)
-        if condemned and now >= condemned.since + HARD:
+        if condemned and job.what == JOB and now >= condemned.since + HARD:  # else it has reacted
             return condemned
-        if job.limit and now >= job.start + job.limit + HARD:
-            text = f"TimeLimitExceeded: {time_limit_text(job.limit)} It did not react: its process was killed."
-            return Condemned("fail", text, now)
+        if job.limit and now >= job.since + job.limit + HARD:
+            if condemned and condemned.verdict == "stop":
+                return condemned._replace(what=job.what)
+            text = time_limit_text(job.limit, SUBJECTS[job.what])
+            text = f"TimeLimitExceeded: {text} It did not react: its process was killed."
+            return Condemned("fail", text, now, job.what)
         return None
 
     def _end(self, seat: Seat, job: Running, end: Condemned) -> None:

@@ -6,7 +6,8 @@ One region per child, written by the child, read by the supervisor, also after t
                 the supervisor revoked and fresh. Revoked counts how often the buffer was given back, or may have been,
                 behind the child's back, and the child answers with that number. Until it has, and later than fresh
                 (monotonic seconds, 0: not said yet; the lease may be over), nothing is started without asking Redis
-    slots       per slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none), thread
+    slots       per slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none), thread;
+                behind a job's end, in a callback: since when the limit counts (0: since the start), and what it is on
     journal     two halves; each a word (bytes used) and then records: outcomes that Redis may not have yet
 
 Why it survives a kill: every word is written by one aligned 8-byte store; a record counts only by the word in front,
@@ -28,8 +29,8 @@ from jobqueue.protocol import Outcome
 
 HALF = 64 * 1024
 HUNGRY, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK = range(8)
-HEADER_WORDS, SLOT_WORDS = 8, 4
-CLAIM, START, LIMIT, THREAD = range(4)
+HEADER_WORDS, SLOT_WORDS = 8, 6
+CLAIM, START, LIMIT, THREAD, SINCE, WHAT = range(6)
 
 
 def region_size(slots: int) -> int:
@@ -59,6 +60,8 @@ class Running(NamedTuple):
     start: float
     limit: float
     thread: int
+    since: float = 0.0  # monotonic seconds from which the limit counts
+    what: int = 0  # that the limit is on; limits.SUBJECTS has the words
 
 
 class Region:
@@ -86,6 +89,14 @@ class Region:
         self._seconds[at + START] = start
         self._seconds[at + LIMIT] = limit
         self._words[at + CLAIM] = claim
+
+    def allow(self, slot: int, what: int, since: float, limit: float) -> None:
+        """Behind the job's end: what runs now has a limit of its own; 0: none of the user's code runs."""
+        at = HEADER_WORDS + SLOT_WORDS * slot
+        self._seconds[at + LIMIT] = 0.0
+        self._words[at + WHAT] = what
+        self._seconds[at + SINCE] = since
+        self._seconds[at + LIMIT] = limit
 
     def bind(self, slot: int, thread: int) -> None:
         """The thread that runs the slot's jobs, by the name that faulthandler gives it."""
@@ -124,7 +135,8 @@ class Region:
             at = HEADER_WORDS + SLOT_WORDS * slot
             if claim := self._words[at + CLAIM]:
                 start, limit = self._seconds[at + START], self._seconds[at + LIMIT]
-                found.append(Running(slot, claim, start, limit, self._words[at + THREAD]))
+                since, what = self._seconds[at + SINCE] or start, self._words[at + WHAT]
+                found.append(Running(slot, claim, start, limit, self._words[at + THREAD], since, what))
         return found
 
     @property

@@ -62,7 +62,7 @@ class Nursery:
     def fork_errand(self, left: Left) -> socket.socket:
         """Ask for a short-lived child that finishes by RQ's own code what a rescue left to it."""
         jobs = [[*job[:4], job.cause.decode()] for job in left.jobs]
-        return self._order({"fork": left.owner, "worker": left.worker, "errand": jobs})
+        return self._order({"fork": left.owner, "worker": left.worker, "errand": jobs, "plain": [*left.plain]})
 
     def fork_maintenance(self) -> socket.socket:
         """Ask for a short-lived child that does RQ's maintenance."""

@@ -77,17 +77,21 @@ class Rescuer:
     def rescue_own(self, remains: Remains, final: bool = False) -> Left | None:
         """Settle what it had finished, give back what it never started, judge what ran. Twice is once."""
         s = self._settings
-        for_rq: list[ForRQ] = []
-        for at in range(0, len(remains.finished), SETTLE_AT_ONCE):
-            some = remains.finished[at : at + SETTLE_AT_ONCE]
+        ran = {verdict.claim for verdict in remains.running}
+        noted = {o.claim: o for o in remains.finished if o.by_rq and o.claim in ran}  # the others are recorded
+        for_rq = [ForRQ(o.id, o.claim, o.queue, o.started_at, o.payload) for o in noted.values()]
+        finished = [outcome for outcome in remains.finished if not outcome.by_rq and outcome.claim not in noted]
+        for at in range(0, len(finished), SETTLE_AT_ONCE):
+            some = finished[at : at + SETTLE_AT_ONCE]
             verdicts = self._protocol.cycle(remains.owner, s.worker, s.queues, some, want=0).verdicts
             for outcome, verdict in zip(some, verdicts, strict=False):
                 if verdict == HAS_DEPENDENTS:
                     kind = "returned" if outcome.kind == RETURNED else "fail"
                     for_rq.append(ForRQ(outcome.id, outcome.claim, outcome.queue, kind, outcome.payload))
-        finished = {o.claim for o in remains.finished}
-        running = [verdict for verdict in remains.running if verdict.claim not in finished]
+        done = {outcome.claim for outcome in finished} | noted.keys()
+        running = [verdict for verdict in remains.running if verdict.claim not in done]
         left = self._rescue(remains.owner, s.worker, running, final=final, done=for_rq)
+        left = left and left._replace(plain=remains.plain)
         if left is None or not left.jobs:
             self._remember(remains)
         self._bring_on(self._client.hkeys(keys.ENDED))
@@ -163,7 +167,7 @@ class Rescuer:
                 owner,
                 *rescue[:4],
             )
-        return Left(owner, worker, [*rescue.for_rq, *done], dead)
+        return Left(owner, worker, [*rescue.for_rq, *done], dead=dead)
 
     def stand_in(self, owner: str, region: Region, pulse: int) -> None:
         """For a child that holds still at ``pulse``: mark what it runs, give back what waits behind it, settle what it
@@ -186,7 +190,8 @@ class Rescuer:
         except (ValueError, EOFError, TypeError):
             return
         s = self._settings
-        done = [outcome.claim for outcome in finished]
+        done = [outcome.claim for outcome in finished if not outcome.by_rq]
+        finished = [outcome for outcome in finished if not outcome.by_rq]
         self._protocol.stand_in(owner, s.worker, EXECUTION_TTL, newest, running, done)
         for at in range(0, len(finished), SETTLE_AT_ONCE):
             self._protocol.cycle(owner, s.worker, s.queues, finished[at : at + SETTLE_AT_ONCE], want=0)

@@ -192,7 +192,6 @@ class Finisher:
         self._settings = settings
         self._client = client
         self._protocol = Protocol(client)
-        self.on_recorded: Callable[[], object] = lambda: None  # from here on no more of the job's code runs
         self._limits = limits or FinishLimits(None)
         self._limit, self._plain = 0.0, False  # of the job that is finished: its time limit; no code of the user's
         self._on_commit: Callable[[], None] = _nothing
@@ -255,11 +254,13 @@ class Finisher:
         """Record a failure after which RQ's retries do not apply, and are not touched: the job killed its process."""
         self._insist(job_id, claim, queue, ending, started, self._finalize_for_good)
 
-    def finish_left(self, job: ForRQ) -> None:
-        """Record what a rescue left to us: what the dead owner had returned, or why the job failed."""
-        ending = self.runner.ending_of(RETURNED if job.verdict == "returned" else RAISED, job.cause)
+    def finish_left(self, job: ForRQ, plain: bool = False) -> None:
+        """Record what a rescue left to us: what the dead owner had returned, or why the job failed. ``plain``: without
+        any code of the user's."""
+        ending = Ending(RETURNED if job.verdict == "returned" else RAISED, job.cause)
         finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.verdict, self.finish)
-        after_imports.run(finish, job.id, job.claim, job.queue, ending, time.time())
+        with self.told(limit=0.0, plain=plain, on_commit=_nothing):
+            after_imports.run(finish, job.id, job.claim, job.queue, ending, time.time())
 
     def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
         self._disturbed = 0
@@ -321,7 +322,6 @@ class Finisher:
         """Enqueue the dependents, some at a time; whoever else sees the mark may do it too."""
         if not (fence.sent and (fence.ends or fence.frees)):
             return
-        self.on_recorded()
         while self._protocol.enqueue_dependents(fence.job_id)[0]:
             pass
 

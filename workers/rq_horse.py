@@ -193,7 +193,7 @@ class Horse:
     def _end_overdue(self) -> None:
         """A job that its time limit did not end (C code holds the GIL) is ended from here, as in RQ."""
         for job in self._region.running():
-            if job.limit and time.monotonic() > job.start + job.limit + OVERDUE:
+            if job.limit and time.monotonic() > job.since + job.limit + OVERDUE:
                 self._kill_for(job.claim)
 
     def _end_stopped(self) -> None:
@@ -239,7 +239,7 @@ class Horse:
             finished = list(self._region.journal.read())
         except (ValueError, EOFError, TypeError):  # killed in the middle of bringing its halves together
             finished = []
-        done = {outcome.claim for outcome in finished}
+        done = {outcome.claim for outcome in finished if not outcome.by_rq}
         ran = [job for job in self._region.running() if job.claim not in done]
         if ran:
             end_processes(OfProcess(pid, self.owner, self._forks), min(job.start for job in ran))

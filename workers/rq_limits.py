@@ -11,7 +11,7 @@ at the next of these borders, before it can send anything.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rq.timeouts import BaseDeathPenalty
@@ -27,7 +27,11 @@ class FinishLimits:
     """What is limited in one slot's finishes, one at a time. ``of`` says what the next callback is. Without a slot
     nobody watches: it limits nothing."""
 
-    def __init__(self, slot: Interruptible | None) -> None:
+    def __init__(
+        self, slot: Interruptible | None, show: Callable[[int, float], None] = lambda what, limit: None
+    ) -> None:
+        """show: tell the supervisor what runs, and its limit in seconds; 0: nothing does."""
+        self._show = show
         self._slot = slot or Interruptible()
         self._watched = slot is not None
         self._stretch = 0.0  # seconds; 0: none is open
@@ -82,6 +86,7 @@ class FinishLimits:
             self._slot.leave()  # again: an exception may have arrived in the first
         if self._slot.written_off:
             raise WrittenOff
+        self._show(RECORDING, 0.0)
 
     def _resume(self) -> None:
         if self._stretch and self._watched:
@@ -89,4 +94,5 @@ class FinishLimits:
 
     def _enter(self, what: int, limit: float) -> None:
         self._slot.what = what
+        self._show(what, max(0.0, limit))
         self._slot.enter(-next(_tokens), limit)

@@ -110,7 +110,6 @@ class RQSlot(Slot):
         if self._finisher is None:
             client, limits = self._protocol.client, self._limits
             self._finisher = RQFinisher(self._worker, self._settings, self._owner, client, limits=limits)
-            self._finisher.on_recorded = self._recorded
         return self._finisher
 
     # -- the log: RQ's lines -------------------------------------------------------------------------------------------

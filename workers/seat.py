@@ -16,7 +16,8 @@ from workers import oom
 from workers.deaths import Remains, cause_of_death, end_of_process
 from workers.faults import Faults
 from workers.journal import DONE, PULSE, Region, Running
-from workers.runner import SHUTDOWN, encode_text
+from workers.limits import JOB, SUCCESS
+from workers.runner import SHUTDOWN, decode_text, encode_text
 
 YOUNG = 1.0  # seconds; who dies younger and did nothing makes the next one wait
 NEIGHBOUR = "ChildKilled: The process that ran this job was killed because of another job that ran in it."
@@ -31,6 +32,7 @@ class Condemned(NamedTuple):
     verdict: str  # fail | stop
     cause: str
     since: float
+    what: int = JOB  # that did not react
 
 
 class Use(Enum):
@@ -143,7 +145,17 @@ class Seat:
         cause = SHUTDOWN if stopping else self.cause_of_death(status)
         culprit = self.faults.culprit(running) if status is not None else None
         verdicts = [self._judge(job, len(running), culprit, cause, stopping) for job in running]
-        return Remains(self.owner, self._finished(), verdicts)
+        plain = frozenset(claim for claim, condemned in self.condemned.items() if condemned.what not in (JOB, SUCCESS))
+        finished = [self._explained(outcome) for outcome in self._finished()]
+        return Remains(self.owner, finished, verdicts, plain)
+
+    def _explained(self, outcome: Outcome) -> Outcome:
+        """Why the job failed stays what is recorded, also when its callback did not end."""
+        condemned = self.condemned.get(outcome.claim)
+        if not (outcome.by_rq and condemned and condemned.verdict == "fail"):
+            return outcome
+        text = f"{decode_text(outcome.payload).rstrip()}\n{condemned.cause}\n"
+        return outcome._replace(payload=encode_text(text))
 
     def cause_of_death(self, status: int | None) -> str:
         return cause_of_death(self.pid, status, out_of_memory=oom.kills() > self._oom_kills)

@@ -23,7 +23,7 @@ from workers.event_loop import EventLoopOfThread
 from workers.finishing import NOTHING, Finishing
 from workers.job_variable import JobVariable
 from workers.journal import Region
-from workers.limits import Interrupted, Interruptible, Stopped, WrittenOff
+from workers.limits import JOB, RECORDING, Interrupted, Interruptible, Stopped, WrittenOff
 from workers.patience import insist
 from workers.process_tree import Find, OfProcess, OfThread, end_processes
 from workers.rq_limits import FinishLimits
@@ -72,7 +72,7 @@ class Slot(Interruptible):
         self._processes: Find | None = None
         self._finisher: Finisher | None = None
         self._job_variable = JobVariable()
-        self._limits = FinishLimits(self)
+        self._limits = FinishLimits(self, self._show)
         self.job: Claimed | None = None
         self.since = 0.0  # monotonic seconds, of the job that runs
         self.finishing: Finishing | None = None  # what RQ's own code is about to record
@@ -257,12 +257,16 @@ class Slot(Interruptible):
 
     def _finish(self, finishing: Finishing) -> None:
         """Let RQ's own code record the end."""
+        self._show(RECORDING, 0.0)
+        if finishing.ending.kind == RAISED and not finishing.recorded:
+            self._courier.note(finishing.outcome())
         self.finishing_since = time.monotonic()
         self.finishing = finishing
         finishing.record(self._rq)
         with self._limits.stretch(finishing.limit):
             finishing.forget()
         self.finishing = None
+        self._region.allow(self.number, JOB, 0.0, 0.0)
         self._courier.let_go(finishing.claim, self.number)
 
     @property
@@ -272,14 +276,11 @@ class Slot(Interruptible):
             from workers.rq_finish import Finisher
 
             self._finisher = Finisher(self._settings, self._owner, self._protocol.client, limits=self._limits)
-            self._finisher.on_recorded = self._recorded
         return self._finisher
 
-    def _recorded(self) -> None:
-        """RQ's finish has recorded the end. What follows is ours, and a store that is slow is no job out of time."""
-        for running in self._region.running():
-            if running.slot == self.number and running.limit:
-                self._region.begin(self.number, running.claim, running.start, 0.0)
+    def _show(self, what: int, limit: float) -> None:
+        """On the page: what runs behind the job's end. The store may take its time, and is no job out of time."""
+        self._region.allow(self.number, what, time.monotonic(), limit)
 
     def _end_early(self, job: Claimed, why: BaseException, started: float, ended: float) -> None:
         """Ended by us: stopped on request, or interrupted because the worker shuts down, which counts nothing."""

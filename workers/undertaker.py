@@ -81,7 +81,14 @@ class Undertaker:
         owner = self._pids.pop(pid, None)
         if owner is None:
             return False
-        self._close(rescuer, self._errands[owner], status)
+        left = self._errands[owner]
+        claims = frozenset(job.claim for job in left.jobs)
+        if status != 0 and left.plain != claims:
+            log.warning("finishing the jobs of %s failed; they are recorded without their own code", owner)
+            self._errands[owner] = left._replace(plain=claims)
+            if self._fork(self._errands[owner]):
+                return True
+        self._close(rescuer, left, status)
         return True
 
     def all_died(self, rescuer: Rescuer) -> None:

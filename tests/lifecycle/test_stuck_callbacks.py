@@ -3,13 +3,14 @@ recorded as RQ records it, once."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 import redis
 from conftest import Start
 from helpers import eventually, failed, submit
-from rq import Callback
+from rq import Callback, Retry
 from rq.command import send_stop_job_command
 
 from jobqueue import keys
@@ -134,3 +135,56 @@ def test_what_waits_behind_a_long_callback_is_given_back(
     assert not ended(store, long.id)
     store.set(f"end:{long.id}", 1)
     assert eventually(lambda: ended(store, long.id)) == ("finished" if record == "success" else "failed")
+
+
+# -- the process is killed: C code that keeps the GIL ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["success", "failure", "handler", "stopped"])
+def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store: redis.Redis, which: str) -> None:
+    """Its job has no limit: the callback's counts."""
+    more = ("--exception-handler", "samples_unfriendly.handle") if which == "handler" else ()
+    start("-n", "2", *more, mode=mode, serve=SERVED)
+    calls = {**on("failure"), **(on(which) if which != "handler" else {}), "meta": {which: "hold"}}
+    function, args = {"success": ("samples.ok", (1,)), "stopped": ("samples.nap", (3600,))}.get(
+        which, ("samples.fail", ("no",))
+    )
+    job = queue.enqueue(function, *args, job_timeout=-1, **calls)
+    if which == "stopped":
+        eventually(lambda: store.hget(keys.job(job.id), "status") == b"started")
+        send_stop_job_command(store, job.id)
+    assert eventually(lambda: ended(store, job.id), WITHIN) == ("stopped" if which == "stopped" else "failed")
+    assert called(store, job.id).count(which) == 1
+    if which == "success":
+        assert "success callback" in failed(store, job.id)
+        assert called(store, job.id) == ["success", "failure"]
+    if which in ("failure", "handler"):
+        assert "ValueError: no" in failed(store, job.id)
+    all_slots_work(queue)
+
+
+def test_what_ends_a_killed_process_gets_stuck_as_well(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
+    """The job's process is killed, and then the one that calls its failure callback; retries apply all the same."""
+    start("-n", "2", mode=mode, serve=SERVED)
+    stuck = {**on("failure"), "meta": {"failure": "hold"}, "retry": Retry(max=1)}
+    job = queue.enqueue("samples.hold_the_gil", 3600, job_timeout=1, **stuck)
+    assert eventually(lambda: ended(store, job.id), WITHIN) == "failed"
+    assert "The job ran longer than its time limit of 1 s" in failed(store, job.id)
+    assert store.hget(keys.job(job.id), "retries_left") == b"0"
+    assert called(store, job.id) == ["failure"] * 2
+    all_slots_work(queue)
+
+
+def test_a_callbacks_time_is_not_the_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    """The job has used up its own, its callback has another."""
+    start("-n", "1", mode=mode, serve=SERVED)
+    calls = {"on_success": Callback("samples_unfriendly.on_success", timeout=60), "meta": {"success": "wait"}}
+    job = queue.enqueue("samples.ok", 1, job_timeout=1, **calls)
+    began = time.monotonic()
+    eventually(lambda: called(store, job.id))
+    eventually(lambda: time.monotonic() > began + 5)  # past the job's limit, and the time to react
+    store.set(f"end:{job.id}", 1)
+    assert eventually(lambda: ended(store, job.id)) == "finished"
+    assert called(store, job.id) == ["success"]

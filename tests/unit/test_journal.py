@@ -39,7 +39,7 @@ def test_two_maps_of_one_file_see_the_same(pages: int, region: Region) -> None:
     region.set(HUNGRY, 1)
     region.journal.append(outcome(3))
     other = Region(pages, 1, 2)
-    assert other.running() == [Running(1, 7, 12.5, 180.0, 0x7F00)]
+    assert other.running() == [Running(1, 7, 12.5, 180.0, 0x7F00, 12.5)]
     assert other.get(HUNGRY) == 1
     assert list(other.journal.read()) == [outcome(3)]
     region.end(1)
