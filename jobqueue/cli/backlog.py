@@ -7,7 +7,9 @@ import sys
 
 import click
 
+from jobqueue import bounds
 from jobqueue.cli.look import connected
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import QueueName, json_option, url_option
 from jobqueue.cli.render import json_line
 from jobqueue.cli.tables import table, wide_option
@@ -15,7 +17,7 @@ from jobqueue.cli.tables import table, wide_option
 
 @click.command()
 @click.argument("queue", type=QueueName(), required=False)
-@click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True, help="Show N jobs at most.")
+@click.option("-n", "--most", type=Number(bounds.COUNT), default=100, show_default=True, help="Show N jobs at most.")
 @click.option("--newest", is_flag=True, help="Begin with the job that runs last, not with the next one.")
 @wide_option
 @json_option

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobqueue import bounds
 from jobqueue.cli.look import connected, status
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
 from jobqueue.cli.render import json_line, one_line
 from jobqueue.cli.tables import table, wide_option
@@ -30,7 +32,7 @@ def failed() -> None:
 
 @failed.command("list")
 @queue_option
-@click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True, help="Show the latest N.")
+@click.option("-n", "--most", type=Number(bounds.COUNT), default=100, show_default=True, help="Show the latest N.")
 @wide_option
 @json_option
 @url_option

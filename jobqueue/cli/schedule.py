@@ -8,7 +8,9 @@ import time
 
 import click
 
+from jobqueue import bounds
 from jobqueue.cli.look import connected
+from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
 from jobqueue.cli.render import json_line, one_line
 from jobqueue.cli.tables import table, wide_option
@@ -24,7 +26,7 @@ def schedule() -> None:
 @schedule.command("list")
 @click.option("-q", "--queue", type=QueueName(), metavar="QUEUE", multiple=True, callback=only_one,
               help="Only what goes to this queue.")  # fmt: skip
-@click.option("-n", "--most", type=click.IntRange(1), default=100, show_default=True,
+@click.option("-n", "--most", type=Number(bounds.COUNT), default=100, show_default=True,
               help="Show N delayed jobs at most, the next first.")  # fmt: skip
 @wide_option
 @json_option

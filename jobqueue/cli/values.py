@@ -190,4 +190,4 @@ class Moment(click.ParamType[datetime]):
         except BadValue as e:
             self.fail(str(e), param, ctx)
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is not a time like 2026-12-31T23:59 or 2026-12-31T23:59:00+01:00", param, ctx)
+            self.fail(f"{value!r} is not a time like 2026-12-31T23:59 or 2026-12-31T23:59:00+01:00.", param, ctx)

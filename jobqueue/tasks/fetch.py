@@ -148,7 +148,9 @@ def _byte_limit(max_bytes: int | None) -> int:
     try:
         limit = int(float(text) * 1_000_000)
     except (ValueError, OverflowError):
-        raise FetchFailed(f"JOBQ_DOWNLOAD_MAX_MB of this worker is {text!r}, which is not a number.") from None
+        limit = -1
+    if limit < 0:
+        raise FetchFailed(f"JOBQ_DOWNLOAD_MAX_MB of this worker is {text!r}, which is not a number of megabytes.")
     if max_bytes is None:
         return limit
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:

@@ -254,6 +254,10 @@ NUMBERS = {name: param.type for name, param in EVERY_OPTION.items() if isinstanc
 def test_no_option_takes_any_float() -> None:
     assert len(NUMBERS) > 15
     unbounded = (click.types.FloatParamType, click.FloatRange)  # these take "nan" for a number
+    no_end = [
+        name for name, param in EVERY_OPTION.items() if isinstance(param.type, click.IntRange) and not param.type.max
+    ]
+    assert no_end == []
     assert [name for name, param in EVERY_OPTION.items() if isinstance(param.type, unbounded)] == []
 
 
