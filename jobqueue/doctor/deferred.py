@@ -68,27 +68,42 @@ def _pages(client: redis.Redis) -> Iterator[list[str]]:
     queues: Any = client.smembers(keys.QUEUES)
     for name in queue_names(queues):
         for kind in ("deferred", "ready"):
-            page: list[str] = []
-            for member, _ in client.zscan_iter(keys.registry(kind, name), count=PAGE):
-                page.append(member.decode())
-                if len(page) == PAGE:
-                    yield page
-                    page = []
-            if page:
+            yield from _pages_of(client, keys.registry(kind, name))
+
+
+def _pages_of(client: redis.Redis, registry: str) -> Iterator[list[str]]:
+    page: list[str] = []
+    try:
+        for member, _ in client.zscan_iter(registry, count=PAGE):
+            page.append(member.decode(errors="replace"))
+            if len(page) == PAGE:
                 yield page
+                page = []
+    except redis.ResponseError:  # of another type: that is another finding
+        return
+    if page:
+        yield page
 
 
 def _looked_at(client: redis.Redis, ids: Iterable[str]) -> Iterator[tuple[str, bytes, bool, list[bytes | None]]]:
-    """For each job: its status, whether it allows failures, and the status of each job that it waits for."""
+    """For each job: its status, whether it allows failures, and the status of each job that it waits for. Jobs whose
+    keys are of another type than they should be are passed over."""
     ids = list(ids)
     with client.pipeline(transaction=False) as pipe:
         for job_id in ids:
             pipe.hmget(keys.job(job_id), "status", "allow_dependency_failures")
             pipe.smembers(keys.dependencies(job_id))
-        read = pipe.execute()
-        wanted = sorted(set().union(*read[1::2]))
+        read = pipe.execute(raise_on_error=False)
+        jobs = [job for job in zip(ids, read[::2], read[1::2], strict=True) if not _failed(*job[1:])]
+        wanted = sorted({name for _, _, dependencies in jobs for name in dependencies})
         for dependency in wanted:
-            pipe.hget(keys.job(dependency.decode()), "status")
-        states = dict(zip(wanted, pipe.execute(), strict=True))
-    for job_id, (status, allows), dependencies in zip(ids, read[::2], read[1::2], strict=True):
-        yield job_id, status or b"", allows == b"1", [states[dependency] for dependency in dependencies]
+            pipe.hget(keys.job(dependency.decode(errors="replace")), "status")
+        states = dict(zip(wanted, pipe.execute(raise_on_error=False), strict=True))
+    for job_id, (status, allows), dependencies in jobs:
+        found = [states[dependency] for dependency in dependencies]
+        if not _failed(*found):
+            yield job_id, status or b"", allows == b"1", found
+
+
+def _failed(*replies: Any) -> bool:
+    return any(isinstance(reply, Exception) for reply in replies)

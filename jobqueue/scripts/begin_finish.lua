@@ -16,7 +16,7 @@ end
 -- RQ's transaction writes there. Who asks for their sizes moves aside what is of another type: see `call`.
 local written = { [results_key(id)] = 'XLEN', [executions_key(id)] = 'ZCARD', [worker_executions_key(w)] = 'SCARD',
   [worker_key(w)] = 'HLEN', [dependents_key(id)] = 'SCARD', [queue_key(q)] = 'LLEN', [QUEUES] = 'SCARD',
-  [intermediate_key(q)] = 'LLEN' }
+  [intermediate_key(q)] = 'LLEN', [ENDED] = 'HLEN', [waiting_for_key(id)] = 'SCARD' }
 for _, kind in ipairs({ 'finished', 'failed', 'wip', 'scheduled', 'canceled' }) do
   written[registry_key(kind, q)] = 'ZCARD'
 end

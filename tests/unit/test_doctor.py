@@ -363,6 +363,18 @@ def test_a_job_whose_parents_have_all_ended(store: redis.Redis, queue: Queue) ->
     assert found(store, "dependents").severity == "ok"
 
 
+def test_keys_of_another_type_among_those_who_wait(store: redis.Redis, queue: Queue) -> None:
+    queue.enqueue(square, 1, job_id="first")
+    for name in ("after", "wrong", "strange"):
+        queue.enqueue(square, 2, job_id=name, depends_on="first")
+    end(store, "first", "finished")
+    store.set(keys.job("wrong"), "x")
+    store.set(keys.dependencies("strange"), "x")
+    store.zadd(keys.registry("deferred", "q"), {b"\xff": 1})
+    store.set(keys.registry("ready", "q"), "x")
+    assert found(store, "dependents", fix=True).ids == ("after",)
+
+
 def test_a_ready_job_that_nobody_enqueues(store: redis.Redis, queue: Queue) -> None:
     """As RQ's worker leaves it that dies amid many."""
     queue.enqueue(square, 1, job_id="first")
