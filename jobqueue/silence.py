@@ -15,7 +15,7 @@ from functools import cache
 from time import monotonic
 from typing import Any
 
-from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
+from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
 
 ANSWER = 10.0  # seconds for an answer of the store, on all clients that are not told otherwise
@@ -93,7 +93,7 @@ def asking(kind: Any) -> Any:
     """This class of connections, with a question after each silence. Those that cannot die so stay as they are."""
     if not issubclass(kind, Connection) or issubclass(kind, _Asking):
         return kind
-    return type(f"Asking{kind.__name__}", (_Asking, kind), {})
+    return type(f"Asking{kind.__name__}", (_Asking, kind), {"__module__": __name__})
 
 
 # -- a job's own commands ----------------------------------------------------------------------------------------------
@@ -165,4 +165,14 @@ def limited(kind: Any) -> Any:
     if issubclass(kind, _Limited) or not issubclass(kind, Connection | UnixDomainSocketConnection):
         return kind
     kind = asking(kind)
-    return type(f"Limited{kind.__name__}", (_Limited, kind), {})
+    return type(f"Limited{kind.__name__}", (_Limited, kind), {"__module__": __name__})
+
+
+def __getattr__(name: str) -> Any:
+    """Find such a class by its name, also in a process in which nobody has made it yet: RQ's scheduler is started with
+    the class of its worker's connections, and pickles it where processes are spawned."""
+    for kind in (Connection, SSLConnection, UnixDomainSocketConnection):
+        for made in (asking(kind), limited(kind)):
+            if made.__name__ == name and made.__module__ == __name__:
+                return made
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

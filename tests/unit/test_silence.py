@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from proxy import Proxy
 
 from jobqueue import silence
 from jobqueue.connection import Address, bounded, client, like, limit_commands
-from jobqueue.silence import COMMAND, WAITS_AT_MOST, keepalive, limit_of
+from jobqueue.silence import COMMAND, WAITS_AT_MOST, asking, keepalive, limit_of, limited
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,17 @@ def test_the_client_of_rqs_worker_likewise(proxy: Proxy) -> None:
         r.ping()
         assert timeout_of(r) == COMMAND
         limit_commands(r)  # again
+
+
+@pytest.mark.parametrize("kind", [redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection])
+def test_its_class_is_found_in_another_process(kind: type) -> None:
+    """RQ's scheduler gets it from its worker, pickled where processes are spawned."""
+    for made in (limited(kind), asking(kind)):
+        pickled = pickle.dumps(made)
+        assert pickle.loads(pickled) is made
+        code = f"import pickle; print(pickle.loads({pickled!r}).__name__)"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == made.__name__
 
 
 def test_who_would_wait_for_ever_gets_a_client_that_does_not(proxy: Proxy) -> None:
