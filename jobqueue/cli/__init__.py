@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+from jobqueue.cli.early import leave_as_asked, runs_until_stopped
+
+leave_as_asked(sys.argv)  # the imports below take a good part of a second, in which a signal may come
+
+# ruff: noqa: E402
 import importlib
 import os
-import sys
 from typing import Any
 
 import click
@@ -13,7 +19,7 @@ from jobqueue.cli import streams
 from jobqueue.cli.failures import ended
 from jobqueue.cli.options import WholeHelp
 from jobqueue.cli.strict import refuse_what_is_no_text, strict
-from jobqueue.cli.terminated import terminable
+from jobqueue.cli.terminated import Terminated, terminable
 from jobqueue.errors import UsageError
 
 COMMANDS = {  # command → module below jobqueue.cli, which defines a click command (or group) of the same name
@@ -62,8 +68,13 @@ class LazyGroup(WholeHelp):
             _refuse_windows()
             streams.prepare(words, WITHOUT_OUTPUT)
             refuse_what_is_no_text(words)
-            with terminable():
-                return super(LazyGroup, self).main(*args, **{**kwargs, "standalone_mode": False})
+            try:
+                with terminable():
+                    return super(LazyGroup, self).main(*args, **{**kwargs, "standalone_mode": False})
+            except Terminated:
+                if runs_until_stopped(words):  # it was still being imported
+                    return 0
+                raise
 
         sys.exit(ended(run))
 

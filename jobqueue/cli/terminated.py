@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec
 
+from jobqueue.cli.early import leave
+
 P = ParamSpec("P")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -30,7 +32,7 @@ class Terminated(BaseException):
 def terminable() -> Iterator[None]:
     """While inside, the first of these signals raises Terminated in the main thread. Who ignores one (nohup) goes on
     to; a command may have handlers of its own meanwhile."""
-    ours = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    ours = [number for number in _SIGNALS if signal.getsignal(number) in (signal.SIG_DFL, leave)]
     if threading.current_thread() is not threading.main_thread():
         ours = []
 
