@@ -188,11 +188,13 @@ class Queue(rq.queue.Queue):
         self, job: rq.job.Job, pipeline: Any = None, at_front: bool = False, unique: bool = False
     ) -> rq.job.Job:
         """As in RQ, for a job that was made by hand, but in one request. Raises BadValue, DuplicateJob."""
-        bounds.of_job(job)
+        _check(job, unique)
         if pipeline is not None or not self._puts(job):
             return super().enqueue_job(job, pipeline, at_front, unique)
-        if unique and (job._dependency_ids or job.has_rate_limit):
-            raise ValueError("unique=True is not supported with job dependencies or a rate limit")
+        if unique and job._dependency_ids:
+            raise ValueError("unique=True is not supported with job dependencies")
+        if unique and job.has_rate_limit:
+            raise ValueError("unique=True is not supported with rate-limited jobs")
         job.enqueued_at = datetime.now(UTC)
         return self._put(job, "L" if at_front else "R", unique)
 
@@ -200,7 +202,7 @@ class Queue(rq.queue.Queue):
         self, job: rq.job.Job, datetime: datetime, pipeline: Any = None, unique: bool = False
     ) -> rq.job.Job:
         """As in RQ, for a job that was made by hand. Raises BadValue, DuplicateJob."""
-        bounds.of_job(job)
+        _check(job, unique)
         moment = bounds.moment("The time", datetime)
         if pipeline is not None or not self._puts(job):
             return super().schedule_job(job, moment, pipeline, unique)
@@ -211,8 +213,6 @@ class Queue(rq.queue.Queue):
 
     def _put(self, job: rq.job.Job, how: str | int, unique: bool) -> rq.job.Job:
         """how: L or R, its end of the queue, or the time when it is due, in seconds since the epoch."""
-        if unique and not job._id:
-            raise ValueError("unique=True requires an explicit job_id")
         job.origin, job.timeout = self.name, self._default_timeout if job.timeout is None else job.timeout
         fields = {name: value for name, value in job.to_dict().items() if value is not None}
         flat = [part if isinstance(part, bytes) else str(part) for pair in fields.items() for part in pair]
@@ -447,6 +447,12 @@ class Queue(rq.queue.Queue):
 
     def _rq_at_work(self) -> RqAtWork:
         return RqAtWork(lambda: self._store)
+
+
+def _check(job: rq.job.Job, unique: bool) -> None:
+    if unique and not job._id:  # asked for its id, it would get one
+        raise ValueError("unique=True requires an explicit job_id")
+    bounds.of_job(job)
 
 
 def _checked(f: Any, serializer: Any) -> Any:

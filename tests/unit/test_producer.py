@@ -13,6 +13,7 @@ import rq
 import rq.job
 from rq import Callback, Repeat, Retry
 from rq.exceptions import DuplicateJobError
+from rq.rate_limit import RateLimit
 
 from jobqueue import keys, transmission, wire
 from jobqueue.batch import CHUNK
@@ -163,6 +164,19 @@ def test_unique(client: redis.Redis, queue: Queue) -> None:
             queue.enqueue(square, 2, job_id="one", unique=True)
     assert ids(client) == ["one"]
     assert fetched(client, "one").args == [1]
+
+
+def test_what_unique_does_not_go_with_is_said_in_rqs_words(client: redis.Redis, queue: Queue) -> None:
+    job = rq.job.Job.create("jobqueue.tasks.square", (1,), connection=client, serializer=queue.serializer)
+    with pytest.raises(ValueError, match="requires an explicit job_id"):
+        queue.enqueue_job(job, unique=True)
+    with pytest.raises(ValueError, match="requires an explicit job_id"):
+        queue.schedule_job(job, datetime.now(UTC), unique=True)
+    with pytest.raises(ValueError, match="rate-limited jobs"):
+        queue.enqueue(square, 1, unique=True, job_id="a", rate_limit=RateLimit("k", 1))
+    with pytest.raises(ValueError, match="job dependencies"):
+        queue.enqueue(square, 1, unique=True, job_id="a", depends_on="b")
+    assert client.keys() == []
 
 
 def test_an_id_used_again_starts_anew(client: redis.Redis, queue: Queue) -> None:
