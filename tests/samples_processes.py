@@ -147,3 +147,9 @@ def read_terminal() -> str:
             return terminal.readline()
     except OSError as e:
         return f"no terminal: {e.strerror}"
+
+
+def start_a_program_and_hang(job: Any, connection: Any, result: Any) -> None:
+    """(callback)"""
+    note(result, f"{subprocess.Popen(PROGRAMS['a program']).pid} a program")
+    nap(600)

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+from os import getpid
 
 _original = 0  # the process that runs jobs here; 0: none yet
 
@@ -19,13 +20,18 @@ _original = 0  # the process that runs jobs here; 0: none yet
 def this_is_the_original() -> None:
     """Called where a process begins to run user code; what is forked in that code is a copy."""
     global _original
-    _original = os.getpid()
+    _original = getpid()
 
 
-def end_copy(original: int = 0) -> None:
-    """Called behind user code, also when that raised: in a copy of the process it does not return. ``original``: the
-    process in which that code began, where it is not the one that runs jobs."""
-    if (original or _original) not in (0, os.getpid()):
+def end_copy() -> None:
+    """Called behind user code, also when that raised: in a copy of the process it does not return."""
+    if getpid() != _original != 0:
+        _leave(sys.exc_info()[1])
+
+
+def end_copy_of(original: int) -> None:
+    """Likewise, where the process in which that code began is not one that runs jobs."""
+    if getpid() != original:
         _leave(sys.exc_info()[1])
 
 

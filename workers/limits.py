@@ -133,6 +133,9 @@ class Interruptible:
             self._settled = shots
             self.was_aimed_at = True
 
+    def end_processes(self, since: float) -> None:
+        """End what was started by user code here at ``since`` (monotonic seconds) or later. A slot knows how."""
+
     def interrupt(self, token: int, error: type[BaseException]) -> bool:
         """Raise ``error`` in the job ``token``; False: it is no longer running."""
         with self._lock:

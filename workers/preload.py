@@ -16,7 +16,7 @@ from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed
 from workers.context import after_imports
-from workers.copies import end_copy
+from workers.copies import end_copy_of
 from workers.runner import checked_callable, dotted
 
 _MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
@@ -36,7 +36,7 @@ def preload(
     try:
         _import(modules, handlers, classes or {}, on_import)
     finally:
-        end_copy(original)
+        end_copy_of(original)
 
 
 def _import(

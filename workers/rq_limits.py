@@ -11,6 +11,7 @@ at the next of these borders, before it can send anything.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -43,10 +44,13 @@ class FinishLimits:
 
         class SlotPenalty(BaseDeathPenalty):
             def setup_death_penalty(self) -> None:
+                self._began = time.monotonic()
                 limits._enter(limits.of, self._timeout)
 
             def cancel_death_penalty(self) -> None:
                 limits.leave()
+                if limits._slot.was_aimed_at:  # what a job has started ends with it, and so for its callbacks
+                    limits._slot.end_processes(self._began)
                 limits._resume()
 
         return SlotPenalty

@@ -250,6 +250,16 @@ def test_what_a_job_started_ends_when_it_is_ended(
     sweep(tree, record)
 
 
+def test_what_a_callback_started_ends_at_its_limit(start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path) -> None:
+    record = str(tmp_path / "record")
+    tree = start_in(place)
+    hangs = Callback("samples_processes.start_a_program_and_hang", timeout=1)
+    job = jobs.enqueue("samples.ok", record, on_success=hangs)
+    eventually(lambda: job.get_status(refresh=True).value == "failed")
+    assert lines(record)
+    eventually(lambda: not programs(tree, record), 10)
+
+
 @pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
 @pytest.mark.parametrize("end", ["dies", "is killed", "holds on"])
 def test_what_jobs_started_ends_with_their_process(
