@@ -9,6 +9,7 @@ behind a long job), its clerk, and the waiter while there is nothing to do.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import time
@@ -242,14 +243,18 @@ class Engine:
                 self.courier.settle()
             except (RedisError, OSError) as e:
                 log.warning("not settled: %s", e)
-        self._control.close()
+        cut_off = self._steward.failed  # a job closed what was open: these numbers may be somebody else's by now
+        ends = (self._control, self._stirred, self._stirrer)
+        with contextlib.suppress(OSError):
+            self._control.detach() if cut_off else self._control.close()
         self._steward.close()
         self._clerk.stop()
         self.slot.unbind()
         if self._waiter is not None:
-            self._waiter.stop()
-        self._stirred.close()
-        self._stirrer.close()
+            self._waiter.stop(poke=not cut_off)
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.detach() if cut_off else end.close()
 
     def _give_up_at_last(self) -> None:
         """The store is away. Who is to stop waits for it a little, to settle what has finished, and then leaves that

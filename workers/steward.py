@@ -112,7 +112,10 @@ class Steward:
     def close(self) -> None:
         """Free what the thread held, once it has seen the end of its socket. Where a process outlives its slots."""
         self._thread.join()
-        with contextlib.suppress(OSError):  # a job closed them
+        if self.failed:  # a job may have closed them, and opened others of the same numbers
+            self._control.detach()
+            return
+        with contextlib.suppress(OSError):
             self._control.close()
             for fd in self._pipe:
                 os.close(fd)

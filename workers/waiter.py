@@ -84,12 +84,13 @@ class Waiter:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stopping twice is fine."""
+    def stop(self, poke: bool = True) -> None:
+        """Stopping twice is fine. ``poke`` False: our pipe is not ours any more, and the thread sees it by itself."""
         if not self._stop:
             self._stop = True
             self._over.set()
-            self._poke()
+            if poke:
+                self._poke()
 
     def hungry(self, wake: Callable[[], None]) -> None:
         """A child has nothing to do; ``wake`` is called once when there may be something."""

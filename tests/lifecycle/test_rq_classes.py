@@ -308,6 +308,32 @@ def test_it_is_listed_again(start_rq: StartRQ, place: str, store: redis.Redis, h
     assert tree.stop() == 0
 
 
+@pytest.mark.parametrize("how", ["close_everything", "allow_no_files"])
+def test_a_job_that_cuts_its_process_off(start_rq: StartRQ, place: str, store: redis.Redis, how: str) -> None:
+    """The next jobs run. (In RQ's SimpleWorker a limit on open files is the whole worker's, and ends it.)"""
+    if (place, how) == ("SimpleWorker", "allow_no_files"):
+        pytest.skip("its process is the worker")
+    queue = rq.Queue(connection=store)
+    tree = start_rq(place)
+    cut = queue.enqueue(f"samples.{how}")
+    jobs = [queue.enqueue("samples.ok", n) for n in range(10)]
+    assert eventually(lambda: all_ended(store, [cut, *jobs]), 60) == [b"finished"] * 11
+    assert tree.stop() == 0
+
+
+def test_a_horse_that_is_stopped_while_it_is_idle_is_replaced(start_rq: StartRQ, store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    tree = start_rq("Worker")
+    job = queue.enqueue("samples.ok", 1)
+    eventually(lambda: status(job) == "finished")
+    [horse] = psutil.Process(tree.pid).children()
+    horse.suspend()
+    job = queue.enqueue("samples.ok", 2)
+    eventually(lambda: status(job) == "finished", 60)
+    assert not horse.is_running()
+    assert tree.stop() == 0
+
+
 def test_a_flushed_store_does_not_stop_it(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     tree = start_rq(place)
