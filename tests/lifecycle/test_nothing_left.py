@@ -28,10 +28,10 @@ from jobqueue.job import Job
 from jobqueue.producer import Queue
 
 SHORT: dict[str, Any] = {"result_ttl": 1, "failure_ttl": 1}
-# What is there without a job: of workers, of queues, of tasks; and what the samples' callbacks note.
+# What is there without a job: of workers, queues, tasks, of a submit for a minute; and what the samples note.
 STANDS = re.compile(
     r"rq:(queues|workers.*|worker:[^:]*|clean_registries:.*|cron_schedulers|cron_scheduler:.*"
-    r"|jobq:(seq|owners|lease:.*|usage.*|schedules)|scheduler-lock:.*|clean_groups|scheduler:.*)|words:.*|runs:.*"
+    r"|jobq:(submit:.*|seq|owners|lease:.*|usage.*|schedules)|scheduler-lock:.*|clean_groups|scheduler:.*)|words:.*|runs:.*"
 )
 
 
