@@ -197,7 +197,7 @@ class Slot(Interruptible):
         self._set_environment(job)
         self._current = self._make_current(job.id)
         token = rq_job._current_job.set(self._current)
-        self._to_rq, self._carried = self._fails_by_rq(job), NOTHING  # unless _close gets to say otherwise
+        self._to_rq, self._carried = True, NOTHING  # unless _close gets to say that there is a quicker way
         try:
             self.enter(job.claim, self.limit)
             return self._runner.run(job.data, self.leave, self._close)
