@@ -43,14 +43,21 @@ class Inspector:
             pipe.hgetall(keys.job(job_id))
             pipe.pttl(keys.job(job_id))
             pipe.xrevrange(keys.results(job_id), count=1)
-            fields, ttl, entries = pipe.execute()
+            fields, ttl, entries = pipe.execute(raise_on_error=False)
+        if isinstance(fields, Exception) and "WRONGTYPE" in str(fields):
+            raise NoSuchJob(f"There is no job {job_id}: its key holds something else, which no queue wrote.", job_id)
+        for reply in (fields, ttl):
+            if isinstance(reply, Exception):
+                raise reply
         if b"data" not in fields:
             raise NoSuchJob(f"There is no job {job_id}: never enqueued, deleted, or expired.", job_id)
         queue, status = _text(fields, b"origin") or "", _text(fields, b"status") or "created"
         with self._client.pipeline(transaction=False) as pipe:
             pipe.lpos(keys.queue(queue), job_id)
             pipe.zscore(keys.registry("scheduled", queue), job_id)
-            position, scheduled = pipe.execute()
+            found = pipe.execute(raise_on_error=False)  # a key of another type has no place for it
+        position, scheduled = (None if isinstance(place, Exception) else place for place in found)
+        entries = [] if isinstance(entries, Exception) else entries
         view = _job_view(job_id, status, queue, fields, ttl, entries, position, scheduled)
         return replace(view, waits_for=self._states(view.depends_on)) if status == "deferred" else view
 
@@ -161,6 +168,8 @@ class Inspector:
         """Iterate over (queue, id) of the failed jobs, in no order, some perhaps twice, while they may be requeued."""
         for name in [queue] if queue is not None else self.queue_names():
             key, now = keys.registry("failed", name), time.time()
+            if self._client.type(key) != b"zset":  # nothing, or of another type: a worker moves that aside
+                continue
             for job_id, expires in self._client.zscan_iter(key, count=PAGE):
                 if expires > now or expires < 0:  # RQ's score of one that is kept for ever
                     yield name, job_id.decode(errors="replace")

@@ -67,6 +67,11 @@ class Submit:
 
     def _raise_unless_disturbed(self, error: redis.RedisError) -> None:
         if isinstance(error, redis.AuthenticationError) or not isinstance(error, _DISTURBED):
+            if "WRONGTYPE" in str(error):
+                raise StoreRefused(
+                    "Nothing was enqueued: what stands at the queue's key, or at one of RQ's lists, has another type. "
+                    "A worker of this queue moves it aside; jobq doctor says what that was."
+                ) from error
             raise explained(error, self._store()) from error
 
 

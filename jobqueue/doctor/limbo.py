@@ -102,7 +102,7 @@ def _held(client: redis.Redis) -> Iterator[bytes]:
         yield from _from_the_tail(client, key)
     owners: Any = client.smembers(keys.OWNERS)
     for owner in owners:
-        for job_id, _ in client.zscan_iter(keys.own(owner.decode()), count=PAGE):
+        for job_id, _ in client.zscan_iter(keys.own(owner.decode(errors="replace")), count=PAGE):
             yield job_id
     for name in queue_names(queues):
         for member, _ in client.zscan_iter(keys.registry("wip", name), count=PAGE):
@@ -143,7 +143,9 @@ def _not_running(client: redis.Redis, found: Sequence[Suspect]) -> list[Suspect]
             pipe.zrange(keys.executions(job.id), 0, -1)
         executions = pipe.execute()
         for job, ids in zip(found, executions, strict=True):
-            pipe.zmscore(keys.registry("wip", job.queue), [f"{job.id}:{x.decode()}" for x in ids] or [""])
+            pipe.zmscore(
+                keys.registry("wip", job.queue), [f"{job.id}:{x.decode(errors='replace')}" for x in ids] or [""]
+            )
         scores = pipe.execute()
     return [job for job, at in zip(found, scores, strict=True) if not any(score is not None for score in at)]
 

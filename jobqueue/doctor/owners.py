@@ -24,7 +24,7 @@ def holdings(client: redis.Redis) -> dict[str, Holding]:
     """Return what each worker tree holds."""
     owners: Any = client.smembers(keys.OWNERS)
     jobs: Counter[str] = Counter()
-    for owner in sorted(owner.decode() for owner in owners):
+    for owner in sorted(owner.decode(errors="replace") for owner in owners):
         held: Any = client.zcard(keys.own(owner))
         jobs[owner.rpartition(":")[0]] += held  # a worker's name may have colons, its child's has none
     return {name: Holding(client.get(keys.lease(name)), n) for name, n in jobs.items()}  # type: ignore[arg-type]

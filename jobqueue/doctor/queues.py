@@ -73,7 +73,7 @@ def _formats(client: redis.Redis, overview: Overview) -> Iterator[Finding]:
         ids: Any = client.lrange(keys.queue(queue.name), 0, HEAD - 1)
         with client.pipeline(transaction=False) as pipe:
             for job_id in ids:
-                pipe.hget(keys.job(job_id.decode()), "data")
+                pipe.hget(keys.job(job_id.decode(errors="replace")), "data")
             found = Counter(format_of(decompress(data)) for data in pipe.execute() if data)
         others = found.total() - found["json"]
         if others:
@@ -111,8 +111,8 @@ def _weigh(client: redis.Redis, queues: Sequence[str]) -> tuple[float, float]:
         ids: Any = client.zrange(keys.registry("failed", name), 0, SAMPLE - 1, withscores=True)
         with client.pipeline(transaction=False) as pipe:
             for job_id, _ in ids:
-                pipe.memory_usage(keys.job(job_id.decode()))
-                pipe.memory_usage(keys.results(job_id.decode()))
+                pipe.memory_usage(keys.job(job_id.decode(errors="replace")))
+                pipe.memory_usage(keys.results(job_id.decode(errors="replace")))
             used = pipe.execute(raise_on_error=False)
         weights += [_bytes(used[2 * i]) + _bytes(used[2 * i + 1]) for i in range(len(ids))]
         times += [score - time.time() for _, score in ids]

@@ -181,6 +181,6 @@ def test_a_queue_that_is_none_leaves_nothing_half_done(store: redis.Redis, queue
     store.set(keys.queue("q"), "no list")
     before = everything(store)
     for options in ({}, {"job_id": "mine"}, {"ttl": 5}):
-        with pytest.raises(StoreRefused, match="WRONGTYPE"):
+        with pytest.raises(StoreRefused, match="another type"):
             queue.enqueue(square, 1, **options)
     assert everything(store) == before

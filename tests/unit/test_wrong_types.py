@@ -15,6 +15,9 @@ from test_protocol import NOW, ONE, TWO, Desk, W, raised, returned
 from jobqueue import keys
 from jobqueue.bounds import LONGEST
 from jobqueue.connection import redis
+from jobqueue.doctor.examine import examine
+from jobqueue.errors import NoSuchJob
+from jobqueue.inspector import Inspector
 from jobqueue.protocol import GONE, Claimed, Protocol
 from jobqueue.timetable import Due, Schedule, Timetable
 from jobqueue.timing import BadSchedule, Timing
@@ -323,3 +326,25 @@ def test_an_owner_whose_zset_is_none_goes_on(desk: RealDesk) -> None:
     desk.store.delete(keys.job("a"))
     assert desk.settle(returned(jobs[0]), owner=TWO) == [0]
     assert GONE not in desk.settle(returned(jobs[0]))
+
+
+def test_who_reads_a_store_with_wrong_entries_reads_the_rest(desk: RealDesk) -> None:
+    desk.enqueue("a")
+    store = desk.store
+    store.set(keys.job("wrong"), "x")
+    store.rpush(keys.queue("default"), "wrong", b"\xff\xfe")
+    store.set(keys.queue("third"), "x")
+    store.sadd(keys.QUEUES, keys.queue("third"), keys.queue("").encode() + b"\xff")
+    store.sadd(keys.registry("failed", "default"), "x")
+    store.set(keys.worker("w"), "x")
+    store.sadd(keys.WORKERS, keys.worker("w"))
+    inspector = Inspector(store)
+    assert {queue.name: queue.queued for queue in inspector.overview().queues} == {"default": 3, "third": 0}
+    assert [job.id for job in inspector.waiting()[0]][:2] == ["a", "wrong"]
+    assert inspector.failed() == []
+    with pytest.raises(NoSuchJob, match="something else"):
+        inspector.job("wrong")
+    assert inspector.job("a").position == 0
+    desk.all()
+    told = [finding for finding in examine(store, sleep=lambda _: None) if finding.check == "wrong keys"]
+    assert "rq:job:wrong" in told[0].text
