@@ -362,7 +362,7 @@ class Protocol:
 
     def enqueue_dependents(self, job_id: str, most: int = 200) -> tuple[bool, list[tuple[str, str]]]:
         """Enqueue some dependents of a job that stands in keys.ENDED; return whether there are more, and who went into
-        which queue. A chunk takes the server a few milliseconds, so others are served in between."""
+        which queue. A chunk takes the server some milliseconds, and others are served in between."""
         left, *moved = self.run("dependents", 1, keys.waiting_for(job_id), job_id, most)
         return bool(left), [(_text(q), _text(i)) for q, i in zip(moved[::2], moved[1::2], strict=True)]
 
