@@ -266,11 +266,12 @@ def raised_without_its_code(error: BaseException, task: str = "") -> Ending:
 
 
 def _strip(error: BaseException) -> None:
-    call = error.__traceback__
+    last = None
     while error.__traceback__ is not None and error.__traceback__.tb_frame.f_globals.get("__name__") == __name__:
-        error.__traceback__ = error.__traceback__.tb_next
-    if error.__traceback__ is None and call is not None and call.tb_next is None:
-        error.__traceback__ = call
+        last = error.__traceback__
+        error.__traceback__ = last.tb_next
+    if error.__traceback__ is None and last is not None and last.tb_frame.f_code is value_of.__code__:
+        error.__traceback__ = last
 
 
 def decode_text(payload: bytes) -> str:

@@ -98,6 +98,14 @@ def test_the_traceback_begins_with_the_jobs_own_code() -> None:
     assert not [line for line in lines if "runner.py" in line]
 
 
+@pytest.mark.parametrize(("call", "frames"), [(("samples.ok", 1, 2, 3), 1), (("math.sqrt", "x"), 1), (("no.such",), 0)])
+def test_a_call_that_fails_itself_keeps_one_line_of_ours(call: tuple[Any, ...], frames: int) -> None:
+    """It says that this is a traceback; what fails before there is a call has none."""
+    lines = text(run(data(*call), allow_any=True)).splitlines()
+    assert sum(line.startswith('  File "') and "runner.py" in line for line in lines) == frames
+    assert lines[0].startswith("Traceback") == bool(frames)
+
+
 @pytest.mark.parametrize(("function", "last"), [("samples.leave", "SystemExit: 3"), ("builtins.fail", "")])
 def test_what_a_job_may_not_do_to_us(function: str, last: str) -> None:
     assert text(run(data(function))).strip().splitlines()[-1].startswith(last)
