@@ -44,8 +44,9 @@ def of_the_store(error: BaseException) -> bool:
 
 def refused_text(size: int, error: BaseException | str) -> str:
     """Say it of a job whose outcome has so many bytes."""
+    why = str(error).rstrip(".")
     return (
-        f"jobqueue.errors.OutcomeRefused: The store refused what the job returned or raised ({size:,} bytes): {error}. "
+        f"jobqueue.errors.OutcomeRefused: The store refused what the job returned or raised ({size:,} bytes): {why}. "
         "Return less: keep large data elsewhere, and return where it is."
     )
 
