@@ -8,6 +8,7 @@ end. What cannot go on at all ends the process instead; that is the thread's own
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable
@@ -32,7 +33,7 @@ class Failures:
         backoff = self._backoffs.setdefault(who, Backoff(FIRST, MOST))
         pause, text = backoff.failed(), describe(error)
         if self._said.get(who) != text:
-            log.error("%s failed and is tried again: %s", who, text, exc_info=error)
+            log.error("%s failed and is tried again: %s", who, text, exc_info=None if is_a_shortage(error) else error)
             self._said[who] = text
             self._on_change()
         elif backoff.failures & (backoff.failures - 1) == 0:  # the 2nd, 4th, 8th, ... time: not each
@@ -49,6 +50,13 @@ class Failures:
     def why(self) -> str:
         """Return what fails now; "" when nothing does."""
         return "; ".join(f"{who} fails: {text}" for who, text in sorted(self._said.items()))
+
+
+def is_a_shortage(error: BaseException) -> bool:
+    """Whether the system gives no more memory, threads or files: no mistake of ours that a traceback would show."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
 
 
 def describe(error: BaseException) -> str:

@@ -1,0 +1,31 @@
+"""What is said of something that fails unexpectedly: with a traceback where that helps."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pytest
+
+from workers.failures import Failures
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        (KeyError("x"), True),
+        (RuntimeError("of ours"), True),
+        (OSError(errno.EBADF, "Bad file descriptor"), True),
+        (RuntimeError("can't start new thread"), False),
+        (MemoryError(), False),
+        (OSError(errno.EMFILE, "Too many open files"), False),
+    ],
+)
+def test_a_shortage_is_one_line(caplog: pytest.LogCaptureFixture, error: Exception, helps: bool) -> None:
+    failures = Failures()
+    with caplog.at_level(logging.WARNING, "workers.failures"):
+        assert failures.failed("the role", error) > 0
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the role failed and is tried again: ")
+    assert bool(record.exc_info) is helps
+    assert failures.why().startswith("the role fails: ")
