@@ -25,6 +25,8 @@ def forget_inherited() -> None:
     finalize._registered_with_atexit = False
     if util := sys.modules.get("multiprocessing.util"):  # as multiprocessing does: it ends the processes of this one
         util._finalizer_registry.clear()
+        process: Any = sys.modules["multiprocessing.process"]  # util imports it
+        process._children = set()  # these are our parent's, who alone can wait for them
         atexit.register(util._exit_function)
 
 

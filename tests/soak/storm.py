@@ -68,6 +68,7 @@ class World:
         self.parents: dict[str, list[str]] = {}
         self.refused: Counter[str] = Counter()
         self.acts: Counter[str] = Counter()
+        self.canceled_by_rq: set[str] = set()
         self.trees: list[Tree] = []
         self._over = threading.Event()
         self._number = 0
@@ -261,6 +262,7 @@ def canceled(world: World, queue: Queue, base: str) -> Made:
     how = world.rng.choice(["rq", "jobq"])
     with contextlib.suppress(rq.exceptions.InvalidJobOperation, JobqError, rq.exceptions.NoSuchJobError):
         if how == "rq":
+            world.canceled_by_rq.add(job.id)
             rq.job.Job.fetch(job.id, queue.connection, queue.serializer).cancel()
         else:
             control.cancel(queue.connection, job.id)
@@ -427,6 +429,7 @@ def judge(world: World) -> dict[str, Any]:
         f"{job_id}: {status}, in {places}"
         for job_id, status in statuses.items()
         if status in ENDED and (places := [k for k in registries if job_id in registries[k]]) != [ENDED[status]]
+        if job_id not in world.canceled_by_rq  # in two steps; the maintenance takes it out of the other registry
     ]
     begun, ended = Counter[str](), Counter[str]()
     for line in lines(world.record):

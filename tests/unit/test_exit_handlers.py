@@ -1,0 +1,28 @@
+"""What a forked process inherits of its parent's exit handlers, and of what they would wait for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from helpers import ROOT
+
+CODE = """
+import multiprocessing, os, time
+from workers import exit_handlers
+process = multiprocessing.get_context("fork").Process(target=time.sleep, args=[60])
+process.start()
+child = os.fork()
+if child == 0:
+    exit_handlers.forget_inherited()
+    exit_handlers.run()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), process.is_alive())
+process.kill()
+"""
+
+
+def test_processes_of_the_parent_are_not_waited_for() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0 True\n", "")
