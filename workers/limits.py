@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from _signal import getsignal  # type: ignore[import-not-found]  # signal.getsignal also looks for an enum: 25 times as long
+from _signal import pthread_sigmask as sigmask
 from collections.abc import Callable
 from operator import call
 from types import FrameType
@@ -31,6 +32,7 @@ _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_objec
 )
 
 _SIGALRM = int(signal.SIGALRM)
+_SIG_BLOCK, _SIG_SETMASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
 HARD = 2.0  # seconds that a job has to come back after it was interrupted
 CANNOT_BE_INTERRUPTED = "It did not react: the thread that ran it was written off."
 
@@ -110,14 +112,21 @@ class Interruptible:
         self._alarm = self._on_alarm
         if self._in_main:
             signal.signal(signal.SIGALRM, self._alarm)
+            self._blocked = sigmask(_SIG_BLOCK, ())  # none, unless somebody wants it so
 
     def enter(self, token: int, limit: float) -> None:
-        if self._in_main and not self._has_the_alarm():  # the last job took it for itself
-            signal.signal(signal.SIGALRM, self._alarm)
+        if self._in_main:
+            self.unblock()
+            if not self._has_the_alarm():  # or taken the alarm for itself
+                signal.signal(signal.SIGALRM, self._alarm)
         self.limit = limit
         self.was_aimed_at = False
         self.deadline = time.monotonic() + limit if limit > 0 else 0.0
         self.token = token
+
+    def unblock(self) -> None:
+        """(main thread) Hear signals again that the last job may have blocked: the alarm, and who asks us to stop."""
+        sigmask(_SIG_SETMASK, self._blocked)
 
     def leave(self) -> None:
         """Nothing may be interrupted any more; an exception on its way is called back. It may arrive in here: then

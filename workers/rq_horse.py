@@ -65,7 +65,9 @@ class Horse:
         self.owner = ""
         self.completed = 0
         self._forks = Forks()
-        self._asked = mmap.mmap(-1, 1)  # 1: the child is to stop; else a SIGTERM was sent by a job to its own group
+        # Shared with the child. 0: it is to stop; else a SIGTERM was sent by a job to its own group. 1: it left by
+        # itself; else a job ended its process, be it with an exit code of 0.
+        self._asked = mmap.mmap(-1, 2)
         self._stopped: set[int] = set()  # claims that somebody asked to stop
         self._stopped_since = self._looked_at = 0.0  # monotonic seconds: since when its child is stopped; the last look
         self._stillbirths = Backoff(first=1.0, most=5.0)  # in a row: children that could not begin
@@ -91,7 +93,7 @@ class Horse:
                 self._end_child()
                 raise
             died = self._bury(status, usage)
-            if status == 0 or self._worker._stop_requested or self.completed == max_jobs:
+            if (status == 0 and self._asked[1]) or self._worker._stop_requested or self.completed == max_jobs:
                 return
             if not died and time.monotonic() - born < TOO_SOON:
                 log.warning("the work horse left with status %s before it had run anything", status)
@@ -113,7 +115,7 @@ class Horse:
         with self._duties.nobody_at_work():
             output.flush()
             self._forks = Forks()
-            self._asked[0] = 0
+            self._asked[0] = self._asked[1] = 0
             pid = os.fork()
             if pid == 0:
                 self._be_child(parent, *limits)
@@ -142,6 +144,7 @@ class Horse:
             if not engine.fenced:
                 exit_handlers.run()
             code = FENCED if engine.fenced else 0
+            self._asked[1] = 1
         except BaseException:
             worker.log.exception("Worker %s: the work horse failed", worker.name)
         finally:

@@ -91,7 +91,8 @@ class RQSlot(Slot):
             self._hear_the_parent()
 
     def _hear_the_parent(self) -> None:
-        """A job may have taken SIGTERM for itself, and the parent asks the horse by it to stop."""
+        """A job may have taken SIGTERM for itself, or blocked it, and by it the parent asks the horse to stop."""
+        self.unblock()
         if self._in_horse and signal.getsignal(signal.SIGTERM) is not self._on_term:
             signal.signal(signal.SIGTERM, self._on_term)
 
@@ -133,6 +134,12 @@ class RQSlot(Slot):
     def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
         if self._to_rq:  # RQ's own finish logs
             return
+        try:
+            self._log_end(job, ending, seconds)
+        except ValueError:  # the job has closed stderr: its outcome is recorded all the same
+            pass
+
+    def _log_end(self, job: Claimed, ending: Ending, seconds: float) -> None:
         worker = self._worker
         if ending.kind == RAISED:
             worker.log.error(

@@ -171,6 +171,37 @@ def test_nothing_is_lost_when_it_is_killed(start_rq: StartRQ, place: str, store:
     last.stop()
 
 
+@pytest.mark.parametrize("how", ["leave_with_zero", "become_another_program"])
+def test_a_job_that_ends_its_horse_as_if_all_were_well(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
+    """An exit code of 0 says that the horse had nothing more to do only when the horse says so itself."""
+    queue = rq.Queue(connection=store)
+    tree = start_rq("Worker")
+    poison = queue.enqueue(f"samples_rq.{how}")
+    jobs = [queue.enqueue("samples.ok", n) for n in range(5)]
+    eventually(lambda: {status(job) for job in jobs} == {"finished"})
+    assert status(poison) == "failed"
+    assert tree.stop() == 0
+
+
+def test_a_job_that_blocks_all_signals(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    """The next one has its time limit, and an idle worker hears that it is to stop."""
+    queue = rq.Queue(connection=store)
+    tree = start_rq(place)
+    queue.enqueue("samples_rq.block_all_signals")
+    late = queue.enqueue("samples.nap", 60, job_timeout=1)
+    after = queue.enqueue("samples_rq.block_all_signals")
+    eventually(lambda: status(after) == "finished")
+    assert "Task exceeded maximum timeout value" in (late.latest_result().exc_string or "")
+    assert tree.stop() == 0
+
+
+def test_a_job_that_closes_the_standard_streams(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    queue = rq.Queue(connection=store)
+    start_rq(place)
+    job = queue.enqueue("samples_rq.close_the_standard_streams")
+    eventually(lambda: status(job) == "finished")
+
+
 def test_the_name_of_a_killed_worker_is_free_after_its_lease(
     start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path
 ) -> None:
