@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _LOCAL = "a function inside a function is refused when it is enqueued: no worker could import it"
 _CANCELED = "of a cancel and the end of a job the first one counts: who was canceled while it ran has no result"
+_ONE_STEP = "Job.cancel is one script: the methods of RQ's in which the test lets it fail are not called"
 _RESULT = "job.result is a method that waits, not RQ's deprecated property"
 
 
@@ -42,6 +43,12 @@ EXPECTED: dict[str, dict[str, str]] = {
             "test_work_unicode_friendly",
             "test_work_via_simpleworker",
             "test_work_via_string_argument",
+        ),
+        **_all(
+            _ONE_STEP,
+            "test_job_dependency.py::TestJobDependency",
+            "test_cancel_does_not_queue_dependents_before_cancel_commits",
+            "test_cancel_post_commit_drain_failure_leaves_consistent_state",
         ),
         **_all(_RESULT, "test_callbacks.py::SyncJobCallback", "test_success_callback"),
         **_all(_RESULT, "test_job.py::TestJob", "test_job_async_status_finished"),

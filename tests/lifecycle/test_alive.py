@@ -123,7 +123,7 @@ def test_a_time_limit_of_any_size(
 ) -> None:
     """The child's watchdog goes on: it hears the stop, and the running job may finish."""
     record, gate = tmp_path / "record", tmp_path / "gate"
-    tree: Tree = start("-n", "1", mode=mode)
+    tree: Tree = start("-n", "1", "-v", mode=mode)
     eventually(tree.children)
     store.sadd(keys.PAUSED, "default")  # so that it is not claimed before its limit is what it is to be
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
@@ -133,7 +133,7 @@ def test_a_time_limit_of_any_size(
     eventually(lambda: store.hget(keys.job(job.id), "status") == b"started")  # marked by the watchdog
     [child] = tree.children()
     tree.send(15)
-    eventually(lambda: "0 children have not answered" in tree.log)
+    eventually(lambda: "quiet: 0 buffered jobs go back, 0 children have not answered" in tree.log)
     assert child.is_running()
     gate.touch()
     assert tree.wait() == 0
