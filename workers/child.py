@@ -2,8 +2,8 @@
 
 Life: a session of its own, SIGINT, SIGTERM and SIGHUP silenced (only the supervisor decides) → slots take and run jobs
 → the supervisor says quiet → running jobs end and are settled → exit 0. It dies at once (exit 3) when its name was
-struck off by a rescue, (exit 4) when its supervisor is gone, and after its last job (exit 5) when its
-watchdog failed, or (exit 6) when a job has taken the means from it to reach the store.
+struck off by a rescue, (exit 4) when its supervisor is gone, after its last job (exit 5) when its watchdog failed,
+(exit 6) when a job has taken the means from it to reach the store, and (exit 7) when a slot does not come back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from workers.usage import Usage
 
 log = logging.getLogger(__name__)
 
-ORPHANED, DEAF, CUT_OFF = 4, 5, 6
+ORPHANED, DEAF, CUT_OFF, STUCK = 4, 5, 6, 7
 PR_SET_PDEATHSIG = 1
 LAST_WORD = 5.0  # seconds
 
@@ -99,6 +99,7 @@ class Child:
             make_slot=self._make_slot,
             start_slot=self._start,
             on_orphaned=partial(leave, ORPHANED),
+            on_stuck=partial(leave, STUCK),
         )
         self._threads: list[tuple[threading.Thread, Slot]] = []
 

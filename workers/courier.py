@@ -102,6 +102,8 @@ class Courier:
         self._refusals = Refusals()
         self._refused: dict[int, str] = {}  # by claim: why the store does not take its outcome
         self._kept: list[Outcome] = []  # finished before the request that is on its way, and not in it
+        self._round = 0  # how often everybody was asked whether they are there
+        self._seen: dict[int, int] = {}  # by thread: the last round that it has seen
         self._resent: set[int] = set()  # claims whose outcome went out before, by a request without a reply
 
     # -- what slots call ---------------------------------------------------------------------------------------------
@@ -179,6 +181,16 @@ class Courier:
         with self._cond:
             self._set_hungry(False)
             self._cond.notify_all()
+
+    def look_up(self) -> int:
+        """Wake who waits, so that each thread says that it is there; return the number by which it says so."""
+        with self._cond:
+            self._round += 1
+            self._cond.notify_all()
+            return self._round
+
+    def has_answered(self, thread: int | None, number: int) -> bool:
+        return thread is not None and self._seen.get(thread, 0) >= number
 
     def drop_buffer(self, quiet: bool = False, at_rest: bool = False) -> list[Claimed]:
         """Take the buffered jobs away from the slots, to be given back; ``quiet``: and claim nothing ever again;
@@ -290,6 +302,7 @@ class Courier:
 
     def _turn(self) -> None:
         """Bring the wire one step further, or wait for somebody who does."""
+        self._seen[threading.get_ident()] = self._round
         if self._state is State.BROKEN:
             self._mend()
         elif self._state is State.AWAITING:

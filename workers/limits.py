@@ -104,6 +104,11 @@ class Interruptible:
         self.what = JOB  # what the limit is on
         self.written_off = False  # its thread did not react; another slot has its number
 
+    @property
+    def thread(self) -> int | None:
+        """The thread that runs this slot's jobs, as Python numbers them; None before ``bind``."""
+        return self._thread
+
     def bind(self) -> None:
         """Say that the calling thread is the one that runs this slot's jobs."""
         this_is_the_original()

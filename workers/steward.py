@@ -45,6 +45,7 @@ from workers.polling import readable
 from workers.runner import STOPPED, Ending, encode_text
 from workers.settings import Settings
 from workers.slot import Slot
+from workers.slot_watch import STUCK, SlotWatch
 from workers.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Steward:
         start_slot: Callable[[Slot], None],
         on_orphaned: Callable[[], None],
         on_failed: Callable[[], object] = lambda: None,
+        on_stuck: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._owner = owner
@@ -87,6 +89,8 @@ class Steward:
         self._on_orphaned = on_orphaned
         self.replacing = threading.Lock()  # held while a slot is written off and no other is there yet
         self._on_failed = on_failed
+        self._on_stuck = on_stuck
+        self._slot_watch = SlotWatch(courier, slots, region)
         self.failed = False  # its thread has ended of an error
         clerk.on_failed = self.worn
         self._awake = True
@@ -207,7 +211,8 @@ class Steward:
                 self._interrupt()
             elif order.startswith(b"s"):
                 self._stop(int(order[1:]))
-            # b"p" wants nothing but that we woke up: the pulse says so
+            elif order == b"p":  # that we woke up the pulse says; and the slots?
+                self._look_at_slots(time.monotonic())
 
     def _stop(self, claim: int) -> None:
         self._stopping.add(claim)
@@ -232,6 +237,20 @@ class Steward:
         except OSError:  # the supervisor is gone: the end of its socket tells us so in a moment
             pass
 
+    def _look_at_slots(self, now: float) -> None:
+        stuck = self._slot_watch.step(now)
+        if stuck is None:
+            return
+        log.error(
+            "a thread of this process has not come back for %.0f s although it runs no job: code that the garbage "
+            "collector ran there (a __del__, a callback of a weak reference) keeps it; the process is replaced",
+            STUCK,
+        )
+        self.worn()
+        self._clerk.do(self._give_back)
+        if not self._running():
+            self._on_stuck()  # does not come back where a process is no more than its slots
+
     # -- what it looks after -------------------------------------------------------------------------------------------
 
     def _step(self, now: float) -> None:
@@ -241,6 +260,7 @@ class Steward:
         self._unburden(now)
         self._enforce(now)
         self._recover()
+        self._look_at_slots(now)  # while we are awake; where we sleep we are asked from outside
         if now >= self._next_look_at and self._usage.watches_gil:
             self._next_look_at = now + LOOK_EVERY
             self._usage.look(slot.meter for slot, _ in running if slot.meter and now - slot.since >= TICK)

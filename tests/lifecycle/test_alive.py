@@ -13,6 +13,7 @@ import pytest
 import redis
 from conftest import Start
 from helpers import Server, Tree, eventually, jobq, lines
+from samples_unfriendly import FOREVER
 
 from jobqueue import keys
 from jobqueue.producer import Queue
@@ -296,3 +297,17 @@ def test_what_others_took_over_does_not_start(
     probe = [queue.enqueue("samples.ok", n) for n in range(20)]
     assert [job.result(60) for job in probe] == list(range(20))
     assert len(lines(record)) == before
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_a_slot_that_the_garbage_collector_keeps(start: Start, mode: str, queue: Queue, number: str) -> None:
+    """Its process is replaced, although its watchdog answers and no job runs in it."""
+    tree: Tree = start("-n", number, mode=mode, serve=("samples", "samples_unfriendly"))
+    eventually(lambda: len(tree.children()) == (1 if mode == "thread" else int(number)))
+    before = {child.pid for child in tree.children()}
+    first, job = queue.enqueue("samples_unfriendly.keep_the_next_slot", FOREVER), queue.enqueue("samples.ok", 1)
+    assert job.result(90) == 1
+    assert first.result(90) is None
+    eventually(lambda: "has not come back" in tree.log, 60)
+    eventually(lambda: {child.pid for child in tree.children()} != before)
+    assert tree.stop() == 0

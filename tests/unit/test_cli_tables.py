@@ -29,7 +29,7 @@ def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def at(columns: int, **kwargs: Any) -> tuple[str, str]:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: columns > 0, raising=False)
-        monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+        monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((columns, 24)))
         options = {"numbers": ["tries"], "can_be_cut": ["call"], "least_important": ["queue", "tries", "ended"]}
         table(HEAD, ROWS, **{**options, **kwargs})
         out, err = capsys.readouterr()
