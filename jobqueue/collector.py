@@ -60,7 +60,7 @@ class Collector:
         self._store = store
         self._client = store.client()  # waits for results
         self._other = client
-        self._streams = Streams(self._client, loads)
+        self._streams = Streams(self._client, _contained(loads))
         self._on_settled, self._on_turn, self._on_end = on_settled, on_turn, on_end
         self._futures: dict[str, JobFuture] = {}
         self._inbox: deque[JobFuture] = deque()
@@ -134,6 +134,10 @@ class Collector:
                 future.set_exception(error)
             except InvalidStateError:  # it got its outcome this very moment
                 continue
+            except BaseException as e:
+                if threading.current_thread() is not self.thread:  # Ctrl-C
+                    raise
+                _tell_of_callback(future, e)
         self.forget(futures)
 
     def join(self) -> None:
@@ -287,5 +291,26 @@ class Collector:
             with self._news:
                 future = self._futures.pop(job_id, None)
             if future is not None:
-                future.settle(outcome)
+                try:
+                    future.settle(outcome)
+                except BaseException as e:  # Future lets these pass; they must not end the thread for all others
+                    _tell_of_callback(future, e)
                 self._on_settled(future)
+
+
+def _tell_of_callback(future: JobFuture, error: BaseException) -> None:
+    log.error("a callback of the future of job %s raised %s", future.job_id, type(error).__name__)
+
+
+def _contained(loads: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Let what reading a result raises be no SystemExit or KeyboardInterrupt of the thread that reads it for all."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return loads(data)
+        except Exception:
+            raise
+        except BaseException as e:
+            raise RuntimeError(f"it raised {type(e).__name__}") from None
+
+    return read

@@ -3,13 +3,18 @@
 A store keeps the traceback as text. Its last part names a class and a message. The class is looked up among the modules
 that this program has imported already: a text from the store never makes anybody import something. The exception is
 built from the message, and taken only if it then says exactly what the job's exception said.
+
+Its class may do anything when one is made or printed: raise SystemExit, or wait for a server. So it is made in a
+thread of its own, for a limited time, and a class that was too slow once is not made again.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +27,10 @@ _CHAINED = re.compile(
 )
 _HEAD = "Traceback (most recent call last):\n"
 _HEADS = re.compile(r"^Traceback \(most recent call last\):$", re.MULTILINE)
+MAKING = 1.0  # seconds that a class may take to make an exception and to print it
+_MOST_SLOW = 1000
+_slow: set[str] = set()  # names of classes that took longer
+
 _OS_ERROR = re.compile(r"\[Errno (\d+)\] (.*?)(?:: ('.*'|\".*\"))?", re.DOTALL)
 
 
@@ -40,13 +49,24 @@ def remote_error(error: JobError) -> Exception:
     """Return the exception that the job raised, if it can be rebuilt, else ``error``. The traceback is its cause."""
     if not isinstance(error, JobFailed) or not error.traceback:
         return error
-    rebuilt = rebuild(error.traceback) or error
-    rebuilt.__cause__ = RemoteTraceback(error.traceback)
-    return rebuilt
+    cause = RemoteTraceback(error.traceback)
+    error.__cause__ = cause
+    return rebuild(error.traceback, cause) or error
 
 
-def rebuild(traceback: str) -> Exception | None:
+def rebuild(traceback: str, cause: Exception | None = None) -> Exception | None:
     """Return the exception that ended with this traceback; None when it cannot be had for sure."""
+    found = _said(traceback)
+    if found is None:
+        return None
+    name, message = found
+    if hasattr(builtins, name):
+        return _made(name, message, cause)
+    return _made_aside(name, message, cause)
+
+
+def _said(traceback: str) -> tuple[str, str] | None:
+    """The name of the class and the message at the end of a traceback."""
     chain = _CHAINED.split(traceback)
     last = chain[-1]
     if not last.startswith(_HEAD):  # written by a worker about a job that was killed: no exception of the job's
@@ -58,9 +78,37 @@ def rebuild(traceback: str) -> Exception | None:
     if first is None:
         return None
     name, _, rest = lines[first].partition(":")
-    message = "\n".join([rest[1:], *lines[first + 1 :]])
+    return name, "\n".join([rest[1:], *lines[first + 1 :]])
+
+
+def _made(name: str, message: str, cause: Exception | None) -> Exception | None:
     kind = _class(name)
-    return None if kind is None else next(_built(kind, message), None)
+    error = None if kind is None else next(_built(kind, message), None)
+    if error is not None:
+        error.__cause__ = cause
+    return error
+
+
+def _made_aside(name: str, message: str, cause: Exception | None) -> Exception | None:
+    """The same in a thread that runs the class's own code, whatever that does: who waits for results goes on."""
+    if name in _slow:
+        return None
+    made: list[Exception] = []
+    over = threading.Event()
+
+    def make() -> None:
+        try:
+            if (error := _made(name, message, cause)) is not None:
+                made.append(error)
+        except BaseException:  # SystemExit and KeyboardInterrupt are no signals to us here
+            pass
+        finally:
+            over.set()
+
+    threading.Thread(target=make, name="jobq-exception", daemon=True).start()
+    if not over.wait(MAKING) and len(_slow) < _MOST_SLOW:
+        _slow.add(name)
+    return next(iter(made), None)
 
 
 def _class(name: str) -> type[Exception] | None:

@@ -111,7 +111,7 @@ class Streams:
         try:
             return Outcome(job_id, self._loads(base64.b64decode(payload)))
         except Exception as e:
-            text = f"The result of job {job_id} cannot be read: {type(e).__name__}: {e}"
+            text = f"The result of job {job_id} cannot be read: {type(e).__name__}{_said_by(e)}"
             return Outcome(job_id, error=JobError(text, job_id))
 
     def _end(self, outcome: Outcome) -> None:
@@ -135,6 +135,14 @@ class Streams:
             if not entries or entries[0][0] == self.outstanding[job_id]:
                 self._end(Outcome(job_id, error=_end_without_result(job_id, status, exc_info)))
         return len(over)
+
+
+def _said_by(error: Exception) -> str:
+    """What it says; its class may be of those who wrote the result."""
+    try:
+        return f": {error}"
+    except Exception:
+        return " (its text cannot be had)"
 
 
 def _flat(entries: Any) -> list[tuple[bytes, Entry]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import threading
+import zlib
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from helpers import Server, eventually
 
 from jobqueue.collector import Collector
 from jobqueue.connection import Store, open_store
-from jobqueue.errors import BrokenWorkers
+from jobqueue.errors import BrokenWorkers, JobFailed
 from jobqueue.futures import JobFuture
 from jobqueue.serializers import Auto
 
@@ -142,3 +144,50 @@ def test_a_thread_that_fails_leaves_nobody_waiting(server: Server) -> None:
         collector.add([late])
         assert isinstance(late.exception(timeout=30), BrokenWorkers)
         client.close()
+
+
+class Exits(Exception):
+    def __init__(self, text: str) -> None:
+        raise SystemExit(5)
+
+
+def result(store: redis.Redis, job_id: str, kind: int, **fields: str) -> None:
+    store.hset(f"rq:job:{job_id}", "status", "finished" if kind == 1 else "failed")
+    store.xadd(f"rq:results:{job_id}", {"type": kind, **fields})
+
+
+def coded(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode())).decode()
+
+
+def test_what_users_code_raises_in_the_thread_ends_no_other_future(server: Server, store: redis.Redis) -> None:
+    """When an exception is made, a result is read, a callback is called."""
+
+    def loads(data: bytes) -> Any:
+        if data == b"exits":
+            raise SystemExit(5)
+        return data.decode()
+
+    def interrupts(_future: Any) -> None:
+        raise KeyboardInterrupt
+
+    text = f"Traceback (most recent call last):\n  File\n{__name__}.Exits: x"
+    with open_store(server.url) as opened:
+        collector = Collector(opened, store, loads, lambda future: None, lambda: None, lambda: None)
+        collector.thread.start()
+        made, read, called, other = (JobFuture(name, "q", Home()) for name in ("made", "read", "called", "other"))
+        called.add_done_callback(interrupts)
+        result(store, "made", 2, exc_string=coded(text))
+        result(store, "read", 1, return_value=base64.b64encode(b"exits").decode())
+        result(store, "called", 1, return_value=base64.b64encode(b"c").decode())
+        with collector.open_for_more():
+            collector.add([made, read, called])
+        assert isinstance(made.exception(timeout=30), JobFailed)
+        assert "SystemExit" in str(read.exception(timeout=30))
+        assert called.result(timeout=30) == "c"
+        result(store, "other", 1, return_value=base64.b64encode(b"o").decode())
+        with collector.open_for_more():
+            collector.add([other])
+        assert other.result(timeout=30) == "o"
+        collector.close()
+        collector.join()

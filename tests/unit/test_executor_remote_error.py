@@ -5,7 +5,9 @@ from __future__ import annotations
 import decimal
 import errno
 import sys
+import threading
 import traceback
+from collections.abc import Callable
 
 import pytest
 
@@ -30,6 +32,24 @@ class Decorated(Exception):
 class Bomb(Exception):
     def __init__(self, text: str) -> None:
         raise SystemError("never make me")
+
+
+class Unfriendly(Exception):
+    """Does what ``unfriendly`` says when it is made."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        unfriendly()
+
+
+class UnfriendlyWords(Exception):
+    def __str__(self) -> str:
+        unfriendly()
+        return "x"
+
+
+def unfriendly() -> None:
+    """Replaced by tests."""
 
 
 class Inside:
@@ -127,6 +147,46 @@ def test_rather_nothing_than_another(error: BaseException) -> None:
 
 def test_what_cannot_be_made() -> None:
     assert rebuild(f"Traceback (most recent call last):\n  File\n{__name__}.Bomb: tick") is None
+
+
+def raises(kind: type[BaseException]) -> Callable[[], None]:
+    def unfriendly() -> None:
+        raise kind
+
+    return unfriendly
+
+
+@pytest.mark.parametrize("name", ["Unfriendly", "UnfriendlyWords"])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
+def test_a_class_that_raises_whatever_when_it_is_made(
+    name: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "unfriendly", raises(kind))
+    text = f"Traceback (most recent call last):\n  File\n{__name__}.{name}: x"
+    failed = JobFailed("Job a failed", "a", text)
+    assert remote_error(failed) is failed
+    assert isinstance(failed.__cause__, RemoteTraceback)
+
+
+@pytest.mark.parametrize("name", ["Unfriendly", "UnfriendlyWords"])
+def test_a_class_that_takes_for_ever_when_it_is_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for once, for a limited time; then no more."""
+    may, asked = threading.Event(), []
+
+    def wait() -> None:
+        asked.append(1)
+        may.wait(60)
+
+    monkeypatch.setitem(globals(), "unfriendly", wait)
+    monkeypatch.setattr("jobqueue.remote_error.MAKING", 0.2)
+    monkeypatch.setattr("jobqueue.remote_error._slow", set())
+    text = f"Traceback (most recent call last):\n  File\n{__name__}.{name}: x"
+    try:
+        assert rebuild(text) is None
+        assert rebuild(text) is None
+        assert asked == [1]
+    finally:
+        may.set()
 
 
 def test_a_text_makes_nobody_import_anything() -> None:
