@@ -18,6 +18,7 @@ if redis.call('LREM', queue_key(q), -1, id) == 0 and status == 'queued' and only
 
 redis.call('ZREM', back_key(q), id)
 if status == 'deferred' or status == 'scheduled' then redis.call('ZREM', registry_key(status, q), id) end
+for _, kind in ipairs({ 'finished', 'failed' }) do redis.call('ZREM', registry_key(kind, q), id) end -- of an earlier run
 if status == 'ready_to_enqueue' then redis.call('ZREM', registry_key('ready', q), id) end
 local executions = redis.call('ZRANGE', executions_key(id), 0, -1)
 for _, x in ipairs(executions) do redis.call('ZREM', registry_key('wip', q), id .. ':' .. x) end

@@ -809,6 +809,19 @@ def test_a_second_run_of_a_job_leaves_it_one_place(desk: Desk) -> None:
     assert is_in(desk) == ["failed"]
 
 
+@pytest.mark.parametrize("kind", ["finished", "failed"])
+@pytest.mark.parametrize("status", ["scheduled", "queued"])
+def test_a_cancel_between_two_runs_leaves_one_place(desk: Desk, kind: str, status: str) -> None:
+    """A repeated job stands among the finished while it waits for its next run."""
+    desk.enqueue("a", status=status)
+    if status == "scheduled":
+        desk.store.delete(keys.queue("default"))
+        desk.store.zadd(keys.registry("scheduled", "default"), {"a": 9_999_999_999})
+    desk.store.zadd(keys.registry(kind, "default"), {"a": 9_999_999_999})
+    assert desk.protocol.cancel_job("a", only_waiting=True) == (True, status)
+    assert is_in(desk) == ["canceled"]
+
+
 def test_names_of_jobs_that_are_gone_are_forgotten(desk: Desk) -> None:
     desk.enqueue("there", status="canceled")
     for job_id in ("there", "gone"):
