@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing takes its time to import, and a command line's first signal may come meanwhile
 if TYPE_CHECKING:
+    from typing import Any
+
     from rq import get_current_job
 
     from jobqueue.batch import Batch

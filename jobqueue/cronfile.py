@@ -23,6 +23,7 @@ from rq.cron import CronJob, CronScheduler
 from jobqueue import bounds
 from jobqueue.connection import Address, client
 from jobqueue.errors import JobqError, NotSerializable, UsageError
+from jobqueue.importing import ended_with_us
 from jobqueue.producer import Queue
 from jobqueue.timetable import Schedule
 from jobqueue.timing import Timing
@@ -41,11 +42,12 @@ def read(path: str, accept: Sequence[str] = ("json",)) -> list[Schedule]:
     command = [sys.executable, "-m", "jobqueue.cronfile", path, ",".join(accept), str(send)]
     with open(receive, "rb") as answer:
         try:
-            child = subprocess.Popen(command, pass_fds=(send,), stdin=subprocess.DEVNULL, stdout=2)
+            child = subprocess.Popen(command, pass_fds=(send,), stdin=subprocess.DEVNULL, stdout=2, process_group=0)
         finally:
             os.close(send)
-        said = answer.read()
-        status = child.wait()
+        with ended_with_us(child):
+            said = answer.read()
+            status = child.wait()
     try:
         found = json.loads(said)
     except ValueError:

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 _CODE = """
 import json, os, sys
@@ -20,6 +21,18 @@ except BaseException as e:
 os.write(int(sys.argv[1]), said.encode(errors="replace")[:4000])
 os._exit(0)
 """
+
+
+@contextmanager
+def ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """While inside: what interrupts us ends the process too. It has a process group of its own, as Ctrl-C would else
+    reach it in the middle of an import, and it would show where that was."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
 
 
 def why_not_imported(
@@ -38,10 +51,17 @@ def why_not_imported(
         with os.fdopen(theirs, "wb"):
             argv = [sys.executable, "-c", _CODE, str(theirs), json.dumps([modules, handlers, classes or {}])]
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[theirs], env=env
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs],
+                env=env,
+                process_group=0,
             )
-        said = answer.read().decode(errors="replace")
-    code = process.wait()
+        with ended_with_us(process):
+            said = answer.read().decode(errors="replace")
+            code = process.wait()
     if said == "ready":  # its word counts, not its exit code: a module that leaves with 0 meanwhile is not imported
         return ""
     how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"

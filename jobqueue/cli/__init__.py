@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jobqueue.cli.early import leave_as_asked, runs_until_stopped
+from jobqueue.cli.early import is_leaving, leave_as_asked, leave_on_interrupt, raise_on_interrupt, runs_until_stopped
 
 leave_as_asked(sys.argv)  # the imports below take a good part of a second, in which a signal may come
 
@@ -57,11 +57,14 @@ class LazyGroup(WholeHelp):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"jobqueue.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        return strict(command)
+        command: click.Command = strict(getattr(module, cmd_name.replace("-", "_")))
+        if not ctx.resilient_parsing:
+            raise_on_interrupt()  # from here on there may be something to give back
+        return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and leave with an exit code; what fails is one line on stderr."""
+        is_program = is_leaving()
         words = list(args[0] if args else kwargs.get("args") or sys.argv[1:])
 
         def run() -> Any:
@@ -71,12 +74,15 @@ class LazyGroup(WholeHelp):
             try:
                 with terminable():
                     return super(LazyGroup, self).main(*args, **{**kwargs, "standalone_mode": False})
-            except Terminated:
+            except (Terminated, click.Abort):
                 if runs_until_stopped(words):  # it was still being imported
                     return 0
                 raise
 
-        sys.exit(ended(run))
+        code = ended(run)
+        if is_program:
+            leave_on_interrupt()  # Python's own end would show where it was
+        sys.exit(code)
 
 
 def _refuse_windows() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from jobqueue.cli import streams
+from jobqueue.cli.early import INTERRUPTED
 from jobqueue.cli.render import one_line
 from jobqueue.cli.terminated import Terminated
 from jobqueue.errors import JobqError
@@ -52,8 +53,8 @@ def _code_of(command: Callable[[], Any]) -> int:
         code = e.exit_code
     except click.ClickException as e:  # click would print the usage too: three lines for one mistake
         return _say(_where_to_read_on(e), e.exit_code)
-    except click.Abort:
-        return 130
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
     except Terminated as e:
         return e.exit_code
     except JobqError as e:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from helpers import ROOT, Server
+from helpers import ROOT, Server, eventually
 
 from jobqueue import keys
 
@@ -28,6 +28,9 @@ sys.meta_path.insert(0, Finder())
 """
 
 
+CRONS = "from rq import cron\ncron.register('samples.add', 'default', args=(1, 2), interval=3600)\n"
+
+
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize(
     "at", ["click", "jobqueue.errors", "jobqueue.cli.worker", "redis", "workers.launcher", "rq.job"]
@@ -42,6 +45,47 @@ def test_a_signal_while_it_starts(server: Server, store: redis.Redis, tmp_path: 
     assert "Traceback" not in done.stderr
     assert not store.smembers(keys.WORKERS)
     assert not store.exists(keys.OWNERS)
+
+
+@pytest.mark.parametrize("command", ["info", "submit square 1 --wait", "cron crons.py", "worker"])
+@pytest.mark.parametrize("at", ["click", "jobqueue.errors", "jobqueue.cli.options", "redis"])
+def test_an_interrupt_while_it_starts(server: Server, tmp_path: Path, at: str, command: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SITE.format(signal="SIGINT"))
+    (tmp_path / "crons.py").write_text(CRONS)
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    env |= {"JOBQ_TEST_AT": at, "JOBQ_TEST_PID": ""}
+    argv = [sys.executable, "-m", "jobqueue.cli", *command.split()]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90, cwd=tmp_path)
+    assert done.returncode == (0 if command.startswith(("worker", "cron")) else 130), done.stderr
+    assert not done.stderr.strip()
+    assert not done.stdout
+
+
+def test_an_interrupt_from_the_terminal_while_a_cron_file_is_loaded(server: Server, tmp_path: Path) -> None:
+    loading = tmp_path / "loading"
+    (tmp_path / "crons.py").write_text(f"import os, time\nopen({str(loading)!r}, 'w').write(str(os.getpid()))\n"
+                                       "time.sleep(600)\n")  # fmt: skip
+    env = {**os.environ, "JOBQ_URL": server.url}
+    argv = [sys.executable, "-m", "jobqueue.cli", "cron", "crons.py"]
+    started = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True, cwd=tmp_path, process_group=0)
+    eventually(lambda: loading.exists() and loading.read_text())
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate(timeout=60)
+    assert (started.returncode, said.strip()) == (0, "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(loading.read_text()), 0)
+
+
+def test_an_interrupt_at_the_very_end(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    )
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    argv = [sys.executable, "-m", "jobqueue.cli", "info"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr
 
 
 def heed_hangups() -> None:
