@@ -260,7 +260,8 @@ def canceled(world: World, queue: Queue, base: str) -> Made:
     yield job.id, []
     time.sleep(world.rng.uniform(0.0, 0.1))
     how = world.rng.choice(["rq", "jobq"])
-    with contextlib.suppress(rq.exceptions.InvalidJobOperation, JobqError, rq.exceptions.NoSuchJobError):
+    # ValueError: RQ's, of an execution that has ended meanwhile
+    with contextlib.suppress(rq.exceptions.InvalidJobOperation, JobqError, rq.exceptions.NoSuchJobError, ValueError):
         if how == "rq":
             world.canceled_by_rq.add(job.id)
             rq.job.Job.fetch(job.id, queue.connection, queue.serializer).cancel()
