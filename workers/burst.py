@@ -1,13 +1,16 @@
-"""When is a burst over? When no child has anything, and nothing waits, and neither changed while we looked."""
+"""When is a burst over? When no child has anything, and nothing waits or may come back from the dead, and none of it
+changed while we looked."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import redis
 
 from jobqueue import keys
 from workers.journal import DONE
+from workers.other_trees import OtherTrees
 from workers.seat import Seat, Use
 
 
@@ -23,6 +26,7 @@ class Burst:
         post: Callable[[Callable[[], None]], None],
         full: Callable[[], bool],
         on_over: Callable[[], None],
+        others: OtherTrees,
     ) -> None:
         self._seats = seats
         self._queues = queues
@@ -31,6 +35,7 @@ class Burst:
         self._post = post
         self._full = full
         self._on_over = on_over
+        self._others = others
         self._looking = False
 
     def step(self) -> None:
@@ -68,4 +73,7 @@ class Burst:
                     pipe.llen(keys.queue(name))
             suspended, *counts = pipe.execute()
         held, waiting = counts[: len(self._seats)], counts[len(self._seats) :]
-        return not any(held) and bool(suspended or not any(waiting))
+        if any(held) or (any(waiting) and not suspended):
+            return False
+        ours = [name for name in self._queues if name.encode() not in paused]
+        return bool(suspended) or not self._others.may_lose(ours, time.monotonic())

@@ -303,11 +303,11 @@ class Rescuer:
             self._seen[worker] = Seen(lease, now, 1)
             return False
         self._seen[worker] = seen._replace(looks=seen.looks + 1)
-        return seen.looks + 1 >= ENOUGH_LOOKS and now - seen.since >= self._lease_of(worker)
+        return seen.looks + 1 >= ENOUGH_LOOKS and now - seen.since >= self.lease_of(worker)
 
-    def _lease_of(self, worker: str) -> float:
+    def lease_of(self, worker: str) -> float:
         """Seconds; what the tree said of itself at its birth."""
-        said = self._client.hget(keys.worker(worker), "jobq_lease")
+        said = self._client.hget(_raw(keys.worker(worker)), "jobq_lease")
         try:
             seconds = float(said or 0.0)
         except ValueError:
@@ -322,7 +322,7 @@ class Rescuer:
         lease = self._seen[worker].lease
         cause = (
             f"LeaseExpired: The worker {worker} that ran this job has given no sign of life for "
-            f"{self._lease_of(worker):g} s: it or its machine died."
+            f"{self.lease_of(worker):g} s: it or its machine died."
         )
         on_crash = self._policy_of(worker)
         for owner in owners:

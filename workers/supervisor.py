@@ -46,6 +46,7 @@ from workers.journal import DONE, Region, make_file
 from workers.maintenance import Maintenance
 from workers.nursery import Nursery
 from workers.orders import Orders
+from workers.other_trees import OtherTrees
 from workers.periodic import Outage, Periodic, Step
 from workers.process_tree import TO_ALL, OfProcess, adopt_orphans, collect_orphans, end_processes
 from workers.rescuer import Rescuer
@@ -133,6 +134,7 @@ class Supervisor:
             post=self._post,
             full=self._full,
             on_over=lambda: self._stopping.begin("the queues are empty"),
+            others=OtherTrees(client, settings.worker, self._rescuer.lease_of),
         )
 
         self._done = 0

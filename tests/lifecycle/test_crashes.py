@@ -10,7 +10,7 @@ import psutil
 import pytest
 import redis
 from conftest import Start
-from helpers import Tree, eventually, failed, held, lines, submit
+from helpers import Tree, eventually, failed, held, lines, status, submit
 
 from jobqueue import keys
 from jobqueue.producer import Queue
@@ -156,3 +156,19 @@ def test_a_burst_ends_after_deaths(start: Start, mode: str, queue: Queue, store:
     assert tree.wait() == 0, tree.log
     assert "SIGSEGV" in failed(store, deadly.id)
     assert [job.result(1) for job in jobs] == list(range(20))
+
+
+def test_a_burst_waits_for_the_jobs_of_a_dead_tree(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    """They come back when its lease has run out: until then the queues only look empty."""
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    job = queue.enqueue("samples.wait_for", str(record), "ran", str(gate))
+    dead = start("-n", "1", mode=mode, JOBQ_LEASE="4")
+    eventually(lambda: lines(record))
+    dead.kill()
+    eventually(lambda: not dead.processes())
+    gate.touch()
+    tree: Tree = start("--burst", "-n", "1", mode=mode, JOBQ_LEASE="4")
+    assert tree.wait() == 0, tree.log
+    assert (status(store, job.id), lines(record)) == ("finished", ["start ran", "start ran", "end ran"])

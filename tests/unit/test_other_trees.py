@@ -1,0 +1,72 @@
+"""For whose jobs a burst waits: for those of its queues that a tree without a sign of life holds, and not for ever."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from jobqueue import keys
+from workers.other_trees import RESCUE, OtherTrees
+
+LEASE = 10.0
+
+
+@pytest.fixture
+def others(store: redis.Redis) -> OtherTrees:
+    """Beside a tree ``gone`` that holds a job of the queue ``q``."""
+    store.sadd(keys.OWNERS, "gone:0.1", "us:0.1", b"\xff:0.1", "no owner")
+    store.set(keys.lease("gone"), "7")
+    hold(store, "gone:0.1", "a", "q")
+    hold(store, "us:0.1", "b", "q")
+    return OtherTrees(store, "us", lambda worker: LEASE)
+
+
+def hold(store: redis.Redis, owner: str, job_id: str, queue: str) -> None:
+    store.zadd(keys.own(owner), {job_id: 1})
+    store.hset(keys.job(job_id), "origin", queue)
+
+
+def look(others: OtherTrees, until: float, queues: tuple[str, ...] = ("q",)) -> bool:
+    """As often as a burst does, from the second 1000 on."""
+    seconds, found = 1000.0, True
+    while seconds <= 1000.0 + until:
+        found = others.may_lose(queues, seconds)
+        seconds += 1.0
+    return found
+
+
+def test_a_tree_whose_lease_stands_still(others: OtherTrees) -> None:
+    assert look(others, LEASE)
+
+
+def test_a_tree_that_lives(others: OtherTrees, store: redis.Redis) -> None:
+    assert look(others, 2)
+    store.incr(keys.lease("gone"))
+    assert not others.may_lose(["q"], 1003.0)
+
+
+def test_a_tree_without_a_lease(others: OtherTrees, store: redis.Redis) -> None:
+    store.delete(keys.lease("gone"))
+    assert look(others, LEASE)
+
+
+def test_what_nobody_rescues_is_not_waited_for_for_ever(others: OtherTrees) -> None:
+    assert not look(others, LEASE + RESCUE + 2)
+
+
+def test_jobs_of_other_queues(others: OtherTrees) -> None:
+    assert not look(others, 2, queues=("other",))
+
+
+def test_what_was_rescued(others: OtherTrees, store: redis.Redis) -> None:
+    assert look(others, 2)
+    store.delete(keys.own("gone:0.1"))
+    assert not others.may_lose(["q"], 1003.0)
+
+
+def test_what_is_no_list_of_jobs(others: OtherTrees, store: redis.Redis) -> None:
+    store.set(keys.own("no owner"), "x")
+    store.sadd(keys.OWNERS, "strange:0.1")
+    store.set(keys.own("strange:0.1"), "x")
+    store.delete(keys.own("gone:0.1"))
+    assert not look(others, 2)
