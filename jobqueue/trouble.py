@@ -13,12 +13,15 @@ from redis.sentinel import MasterNotFoundError  # noqa: TID251  # the exception 
 from jobqueue.address import Address
 from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreachable, UsageError
 
+_OF_A_SCRIPT = re.compile(r",? *script: \w+, on @user_script:\d+\.?")  # where in it: Redis adds that to each error
+_DISK = re.compile(r"MISCONF Errors writing to the AOF file: (.*)")
+
 Finding = tuple[type[JobqError], str]  # our exception, and what follows the address in its message
 
 
 def explain(error: Exception, address: Address) -> JobqError:
     """Turn an exception of redis-py into ours: one line, where, what, and what to do."""
-    said = (str(error).splitlines() or [""])[0]
+    said = (without_script(error).splitlines() or [""])[0]
     kind, words = (
         _refusal(error, said)
         or _silence(error, address.scheme == "rediss")
@@ -26,6 +29,11 @@ def explain(error: Exception, address: Address) -> JobqError:
         or _anything_else(error, said)
     )
     return kind(f"{address.describe()}{words}")
+
+
+def without_script(error: BaseException) -> str:
+    """Return what Redis said, without the place in a script that it adds, which helps nobody."""
+    return _OF_A_SCRIPT.sub("", str(error))
 
 
 def _refusal(error: Exception, said: str) -> Finding | None:
@@ -36,6 +44,11 @@ def _refusal(error: Exception, said: str) -> Finding | None:
             return StoreRefused, f" refuses the user name or password in the URL ({said})"
         case redis.BusyLoadingError():
             return StoreLoading, " is still loading its data: try again in a moment"
+        case redis.OutOfMemoryError():
+            return StoreRefused, " is full (its maxmemory is reached) and takes no more jobs"
+        case redis.ResponseError() if said.startswith("MISCONF"):
+            why = found[1].rstrip(". ") if (found := _DISK.match(said)) else "its last snapshot failed; see its log"
+            return StoreRefused, f" cannot write to its disk, and takes nothing until it can: {why}"
         case TypeError():  # redis-py passes ?anything=… on as a keyword argument
             return UsageError, f": the URL has an option that redis-py does not know ({said.rpartition(') ')[2]})"
     return None

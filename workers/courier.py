@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 
 from jobqueue.backoff import Backoff
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
-from jobqueue.trouble import is_own_fault
+from jobqueue.trouble import is_own_fault, without_script
 from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
 from workers.pace import MOST_PER_CYCLE, Pace
 from workers.refusals import Refusals, refused_text
@@ -451,7 +451,7 @@ class Courier:
     def _broke(self, error: Exception) -> None:
         """What was in flight may or may not have happened: it goes out again, and the token decides."""
         if not self._backoff.failures:
-            log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
+            log.warning("the store does not answer (%s); running jobs go on, and we wait for it", without_script(error))
         self._backoff.failed()
         self._state = State.BROKEN
         self._resent.update(outcome.claim for outcome in self._in_flight)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from jobqueue.backoff import Backoff
 from jobqueue.errors import JobqError
-from jobqueue.trouble import is_away
+from jobqueue.trouble import is_away, without_script
 from jobqueue.waits import bounded
 from workers.failures import Failures, keep_going
 
@@ -51,7 +51,9 @@ class Outage:
             self._over = False
             if not is_known:
                 self._said = now
-                log.warning("the store does not answer (%s); running jobs go on, and we wait for it", error)
+                log.warning(
+                    "the store does not answer (%s); running jobs go on, and we wait for it", without_script(error)
+                )
 
     def is_over(self) -> None:
         with self._lock:

@@ -65,6 +65,8 @@ class LazyGroup(WholeHelp):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and leave with an exit code; what fails is one line on stderr."""
         is_program = is_leaving()
+        if os.environ.get("_JOBQ_COMPLETE", "").endswith("_complete"):
+            sys.stderr = open(os.devnull, "w")  # else it stands in the line that is being typed  # noqa: SIM115
         words = list(args[0] if args else kwargs.get("args") or sys.argv[1:])
 
         def run() -> Any:

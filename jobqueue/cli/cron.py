@@ -12,7 +12,7 @@ import click
 
 from jobqueue import bounds
 from jobqueue.cli.numbers import Number
-from jobqueue.cli.options import json_option, opened, url_option
+from jobqueue.cli.options import a_file, json_option, opened, url_option
 from jobqueue.cli.render import json_line
 from jobqueue.cli.rq_flags import formats
 from jobqueue.cli.tables import table
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", shell_complete=a_file)
 @click.option("--check", is_flag=True, help="Load the file, print its entries and when they come next, and leave.")
 @click.option("--accept", default="json", show_default=True,
               help="Formats for arguments: json, or json,pickle for what JSON cannot carry.")  # fmt: skip

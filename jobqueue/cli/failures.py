@@ -26,9 +26,11 @@ def ended(command: Callable[[], Any]) -> int:
     except OSError as e:
         if streams.is_of_output(e):
             return streams.output_failed(e)
-        return _say(words_of(e), 1)
-    except MemoryError:
-        return _say("there is not enough memory for this (see ulimit -v, and the container's limit)", 1)
+        return _say(words_of(e) + streams.notes(e), 1)
+    except MemoryError as e:
+        return _say(
+            "there is not enough memory for this (see ulimit -v, and the container's limit)" + streams.notes(e), 1
+        )
     except RuntimeError as e:
         if "can't start new thread" not in str(e):
             raise
@@ -40,7 +42,7 @@ def ended(command: Callable[[], Any]) -> int:
     except Exception as e:
         if not _is_redis_error(e):
             raise
-        return _say(f"the store: {str(e) or type(e).__name__}", 1)
+        return _say(f"the store: {str(e) or type(e).__name__}{streams.notes(e)}", 1)
 
 
 def _code_of(command: Callable[[], Any]) -> int:
@@ -56,12 +58,17 @@ def _code_of(command: Callable[[], Any]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Terminated as e:
-        return e.exit_code
+        return _say(f"{e}{streams.notes(e)}", e.exit_code) if streams.notes(e) else e.exit_code
     except JobqError as e:
-        return _say(str(e), e.exit_code)
+        return _say(_with_notes(e), e.exit_code)
     if isinstance(code, str):
         return _say(code, 1)
     return code if isinstance(code, int) else 0
+
+
+def _with_notes(error: BaseException) -> str:
+    text, more = str(error), streams.notes(error)
+    return f"{text.removesuffix('.')}{more}." if more else text
 
 
 def words_of(error: OSError) -> str:

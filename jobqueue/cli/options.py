@@ -14,6 +14,8 @@ from jobqueue.errors import BadValue
 from jobqueue.names import LONGEST, queue_name
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from jobqueue.connection import Store
 
 url_option = click.option(
@@ -60,6 +62,13 @@ class Id(click.ParamType[str]):
         if len(text) > LONGEST:
             self.fail(f"an id has {LONGEST} characters at most, and this one has {len(text):,}.", param, ctx)
         return text
+
+
+def a_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """(shell_complete= of an option or argument) Let the shell offer its files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def only_one(_ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:

@@ -20,6 +20,10 @@ def one_line(text: str) -> str:
     return escaped(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
 
 
+def enqueued(n: int) -> str:
+    return "1 job was enqueued" if n == 1 else f"{n} jobs were enqueued"
+
+
 def json_line(value: Any) -> str:
     """Return the value as JSON on one line, safe to print; what JSON cannot carry becomes its repr, times ISO text."""
     text = json.dumps(value, ensure_ascii=False, default=_plain, separators=(", ", ": "))

@@ -81,11 +81,18 @@ def flush(code: int) -> int:
 
 
 def output_failed(error: OSError) -> int:
-    """Say why stdout could not be written, unless its reader left (``jobq info | head``); return the exit code."""
+    """Say why stdout could not be written; where its reader left (``jobq info | head``), only what the error bears as
+    notes. Return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered cannot be written either
-    if not isinstance(error, BrokenPipeError):
-        print(f"jobq: the output could not be written: {error.strerror}", file=sys.stderr)
+    more = notes(error)
+    if more or not isinstance(error, BrokenPipeError):
+        print(f"jobq: the output could not be written: {error.strerror}{more}", file=sys.stderr)
     return 1
+
+
+def notes(error: BaseException) -> str:
+    """Return what was added to an error on its way, to follow its message."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def is_of_output(error: OSError) -> bool:

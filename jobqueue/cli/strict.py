@@ -24,7 +24,8 @@ def strict(command: click.Command) -> click.Command:
 
         def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
             rest = parse(ctx, args)
-            _refuse_empty_values(ctx)
+            if not ctx.resilient_parsing:
+                _refuse_empty_values(ctx)
             return rest
 
         command.parse_args = parse_args  # type: ignore[method-assign]  # here, so that no command can forget it

@@ -16,10 +16,11 @@ import click
 
 from jobqueue import bounds, names
 from jobqueue.cli.numbers import Number
-from jobqueue.cli.options import Id, QueueName, json_option, opened, url_option
+from jobqueue.cli.options import Id, QueueName, a_file, json_option, opened, url_option
 from jobqueue.cli.recurring import Recurring, again
 from jobqueue.cli.recurring import check as check_recurring
-from jobqueue.cli.render import escaped, json_line
+from jobqueue.cli.render import enqueued, escaped, json_line
+from jobqueue.cli.streams import output_failed
 from jobqueue.cli.values import (
     Call,
     Moment,
@@ -31,7 +32,7 @@ from jobqueue.cli.values import (
     parse_value,
 )
 from jobqueue.cli.waiting import Sends, print_results
-from jobqueue.errors import NoSuchJob, UsageError
+from jobqueue.errors import NoSuchJob, StoreUnreachable, UsageError
 
 if TYPE_CHECKING:
     from jobqueue.producer import Queue
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 @click.argument("values", metavar="[VALUE]...", nargs=-1)
 @click.option("--args", "arg_lists", metavar="JSON", multiple=True, help="All positional arguments of one job; repeat.")
 @click.option("--kwargs", "kwargs_text", metavar="JSON", help="Keyword arguments of every job.")
-@click.option("-f", "--file", metavar="FILE", help="One VALUE per line; - is stdin. Blank lines are skipped.")
+@click.option("-f", "--file", metavar="FILE", shell_complete=a_file,
+              help="One VALUE per line; - is stdin. Blank lines are skipped.")  # fmt: skip
 @click.option(
     "-q",
     "--queue",
@@ -131,6 +133,12 @@ def submit(
             failed = print_results(queue, send, chunks, as_json) if wait else _print_ids(send, chunks, as_json)
         except KeyboardInterrupt:
             sys.exit(_interrupted(send))
+        except BaseException as e:
+            if send.sent and not isinstance(e, UsageError):  # that of a line has its own count
+                e.add_note(_so_far(send, e))
+                if isinstance(e, BrokenPipeError):  # click ends the command at once, and says nothing
+                    sys.exit(output_failed(e))
+            raise
     sys.exit(1 if failed else 0)
 
 
@@ -249,9 +257,22 @@ def _print_ids(send: Sends, chunks: Iterable[Sequence[Call]], as_json: bool) -> 
 
 
 def _interrupted(send: Sending | Recurring) -> int:
-    first, last = send.open_ids
-    which = first if first == last else f"{first} to {last}"
-    what = f"{send.sent} jobs were enqueued ({which}) and go on" if send.sent else "Nothing was enqueued"
+    what = f"{enqueued(send.sent)} ({_which(send)}) and go on" if send.sent else "Nothing was enqueued"
+    what = what.replace(" go on", " goes on") if send.sent == 1 else what
     hint = "; a result can be read with: jobq result ID --wait" if send.sent else ""
     print(f"\njobq: interrupted. {what}{hint}.", file=sys.stderr)
     return 130
+
+
+def _so_far(send: Sending | Recurring, error: BaseException) -> str:
+    """Say what became of the jobs of a submit that fails in its middle."""
+    stored = enqueued(send.sent)
+    if isinstance(send, Recurring):
+        stored = stored.replace("job", "schedule", 1).replace("enqueued", "stored")
+    unknown = isinstance(error, StoreUnreachable)
+    return f"{stored} ({_which(send)}), {'of what follows it is not known' if unknown else 'and no more'}"
+
+
+def _which(send: Sending | Recurring) -> str:
+    first, last = send.open_ids
+    return first if first == last else f"{first} to {last}"

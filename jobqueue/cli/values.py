@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from jobqueue import bounds
+from jobqueue.cli.render import enqueued
 from jobqueue.errors import BadArguments, BadValue, JobqError
 from jobqueue.serializers import JSON
 
@@ -77,7 +78,7 @@ def _readable(chunks: Iterator[list[tuple[int, bytes]]], sent: Any) -> Iterator[
 
 
 def _so_far(sent: int) -> str:
-    return f"{sent} jobs were enqueued before it." if sent else "Nothing was enqueued."
+    return f"{enqueued(sent)} before it." if sent else "Nothing was enqueued."
 
 
 def check_call(call: Call, check: Any) -> None:
@@ -130,6 +131,8 @@ class NegativeNumbersAreValues(click.Command):
     """``jobq submit square -5``: a negative number is a value; any other unknown option is still an error."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # a shell completes a line that is not whole yet
+            return super().parse_args(ctx, args)
         names = {name: param for param in self.params if isinstance(param, click.Option) for name in _names_of(param)}
         options: list[str] = []
         given: list[click.Option] = []

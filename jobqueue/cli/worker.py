@@ -15,7 +15,7 @@ import click
 from jobqueue import bounds
 from jobqueue.cli.leash import leash
 from jobqueue.cli.numbers import Number
-from jobqueue.cli.options import QueueName, opened, url_option
+from jobqueue.cli.options import QueueName, a_file, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.cli.terminated import stops_as_asked
 from jobqueue.errors import UsageError
@@ -82,7 +82,8 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 @click.option("--grace", type=Number(bounds.DELAY), default=30.0, show_default=True, metavar="S",
               help="Seconds that running jobs have at a stop.")  # fmt: skip
 @click.option("--scheduler/--no-scheduler", default=True, help="Enqueue delayed jobs and schedules when they are due.")
-@click.option("--cron", "cron_files", multiple=True, metavar="FILE", help="Serve this RQ cron file; see jobq cron.")
+@click.option("--cron", "cron_files", multiple=True, metavar="FILE", shell_complete=a_file,
+              help="Serve this RQ cron file; see jobq cron.")  # fmt: skip
 @click.option("--maintenance-interval", type=Number(bounds.DELAY), default=600.0, show_default=True, metavar="S",
               help="Seconds between two rounds of RQ's maintenance; 0 leaves it to others.")  # fmt: skip
 @click.option("--health-file", type=click.Path(dir_okay=False), default="", metavar="FILE", callback=in_a_directory,

@@ -11,7 +11,9 @@ import pytest
 from helpers import ROOT, Server, eventually
 
 from jobqueue import keys
+from jobqueue.address import Address
 from jobqueue.connection import redis
+from jobqueue.trouble import explain
 
 
 def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +74,60 @@ def test_a_full_disk_under_the_output(server: Server, tmp_path: Path, command: s
 def test_a_reader_that_leaves(server: Server, tmp_path: Path, command: str) -> None:
     done = shell(f"$JOBQ {command} | head -0; exit ${{PIPESTATUS[0]}}", tmp_path, JOBQ_URL=server.url)
     assert done.returncode in (0, 1)
-    assert [line for line in done.stderr.splitlines() if not line.startswith("store: ")] == []
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("store: ")]
+    assert all("3 jobs were enqueued" in line for line in lines)
+    assert len(lines) == (done.returncode if command.startswith("submit") else 0)
+
+
+@pytest.mark.parametrize(("command", "what"), [("square 1", "1 job was"), ("square 1 2 3", "3 jobs were")])
+def test_a_submit_whose_output_fails_says_what_is_enqueued(
+    server: Server, store: redis.Redis, tmp_path: Path, command: str, what: str
+) -> None:
+    done = shell(f"$JOBQ submit {command} >/dev/full", tmp_path, JOBQ_URL=server.url)
+    says(done, "the output could not be written", what, "enqueued", "and no more")
+    ids = [job_id.decode() for job_id in store.lrange(keys.queue("default"), 0, -1)]
+    assert ids[0] in done.stderr
+    assert ids[-1] in done.stderr
+
+
+def test_a_submit_whose_reader_leaves_says_what_is_enqueued(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    line = "seq 1 20000 | $JOBQ submit square -f - | head -1; exit ${PIPESTATUS[1]}"
+    done = shell(line, tmp_path, JOBQ_URL=server.url)
+    says(done, f"{store.llen(keys.queue('default'))} jobs were enqueued", "and no more")
+
+
+def test_a_store_that_becomes_full_under_a_submit(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "jobqueue.cli", "submit", "square", "-f", "-", "--url", server.url]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write("1\n2\n")
+        process.stdin.flush()
+        first, second = process.stdout.readline().strip(), process.stdout.readline().strip()
+        store.config_set("maxmemory", 1)
+        try:
+            process.stdin.write("3\n")
+            process.stdin.close()
+            said = process.stderr.read()
+            assert process.wait() == 1
+        finally:
+            store.config_set("maxmemory", 0)
+    assert (
+        "is full (its maxmemory is reached) and takes no more jobs; "
+        f"2 jobs were enqueued ({first} to {second}), and no more." in said
+    )
+    assert "user_script" not in said
+
+
+def test_a_full_disk_of_the_store_in_words() -> None:
+    raw = "MISCONF Errors writing to the AOF file: No space left on device script: 0a1b, on @user_script:41."
+    said = str(explain(redis.ResponseError(raw), Address(url="redis://127.0.0.1:1")))
+    assert said.endswith("cannot write to its disk, and takes nothing until it can: No space left on device")
+    assert "script" not in str(
+        explain(redis.ResponseError("ERR odd script: 0a1b, on @user_script:4."), Address(url="redis://127.0.0.1:1"))
+    )
 
 
 # -- the local store's directory -------------------------------------------------------------------------------------
@@ -196,3 +251,30 @@ def test_files_that_cannot_be_read(server: Server, store: redis.Redis, tmp_path:
     assert done.returncode == 2
     assert store.keys() == []
     eventually(lambda: store.info("clients")["connected_clients"] == 1)
+
+
+# -- completion -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("submit -f my", "file,my"),
+        ("submit square -f '' --file ", "file,"),
+        ("compare --html r", "file,r"),
+        ("worker --cron c", "file,c"),
+        ("worker --health-file h", "file,h"),
+        ("cron c", "file,c"),
+        ("submit -q de", ""),
+        ("submit --every 3", ""),
+        ("submit --wait --time", "plain,--timeout"),
+        ("submit -q '' --time", "plain,--timeout"),
+        ("nosuch --x", ""),
+        ("work", "plain,worker"),
+    ],
+)
+def test_completion_writes_nothing_but_the_answer(tmp_path: Path, line: str, answer: str) -> None:
+    words = f"jobq {line}"
+    done = shell("$JOBQ", tmp_path, _JOBQ_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
+    assert done.stderr == ""
+    assert (done.stdout.splitlines() or [""])[0] == answer
