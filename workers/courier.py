@@ -481,6 +481,10 @@ class Courier:
         while True:
             if pause := self._backoff.pause():
                 self._cond.wait(pause)
+            if self._backoff.failures and self._quiet and not self._unsettled():  # nothing to wait for the store for
+                self._state = State.BROKEN
+                self._cond.notify_all()
+                return
             attempt = partial(self._reconcile_once, reconnect, self._known())  # known as of now, under the lock
             result = self._unlocked(attempt)
             if not isinstance(result, Exception):

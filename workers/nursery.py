@@ -113,8 +113,11 @@ class Nursery:
             return f"was killed by {signal.Signals(-code).name}"
         return "closed its connection to the supervisor" if code == CLOSED else f"exited with status {code}"
 
-    def close(self) -> None:
-        """The end of the control socket ends it, and with it every child that is still there. Twice is fine."""
+    def close(self, at_once: bool = False) -> None:
+        """The end of the control socket ends it, and with it every child that is still there; ``at_once``: it has none,
+        and does not look at the socket before its import has ended. Twice is fine."""
+        if at_once and self._process.poll() is None:
+            self.kill()
         self.control.close()
         try:
             self._process.wait(5)

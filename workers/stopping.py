@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
+from workers.journal import UNSETTLED
 from workers.seat import Seat, Use
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,18 @@ class Stopping:
         if at_once:
             self.begin(f"{by}: taking no more jobs")
         if not self.phase:
-            self.begin(f"{by}: taking no more jobs; running jobs have {self._grace:g} s to finish")
+            self.begin(f"{by}: taking no more jobs; {self._what_has_time()}")
         elif self.phase is Phase.QUIET:
             again = "" if at_once else " again"
             log.info("%s%s: running jobs are interrupted and go back to their queues", by, again)
             self._next_phase = time.monotonic()
+
+    def _what_has_time(self) -> str:
+        """Say what the grace is for."""
+        regions = [seat.region for seat in self._seats if seat.use is Use.TAKEN]
+        if any(region.get(UNSETTLED) for region in regions) and not any(region.running() for region in regions):
+            return f"finished jobs have {self._grace:g} s to be recorded"
+        return f"running jobs have {self._grace:g} s to finish"
 
     def dropped(self, seat: Seat, tokens: list[Any]) -> None:
         """A child says what it will not run."""

@@ -156,7 +156,7 @@ class Supervisor:
             finally:
                 self._health.remove()
                 if self._nursery:
-                    self._nursery.close()
+                    self._nursery.close(at_once=not self._ready)
 
     def _open(self) -> None:
         self._selector.register(self._signals.fd, selectors.EVENT_READ, self._on_signals)

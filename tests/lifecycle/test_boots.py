@@ -45,6 +45,17 @@ def test_an_import_that_ends_the_process(start: Start, store: redis.Redis, tmp_p
     assert not store.smembers(keys.WORKERS)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_an_import(start: Start, tmp_path: Path, number: int) -> None:
+    """The process that imports looks at nothing before that has ended; there is nothing to wait for."""
+    tree = serve(start, tmp_path, "import time; open('begun', 'w').close(); time.sleep(4); open('ended', 'w').close()")
+    eventually(lambda: (tmp_path / "begun").exists())
+    tree.send(number)
+    assert tree.wait() == 0
+    assert not tree.processes()
+    assert not (tmp_path / "ended").exists()
+
+
 SPAWNED = """
 import threading, time
 threading.Thread(target=time.sleep, args=[600], daemon=True).start()

@@ -671,3 +671,23 @@ def test_a_store_that_is_away_does_not_keep_usage_or_the_child(bench: Bench) -> 
     bench.wire.fails.append("send")
     bench.leave()
     assert not bench.usage.pending
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_quiet_one_that_has_nothing_leaves_while_the_store_is_away(
+    slots: int, background: Callable[[Callable[[], Any]], list[Any]]
+) -> None:
+    bench = Bench(slots)
+    bench.wire.fails.extend(["reconnect"] * 10_000)
+    results = [background(bench.courier.next) for _ in range(slots)]
+    eventually(lambda: bench.courier.mending and len(bench.wire.fails) < 9_998)
+    bench.courier.drop_buffer(quiet=True)
+    eventually(lambda: results == [[None]] * slots)
+
+
+def test_a_quiet_one_that_has_something_to_settle_waits_for_the_store(bench: Bench) -> None:
+    bench.put("a")
+    assert bench.run(1) == ["a"]
+    bench.wire.fails.extend(["send"] + ["reconnect"] * 3)
+    bench.leave()
+    assert bench.wire.recorded == ["a"]
