@@ -12,11 +12,13 @@ import importlib
 import inspect
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jobqueue.errors import BadArguments, NotSerializable, TaskNotFound, UsageError
+from jobqueue.errors import BadArguments, EndOfProcess, NotSerializable, TaskNotFound, UsageError
+from jobqueue.importing import module_of, place_of
 
 Task = str | Callable[..., Any]
 _CACHED = functools._lru_cache_wrapper
@@ -55,6 +57,9 @@ def _name_of_text(task: str) -> str:
     if task in BUILTIN:
         return BUILTIN[task]
     module, _, function = task.partition(":") if ":" in task else task.rpartition(".")
+    if ":" in task and module.endswith(".py"):
+        meant = f"{module_of(module) or 'MODULE'}:{function}"
+        raise TaskNotFound(f"A task is named by its module, not by a file: {meant}, not {task}.")
     if all(part.isidentifier() for part in f"{module}.{function}".split(".")):
         return f"{module}.{function}"
     near = difflib.get_close_matches(task, BUILTIN, 1)
@@ -91,13 +96,36 @@ def resolve(name: str) -> Callable[..., Any]:
 @contextlib.contextmanager
 def _importable_from_here() -> Iterator[None]:
     """As a worker started in this directory would import; and what the module prints must not mix with our output."""
-    here = os.getcwd()
+    here, before, limit = os.getcwd(), list(sys.path), sys.getrecursionlimit()
     sys.path.insert(0, here)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _without_leaving():
             yield
+    finally:  # we go on in this process, whatever the module has changed in it
+        sys.setrecursionlimit(max(limit, sys.getrecursionlimit()))
+        if here in sys.path:
+            sys.path.remove(here)  # a redis.py of the user must not be taken for the package by a later import
+        sys.path += [path for path in before if path not in sys.path]
+
+
+@contextlib.contextmanager
+def _without_leaving() -> Iterator[None]:
+    """While inside, os._exit is an error in this process and thread: it would end us without a word, and with 0."""
+    leave, ours = os._exit, (os.getpid(), threading.get_ident())
+    is_inside = True
+
+    def refuse(status: int) -> Any:
+        if is_inside and (os.getpid(), threading.get_ident()) == ours:
+            raise SystemExit(status)
+        leave(status)
+
+    os._exit = refuse
+    try:
+        yield
     finally:
-        sys.path.remove(here)  # a redis.py of the user must not be taken for the package by a later import
+        is_inside = False
+        if os._exit is refuse:
+            os._exit = leave
 
 
 def _import(module_name: str) -> Any:
@@ -107,9 +135,13 @@ def _import(module_name: str) -> Any:
         if e.name is not None and (module_name == e.name or module_name.startswith(f"{e.name}.")):
             return None
         raise TaskNotFound(f"The module {module_name!r} cannot be imported: {e}.") from None
-    except (Exception, SystemExit) as e:
+    except (KeyboardInterrupt, EndOfProcess):
+        raise
+    except BaseException as e:
         said = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]  # also when its __str__ fails
-        raise TaskNotFound(f"The module {module_name!r} cannot be imported: {said.rstrip('.')}.") from None
+        place = place_of(e, (__file__,))
+        where = f" ({place})" if place else ""
+        raise TaskNotFound(f"The module {module_name!r} cannot be imported: {said.rstrip('.')}{where}.") from None
 
 
 def _attribute(module: Any, module_name: str, bits: Sequence[str]) -> Callable[..., Any]:

@@ -28,6 +28,10 @@ class BadType(BadValue, TypeError):
     """Something else than the text that a name has to be; RQ raises TypeError for it."""
 
 
+class EndOfProcess(BaseException):
+    """A signal asks this process to end: whatever it was in the middle of is not to blame."""
+
+
 # -- the store ---------------------------------------------------------------------------------------------------
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _CODE = """
 import json, os, sys
 from workers.forkserver import describe_import_error
@@ -33,6 +36,37 @@ def ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.kill()
         process.wait()
         raise
+
+
+def place_of(error: BaseException, ours: Collection[str] = ()) -> str:
+    """Return file:line where somebody's module went wrong, "" if it is not known. Where it called Python's own library
+    (argparse at import), its own line. ours: files that only did the import."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    skipped = {*ours, __file__, importlib.__file__}
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not f.filename.startswith("<") and f.filename not in skipped  # <frozen importlib>, <string>
+    ]
+    theirs = [f for f in frames if not _is_pythons(f.filename)] or frames
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
+
+
+def cannot_import(said: str) -> str:
+    """Return the sentence for what ``why_not_imported`` says: a flag that is wrong is named itself."""
+    flag = said.removeprefix("ImportError: ")
+    return flag if flag.startswith("-") else f"a served module cannot be imported: {said}"
+
+
+def _is_pythons(path: str) -> bool:
+    return path.startswith(_LIBRARY) and "-packages" not in path
+
+
+def module_of(path: str) -> str:
+    """Return the name under which a file below the current directory is imported; "" when there is none."""
+    name = os.path.relpath(path).removesuffix(".py").replace(os.sep, ".")
+    return name if all(part.isidentifier() for part in name.split(".")) else ""
 
 
 def why_not_imported(

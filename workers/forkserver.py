@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import itertools
 import json
 import logging
@@ -40,6 +39,7 @@ import time
 import traceback
 from typing import Any, NamedTuple
 
+from jobqueue.importing import place_of
 from jobqueue.protocol import ForRQ
 from workers import exit_handlers, output, preload, randomness, runner
 from workers.child import Child, Runs, become_child, die_with, wake_at_death_of
@@ -239,13 +239,8 @@ def _is_same(fd: int, before: os.stat_result) -> bool:
 def describe_import_error(error: BaseException) -> str:
     """One line: what went wrong, and the last line of somebody's module on the way there."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    if isinstance(error, SyntaxError):
-        return f"{text} ({error.filename}:{error.lineno})"
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")
-    ]  # <frozen importlib>, <string>
-    theirs = [f for f in frames if f.filename not in (__file__, preload.__file__, runner.__file__, importlib.__file__)]
-    return f"{text} ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else text
+    place = place_of(error, (__file__, preload.__file__, runner.__file__))
+    return f"{text} ({place})" if place else text
 
 
 def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, runner: Runner) -> Runs:

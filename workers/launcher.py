@@ -24,7 +24,7 @@ from jobqueue.capacity import cores
 from jobqueue.cli.render import one_line
 from jobqueue.connection import Store
 from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
-from jobqueue.importing import why_not_imported
+from jobqueue.importing import cannot_import, why_not_imported
 from jobqueue.serializers import JSON, decompress, format_of
 from jobqueue.tasks import extra
 from jobqueue.timetable import Schedule
@@ -160,7 +160,7 @@ def function_in(raw: bytes, kind: str) -> str | None:
 def check_imports(settings: Settings) -> int:
     """Import the served modules in a process of their own, as the fork server would. Raises BootFailed."""
     if why := why_not_imported(settings.modules, settings.exception_handlers, settings.own_classes):
-        raise BootFailed(f"a served module cannot be imported: {why}")
+        raise BootFailed(cannot_import(why))
     log.info(
         "the worker could start: %d modules served, %d queues looked at", len(settings.served), len(settings.queues)
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jobqueue.errors import BootFailed
+from jobqueue.importing import cannot_import
 from workers.deaths import Left
 from workers.process_tree import TO_ALL
 from workers.settings import Settings
@@ -94,7 +95,7 @@ class Nursery:
             return None
         for message in found:
             if "failed" in message:
-                raise BootFailed(f"a served module cannot be imported: {message['failed']}")
+                raise BootFailed(cannot_import(message["failed"]))
         return found if data else None
 
     @property

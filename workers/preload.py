@@ -15,6 +15,7 @@ from rq.serializers import resolve_serializer
 from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed
+from jobqueue.importing import module_of
 from workers.context import after_imports
 from workers.copies import end_copy_of
 from workers.runner import checked_callable, dotted
@@ -49,12 +50,12 @@ def _import(
         sys.path.insert(0, "")
     for name in modules:
         if name.endswith(".py"):
-            raise ImportError(f"-I takes a module's name: {name[:-3].replace('/', '.')}, not {name}")
+            raise ImportError(_of_a_file(name))
         if not _MODULE.fullmatch(name):
             raise ImportError(f"{name!r} is not a module's name: -I takes a dotted name such as shop.tasks, not a file")
         module, _, function = name.partition(":")
         on_import(module)
-        importlib.import_module(module)
+        _import_module(module, name)
         if function:
             try:
                 checked_callable(import_attribute(dotted(name)), name)
@@ -70,6 +71,22 @@ def _import(
         on_import(name)
         _check_class(flag, name)
     after_imports.capture()
+
+
+def _of_a_file(path: str) -> str:
+    if name := module_of(path):
+        return f"-I takes a module's name: {name}, not {path}"
+    return f"-I takes the name of a module that can be imported from here, not a file: start in the directory of {path}"
+
+
+def _import_module(module: str, given: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        parent, _, last = module.rpartition(".")
+        if e.name == module and hasattr(sys.modules.get(parent), last):  # RQ's way to name a function
+            raise ImportError(f"-I {given}: {parent} is a module and {last} is in it: give -I {parent}:{last}") from e
+        raise
 
 
 def _check_class(flag: str, name: str) -> None:

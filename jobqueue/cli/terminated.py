@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec
 
 from jobqueue.cli.early import leave
+from jobqueue.errors import EndOfProcess
 
 P = ParamSpec("P")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-class Terminated(BaseException):
+class Terminated(EndOfProcess):
     """A signal asks this process to end."""
 
     def __init__(self, number: int) -> None:

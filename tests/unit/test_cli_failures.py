@@ -253,6 +253,68 @@ def test_files_that_cannot_be_read(server: Server, store: redis.Redis, tmp_path:
     eventually(lambda: store.info("clients")["connected_clients"] == 1)
 
 
+# -- modules that cannot be imported ---------------------------------------------------------------------------------
+
+ENDS_BADLY = {
+    "base": ("x = 1\nraise BaseException('no')", "BaseException: no", 2),
+    "leaves": ("import os\nos._exit(0)", "SystemExit: 0", 2),
+    "arguments": ("import argparse\n\nargparse.ArgumentParser().parse_args(['--odd'])", "SystemExit: 2", 3),
+    "syntax": ("x = 1\n\ny = = 2", "SyntaxError: invalid syntax", 3),
+    "shallow": (
+        "import sys\nsys.setrecursionlimit(60)\ndef deep(n): return n and deep(n - 1)\ndeep(80)",
+        "Recursion",
+        0,
+    ),
+    "pathless": ("import sys\nsys.path.clear()\nraise ValueError('no')", "ValueError: no", 3),
+}
+
+
+@pytest.mark.parametrize("command", ["submit m_NAME:f 1", "compare m_NAME:f 1"])
+@pytest.mark.parametrize("name", ENDS_BADLY)
+def test_a_module_that_cannot_be_imported_is_named(
+    server: Server, store: redis.Redis, tmp_path: Path, name: str, command: str
+) -> None:
+    code, words, line = ENDS_BADLY[name]
+    (tmp_path / f"m_{name}.py").write_text(code + "\n")
+    done = shell(f"$JOBQ {command.replace('NAME', name)}", tmp_path, JOBQ_URL=server.url)
+    says(done, f"The module 'm_{name}' cannot be imported: ", words, f"m_{name}.py:{line or ''}")
+    assert done.returncode == 2
+    assert store.keys() == []
+
+
+def test_a_module_that_changes_the_process_that_imports_it(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    code = "import sys\nsys.path.clear()\ntry: sys.setrecursionlimit(60)\nexcept RecursionError: pass\ndef f(x): pass\n"
+    (tmp_path / "m_odd.py").write_text(code)
+    assert shell("$JOBQ submit m_odd:f 1", tmp_path, JOBQ_URL=server.url).returncode == 0
+    assert store.llen(keys.queue("default")) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("-I m_arguments", "m_arguments.py:3"),
+        ("-I shop.order", "-I shop.order: shop is a module and order is in it: give -I shop:order"),
+        ("-I /nowhere/shop.py", "start in the directory of /nowhere/shop.py"),
+        ("-I $PWD/shop.py", "-I takes a module's name: shop, not "),
+        ("-S nope.Nope", "jobq: --serializer nope.Nope: "),
+        ("--queue-class x.y", "jobq: --queue-class x.y: "),
+    ],
+)
+def test_what_a_worker_cannot_import(server: Server, tmp_path: Path, flags: str, words: str) -> None:
+    (tmp_path / "m_arguments.py").write_text(ENDS_BADLY["arguments"][0])
+    (tmp_path / "shop.py").write_text("def order(): pass\n")
+    done = shell(f"$JOBQ worker --check {flags}", tmp_path, JOBQ_URL=server.url)
+    says(done, words)
+    assert "served module" not in done.stderr or "m_arguments" in flags
+
+
+def test_a_file_is_no_task(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    for command in ("submit", "compare"):
+        done = shell(f"$JOBQ {command} shop/tasks.py:order 1", tmp_path, JOBQ_URL=server.url)
+        says(done, "shop.tasks:order, not shop/tasks.py:order")
+    assert store.keys() == []
+
+
 # -- completion -------------------------------------------------------------------------------------------------------
 
 
