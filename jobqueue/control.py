@@ -78,6 +78,20 @@ def delete_failed(client: redis.Redis, job_id: str) -> None:
     job.delete()
 
 
+def waits_for(client: redis.Redis, job_id: str) -> list[str]:
+    """Return the ids of the jobs that wait for this one, to say what a delete leaves behind."""
+    key = keys.dependents(job_id).encode(errors="surrogateescape")
+    if client.type(key) != b"set":
+        return []
+    found: Any = client.smembers(key)
+    ids = sorted(i.decode(errors="surrogateescape") for i in found)
+    with client.pipeline(transaction=False) as pipe:
+        for i in ids:
+            pipe.hget(keys.job(i).encode(errors="surrogateescape"), "status")
+        states = pipe.execute(raise_on_error=False)
+    return [i for i, status in zip(ids, states, strict=True) if status == b"deferred"]
+
+
 def cancel(client: redis.Redis, job_id: str) -> None:
     """Cancel a job that waits. Raises NoSuchJob; JobError for a job that runs, is about to, or has ended."""
     done, before = Protocol(client).cancel_job(job_id, only_waiting=True)

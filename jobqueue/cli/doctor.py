@@ -15,6 +15,7 @@ from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, url_option
 from jobqueue.cli.render import json_line, one_line
+from jobqueue.cli.tables import wrapped_for_people
 
 if TYPE_CHECKING:
     from jobqueue.doctor.finding import Finding
@@ -81,9 +82,10 @@ class Progress:
 
 def _show(finding: Finding) -> None:
     word, color = _LOOKS[finding.severity]
-    print(f"{click.style(f'{word:8}', fg=color) if sys.stdout.isatty() else f'{word:8}'} {one_line(finding.text)}")
+    text = wrapped_for_people(one_line(finding.text), f"{word:8} ", f"{'':8} ")
+    print(click.style(text[:8], fg=color) + text[8:] if sys.stdout.isatty() else text)
     if finding.advice:
-        print(f"{'':8}   {finding.advice}")
+        print(wrapped_for_people(finding.advice, f"{'':8}   ", f"{'':8}   "))
     if finding.check in ("limbo", "dependents"):
         for job_id in finding.ids[:_SHOWN]:
             print(f"{'':8}     {one_line(job_id)}")

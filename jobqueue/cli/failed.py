@@ -13,7 +13,7 @@ from jobqueue import bounds
 from jobqueue.cli.look import connected, status
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
-from jobqueue.cli.render import json_line, one_line
+from jobqueue.cli.render import json_line, one_line, tell_who_waited
 from jobqueue.cli.tables import table, wide_option
 from jobqueue.errors import UsageError
 
@@ -80,7 +80,12 @@ def delete(ids: tuple[str, ...], everything: bool, queue: str | None, as_json: b
     """Delete failed jobs and their tracebacks."""
     from jobqueue import control
 
-    _do("deleted", control.delete_failed, ids, everything, queue, as_json, url)
+    def delete_one(client: redis.Redis, job_id: str) -> None:
+        waiting = control.waits_for(client, job_id)
+        control.delete_failed(client, job_id)
+        tell_who_waited(waiting, job_id)
+
+    _do("deleted", delete_one, ids, everything, queue, as_json, url)
 
 
 def _do(

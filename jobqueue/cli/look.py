@@ -27,12 +27,26 @@ if TYPE_CHECKING:
 def connected(url: str | None) -> Iterator[redis.Redis]:
     """Open the store and yield a client; what redis-py raises becomes a StoreError, which is one line."""
     from jobqueue.connection import explain, redis
+    from jobqueue.errors import NoSuchJob
 
     with opened(url) as store, store.client(patient=True) as client:
         try:
-            yield client
+            try:
+                yield client
+            except NoSuchJob as e:
+                if e.job_id and _is_schedule(client, e.job_id):
+                    text = f"{e.job_id} is a schedule, not a job: jobq schedule list shows it"
+                    raise NoSuchJob(f"{text}, jobq schedule delete ends it.", e.job_id) from None
+                raise
         except redis.RedisError as e:
             raise explain(e, store.address) from e
+
+
+def _is_schedule(client: redis.Redis, name: str) -> bool:
+    from jobqueue import keys
+
+    member = name.encode(errors="surrogateescape")
+    return any(client.zscore(key, member) is not None for key in (keys.SCHEDULES, keys.CRON_ENTRIES))
 
 
 ENDED = ("finished", "failed", "stopped", "canceled")
@@ -52,7 +66,7 @@ def status(job_id: str, as_json: bool, url: str | None) -> None:
         print(json_line(dataclasses.asdict(job)))
         return
     for name, value in _lines(job):
-        print(f"{name + ':':<14}{value}")
+        print(f"{name + ':':<13} {value}")
     if job.traceback:
         print(f"\n{escaped(job.traceback.rstrip())}")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +24,19 @@ def one_line(text: str) -> str:
 
 def enqueued(n: int) -> str:
     return "1 job was enqueued" if n == 1 else f"{n} jobs were enqueued"
+
+
+def tell_who_waited(waiting: Sequence[str], job_id: str) -> None:
+    """Say on stderr which jobs a job that was deleted leaves behind."""
+    if waiting:
+        first, n = one_line(waiting[0]), len(waiting)
+        others = f" and {n - 1:,} more wait" if n > 1 else " waits"
+        it = "it" if n == 1 else "them"
+        print(
+            f"jobq: {first}{others} for {one_line(job_id)}, and nothing starts {it} any more: "
+            f"jobq doctor --fix puts {it} into {'its queue' if n == 1 else 'their queues'}, jobq cancel ID ends one",
+            file=sys.stderr,
+        )
 
 
 def json_line(value: Any) -> str:

@@ -12,7 +12,7 @@ from jobqueue import bounds
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
-from jobqueue.cli.render import json_line, one_line
+from jobqueue.cli.render import json_line, one_line, tell_who_waited
 from jobqueue.cli.tables import table, wide_option
 
 NOT_SERVED = "not served: no worker runs this cron file"
@@ -75,8 +75,12 @@ def delete(schedule_id: str, as_json: bool, url: str | None) -> None:
 
     An entry of a cron file goes when it is taken out of the file and the workers that serve it are restarted.
     """
+    from jobqueue import control
     from jobqueue.schedules import Schedules
 
     with connected(url) as client:
+        waiting = control.waits_for(client, schedule_id)
         what = Schedules(client).delete(schedule_id)
     print(json_line({"id": schedule_id, "deleted": what}) if as_json else f"deleted {what} {one_line(schedule_id)}")
+    if what == "delayed job":
+        tell_who_waited(waiting, schedule_id)

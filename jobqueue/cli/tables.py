@@ -124,6 +124,15 @@ def _print_paragraphs(head: Sequence[str], rows: Sequence[Sequence[str]], room: 
         print()
 
 
+def wrapped_for_people(text: str, first: str, more: str) -> str:
+    """Fold a sentence at whole words where a person reads it; first and more: what its lines begin with."""
+    if not sys.stdout.isatty():
+        return first + text
+    room = max(shutil.get_terminal_size().columns, len(more) + SHORTEST_CUT)
+    return textwrap.fill(text, room, initial_indent=first, subsequent_indent=more, break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
+
+
 def _wrapped(text: str, room: int) -> str:
     return textwrap.fill(text, room, subsequent_indent=GAP, break_long_words=False, break_on_hyphens=False)
 

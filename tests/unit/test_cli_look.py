@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
+import subprocess
+import sys
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from helpers import Server
+from helpers import ROOT, Server
 from rq.job import Dependency
 from stand_in import fail, finish, invoke
 
@@ -219,3 +224,46 @@ def test_a_hash_that_somebody_wrote(store: redis.Redis, jobq: Any) -> None:
     assert jobq("status", "odd").exit_code == 0
     assert jobq("status", "odd", "--json").exit_code == 0
     assert jobq("result", "odd").exit_code == 1
+
+
+def test_a_deleted_job_leaves_nobody_behind_in_silence(store: redis.Redis, queue: Queue, jobq: Any) -> None:
+    delayed, bad = queue.enqueue_in(timedelta(hours=1), square, 1), queue.enqueue(square, 2)
+    fail(store, bad.id, TRACEBACK)
+    for job, command in ((delayed, "schedule"), (bad, "failed")):
+        first, second = sorted(queue.enqueue(square, i, depends_on=job).id for i in range(2))
+        done = jobq(command, "delete", job.id)
+        assert done.exit_code == 0
+        assert f"{first} and 1 more wait for {job.id}, and nothing starts them any more: jobq doctor" in done.stderr
+        assert second
+    alone = queue.enqueue_in(timedelta(hours=1), square, 1)
+    assert "wait" not in jobq("schedule", "delete", alone.id).stderr
+
+
+@pytest.mark.parametrize("command", ["status", "result", "cancel", "stop"])
+def test_a_schedule_is_no_job(queue: Queue, jobq: Any, command: str) -> None:
+    queue.schedule(square, args=(1,), every=60, schedule_id="nightly")
+    done = jobq(command, "nightly")
+    assert done.exit_code == 1
+    assert "nightly is a schedule, not a job: jobq schedule list shows it" in done.stderr
+    assert "There is no job nobody" in jobq(command, "nobody").stderr
+
+
+def test_each_label_has_room_behind_it(queue: Queue, jobq: Any) -> None:
+    job = queue.enqueue_in(timedelta(hours=1), square, 1)
+    assert "scheduled for: 2" in jobq("status", job.id).stdout
+
+
+def test_doctor_folds_whole_words(server: Server, queue: Queue) -> None:
+    first = queue.enqueue_in(timedelta(hours=1), square, 1)
+    waiting = queue.enqueue(square, 1, depends_on=first)
+    jobq_ = [sys.executable, "-m", "jobqueue.cli"]
+    ours, theirs = os.openpty()
+    env = {**os.environ, "COLUMNS": "50"}
+    argv = [*jobq_, "doctor", "--patience", "0", "--url", server.url]
+    subprocess.run(argv, stdout=theirs, stderr=subprocess.DEVNULL, env=env, cwd=ROOT, timeout=60, check=False)
+    os.close(theirs)
+    lines = re.sub(r"\x1b\[\d+m", "", os.read(ours, 65536).decode()).splitlines()
+    os.close(ours)
+    assert len(lines) > 5
+    assert [line for line in lines if len(line) > 50] == []
+    assert waiting
