@@ -29,7 +29,7 @@ from workers.context import after_imports
 from workers.copies import this_is_the_original
 from workers.courier import Courier
 from workers.current import current_of
-from workers.deaths import FENCED
+from workers.deaths import FAILED, FENCED
 from workers.journal import Region
 from workers.own_classes import job_class_of
 from workers.process_tree import MARK, Forks
@@ -141,7 +141,7 @@ def _run_for_good(slot: Slot) -> None:
         slot.run()
     except BaseException:
         log.exception("a slot failed")
-        leave(1)
+        leave(FAILED)
 
 
 class Runs(Protocol):
@@ -159,7 +159,7 @@ def leave(code: int) -> None:
 
 def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks) -> None:
     """Turn the calling process into a child. ``name`` marks what its jobs start. Does not return."""
-    code = 1
+    code = FAILED
     try:
         lead_a_session()
         die_with(parent)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jobqueue.protocol import ForRQ, Outcome, Verdict
 
+FAILED = 1  # the exit code of a child that an exception ended, outside a job
 FENCED = 3  # the exit code of a child whose name was struck off
 EXECUTION_TTL = 90  # seconds that RQ's readers believe a start mark: RQ's job_monitoring_interval + 60
 

@@ -15,7 +15,7 @@ from jobqueue.protocol import Outcome, Verdict
 from workers import oom
 from workers.deaths import Remains, cause_of_death, end_of_process
 from workers.faults import Faults
-from workers.journal import DONE, PULSE, Region, Running
+from workers.journal import BUFFERED, DONE, HUNGRY, PULSE, UNSETTLED, Region, Running
 from workers.limits import JOB, SUCCESS
 from workers.runner import SHUTDOWN, decode_text, encode_text
 
@@ -66,6 +66,7 @@ class Seat:
         self.stood_in = False
         self.done = -1  # the guard's: how many jobs it had done when it was last seen between two, when to ask it
         self.ask_at = 0.0
+        self.worked = False  # it has come as far as to claim
         self.failure = ""  # why its process could not begin, as it said itself
         self.deaf_since = 0.0  # monotonic seconds since its end of the socket is closed; 0: it is open
         self._incarnation = 0
@@ -87,6 +88,7 @@ class Seat:
         self.pid = 0
         self.dropped = None
         self.retiring = self.told_quiet = self.killed = self.stood_in = False
+        self.worked = False
         self.condemned, self.seen = {}, {}
         self.pulse, self.still_since, self.deaf_since, self.failure = 0, 0.0, 0.0, ""
         self._unread = b""
@@ -168,6 +170,12 @@ class Seat:
     def has_begun(self) -> bool:
         """Its process has come as far as to run jobs."""
         return bool(self.region.get(PULSE))
+
+    def look_whether_it_works(self) -> bool:
+        """Its process has had an answer to a claim: it has jobs, or found no more. Once true it stays so."""
+        region = self.region
+        self.worked = self.worked or any(map(region.get, (HUNGRY, BUFFERED, DONE, UNSETTLED))) or bool(region.running())
+        return self.worked
 
     @property
     def born(self) -> float:

@@ -21,6 +21,7 @@ from workers.seat import Seat, Use
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 2.0  # seconds between the interrupt and the kill
+BIRTH_WAIT = 2.0  # seconds for a child that does not run yet to come as far as to hear that
 QUIET_WAIT = 0.5  # seconds to hear from all children what they dropped, so that it goes back in one step
 
 
@@ -93,6 +94,10 @@ class Stopping:
                 self._give_back(tokens)
             level = logging.INFO if tokens or silent else logging.DEBUG  # the usual stop has nothing to say here
             log.log(level, "quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
+        if self.phase is Phase.QUIET and now >= self._began + BIRTH_WAIT:
+            for seat in self._seats:
+                if seat.use is Use.TAKEN and not seat.has_begun:  # it has nothing to end
+                    seat.kill()
         if now >= self._next_phase:
             self._advance(now)
         if any(seat.use is Use.TAKEN for seat in self._seats):

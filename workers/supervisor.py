@@ -30,11 +30,12 @@ from jobqueue.server import server_pids
 from jobqueue.silence import FIRST_ANSWER
 from jobqueue.timetable import Schedule
 from workers.attempts import Attempts
+from workers.birth_watch import BirthWatch
 from workers.burst import Burst
 from workers.commands import Commands
 from workers.cron import Cron
 from workers.cron_card import CronCard
-from workers.deaths import Left
+from workers.deaths import FAILED, Left
 from workers.failures import Failures, describe
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
@@ -124,6 +125,7 @@ class Supervisor:
             self._failures,
         )
         self._health = Health(settings.health_file)
+        self._birth_watch = BirthWatch()
         self._guard = Guard(settings, self._stand_in, self._retire)
         self._idle_watches = [IdleWatch(seat, self._retire) for seat in self._seats]
         self._burst = Burst(
@@ -214,7 +216,8 @@ class Supervisor:
         for seat in taken:
             self._guard.step(seat, now)
             self._idle_watches[seat.number].step(now, not seat.region.running())
-            if seat.has_begun:
+            self._birth_watch.step(seat, now)
+            if seat.look_whether_it_works():
                 self._births.worked()
         self._guard.weigh(taken, now)
         if self._server_watch and self._nursery:
@@ -318,6 +321,7 @@ class Supervisor:
         self._ready = True
         self._importing.end()
         self._server_watch = ServerWatch(self._nursery.pid)
+        self._birth_watch.spawned = bool(why_not_forked)
         if why_not_forked:
             log.warning(
                 "importing the served modules %s: forked children would not have such threads and would share such "
@@ -427,21 +431,25 @@ class Supervisor:
         how = seat.failure or how or seat.end_of_process(status)
         if status != 0 and self._stopping.phase < Phase.INTERRUPT:
             log.warning("child %s (pid %d) %s", seat.owner, seat.pid, how)
-        if not seat.has_begun and not seat.killed and not self._stopping.phase:
-            self._note_stillbirth(seat, how)
+        if not seat.killed and not self._stopping.phase:
+            self._note_early_death(seat, status, how)
         if seat.control is not None and seat.control.fileno() in self._selector.get_map():
             self._selector.unregister(seat.control)
         self._done += seat.region.get(DONE)
         self._bury(seat, status)
         seat.vacate()
 
-    def _note_stillbirth(self, seat: Seat, how: str) -> None:
-        """It died before it could run a job. When that is so of all of them again and again, trying once more helps
-        nobody."""
+    def _note_early_death(self, seat: Seat, status: int | None, how: str) -> None:
+        """It died before it could run a job, or failed by itself before it had claimed one. When that is so of all of
+        them again and again, trying once more helps nobody."""
+        failed = status is not None and os.waitstatus_to_exitcode(status) == FAILED
+        if seat.has_begun and (seat.look_whether_it_works() or not failed):
+            return
+        others = [other for other in self._seats if other is not seat and other.use is Use.TAKEN]
         try:
             self._births.failed(f"(pid {seat.pid}) {how}", seat.born, time.monotonic())
         except BootFailed as e:
-            if not any(other.use is Use.TAKEN and other.has_begun for other in self._seats):
+            if not any(other.worked if seat.has_begun else other.has_begun for other in others):
                 self._give_up(e)
 
     def _give_up(self, error: BootFailed) -> None:

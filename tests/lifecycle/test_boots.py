@@ -82,6 +82,28 @@ def test_children_that_cannot_begin(start: Start, store: redis.Redis, tmp_path: 
     assert not store.exists(keys.OWNERS)
 
 
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_children_that_fail_at_their_first_claim(start: Start, mode: str, store: redis.Redis, tmp_path: Path) -> None:
+    """They come as far as to run jobs, and no further."""
+    tree = serve(start, tmp_path, "import workers.courier as c\nc.Courier._send = None", mode=mode)
+    assert tree.wait() == 2, tree.log
+    last = tree.log.strip().splitlines()[-1]
+    assert re.search(r"No process that could run jobs comes up: the last one \(pid \d+\) exited with status 1", last)
+    tree.was_killed = True  # its log shows the exception of each attempt
+    assert not store.smembers(keys.WORKERS)
+    assert not store.exists(keys.OWNERS)
+
+
+def test_a_child_that_hangs_at_its_birth(start: Start, store: redis.Redis, tmp_path: Path) -> None:
+    """It is said; and a stop waits for nothing."""
+    tree = serve(
+        start, tmp_path, "import time\nos.register_at_fork(after_in_child=lambda: time.sleep(6000))", "--grace", "600"
+    )
+    eventually(lambda: "does not run yet: does a served module do something at a fork" in tree.log)
+    assert tree.stop() == 0
+    assert not store.exists(keys.OWNERS)
+
+
 def test_a_worker_that_has_children_does_not_give_up(
     start: Start, queue: Queue, tmp_path: Path, server: Server
 ) -> None:

@@ -1,0 +1,59 @@
+"""A forked child that does not come as far as to run jobs is named, then killed; one that imports is only named."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from workers.birth_watch import KILLED, SAID, BirthWatch
+from workers.journal import PULSE, Region, make_file
+from workers.seat import Seat
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def seat(process: subprocess.Popen[bytes]) -> Seat:
+    seat = Seat(0, Region(make_file(1, 1), 0, 1))
+    seat.next_owner("w")
+    seat.pid = process.pid
+    return seat
+
+
+def test_one_that_hangs(seat: Seat, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    watch = BirthWatch()
+    watch.step(seat, seat.born + SAID - 1)
+    assert not caplog.messages
+    for _ in range(2):
+        watch.step(seat, seat.born + SAID)
+    [said] = caplog.messages
+    assert f"child w:0.1 (pid {process.pid}) was started 10 s ago and does not run yet" in said
+    assert process.poll() is None
+    watch.step(seat, seat.born + KILLED)
+    assert process.wait(30) == -signal.SIGKILL
+    assert seat.failure
+    assert not seat.killed  # so it counts as a failed attempt
+
+
+def test_one_that_imports(seat: Seat, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    watch = BirthWatch()
+    watch.spawned = True
+    watch.step(seat, seat.born + 10 * KILLED)
+    assert "imports the served modules for itself" in caplog.text
+    assert process.poll() is None
+
+
+def test_one_that_runs(seat: Seat, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    seat.region.set(PULSE, 1)
+    BirthWatch().step(seat, seat.born + 10 * KILLED)
+    assert not caplog.messages
+    assert process.poll() is None
