@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jobqueue import directory, locks
 from jobqueue.connection import Address
@@ -131,6 +132,7 @@ class LocalStore:
         """Report without starting or changing anything."""
         known: dict[str, Any] = {
             "socket": self.socket,
+            "url": f"unix://{quote(os.fsencode(self.socket))}",
             "directory": str(self.home),
             "aof_size": directory.size(self.home / "store"),
             "users": locks.holders(self.home / "lease"),

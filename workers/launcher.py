@@ -161,8 +161,10 @@ def check_imports(settings: Settings) -> int:
     """Import the served modules in a process of their own, as the fork server would. Raises BootFailed."""
     if why := why_not_imported(settings.modules, settings.exception_handlers, settings.own_classes):
         raise BootFailed(cannot_import(why))
+    modules, queues = len(settings.served), len(settings.queues)
     log.info(
-        "the worker could start: %d modules served, %d queues looked at", len(settings.served), len(settings.queues)
+        "the worker could start: %d module%s served, %d queue%s looked at",
+        *(modules, "" if modules == 1 else "s", queues, "" if queues == 1 else "s"),
     )
     return 0
 

@@ -275,7 +275,7 @@ class Supervisor:
             if self._undertaker.busy or not self._registrar.stop(GIVE_UP):
                 log.error("%s: the next worker rescues what this one held, after its lease", self._what_is_wrong())
                 return 1
-        log.info("stopped: %d jobs done", self._done)
+        log.info("stopped: %d %s done", self._done, "job" if self._done == 1 else "jobs")
         return 0
 
     def _what_is_wrong(self) -> str:

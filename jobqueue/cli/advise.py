@@ -246,7 +246,9 @@ def _print_groups(console: Console, judged: Sequence[Judged], groups: Sequence[G
 
 def _machine(machine: Machine) -> str:
     gil = "" if machine.gil else " without GIL"
-    return f"{_count(machine.cores, 'core')}, {machine.memory_mb / 1024:.0f} GB, Python {machine.python}{gil}"
+    return (
+        f"{_count(machine.cores, 'core')}, {machine.memory_mb * 1.048576 / 1000:.0f} GB, Python {machine.python}{gil}"
+    )
 
 
 def _short(task: str) -> str:

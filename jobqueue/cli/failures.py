@@ -83,13 +83,24 @@ def words_of(error: OSError) -> str:
 
 
 def _say(text: str, code: int) -> int:
-    print(f"jobq: {one_line(text)}", file=sys.stderr)
+    line = f"jobq: {one_line(text)}"
+    print(folded(line) if sys.stderr.isatty() else line, file=sys.stderr)
     return code
+
+
+def folded(line: str) -> str:
+    """Fold at whole words, where the terminal would cut them."""
+    import shutil
+    import textwrap
+
+    room = max(shutil.get_terminal_size().columns, 20)
+    return textwrap.fill(line, room, break_long_words=False, break_on_hyphens=False)
 
 
 def _where_to_read_on(error: click.ClickException) -> str:
     """What click has to say, and where to read on."""
     text = " ".join(error.format_message().split())
+    text = text if text.endswith((".", "?", "!")) else f"{text}."
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{text} See {context.command_path} --help." if context else text
 

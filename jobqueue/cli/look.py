@@ -113,7 +113,10 @@ def _what_it_waits_for(job: JobView) -> str:
     final = {"stopped", "canceled"} | (set() if job.allow_failure else {"failed"})
     ended = [f"{job_id} ({state})" for job_id, state in job.waits_for.items() if state in final]
     if ended:
-        return f"{', '.join(ended)}: it does not run by itself; jobq failed requeue ID runs what failed again"
+        to_do = "jobq failed requeue ID runs what failed again"
+        if "canceled" in job.waits_for.values():
+            to_do = f"what was canceled cannot be requeued: jobq cancel {escaped(job.id)}, and submit it anew"
+        return f"{', '.join(ended)}: it does not run by itself; {to_do}"
     done = ("finished", "gone", "failed")
     others = [f"{job_id} ({state})" for job_id, state in job.waits_for.items() if state not in done]
     return ", ".join(others) or "nothing any more: jobq doctor --fix brings it into its queue"

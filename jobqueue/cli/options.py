@@ -106,5 +106,6 @@ def _open(url: str | None, wait: float) -> Store:
             if left <= 0:
                 raise
             if not backoff.failures:
-                click.echo(f"{e}; waiting for it, {wait:g} s at most", err=True)
+                end = " Waiting" if str(e).endswith("?") else "; waiting"
+                click.echo(f"{str(e).rstrip('.')}{end} for it, {wait:g} s at most", err=True)
             time.sleep(min(backoff.failed(), left))

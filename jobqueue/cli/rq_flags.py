@@ -24,7 +24,7 @@ INSTEAD = {
     ("--worker-ttl", "--job-monitoring-interval"): "jobq worker shows life every 3 s, whatever the jobs do",
     ("--disable-default-exception-handler", "-d"): "a failure is always recorded; "
     "--exception-handler is called before that",
-    ("--logging_level", "--logging-level"): "-v logs every job; without it only what needs a look",
+    ("--logging-level", "--logging_level"): "-v logs every job; without it only what needs a look",
     ("--date-format",): "--log-format json has the time in seconds, for a format of your own",
 }
 NOTHING_TO_DO = {

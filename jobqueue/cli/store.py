@@ -88,16 +88,17 @@ def _show(status: StoreStatus, source: str, as_json: bool) -> None:
 
 def _lines(s: StoreStatus, source: str) -> list[tuple[str, str]]:
     kept = ", until `jobq store stop`" if s.kept else ""
-    lines = [("store", f"{s.url or 'local'} ({source})" if s.url else "local")]
+    lines = [("store", f"{s.url} ({source})" if s.url and not s.directory else "local")]
     lines.append(("state", f"running{kept}" if s.running else "not running"))
     if s.running:
         lines.append(("server", f"{s.server} {s.version}, pid {s.pid}, up {s.uptime:.0f} s"))
         lines.append(("memory", _megabytes(s.memory)))
-        lines.append(("jobs", f"{s.waiting} waiting in {s.queues} queues"))
+        lines.append(("jobs", f"{s.waiting} waiting in {s.queues} queue{'' if s.queues == 1 else 's'}"))
     if s.aof_size is not None:
         lines.append(("on disk", _megabytes(s.aof_size)))
     if s.directory:
         lines += [("directory", s.directory), ("socket", s.socket or "")]
+        lines.append(("URL", s.url or ""))
     if s.users is not None and s.running:
         lines.append(("used by", ", ".join(f"process {pid}" for pid in s.users) or "nobody"))
     return lines

@@ -812,3 +812,19 @@ def test_hiredis_stays_out_on_a_free_threaded_python(first: str) -> None:
         "assert redis.connection.DefaultParser.__name__ == '_RESP2Parser', redis.connection.DefaultParser"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_the_status_has_a_url_for_other_programs(tmp_path: Path) -> None:
+    home = tmp_path / "zwölf % home"
+    env = {**os.environ, "JOBQ_HOME": str(home)}
+    for name in ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL"):
+        env.pop(name, None)
+    command = [sys.executable, "-m", "jobqueue.cli", "store"]
+    run = partial(subprocess.run, env=env, capture_output=True, text=True, timeout=60, check=True)
+    try:
+        found = json.loads(run([*command, "start", "--json"]).stdout)
+        with redis.Redis.from_url(found["url"]) as other:
+            assert other.ping()
+        assert found["url"] in run([*command, "status"]).stdout
+    finally:
+        run([*command, "stop", "--force"])

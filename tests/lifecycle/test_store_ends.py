@@ -108,7 +108,7 @@ def test_what_was_submitted_is_there_again_after_a_kill(home: Path) -> None:
     last.communicate()
     eventually(lambda: not processes_of(home))
     with_worker = begin(home, "-m", "jobqueue.cli", "worker", "-n", "1", "--burst")
-    assert "1 jobs done" in with_worker.communicate(timeout=60)[1]
+    assert "1 job done" in with_worker.communicate(timeout=60)[1]
 
 
 def test_killed_at_any_moment_of_a_start(home: Path) -> None:

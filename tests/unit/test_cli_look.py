@@ -267,3 +267,39 @@ def test_doctor_folds_whole_words(server: Server, queue: Queue) -> None:
     assert len(lines) > 5
     assert [line for line in lines if len(line) > 50] == []
     assert waiting
+
+
+def test_what_waits_for_a_canceled_job_is_told_what_can_be_done(queue: Queue, jobq: Any) -> None:
+    first = queue.enqueue(square, 1)
+    second = queue.enqueue(square, 1, depends_on=first)
+    assert jobq("cancel", first.id).exit_code == 0
+    shown = jobq("status", second.id).stdout
+    assert "requeue ID" not in shown
+    assert f"jobq cancel {second.id}, and submit it anew" in shown
+
+
+def test_an_error_is_folded_at_whole_words_on_a_terminal(server: Server) -> None:
+    ours, theirs = os.openpty()
+    argv = [sys.executable, "-m", "jobqueue.cli", "status", "nobody", "--url", server.url]
+    subprocess.run(argv, stderr=theirs, env={**os.environ, "COLUMNS": "40"}, cwd=ROOT, timeout=60, check=False)
+    os.close(theirs)
+    lines = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    said = lines[next(i for i, line in enumerate(lines) if line.startswith("jobq:")) :]
+    assert len(said) > 1
+    assert max(map(len, said)) <= 40
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status", "a", "b"], "extra argument (b). See jobq status --help."),
+        (["worker", "--health-file", "/nonexistent/x"], "that we may write to. See jobq worker --help."),
+        (["worker", "--logging-level", "DEBUG"], "--logging-level is a flag of rq worker"),
+    ],
+)
+def test_sentences_end_with_a_full_stop(jobq: Any, words: list[str], said: str) -> None:
+    argv = [sys.executable, "-m", "jobqueue.cli", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert said in done.stderr
+    assert done.returncode == 2
