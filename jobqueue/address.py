@@ -72,7 +72,10 @@ def redis_options(address: Address) -> dict[str, Any]:
         options: dict[str, Any] = parse_url(url)
         database = urlsplit(url).path.strip("/")
     except ValueError:  # its text may quote a piece of the password
-        raise UsageError(f"{shown} is not a Redis URL: is the port a number, is ?option=value right?") from None
+        hint = "is the port a number, is ?option=value right?"
+        if "@" in url and any(mark in url.split("://", 1)[1].rpartition("@")[0] for mark in "#/?"):
+            hint = "in a password write # as %23, / as %2F and ? as %3F"
+        raise UsageError(f"{shown} is not a Redis URL: {hint}") from None
     if scheme == "unix" and not options.get("path"):
         raise UsageError(f"{shown}: a unix URL has three slashes and a path, as in unix:///run/redis.sock")
     if scheme != "unix" and database and not database.isdecimal():

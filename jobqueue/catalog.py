@@ -90,7 +90,10 @@ def resolve(name: str) -> Callable[..., Any]:
             module = _import(module_name)
         if module is not None:
             return _attribute(module, module_name, bits[i:])
-    raise TaskNotFound(f"There is no module {bits[0]!r} that could hold the task {name!r}.")
+    raise TaskNotFound(
+        f"There is no module {bits[0]!r} that could hold the task {name!r}, in the current directory or elsewhere on "
+        "Python's path."
+    )
 
 
 @contextlib.contextmanager

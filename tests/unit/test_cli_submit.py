@@ -350,6 +350,9 @@ def test_interrupted_while_waiting(store: redis.Redis, server: Server) -> None:
         (["square", "-f", "."], 2, "Is a directory"),
         (["square", "1", "--url", "redis://127.0.0.1:1"], 1, "nobody listens"),
         (["square", "1", "--url", "http://localhost"], 2, "is not a Redis URL"),
+        (["square", "1", "--url", "redis://:hunter2#x@127.0.0.1:7399"], 2, "in a password write # as %23"),
+        (["square", "1", "--url", "redis://:hunter2/x@127.0.0.1:7399"], 2, "in a password write # as %23"),
+        (["nosuch:f", "1"], 2, "in the current directory or elsewhere on Python's path"),
         (["square", "1", "--on-crash", "explode"], 2, "explode"),
     ],
 )
