@@ -61,7 +61,7 @@ def hindrance(client: redis.Redis, job_id: str) -> str:
     if paused:
         return f"queue {queue!r} is paused: jobq resume {shlex.quote(queue)} lets it go on"
     if not _one_lives(client, workers):
-        return f"no worker serves {queue!r}: start one with jobq worker{command}"
+        return f"no worker serves {queue!r} yet: if none is starting, start one with jobq worker{command}"
     return ""
 
 

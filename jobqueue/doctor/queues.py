@@ -47,7 +47,7 @@ def _unserved(overview: Overview) -> Iterator[Finding]:
     served = {name for worker in overview.workers if not _is_silent(worker) for name in worker.queues}
     for queue in overview.queues:
         if queue.queued and queue.name not in served:
-            text = f"{count(queue.queued, 'job waits', 'jobs wait')} in {queue.name!r}, which no worker serves."
+            text = f"{count(queue.queued, 'job waits', 'jobs wait')} in {queue.name!r}, which no worker serves yet."
             yield Finding("unserved", "warning", text, f"`jobq worker {queue.name}` starts one.", (queue.name,))
 
 

@@ -267,7 +267,7 @@ def test_waiting_without_a_worker(store: redis.Redis, server: Server, tmp_path: 
         with Worker(store):
             out, err = process.communicate(timeout=30)
     assert lines[0].startswith("store: ")
-    assert lines[1] == "jobq: no worker serves 'default': start one with jobq worker\n"
+    assert lines[1] == "jobq: no worker serves 'default' yet: if none is starting, start one with jobq worker\n"
     assert (process.returncode, out, err) == (0, "49\n", "")
 
 

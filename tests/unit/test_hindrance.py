@@ -32,7 +32,7 @@ def register(client: redis.Redis, version: str, ttl_ms: int) -> None:
 
 def test_reasons(client: redis.Redis) -> None:
     job_id = Queue("q x", client).enqueue(square, 2).id
-    nobody = "no worker serves 'q x': start one with jobq worker 'q x'"
+    nobody = "no worker serves 'q x' yet: if none is starting, start one with jobq worker 'q x'"
     assert hindrance(client, job_id) == nobody
     register(client, "jobq 0.1", WORKER_TTL - 5_000)
     assert hindrance(client, job_id) == ""
@@ -49,7 +49,7 @@ def test_reasons(client: redis.Redis) -> None:
     assert hindrance(client, "nobody") == ""
     other = Queue("default", client).enqueue(square, 2).id
     client.delete(keys.SUSPENDED)
-    assert hindrance(client, other) == "no worker serves 'default': start one with jobq worker"
+    assert hindrance(client, other) == "no worker serves 'default' yet: if none is starting, start one with jobq worker"
 
 
 def test_said_once_and_not_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,9 @@ def test_a_wait_in_python_warns(server: Server, store: redis.Redis, caplog: pyte
         job.result(5)
     with pytest.raises(ResultTimeout):
         list(queue.map(square, [1], timeout=5))
-    warning = "Waiting for results, but no worker serves 'default': start one with jobq worker."
+    warning = (
+        "Waiting for results, but no worker serves 'default' yet: if none is starting, start one with jobq worker."
+    )
     assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [warning] * 2
 
 
