@@ -11,6 +11,7 @@ overridden how RQ runs jobs, RQ's own loop does it (rq_standing.py).
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -28,6 +29,7 @@ from rq.worker import SimpleWorker as RQSimpleWorker
 from rq.worker import Worker as RQWorker
 
 from jobqueue.address import NO_CLUSTER
+from jobqueue.backoff import Backoff
 from jobqueue.connection import limit_commands, takes_bytes
 from jobqueue.listening import Listener
 from jobqueue.protocol import Protocol
@@ -161,7 +163,10 @@ class OnOurEngine(BaseWorker):
         if self.pubsub is not None and self.pubsub_thread is not None:
             self.log.info("Worker %s: unsubscribing from channel %s", self.name, self.pubsub_channel_name)
             self.pubsub_thread.stop()
-            self.pubsub.unsubscribe()  # wakes it
+            try:
+                self.pubsub.unsubscribe()  # wakes it
+            except RedisError as e:  # a job has closed its connection: who listens to nothing needs no goodbye
+                self.log.debug("Worker %s: could not unsubscribe: %s", self.name, e)
             self.pubsub_thread.join(timeout=1)
             self.pubsub.close()
 
@@ -253,7 +258,7 @@ class SimpleWorker(OnOurEngine, RQSimpleWorker):
         engine = Engine(
             self,
             duties.settings,
-            duties.own(),
+            self._own(duties),
             duties.region,
             duties.client,
             tend=lambda: duties.tend(before=engine.set_aside),
@@ -272,6 +277,20 @@ class SimpleWorker(OnOurEngine, RQSimpleWorker):
             except RedisError as e:
                 self.log.warning("Worker %s: what it holds is left to a rescue: %s", self.name, e)
         return engine
+
+    def _own(self, duties: Duties) -> str:
+        """A fresh name, however long the store does not answer: it may be away, and where a job has closed what was
+        open, the connection over which it is asked first leads nowhere, or to what has its number now."""
+        backoff = Backoff()
+        while True:
+            try:
+                return duties.own()
+            except RedisError as e:
+                if self._stop_requested:
+                    raise StopRequested from e
+                self._state = WorkerStatus.IDLE  # so that a signal ends the wait
+                self.log.warning("Worker %s: cannot begin anew yet: %s", self.name, e)
+                time.sleep(backoff.failed())
 
 
 class Worker(OnOurEngine, RQWorker):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -18,11 +19,13 @@ import rq
 import samples_rq
 from helpers import ROOT, Server, Tree, eventually, lines
 from rq.command import send_stop_job_command
+from rq.exceptions import StopRequested
 from rq.job import Job, Retry
 from rq.rate_limit import RateLimit
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
 from jobqueue import keys
+from workers.rq_worker import SimpleWorker
 
 StartRQ = Callable[..., Tree]
 
@@ -350,6 +353,23 @@ def test_a_job_that_cuts_its_process_off(start_rq: StartRQ, place: str, store: r
     jobs = [queue.enqueue("samples.ok", n) for n in range(10)]
     assert eventually(lambda: all_ended(store, [cut, *jobs]), 60) == [b"finished"] * 11
     assert tree.stop() == 0
+
+
+def test_it_begins_anew_once_the_store_answers(store: redis.Redis) -> None:
+    """After a job has closed what was open, the first question may go to whatever has the connection's number now."""
+    worker, answers = SimpleWorker(["default"], connection=store), [redis.TimeoutError(), redis.ConnectionError(), "me"]
+    assert worker._own(Mock(own=Mock(side_effect=answers))) == "me"
+    worker._stop_requested = True
+    with pytest.raises(StopRequested):
+        worker._own(Mock(own=Mock(side_effect=redis.TimeoutError())))
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError("Error 9"), redis.TimeoutError("writing to socket")])
+def test_a_subscription_that_is_cut_off_does_not_spoil_the_end(store: redis.Redis, error: Exception) -> None:
+    worker = SimpleWorker(["default"], connection=store)
+    worker.pubsub, worker.pubsub_thread = Mock(unsubscribe=Mock(side_effect=error)), Mock()
+    worker.unsubscribe()
+    assert worker.pubsub.close.called
 
 
 def test_a_horse_that_is_stopped_while_it_is_idle_is_replaced(start_rq: StartRQ, store: redis.Redis) -> None:
