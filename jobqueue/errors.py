@@ -28,6 +28,12 @@ class BadType(BadValue, TypeError):
     """Something else than the text that a name has to be; RQ raises TypeError for it."""
 
 
+# An exception that a signal's handler raises is lost where Python can hand it to nobody: in a weakref's callback, as
+# each import has, or in the middle of a compilation. The handler that then stands bears the number of that signal under
+# this name, for who takes the handlers over.
+ASKED = "jobq_asked"
+
+
 class EndOfProcess(BaseException):
     """A signal asks this process to end: whatever it was in the middle of is not to blame."""
 

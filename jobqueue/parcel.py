@@ -36,19 +36,16 @@ class Shared:
     fields: Mapping[str, bytes]
     at_front: bool = False
     ttl: int | None = None
-    replaces: bool = False  # the id was chosen by the caller: an earlier job of this id makes way, as in RQ
 
     @cached_property
     def packed(self) -> bytes:
-        """What SUBMIT is told of all jobs alike: its arguments 3 to 9, and the fields."""
+        """What SUBMIT is told of all jobs alike: its arguments 3 to 7, and the fields."""
         fields = [part for name, value in self.fields.items() for part in (name.encode(), value)]
         kept = [int(self.fields[name]) for name in ("result_ttl", "failure_ttl") if name in self.fields]
         told = (
             keys.job("").encode(),
-            keys.results("").encode(),
             b"LPUSH" if self.at_front else b"RPUSH",
             b"" if self.ttl is None else b"%d" % self.ttl,
-            b"replace" if self.replaces else b"new",
             b"1" if any(0 <= seconds <= SOON_GONE for seconds in kept) else b"",
             b"%d" % len(fields),
         )
@@ -142,7 +139,7 @@ def request(
     key, number = keys.queue(queue).encode(), b"%d" % attempt
     head = wire.strings((b"3", keys.submit(mark).encode(), key, keys.QUEUES.encode(), number, stamp))
     own = [b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % _sized(*call) for call in calls]
-    return 13 + 2 * len(shared.fields) + 3 * len(calls), b"".join((head, shared.packed, *own))
+    return 11 + 2 * len(shared.fields) + 3 * len(calls), b"".join((head, shared.packed, *own))
 
 
 def _sized(job_id: str, data: bytes, text: bytes) -> tuple[int, bytes, int, bytes, int, bytes]:

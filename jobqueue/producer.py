@@ -1,7 +1,7 @@
 """The write side: RQ's Queue, with an enqueue of one round trip, bulk in chunks, and no job twice or lost on the way.
 
 enqueue ──► a pipeline, a synchronous queue, a class of somebody's own? ──► RQ's own code
-    ├─────► depends_on, rate_limit, unique, a time? ──► a job of RQ's ──► PUT
+    ├─────► job_id, depends_on, rate_limit, unique, a time? ──► a job of RQ's ──► PUT
     └─────► Shared (fields of the whole chunk) + Call (id, data, description) ──► Transmission ──► SUBMIT
 Each is one request in one write; reply lost? The next one gives it up, and skips what is there already.
 """
@@ -178,6 +178,8 @@ class Queue(rq.queue.Queue):
             job = self._job_by_rq(spec, on_crash, JobStatus.SCHEDULED)
             if spec.at_front:
                 job.enqueue_at_front = True
+            if spec.job_id and spec.pipeline is None and not spec.unique and self._puts(job):
+                return cast(Job, self._put(job, _due(bounds.moment("The time", datetime)), "replace"))
             return cast(Job, self.schedule_job(job, datetime, pipeline=spec.pipeline, unique=spec.unique))
 
     def enqueue_in(self, time_delta: timedelta, func: catalog.Task, *args: Any, **kwargs: Any) -> Job:
@@ -196,7 +198,7 @@ class Queue(rq.queue.Queue):
         if unique and job.has_rate_limit:
             raise ValueError("unique=True is not supported with rate-limited jobs")
         job.enqueued_at = datetime.now(UTC)
-        return self._put(job, "L" if at_front else "R", unique)
+        return self._put(job, "L" if at_front else "R", "refuse" if unique else "")
 
     def schedule_job(
         self, job: rq.job.Job, datetime: datetime, pipeline: Any = None, unique: bool = False
@@ -206,13 +208,14 @@ class Queue(rq.queue.Queue):
         moment = bounds.moment("The time", datetime)
         if pipeline is not None or not self._puts(job):
             return super().schedule_job(job, moment, pipeline, unique)
-        return self._put(job, calendar.timegm(moment.astimezone(UTC).utctimetuple()), unique)
+        return self._put(job, _due(moment), "refuse" if unique else "")
 
     def _puts(self, job: rq.job.Job) -> bool:
         return self._is_ours and job.key == keys.job(job.id)
 
-    def _put(self, job: rq.job.Job, how: str | int, unique: bool) -> rq.job.Job:
-        """how: L or R, its end of the queue, or the time when it is due, in seconds since the epoch."""
+    def _put(self, job: rq.job.Job, how: str | int, if_there: str) -> rq.job.Job:
+        """how: L or R, its end of the queue, or the time when it is due, in seconds since the epoch. if_there: what
+        becomes of an earlier job of its id, refuse | replace | '' (it is the job itself, or RQ's own way)."""
         job.origin, job.timeout = self.name, self._default_timeout if job.timeout is None else job.timeout
         fields = {name: value for name, value in job.to_dict().items() if value is not None}
         flat = [part if isinstance(part, bytes) else str(part) for pair in fields.items() for part in pair]
@@ -220,10 +223,12 @@ class Queue(rq.queue.Queue):
         ttl, lenient = "" if job.ttl is None else job.ttl, "1" if job.allow_dependency_failures else ""
         submit = Submit(self.connection, lambda: self._store)
         protocol = Protocol(submit.client)
-        args = (self.name, how, "1" if unique else "", ttl, lenient, len(others), *others, *flat)
+        args = (self.name, how, if_there, ttl, lenient, len(others), *others, *flat)
         status = submit.insist(lambda number: protocol.put(submit.mark, number, job.id, *args))
         if status == "there":
             raise AlreadyThere(f"Job with ID '{job.id}' already exists.")
+        if status == "held":
+            raise AlreadyThere(f"A worker runs job {job.id} now: enqueue it when that has ended, or under another id.")
         job._status = JobStatus(status)
         return job
 
@@ -291,15 +296,13 @@ class Queue(rq.queue.Queue):
         return Schedule(schedule_id, timing, self.name, fields, name, overlap=overlap, front=front, ttl=ttl)
 
     def _submit(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Job:
-        if spec.depends_on or spec.rate_limit or spec.pipeline is not None or spec.unique or not self._is_ours:
+        own = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
+        if own or not self._is_ours:
             return self._submit_by_rq(spec, on_crash)
         if not isinstance(spec.func, str):
             return self._submit_by_rq(spec, on_crash)  # a method or an object: only pickle carries it
-        if spec.job_id is not None:
-            names.job_id(spec.job_id)
-        call = self.pack(
-            spec.job_id or os.urandom(16).hex(), spec.func, () if spec.args is None else spec.args, spec.kwargs or {}
-        )
+        args = () if spec.args is None else spec.args
+        call = self.pack(os.urandom(16).hex(), spec.func, args, spec.kwargs or {})
         if spec.description:
             call = call._replace(description=as_description(spec.description))
         return self._send_one(self._shared(spec, on_crash), call)
@@ -313,6 +316,9 @@ class Queue(rq.queue.Queue):
             raise ValueError("unique=True requires an explicit job_id")
         with self._rq_at_work():
             job = self._job_by_rq(spec, on_crash, JobStatus.QUEUED)
+            if spec.job_id and spec.pipeline is None and not spec.unique and self._puts(job):
+                job.enqueued_at = datetime.now(UTC)
+                return cast(Job, self._put(job, "L" if spec.at_front else "R", "replace"))
             return cast(Job, self.enqueue_job(job, spec.pipeline, spec.at_front, spec.unique))
 
     def _job_by_rq(self, spec: rq.queue.EnqueueArgs, on_crash: str | None, status: JobStatus) -> Job:
@@ -422,7 +428,7 @@ class Queue(rq.queue.Queue):
         fields |= option_fields(spec, on_crash, self.serializer)
         if spec.on_success or spec.on_failure or spec.on_stopped or spec.repeat or spec.webhooks:
             fields = self._fields_by_rq(spec) | fields
-        return Shared(fields, spec.at_front, spec.ttl, replaces=bool(spec.job_id))
+        return Shared(fields, spec.at_front, spec.ttl)
 
     def _fields_by_rq(self, spec: rq.queue.EnqueueArgs) -> dict[str, bytes]:
         """Callbacks, webhooks and repeats as RQ writes them; the empty texts that it writes too are not needed."""
@@ -447,6 +453,10 @@ class Queue(rq.queue.Queue):
 
     def _rq_at_work(self) -> RqAtWork:
         return RqAtWork(lambda: self._store)
+
+
+def _due(moment: datetime) -> int:
+    return calendar.timegm(moment.astimezone(UTC).utctimetuple())
 
 
 def _check(job: rq.job.Job, unique: bool) -> None:

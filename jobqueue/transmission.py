@@ -87,7 +87,7 @@ class Transmission:
         Raises StoreUnreachable, StoreRefused.
         """
         stamp = rq_now()
-        submit = Submit(self._client, lambda: self._store, "" if shared.replaces else calls[0].id)
+        submit = Submit(self._client, lambda: self._store, calls[0].id)
         protocol = Protocol(submit.client)
 
         def attempt(number: int) -> None:

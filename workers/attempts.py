@@ -10,6 +10,7 @@ from jobqueue.backoff import Backoff
 from jobqueue.errors import BootFailed
 
 TRIES = 4
+UNDER_KILLS = 20.0  # seconds for which processes that somebody kills are tried again
 
 
 class Attempts:
@@ -19,16 +20,20 @@ class Attempts:
         self._what = what
         self._backoff = Backoff(first=0.4, most=5.0)
         self.not_before = 0.0  # monotonic seconds
+        self._since = 0.0  # of the first failure
 
-    def failed(self, cause: str, began: float, now: float) -> None:
+    def failed(self, cause: str, began: float, now: float, killed: bool = False) -> None:
         """One that began at ``began`` died before it was ready. Several that began together count as one attempt.
-        Raises BootFailed when that has happened too often."""
+        ``killed``: by SIGKILL, which comes from outside and may stop coming. Raises BootFailed when that has happened
+        too often."""
         if began < self.not_before:
             return
+        if not self._backoff.failures:
+            self._since = now
         self._backoff.failed()
         self.not_before = now + self._backoff.delay
-        if self._backoff.failures >= TRIES:
-            raise BootFailed(f"{self._what} {cause} ({TRIES} attempts).")
+        if self._backoff.failures >= TRIES and not (killed and now < self._since + UNDER_KILLS):
+            raise BootFailed(f"{self._what} {cause} ({self._backoff.failures} attempts).")
 
     def worked(self) -> None:
         """One of them was ready."""

@@ -52,7 +52,11 @@ def end_of_process(status: int | None, out_of_memory: bool = False, ran: bool = 
 
 
 def _is_oom(status: int | None, out_of_memory: bool) -> bool:
-    return out_of_memory and status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    return out_of_memory and by_sigkill(status)
+
+
+def by_sigkill(status: int | None) -> bool:
+    return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 def claim_in(execution_id: str) -> int | None:

@@ -114,6 +114,10 @@ class Nursery:
             return f"was killed by {signal.Signals(-code).name}"
         return "closed its connection to the supervisor" if code == CLOSED else f"exited with status {code}"
 
+    def was_killed(self) -> bool:
+        """After ``close``: by SIGKILL."""
+        return self._process.returncode == -signal.SIGKILL
+
     def close(self, at_once: bool = False) -> None:
         """The end of the control socket ends it, and with it every child that is still there; ``at_once``: it has none,
         and does not look at the socket before its import has ended. Twice is fine."""

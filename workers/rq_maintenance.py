@@ -50,6 +50,38 @@ def held_by_us(store: redis.Redis) -> set[str]:
         return {job_id.decode() for ids in pipe.execute() for job_id in ids}
 
 
+def take_out_wrong_entries(store: redis.Redis, queue: str) -> None:
+    """Take what RQ's code cannot read out of the lists that it goes through, and name it.
+
+    RQ stops at such an entry each time, and never comes to those behind it. Among the jobs that run, an entry is
+    `JOB:EXECUTION`; elsewhere it is the id of a job.
+    """
+    for kind, parts in (("wip", 2), ("ready", 1)):
+        key = keys.registry(kind, queue)
+        wrong = [entry for entry, _ in store.zscan_iter(key) if not _is_id(entry, parts)]
+        if wrong:
+            store.zrem(key, *wrong)
+            _name(key, wrong)
+    key = keys.intermediate(queue)
+    ids: Any = store.lrange(key, 0, -1)
+    if wrong := [entry for entry in ids if not _is_id(entry, 1)]:
+        for entry in wrong:
+            store.lrem(key, 0, entry)
+        _name(key, wrong)
+
+
+def _is_id(entry: bytes, parts: int) -> bool:
+    try:
+        return entry.decode().count(":") + 1 == parts
+    except UnicodeDecodeError:
+        return False
+
+
+def _name(key: str, wrong: list[bytes]) -> None:
+    shown = ", ".join(ascii(entry[:40])[1:] for entry in wrong[:3])
+    log.warning("%s: %d entries that are no ids of jobs are taken out: %s", key, len(wrong), shown)
+
+
 class MaintainedJob(ServedCallbacks):
     """A job of any format. The meta of a format that this worker was not told to accept stays unread, as it is."""
 
@@ -146,6 +178,7 @@ class Chores:
     def _clean(self, queue: Queue) -> None:
         """RQ's clean_registries, and what its worker does after it. RQ lets the names of deferred and canceled jobs
         stand whose hashes have expired."""
+        take_out_wrong_entries(self._store, queue.name)
         protocol = Protocol(self._store)
         for kind in ("deferred", "canceled"):
             protocol.forget_gone(kind, queue.name)

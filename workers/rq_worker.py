@@ -43,7 +43,7 @@ from workers.rq_duties import Duties
 from workers.rq_engine import Engine
 from workers.rq_horse import Horse
 from workers.rq_lease import is_dead
-from workers.rq_maintenance import Intermediate
+from workers.rq_maintenance import Intermediate, take_out_wrong_entries
 from workers.rq_standing import remember, why_rq
 
 
@@ -173,6 +173,8 @@ class OnOurEngine(BaseWorker):
     def clean_registries(self) -> None:
         """RQ's, but what a process of ours holds is not stuck between two lists: a child may claim while we look."""
         classes = [queue.__class__ for queue in self.queues]
+        for name in self.queue_names():
+            take_out_wrong_entries(self.connection, name)
         try:
             for queue in self.queues:
                 queue.__class__ = _careful(queue.__class__)  # type: ignore[arg-type]  # a class can be hashed

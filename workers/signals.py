@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from jobqueue.errors import ASKED
+
 log = logging.getLogger(__name__)
 
 
@@ -24,10 +26,14 @@ class Signals:
 
     @contextmanager
     def caught(self, numbers: Iterable[int]) -> Iterator[None]:
-        """While inside, these signals are put here (main thread only). Who ignores SIGHUP goes on to do so (nohup)."""
+        """While inside, these signals are put here (main thread only); one that came before and was lost, see ASKED,
+        is put here too. Who ignores SIGHUP goes on to do so (nohup)."""
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
         old = {number: signal.signal(number, self._put) for number in {*numbers} - ignored}
         old_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._got += {number for handler in old.values() if (number := getattr(handler, ASKED, 0))}
+        if self._got:  # also what came before the line above
+            os.write(self._write, b"\0")
         try:
             yield
         finally:

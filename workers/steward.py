@@ -393,10 +393,14 @@ class Clerk:
         self.on_failed: Callable[[], object] = lambda: None
 
     def do(self, errand: Callable[[], object]) -> None:
-        if not self._started:
-            self._started = True
-            self._thread.start()
         self._errands.put(errand)
+        if not self._started:
+            try:
+                self._thread.start()
+            except RuntimeError as e:  # the system has no thread to give now; the next errand asks again
+                log.debug("the child's errands to the store wait: %s", e)
+            else:
+                self._started = True
 
     def do_if_awake(self, errand: Callable[[], object]) -> None:
         """Only where the thread runs anyway: not worth starting it."""

@@ -35,7 +35,7 @@ from workers.burst import Burst
 from workers.commands import Commands
 from workers.cron import Cron
 from workers.cron_card import CronCard
-from workers.deaths import FAILED, Left
+from workers.deaths import FAILED, Left, by_sigkill
 from workers.failures import Failures, describe
 from workers.freezer import Freezer
 from workers.guard import EVERY, Guard
@@ -447,7 +447,7 @@ class Supervisor:
             return
         others = [other for other in self._seats if other is not seat and other.use is Use.TAKEN]
         try:
-            self._births.failed(f"(pid {seat.pid}) {how}", seat.born, time.monotonic())
+            self._births.failed(f"(pid {seat.pid}) {how}", seat.born, time.monotonic(), by_sigkill(status))
         except BootFailed as e:
             if not any(other.worked if seat.has_begun else other.has_begun for other in others):
                 self._give_up(e)
@@ -501,7 +501,7 @@ class Supervisor:
         assert nursery is not None
         self._selector.unregister(nursery.control)
         nursery.close()
-        how = nursery.end()
+        how, killed = nursery.end(), nursery.was_killed()
         if self._ready:
             log.error("the fork server (pid %d) %s; its children die with it, and a new one starts", nursery.pid, how)
         served = any(seat.has_begun for seat in self._seats if seat.use is Use.TAKEN)
@@ -516,14 +516,14 @@ class Supervisor:
                 self._end_jobs(seat)
                 self._lost(seat, None)
         if not self._stopping.phase:
-            self._note_failed_boot(how, served)
+            self._note_failed_boot(how, served, killed)
 
-    def _note_failed_boot(self, how: str, served: bool) -> None:
+    def _note_failed_boot(self, how: str, served: bool, killed: bool) -> None:
         if served:
             self._boots.worked()
         what = f"{how} while it imported {self._importing.module}" if self._importing.module else how
         try:
-            self._boots.failed(what, self._started_at, time.monotonic())
+            self._boots.failed(what, self._started_at, time.monotonic(), killed)
         except BootFailed as e:
             self._give_up(e)
 

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 @click.option(
     "--depends-on", type=Id(), metavar="ID", multiple=True, help="Run them when this job has finished; repeat."
 )
-@click.option("--id", "job_id", metavar="ID", help="The job's id; a job that has it makes way.")
+@click.option("--id", "job_id", metavar="ID", help="The job's id; a job that has it makes way, unless it runs.")
 @click.option("--unique", is_flag=True, help="Refuse if there is a job with this --id.")
 @click.option("--on-crash", type=click.Choice(["retry", "fail"]), help="What becomes of a job whose process dies.")
 @click.option(

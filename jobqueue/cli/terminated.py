@@ -7,6 +7,7 @@ second signal ends the process at once.
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec
 
 from jobqueue.cli.early import leave
-from jobqueue.errors import EndOfProcess
+from jobqueue.errors import ASKED, EndOfProcess
 
 P = ParamSpec("P")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -37,13 +38,18 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         ours = []
 
-    def give_back() -> None:
+    def give_back(to: Any = signal.SIG_DFL) -> None:
         for number in ours:
-            if signal.getsignal(number) is end:
-                signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) in (end, once_more):
+                signal.signal(number, to)
+
+    def once_more(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     def end(number: int, _frame: object) -> None:
-        give_back()
+        setattr(once_more, ASKED, number)
+        give_back(once_more)
         raise Terminated(number)
 
     for number in ours:

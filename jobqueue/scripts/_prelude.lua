@@ -327,6 +327,32 @@ local function hand_over(id, how)
   redis.call('HSET', ENDED, id, how)
 end
 
+-- An earlier job of this id leaves every place, and its hash and results go; who depends on the id now waits for the new
+-- one. false: a worker has it, and nothing was done.
+local function make_way(id)
+  local h = redis.call('HMGET', job_key(id), 'status', 'origin', 'rate_limit_key')
+  local status, q, limit = h[1], h[2], h[3]
+  if status == 'started' then return false end
+  for _, owner in ipairs(redis.call('SMEMBERS', OWNERS)) do
+    if redis.call('ZSCORE', own_key(owner), id) then return false end
+  end
+  for _, dependency in ipairs(redis.call('SMEMBERS', dependencies_key(id))) do
+    redis.call('SREM', dependents_key(dependency), id)
+  end
+  redis.call('DEL', job_key(id), results_key(id), dependencies_key(id), executions_key(id))
+  if not q then return true end
+  redis.call('LREM', queue_key(q), 0, id)
+  redis.call('ZREM', back_key(q), id)
+  for _, kind in ipairs({ 'finished', 'failed', 'canceled', 'scheduled', 'deferred', 'ready' }) do
+    redis.call('ZREM', registry_key(kind, q), id)
+  end
+  if limit and limit ~= '' then
+    redis.call('ZREM', limit_key(limit) .. ':rate_limited', id)
+    free_place(id, limit)
+  end
+  return true
+end
+
 -- Does a name of the tree stand among the owners?
 local function has_names(w)
   for _, owner in ipairs(redis.call('SMEMBERS', OWNERS)) do

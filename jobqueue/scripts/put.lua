@@ -2,10 +2,11 @@
 --
 -- KEYS  1 the mark of this submit  2 the job
 -- ARGV  1 number of this request of the submit  2 queue  3 id
---       4 R | L: its end of the queue, else the time at which it is due, in seconds  5 1: refuse if the id is there
+--       4 R | L: its end of the queue, else the time at which it is due, in seconds  5 what if the id is there: refuse | replace | ''
 --       6 seconds that it may wait or ''  7 1: a failed dependency is as good as a finished one
 --       8 number of jobs on which it depends, then their ids; then field, value, ... of its hash
--- returns  its status: queued | scheduled | deferred | rate_limited; 'there': refused; 'given up': see SUBMIT
+-- returns  its status: queued | scheduled | deferred | rate_limited; 'there': refused; 'held': a worker has the job of
+--          this id; 'given up': see SUBMIT
 --
 -- The promise: as SUBMIT's, and what it depends on is looked at in the step that registers it.
 
@@ -18,7 +19,8 @@ if done then
 end
 if given_up(mark, attempt) then return 'given up' end
 if before[1] == mark then return before[2] end -- a request whose reply was lost
-if ARGV[5] == '1' and redis.call('EXISTS', job) == 1 then return 'there' end
+if ARGV[5] == 'refuse' and redis.call('EXISTS', job) == 1 then return 'there' end
+if ARGV[5] == 'replace' and not make_way(id) then return 'held' end
 
 local waits, last = false, 8 + ARGV[8]
 for i = 9, last do

@@ -3,10 +3,9 @@
 -- KEYS  1 the mark of this submit  2 the queue  3 the set of queues
 -- ARGV  1 number of this request of the submit: 0, or 1, 2, ... when those before it were given up
 --       2 created_at and enqueued_at
---       3 prefix of job keys  4 prefix of result keys  5 RPUSH | LPUSH  6 seconds that the jobs may wait or ''
---       7 new: the ids are random  replace: an earlier job of this id makes way
---       8 1: the jobs may be gone soon after they ran, hash and all; else ''
---       9 number of strings that all jobs share, then these: field, value, ...
+--       3 prefix of job keys  4 RPUSH | LPUSH  5 seconds that the jobs may wait or ''
+--       6 1: the jobs may be gone soon after they ran, hash and all; else ''
+--       7 number of strings that all jobs share, then these: field, value, ...
 --       then per job: id, data, description
 -- returns  'ok': they are there; 'given up': a later request of this submit was here before, nothing was done
 --
@@ -15,7 +14,7 @@
 -- is all that an enqueue costs the store.
 
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
-local attempt, stamp, prefix, results, ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[6]
+local attempt, stamp, prefix, ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[5]
 local before = call('GET', KEYS[1])
 if before == 'done' then
   call('EXPIRE', KEYS[1], 86400)
@@ -24,14 +23,10 @@ end
 if before and tonumber(before) > attempt then return 'given up' end
 if attempt > 0 then call('SET', KEYS[1], attempt, 'EX', 86400) end
 
-local last = 9 + ARGV[9]
-local first, replaces, ids, at = last + 1, ARGV[7] == 'replace', {}, {}
+local last = 7 + ARGV[7]
+local first, ids, at = last + 1, {}, {}
 for i = first, #ARGV, 3 do
-  local job, there = prefix .. ARGV[i], false
-  if attempt > 0 and call('EXISTS', job) == 1 then
-    there = not replaces or redis.pcall('HGET', job, 'created_at') == stamp -- else it is an earlier job's
-  end
-  if not there then
+  if attempt == 0 or call('EXISTS', prefix .. ARGV[i]) == 0 then
     ids[#ids + 1] = ARGV[i]
     at[#at + 1] = i
   end
@@ -39,13 +34,12 @@ end
 if #ids == 0 then return 'ok' end
 
 call('SADD', KEYS[3], KEYS[2])
-call(ARGV[5], KEYS[2], unpack(ids))
+call(ARGV[4], KEYS[2], unpack(ids))
 for _, i in ipairs(at) do
   local job = prefix .. ARGV[i]
-  if replaces then call('DEL', job, results .. ARGV[i]) end
   call('HSET', job, 'created_at', stamp, 'enqueued_at', stamp, 'data', ARGV[i + 1], 'description', ARGV[i + 2],
-    unpack(ARGV, 10, last))
+    unpack(ARGV, 8, last))
   if ttl ~= '' then call('EXPIRE', job, ttl) end
 end
-if ARGV[8] == '1' then call('SET', KEYS[1], 'done', 'EX', attempt > 0 and 86400 or 60) end
+if ARGV[6] == '1' then call('SET', KEYS[1], 'done', 'EX', attempt > 0 and 86400 or 60) end
 return 'ok'

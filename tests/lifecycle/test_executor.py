@@ -360,13 +360,13 @@ def test_thousands_of_futures_cost_few_commands(make: Callable[..., JobExecutor]
         resume(server.client, None)
         assert sum(future.result() for future in cf.as_completed(futures, LONG)) == sum(range(5000))
         after = calls(server)
-        assert submitted["multi"] - before.get("multi", 0) == 5000  # when submit returns, the job is in the store
-        assert after["multi"] == submitted["multi"]
+        assert submitted["evalsha"] - before["evalsha"] >= 5000  # when submit returns, the job is in the store
+        assert not after.get("multi", 0) - before.get("multi", 0) > 10
         assert after["xread"] - submitted["xread"] < 500  # one waits for many
         assert after["hget"] - submitted.get("hget", 0) < 6000  # what settling costs, and nothing for waiting
         assert sum(executor.map(samples.ok, range(5000), timeout=LONG)) == sum(range(5000))
         mapped = calls(server)
-        assert mapped["multi"] - after["multi"] <= 100  # in bulk
+        assert mapped["evalsha"] - after["evalsha"] < 3000  # in bulk; the worker's own cycles are among them
         assert mapped["xread"] - after["xread"] < 1000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue.errors import BootFailed
-from workers.attempts import TRIES, Attempts
+from workers.attempts import TRIES, UNDER_KILLS, Attempts
 
 
 def test_it_gives_up_with_the_cause() -> None:
@@ -17,6 +17,16 @@ def test_it_gives_up_with_the_cause() -> None:
     assert pauses == pytest.approx([0.4, 0.8, 1.6])
     with pytest.raises(BootFailed, match=r"It was killed by SIGSEGV \(4 attempts\)\."):
         attempts.failed("was killed by SIGSEGV", now, now)
+
+
+def test_kills_from_outside_may_stop() -> None:
+    """A storm of kills does not end the worker; one that lasts does."""
+    attempts, now = Attempts("It"), 100.0
+    while now < 100.0 + UNDER_KILLS:
+        attempts.failed("was killed by SIGKILL", now, now, killed=True)
+        now = attempts.not_before
+    with pytest.raises(BootFailed, match=r"It was killed by SIGKILL \(\d+ attempts\)\."):
+        attempts.failed("was killed by SIGKILL", now, now, killed=True)
 
 
 def test_those_that_began_together_are_one_attempt() -> None:

@@ -212,6 +212,24 @@ def test_what_stands_ready(client: redis.Redis, clean: Callable[..., None]) -> N
     assert not client.exists(keys.registry("ready", "q"))
 
 
+def test_entries_that_cannot_be_read(
+    client: redis.Redis, clean: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """RQ's code would stop at each of these, in every round; what stands behind them is done."""
+    client.zadd(
+        keys.registry("wip", "q"), {"a:b:c": 1, b"\xff:\xfe": 1, "no_execution": 1, "other:run": time.time() + 99}
+    )
+    client.zadd(keys.registry("ready", "q"), {b"\xff": 1})
+    client.rpush(keys.intermediate("q"), b"\xff\xfe", b"\xff\xfe")
+    test_what_stands_ready(client, clean)
+    assert client.zrange(keys.registry("wip", "q"), 0, -1) == [b"other:run"]
+    assert not client.exists(keys.intermediate("q"), keys.registry("ready", "q"))
+    assert (
+        "rq:wip:q: 3 entries that are no ids of jobs are taken out: 'a:b:c', 'no_execution', '\\xff:\\xfe'"
+        in caplog.text
+    )
+
+
 def test_expired_entries_leave(client: redis.Redis, clean: Callable[..., None]) -> None:
     for kind in ("finished", "failed"):
         client.zadd(keys.registry(kind, "q"), {"old": 1, "kept": time.time() + 100})

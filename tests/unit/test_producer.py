@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import fakeredis
@@ -186,9 +187,58 @@ def test_an_id_used_again_starts_anew(client: redis.Redis, queue: Queue) -> None
     client.xadd(keys.results("one"), {"type": 2})
     queue.enqueue(square, 2, job_id="one")
     assert fetched(client, "one").args == [2]
-    assert client.hmget(keys.job("one"), "ended_at", "jobq_crashes", "meta") == [None] * 3
+    assert not any(client.hmget(keys.job("one"), "ended_at", "jobq_crashes", "meta"))
     assert client.ttl(keys.job("one")) == -1
     assert not client.exists(keys.results("one"))
+    assert queue.job_ids == ["one"]
+
+
+REGISTRIES = ("finished", "failed", "canceled", "scheduled", "deferred", "ready")
+
+
+@pytest.mark.parametrize(
+    "status", ["queued", "scheduled", "deferred", "rate_limited", "finished", "failed", "canceled"]
+)
+def test_an_earlier_job_of_the_id_leaves_its_place(client: redis.Redis, queue: Queue, status: str) -> None:
+    """It is in one place afterwards, and its new call runs once, whatever the old one was."""
+    other = queue.enqueue(square, 0, job_id="other")
+    options: dict[str, Any] = {}
+    if status == "deferred":
+        options = {"depends_on": other}
+    elif status == "rate_limited":
+        queue.enqueue(square, 0, job_id="first", rate_limit=RateLimit("k", 1))
+        options = {"rate_limit": RateLimit("k", 1)}
+    if status == "scheduled":
+        queue.enqueue_in(timedelta(60), square, 1, job_id="one")
+    else:
+        queue.enqueue(square, 1, job_id="one", **options)
+    if status in ("finished", "failed", "canceled"):
+        client.lrem(queue.key, 1, "one")
+        client.hset(keys.job("one"), "status", status)
+        client.zadd(keys.registry(status, queue.name), {"one": 9e9})
+    assert queue.enqueue(square, 2, job_id="one").get_status() == "queued"
+    assert queue.job_ids.count("one") == 1
+    assert all(client.zscore(keys.registry(kind, queue.name), "one") is None for kind in REGISTRIES)
+    assert client.zscore("rq:rl:k:rate_limited", "one") is None
+    assert not client.sismember(keys.dependents("other"), "one")
+    queue.enqueue_in(timedelta(60), square, 3, job_id="one")
+    assert "one" not in queue.job_ids
+    assert client.zscore(keys.registry("scheduled", queue.name), "one")
+    assert fetched(client, "one").args == [3]
+
+
+@pytest.mark.parametrize("how", ["started", "claimed", "at a time"])
+def test_a_running_job_keeps_its_id(client: redis.Redis, queue: Queue, how: str) -> None:
+    queue.enqueue(square, 1, job_id="one")
+    if how == "claimed":
+        client.sadd(keys.OWNERS, "w:0")
+        client.zadd(keys.own("w:0"), {"one": 1})
+    else:
+        client.hset(keys.job("one"), "status", "started")
+    again = partial(queue.enqueue_in, timedelta(60)) if how == "at a time" else queue.enqueue
+    with pytest.raises(DuplicateJobError, match="A worker runs job one now"):
+        again(square, 2, job_id="one")
+    assert fetched(client, "one").args == [1]
 
 
 @pytest.mark.parametrize(

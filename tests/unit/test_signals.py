@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
+import weakref
 
+import pytest
+
+from jobqueue.cli.terminated import terminable
 from workers.signals import Signals
 
 
@@ -40,3 +45,23 @@ def test_the_old_wakeup_fd_comes_back() -> None:
         signal.set_wakeup_fd(old)
         os.close(read)
         os.close(write)
+
+
+def test_a_stop_that_was_lost_on_its_way() -> None:
+    """An exception of a handler reaches nobody out of a weakref's callback, as imports have them."""
+    with terminable():
+
+        class Watched:
+            pass
+
+        watched = Watched()
+        kept = weakref.ref(watched, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sys, "unraisablehook", lambda _: None)
+            del watched
+        assert kept() is None
+        signals = Signals()
+        with signals.caught([signal.SIGTERM]):
+            assert select.select([signals.fd], [], [], 0)[0]
+            assert signals.take() == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
