@@ -296,8 +296,8 @@ class Queue(rq.queue.Queue):
         return Schedule(schedule_id, timing, self.name, fields, name, overlap=overlap, front=front, ttl=ttl)
 
     def _submit(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Job:
-        own = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
-        if own or not self._is_ours:
+        own = spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
+        if own or spec.job_id is not None or not self._is_ours:
             return self._submit_by_rq(spec, on_crash)
         if not isinstance(spec.func, str):
             return self._submit_by_rq(spec, on_crash)  # a method or an object: only pickle carries it

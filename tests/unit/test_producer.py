@@ -180,6 +180,13 @@ def test_what_unique_does_not_go_with_is_said_in_rqs_words(client: redis.Redis, 
     assert client.keys() == []
 
 
+@pytest.mark.parametrize("job_id", ["", "a b", "a:b", "a\n"])
+def test_an_id_that_cannot_be_one(client: redis.Redis, queue: Queue, job_id: str) -> None:
+    with pytest.raises(ValueError, match="An id "):
+        queue.enqueue(square, 1, job_id=job_id)
+    assert client.keys() == []
+
+
 def test_an_id_used_again_starts_anew(client: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1, job_id="one", meta={"old": 1})
     client.hset(keys.job("one"), mapping={"status": "failed", "ended_at": "x", "jobq_crashes": 2})
