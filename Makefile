@@ -18,8 +18,8 @@ check:  ## format, lint, types, import rules
 	$(BIN)ruff check .
 	$(BIN)mypy
 	$(BIN)lint-imports
-test:   ## run all tests, six at a time; RQ's own among them
-	$(BIN)pytest -n 6
+test:   ## run all tests, four at a time; RQ's own among them
+	$(BIN)pytest -n 4
 conformance: ## RQ's own test suite with our classes in the places of RQ's
 	$(BIN)python tests/conformance/fetch.py
 	$(BIN)python tests/conformance/suite.py
