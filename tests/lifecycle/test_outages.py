@@ -305,11 +305,11 @@ def test_started_before_the_store(start: Start, mode: str, server: Server, queue
     server.kill()
     try:
         tree = start("-n", "1", mode=mode)
-        eventually(lambda: "waiting for it, 20 s at most" in tree.log)
+        eventually(lambda: "Waiting for it, 20 s at most" in tree.log)
     finally:
         server.start("--key-load-delay", "40000")  # microseconds
     assert [job.result(30) for job in jobs] == [n * n for n in range(20)]
-    assert tree.log.count("waiting for it") == 1
+    assert tree.log.count("Waiting for it") == 1
 
 
 def rewrites(store: redis.Redis) -> bool:
