@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -17,11 +15,12 @@ import pytest
 import redis
 from conftest import Start
 from helpers import Server, Tree, eventually, jobq, lines, status, submit, uncounted
+from proxy import Proxy
 from rq import Callback
 from samples import words_of
 
 from jobqueue import keys
-from jobqueue.connection import Address, Store, client, open_store
+from jobqueue.connection import Address, Store, open_store
 from jobqueue.job import Job
 from jobqueue.producer import Queue
 from workers.launcher import await_heads
@@ -194,104 +193,36 @@ def refuses_writes(store: redis.Redis, how: str) -> Iterator[None]:
 # -- a reply is lost on the wire -----------------------------------------------------------------------------------
 
 
-class Proxy:
-    """Between a worker and the store: cuts the connection after every n-th request with ``word`` in it, when the store
-    has answered and nobody has heard."""
-
-    def __init__(self, server: Server, directory: Path, word: bytes, nth: int) -> None:
-        self.cuts = 0
-        self.url = f"unix://{directory / 'p'}"
-        self._server, self._word, self._nth = server, word, nth
-        self._seen = itertools.count(1)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(directory / "p"))
-        self._listener.listen(50)
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                theirs, _ = self._listener.accept()
-            except OSError:
-                return
-            ours = socket.socket(socket.AF_UNIX)
-            ours.connect(self._server.socket)
-            self._open += [theirs, ours]
-            lost = threading.Event()
-            threading.Thread(target=self._requests, args=(theirs, ours, lost), daemon=True).start()
-            threading.Thread(target=self._replies, args=(theirs, ours, lost), daemon=True).start()
-
-    def _requests(self, theirs: socket.socket, ours: socket.socket, lost: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := theirs.recv(1 << 16):
-                if self._word in data and next(self._seen) % self._nth == 0:
-                    lost.set()
-                ours.sendall(data)
-        hang_up(theirs, ours)
-
-    def _replies(self, theirs: socket.socket, ours: socket.socket, lost: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := ours.recv(1 << 16):
-                if lost.is_set():
-                    self.cuts += 1
-                    break
-                theirs.sendall(data)
-        hang_up(theirs, ours)
-
-    def close(self) -> None:
-        hang_up(self._listener, *self._open)
-
-
-def hang_up(*sockets: socket.socket) -> None:
-    for one in sockets:
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()
-
-
-@pytest.fixture
-def short_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Short enough for a socket."""
-    return tmp_path_factory.mktemp("p")
-
-
-def test_a_lost_reply(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, short_path: Path) -> None:
+def test_a_lost_reply(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
     """What it did is done, and is not done again: neither a claim nor an outcome is lost, no id is queued twice."""
     record, store = tmp_path / "record", server.client
     jobs = load(queue, record, 1500)
-    proxy = Proxy(server, short_path, b"EVALSHA", 7)
-    try:
+    with Proxy(server.socket) as proxy:
+        cuts = proxy.cut(b"EVALSHA", nth=7)
         tree = start("-n", "2", mode=mode, JOBQ_URL=proxy.url)
         while finished(store) < len(jobs):
             waiting = store.lrange(keys.queue("default"), 0, -1)
             assert len(set(waiting)) == len(waiting)
         each_ran_once(jobs, record, store)
-        assert proxy.cuts >= 3
+        assert cuts.hits >= 3
         assert "no longer ours" not in tree.log
         assert tree.stop() == 0, tree.log
-    finally:
-        proxy.close()
 
 
-def test_a_lost_reply_of_rqs_own_finish(
-    start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, short_path: Path
-) -> None:
+def test_a_lost_reply_of_rqs_own_finish(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
     """Its transaction ran, nobody heard: one outcome, one result; the callback was called, perhaps once more."""
     record, store = tmp_path / "record", server.client
     number = 40
     on_success = Callback("samples.on_success")
     jobs = [queue.enqueue("samples.note", str(record), n, on_success=on_success) for n in range(number)]
-    proxy = Proxy(server, short_path, b"EXEC\r\n", 5)
-    try:
+    with Proxy(server.socket) as proxy:
+        cuts = proxy.cut(b"EXEC\r\n", nth=5)
         tree = start("-n", "2", mode=mode, JOBQ_URL=proxy.url)
         eventually(lambda: finished(store) == number)
         each_ran_once(jobs, record, store)
         assert all(int(store.hget(words_of(job.id), "calls") or 0) >= 1 for job in jobs)
-        assert proxy.cuts >= 3
+        assert cuts.hits >= 3
         assert tree.stop() == 0, tree.log
-    finally:
-        proxy.close()
 
 
 # -- it is not there at the start ----------------------------------------------------------------------------------
@@ -361,17 +292,3 @@ def test_a_store_that_goes_away_while_a_worker_starts(
             booting.join(30)
     assert "start it with -I samples" in complaints[0]
     assert caplog.text.count("the store went away") == 1
-
-
-def test_the_proxy(server: Server, short_path: Path) -> None:
-    """The proxy itself: a request in seven is done and not answered."""
-    proxy = Proxy(server, short_path, b"INCR", 2)
-    try:
-        through = client(Address(url=proxy.url))
-        assert through.incr("n") == 1
-        with pytest.raises(redis.ConnectionError):
-            through.incr("n")
-        assert server.client.get("n") == b"2"
-        through.close()
-    finally:
-        proxy.close()
