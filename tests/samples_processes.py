@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from typing import Any
 
 from samples import nap, note, sleep_in_c
@@ -126,6 +128,20 @@ def start_programs_and(record: str, how: str) -> None:
         sleep_in_c(600)
     elif how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@cache
+def kept_pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+
+
+def use_a_pool(busy_for: float) -> list[int]:
+    """Return the pids of a pool that the module keeps; what it still has to do then takes so many seconds."""
+    pool = kept_pool()
+    pool.submit(os.getpid).result()
+    if busy_for:
+        pool.submit(time.sleep, busy_for)
+    return list(pool._processes)
 
 
 def run_program(record: str, *command: str) -> int:

@@ -245,6 +245,9 @@ class Engine:
                 log.warning("not settled: %s", e)
         cut_off = self._steward.failed  # a job closed what was open: these numbers may be somebody else's by now
         ends = (self._control, self._stirred, self._stirrer)
+        if not cut_off:  # told by a shutdown: a copy that a job forked may hold this end open for as long as it lives
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             self._control.detach() if cut_off else self._control.close()
         self._steward.close()

@@ -187,6 +187,21 @@ def test_exit_handlers_of_a_module_run_once(start: Start, mode: str, queue: Queu
     assert lines(record) == ["True"]
 
 
+@pytest.mark.parametrize("busy_for", [0, 600])
+def test_a_pool_that_a_module_keeps_ends_with_the_worker(
+    start_in: Run, place: str, jobs: rq.Queue, busy_for: float
+) -> None:
+    """What it still has to do is not waited for, but where the process is the user's own: Python does that there."""
+    if place == "SimpleWorker" and busy_for:
+        pytest.skip("Python itself waits for what was submitted")
+    tree = start_in(place)
+    pids = value_of(jobs.enqueue("samples_processes.use_a_pool", busy_for))
+    assert len(pids) == 2
+    assert tree.stop(30) == 0
+    eventually(lambda: all(map(running_no_more, pids)), 10)
+    assert "Traceback" not in tree.log, tree.log
+
+
 # -- asyncio ---------------------------------------------------------------------------------------------------------
 
 

@@ -26,3 +26,24 @@ process.kill()
 def test_processes_of_the_parent_are_not_waited_for() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("0 True\n", "")
+
+
+POOL = """
+import multiprocessing, os
+from concurrent.futures import ProcessPoolExecutor
+from workers import exit_handlers
+pool = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+pool.submit(os.getpid).result()
+child = os.fork()
+if child == 0:
+    exit_handlers.forget_inherited()
+    exit_handlers.run()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), pool.submit(abs, -1).result())
+"""
+
+
+def test_pools_of_the_parent_work_on() -> None:
+    done = subprocess.run([sys.executable, "-c", POOL], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0 1\n", "")
