@@ -70,17 +70,36 @@ class Schedules:
             pipe.zscore(keys.SCHEDULES, _raw(schedule_id))
             pipe.zscore(keys.CRON_ENTRIES, _raw(schedule_id))
             pipe.exists(keys.CRON_LEADER)
-            pipe.hget(_raw(keys.schedule(schedule_id)), "source")
-            stored, entry, led, source = _without_errors(pipe.execute(raise_on_error=False))
+            pipe.hmget(_raw(keys.schedule(schedule_id)), "source", "name")
+            stored, entry, led, fields = _without_errors(pipe.execute(raise_on_error=False))
         if stored is None and entry is None:
             return self._delete_delayed(schedule_id)
+        source, name = fields or (None, None)
         if stored is None and led and source is not None:
             raise JobError(f"{schedule_id} stands in the cron file {_text(source)}: take it out there.", schedule_id)
+        name = _raw(schedule_id) if name is None else name  # as in TICK
+        shared = self._is_shared(name, _raw(schedule_id))
         with self._client.pipeline() as pipe:  # a tick that comes later finds that it is gone
             pipe.zrem(keys.SCHEDULES if stored is not None else keys.CRON_ENTRIES, _raw(schedule_id))
             pipe.delete(_raw(keys.schedule(schedule_id)), _raw(keys.schedule_job(schedule_id)))
-            pipe.execute()
+            if not shared:  # what RQ remembers of it would stand there for a year
+                pipe.zrem(keys.CRON_NAMES, name)
+                pipe.delete(_raw(keys.cron_history(_text(name))))
+            pipe.execute(raise_on_error=False)  # what is of another type is not ours: the rest is deleted
         return "schedule" if stored is not None else "cron entry"
+
+    def _is_shared(self, name: bytes, schedule_id: bytes) -> bool:
+        """Tell whether another schedule bears this name. One that was given none bears its id, which only it has."""
+        if name == schedule_id:
+            return False
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zrange(keys.SCHEDULES, 0, -1)
+            pipe.zrange(keys.CRON_ENTRIES, 0, -1)
+            others = {one for ids in _without_errors(pipe.execute(raise_on_error=False)) for one in ids or ()}
+        with self._client.pipeline(transaction=False) as pipe:
+            for one in others - {schedule_id}:
+                pipe.hget(_raw(keys.schedule(_text(one))), "name")
+            return name in pipe.execute(raise_on_error=False)
 
     def _delete_delayed(self, job_id: str) -> str:
         gone = NoSuchJob(f"There is no schedule and no delayed job {job_id}; jobq schedule list has them.", job_id)

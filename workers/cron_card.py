@@ -40,13 +40,21 @@ class CronCard:
             return False
         served = [view for view in self._schedules.recurring() if view.next]
         if not served:
-            return False
+            return self._withdraw()
         with self._client.pipeline() as pipe:
             pipe.zadd(keys.CRON_SCHEDULERS, {NAME: now})
             pipe.hset(keys.cron_scheduler(NAME), mapping=self._card(now, served))
             pipe.expire(keys.cron_scheduler(NAME), DEFAULT_CRON_SCHEDULER_TTL)
             pipe.execute()
         return True
+
+    def _withdraw(self) -> bool:
+        """Take the card away, of a store without schedules. Another supervisor may have written one meanwhile, for a
+        schedule that is new: it is missed at the next step, and written again."""
+        with self._client.pipeline() as pipe:
+            pipe.zrem(keys.CRON_SCHEDULERS, NAME)
+            pipe.delete(keys.cron_scheduler(NAME))
+            return any(pipe.execute())
 
     def reconnected(self) -> None:
         """Nothing is remembered."""

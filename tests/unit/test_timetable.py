@@ -185,6 +185,27 @@ def test_delete(client: redis.Redis, q: Queue) -> None:
         Schedules(client).delete("s")
 
 
+def test_delete_leaves_nothing_for_rqs_readers(client: redis.Redis, q: Queue) -> None:
+    """Neither its name nor the history of its jobs; those of the same name go with the last that bears it."""
+    for schedule_id, name in [("a", ""), ("b", "twins"), ("c", "twins"), ("d", "other")]:
+        q.schedule("square", 7, every=60, schedule_id=schedule_id, name=name)
+    Ticker(Timetable(client)).step()
+
+    def left() -> set[str]:
+        names = {name.decode() for name in client.zrange(keys.CRON_NAMES, 0, -1)}
+        assert {name for name in ("a", "twins", "other") if get_cron_job_ids(name, client)} == names
+        return names
+
+    assert left() == {"a", "twins", "other"}
+    Schedules(client).delete("a")
+    assert left() == {"twins", "other"}
+    Schedules(client).delete("b")
+    assert left() == {"twins", "other"}
+    Schedules(client).delete("c")
+    assert left() == {"other"}
+    assert len(q.job_ids) == 4
+
+
 def test_delete_a_delayed_job(client: redis.Redis, q: Queue) -> None:
     from datetime import UTC, datetime
 
@@ -296,6 +317,18 @@ def test_rq_sees_schedules_and_entries(client: redis.Redis, q: Queue) -> None:
     assert (jobs["squares"].interval, jobs["squares"].func_name) == (60, "jobqueue.tasks.square")
     assert jobs["squares"].latest_enqueue_time is not None
     assert jobs["pickled"].func_name == "jobqueue.tasks.square"
+
+
+def test_rq_sees_no_scheduler_without_schedules(client: redis.Redis, q: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = CronCard(client)
+    q.schedule("square", 7, every=60, schedule_id="s")
+    assert card.step(0.0)
+    Schedules(client).delete("s")
+    monkeypatch.setattr("workers.cron_card.OLD", 0.0)
+    assert card.step(0.0)
+    assert CronScheduler.all(client, cleanup=False) == []
+    assert not client.exists(keys.CRON_SCHEDULERS, keys.cron_scheduler(NAME))
+    assert not card.step(0.0)
 
 
 def test_a_job_that_is_there_is_not_enqueued_again(client: redis.Redis, q: Queue) -> None:
