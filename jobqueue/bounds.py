@@ -8,7 +8,7 @@ the store, Python's clocks and RQ's readers all can carry: a hundred years.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -147,13 +147,20 @@ def span(name: str, value: object) -> timedelta:
 T = TypeVar("T")
 _SECONDS = {"timeout": TIMEOUT, "result_ttl": RESULT_TTL, "failure_ttl": FAILURE_TTL, "ttl": TTL}
 IN_SECONDS = tuple(_SECONDS)
-OBJECTS = ("retry", "repeat", "rate_limit", "webhooks", "on_success", "on_failure", "on_stopped")  # that hold numbers
+_CALLBACKS = ("on_success", "on_failure", "on_stopped")
+OBJECTS = ("retry", "repeat", "rate_limit", "webhooks", *_CALLBACKS)  # that hold numbers
+_OBJECTS = {  # what shows that it is one, and what to give
+    "retry": ("max", "a Retry of rq, or a whole number"),
+    "repeat": ("times", "a Repeat of rq"),
+    "rate_limit": ("concurrency", "a RateLimit of rq"),
+    **dict.fromkeys(_CALLBACKS, ("timeout", "a Callback of rq, a function, or the name of one")),
+}
 _SHOWN_AS = {"timeout": "job_timeout"}
 
 
 def of_options(options: T) -> T:
     """Return RQ's EnqueueArgs or EnqueueData with its numbers read. Raises BadValue."""
-    of_objects(*(getattr(options, name, None) for name in OBJECTS))
+    of_objects({name: getattr(options, name, None) for name in OBJECTS})
     given = {name: value for name in _SECONDS if (value := getattr(options, name, None)) is not None}
     return cast(T, cast(Any, options)._replace(**{name: of_option(name, value) for name, value in given.items()}))
 
@@ -172,18 +179,31 @@ def of_job(job: Any) -> None:
             COUNT_OR_NONE.check(name, count)
 
 
-def of_objects(*objects: Any) -> None:
-    """Check the numbers in RQ's Retry, Repeat, RateLimit, Callback and Webhook. Raises BadValue."""
-    for it in objects:
-        if isinstance(it, (list, tuple)):
-            of_objects(*it)
-        elif isinstance(it, (int, float, str)):  # retry=3
-            COUNT_OR_NONE.check("retry", it)
-        elif it is not None:
-            _of_object(type(it).__name__, it)
+def of_objects(options: Mapping[str, Any]) -> None:
+    """Check what stands under the options' names: RQ's Retry, Repeat, RateLimit, Callback and Webhooks, and the numbers
+    in them. Raises BadValue."""
+    for name, it in options.items():
+        if it:  # else it is absent, as in RQ
+            _of_option(name, it)
 
 
-def _of_object(kind: str, it: Any) -> None:
+def _of_option(name: str, it: Any) -> None:
+    if name == "retry" and isinstance(it, int):
+        COUNT_OR_NONE.check(name, it)
+    elif name == "webhooks":  # RQ says itself what these are
+        for webhook in it if isinstance(it, (list, tuple)) else (it,):
+            _of_object(webhook)
+    elif name in _CALLBACKS and (isinstance(it, str) or callable(it)):  # RQ makes a Callback of it
+        pass
+    else:
+        sign, what = _OBJECTS[name]
+        if not hasattr(it, sign):
+            raise BadValue(f"{name} is {_shown(it)}: give {what}.")
+        _of_object(it)
+
+
+def _of_object(it: Any) -> None:
+    kind = type(it).__name__
     for name in ("max", "times", "concurrency"):
         if hasattr(it, name):
             COUNT.check(f"{name} of {kind}", getattr(it, name))

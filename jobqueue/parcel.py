@@ -73,8 +73,8 @@ def option_fields(spec: EnqueueArgs, on_crash: str | None, serializer: Any) -> d
 
 
 def as_retry(retry: Any) -> Any:
-    """A number of retries is a Retry too."""
-    return Retry(max=retry) if isinstance(retry, int) else retry
+    """A number of retries is a Retry too, none of them no Retry."""
+    return Retry(max=retry) if retry and isinstance(retry, int) else retry
 
 
 def _retry_fields(retry: Retry) -> dict[str, bytes]:

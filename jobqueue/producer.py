@@ -341,7 +341,7 @@ class Queue(rq.queue.Queue):
         """As in RQ; names are taken as enqueue takes them, and so are numbers."""
         given = _CREATE.bind(self, _checked(func, self.serializer), *args, **kwargs).arguments
         of_seconds = {name: bounds.of_option(name, given[name]) for name in bounds.IN_SECONDS if name in given}
-        bounds.of_objects(*(given.get(name) for name in bounds.OBJECTS))
+        bounds.of_objects({name: given.get(name) for name in bounds.OBJECTS})
         return super().create_job(**{name: value for name, value in (given | of_seconds).items() if name != "self"})
 
     # -- many jobs ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import click
 import fakeredis
 import pytest
 from rq import Callback, Repeat, Retry
+from rq import Queue as RqQueue
 from rq.job import Job as RqJob
 from rq.rate_limit import RateLimit
 
@@ -127,6 +128,54 @@ def test_numbers_inside_of_options(client: redis.Redis, queue: Queue, option: st
     with pytest.raises(BadValue):
         queue.enqueue_at(datetime.now(UTC), square, 1, **{option: value})
     assert client.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("retry", "3"),
+        ("retry", 2.5),
+        ("retry", [3]),
+        ("repeat", 3),
+        ("repeat", True),
+        ("repeat", [1, 2]),
+        ("rate_limit", "x"),
+        ("rate_limit", 3),
+        ("on_success", 3),
+        ("on_failure", ["os.getpid"]),
+        ("on_stopped", object()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_an_option_of_another_type_is_refused_by_its_name(
+    client: redis.Redis, queue: Queue, option: str, value: Any
+) -> None:
+    for way in ways(queue)[: 2 if option == "rate_limit" else None]:  # bulk and schedules take none at all
+        with pytest.raises(BadValue) as caught:
+            way(**{option: value})
+        message = str(caught.value)
+        assert message.startswith(f"{option} is ")
+        assert "\n" not in message
+    assert client.keys() == []
+
+
+@pytest.mark.filterwarnings("ignore:Passing a string or function:DeprecationWarning")
+@pytest.mark.parametrize("option", ["on_success", "on_failure", "on_stopped"])
+def test_a_callbacks_name_is_taken_as_rq_takes_it(client: redis.Redis, option: str) -> None:
+    ours, rqs = Queue("q", connection=client), RqQueue("q", connection=client)
+    for given in ("os.getpid", "5", len, "", None):
+        fields = [queue.enqueue("os.getpid", **{option: given}).to_dict() for queue in (ours, rqs)]
+        name = f"{option.removeprefix('on_')}_callback_name"
+        assert fields[0].get(name, "") == fields[1][name]
+
+
+@pytest.mark.parametrize("value", [0, False, "", None])
+def test_what_is_false_is_absent(queue: Queue, value: Any) -> None:
+    """As in RQ."""
+    for option in bounds.OBJECTS:
+        for job in (queue.enqueue(square, 1, **{option: value}), queue.create_job(square, (1,), **{option: value})):
+            assert not job.to_dict().get("retries_left")
+        queue.enqueue_at(datetime.now(UTC), square, 1, **{option: value})
 
 
 @pytest.mark.parametrize("every", [*NO_NUMBERS, *OUTSIDE, 0.01, 3e11], ids=lambda value: f"{type(value).__name__}")
