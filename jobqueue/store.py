@@ -7,7 +7,8 @@ Files in its directory (0700, ours):
     lease        every process that uses the store holds a shared lock; who gets it exclusively is the last one out
     alive        the server itself holds this lock, through a descriptor it inherits, as long as it lives: two servers
                  never write one append-only file, even if a socket was deleted or the directory is on NFS
-    watch        the watcher holds this lock: it stops the server when the last one out was killed (``store_watch.py``)
+    watch        the watcher holds this lock: it stops the server when the last one out was killed (``store_watch.py``).
+                 Empty until it is connected to the server
     keep         marker: do not stop with the last one out (``jobq store start``)
     server.conf  server.log  store/ (the append-only file)
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +66,7 @@ class LocalStore:
                 if self._server.is_down():
                     self._start_once()
                 self._server.await_loaded()
+                self._await_watcher()
             except Exception:
                 self.forget()
                 raise
@@ -198,9 +201,23 @@ class LocalStore:
         finally:
             os.close(fd)  # without unlocking: the watcher has a copy
 
+    def _await_watcher(self) -> None:
+        """Wait, for a second at most, until the watcher has a connection: only then does it end the server of a
+        directory that is removed. It has one within a few milliseconds of the server's start."""
+        deadline = time.monotonic() + 1.0
+        fd = locks.open_lockable(self.home / "watch")
+        try:
+            while not os.fstat(fd).st_size and time.monotonic() < deadline:
+                if locks.try_lock(fd, locks.EXCLUSIVE):  # there is none: it cannot be started from here
+                    return
+                time.sleep(0.003)
+        finally:
+            os.close(fd)
+
     def _start_once(self) -> None:
         with self._locked():
             if self._server.is_down():
+                os.truncate(self.home / "watch", 0)  # the connection of its watcher was to the one before
                 self._server.start(self._env)
                 self.started = True
 

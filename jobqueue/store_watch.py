@@ -6,12 +6,14 @@ anybody uses the store, or the server runs.
 
     python -I -S store_watch.py HOME SOCKET LEASE_FD WATCH_FD
 
-WATCH_FD is the locked file ``watch``: who can lock it finds that there is no watcher, and starts one. LEASE_FD is the
-file ``lease``, opened anew, without a lock. Nothing but the standard library is imported: it takes 8 MB.
+WATCH_FD is the locked file ``watch``: who can lock it finds that there is no watcher, and starts one. It is empty
+until the watcher has a connection to the server: without one, it could not end a server whose directory is gone.
+LEASE_FD is the file ``lease``, opened anew, without a lock. Only the standard library is imported: it takes 8 MB.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -20,7 +22,7 @@ import sys
 import time
 
 EVERY = 1.0  # seconds between two looks
-SOON = 0.05  # after the server has gone, or did not answer
+SOON = 0.02  # after the server has gone, or did not answer
 PATIENCE = 30.0  # seconds that a server has for its end
 
 
@@ -57,6 +59,8 @@ class Watch:
         except OSError:
             server.close()
             return None
+        with contextlib.suppress(OSError):  # the disk is full: who waits for it waits for a second
+            os.pwrite(self._watch, b"connected\n", 0)
         return server
 
     def _rest(self) -> None:

@@ -28,26 +28,30 @@ def home(tmp_path: Path) -> Iterator[Path]:
         process.kill()
 
 
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Servers and watchers of the directory."""
+def with_words(home: Path) -> list[tuple[psutil.Process, list[str]]]:
+    """Servers and watchers of the directory, with their command lines: who ends in this moment has none any more."""
     found = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
             named = any(str(home / "s") in word or str(home / "server.conf") in word for word in words)
             if named and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                found.append((process, words))
         except psutil.NoSuchProcess:
             continue
     return found
 
 
+def processes_of(home: Path) -> list[psutil.Process]:
+    return [process for process, _ in with_words(home)]
+
+
 def watchers(home: Path) -> list[psutil.Process]:
-    return [p for p in processes_of(home) if any(WATCHER in word for word in p.cmdline())]
+    return [process for process, words in with_words(home) if any(WATCHER in word for word in words)]
 
 
 def servers(home: Path) -> list[psutil.Process]:
-    return [p for p in processes_of(home) if p not in watchers(home)]
+    return [process for process, words in with_words(home) if not any(WATCHER in word for word in words)]
 
 
 def begin(home: Path, *argv: str) -> subprocess.Popen[str]:
@@ -151,6 +155,7 @@ def test_a_server_whose_directory_was_removed_ends(home: Path, keep: bool) -> No
     """At once when nobody uses it, else with its last user. A new one in a directory of that name is not hit."""
     user = LocalStore(home)
     user.ensure()
+    assert (home / "watch").read_bytes(), "the watcher has no connection yet: it could not end this server"
     (old,) = servers(home)
     if keep:
         user.release(keep=True)
