@@ -10,7 +10,8 @@ from jobqueue.backoff import Backoff
 from jobqueue.errors import BootFailed
 
 TRIES = 4
-UNDER_KILLS = 20.0  # seconds for which processes that somebody kills are tried again
+SOON = 1.0  # seconds of pause at most after a kill from outside: each start is a chance to get through
+UNDER_KILLS = 60.0  # seconds for which processes that somebody kills are tried again
 
 
 class Attempts:
@@ -31,7 +32,7 @@ class Attempts:
         if not self._backoff.failures:
             self._since = now
         self._backoff.failed()
-        self.not_before = now + self._backoff.delay
+        self.not_before = now + (min(self._backoff.delay, SOON) if killed else self._backoff.delay)
         if self._backoff.failures >= TRIES and not (killed and now < self._since + UNDER_KILLS):
             raise BootFailed(f"{self._what} {cause} ({self._backoff.failures} attempts).")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue.errors import BootFailed
-from workers.attempts import TRIES, UNDER_KILLS, Attempts
+from workers.attempts import SOON, TRIES, UNDER_KILLS, Attempts
 
 
 def test_it_gives_up_with_the_cause() -> None:
@@ -24,6 +24,7 @@ def test_kills_from_outside_may_stop() -> None:
     attempts, now = Attempts("It"), 100.0
     while now < 100.0 + UNDER_KILLS:
         attempts.failed("was killed by SIGKILL", now, now, killed=True)
+        assert attempts.not_before <= now + SOON
         now = attempts.not_before
     with pytest.raises(BootFailed, match=r"It was killed by SIGKILL \(\d+ attempts\)\."):
         attempts.failed("was killed by SIGKILL", now, now, killed=True)
