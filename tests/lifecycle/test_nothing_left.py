@@ -103,8 +103,15 @@ def end_what_is_held(store: redis.Redis, gate: str) -> None:
             control.stop(store, job.id, 20.0)
         else:
             getattr(job, how)()
-        store.expire(keys.job("held-cancel"), 1)  # who is canceled is kept for ever, as in RQ
     Path(gate).touch()
+
+
+def forget_canceled_at_work(store: redis.Redis) -> None:
+    """A job that is canceled after it was claimed is kept for ever, as in RQ: its ttl was that of its wait."""
+    for job_id in store.zrange(keys.registry("canceled", "default"), 0, -1):
+        key = keys.job(job_id.decode())
+        if store.hget(key, "worker_name") and store.ttl(key) < 0:
+            store.expire(key, 1)
 
 
 def left(store: redis.Redis) -> dict[str, int]:
@@ -118,6 +125,7 @@ def nothing_is_left(store: redis.Redis, wake: Callable[[], object] = lambda: Non
     deadline = time.monotonic() + 40.0
     while found := left(store):
         assert time.monotonic() < deadline, json.dumps(found)
+        forget_canceled_at_work(store)
         wake()
         time.sleep(0.5)
 
