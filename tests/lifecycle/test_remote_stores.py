@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 from helpers import ROOT, Server, Tree, eventually, lines
-from tls_proxy import CA, tls_in_front_of
+from tls_proxy import tls_in_front_of
 
 from jobqueue.connection import Address, client
 from jobqueue.producer import Queue
@@ -44,13 +44,13 @@ def works_by(url: str, start: Callable[..., Tree], mode: str) -> None:
 # -- TLS and users -----------------------------------------------------------------------------------------------------
 
 
-def test_tls(server: Server, start: Callable[..., Tree], mode: str) -> None:
-    with tls_in_front_of(server.socket) as port:
-        works_by(f"rediss://localhost:{port}/0?ssl_ca_certs={CA}", start, mode)
+def test_tls(server: Server, start: Callable[..., Tree], mode: str, tmp_path: Path) -> None:
+    with tls_in_front_of(server.socket, tmp_path) as (port, ca):
+        works_by(f"rediss://localhost:{port}/0?ssl_ca_certs={ca}", start, mode)
 
 
-def test_a_certificate_that_nobody_vouches_for(server: Server) -> None:
-    with tls_in_front_of(server.socket) as port:
+def test_a_certificate_that_nobody_vouches_for(server: Server, tmp_path: Path) -> None:
+    with tls_in_front_of(server.socket, tmp_path) as (port, _):
         refused = jobq(f"rediss://localhost:{port}/0", "info")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.count("\n") == 1, refused.stderr
