@@ -103,13 +103,15 @@ def call_failure_callback(job: Job, penalty: type[BaseDeathPenalty], error: Base
         callback(job, job.connection, type(error), error, error.__traceback__)
 
 
-def call_handlers(handlers: list[Handler], job: Job, penalty: type[BaseDeathPenalty], *exc_info: Any) -> None:
-    """Call RQ's chain of handlers, under the time limit of failure callbacks. What one raises ends the chain and is
-    logged: the failure itself has to be recorded."""
+def call_handlers(
+    handlers: list[Handler], job: Job, penalty: type[BaseDeathPenalty], limit: float, *exc_info: Any
+) -> None:
+    """Call RQ's chain of handlers, which has ``limit`` seconds. What one raises ends the chain and is logged: the
+    failure itself has to be recorded."""
     if not handlers:
         return
     try:
-        with penalty(job.failure_callback_timeout, JobTimeoutException, job_id=job.id):
+        with penalty(limit, JobTimeoutException, job_id=job.id):
             call_exception_handlers(handlers, job, *exc_info)
     except OURS:
         raise

@@ -142,7 +142,9 @@ class QuietWorker(SimpleWorker):
         super().cleanup_execution(job, pipeline, execution)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        call_handlers(self._exc_handlers, job, self.death_penalty_class, *exc_info)
+        """Nobody gives a handler a limit: it has the failure callback's, whose default says nothing of a short job."""
+        limit = min(job.failure_callback_timeout, self.limits.longest)
+        call_handlers(self._exc_handlers, job, self.death_penalty_class, limit, *exc_info)
 
     def fail(self, job: FinishingJob, queue: Queue, execution: Execution, error: BaseException, text: str) -> None:
         """As RQ's _finalize_failure, but what was raised is printed already: that runs code of its class."""

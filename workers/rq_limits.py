@@ -1,6 +1,7 @@
 """Time limits of the user's code that RQ's own finish runs.
 
-    callbacks, handlers     each under the limit that it was given, as in RQ (``penalty``)
+    callbacks               each under the limit that it was given, as in RQ (``penalty``)
+    exception handlers      the failure callback's limit, but no longer than a stretch (``longest``)
     all else                job classes, serializers, ``__setstate__``, ``__str__``: a limit on each stretch between two
                             requests to the store (``stretch``). While the store is waited for, none runs (``paused``)
 
@@ -54,6 +55,11 @@ class FinishLimits:
                 limits._resume()
 
         return SlotPenalty
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a stretch of this finish may take."""
+        return self._stretch or MOST
 
     @contextmanager
     def stretch(self, limit: float) -> Iterator[None]:

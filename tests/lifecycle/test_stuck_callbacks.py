@@ -118,6 +118,24 @@ def test_exception_handlers(start: Start, mode: str, queue: Queue, store: redis.
     all_slots_work(queue)
 
 
+@pytest.mark.parametrize(("mode", "how"), [("thread", "sleep")])
+def test_an_exception_handler_of_a_job_without_callbacks(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, how: str
+) -> None:
+    """Its limit follows the job's: it is not the 60 s of a callback that nobody has given. The neighbours run on."""
+    start("-n", "2", "--exception-handler", "samples_unfriendly.handle", mode=mode, serve=SERVED)
+    job = queue.enqueue("samples.fail", "no", job_timeout=1, meta={"handler": how})
+    eventually(lambda: called(store, job.id))
+    began = time.monotonic()
+    assert [job.result(30) for job in submit(queue, "samples.ok", [(n,) for n in range(8)])] == list(range(8))
+    assert not ended(store, job.id)
+    assert eventually(lambda: ended(store, job.id), WITHIN) == "failed"
+    assert time.monotonic() - began < 30  # 10 s, and 2 s to react
+    assert "ValueError: no" in failed(store, job.id)
+    assert called(store, job.id) == ["handler"]
+    all_slots_work(queue)
+
+
 @pytest.mark.parametrize("record", ["success", "failure"])
 def test_what_waits_behind_a_long_callback_is_given_back(
     start: Start, mode: str, queue: Queue, store: redis.Redis, record: str
