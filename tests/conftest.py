@@ -15,9 +15,10 @@ from helpers import Server, Tree, assert_nothing_left  # noqa: E402
 
 from jobqueue.producer import Queue  # noqa: E402
 
-# A shell that runs pytest in the background has SIGINT ignored, and every process started from here would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that runs pytest in the background ignores SIGINT, nohup SIGHUP, and every process started from here would
+# inherit that. xdist's workers are such processes, and come by here too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Asserts in the parts of the state machine say what they compared. (A conftest.py of its own would hide this one.)
 pytest.register_assert_rewrite(

@@ -40,7 +40,7 @@ def test_a_signal_while_it_starts(server: Server, store: redis.Redis, tmp_path: 
     env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     env |= {"JOBQ_TEST_AT": at, "JOBQ_TEST_PID": ""}
     command = [sys.executable, "-m", "jobqueue.cli", "worker", "-n", "1"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=90, preexec_fn=heed_hangups)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert not store.smembers(keys.WORKERS)
@@ -86,8 +86,3 @@ def test_an_interrupt_at_the_very_end(server: Server, tmp_path: Path) -> None:
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     assert "KeyboardInterrupt" not in done.stderr
-
-
-def heed_hangups() -> None:
-    """Whoever runs the tests may ignore them."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
