@@ -74,7 +74,7 @@ def test_result(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     job = queue.enqueue(square, 5)
     early = jobq("result", job.id)
     assert (early.exit_code, early.stdout) == (1, "")
-    assert "queued and has no result yet" in early.stderr
+    assert "queued and has no result yet; --wait waits for it" in early.stderr
     late = jobq("result", job.id, "--wait", "--timeout", "0.2")
     assert (late.exit_code, late.stdout) == (1, "")
     finish(store, job.id, {"a": "ü"})
