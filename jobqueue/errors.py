@@ -25,7 +25,7 @@ class BadValue(UsageError, ValueError):
 
 
 class BadType(BadValue, TypeError):
-    """Something else than the text that a name has to be; RQ raises TypeError for it."""
+    """Something of another type than it has to be, such as a name that is no text; RQ raises TypeError for it."""
 
 
 # An exception that a signal's handler raises is lost where Python can hand it to nobody: in a weakref's callback, as

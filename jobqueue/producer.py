@@ -26,7 +26,7 @@ from rq.timeouts import UnixSignalDeathPenalty
 from jobqueue import bounds, catalog, keys, names
 from jobqueue.batch import Batch, Sender
 from jobqueue.connection import Store, open_store, takes_bytes
-from jobqueue.errors import NotSerializable, UsageError
+from jobqueue.errors import BadType, NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
 from jobqueue.parcel import (
     Call,
@@ -78,6 +78,12 @@ class Queue(rq.queue.Queue):
         **kwargs: Any,
     ) -> None:
         names.queue_name(name)
+        if isinstance(connection, (str, bytes)):
+            raise BadType("connection is a text: give a client (redis.Redis), or the URL as url=.")
+        if url is not None and (connection is not None or store is not None):
+            raise UsageError(
+                f"Both url and {'store' if connection is None else 'connection'} were given: give one of them."
+            )
         if default_timeout:
             default_timeout = bounds.TIMEOUT.check("default_timeout", default_timeout)
         self._url = url

@@ -18,7 +18,7 @@ from rq.rate_limit import RateLimit
 
 from jobqueue import keys, transmission, wire
 from jobqueue.batch import CHUNK
-from jobqueue.connection import redis
+from jobqueue.connection import Address, Store, redis
 from jobqueue.errors import (
     DuplicateJob,
     NotSerializable,
@@ -53,6 +53,23 @@ def fetched(client: redis.Redis, job_id: str) -> rq.job.Job:
 
 def ids(client: redis.Redis) -> list[str]:
     return [job_id.decode() for job_id in client.lrange(keys.queue("q"), 0, -1)]
+
+
+# -- where to ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@localhost", b"redis://localhost", ""])
+def test_a_url_is_no_connection(url: Any) -> None:
+    with pytest.raises(TypeError, match=r"the URL as url=\.$") as caught:
+        Queue("q", connection=url)
+    assert "secret" not in str(caught.value)
+
+
+def test_one_way_to_the_store_is_enough(client: redis.Redis) -> None:
+    with pytest.raises(UsageError, match=r"^Both url and connection were given"):
+        Queue("q", connection=client, url="redis://localhost")
+    with pytest.raises(UsageError, match=r"^Both url and store were given"):
+        Queue("q", store=Store(Address(url="redis://localhost"), ""), url="redis://localhost")
 
 
 # -- one job -------------------------------------------------------------------------------------------------------
