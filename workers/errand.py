@@ -18,7 +18,8 @@ import redis
 
 from jobqueue.connection import client
 from jobqueue.protocol import ForRQ
-from workers.limits import HARD, SUBJECTS, Interruptible, time_limit_error
+from workers.endings import HARD, SUBJECTS
+from workers.limits import Interruptible, time_limit_error
 from workers.rq_finish import Finisher
 from workers.rq_limits import FinishLimits
 from workers.settings import Settings

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobqueue.protocol import RAISED, RETURNED, Outcome
-from workers.limits import CANNOT_BE_INTERRUPTED, time_limit_text
-from workers.runner import Ending, decode_text, encode_text
+from workers.endings import decode_text, encode_text, time_limit_text
+from workers.limits import CANNOT_BE_INTERRUPTED
+from workers.runner import Ending
 
 if TYPE_CHECKING:
     from workers.rq_finish import Finisher

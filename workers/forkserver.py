@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 
 from jobqueue.importing import place_of
 from jobqueue.protocol import ForRQ
-from workers import exit_handlers, output, preload, randomness, runner
+from workers import exit_handlers, output, preload, randomness, runner, served
 from workers.child import Child, Runs, become_child, die_with, wake_at_death_of
 from workers.errand import Errand
 from workers.faults import report_to
@@ -239,7 +239,7 @@ def _is_same(fd: int, before: os.stat_result) -> bool:
 def describe_import_error(error: BaseException) -> str:
     """One line: what went wrong, and the last line of somebody's module on the way there."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    place = place_of(error, (__file__, preload.__file__, runner.__file__))
+    place = place_of(error, (__file__, preload.__file__, runner.__file__, served.__file__))
     return f"{text} ({place})" if place else text
 
 

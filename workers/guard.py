@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 import psutil
 
+from workers.endings import HARD, JOB, SUBJECTS, time_limit_text
 from workers.journal import BUFFERED, DONE, PULSE, Running
-from workers.limits import HARD, JOB, SUBJECTS, time_limit_text
 from workers.seat import Condemned, Seat
 from workers.settings import Settings
 

@@ -29,7 +29,7 @@ from jobqueue.serializers import JSON, decompress, format_of
 from jobqueue.tasks import extra
 from jobqueue.timetable import Schedule
 from workers.logs import set_up_logging
-from workers.runner import check_served, flags_for
+from workers.served import check_served, flags_for
 from workers.settings import Settings
 from workers.supervisor import Supervisor
 

@@ -25,6 +25,7 @@ from typing import Any
 from rq.timeouts import JobTimeoutException
 
 from workers.copies import end_copy, this_is_the_original
+from workers.endings import JOB, time_limit_text
 
 # A function object of our own: types set on ctypes.pythonapi's would be everybody's, and break RQ's TimerDeathPenalty.
 _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
@@ -33,14 +34,7 @@ _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_objec
 
 _SIGALRM = int(signal.SIGALRM)
 _SIG_BLOCK, _SIG_SETMASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
-HARD = 2.0  # seconds that a job has to come back after it was interrupted
 CANNOT_BE_INTERRUPTED = "It did not react: the thread that ran it was written off."
-
-JOB, SUCCESS, FAILURE, STOPPED_CALLBACK, HANDLER, RECORDING = range(6)  # what a limit is on
-SUBJECTS = (
-    *("The job", "The success callback", "The failure callback", "The stopped callback"),
-    *("An exception handler", "Recording how the job ended"),
-)
 
 
 class Interrupted(BaseException):
@@ -57,10 +51,6 @@ class WrittenOff(BaseException):
 
 OURS = (Interrupted, Stopped, WrittenOff)  # everything else that comes out of user code is its own failure
 PASSING = (*OURS, JobTimeoutException)  # what the guard raises; who wraps what user code raises lets these through
-
-
-def time_limit_text(limit: float, subject: str = "The job") -> str:
-    return f"{subject} ran longer than its time limit of {limit:g} s."
 
 
 def time_limit_error(limit: float, subject: str = "The job") -> type[JobTimeoutException]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workers.deaths import claim_in
+from workers.endings import STOPPED
 from workers.failures import describe
-from workers.runner import STOPPED
 from workers.seat import Condemned, Seat, Use
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from jobqueue.errors import NotServed
 from jobqueue.importing import module_of
 from workers.context import after_imports
 from workers.copies import end_copy_of
-from workers.runner import checked_callable, dotted
+from workers.runner import checked_callable
+from workers.served import dotted
 
 _MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
 _BASES = {"--job-class": Job, "--queue-class": Queue}

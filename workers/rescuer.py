@@ -23,8 +23,8 @@ from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Verdict
 from jobqueue.trouble import is_away
 from workers.clock import rq_time
 from workers.deaths import EXECUTION_TTL, Left, Remains
+from workers.endings import encode_text
 from workers.journal import PULSE, Region
-from workers.runner import encode_text
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -31,8 +31,9 @@ from jobqueue.errors import OwnershipLost
 from jobqueue.hashes import readable
 from jobqueue.protocol import RAISED, RETURNED, ForRQ, Protocol
 from workers.context import after_imports
+from workers.endings import FAILURE, HANDLER, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
 from workers.error_text import LONGEST_IN_LOG, printed
-from workers.limits import FAILURE, HANDLER, OURS, STOPPED_CALLBACK, SUCCESS
+from workers.limits import OURS
 from workers.own_classes import job_class_of, on_top, runner_for
 from workers.patience import insist
 from workers.refusals import never_taken, refused_text
@@ -40,7 +41,7 @@ from workers.rq_callbacks import CallbackFailed, ServedCallbacks, call_failure_c
 from workers.rq_encoding import EncodedOnce, Sealed
 from workers.rq_fence import Fence, FencedPipeline, FencedRedis
 from workers.rq_limits import FinishLimits
-from workers.runner import Ending, Runner, decode_text, encode_text
+from workers.runner import Ending, Runner
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)

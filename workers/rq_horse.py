@@ -32,6 +32,7 @@ from workers.attempts import TRIES
 from workers.child import die_with, lead_a_session, leave, obey_the_parent_only
 from workers.context import after_imports
 from workers.deaths import FENCED, Remains
+from workers.endings import STOPPED, encode_text
 from workers.idle_watch import STOPPED_FOR, UNWATCHED
 from workers.journal import DONE, PULSE
 from workers.polling import readable
@@ -40,7 +41,6 @@ from workers.process_tree import MARK, Forks, OfProcess, end_processes
 from workers.randomness import reseed
 from workers.rq_duties import Duties
 from workers.rq_engine import Engine
-from workers.runner import STOPPED, encode_text
 
 if TYPE_CHECKING:
     from workers.rq_worker import Worker

@@ -20,12 +20,13 @@ from rq.worker import BaseWorker
 from jobqueue.protocol import RAISED, Claimed, Outcome
 from workers.context import after_imports
 from workers.current import CurrentJob, current_of
+from workers.endings import decode_text
 from workers.finishing import Finishing
 from workers.limits import PASSING
 from workers.rq_ending import RQFinisher
 from workers.rq_finish import Finisher
 from workers.rq_runner import RQRunner
-from workers.runner import Ending, decode_text
+from workers.runner import Ending
 from workers.slot import Slot
 
 

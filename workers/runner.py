@@ -8,7 +8,6 @@ import functools
 import inspect
 import pickle
 import sys
-import zlib
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -21,10 +20,14 @@ from jobqueue.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from workers.context import after_imports
 from workers.copies import end_copy
+from workers.endings import SHUTDOWN, encode_text
 from workers.error_text import one_line, one_line_without_its_code, printed, printed_without_its_code
 from workers.limits import OURS, PASSING
 from workers.randomness import reseed
+from workers.served import check_served, dotted, is_function
 from workers.settings import Settings
+
+_OWN = (__name__, check_served.__module__)  # modules whose frames no traceback of a job shows
 
 
 class Call(NamedTuple):
@@ -166,7 +169,7 @@ class Runner:
         return OfJob(format_of(decompress(data)), self._settings.accept)
 
     def _resolve(self, name: str) -> Callable[..., Any]:
-        if self._settings.allow_any or name in map(dotted, filter(_is_function, self._settings.modules)):
+        if self._settings.allow_any or name in map(dotted, filter(is_function, self._settings.modules)):
             return checked_callable(_imported(name), name)
         check_served(name, name, self._served)
         function = checked_callable(_imported(name), name)
@@ -207,42 +210,6 @@ def _imported(name: str) -> Any:
         raise ValueError(f"{e}: {home} has no {function} when a worker imports it; {hidden}.") from None
 
 
-def check_served(path: str, name: str, served: tuple[str, ...]) -> None:
-    """Raise NotServed unless ``path`` lies in one of the served modules or is one of the served functions."""
-    if not any(path == dotted(it) or (path.startswith(f"{it}.") and not _is_function(it)) for it in served):
-        raise NotServed(
-            f"This worker does not serve {name}: start it with {flags_for(path, name)} and requeue the job."
-        )
-
-
-def flags_for(path: str, name: str) -> str:
-    """Say which flags serve the function ``name``. The first one always does: ``-I os:system`` serves that very name,
-    while ``-I os`` is not enough for a function that its module only passes on (it is defined in posix)."""
-    if "." not in name:  # a method: its class is served by its module only
-        return f"-I {path} (or --allow-any)"
-    module = _module_in(name)
-    one = f"-I {module}:{name[len(module) + 1 :]}"
-    if path != name:  # the module is served, and only passes this function on
-        return f"{one} (or --allow-any)"
-    return f"{one} (-I {module} for all of its functions, --allow-any for everything)"
-
-
-def _module_in(name: str) -> str:
-    """The module in a dotted name, without importing it: up to the first word that is written like a class."""
-    *parents, _ = name.split(".")
-    classes = [i for i, word in enumerate(parents) if i and word[:1].isupper()]
-    return ".".join(parents[: classes[0]] if classes else parents)
-
-
-def _is_function(served: str) -> bool:
-    """``-I module:function`` serves that function and nothing else of its module."""
-    return ":" in served
-
-
-def dotted(served: str) -> str:
-    return served.replace(":", ".")
-
-
 def checked_callable(found: Any, name: str) -> Callable[..., Any]:
     if not callable(found):
         raise NotServed(f"{name} is not a function.")
@@ -267,24 +234,11 @@ def raised_without_its_code(error: BaseException, task: str = "") -> Ending:
 
 def _strip(error: BaseException) -> None:
     last = None
-    while error.__traceback__ is not None and error.__traceback__.tb_frame.f_globals.get("__name__") == __name__:
+    while error.__traceback__ is not None and error.__traceback__.tb_frame.f_globals.get("__name__") in _OWN:
         last = error.__traceback__
         error.__traceback__ = last.tb_next
     if error.__traceback__ is None and last is not None and last.tb_frame.f_code is value_of.__code__:
         error.__traceback__ = last
-
-
-def decode_text(payload: bytes) -> str:
-    return zlib.decompress(base64.b64decode(payload)).decode()
-
-
-def encode_text(text: str) -> bytes:
-    """As RQ's Result.serialize writes exc_string."""
-    return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace")))
-
-
-SHUTDOWN = "ShutdownInterrupt: The worker shut down while this job ran."
-STOPPED = "Job stopped by user, work-horse terminated."  # RQ's own words
 
 
 def interrupted() -> Ending:

@@ -19,15 +19,16 @@ from workers.clock import rq_time
 from workers.context import after_imports
 from workers.courier import Courier
 from workers.current import CurrentJob
+from workers.endings import JOB, RECORDING, STOPPED, encode_text
 from workers.event_loop import EventLoopOfThread
 from workers.finishing import NOTHING, Finishing
 from workers.job_variable import JobVariable
 from workers.journal import Region
-from workers.limits import JOB, RECORDING, Interrupted, Interruptible, Stopped, WrittenOff
+from workers.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from workers.patience import insist
 from workers.process_tree import Find, OfProcess, OfThread, end_processes
 from workers.rq_limits import FinishLimits
-from workers.runner import STOPPED, Ending, Runner, encode_text, interrupted
+from workers.runner import Ending, Runner, interrupted
 from workers.settings import Settings
 from workers.usage import Usage
 

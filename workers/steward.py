@@ -28,21 +28,14 @@ from redis.exceptions import RedisError
 from jobqueue.protocol import RAISED, Claimed, Protocol
 from jobqueue.trouble import is_own_fault
 from workers.courier import Courier
+from workers.endings import HARD, STOPPED, SUBJECTS, encode_text, time_limit_text
 from workers.gauges import queued_for_a_core
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region
-from workers.limits import (
-    CANNOT_BE_INTERRUPTED,
-    HARD,
-    SUBJECTS,
-    Interrupted,
-    Stopped,
-    time_limit_error,
-    time_limit_text,
-)
+from workers.limits import CANNOT_BE_INTERRUPTED, Interrupted, Stopped, time_limit_error
 from workers.pace import LONG
 from workers.patience import insist
 from workers.polling import readable
-from workers.runner import STOPPED, Ending, encode_text
+from workers.runner import Ending
 from workers.settings import Settings
 from workers.slot import Slot
 from workers.slot_watch import STUCK, SlotWatch

@@ -11,8 +11,9 @@ from rq.timeouts import BaseDeathPenalty
 
 from jobqueue.connection import Address
 from jobqueue.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, Outcome
+from workers.endings import encode_text
 from workers.rq_finish import Finisher
-from workers.runner import Call, Ending, encode_text
+from workers.runner import Call, Ending
 from workers.settings import Settings
 
 QUEUES = ("high", "low")

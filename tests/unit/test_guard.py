@@ -16,9 +16,9 @@ import pytest
 from helpers import eventually
 
 from jobqueue.connection import Address
+from workers.endings import HARD
 from workers.guard import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
 from workers.journal import BUFFERED, HUNGRY, PULSE, Region, make_file
-from workers.limits import HARD
 from workers.seat import Condemned, Seat
 from workers.settings import Settings
 

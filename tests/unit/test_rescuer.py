@@ -18,9 +18,9 @@ from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
 from jobqueue.serializers import Auto
 from workers.clock import rq_time
 from workers.deaths import FENCED, Left, Remains, cause_of_death, end_of_process
+from workers.endings import encode_text
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
 from workers.rescuer import REMEMBERED, Rescuer
-from workers.runner import encode_text
 from workers.settings import Settings
 
 OURS, THEIRS = "us", "them"

@@ -19,10 +19,11 @@ from jobqueue.connection import Address
 from jobqueue.errors import NotServed
 from jobqueue.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON
+from workers.endings import decode_text
 from workers.limits import Interrupted
 from workers.own_classes import OwnRunner
 from workers.preload import preload
-from workers.runner import Ending, Runner, decode_text, interrupted
+from workers.runner import Ending, Runner, interrupted
 from workers.settings import Settings
 
 
