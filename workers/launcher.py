@@ -205,5 +205,5 @@ def launch(
     if settings.slots > 1:
         log.info("%s", CANNOT)
     if lacks := extra.missing():
-        log.info("%s", lacks)
+        log.debug("%s", lacks)  # who asks for such a task is told by its failure
     return Supervisor(settings, store, cron).run()
