@@ -160,6 +160,13 @@ def talks(size: int) -> None:
     raise ValueError("begin " + "x" * size + " end")
 
 
+def nap_and_end(seconds: float, fails: bool) -> None:
+    """Run for so long that it is shown as running."""
+    time.sleep(seconds)
+    if fails:
+        raise ValueError("no")
+
+
 # -- callbacks and handlers: they note that they began, and do it ----------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobqueue.protocol import RAISED, RETURNED, Outcome
-from workers.endings import decode_text, encode_text, time_limit_text
+from workers.endings import decode_text, encode_text
 from workers.limits import CANNOT_BE_INTERRUPTED
 from workers.runner import Ending
 
@@ -61,12 +61,13 @@ class Finishing:
         """Let go of what the job made: that may run code of it."""
         self.ending, self.changes = self.ending._replace(value=None, error=None), NOTHING
 
-    def taken_over(self, subject: str, limit: float) -> Finishing:
-        """(steward) What is left to do when this is stuck in ``subject``. A success has become a failure, of which the
-        job's failure callback hears; a failure stays what it is, and is recorded without any code of the user's."""
+    def taken_over(self, error: type[BaseException]) -> Finishing:
+        """(steward) What is left to do when this is stuck where ``error`` was raised. A success has become a failure,
+        of which the job's failure callback hears; a failure stays what it is, and is recorded without any code of the
+        user's."""
         plain = self.stopped or self.ending.kind != RETURNED
-        what = f"{time_limit_text(limit, subject)} {CANNOT_BE_INTERRUPTED}"
-        text = f"{decode_text(self.ending.payload).rstrip()}\n{what}\n" if plain else f"TimeLimitExceeded: {what}"
+        what = f"{error()} {CANNOT_BE_INTERRUPTED}"
+        text = f"{decode_text(self.ending.payload).rstrip()}\n{what}\n" if plain else f"{error.__name__}: {what}"
         payload = encode_text(text)
         left = Finishing(
             *(self.job_id, self.claim, self.queue, Ending(RAISED, payload), self.started, self.limit),

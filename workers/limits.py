@@ -45,6 +45,15 @@ class Stopped(BaseException):
     """Raised in a job that somebody asked to be stopped."""
 
 
+class CallbackStopped(JobTimeoutException):
+    """Raised in a callback or handler when somebody asks to stop the job that it runs for: that has ended already."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(
+            *(args or ("What was called behind the job's end was ended: somebody asked to stop the job.",))
+        )
+
+
 class WrittenOff(BaseException):
     """Raised in a thread that came back from a callback after another had taken its place."""
 

@@ -22,7 +22,7 @@ from workers.context import after_imports
 from workers.current import CurrentJob, current_of
 from workers.endings import decode_text
 from workers.finishing import Finishing
-from workers.limits import PASSING
+from workers.limits import PASSING, CallbackStopped
 from workers.rq_ending import RQFinisher
 from workers.rq_finish import Finisher
 from workers.rq_runner import RQRunner
@@ -60,7 +60,7 @@ class RQSlot(Slot):
 
     def interrupt(self, token: int, error: type[BaseException]) -> bool:
         """In RQ's words, which tasks and people know."""
-        if issubclass(error, JobTimeoutException):
+        if issubclass(error, JobTimeoutException) and error is not CallbackStopped:
             error = _rq_time_limit(self.limit)
         return super().interrupt(token, error)
 

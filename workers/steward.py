@@ -28,10 +28,10 @@ from redis.exceptions import RedisError
 from jobqueue.protocol import RAISED, Claimed, Protocol
 from jobqueue.trouble import is_own_fault
 from workers.courier import Courier
-from workers.endings import HARD, STOPPED, SUBJECTS, encode_text, time_limit_text
+from workers.endings import FAILURE, HANDLER, HARD, STOPPED, SUBJECTS, SUCCESS, encode_text, time_limit_text
 from workers.gauges import queued_for_a_core
 from workers.journal import CAME_BACK, PULSE, REVOKED, Region
-from workers.limits import CANNOT_BE_INTERRUPTED, Interrupted, Stopped, time_limit_error
+from workers.limits import CANNOT_BE_INTERRUPTED, CallbackStopped, Interrupted, Stopped, time_limit_error
 from workers.pace import LONG
 from workers.patience import insist
 from workers.polling import readable
@@ -212,6 +212,17 @@ class Steward:
         for slot in self._slots:
             if slot.interrupt(claim, Stopped):
                 self._fired[claim] = time.monotonic()
+            else:
+                self._stop_callback(slot, claim)
+
+    def _stop_callback(self, slot: Slot, claim: int) -> None:
+        """The job itself has ended, so its end stays what it is: only what was called behind it ends. Not what a stop
+        calls, and each once: who asks to stop asks again."""
+        token, finishing = slot.token, slot.finishing  # in this order: if the shot hits, the token was this job's
+        if finishing is None or finishing.claim != claim or finishing.stopped or token >= 0 or token in self._fired:
+            return
+        if slot.what in (SUCCESS, FAILURE, HANDLER) and slot.interrupt(token, CallbackStopped):
+            self._fired[token] = time.monotonic()
 
     def _quiet(self) -> None:
         """(clerk) Claim nothing more; tell the supervisor what nobody started: the tree gives it back in one step."""
@@ -338,7 +349,8 @@ class Steward:
                 return
             fresh = self._make_slot(number)
             if token < 0 and finishing is not None:
-                fresh.inherited = finishing.taken_over(SUBJECTS[slot.what], slot.limit)
+                was_stopped = finishing.claim in self._stopping and not finishing.stopped
+                fresh.inherited = finishing.taken_over(CallbackStopped if was_stopped else _limit_error(slot))
             elif job is not None:
                 fresh.inherit(slot, job, self._ending(job, slot.limit), job.claim in self._stopping)
             self._slots[number] = fresh

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 from conftest import Start
-from helpers import eventually, failed, submit
+from helpers import Server, eventually, failed, jobq, submit
 from rq import Callback, Retry
 from rq.command import send_stop_job_command
 
@@ -19,6 +19,7 @@ from jobqueue.producer import Queue
 SERVED = ("samples", "samples_unfriendly")
 LIMIT = 1
 WITHIN = 60.0
+MODES = ("thread", "process")
 
 
 def on(which: str) -> dict[str, Any]:
@@ -133,6 +134,36 @@ def test_an_exception_handler_of_a_job_without_callbacks(
     assert time.monotonic() - began < 30  # 10 s, and 2 s to react
     assert "ValueError: no" in failed(store, job.id)
     assert called(store, job.id) == ["handler"]
+    all_slots_work(queue)
+
+
+@pytest.mark.parametrize(
+    ("which", "place", "how"),
+    [
+        *((which, place, how) for which in ("success", "failure") for place in MODES for how in ("sleep", "doze")),
+        ("handler", "thread", "sleep"),  # what can be interrupted leaves a traceback in the log
+    ],
+)
+def test_a_stop_ends_what_is_called_behind_the_job(
+    start: Start, server: Server, place: str, queue: Queue, store: redis.Redis, how: str, which: str
+) -> None:
+    """How the job itself ended stays recorded."""
+    more = ("--exception-handler", "samples_unfriendly.handle") if which == "handler" else ()
+    start("-n", "2", *more, mode=place, serve=SERVED)
+    calls = {} if which == "handler" else {f"on_{which}": Callback(f"samples_unfriendly.on_{which}", timeout=600)}
+    args = (0.5, which != "success")
+    job = queue.enqueue("samples_unfriendly.nap_and_end", *args, job_timeout=600, meta={which: how}, **calls)
+    eventually(lambda: called(store, job.id))
+    eventually(lambda: store.hget(keys.job(job.id), "status") == b"started")
+    stopped = jobq(server, "stop", job.id)
+    assert (stopped.stdout, stopped.returncode) == (f"stopped {job.id}\n", 0), stopped.stderr
+    assert ended(store, job.id) == "failed"
+    assert "written off" not in failed(store, job.id) or (place, how) == ("thread", "sleep")
+    if which != "success":
+        assert "ValueError: no" in failed(store, job.id)
+    if which != "handler":  # what a handler raises is only logged
+        assert "somebody asked to stop the job" in failed(store, job.id)
+    assert called(store, job.id) == [which]
     all_slots_work(queue)
 
 
