@@ -123,7 +123,7 @@ class Timetable:
 
     def keep_only(self, ids: Iterable[str]) -> bool:
         """Drop all other entries; False: this token leads no more."""
-        return int(self._protocol.run("cron_keep", 1, keys.CRON_ENTRIES, self._token, *ids)) >= 0
+        return int(self._protocol.run("cron_keep", 2, keys.CRON_ENTRIES, keys.SCHEDULES, self._token, *ids)) >= 0
 
     def missing(self, ids: list[str]) -> list[str]:
         """Return those that are not stored."""

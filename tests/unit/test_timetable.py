@@ -243,6 +243,20 @@ def test_one_leads_and_the_next_goes_on_where_it_died(client: redis.Redis, q: Qu
     assert not one.step(0.0)
 
 
+def test_an_entry_that_left_its_file_leaves_nothing_for_rqs_readers(client: redis.Redis, q: Queue) -> None:
+    """A name that a stored schedule bears too stays."""
+    q.schedule("square", 7, every=60, schedule_id="s", name="twins")
+    Ticker(Timetable(client)).step()
+    gone, twins, stays = (replace(entry(q, name), name=name) for name in ("gone", "twins", "stays"))
+    assert Cron("one", [gone, twins, stays], client).step(0.0)
+    assert set(client.zrange(keys.CRON_NAMES, 0, -1)) == {b"gone", b"twins", b"stays"}
+    client.delete(keys.CRON_LEADER)
+    assert Cron("two", [stays], client).step(0.0)
+    assert set(client.zrange(keys.CRON_NAMES, 0, -1)) == {b"twins", b"stays"}
+    assert not client.exists(keys.cron_history("gone"))
+    assert client.exists(keys.cron_history("twins"))
+
+
 def test_who_lost_the_lead_enqueues_nothing(client: redis.Redis, q: Queue) -> None:
     """It was stopped between reading what is due and enqueueing it; meanwhile its lock expired."""
     Cron("old", [entry(q, "a")], client).step(0.0)
