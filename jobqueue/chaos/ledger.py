@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from jobqueue import keys
 from jobqueue.chaos import task
 from jobqueue.chaos.count import ENDED, Fact, Tally, runs, tally
-from jobqueue.compare import sweep
 from jobqueue.connection import Store, explain, redis
 from jobqueue.errors import StoreError
+from jobqueue.harness import sweep
 from jobqueue.inspector import Inspector
 from jobqueue.producer import A_DAY, Queue
 

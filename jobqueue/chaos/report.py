@@ -12,7 +12,7 @@ from rich.table import Table
 from jobqueue.chaos.count import Spread, Tally
 from jobqueue.chaos.plan import Options
 from jobqueue.chaos.run import Outcome
-from jobqueue.compare.report import STYLES
+from jobqueue.harness.colours import STYLES
 
 NAMES = {"child": "children", "supervisor": "supervisors", "fork_server": "fork servers", "store": "the store"}
 

@@ -10,7 +10,6 @@ Every step is a context, and the first signal unwinds them all.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -25,8 +24,9 @@ from jobqueue.chaos.ledger import Ledger
 from jobqueue.chaos.plan import Options
 from jobqueue.chaos.storm import Storm
 from jobqueue.chaos.trees import Forest
-from jobqueue.compare.stage import environment, one_signal_is_enough, opened, refuse_suspended
 from jobqueue.connection import Store
+from jobqueue.harness.processes import environment, run_directory
+from jobqueue.harness.store import opened, refuse_suspended
 
 OWN_LEASE = "2"  # seconds; in a store that others use, a short lease would call living trees of theirs dead
 
@@ -59,16 +59,14 @@ def run(options: Options, screen: Screen, logs: Path | None = None) -> list[Outc
 
     Raises ChaosFailed and StoreErrors; Ctrl-C raises KeyboardInterrupt, once.
     """
-    with one_signal_is_enough(), tempfile.TemporaryDirectory(prefix="jobq-chaos-") as name:
-        directory = Path(name)
-        with stage(options.url, directory) as (store, env):
-            refuse_suspended(store)
-            screen.ready(store.describe(), options)
-            return [Act(mode, options, store, env, screen, directory, logs).outcome() for mode in options.modes]
+    with run_directory("jobq-chaos-") as directory, store_for(options.url, directory) as (store, env):
+        refuse_suspended(store)
+        screen.ready(store.describe(), options)
+        return [Act(mode, options, store, env, screen, directory, logs).outcome() for mode in options.modes]
 
 
 @contextmanager
-def stage(url: str | None, directory: Path) -> Iterator[tuple[Store, dict[str, str]]]:
+def store_for(url: str | None, directory: Path) -> Iterator[tuple[Store, dict[str, str]]]:
     """Open the user's store or start our own; yield it and the environment of the workers."""
     found, _ = config.resolve_url(url)
     env = environment(directory)

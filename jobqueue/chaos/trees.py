@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from jobqueue.compare.stage import GRACE, kill, leftovers, stop
+from jobqueue.harness.processes import GRACE, kill, leftovers, stop
 
 TASKS = "jobqueue.chaos.task"
 # what the processes of a worker are started with; the store's server may have inherited its JOBQ_HOME and is not meant

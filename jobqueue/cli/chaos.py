@@ -130,7 +130,7 @@ class Bar(Lines):
     def mode_begins(self, mode: str, options: Options) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        from jobqueue.compare.report import STYLES
+        from jobqueue.harness.colours import STYLES
 
         bar = BarColumn(36, complete_style=STYLES[mode], finished_style=STYLES[mode])
         words = TextColumn("jobs, {task.fields[kills]} kills", style="dim")

@@ -133,7 +133,7 @@ class Bars(Lines):
 def _progress(console: Console, mode: Mode) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from jobqueue.compare.report import STYLES
+    from jobqueue.harness.colours import STYLES
 
     style = STYLES[mode.name]
     return Progress(

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobqueue import catalog
 from jobqueue.compare.figures import Work
-from jobqueue.compare.site import Contents
+from jobqueue.harness.site import Contents
 
 LATENCY = 0.05  # seconds the site waits before each answer
 HEAVY = 50  # milliseconds

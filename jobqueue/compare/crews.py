@@ -24,8 +24,8 @@ from jobqueue.compare.bare import cycled
 from jobqueue.compare.figures import MIXED, Sample, Work, shape
 from jobqueue.compare.measure import CpuMeter, Memory, memory_of, tree
 from jobqueue.compare.private_queue import PrivateQueue
-from jobqueue.compare.stage import GRACE, stop
 from jobqueue.errors import JobqError
+from jobqueue.harness.processes import GRACE, stop
 
 TRIALS = "jobqueue.compare.trials"
 PRESENT = 0.05  # seconds that the first job of each consumer takes, so that no other consumer takes it too

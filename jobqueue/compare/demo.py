@@ -12,7 +12,6 @@ from __future__ import annotations
 import queue as queues
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +24,11 @@ from jobqueue import Queue
 from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.measure import CpuMeter, Memory, memory_of
 from jobqueue.compare.noise import Others, in_words, is_noisy
-from jobqueue.compare.site import Contents, spawn_site
-from jobqueue.compare.stage import GRACE, environment, one_signal_is_enough, own_store, stop
 from jobqueue.connection import Store
 from jobqueue.errors import JobqError, ResultTimeout
+from jobqueue.harness.processes import GRACE, environment, run_directory, stop
+from jobqueue.harness.site import Contents, spawn_site
+from jobqueue.harness.store import own_store
 
 LATENCY = 0.1  # seconds the site waits before each answer, as a server far away would
 LIMIT = 120.0  # seconds for all; the demo takes about 20
@@ -139,8 +139,8 @@ def work(site: Contents) -> list[Kind]:
 
 def run(screen: Screen) -> list[Outcome]:
     """Do the whole demo and return an Outcome per mode. Raises DemoFailed; Ctrl-C raises KeyboardInterrupt, once."""
-    with one_signal_is_enough(), tempfile.TemporaryDirectory(prefix="jobq-demo-") as directory:
-        env = environment(Path(directory))
+    with run_directory("jobq-demo-") as directory:
+        env = environment(directory)
         with own_store(env) as store, spawn_site(LATENCY) as site:
             screen.ready(store.describe(), site.url)
             began, watch = time.monotonic(), Others()

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from jobqueue import keys
-from jobqueue.compare import sweep
 from jobqueue.connection import Store
+from jobqueue.harness import sweep
 from jobqueue.producer import A_DAY, Queue
 
 EVERY = 0.004  # seconds between two looks

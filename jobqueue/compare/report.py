@@ -13,8 +13,8 @@ from rich.table import Table
 from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.demo import Figures, Mode, Outcome, others
 from jobqueue.compare.noise import in_words, is_noisy
+from jobqueue.harness.colours import STYLES
 
-STYLES = {"thread": "cyan", "process": "magenta"}
 EVEN = 1.1  # below this factor two wall times are called the same
 FIGURES = ("jobs/s", "wall s", "cores")
 WAITING = ("downloads", "page titles")

@@ -1,6 +1,6 @@
 """A comparison from its first process to its report; nothing of it is left.
 
-    scene (temporary directory, one signal) ─► store ─► site ─► each task in a plain loop ─► for each width:
+    temporary directory, one signal ─► store ─► site ─► each task in a plain loop ─► for each width:
         two workers and two pools ─► for each task: thread, process, thread, process, ..., pools ─► memory ─► stop
     ─► trials of isolation, crashes and limits ─► report
 
@@ -26,12 +26,13 @@ from jobqueue.compare.figures import LOOP, MIXED, MODES, POOLS, Row, what
 from jobqueue.compare.noise import Others, cpu_of_a_store_nearby
 from jobqueue.compare.plan import Cell, Options
 from jobqueue.compare.roster import Roster
-from jobqueue.compare.site import spawn_site
-from jobqueue.compare.stage import environment, opened, refuse_suspended, scene
 from jobqueue.compare.subject import Subject
 from jobqueue.compare.try_out import nothing_tried, try_out
 from jobqueue.compare.verdict import as_json, fits_memory
 from jobqueue.connection import Store
+from jobqueue.harness.processes import environment, run_directory
+from jobqueue.harness.site import spawn_site
+from jobqueue.harness.store import opened, refuse_suspended
 
 LAST_CALL = 1.4  # of the budget; no trial is begun that would end after that
 WARM = 1.0  # seconds: a task whose warm-up would take longer is measured cold, it has few imports beside its work
@@ -49,7 +50,7 @@ def run(wanted: Wanted | None, modules: Sequence[str], options: Options, screen:
 
     modules: more modules for the workers to serve. Raises CrewFailed, StoreErrors; Ctrl-C raises KeyboardInterrupt.
     """
-    with scene("jobq-compare-") as directory, opened(options.url, environment(directory)) as (store, env):
+    with run_directory("jobq-compare-") as directory, opened(options.url, environment(directory)) as (store, env):
         refuse_suspended(store)
         screen.ready(store.describe())
         with spawn_site(LATENCY) if wanted is None else nullcontext() as site:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from jobqueue.compare import verdict
 from jobqueue.compare.facts import busy
+from jobqueue.harness.colours import STYLES
 
 WIDEST = 124
 WIDE = 116  # columns from which the tables have all figures
@@ -24,7 +25,6 @@ FIGURES = (
     (0, ()),
 )
 WITH_POOLS = 46  # columns from which the bare pools stand beside the modes
-STYLES = {"thread": "cyan", "process": "magenta"}
 POOLS = {"ThreadPoolExecutor": "bare\nthreads", "ProcessPoolExecutor": "bare\nprocs"}
 
 Run = dict[str, Any]

@@ -12,7 +12,7 @@ import pytest
 from conftest import Start
 from helpers import Server, jobq
 
-from jobqueue.compare.site import spawn_site
+from jobqueue.harness.site import spawn_site
 from jobqueue.producer import Queue
 
 VERDICTS = {

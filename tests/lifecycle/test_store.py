@@ -25,9 +25,9 @@ from helpers import ROOT
 from jobqueue import directory as directory_module
 from jobqueue import server as server_module
 from jobqueue.address import NO_CLUSTER
-from jobqueue.compare.stage import stop
 from jobqueue.connection import Address, Store, client, open_store, redis
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable, UsageError
+from jobqueue.harness.processes import stop
 from jobqueue.server_binary import find_server
 from jobqueue.store import LocalStore
 

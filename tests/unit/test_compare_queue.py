@@ -8,9 +8,9 @@ import pytest
 import redis
 from helpers import Server
 
-from jobqueue.compare import sweep
 from jobqueue.compare.private_queue import private_queue
 from jobqueue.connection import open_store
+from jobqueue.harness import sweep
 
 
 @pytest.mark.parametrize("step", ["workers_of", "listed", "delete_jobs", "delete_queue"])

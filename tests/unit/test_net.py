@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobqueue import tasks
-from jobqueue.compare.site import Site
+from jobqueue.harness.site import Site
 from jobqueue.tasks import client, net
 from jobqueue.tasks.net import AddressRefused, BadUrl, FetchFailed, is_public
 

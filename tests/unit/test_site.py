@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import psutil
 import pytest
 
-from jobqueue.compare.site import Site, spawn_site
+from jobqueue.harness.site import Site, spawn_site
 from jobqueue.tasks.fetch import parse_page
 
 
@@ -98,7 +98,7 @@ def eventually_gone(pid: int) -> bool:
 
 def site_processes() -> list[int]:
     mine = psutil.Process().children(recursive=True)
-    return [p.pid for p in mine if "jobqueue.compare.site" in command(p)]
+    return [p.pid for p in mine if "jobqueue.harness.site" in command(p)]
 
 
 def command(process: psutil.Process) -> list[str]:
@@ -120,7 +120,7 @@ def test_spawn_site_serves_and_leaves_no_process() -> None:
 
 def test_the_process_leaves_when_its_parent_is_killed() -> None:
     code = (
-        "import json, time\nfrom jobqueue.compare.site import spawn_site\n"
+        "import json, time\nfrom jobqueue.harness.site import spawn_site\n"
         "with spawn_site() as site:\n    print(site.url, flush=True)\n    time.sleep(600)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -137,7 +137,7 @@ def test_the_process_leaves_when_its_parent_is_killed() -> None:
 
 
 def test_the_command_says_where_it_listens_and_stops_on_ctrl_c() -> None:
-    command = [sys.executable, "-m", "jobqueue.compare.site", "--latency", "0.01"]
+    command = [sys.executable, "-m", "jobqueue.harness.site", "--latency", "0.01"]
     site = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         said = site.stdout.readline()
@@ -153,7 +153,7 @@ def test_the_command_says_where_it_listens_and_stops_on_ctrl_c() -> None:
 def test_a_port_in_use_is_one_line() -> None:
     with Site() as site:
         port = str(urlsplit(site.url).port)
-        command = [sys.executable, "-m", "jobqueue.compare.site", "--port", port]
+        command = [sys.executable, "-m", "jobqueue.harness.site", "--port", port]
         run = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert run.returncode == 1
     assert run.stderr == f"The site cannot listen on 127.0.0.1:{port}: Address already in use.\n"

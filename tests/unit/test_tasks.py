@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import jobqueue.tasks as tasks
-from jobqueue.compare.site import Site
+from jobqueue.harness.site import Site
 from jobqueue.tasks import client, cpu, fetch
 from jobqueue.tasks.fetch import file_name, parse_page
 from jobqueue.tasks.net import BadUrl, FetchFailed, HttpError, TookTooLong, TooLarge

@@ -22,7 +22,7 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from jobqueue.compare.articles import ARTICLES, Article
+from jobqueue.harness.articles import ARTICLES, Article
 
 FILES = {  # name → kilobytes
     "note.bin": 16,

@@ -3,7 +3,7 @@
 ``Site`` serves from threads of this process. ``spawn_site`` starts a process for it, so that it does not compete with
 the caller for the GIL; that process leaves when its stdin closes, so it never outlives who started it.
 
-    python -m jobqueue.compare.site --host 0.0.0.0 --port 8000 --latency 0.05
+    python -m jobqueue.harness.site --host 0.0.0.0 --port 8000 --latency 0.05
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from jobqueue.compare.articles import ARTICLES
-from jobqueue.compare.handler import FILES, Server, file_body
 from jobqueue.errors import JobqError
+from jobqueue.harness.articles import ARTICLES
+from jobqueue.harness.handler import FILES, Server, file_body
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Site:
 @contextmanager
 def spawn_site(latency: float = 0.0) -> Iterator[Contents]:
     """Run the site in a process of its own on the loopback and hand out what it has; the process ends for sure."""
-    command = [sys.executable, "-m", "jobqueue.compare.site", "--latency", str(latency), "--until-stdin-closes"]
+    command = [sys.executable, "-m", "jobqueue.harness.site", "--latency", str(latency), "--until-stdin-closes"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdin
     assert process.stdout
@@ -102,7 +102,7 @@ def spawn_site(latency: float = 0.0) -> Iterator[Contents]:
 
 def main() -> None:
     """Serve until stopped. The first line on stdout says where and what, as JSON for `spawn_site`."""
-    parser = argparse.ArgumentParser(prog="python -m jobqueue.compare.site", description="The loopback site of jobq.")
+    parser = argparse.ArgumentParser(prog="python -m jobqueue.harness.site", description="The loopback site of jobq.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")

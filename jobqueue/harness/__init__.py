@@ -1,0 +1,1 @@
+"""What the demo, `jobq compare` and `jobq chaos` share: a store, a site and processes of their own, cleaned up."""

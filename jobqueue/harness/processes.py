@@ -1,0 +1,89 @@
+"""The processes of a run: all of them have the run's own JOBQ_HOME, and none of them is left at its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from jobqueue.harness.signals import ignore_signals, one_signal_is_enough
+from jobqueue.worker_process import family_of
+
+GRACE = 2.0  # seconds that the workers of a run give their jobs at the end
+_FOREIGN = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_DOWNLOAD_MAX_MB")
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """Return the environment of a run's processes: a home and a place for downloads in there, nobody's store."""
+    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    return env | {"JOBQ_HOME": _home(directory), "JOBQ_DOWNLOAD_DIR": str(directory / "downloads")}
+
+
+def _home(directory: Path) -> str:
+    return str(directory / "home")
+
+
+@contextmanager
+def run_directory(prefix: str) -> Iterator[Path]:
+    """Yield a temporary directory; at the end nothing is left of it, and no process that has its home there.
+
+    The first signal ends the run with a KeyboardInterrupt.
+    """
+    with one_signal_is_enough(), tempfile.TemporaryDirectory(prefix=prefix) as name:
+        try:
+            yield Path(name)
+        finally:
+            ignore_signals()
+            for pid in leftovers(_home(Path(name))):
+                kill(pid)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a worker as a deploy does, and then for sure: it and everything below it, but not the local store."""
+    family = family_of(process.pid)
+    try:
+        process.terminate()
+        process.wait(GRACE + 8)
+    except subprocess.TimeoutExpired:
+        pass  # killed below
+    finally:
+        for member in family:
+            try:
+                member.kill()  # psutil knows a pid that was given to somebody else meanwhile
+            except psutil.NoSuchProcess:
+                pass
+        process.kill()
+        process.wait()
+
+
+def kill(pid: int) -> bool:
+    """SIGKILL; False when there is nothing to kill (any more)."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def leftovers(home: str, started_with: frozenset[str] | None = None) -> list[int]:
+    """Return the pids of processes with this JOBQ_HOME, which is one run's own: all, or those with such an argument.
+
+    A Ctrl-C between the start of a process and the line that remembers it would leave it behind.
+    """
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get("JOBQ_HOME") == home and process.pid != os.getpid()
+            if ours and (started_with is None or started_with.intersection(process.cmdline())):
+                found.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
