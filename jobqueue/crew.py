@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jobqueue.connection import Store, redis
 from jobqueue.errors import BrokenWorkers, WorkerDied
-from jobqueue.private_queue import erase, new_name
+from jobqueue.private_queue import erase, new_name, pipe_to
 from jobqueue.references import check_served, search_path
 from jobqueue.worker_process import WorkerProcess, environment
 
@@ -103,7 +103,7 @@ class Crew:
         self.halt()
         try:
             with self._store.client() as client:
-                erase(client, self.queue)
+                erase(pipe_to(client), [self.queue])
         except redis.RedisError as e:
             log.warning("The queue %s could not be deleted: %s", self.queue, e)
 

@@ -24,6 +24,11 @@ def intermediate(name: str) -> str:
     return f"{PREFIX}:queue:{name}:intermediate"
 
 
+def first_seen(queue_name: str, job_id: str) -> str:
+    """When RQ's maintenance first saw the job in the intermediate list."""
+    return f"{PREFIX}:queue:{queue_name}:intermediate:first_seen:{job_id}"
+
+
 def job(job_id: str) -> str:
     return f"{PREFIX}:job:{job_id}"
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from jobqueue import keys
+from jobqueue import keys, private_queue
 from jobqueue.chaos import task
 from jobqueue.chaos.count import ENDED, Fact, Tally, runs, tally
 from jobqueue.connection import Store, explain, redis
 from jobqueue.errors import StoreError
-from jobqueue.harness import sweep
 from jobqueue.inspector import Inspector
 from jobqueue.producer import A_DAY, Queue
 
@@ -37,6 +36,7 @@ class Ledger:
         self.workers: dict[int, str] = {}  # the supervisor's pid → the worker's name
         self._store = store
         self._client = store.client()
+        self._pipe = private_queue.pipe_to(self._client, self.patiently)
 
     def patiently(self, do: Callable[[], T]) -> T:
         """Do it, again if the store is being restarted. Raises StoreUnreachable or StoreRefused."""
@@ -70,7 +70,7 @@ class Ledger:
 
     def note_workers(self) -> None:
         """Learn the names of the trees that have registered since."""
-        for name in sweep.workers_of(self._pipe, self.queues[0]):
+        for name in private_queue.workers_of(self._pipe, self.queues[0]):
             if name not in self.workers.values():
                 pid: Any = self.patiently(lambda name=name: self._client.hget(keys.worker(name), "pid"))  # type: ignore[misc]
                 if pid:
@@ -98,11 +98,12 @@ class Ledger:
 
     def _standing(self) -> set[str]:
         """The ids in any list or sorted set from which somebody would take them again."""
-        found = sweep.listed(self._pipe, self.queues, set(sweep.REGISTRIES) - set(ENDED))
+        kinds = [kind for kind in private_queue.REGISTRIES if kind not in ENDED]
+        pages = [page for name in self.queues for page in private_queue.listed(self._pipe, name, kinds)]
         owners: Any = self.patiently(lambda: self._client.smembers(keys.OWNERS))
         for owner in owners:
-            found |= sweep.members(self._pipe, "zrange", keys.own(owner.decode()))
-        return found
+            pages += private_queue.members(self._pipe, "zrange", keys.own(owner.decode()))
+        return {job_id for page in pages for job_id in page}
 
     def _errors(self) -> Iterator[str]:
         inspector = Inspector(self._client)
@@ -113,17 +114,8 @@ class Ledger:
     def clean(self) -> None:
         """Delete all that this run wrote; of its workers too, those that nobody has buried."""
         self.note_workers()
-        sweep.delete_workers(self._pipe, self.workers.values())
-        # a Ctrl-C can come before a submit has told its ids
-        sweep.delete_jobs(self._pipe, list({*self.ids, *sweep.listed(self._pipe, self.queues, sweep.REGISTRIES)}))
-        for name in self.queues:
-            sweep.delete_queue(self._pipe, name)
-        sweep.delete(self._pipe, [self.record])
-
-    # -- round trips -----------------------------------------------------------------------------------------------
-
-    def _pipe(self, commands: Iterable[sweep.Command]) -> list[Any]:
-        return sweep.in_pages(commands, lambda page: self.patiently(lambda: sweep.send(self._client, page)))
+        private_queue.erase(self._pipe, self.queues, ids=self.ids, workers=self.workers.values())
+        private_queue.delete(self._pipe, [self.record])
 
     def close(self) -> None:
         self._client.close()

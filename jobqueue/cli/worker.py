@@ -19,7 +19,7 @@ from jobqueue.cli.options import QueueName, a_file, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.cli.terminated import stops_as_asked
 from jobqueue.errors import UsageError
-from jobqueue.private_queue import erase
+from jobqueue.private_queue import erase, pipe_to
 
 if TYPE_CHECKING:
     from jobqueue.timetable import Schedule
@@ -176,8 +176,7 @@ def worker(
         )
         code = launch(settings, mode, store, cron=entries, check_only=check, strict_queue=strict_queue)
         if private and left_alone.is_set():  # nobody else knows these queues: what waits in them would stay for ever
-            for name in settings.queues:
-                erase(store.client(), name)
+            erase(pipe_to(store.client()), settings.queues)
     sys.exit(code)
 
 

@@ -23,7 +23,7 @@ import psutil
 from jobqueue.compare.bare import cycled
 from jobqueue.compare.figures import MIXED, Sample, Work, shape
 from jobqueue.compare.measure import CpuMeter, Memory, memory_of, tree
-from jobqueue.compare.private_queue import PrivateQueue
+from jobqueue.compare.measured_queue import MeasuredQueue
 from jobqueue.errors import JobqError
 from jobqueue.harness.processes import GRACE, stop
 
@@ -73,7 +73,7 @@ class Crew(Protocol):
 class WorkerCrew:
     """`jobq worker` on a private queue. Closing it twice is fine."""
 
-    def __init__(self, mode: str, workers: int, around: Surroundings, queue: PrivateQueue) -> None:
+    def __init__(self, mode: str, workers: int, around: Surroundings, queue: MeasuredQueue) -> None:
         self.mode, self.workers, self.queue = mode, workers, queue
         self.log = around.directory / f"{queue.name}.log"
         self.startup, self.gil = 0.0, True

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from jobqueue.compare.crews import BareCrew, Crew, Surroundings, WorkerCrew, gil_turned_on_by
 from jobqueue.compare.figures import MIXED, MODES
-from jobqueue.compare.private_queue import private_queue
+from jobqueue.compare.measured_queue import measured_queue
 from jobqueue.connection import Store
 
 
@@ -39,7 +39,7 @@ class Roster:
     @contextmanager
     def worker(self, mode: str, workers: int, name: str) -> Iterator[WorkerCrew]:
         """Start a worker on a queue that ends in this name. Raises CrewFailed."""
-        with private_queue(self._store, f"compare-{self._token}-{mode.replace(' ', '-')}-{name}") as queue:
+        with measured_queue(self._store, f"compare-{self._token}-{mode.replace(' ', '-')}-{name}") as queue:
             crew = WorkerCrew(mode, workers, self.around, queue)
             try:
                 crew.boot()

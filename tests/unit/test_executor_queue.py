@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import fakeredis
@@ -9,8 +10,8 @@ import pytest
 from rq.job import Job
 from rq.registry import CanceledJobRegistry
 
-from jobqueue import keys
-from jobqueue.private_queue import PAGE, erase, new_name
+from jobqueue import keys, private_queue
+from jobqueue.private_queue import PAGE, erase, new_name, pipe_to
 from jobqueue.producer import Queue
 from jobqueue.protocol import Outcome, Protocol
 from jobqueue.serializers import Auto
@@ -83,11 +84,65 @@ def test_a_private_queue_goes_with_everything(store: fakeredis.FakeRedis, queue:
     end(protocol, queue, 2)
     protocol.cancel("q", [waiting(store)[-1]])
     store.sadd(keys.workers_of("q"), "someone")
-    assert erase(store, "q") == 2 * PAGE + 7
+    assert erase(pipe_to(store), ["q"]) == 2 * PAGE + 7
     counters = {keys.OWNERS.encode(), keys.SEQ.encode(), keys.QUEUES.encode(), keys.worker("w").encode()}
     assert set(store.scan_iter()) - counters == before
     assert store.smembers(keys.QUEUES) == {keys.queue("other").encode()}
-    assert erase(store, "q") == 0
+    assert erase(pipe_to(store), ["q"]) == 0
+
+
+def test_what_a_dead_worker_left_goes_with_its_queue(
+    store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol
+) -> None:
+    """A job that it held in no list but its own, the executions and fences of RQ's code, its own entries."""
+    store.sadd(keys.OWNERS, "other:0.1")
+    queue.enqueue_many("square", range(3))
+    held, finishing = protocol.cycle(OWNER, "w", ["q"], [], 2, 2).jobs
+    store.lrem(keys.intermediate("q"), 0, held.id)
+    store.set(keys.fin(finishing.id), 1)
+    store.zadd(keys.executions(finishing.id), {"x": 1})
+    store.hset(keys.execution(finishing.id, "x"), "id", "x")
+    store.set(keys.first_seen("q", finishing.id), 1)
+    store.hset(keys.worker("w"), "pid", 1)
+    store.set(keys.lease("w"), 1)
+    for key in (keys.WORKERS, keys.workers_of("q")):
+        store.sadd(key, keys.worker("w"))
+    assert erase(pipe_to(store), ["q"]) == 3
+    assert set(store.scan_iter()) <= {keys.OWNERS.encode(), keys.SEQ.encode()}
+    assert store.smembers(keys.OWNERS) == {b"other:0.1"}
+
+
+@pytest.mark.parametrize("step", ["delete_workers", "delete_queue"])
+def test_an_end_that_was_cut_off_is_gone_on_with(
+    store: fakeredis.FakeRedis, queue: Queue, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue_many("square", range(3))
+    store.hset(keys.worker("w"), "pid", 1)
+    store.sadd(keys.workers_of("q"), keys.worker("w"))
+
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(private_queue, step, cut)
+        with pytest.raises(KeyboardInterrupt):
+            erase(pipe_to(store), ["q"])
+    assert store.keys()
+    erase(pipe_to(store), ["q"])
+    assert store.keys() == []
+
+
+def test_each_page_of_commands_is_insisted_on(store: fakeredis.FakeRedis) -> None:
+    pages: list[int] = []
+
+    def insist(do: Callable[[], list[Any]]) -> list[Any]:
+        do()  # and again, as after a lost reply
+        pages.append(1)
+        return do()
+
+    pipe = pipe_to(store, insist)
+    assert pipe(("set", f"k{n}", n) for n in range(PAGE + 1)) == [True] * (PAGE + 1)
+    assert len(pages) == 2
 
 
 def test_names_are_not_to_be_guessed() -> None:

@@ -13,9 +13,8 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any
 
-from jobqueue import keys
+from jobqueue import keys, private_queue
 from jobqueue.connection import Store
-from jobqueue.harness import sweep
 from jobqueue.producer import A_DAY, Queue
 
 EVERY = 0.004  # seconds between two looks
@@ -24,19 +23,19 @@ NO_KWARGS: Mapping[str, Any] = {}
 OPTIONS = {"result_ttl": A_DAY, "failure_ttl": A_DAY}
 
 
-class PrivateQueue:
+class MeasuredQueue:
     """Its jobs, from outside."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
         self.queue = Queue(name, store=store, default_timeout=LIMIT)
-        self._client = self.queue.connection
+        self._pipe = private_queue.pipe_to(self.queue.connection)
         self.ids: list[str] = []
         self._workers: set[str] = set()
 
     def note_workers(self) -> None:
         """Learn who serves the queue, while they live: what RQ keeps of a worker that left goes with the queue."""
-        self._workers |= sweep.workers_of(self._pipe, self.name)
+        self._workers |= private_queue.workers_of(self._pipe, self.name)
 
     def submit(
         self, task: str, argses: Iterable[Sequence[Any]], kwargs: Mapping[str, Any] = NO_KWARGS, **options: Any
@@ -89,20 +88,15 @@ class PrivateQueue:
 
     def forget_jobs(self) -> None:
         """Delete the jobs and what the registries say of them; the queue is as new."""
-        sweep.delete_jobs(self._pipe, self.ids)
-        sweep.delete(self._pipe, (keys.registry(kind, self.name) for kind in ("finished", "failed")))
+        private_queue.delete_jobs(self._pipe, self.ids)
+        private_queue.delete(self._pipe, (keys.registry(kind, self.name) for kind in ("finished", "failed")))
         self.ids = []
 
     def clean(self) -> None:
         """Delete everything, also what a run that was cut off left behind. No worker may serve the queue any more."""
         self.note_workers()
-        self.ids = list({*self.ids, *sweep.listed(self._pipe, [self.name], sweep.REGISTRIES)})
-        self.forget_jobs()
-        sweep.delete_workers(self._pipe, self._workers)
-        sweep.delete_queue(self._pipe, self.name)
-
-    def _pipe(self, commands: Iterable[sweep.Command]) -> list[Any]:
-        return sweep.in_pages(commands, lambda page: sweep.send(self._client, page))
+        private_queue.erase(self._pipe, [self.name], ids=self.ids, workers=self._workers)
+        self.ids = []
 
     def close(self) -> None:
         self.queue.close()
@@ -113,9 +107,9 @@ def _time(text: bytes) -> float:
 
 
 @contextmanager
-def private_queue(store: Store, name: str) -> Iterator[PrivateQueue]:
+def measured_queue(store: Store, name: str) -> Iterator[MeasuredQueue]:
     """Make the queue; delete all of it at the end."""
-    with closing(PrivateQueue(store, name)) as made:
+    with closing(MeasuredQueue(store, name)) as made:
         try:
             yield made
         finally:

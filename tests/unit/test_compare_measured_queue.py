@@ -8,26 +8,26 @@ import pytest
 import redis
 from helpers import Server
 
-from jobqueue.compare.private_queue import private_queue
+from jobqueue import private_queue
+from jobqueue.compare.measured_queue import measured_queue
 from jobqueue.connection import open_store
-from jobqueue.harness import sweep
 
 
-@pytest.mark.parametrize("step", ["workers_of", "listed", "delete_jobs", "delete_queue"])
+@pytest.mark.parametrize("step", ["workers_of", "owners_of", "delete_jobs", "delete_workers", "delete_queue"])
 def test_an_interrupt_in_the_cleaning_up(
     server: Server, store: redis.Redis, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuts, really = [KeyboardInterrupt()], getattr(sweep, step)
+    cuts, really = [KeyboardInterrupt()], getattr(private_queue, step)
 
     def cut(*args: Any) -> Any:
         if cuts:
             raise cuts.pop()
         return really(*args)
 
-    comparison = private_queue(open_store(server.url), "compared")
+    comparison = measured_queue(open_store(server.url), "compared")
     comparison.__enter__().submit("square", [(n,) for n in range(10)])
     assert store.keys("rq:*")
-    monkeypatch.setattr(sweep, step, cut)
+    monkeypatch.setattr(private_queue, step, cut)
     with pytest.raises(KeyboardInterrupt):
         comparison.__exit__(None, None, None)
     assert cuts == []
