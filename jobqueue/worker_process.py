@@ -24,6 +24,7 @@ from jobqueue.errors import WorkerDied
 PATIENCE = 8.0  # seconds beyond the grace that a worker has for its last words to the store
 DYING = 5.0  # seconds that a killed process may take to be gone
 POLL = 0.01
+SILENT = "it said nothing"
 
 
 def environment(store: Store, env: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -51,11 +52,12 @@ class WorkerProcess:
         log: Path | None = None,
         grace: float = 2.0,
         inherit_stdout: bool = False,
+        directory: Path | None = None,
     ) -> None:
         """number: processes, or threads in thread mode; modules: served, as -I; flags: more of `jobq worker`'s; env:
         the whole environment (see ``environment``), None takes this program's; log: a file that stdout and stderr are
         appended to, without one a temporary file; inherit_stdout: what jobs print goes where this program's goes; grace
-        in seconds."""
+        in seconds; directory: where its temporary files go, which it takes away again."""
         self._argv = [sys.executable, "-m", "jobqueue.cli", "worker", *queues, "--mode", mode, "--grace", str(grace)]
         self._argv += ["--until-eof", *([] if number is None else ["-n", str(number)])]
         self._argv += [part for module in modules for part in ("-I", module)] + list(flags)
@@ -63,7 +65,8 @@ class WorkerProcess:
         self._log = log
         self._grace = grace
         self._inherit_stdout = inherit_stdout
-        self._said = "it said nothing"
+        self._said = SILENT
+        self._place = directory
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -71,7 +74,7 @@ class WorkerProcess:
 
     def start(self) -> WorkerProcess:
         """Start it and return at once; ``ready`` waits."""
-        self._directory = Path(tempfile.mkdtemp(prefix="jobq-worker-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="jobq-worker-", dir=self._place))
         self._log = self._log or self._directory / "log"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -95,7 +98,7 @@ class WorkerProcess:
 
     def check(self) -> None:
         """Raise WorkerDied, with the last line that it wrote, when it has ended."""
-        if self._process is not None and (code := self._process.poll()) is not None:
+        if (code := self.exit_code) is not None:
             how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
             raise WorkerDied(f"The worker {how}: {self.last_words()}", code)
 
@@ -108,19 +111,24 @@ class WorkerProcess:
         """End it at once. What it held is rescued by the next worker, after its lease."""
         return self._end(0.0)
 
+    def terminate(self) -> None:
+        """Ask it to stop and return at once, where several are to stop at the same time; ``stop`` sees it out."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def crash(self) -> None:
+        """Kill the supervisor alone and wait for that: what it had started is left to itself, as by the kernel."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._clean_up()
+
     def _end(self, patience: float) -> int | None:
         if self._process is None:
             return None
-        family: set[psutil.Process] = set()
         try:
-            family |= family_of(self.pid)
-            if patience:
-                self._process.terminate()
-                self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            pass  # killed below
+            end_tree(self._process, patience)
         finally:
-            self._kill(family)
             self._clean_up()
         return self._process.returncode
 
@@ -142,13 +150,17 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """The supervisor's exit code; None while it lives, and before it was started."""
+        return None if self._process is None else self._process.poll()
+
     def last_words(self) -> str:
         """Return the last line that it wrote."""
         try:
-            lines = self._log.read_text(errors="replace").strip().splitlines() if self._log else []
+            return last_line(self._log) if self._log else SILENT
         except OSError:  # a temporary log went with its directory
             return self._said
-        return lines[-1] if lines else "it said nothing"
 
     def _says_that_it_can(self) -> bool:
         assert self._directory is not None, "it was not started"
@@ -159,22 +171,6 @@ class WorkerProcess:
 
     # -- its end ----------------------------------------------------------------------------------------------------
 
-    def _kill(self, family: set[psutil.Process]) -> None:
-        assert self._process is not None
-        if self._process.poll() is None:
-            family |= family_of(self.pid)
-            self._process.kill()
-            self._process.wait()
-        rest = family | {p for p in psutil.process_iter() if _session(p.pid) == self.pid}
-        for process in rest:
-            try:
-                process.kill()  # psutil knows a pid that was given to somebody else meanwhile
-            except psutil.NoSuchProcess:
-                pass
-        deadline = time.monotonic() + DYING
-        while any(map(_runs, rest)) and time.monotonic() < deadline:  # until the kernel has taken them apart
-            time.sleep(POLL)
-
     def _clean_up(self) -> None:
         assert self._process is not None
         if self._process.stdin is not None:
@@ -183,6 +179,43 @@ class WorkerProcess:
             self._said = self.last_words()
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log: why who wrote it has ended, mostly."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else SILENT
+
+
+def end_tree(worker: subprocess.Popen[bytes], patience: float) -> None:
+    """End a worker as a deploy does and, after so many seconds, for sure: it and everything below it, but not the local
+    store."""
+    family: set[psutil.Process] = set()
+    try:
+        family |= family_of(worker.pid)
+        if patience:
+            worker.terminate()
+            worker.wait(patience)
+    except subprocess.TimeoutExpired:
+        pass  # killed below
+    finally:
+        _kill(worker, family)
+
+
+def _kill(worker: subprocess.Popen[bytes], family: set[psutil.Process]) -> None:
+    if worker.poll() is None:
+        family |= family_of(worker.pid)
+        worker.kill()
+        worker.wait()
+    rest = family | {p for p in psutil.process_iter() if _session(p.pid) == worker.pid}
+    for process in rest:
+        try:
+            process.kill()  # psutil knows a pid that was given to somebody else meanwhile
+        except psutil.NoSuchProcess:
+            pass
+    deadline = time.monotonic() + DYING
+    while any(map(_runs, rest)) and time.monotonic() < deadline:  # until the kernel has taken them apart
+        time.sleep(POLL)
 
 
 def family_of(worker: int) -> set[psutil.Process]:

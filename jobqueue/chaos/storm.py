@@ -124,7 +124,7 @@ class Storm:
     def _replace_the_gone(self) -> None:
         """A worker that left without being killed: count it, start another. Raises ChaosFailed when it cannot run."""
         for tree in list(self._forest.trees):
-            code = tree.process.poll()
+            code = tree.worker.exit_code
             if code is None:
                 continue
             self.exits += 1
@@ -162,7 +162,7 @@ class Storm:
 
     def _strike_supervisor(self, tree: Tree) -> bool:
         self._ledger.note_workers()
-        tree.kill_supervisor()
+        tree.worker.crash()
         self._disturb()
         if name := self._ledger.workers.get(tree.pid):
             self._graves[name] = time.monotonic()

@@ -5,8 +5,6 @@ Only processes below a supervisor that was started here are ever killed.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from jobqueue.harness.processes import GRACE, kill, leftovers, stop
+from jobqueue.harness.processes import GRACE, kill, leftovers
+from jobqueue.worker_process import WorkerProcess, last_line
 
 TASKS = "jobqueue.chaos.task"
 # what the processes of a worker are started with; the store's server may have inherited its JOBQ_HOME and is not meant
@@ -55,17 +54,17 @@ def await_death(pid: int, timeout: float = 5.0) -> None:
 class Tree:
     """One ``jobq worker``: kills in it, and how long each took to be made good."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path, width: int) -> None:
+    def __init__(self, worker: WorkerProcess, width: int) -> None:
+        self.worker = worker  # started
         self.width = width  # how many children it has when it is whole
         self.was_whole = False
         self._killed: set[int] = set()
         self._known: set[int] = set()
         self._waiting: deque[float] = deque()  # when children were killed that nobody has replaced yet
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-            )
-        self.pid = self.process.pid
+
+    @property
+    def pid(self) -> int:
+        return self.worker.pid
 
     @property
     def is_recovering(self) -> bool:
@@ -103,10 +102,6 @@ class Tree:
         self.forget()
         return pid is not None and kill(pid)
 
-    def kill_supervisor(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
     def forget(self) -> None:
         """Measure nothing of what is not yet made good."""
         self._waiting.clear()
@@ -118,12 +113,23 @@ class Forest:
     SIZE = 2
 
     def __init__(self, mode: str, queues: Sequence[str], on_crash: str, env: Mapping[str, str], log: Path) -> None:
-        command = [sys.executable, "-m", "jobqueue.cli", "worker", *queues, "--mode", mode, "-I", TASKS]
-        command += ["-n", str(CONSUMERS[mode]), "--grace", str(GRACE), "--no-scheduler", "--on-crash", on_crash]
         self.trees: list[Tree] = []
-        self.log = log
         self._home = env["JOBQ_HOME"]
-        self._plant: Callable[[], Tree] = lambda: Tree(command, env, log, CHILDREN[mode])
+        self.log = log
+        self._plant: Callable[[], Tree] = lambda: Tree(self._worker(mode, queues, on_crash, env), CHILDREN[mode])
+
+    def _worker(self, mode: str, queues: Sequence[str], on_crash: str, env: Mapping[str, str]) -> WorkerProcess:
+        return WorkerProcess(
+            queues,
+            mode=mode,
+            number=CONSUMERS[mode],
+            modules=[TASKS],
+            flags=["--no-scheduler", "--on-crash", on_crash],
+            env=env,
+            log=self.log,
+            grace=GRACE,
+            directory=self.log.parent,
+        ).start()
 
     def __enter__(self) -> Forest:
         try:
@@ -136,17 +142,18 @@ class Forest:
 
     def __exit__(self, *error: object) -> None:
         for tree in self.trees:
-            if tree.process.poll() is None and tree.was_whole:
-                tree.process.terminate()  # all at once; then one after the other is seen out
+            if tree.worker.alive and tree.was_whole:
+                tree.worker.terminate()  # all at once; then one after the other is seen out
             else:  # perhaps it has only just registered: nobody has noted its name, and it must not leave the lists
-                tree.process.kill()
+                tree.worker.kill()
         for tree in self.trees:
-            stop(tree.process)
+            tree.worker.stop()
         for pid in leftovers(self._home, OURS):
             kill(pid)
 
     def replace(self, tree: Tree) -> None:
-        """Start a new one in the place of one that ended."""
+        """Start a new one in the place of one that ended, or whose supervisor is killed now."""
+        tree.worker.crash()
         self.trees[self.trees.index(tree)] = self._plant()
 
     def whole(self) -> bool:
@@ -155,5 +162,4 @@ class Forest:
         return all(tree.was_whole for tree in self.trees)
 
     def last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return last_line(self.log)

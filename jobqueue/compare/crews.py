@@ -25,7 +25,8 @@ from jobqueue.compare.figures import MIXED, Sample, Work, shape
 from jobqueue.compare.measure import CpuMeter, Memory, memory_of, tree
 from jobqueue.compare.measured_queue import MeasuredQueue
 from jobqueue.errors import JobqError
-from jobqueue.harness.processes import GRACE, stop
+from jobqueue.harness.processes import GRACE
+from jobqueue.worker_process import WorkerProcess
 
 TRIALS = "jobqueue.compare.trials"
 PRESENT = 0.05  # seconds that the first job of each consumer takes, so that no other consumer takes it too
@@ -77,14 +78,20 @@ class WorkerCrew:
         self.mode, self.workers, self.queue = mode, workers, queue
         self.log = around.directory / f"{queue.name}.log"
         self.startup, self.gil = 0.0, True
-        flags = [flag for module in (TRIALS, *around.modules) for flag in ("-I", module)]
-        command = [sys.executable, "-m", "jobqueue.cli", "worker", queue.name, *_shape_flags(mode, workers)]
-        command += [*flags, "--allow-private", "--grace", str(GRACE), "--no-scheduler"]
+        processes, threads = shape(workers) if mode == MIXED else (workers, 0)
+        self._worker = WorkerProcess(
+            [queue.name],
+            mode="process" if threads else mode,
+            number=processes,
+            modules=[TRIALS, *around.modules],
+            flags=["--allow-private", "--no-scheduler", *(["--threads", str(threads)] if threads else [])],
+            env=around.env,
+            log=self.log,
+            grace=GRACE,
+            directory=around.directory,
+        )
         self._began = time.monotonic()
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, env=around.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        self._worker.start()
 
     def boot(self) -> None:
         """Wait until every consumer has done a job. Raises CrewFailed."""
@@ -97,7 +104,7 @@ class WorkerCrew:
 
     def run(self, work: Work, jobs: int, deadline: float) -> Sample:
         """Submit the jobs and wait for their ends. Raises TooSlow at the deadline, CrewFailed."""
-        meter, began = CpuMeter(self.process.pid), time.monotonic()
+        meter, began = CpuMeter(self._worker.pid), time.monotonic()
         ids = self.queue.submit(work.name, cycled(work.argses, jobs), work.kwargs)
         if not self.queue.wait(jobs, deadline, self.check):
             raise TooSlow(jobs)
@@ -112,29 +119,21 @@ class WorkerCrew:
             self.queue.forget_jobs()
 
     def memory(self) -> Memory:
-        return memory_of(self.process.pid)
+        return memory_of(self._worker.pid)
 
     def check(self) -> None:
         """Raise CrewFailed if the worker has left, which waiting would not see."""
-        code = self.process.poll()
-        if code is not None:
+        if (code := self._worker.exit_code) is not None:
             raise CrewFailed(f"The {self.mode} worker left with exit code {code}: {self.last_words()}")
 
     def last_words(self) -> str:
-        return last_words(self.log)
+        return self._worker.last_words()
 
     def close(self) -> None:
         try:
             self.queue.note_workers()
         finally:
-            stop(self.process)
-
-
-def _shape_flags(mode: str, workers: int) -> list[str]:
-    if mode != MIXED:
-        return ["--mode", mode, "-n", str(workers)]
-    processes, threads = shape(workers)
-    return ["--mode", "process", "-n", str(processes), "--threads", str(threads)]
+            self._worker.stop()
 
 
 # -- without a queue -----------------------------------------------------------------------------------------------
@@ -235,11 +234,6 @@ def _ended(code: int) -> str:
 
 
 # -- what they said ------------------------------------------------------------------------------------------------
-
-
-def last_words(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
 
 
 _TURNED_ON = re.compile(r"The global interpreter lock \(GIL\) has been enabled to load module '([^']+)'")

@@ -10,8 +10,6 @@ the first signal unwinds them all.
 from __future__ import annotations
 
 import queue as queues
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +24,10 @@ from jobqueue.compare.measure import CpuMeter, Memory, memory_of
 from jobqueue.compare.noise import Others, in_words, is_noisy
 from jobqueue.connection import Store
 from jobqueue.errors import JobqError, ResultTimeout
-from jobqueue.harness.processes import GRACE, environment, run_directory, stop
+from jobqueue.harness.processes import GRACE, environment, run_directory
 from jobqueue.harness.site import Contents, spawn_site
 from jobqueue.harness.store import own_store
+from jobqueue.worker_process import WorkerProcess
 
 LATENCY = 0.1  # seconds the site waits before each answer, as a server far away would
 LIMIT = 120.0  # seconds for all; the demo takes about 20
@@ -185,20 +184,22 @@ class Run:
             self._screen.mode_ends()
 
     @contextmanager
-    def _worker(self) -> Iterator[subprocess.Popen[bytes]]:
+    def _worker(self) -> Iterator[WorkerProcess]:
         """Start `jobq worker`; stop it at the end, and whatever it started."""
         self._log = Path(self._env["JOBQ_DOWNLOAD_DIR"]).parent / f"{self._mode.name}.log"
-        command = [sys.executable, "-m", "jobqueue.cli", "worker", QUEUE, "--mode", self._mode.name, "-n"]
-        command += [str(self._mode.consumers), "--allow-private", "--grace", str(GRACE)]
         self._began = time.monotonic()
-        with self._log.open("wb") as log:
-            process = subprocess.Popen(
-                command, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        try:
+        process = WorkerProcess(
+            [QUEUE],
+            mode=self._mode.name,
+            number=self._mode.consumers,
+            flags=["--allow-private"],
+            env=self._env,
+            log=self._log,
+            grace=GRACE,
+            directory=self._log.parent,
+        )
+        with process:
             yield process
-        finally:
-            stop(process)
 
     def _warm_up(self) -> float:
         """Let every consumer do something of each sort, so that imports and first connections are not measured."""
@@ -264,7 +265,6 @@ class Run:
             said.put(("error", e))
 
     def _check_worker(self) -> None:
-        code = self._process.poll()
+        code = self._process.exit_code
         if code is not None:
-            lines = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise DemoFailed(f"The {self._mode.name} worker left with exit code {code}: {lines[-1]}")
+            raise DemoFailed(f"The {self._mode.name} worker left with exit code {code}: {self._process.last_words()}")

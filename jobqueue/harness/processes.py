@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 import psutil
 
 from jobqueue.harness.signals import ignore_signals, one_signal_is_enough
-from jobqueue.worker_process import family_of
 
 GRACE = 2.0  # seconds that the workers of a run give their jobs at the end
 _FOREIGN = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_DOWNLOAD_MAX_MB")
@@ -41,24 +39,6 @@ def run_directory(prefix: str) -> Iterator[Path]:
             ignore_signals()
             for pid in leftovers(_home(Path(name))):
                 kill(pid)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a worker as a deploy does, and then for sure: it and everything below it, but not the local store."""
-    family = family_of(process.pid)
-    try:
-        process.terminate()
-        process.wait(GRACE + 8)
-    except subprocess.TimeoutExpired:
-        pass  # killed below
-    finally:
-        for member in family:
-            try:
-                member.kill()  # psutil knows a pid that was given to somebody else meanwhile
-            except psutil.NoSuchProcess:
-                pass
-        process.kill()
-        process.wait()
 
 
 def kill(pid: int) -> bool:

@@ -27,9 +27,9 @@ from jobqueue import server as server_module
 from jobqueue.address import NO_CLUSTER
 from jobqueue.connection import Address, Store, client, open_store, redis
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable, UsageError
-from jobqueue.harness.processes import stop
 from jobqueue.server_binary import find_server
 from jobqueue.store import LocalStore
+from jobqueue.worker_process import end_tree
 
 REDIS = shutil.which("redis-server")
 VARIABLES = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_SERVER", "JOBQ_HOME")
@@ -261,7 +261,7 @@ def test_a_run_that_stops_a_worker_spares_the_store_that_this_one_started(home: 
     assert started
     store = local(home)
     store.ensure()
-    stop(worker)
+    end_tree(worker, 10)
     worker.communicate()
     with connect(store) as r:
         assert r.info("server")["process_id"] == pid

@@ -15,7 +15,7 @@ from helpers import ROOT, Server, eventually, held, lines, submit
 from jobqueue.connection import open_store
 from jobqueue.errors import WorkerDied
 from jobqueue.producer import Queue
-from jobqueue.worker_process import WorkerProcess, environment
+from jobqueue.worker_process import WorkerProcess, environment, family_of
 
 
 @pytest.fixture
@@ -75,6 +75,36 @@ def test_stop_before_start_and_twice(env: dict[str, str]) -> None:
     with worker:
         pass
     assert worker.stop() == worker.kill()
+
+
+def test_a_crash_of_the_supervisor_alone(env: dict[str, str], tmp_path: Path) -> None:
+    worker = WorkerProcess(["default"], number=1, modules=["samples"], env=env, directory=tmp_path)
+    assert worker.exit_code is None
+    worker.crash()
+    worker.terminate()  # before the start: nothing to do
+    worker.start()
+    worker.ready()
+    assert (worker.exit_code, len(list(tmp_path.iterdir()))) == (None, 1)
+    family = family_of(worker.pid)
+    worker.crash()
+    assert worker.exit_code == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+    eventually(lambda: not any(process.is_running() for process in family))  # by themselves
+    worker.crash()
+    assert worker.stop() == -signal.SIGKILL
+
+
+def test_several_stop_at_the_same_time(server: Server, env: dict[str, str]) -> None:
+    workers = [WorkerProcess(["default"], number=1, modules=["samples"], env=env) for _ in range(2)]
+    try:
+        for worker in workers:
+            worker.start().ready()
+        for worker in workers:
+            worker.terminate()
+        eventually(lambda: not any(worker.alive for worker in workers))
+    finally:
+        assert [worker.stop() for worker in workers] == [0, 0]
+    assert held(server.client) == {}
 
 
 PARENT = """
