@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from jobqueue import capacity
+from jobqueue.words import count, duration
 
 if TYPE_CHECKING:
     from jobqueue.usage import Record, TaskUsage
@@ -168,23 +169,23 @@ def enough(runs: int, wall_s_mean: float) -> bool:
 
 
 def _unknown(p: Profile) -> Advice | None:
-    change = f"{NEEDED} runs that succeed, or {NEEDED_LONG} that take {in_words(LONG_S)} together, would tell."
+    change = f"{NEEDED} runs that succeed, or {NEEDED_LONG} that take {duration(LONG_S)} together, would tell."
     if p.runs and p.errors >= p.runs:
-        reason = f"Every one of its {_runs(p.runs)} failed: what a failure costs says nothing about the work."
+        reason = f"Every one of its {count(p.runs, 'run')} failed: what a failure costs says nothing about the work."
         return Advice(p.task, "unknown", None, 0, reason, change)
     if not enough(p.runs, p.wall_s_mean):
-        return Advice(p.task, "unknown", None, 0, f"Only {_runs(p.runs)} so far: too few to tell.", change)
+        return Advice(p.task, "unknown", None, 0, f"Only {count(p.runs, 'run')} so far: too few to tell.", change)
     return None
 
 
 def _tiny(p: Profile) -> Advice:
     times = QUEUE_S / max(p.wall_s_p50, 1e-7)
     reason = (
-        f"The queue costs more than the job: half of its runs take less than {in_words(p.wall_s_p50)}, the queue "
-        f"takes about {in_words(QUEUE_S)} per job, {times:.0f} times as much; call it directly, or give a job a batch."
+        f"The queue costs more than the job: half of its runs take less than {duration(p.wall_s_p50)}, the queue "
+        f"takes about {duration(QUEUE_S)} per job, {times:.0f} times as much; call it directly, or give a job a batch."
     )
     change = (
-        f"A batch that takes {in_words(20 * QUEUE_S)} or more would be judged by what it does, waiting or computing."
+        f"A batch that takes {duration(20 * QUEUE_S)} or more would be judged by what it does, waiting or computing."
     )
     return Advice(p.task, "tiny", "process", 1, reason, change)
 
@@ -194,8 +195,8 @@ def _grows(p: Profile, machine: Machine, growth: float) -> Advice:
     workers = _that_fit(p, machine, max(1, round(machine.cores / busy)))
     limit = max(100, int(SPARE * machine.memory_mb / workers))
     reason = (
-        f"A run leaves {_memory(growth)} behind (mean of {_runs(p.runs)}): a process can be replaced when it grew to "
-        f"{limit} MB, after about {max(1.0, (limit - BASE_MB) / growth):,.0f} jobs, threads cannot."
+        f"A run leaves {_memory(growth)} behind (mean of {count(p.runs, 'run')}): a process can be replaced when it "
+        f"grew to {limit} MB, after about {max(1.0, (limit - BASE_MB) / growth):,.0f} jobs, threads cannot."
     )
     change = "Without the leak it would be judged by its CPU share, " + _share(p) + "."
     return Advice(p.task, "grows memory", "process", workers, reason, change, max_memory_mb=limit)
@@ -317,28 +318,16 @@ def _that_fit(p: Profile, machine: Machine, workers: int, threads: int = 1) -> i
 
 
 def _share(p: Profile) -> str:
-    times = f"{in_words(p.cpu_s_mean)} of CPU in {in_words(p.alone_s)}"
+    times = f"{duration(p.cpu_s_mean)} of CPU in {duration(p.alone_s)}"
     failed = f", {p.errors:,} of them failed" if 10 * p.errors >= p.runs else ""
-    return f"{p.cpu_share:.0%} CPU ({times}, mean of {_runs(p.runs)}{failed})"
+    return f"{p.cpu_share:.0%} CPU ({times}, mean of {count(p.runs, 'run')}{failed})"
 
 
 def _lost(p: Profile) -> str:
     named = ((p.gil_wait, "the GIL"), (p.core_wait, "a core"))
     waits = [f"{share:.0%} waited for {what}" for share, what in named if share and share >= LOST]
-    return f", beside others {in_words(p.wall_s_mean)}, of which {' and '.join(waits)}" if waits else ""
-
-
-def _runs(number: int) -> str:
-    return f"{number:,} run{'' if number == 1 else 's'}"
+    return f", beside others {duration(p.wall_s_mean)}, of which {' and '.join(waits)}" if waits else ""
 
 
 def _memory(mb: float) -> str:
     return f"{mb:.1f} MB" if mb < 10 else f"{mb:,.0f} MB"
-
-
-def in_words(seconds: float) -> str:
-    """Return a short time as people read it: 12 µs, 4.5 ms, 51 ms, 1.2 s."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds:,.0f} s"
-    return f"{seconds * 1e6:.3g} µs"

@@ -28,6 +28,7 @@ from jobqueue.importing import cannot_import, why_not_imported
 from jobqueue.serializers import JSON, decompress, format_of
 from jobqueue.tasks import extra
 from jobqueue.timetable import Schedule
+from jobqueue.words import count
 from workers.logs import set_up_logging
 from workers.served import check_served, flags_for
 from workers.settings import Settings
@@ -79,10 +80,9 @@ def worker_name() -> str:
 
 def describe(settings: Settings, mode: str) -> str:
     """One line that says what is started, and loudly what the mode cannot do."""
-    number = settings.slots if mode == "thread" else settings.children
-    what = f"{number} {'thread' if mode == 'thread' else 'process'}{'es' if mode != 'thread' and number > 1 else ''}"
+    what = count(settings.children, "process")
     if mode == "thread":
-        what = f"1 process with {number} thread{'s' if number > 1 else ''}"
+        what += f" with {count(settings.slots, 'thread')}"
     elif settings.slots > 1:
         what += f" with {settings.slots} threads each"
     return f"{settings.worker}: {what}, serving {', '.join(settings.queues)}"
@@ -161,10 +161,10 @@ def check_imports(settings: Settings) -> int:
     """Import the served modules in a process of their own, as the fork server would. Raises BootFailed."""
     if why := why_not_imported(settings.modules, settings.exception_handlers, settings.own_classes):
         raise BootFailed(cannot_import(why))
-    modules, queues = len(settings.served), len(settings.queues)
     log.info(
-        "the worker could start: %d module%s served, %d queue%s looked at",
-        *(modules, "" if modules == 1 else "s", queues, "" if queues == 1 else "s"),
+        "the worker could start: %s served, %s looked at",
+        count(len(settings.served), "module"),
+        count(len(settings.queues), "queue"),
     )
     return 0
 

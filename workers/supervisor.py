@@ -29,6 +29,7 @@ from jobqueue.protocol import Protocol
 from jobqueue.server import server_pids
 from jobqueue.silence import FIRST_ANSWER
 from jobqueue.timetable import Schedule
+from jobqueue.words import count
 from workers.attempts import Attempts
 from workers.birth_watch import BirthWatch
 from workers.burst import Burst
@@ -275,7 +276,7 @@ class Supervisor:
             if self._undertaker.busy or not self._registrar.stop(GIVE_UP):
                 log.error("%s: the next worker rescues what this one held, after its lease", self._what_is_wrong())
                 return 1
-        log.info("stopped: %d %s done", self._done, "job" if self._done == 1 else "jobs")
+        log.info("stopped: %s done", count(self._done, "job"))
         return 0
 
     def _what_is_wrong(self) -> str:

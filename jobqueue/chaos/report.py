@@ -13,6 +13,7 @@ from jobqueue.chaos.count import Spread, Tally
 from jobqueue.chaos.plan import Options
 from jobqueue.chaos.run import Outcome
 from jobqueue.harness.colours import STYLES
+from jobqueue.words import count
 
 NAMES = {"child": "children", "supervisor": "supervisors", "fork_server": "fork servers", "store": "the store"}
 
@@ -121,8 +122,8 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
     again = sum(o.tally.ran_more_than_once for o in outcomes)
     if is_kept(outcomes):
         return (
-            f"Nothing was lost: {_count(kills, 'kill')}, {_count(jobs, 'job')}, each with one outcome; "
-            f"{_count(again, 'job')} ran more than once."
+            f"Nothing was lost: {count(kills, 'kill')}, {count(jobs, 'job')}, each with one outcome; "
+            f"{count(again, 'job')} ran more than once."
         )
     found = [
         (sum(o.tally.lost for o in outcomes), "lost"),
@@ -132,8 +133,4 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
         (sum(o.tally.ended_and_still_queued for o in outcomes), "ended, yet still queued"),
     ]
     wrong = ", ".join(f"{n:,} {what}" for n, what in found if n)
-    return f"The promise was broken: of {_count(jobs, 'job')} under {_count(kills, 'kill')}, {wrong}."
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+    return f"The promise was broken: of {count(jobs, 'job')} under {count(kills, 'kill')}, {wrong}."

@@ -12,6 +12,7 @@ import click
 from jobqueue.cli.look import connected
 from jobqueue.cli.options import json_option, url_option
 from jobqueue.cli.render import json_line, one_line
+from jobqueue.words import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +66,7 @@ def advise(tasks: tuple[str, ...], reset: bool, as_json: bool, url: str | None) 
         chosen = _chosen(known, tasks)
         if reset:
             number = reset_usage(client, [usage.task for usage in chosen] if tasks else None)
-            print(json_line({"reset": number}) if as_json else f"forgot the record of {_count(number, 'task')}")
+            print(json_line({"reset": number}) if as_json else f"forgot the record of {count(number, 'task')}")
             return
     _show(chosen, as_json)
 
@@ -125,7 +126,7 @@ def _judge(usage: TaskUsage, machine: Machine) -> Judged:
 
 def _print(console: Console, judged: Sequence[Judged], groups: Sequence[Group], machine: Machine) -> None:
     wide = console.width >= WIDE
-    console.print(f"[bold]How to run {_count(len(judged), 'task')} on this machine[/] ({_machine(machine)})\n")
+    console.print(f"[bold]How to run {count(len(judged), 'task')} on this machine[/] ({_machine(machine)})\n")
     _print_table(console, judged, wide)
     for one in judged:
         _print_task(console, one)
@@ -172,8 +173,8 @@ def _figures(one: Judged) -> dict[str, Text]:
         "kind": kind.removesuffix(" memory"),
         "runs": f"{p.runs:,}",
         "failed": f"{p.errors:,}",
-        "p50": _time(p.wall_s_p50),
-        "p95": _time(p.wall_s_p95),
+        "p50": duration(p.wall_s_p50),
+        "p95": duration(p.wall_s_p95),
         "CPU": _cpu(one),
         "memory/run": _growth(p),
         "run it with": with_what(one.advice),
@@ -196,10 +197,10 @@ def with_what(advice: Advice) -> str:
     if advice.kind == "tiny":
         return "any, in batches"
     if advice.mode == "thread":
-        return _count(advice.workers, "thread")
+        return count(advice.workers, "thread")
     if advice.threads > 1:
         return f"{advice.workers} x {advice.threads} threads"
-    return _count(advice.workers, "process")
+    return count(advice.workers, "process")
 
 
 def _print_task(console: Console, one: Judged) -> None:
@@ -214,7 +215,7 @@ def _print_task(console: Console, one: Judged) -> None:
 def _record(r: Record) -> str:
     """Where the figures come from, and what nobody could measure."""
     where = "processes with one job at a time" if r.width == 1 else f"processes with {r.width} threads"
-    said = f"From {_count(r.runs, 'run')} in {where}, {r.first.astimezone():%Y-%m-%d %H:%M} to "
+    said = f"From {count(r.runs, 'run')} in {where}, {r.first.astimezone():%Y-%m-%d %H:%M} to "
     said += f"{r.last.astimezone():%Y-%m-%d %H:%M}"
     if r.width > 1:
         said += "; memory per job cannot be told among threads"
@@ -246,24 +247,11 @@ def _print_groups(console: Console, judged: Sequence[Judged], groups: Sequence[G
 
 def _machine(machine: Machine) -> str:
     gil = "" if machine.gil else " without GIL"
-    return (
-        f"{_count(machine.cores, 'core')}, {machine.memory_mb * 1.048576 / 1000:.0f} GB, Python {machine.python}{gil}"
-    )
+    return f"{count(machine.cores, 'core')}, {machine.memory_mb * 1.048576 / 1000:.0f} GB, Python {machine.python}{gil}"
 
 
 def _short(task: str) -> str:
     return one_line(task.removeprefix("jobqueue.tasks."))
-
-
-def _count(number: int, what: str) -> str:
-    plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{number:,} {what if number == 1 else plural}"
-
-
-def _time(seconds: float) -> str:
-    from jobqueue.advice import in_words
-
-    return in_words(seconds)
 
 
 # -- for programs --------------------------------------------------------------------------------------------------
@@ -298,6 +286,6 @@ def _record_as_json(record: Record) -> dict[str, Any]:
 
 def _bins(histogram: Sequence[int]) -> Iterator[tuple[str, int]]:
     """Upper bound in seconds → runs."""
-    for number, count in enumerate(histogram):
-        if count:
-            yield f"{2 ** ((number + 1) / 2) * 1e-6:.3g}", count
+    for number, runs in enumerate(histogram):
+        if runs:
+            yield f"{2 ** ((number + 1) / 2) * 1e-6:.3g}", runs

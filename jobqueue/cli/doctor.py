@@ -16,6 +16,7 @@ from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, url_option
 from jobqueue.cli.render import json_line, one_line
 from jobqueue.cli.tables import wrapped_for_people
+from jobqueue.words import count
 
 if TYPE_CHECKING:
     from jobqueue.doctor.finding import Finding
@@ -96,5 +97,5 @@ def _show(finding: Finding) -> None:
 
 def _sum_up(findings: list[Finding]) -> None:
     counts = Counter(finding.severity for finding in findings)
-    found = [f"{counts[s]} {s}{'s' if counts[s] != 1 else ''}" for s in ("problem", "warning", "note") if counts[s]]
+    found = [count(counts[s], s) for s in ("problem", "warning", "note") if counts[s]]
     print(f"\n{', '.join(found) if found else 'Nothing to say: all is well.'}")

@@ -14,8 +14,9 @@ import click
 from jobqueue import bounds
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, json_option, opened, url_option
-from jobqueue.cli.render import ago, escaped, json_line, one_line, span
+from jobqueue.cli.render import ago, escaped, json_line, one_line
 from jobqueue.cli.tables import table, wide_option
+from jobqueue.words import duration
 
 if TYPE_CHECKING:
     from jobqueue.connection import redis
@@ -82,10 +83,10 @@ def _lines(job: JobView) -> Iterator[tuple[str, str]]:
         if moment is not None:
             yield name.removesuffix("_at").replace("_", " "), ago(moment)
     if job.started_at and job.ended_at:
-        yield "took", span((job.ended_at - job.started_at).total_seconds())
+        yield "took", duration((job.ended_at - job.started_at).total_seconds())
     if job.worker:
         yield "worker", one_line(job.worker)
-    yield "time limit", "none" if job.timeout == -1 else span(job.timeout) if job.timeout else "the worker's"
+    yield "time limit", "none" if job.timeout == -1 else duration(job.timeout) if job.timeout else "the worker's"
     for name, number in (
         ("retries left", job.retries_left),
         ("crashes", job.crashes),
@@ -102,7 +103,7 @@ def _lines(job: JobView) -> Iterator[tuple[str, str]]:
     if job.meta is not None:
         yield "meta", json_line(job.meta)
     if job.expires_in is not None:
-        yield "forgotten", f"in {span(job.expires_in)}"
+        yield "forgotten", f"in {duration(job.expires_in)}"
     if job.has_result:
         readable = job.format == "json" or job.result is not None
         yield "result", json_line(job.result) if readable else "(pickled; not opened here)"
@@ -216,7 +217,7 @@ def _show(overview: Overview, as_json: bool, wide: bool) -> None:
             w.running,
             w.done,
             w.failed,
-            None if w.heartbeat_age is None else f"{span(max(0.0, w.heartbeat_age))} ago",
+            None if w.heartbeat_age is None else f"{duration(max(0.0, w.heartbeat_age))} ago",
             w.hostname,
             w.pid,
         ]

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from jobqueue.words import count, duration
+
 # C0 without newline and tab, DEL, C1, and the characters that reorder or hide text
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
@@ -23,7 +25,7 @@ def one_line(text: str) -> str:
 
 
 def enqueued(n: int) -> str:
-    return "1 job was enqueued" if n == 1 else f"{n} jobs were enqueued"
+    return count(n, "job was enqueued", "jobs were enqueued")
 
 
 def tell_who_waited(waiting: Sequence[str], job_id: str) -> None:
@@ -52,7 +54,7 @@ def _plain(value: Any) -> Any:
 def since(moment: datetime) -> str:
     """Return how far away a time is: "4 min ago", "in 10 s"."""
     seconds = (datetime.now(UTC) - moment).total_seconds()
-    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+    return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
 
 
 def ago(moment: datetime | None) -> str:
@@ -60,16 +62,3 @@ def ago(moment: datetime | None) -> str:
     if moment is None:
         return "-"
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({since(moment)})"
-
-
-def span(seconds: float) -> str:
-    """Return a duration with one unit or two: 850 ms, 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 4 h."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            rest = int(seconds % size // smaller)
-            return f"{int(seconds // size)} {unit}" + (f" {rest} {name}" if rest else "")
-    return f"{seconds:.3g} s"

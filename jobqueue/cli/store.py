@@ -11,6 +11,7 @@ import click
 from jobqueue import config
 from jobqueue.cli.options import WholeHelp, json_option, url_option
 from jobqueue.errors import UsageError
+from jobqueue.words import count, duration
 
 if TYPE_CHECKING:
     from jobqueue.store import LocalStore
@@ -91,9 +92,9 @@ def _lines(s: StoreStatus, source: str) -> list[tuple[str, str]]:
     lines = [("store", f"{s.url} ({source})" if s.url and not s.directory else "local")]
     lines.append(("state", f"running{kept}" if s.running else "not running"))
     if s.running:
-        lines.append(("server", f"{s.server} {s.version}, pid {s.pid}, up {s.uptime:.0f} s"))
+        lines.append(("server", f"{s.server} {s.version}, pid {s.pid}, up {duration(s.uptime or 0)}"))
         lines.append(("memory", _megabytes(s.memory)))
-        lines.append(("jobs", f"{s.waiting} waiting in {s.queues} queue{'' if s.queues == 1 else 's'}"))
+        lines.append(("jobs", f"{s.waiting or 0:,} waiting in {count(s.queues or 0, 'queue')}"))
     if s.aof_size is not None:
         lines.append(("on disk", _megabytes(s.aof_size)))
     if s.directory:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.measure import Memory
+from jobqueue.words import count
 
 MODES = ("thread", "process")
 MIXED = "process x thread"  # a process for each core, with threads in each; its workers are all threads together
@@ -161,5 +162,5 @@ def what(mode: str, width: int) -> str:
         processes, threads = shape(width)
         return f"{processes} processes x {threads} threads"
     if mode in MODES:
-        return f"{width} {mode}" if width == 1 else f"{width} {mode}{'es' if mode == 'process' else 's'}"
+        return count(width, mode)
     return "a plain loop" if mode == LOOP else f"a {mode} of {width}"

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from jobqueue.words import duration
+
 # What neither HTML nor XML may hold: control characters, half characters, the two that are none.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _VOID = {"meta", "link", "br", "wbr", "col", "circle", "line", "rect", "path", "use"}
@@ -75,19 +77,9 @@ def short(value: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Return a time with the unit that suits it: 0.3 µs, 102 µs, 50.4 ms, 3.02 s."""
-    if value is None:
-        return DASH
-    for unit, size in (("s", 1000.0), ("ms", 1.0)):
-        if value >= size:
-            return f"{short(value / size)} {unit}"
-    return f"{short(value * 1000)} µs"
+    return seconds(None if value is None else value / 1000)
 
 
 def seconds(value: float | None) -> str:
-    return milliseconds(None if value is None else value * 1000) if value != 0 else "0 s"
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """1 thread, 4 threads"""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    """Return a time with the unit that suits it: 0.3 µs, 102 µs, 50.4 ms, 3.02 s; None is a dash."""
+    return DASH if value is None else duration(value)

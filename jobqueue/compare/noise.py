@@ -15,6 +15,7 @@ import psutil
 from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.measure import CpuMeter
 from jobqueue.connection import Store, redis
+from jobqueue.words import count
 
 NOISY = 0.15  # of our cores taken by others: from there on a conclusion is not certain
 FIRST_LOOK = 0.3  # seconds
@@ -54,7 +55,7 @@ def is_noisy(cores_taken: float, cores: int) -> bool:
 
 
 def in_words(cores_taken: float, cores: int) -> str:
-    return f"other programs used {cores_taken:.1f} of {cores} core{'' if cores == 1 else 's'} meanwhile"
+    return f"other programs used {cores_taken:.1f} of {count(cores, 'core')} meanwhile"
 
 
 def _busy_seconds() -> float:

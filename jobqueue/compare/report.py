@@ -14,6 +14,7 @@ from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.demo import Figures, Mode, Outcome, others
 from jobqueue.compare.noise import in_words, is_noisy
 from jobqueue.harness.colours import STYLES
+from jobqueue.words import count
 
 EVEN = 1.1  # below this factor two wall times are called the same
 FIGURES = ("jobs/s", "wall s", "cores")
@@ -21,7 +22,7 @@ WAITING = ("downloads", "page titles")
 
 
 def consumers(mode: Mode) -> str:
-    return f"{mode.consumers} threads" if mode.name == "thread" else f"{mode.consumers} processes"
+    return count(mode.consumers, mode.name)
 
 
 # -- the table -----------------------------------------------------------------------------------------------------

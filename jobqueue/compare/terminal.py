@@ -14,6 +14,7 @@ from rich.text import Text
 from jobqueue.compare import verdict
 from jobqueue.compare.facts import busy
 from jobqueue.harness.colours import STYLES
+from jobqueue.words import count, duration
 
 WIDEST = 124
 WIDE = 116  # columns from which the tables have all figures
@@ -64,7 +65,7 @@ def facts(machine: dict[str, Any]) -> str:
     if machine["free_threaded"] and machine["gil_enabled"]:
         by = f", turned on by {', '.join(machine['gil_enabled_by'])}" if machine["gil_enabled_by"] else ""
         gil = f"free-threaded build, but the GIL is on{by}"
-    cores = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
+    cores = count(machine["cores"], "core")
     return f"{machine['implementation']} {machine['python']}, {gil}, {cores}, store: {machine['store']}"
 
 
@@ -234,7 +235,7 @@ def price(task: dict[str, Any]) -> str:
     cost = task["queue_price"]
     if cost is None or cost["extra_ms"] <= 0:
         return ""
-    return f"the queue adds {verdict.time(cost['extra_ms'])} to a job of {verdict.time(cost['loop_ms'])}"
+    return f"the queue adds {duration(cost['extra_ms'] / 1000)} to a job of {duration(cost['loop_ms'] / 1000)}"
 
 
 # -- what each mode can and cannot do ------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobqueue.words import count
+
 
 def with_meaning(found: dict[str, Any]) -> dict[str, Any]:
     """Add to each trial's figures the sentence that says what they mean."""
@@ -66,7 +68,7 @@ def _how(one: dict[str, Any]) -> str:
 
 def _took(one: dict[str, Any]) -> str:
     n = one["neighbours_interrupted"]
-    return f" (with {n} neighbour{'' if n == 1 else 's'}, which ran again)" if n else ""
+    return f" (with {count(n, 'neighbour')}, which ran again)" if n else ""
 
 
 def _capitalised(text: str) -> str:

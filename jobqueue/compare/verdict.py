@@ -15,6 +15,7 @@ from jobqueue.compare.figures import LOOP, MIXED, MODES, POOLS, Row, rounded, sh
 from jobqueue.compare.noise import in_words, is_noisy
 from jobqueue.compare.plan import Cell
 from jobqueue.compare.subject import SHOWN, Subject
+from jobqueue.words import count, duration, plural
 
 MODES_SET = frozenset(MODES)
 EVEN = 1.15  # below this factor two rates are called the same
@@ -158,8 +159,8 @@ def _for_both(subject: Subject, choice: Choice) -> str:
     threads = max(subject.of("thread"), key=lambda row: row.rate)
     processes = max(subject.of("process"), key=lambda row: row.rate)
     return (
-        f", {choice.row.rate / threads.rate:.1f} times what {count(threads)} did ({rate(threads.rate)}); "
-        f"{count(processes)} did {rate(processes.rate)}: it waits and computes "
+        f", {choice.row.rate / threads.rate:.1f} times what {consumers(threads)} did ({rate(threads.rate)}); "
+        f"{consumers(processes)} did {rate(processes.rate)}: it waits and computes "
         f"({subject.profile().cpu_share:.0%} CPU), a process for each core computes and its threads wait"
     )
 
@@ -204,7 +205,8 @@ def _tiny(subject: Subject) -> str:
         return "the queue costs more than the job"
     times = rate(price["extra_ms"] / max(price["loop_ms"], 1e-6))
     return (
-        f"the queue costs more than the job: {time(price['extra_ms'])} of queue for {time(price['loop_ms'])} of work, "
+        f"the queue costs more than the job: {duration(price['extra_ms'] / 1000)} of queue for "
+        f"{duration(price['loop_ms'] / 1000)} of work, "
         f"{times} times as much; call it directly, or give one job a whole batch"
     )
 
@@ -222,9 +224,9 @@ def _for_threads(subject: Subject, choice: Choice, machine: Machine) -> str:
         return ""
     factor = choice.row.rate / other.rate
     how = "as fast as" if 1 / EVEN < factor < EVEN else f"{factor:.1f} times as fast as"
-    said = f", {how} {count(other)} ({rate(other.rate)})"
+    said = f", {how} {consumers(other)} ({rate(other.rate)})"
     if factor <= 1 / EVEN:
-        said = f"; {count(other)} did {rate(other.rate)}"
+        said = f"; {consumers(other)} did {rate(other.rate)}"
     memory = subject.memory_per_worker()
     if "thread" in memory and "process" in memory:
         said += f", for {mb(memory['thread']['uss_mb'])} per added worker instead of {mb(memory['process']['uss_mb'])}"
@@ -244,9 +246,9 @@ def _for_processes(subject: Subject, choice: Choice, machine: Machine) -> str:
         if threads is None or same is None or choice.row.workers == 1:
             said = f"; threads did {rate(other.rate)} at best"
         elif same < EVEN:
-            said = f"; {count(threads)} did {rate(threads.rate)}"
+            said = f"; {consumers(threads)} did {rate(threads.rate)}"
         else:
-            said = f", {same:.1f} times what {count(threads)} did ({rate(threads.rate)})"
+            said = f", {same:.1f} times what {consumers(threads)} did ({rate(threads.rate)})"
     if choice.kind == "grows memory" and subject.grew_mb:
         return f"{said}; each job leaves {mb(subject.grew_mb)} behind, and only a process can be replaced alone"
     share = subject.profile().cpu_share
@@ -265,17 +267,12 @@ def _disagreement(choice: Choice) -> str:
 # -- the words -----------------------------------------------------------------------------------------------------
 
 
-def plural(mode: str | None) -> str:
-    return "threads" if mode == "thread" else "processes"
-
-
-def count(row: Row) -> str:
+def consumers(row: Row) -> str:
     """4 threads, 1 process, 2 processes with 4 threads each"""
     if row.mode == MIXED:
         processes, threads = shape(row.workers)
         return f"{processes} processes with {threads} threads each"
-    one = "thread" if row.mode == "thread" else "process"
-    return f"{row.workers} {one if row.workers == 1 else plural(row.mode)}"
+    return count(row.workers, row.mode)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -289,14 +286,6 @@ def rate(value: float) -> str:
 
 def mb(value: float | None) -> str:
     return "?" if value is None else f"{value:,.0f} MB" if value >= 10 else f"{max(value, 0.0):.1f} MB"
-
-
-def time(ms: float) -> str:
-    """145 µs, 52.7 ms, 2.1 s"""
-    for unit, size in (("s", 1000.0), ("ms", 1.0)):
-        if ms >= size:
-            return f"{ms / size:.3g} {unit}"
-    return f"{ms * 1000:.3g} µs"
 
 
 # -- for programs --------------------------------------------------------------------------------------------------
@@ -378,5 +367,5 @@ def _verdict(subject: Subject, choice: Choice | None, machine: Machine) -> str:
     if choice.kind == "tiny":
         return f"{task}: {said}."
     noise = f" Not certain: {in_words(subject.others, machine.cores)}." if _noisy(subject, machine) else ""
-    what = count(choice.row) if choice.row.mode == MIXED else f"{plural(choice.mode)}, {choice.row.workers} of them"
+    what = consumers(choice.row) if choice.row.mode == MIXED else f"{plural(choice.mode)}, {choice.row.workers} of them"
     return f"{task}: {what}: {said}.{noise}"

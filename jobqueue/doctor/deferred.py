@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from jobqueue import keys
 from jobqueue.connection import redis
-from jobqueue.doctor.finding import Finding, count
+from jobqueue.doctor.finding import Finding
 from jobqueue.protocol import Protocol, queue_names
+from jobqueue.words import count
 
 PAGE = 500
 WAITS = (b"deferred", b"ready_to_enqueue")

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from jobqueue.connection import redis
 from jobqueue.doctor.clocks import examine_clocks
 from jobqueue.doctor.deferred import dependents, examine_dependents
-from jobqueue.doctor.finding import Finding, count
+from jobqueue.doctor.finding import Finding
 from jobqueue.doctor.limbo import Suspect, Tell, bring_back, in_limbo, suspects
 from jobqueue.doctor.owners import examine_leases, holdings
 from jobqueue.doctor.queues import examine_queues
 from jobqueue.doctor.schedules import examine_schedules
 from jobqueue.doctor.server import examine_server
 from jobqueue.doctor.wrong_keys import examine_wrong_keys
+from jobqueue.words import count
 
 PATIENCE = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop becomes a start in milliseconds
 

@@ -25,8 +25,3 @@ class Finding:
 def worst(findings: Iterable[Finding]) -> Severity:
     """Return the highest severity among the findings; "ok" of none."""
     return max((finding.severity for finding in findings), key=SEVERITIES.index, default="ok")
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Return "1 job", "2 jobs", "12,000 jobs"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from jobqueue import keys
 from jobqueue.connection import redis
-from jobqueue.doctor.finding import Finding, count
+from jobqueue.doctor.finding import Finding
+from jobqueue.words import count
 
 RENEWED_EVERY = 3.0  # seconds, by every worker that lives and reaches the store
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from jobqueue import keys
 from jobqueue.connection import redis
-from jobqueue.doctor.finding import Finding, count
+from jobqueue.doctor.finding import Finding
 from jobqueue.doctor.server import size
 from jobqueue.inspector import Inspector
 from jobqueue.model import Overview, WorkerView
 from jobqueue.serializers import decompress, format_of
+from jobqueue.words import count
 
 SILENT = 420.0  # seconds; RQ's DEFAULT_WORKER_TTL
 HEAD = 200  # jobs at the head of each queue whose format is looked at

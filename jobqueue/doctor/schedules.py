@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from jobqueue import keys
 from jobqueue.connection import redis
-from jobqueue.doctor.finding import Finding, count
+from jobqueue.doctor.finding import Finding
 from jobqueue.schedules import Schedules
+from jobqueue.words import count
 
 MOST = 1_000  # delayed jobs looked at
 

@@ -12,6 +12,7 @@ from typing import Any
 from jobqueue.connection import redis, server_version
 from jobqueue.doctor.finding import Finding
 from jobqueue.failover import behind_sentinels
+from jobqueue.words import duration
 
 NEEDED = (6, 2)  # LMOVE, LPOS, ZRANGE by score
 TESTED = (7, 0)
@@ -69,8 +70,8 @@ def _persistence(info: Mapping[str, Any], save: str | None) -> Finding:
     if save == "":
         return Finding(check, "problem", "Nothing is written to disk: a restart of the server loses all jobs.", to_do)
     how = "Only snapshots are written" if save else "There is no append-only file"
-    age = time.time() - float(info.get("rdb_last_save_time", time.time()))
-    changes = f", {int(info.get('rdb_changes_since_last_save', 0)):,} changes since the last one {age:,.0f} s ago"
+    age = max(0, round(time.time() - float(info.get("rdb_last_save_time", time.time()))))
+    changes = f", {int(info.get('rdb_changes_since_last_save', 0)):,} changes since the last one {duration(age)} ago"
     return Finding(check, "warning", f"{how}{changes}: a crash loses what came since.", to_do)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from jobqueue.aside import moved_aside
 from jobqueue.connection import redis
-from jobqueue.doctor.finding import Finding, count
+from jobqueue.doctor.finding import Finding
+from jobqueue.words import count
 
 SHOWN = 3
 

@@ -17,7 +17,7 @@ from stand_in import fail, finish, invoke
 
 from jobqueue import bounds, keys
 from jobqueue.cli.numbers import Number
-from jobqueue.cli.render import escaped, json_line, span
+from jobqueue.cli.render import escaped, json_line
 from jobqueue.cli.values import Moment, chunks_of_lines, parse_value
 from jobqueue.connection import redis
 from jobqueue.errors import BadArguments
@@ -446,13 +446,6 @@ def test_nothing_from_a_job_reaches_the_terminal_raw() -> None:
     assert escaped(nasty) == "a\\x1b[31m\\x9b\\u202e\\x0d\nb\tc\\ud800"
     assert json.loads(json_line({"k": nasty})) == {"k": nasty}
     assert json_line(nasty).isascii()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0123, "12 ms"), (3, "3 s"), (61, "1 min 1 s"), (7200, "2 h"), (100_000, "1 d 3 h")]
-)
-def test_spans(seconds: float, text: str) -> None:
-    assert span(seconds) == text
 
 
 @pytest.mark.timeout(60)

@@ -9,7 +9,8 @@ from typing import Any
 from jobqueue.compare.charts.draw import Chart, draw
 from jobqueue.compare.charts.drawing import label, style
 from jobqueue.compare.charts.of_task import memory, price, throughput
-from jobqueue.compare.markup import Html, count, el
+from jobqueue.compare.markup import Html, el
+from jobqueue.words import count
 
 WIDTH = 620
 MARGIN = 24

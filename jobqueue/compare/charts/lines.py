@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobqueue.compare.charts.drawing import NARROW, Frame, Words, label, length, picture, spread, ticks
-from jobqueue.compare.markup import Html, count, el, short
+from jobqueue.compare.markup import Html, el, short
+from jobqueue.words import count
 
 OFF_SCALE = 2.0  # a reference so many times above the modes' highest is named, not drawn
 NOTE = 16.0  # the height of a line of notes above the plot

@@ -11,9 +11,10 @@ from jobqueue.compare.charts.draw import Chart, draw
 from jobqueue.compare.charts.drawing import NARROW, WIDE
 from jobqueue.compare.charts.lines import Plot
 from jobqueue.compare.charts.modes import LOOKS, look
-from jobqueue.compare.markup import Html, count, el, exact
+from jobqueue.compare.markup import Html, el, exact
 from jobqueue.compare.page.tables import Column, Row, table
 from jobqueue.compare.page.top import chip, name, said
+from jobqueue.words import count
 
 KINDS = {
     "waits": "waits: most of its time nothing is computed",
@@ -165,7 +166,7 @@ def _run(run: dict[str, Any], repeated: bool) -> Row:
         values += [min(rates, default=None), max(rates, default=None)]
     name = look(run["mode"]).of(run["workers"])
     if "processes" in run:
-        name = f"{count(run['processes'], 'process', 'processes')} x {count(run['threads'], 'thread')}"
+        name = f"{count(run['processes'], 'process')} x {count(run['threads'], 'thread')}"
     return Row(name, look(run["mode"]).css, values)
 
 

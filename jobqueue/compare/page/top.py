@@ -10,7 +10,8 @@ from jobqueue.compare.charts.lines import Plot
 from jobqueue.compare.charts.modes import look
 from jobqueue.compare.charts.of_task import throughput
 from jobqueue.compare.facts import busy
-from jobqueue.compare.markup import Html, count, el, exact
+from jobqueue.compare.markup import Html, el, exact
+from jobqueue.words import count
 
 
 def title(report: dict[str, Any]) -> str:
