@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from jobqueue.compare.demo import Figures, Kind, Mode
+    from jobqueue.compare.figures import Sample
+    from jobqueue.compare.plan import Cell
+    from jobqueue.demo.run import Kind
 
 WIDTH = 100
 
@@ -33,8 +35,8 @@ def demo(as_json: bool) -> None:
     """
     if lacks := extra.missing():
         raise ExtraMissing(f"the demo's {lacks}")
-    from jobqueue.compare import report
-    from jobqueue.compare.demo import run
+    from jobqueue.demo import report
+    from jobqueue.demo.run import run
 
     began = time.monotonic()
     console = _console()
@@ -68,10 +70,10 @@ class Quiet:
     """Says nothing."""
 
     def ready(self, store: str, site: str) -> None: ...
-    def mode_begins(self, mode: Mode, kinds: Sequence[Kind]) -> None: ...
+    def mode_begins(self, mode: Cell, kinds: Sequence[Kind]) -> None: ...
     def booted(self, seconds: float) -> None: ...
-    def job_done(self, kind: Kind) -> None: ...
-    def kind_done(self, kind: Kind, figures: Figures) -> None: ...
+    def jobs_done(self, kind: Kind, jobs: int) -> None: ...
+    def kind_done(self, kind: Kind, figures: Sample) -> None: ...
     def mode_ends(self) -> None: ...
     def again(self, why: str) -> None: ...
 
@@ -86,14 +88,14 @@ class Lines(Quiet):
         self._say(store)
         self._say(f"site: {site} (13 pages, 8 files; answers after 0.1 s)")
 
-    def mode_begins(self, mode: Mode, kinds: Sequence[Kind]) -> None:
+    def mode_begins(self, mode: Cell, kinds: Sequence[Kind]) -> None:
         self._say("")
-        self._say(f"{mode.name} mode: jobq worker --mode {mode.name} -n {mode.consumers}")
+        self._say(f"{mode.mode} mode: jobq worker --mode {mode.mode} -n {mode.workers}")
 
     def booted(self, seconds: float) -> None:
         self._say(f"  ready after {seconds:.1f} s")
 
-    def kind_done(self, kind: Kind, figures: Figures) -> None:
+    def kind_done(self, kind: Kind, figures: Sample) -> None:
         self._say(f"  {kind.name:<12}{figures.jobs:>6,} jobs in {figures.wall:.2f} s")
 
     def again(self, why: str) -> None:
@@ -107,22 +109,21 @@ class Lines(Quiet):
 class Bars(Lines):
     """A progress bar per kind of work."""
 
-    def mode_begins(self, mode: Mode, kinds: Sequence[Kind]) -> None:
+    def mode_begins(self, mode: Cell, kinds: Sequence[Kind]) -> None:
         super().mode_begins(mode, kinds)
         self._progress = _progress(self.console, mode)
         self._tasks: dict[str, TaskID] = {
-            kind.name: self._progress.add_task(kind.name, total=len(kind.values), start=False, wall="")
-            for kind in kinds
+            kind.name: self._progress.add_task(kind.name, total=kind.jobs, start=False, wall="") for kind in kinds
         }
         self._progress.start()
 
     def booted(self, seconds: float) -> None:
         self._progress.console.print(f"  [dim]ready after {seconds:.1f} s[/]", highlight=False)
 
-    def job_done(self, kind: Kind) -> None:
-        self._progress.advance(self._tasks[kind.name])
+    def jobs_done(self, kind: Kind, jobs: int) -> None:
+        self._progress.update(self._tasks[kind.name], completed=jobs)
 
-    def kind_done(self, kind: Kind, figures: Figures) -> None:
+    def kind_done(self, kind: Kind, figures: Sample) -> None:
         wall = f"{figures.wall:5.2f} s  {figures.rate:>6,.0f} jobs/s"
         self._progress.update(self._tasks[kind.name], wall=wall)
 
@@ -130,12 +131,12 @@ class Bars(Lines):
         self._progress.stop()
 
 
-def _progress(console: Console, mode: Mode) -> Progress:
+def _progress(console: Console, mode: Cell) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from jobqueue.harness.colours import STYLES
 
-    style = STYLES[mode.name]
+    style = STYLES[mode.mode]
     return Progress(
         TextColumn("  {task.description:<12}"),
         BarColumn(36, complete_style=style, finished_style=style),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jobqueue.advice import GROWS_MB, NEEDED, NEEDED_LONG
 from jobqueue.compare import plan
@@ -46,9 +46,7 @@ def profile(subject: Subject, crew: BareCrew, pace: Pace, others: Others) -> Non
 
 
 def _run(crew: BareCrew, subject: Subject, jobs: int, until: float, others: Others) -> Sample:
-    others.lap()
-    sample = crew.run(subject.work, jobs, until)
-    return replace(sample, others=others.lap())
+    return others.during(lambda: crew.run(subject.work, jobs, until))
 
 
 def _loop(subject: Subject, crew: BareCrew, pace: Pace, others: Others) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,15 +102,28 @@ class WorkerCrew:
         self.gil = any(one["gil"] for one in self.queue.results(ids))
         self.queue.forget_jobs()
 
-    def run(self, work: Work, jobs: int, deadline: float) -> Sample:
-        """Submit the jobs and wait for their ends. Raises TooSlow at the deadline, CrewFailed."""
+    def run(
+        self,
+        work: Work,
+        jobs: int,
+        deadline: float,
+        tell: Callable[[int], None] | None = None,
+        take: Callable[[Iterator[Any]], None] | None = None,
+    ) -> Sample:
+        """Submit the jobs and wait for their ends. Raises TooSlow at the deadline, CrewFailed.
+
+        tell: is told how many have ended, again and again; take: gets the results when all have, and raises what
+        Job.result() raises.
+        """
         meter, began = CpuMeter(self._worker.pid), time.monotonic()
         ids = self.queue.submit(work.name, cycled(work.argses, jobs), work.kwargs)
-        if not self.queue.wait(jobs, deadline, self.check):
+        if not self.queue.wait(jobs, deadline, self.check, tell):
             raise TooSlow(jobs)
         wall = time.monotonic() - began
         cpu, _ = meter.lap()
         try:
+            if take:
+                take(self.queue.results(ids, max(0.1, deadline - time.monotonic())))
             failed = [i for i, status in zip(ids, self.queue.statuses(ids), strict=True) if status != "finished"]
             some = ids[:: -(-jobs // MOST_DURATIONS)]
             error = self.queue.why(failed[0]) if failed else None

@@ -48,6 +48,11 @@ class Sample:
         return self.jobs / self.wall
 
     @property
+    def cores(self) -> float:
+        """How many cores it kept busy."""
+        return self.cpu / self.wall
+
+    @property
     def in_a_job(self) -> float:
         """Seconds that a job ran, on average; 0 where none went well."""
         return statistics.fmean(self.latencies) if self.latencies else 0.0
@@ -69,7 +74,7 @@ class Row:
 
     @property
     def cores(self) -> float:
-        return statistics.median(sample.cpu / sample.wall for sample in self.samples)
+        return statistics.median(sample.cores for sample in self.samples)
 
     @property
     def others(self) -> float:
@@ -124,7 +129,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "failed": sample.failed,
         "wall_s": rounded(sample.wall),
         "jobs_per_s": rounded(sample.rate),
-        "cores_used": round(sample.cpu / sample.wall, 2),
+        "cores_used": round(sample.cores, 2),
     }
 
 

@@ -50,10 +50,16 @@ class MeasuredQueue:
         """How many of the jobs in this queue have an outcome."""
         return sum(self._pipe(("zcard", keys.registry(kind, self.name)) for kind in ("finished", "failed")))
 
-    def wait(self, jobs: int, deadline: float, alive: Callable[[], None]) -> bool:
-        """Wait until so many have ended; False at the deadline (monotonic). ``alive`` raises when that is in vain."""
+    def wait(
+        self, jobs: int, deadline: float, alive: Callable[[], None], tell: Callable[[int], None] | None = None
+    ) -> bool:
+        """Wait until so many have ended; False at the deadline (monotonic). ``alive`` raises when that is in vain,
+        ``tell`` is told how many there are."""
         for n in itertools.count():
-            if self.ended() >= jobs:
+            ended = self.ended()
+            if tell:
+                tell(ended)
+            if ended >= jobs:
                 return True
             if time.monotonic() > deadline:
                 return False

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import psutil
 
 from jobqueue.capacity import cores as usable_cores
+from jobqueue.compare.figures import Sample
 from jobqueue.compare.measure import CpuMeter
 from jobqueue.connection import Store, redis
 from jobqueue.words import count
@@ -37,6 +39,12 @@ class Others:
         seen = _busy_seconds() - self._more()
         others, self._seen = (seen - self._seen - ours) / max(wall, 1e-3), seen
         return taken(others, self._cores, self._all)
+
+    def during(self, run: Callable[[], Sample]) -> Sample:
+        """Return the sample of a run, and in it what others took meanwhile."""
+        self.lap()
+        sample = run()
+        return replace(sample, others=self.lap())
 
     def look(self) -> float:
         """Wait for a moment and return what others take in it."""

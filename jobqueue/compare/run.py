@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from typing import Any, Protocol
 
 from jobqueue.advice import Machine
@@ -248,9 +247,7 @@ class Comparison:
 
     def _attempt(self, subject: Subject, crew: Crew, jobs: int, *, keep: bool) -> None:
         try:
-            self._others.lap()
-            sample = crew.run(subject.work, jobs, self._until)
-            sample = replace(sample, others=self._others.lap())
+            sample = self._others.during(lambda: crew.run(subject.work, jobs, self._until))
         except TooSlow:  # at the end of all time: the jobs that still run stop with the crew
             subject.left_out.add(Cell(crew.mode, crew.workers))
             return

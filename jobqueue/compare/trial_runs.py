@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import psutil
 
@@ -26,6 +27,7 @@ STUCK = 30.0
 PATIENCE = 20.0  # seconds for one trial
 TRIALS = "jobqueue.compare.trials"
 
+T = TypeVar("T")
 Trial = Generator[None, None, dict[str, Any]]
 
 
@@ -47,6 +49,17 @@ def side_by_side(running: dict[str, Trial], every: float = 0.005) -> dict[str, d
     return found
 
 
+def to_its_end(trial: Generator[None, None, T], every: float = 0.005) -> T:
+    """Run one trial alone; return what it has found."""
+    while True:
+        try:
+            next(trial)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+        time.sleep(every)
+
+
 def _until(check: Callable[[], bool], crew: WorkerCrew) -> Generator[None, None, None]:
     deadline = time.monotonic() + PATIENCE
     while not check():
@@ -66,23 +79,46 @@ def _results(crew: WorkerCrew, task: str, argses: Sequence[tuple[Any, ...]]) -> 
 # -- memory isolation ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Counter:
+    """What happened to a counter in a module that all consumers raised."""
+
+    jobs: int
+    consumers: int
+    processes: int
+    highest: int
+    shared: bool
+
+    @classmethod
+    def of(cls, seen: Sequence[dict[str, Any]]) -> Counter:
+        """From what each job saw: the count, and where it ran."""
+        counts = sorted(one["count"] for one in seen)
+        return cls(
+            jobs=len(seen),
+            consumers=len({(one["pid"], one["thread"]) for one in seen}),
+            processes=len({one["pid"] for one in seen}),
+            highest=counts[-1],
+            shared=counts == list(range(counts[0], counts[0] + len(seen))),
+        )
+
+
 def isolation(crew: WorkerCrew) -> Trial:
     """A counter of a module that all jobs raise, and one job that leaks."""
     seen = yield from _counted(crew)
-    counts = sorted(one["count"] for one in seen)
-    counter = {
-        "jobs": len(seen),
-        "processes": len({one["pid"] for one in seen}),
-        "highest": counts[-1],
-        "shared": counts == list(range(counts[0], counts[0] + len(seen))),
-    }
+    counted = Counter.of(seen)
     there = yield from _results(crew, f"{TRIALS}.present", [(0.05,)] * crew.workers)
     consumers = {*(one["pid"] for one in there), *(one["pid"] for one in seen)}
     before = {pid: _uss(pid) for pid in consumers}
     yield from _results(crew, f"{TRIALS}.leak", [(LEAK,)])
     grew = sorted((round((_uss(pid) - before[pid]) / 1e6, 1) for pid in consumers), reverse=True)
     leak = {"leaked_mb": LEAK, "processes": len(consumers), "grew_mb": grew}
-    return {"workers": crew.workers, "counter": counter, "leak": leak}
+    said = {name: getattr(counted, name) for name in ("jobs", "processes", "highest", "shared")}
+    return {"workers": crew.workers, "counter": said, "leak": leak}
+
+
+def counter(crew: WorkerCrew) -> Generator[None, None, Counter]:
+    """Let all consumers raise the counter, and see whether they saw the same one."""
+    return Counter.of((yield from _counted(crew)))
 
 
 def _counted(crew: WorkerCrew) -> Generator[None, None, list[Any]]:

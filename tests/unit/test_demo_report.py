@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from jobqueue.compare import report
-from jobqueue.compare.demo import MODES, Figures, Outcome, State
+from jobqueue.compare.figures import Sample
 from jobqueue.compare.measure import Memory
+from jobqueue.compare.trial_runs import Counter
+from jobqueue.demo import report
+from jobqueue.demo.run import MODES, Outcome
 
 NAMES = ("squares", "heavy", "downloads", "page titles")
 
@@ -20,9 +22,9 @@ def outcomes(others: float = 0.0) -> list[Outcome]:
     walls = ((1.0, 3.4, 0.6, 0.6), (1.1, 2.1, 2.1, 2.1))
     made = []
     for mode, times in zip(MODES, walls, strict=True):
-        kinds = {name: Figures(60, wall, wall, others) for name, wall in zip(NAMES, times, strict=True)}
-        state = State(40, mode.consumers, 1, shared=mode.name == "thread")
-        made.append(Outcome(mode, 0.5, kinds, state, Memory(40_000_000, 45_000_000)))
+        kinds = {name: Sample(60, wall, wall, others=others) for name, wall in zip(NAMES, times, strict=True)}
+        counter = Counter(40, mode.workers, 1, 40, shared=mode.mode == "thread")
+        made.append(Outcome(mode, 0.5, kinds, counter, Memory(40_000_000, 45_000_000)))
     return made
 
 

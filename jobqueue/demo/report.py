@@ -11,18 +11,15 @@ from rich import box
 from rich.table import Table
 
 from jobqueue.capacity import cores as usable_cores
-from jobqueue.compare.demo import Figures, Mode, Outcome, others
+from jobqueue.compare.figures import Sample, what
 from jobqueue.compare.noise import in_words, is_noisy
+from jobqueue.demo.run import Outcome, others
 from jobqueue.harness.colours import STYLES
-from jobqueue.words import count
+from jobqueue.words import plural
 
 EVEN = 1.1  # below this factor two wall times are called the same
 FIGURES = ("jobs/s", "wall s", "cores")
 WAITING = ("downloads", "page titles")
-
-
-def consumers(mode: Mode) -> str:
-    return count(mode.consumers, mode.name)
 
 
 # -- the table -----------------------------------------------------------------------------------------------------
@@ -41,9 +38,9 @@ def table(outcomes: Sequence[Outcome], width: int) -> Table:
     made.padding = (0, 1) if width >= 94 else 0
     made.add_column("\nwork", no_wrap=True)
     for outcome in outcomes:
-        style = STYLES[outcome.mode.name]
+        style = STYLES[outcome.mode.mode]
         for second in shown:
-            first = consumers(outcome.mode) if second == shown[0] else ""
+            first = what(*outcome.mode) if second == shown[0] else ""
             made.add_column(f"{first}\n{second}", justify="right", style=style, header_style=style, no_wrap=True)
     made.add_column("\nfaster", no_wrap=True)
     for name in outcomes[0].kinds:
@@ -58,14 +55,14 @@ def table(outcomes: Sequence[Outcome], width: int) -> Table:
     return made
 
 
-def _add_work(made: Table, name: str, outcomes: Sequence[Outcome], figures: Sequence[Figures], columns: int) -> None:
+def _add_work(made: Table, name: str, outcomes: Sequence[Outcome], figures: Sequence[Sample], columns: int) -> None:
     cells = [cell for f in figures for cell in (_rate(f), f"{f.wall:.2f}", f"{f.cores:.2f}")[:columns]]
     best = min(range(len(figures)), key=lambda i: figures[i].wall)
     factor = max(f.wall for f in figures) / figures[best].wall
     winner = outcomes[best].mode
     noisy = any(is_noisy(f.others, usable_cores()) for f in figures)
-    style = "bright_black" if noisy else STYLES[winner.name]
-    faster = f"{consumers(winner).split()[1]} {factor:.1f}x" if factor >= EVEN else "even"
+    style = "bright_black" if noisy else STYLES[winner.mode]
+    faster = f"{plural(winner.mode)} {factor:.1f}x" if factor >= EVEN else "even"
     faster = f"[{style}]{faster}?[/]" if noisy else f"[{style if factor >= EVEN else 'dim'}]{faster}[/]"
     made.add_row(f"{figures[0].jobs:,} {name}", *cells, faster)
 
@@ -74,7 +71,7 @@ def _add_fact(made: Table, name: str, values: Sequence[str], columns: int) -> No
     made.add_row(name, *[cell for value in values for cell in (value, "", "")[:columns]], "")
 
 
-def _rate(f: Figures) -> str:
+def _rate(f: Sample) -> str:
     return f"{f.rate:,.0f}" if f.rate >= 100 else f"{f.rate:.1f}"
 
 
@@ -83,7 +80,7 @@ def _megabytes(size: int | None) -> str:
 
 
 def _state(outcome: Outcome) -> str:
-    return "shared" if outcome.state.shared else "not shared"
+    return "shared" if outcome.counter.shared else "not shared"
 
 
 # -- the sentences -------------------------------------------------------------------------------------------------
@@ -112,8 +109,8 @@ def _about_computing(threads: Outcome, processes: Outcome) -> str:
     else:
         advice = "neither mode wins here" if gil else "threads do for the work that computes as well"
     return (
-        f"Computing needs cores: in {consumers(threads.mode)}, {turns}, the heavy jobs kept {t.cores:.1f} of "
-        f"{usable_cores()} cores busy, in {consumers(processes.mode)} {p.cores:.1f}, and there they were done "
+        f"Computing needs cores: in {what(*threads.mode)}, {turns}, the heavy jobs kept {t.cores:.1f} of "
+        f"{usable_cores()} cores busy, in {what(*processes.mode)} {p.cores:.1f}, and there they were done "
         f"{_compared(p.wall, t.wall)}, so {advice}."
     )
 
@@ -121,15 +118,15 @@ def _about_computing(threads: Outcome, processes: Outcome) -> str:
 def _about_waiting(threads: Outcome, processes: Outcome) -> str:
     t = sum(threads.kinds[name].wall for name in WAITING)
     p = sum(processes.kinds[name].wall for name in WAITING)
-    guard = ", and guard what they share" if threads.state.shared else ""
+    guard = ", and guard what they share" if threads.counter.shared else ""
     return (
-        f"Waiting needs no core, only somebody who waits: {consumers(threads.mode)} fetched files and pages "
-        f"{_compared(t, p)} as {consumers(processes.mode)}, with {_megabytes(threads.memory.uss)} of memory against "
+        f"Waiting needs no core, only somebody who waits: {what(*threads.mode)} fetched files and pages "
+        f"{_compared(t, p)} as {what(*processes.mode)}, with {_megabytes(threads.memory.uss)} of memory against "
         f"{_megabytes(processes.memory.uss)}, so give threads the work that waits{guard}."
     )
 
 
-def _faster(mine: Figures, other: Figures) -> bool:
+def _faster(mine: Sample, other: Sample) -> bool:
     return other.wall / mine.wall >= EVEN
 
 
@@ -150,7 +147,7 @@ def as_json(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "cores": usable_cores(),
         "seconds": round(seconds, 2),
-        "modes": {o.mode.name: _mode_as_json(o) for o in outcomes},
+        "modes": {o.mode.mode: _mode_as_json(o) for o in outcomes},
         "certain": not uncertain(outcomes),
         "doubts": [doubt] if (doubt := uncertain(outcomes)) else [],
         "meaning": sentences(outcomes),
@@ -160,16 +157,16 @@ def as_json(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
 def _mode_as_json(outcome: Outcome) -> dict[str, Any]:
     kinds = {name: _figures_as_json(f) for name, f in outcome.kinds.items()}
     return {
-        "consumers": outcome.mode.consumers,
+        "consumers": outcome.mode.workers,
         "boot": round(outcome.boot, 3),
         "kinds": kinds,
         "all": _figures_as_json(outcome.total),
         "memory": {"uss": outcome.memory.uss, "pss": outcome.memory.pss},
-        "state": vars(outcome.state),
+        "state": {name: getattr(outcome.counter, name) for name in ("jobs", "consumers", "processes", "shared")},
     }
 
 
-def _figures_as_json(f: Figures) -> dict[str, Any]:
+def _figures_as_json(f: Sample) -> dict[str, Any]:
     return {
         "jobs": f.jobs,
         "jobs_per_second": round(f.rate, 2),
