@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers import eventually
 from leftovers import assert_nothing_is_left, working_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -111,3 +112,16 @@ def test_a_worker_that_dies_is_one_line(env: dict[str, str], tmp_path: Path) -> 
         demo.kill()
         demo.wait()
     assert_nothing_is_left(tmp_path)
+
+
+def test_a_demo_that_is_killed_leaves_no_process(env: dict[str, str], tmp_path: Path) -> None:
+    """Worker, site and store each notice that who started them is gone; files may stay."""
+    demo = subprocess.Popen(DEMO, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert demo.stdout
+        assert any("ready after" in line for line in demo.stdout)
+        assert len(working_for(tmp_path)) > 3
+    finally:
+        demo.kill()
+        demo.communicate()
+    eventually(lambda: not working_for(tmp_path), 30)
