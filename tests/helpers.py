@@ -166,9 +166,9 @@ class Tree:
     @property
     def done(self) -> int:
         """How many jobs it did, as its last line says."""
-        found = re.search(r"stopped: (\d+) jobs? done", self.log)
+        found = re.search(r"stopped: ([\d,]+) jobs? done", self.log)
         assert found, self.log
-        return int(found[1])
+        return int(found[1].replace(",", ""))
 
     # -- its processes --
 
