@@ -14,6 +14,8 @@ from helpers import Server, Tree, eventually
 from jobqueue import keys
 from jobqueue.producer import Queue
 
+pytestmark = pytest.mark.timeout(180)
+
 ENDS = {
     "os._exit(0)": "exited with status 0",
     "os._exit(5)": "exited with status 5",
@@ -31,7 +33,7 @@ def serve(start: Start, tmp_path: Path, text: str, *flags: str, mode: str = "pro
 
 def gave_up(tree: Tree) -> str:
     """The one line."""
-    assert tree.wait(60) == 2, tree.log
+    assert tree.wait(120) == 2, tree.log  # one that is killed is tried again for 60 s
     assert "Traceback" not in tree.log
     lines = tree.log.strip().splitlines()
     assert lines[-1].startswith("jobq: "), tree.log
