@@ -2,7 +2,7 @@
 
     python benchmarks/accounting.py [--rounds N] [--jobs N] [--mode process|thread] [-n N] [--pairs N] [--json]
 
-First inside one worker (``workers.rq_worker.SimpleWorker``: the same slot and courier), which accounts for one block of
+First inside one worker (``jobqueue.rq.SimpleWorker``: the same slot and courier), which accounts for one block of
 1,000 jobs and not for the next: what comes and goes on the machine hits both, and hundreds of pairs leave an interval
 that tells one per cent from three. Then whole workers, whose runs no machine repeats that well: each round runs one
 with accounting and one without (JOBQ_ACCOUNTING=0), on the same store with the same jobs, every second round in the
@@ -29,12 +29,12 @@ from unittest import mock
 import rq
 from throughput import environment, seconds
 
-import workers.rq_engine
+import jobqueue.workers.rq_engine
 from jobqueue import Queue, keys
 from jobqueue.connection import Store, open_store
-from workers.rq_worker import SimpleWorker
-from workers.slot import Slot
-from workers.usage import Usage
+from jobqueue.workers.rq_worker import SimpleWorker
+from jobqueue.workers.slot import Slot
+from jobqueue.workers.usage import Usage
 
 QUEUE = "bench"
 BLOCK = 1000  # jobs; many more than bring along one record, so that its price stays in the block
@@ -104,7 +104,7 @@ def measure_within(pairs: int) -> dict[str, Any]:
         began += 1
         run_one(slot, job)
 
-    accounts = mock.patch.object(workers.rq_engine, "Usage", lambda slots, _on: Usage(slots, True))
+    accounts = mock.patch.object(jobqueue.workers.rq_engine, "Usage", lambda slots, _on: Usage(slots, True))
     with (
         tempfile.TemporaryDirectory(prefix="jobq-bench-") as home,
         open_store(env=environment(home)) as store,

@@ -28,7 +28,7 @@ MOST = 1.0  # bytes a job; an environment variable that was set with each job to
 SLACK = 300_000  # bytes that memory may go up and down by itself
 PARTS = 20
 SETTLED = 4  # parts until memory has found its level
-RQS = {"Worker": "workers.rq_worker.Worker", "SimpleWorker": "workers.rq_worker.SimpleWorker"}
+RQS = {"Worker": "jobqueue.rq.Worker", "SimpleWorker": "jobqueue.rq.SimpleWorker"}
 QUEUE = "bench"
 
 

@@ -30,9 +30,9 @@ from jobqueue.connection import Store, open_store
 
 PLACES = {
     "rq SimpleWorker": "rq.worker.SimpleWorker",
-    "jobq SimpleWorker": "workers.rq_worker.SimpleWorker",
+    "jobq SimpleWorker": "jobqueue.rq.SimpleWorker",
     "rq Worker": "rq.worker.Worker",
-    "jobq Worker": "workers.rq_worker.Worker",
+    "jobq Worker": "jobqueue.rq.Worker",
 }
 
 

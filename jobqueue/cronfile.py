@@ -39,7 +39,7 @@ def read(path: str, accept: Sequence[str] = ("json",)) -> list[Schedule]:
     Arguments are stored as JSON; what JSON cannot carry as a pickle, if ``accept`` has it. Raises BadCronFile.
     """
     receive, send = os.pipe()
-    command = [sys.executable, "-m", "jobqueue.cronfile", path, ",".join(accept), str(send)]
+    command = [sys.executable, "-P", "-m", "jobqueue.cronfile", path, ",".join(accept), str(send)]
     with open(receive, "rb") as answer:
         try:
             child = subprocess.Popen(command, pass_fds=(send,), stdin=subprocess.DEVNULL, stdout=2, process_group=0)

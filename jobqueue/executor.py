@@ -210,7 +210,7 @@ def _refuse_in_an_import() -> None:
     """A worker that imports a script must not run what the script runs: it would start workers that import it, too."""
     frame = sys._getframe()
     while frame is not None:
-        if frame.f_code.co_name == "preload" and frame.f_globals.get("__name__") == "workers.preload":
+        if frame.f_code.co_name == "preload" and frame.f_globals.get("__name__") == "jobqueue.workers.preload":
             raise RuntimeError(
                 "a worker imports this module and must not submit jobs by that: put what the script does under "
                 'if __name__ == "__main__":'

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _CODE = """
 import json, os, sys
-from workers.forkserver import describe_import_error
-from workers.preload import preload
+from jobqueue.workers.forkserver import describe_import_error
+from jobqueue.workers.preload import preload
 said = "ready"
 try:
     preload(*json.loads(sys.argv[2]))
@@ -77,13 +77,13 @@ def why_not_imported(
     env: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> str:
-    """Import as a fork server does (the arguments are those of ``workers.preload``); return what went wrong in a line,
-    "" when nothing did. env: of the process; quiet: what the modules print is thrown away."""
+    """Import as a fork server does (the arguments are those of its ``preload``); return what went wrong in a line, ""
+    when nothing did. env: of the process; quiet: what the modules print is thrown away."""
     ours, theirs = os.pipe()
     output = subprocess.DEVNULL if quiet else None
     with os.fdopen(ours, "rb") as answer:
         with os.fdopen(theirs, "wb"):
-            argv = [sys.executable, "-c", _CODE, str(theirs), json.dumps([modules, handlers, classes or {}])]
+            argv = [sys.executable, "-P", "-c", _CODE, str(theirs), json.dumps([modules, handlers, classes or {}])]
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,

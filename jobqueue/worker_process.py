@@ -58,7 +58,18 @@ class WorkerProcess:
         the whole environment (see ``environment``), None takes this program's; log: a file that stdout and stderr are
         appended to, without one a temporary file; inherit_stdout: what jobs print goes where this program's goes; grace
         in seconds; directory: where its temporary files go, which it takes away again."""
-        self._argv = [sys.executable, "-m", "jobqueue.cli", "worker", *queues, "--mode", mode, "--grace", str(grace)]
+        self._argv = [
+            sys.executable,
+            "-P",
+            "-m",
+            "jobqueue.cli",
+            "worker",
+            *queues,
+            "--mode",
+            mode,
+            "--grace",
+            str(grace),
+        ]
         self._argv += ["--until-eof", *([] if number is None else ["-n", str(number)])]
         self._argv += [part for module in modules for part in ("-I", module)] + list(flags)
         self._env = env
@@ -225,7 +236,7 @@ def family_of(worker: int) -> set[psutil.Process]:
     found = {process for process in psutil.process_iter() if _session(process.pid) == worker}
     try:
         for child in psutil.Process(worker).children():
-            if _session(child.pid) == worker or "workers.forkserver" in child.cmdline():
+            if _session(child.pid) == worker or "jobqueue.workers.forkserver" in child.cmdline():
                 found |= {child, *child.children(recursive=True)}
     except psutil.NoSuchProcess:
         pass

@@ -101,7 +101,7 @@ def start_rq(server: Server, tmp_path: Path) -> Iterator[Start]:
     trees: list[Tree] = []
 
     def start(place: str, *argv: str, lease: str = "1", **env: str) -> Tree:
-        more = ("--url", server.url, "--worker-class", f"workers.rq_worker.{place}")
+        more = ("--url", server.url, "--worker-class", f"jobqueue.rq.{place}")
         own = {"JOBQ_LEASE": lease, **env}
         trees.append(Tree(server.url, tmp_path, [*more, *argv], own, command=("rq.cli", "worker")))
         return trees[-1]

@@ -183,7 +183,7 @@ class Tree:
             return False
 
     def fork_server(self) -> psutil.Process | None:
-        found = [p for p in self._children_of(self.pid) if "workers.forkserver" in _command(p)]
+        found = [p for p in self._children_of(self.pid) if "jobqueue.workers.forkserver" in _command(p)]
         return found[0] if found else None
 
     def children(self) -> list[psutil.Process]:

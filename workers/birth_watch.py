@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from workers.seat import Seat
+from jobqueue.workers.seat import Seat
 
 log = logging.getLogger(__name__)
 

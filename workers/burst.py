@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import redis
 
 from jobqueue import keys
-from workers.journal import DONE
-from workers.other_trees import OtherTrees
-from workers.seat import Seat, Use
+from jobqueue.workers.journal import DONE
+from jobqueue.workers.other_trees import OtherTrees
+from jobqueue.workers.seat import Seat, Use
 
 
 class Burst:

@@ -24,21 +24,21 @@ from typing import Protocol
 from jobqueue.connection import client
 from jobqueue.protocol import Protocol as StoreProtocol
 from jobqueue.protocol import Wire
-from workers import exit_handlers, output
-from workers.context import after_imports
-from workers.copies import this_is_the_original
-from workers.courier import Courier
-from workers.current import current_of
-from workers.deaths import FAILED, FENCED
-from workers.journal import Region
-from workers.own_classes import job_class_of
-from workers.process_tree import MARK, Forks
-from workers.randomness import reseed
-from workers.runner import Runner
-from workers.settings import Settings
-from workers.slot import Slot
-from workers.steward import Clerk, Steward
-from workers.usage import Usage
+from jobqueue.workers import exit_handlers, output
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.copies import this_is_the_original
+from jobqueue.workers.courier import Courier
+from jobqueue.workers.current import current_of
+from jobqueue.workers.deaths import FAILED, FENCED
+from jobqueue.workers.journal import Region
+from jobqueue.workers.own_classes import job_class_of
+from jobqueue.workers.process_tree import MARK, Forks
+from jobqueue.workers.randomness import reseed
+from jobqueue.workers.runner import Runner
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.slot import Slot
+from jobqueue.workers.steward import Clerk, Steward
+from jobqueue.workers.usage import Usage
 
 log = logging.getLogger(__name__)
 

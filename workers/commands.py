@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from jobqueue import keys
 from jobqueue.backoff import Backoff
 from jobqueue.listening import ASK_AFTER, Listener
-from workers.failures import Failures, keep_going
+from jobqueue.workers.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)
 

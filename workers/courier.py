@@ -27,12 +27,12 @@ from redis.exceptions import RedisError
 from jobqueue.backoff import Backoff
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
 from jobqueue.trouble import is_own_fault, without_script
-from workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
-from workers.pace import MOST_PER_CYCLE, Pace
-from workers.refusals import Refusals, refused_text
-from workers.settings import Settings
-from workers.strategies import REORDER, TURN_BACK
-from workers.usage import Usage
+from jobqueue.workers.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
+from jobqueue.workers.pace import MOST_PER_CYCLE, Pace
+from jobqueue.workers.refusals import Refusals, refused_text
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.strategies import REORDER, TURN_BACK
+from jobqueue.workers.usage import Usage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -16,7 +16,7 @@ import redis
 
 from jobqueue.timetable import Schedule, Timetable
 from jobqueue.trouble import is_away
-from workers.ticker import LONGEST, Ticker
+from jobqueue.workers.ticker import LONGEST, Ticker
 
 log = logging.getLogger(__name__)
 

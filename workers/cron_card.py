@@ -17,7 +17,7 @@ from rq.utils import NOT_JSON_SERIALIZABLE
 
 from jobqueue import keys
 from jobqueue.schedules import Schedules, ScheduleView
-from workers.clock import rq_time
+from jobqueue.workers.clock import rq_time
 
 NAME = "jobq"
 OLD = 10.0  # seconds

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from jobqueue.connection import Store
 from jobqueue.timetable import Schedule
-from workers.cron import Cron
-from workers.cron_card import CronCard
-from workers.launcher import worker_name
-from workers.logs import set_up_logging
-from workers.periodic import Periodic
-from workers.polling import readable
-from workers.process_tree import TO_ALL
-from workers.signals import Signals
+from jobqueue.workers.cron import Cron
+from jobqueue.workers.cron_card import CronCard
+from jobqueue.workers.launcher import worker_name
+from jobqueue.workers.logs import set_up_logging
+from jobqueue.workers.periodic import Periodic
+from jobqueue.workers.polling import readable
+from jobqueue.workers.process_tree import TO_ALL
+from jobqueue.workers.signals import Signals
 
 log = logging.getLogger(__name__)
 

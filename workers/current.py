@@ -15,7 +15,7 @@ import redis
 from rq.job import Job, JobStatus
 
 from jobqueue.hashes import readable
-from workers.own_classes import on_top
+from jobqueue.workers.own_classes import on_top
 
 # What RQ's finish looks at or writes down. Not meta: RQ does not save it with a success or a failure, on purpose.
 _SETTLED = (

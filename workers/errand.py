@@ -18,11 +18,11 @@ import redis
 
 from jobqueue.connection import client
 from jobqueue.protocol import ForRQ
-from workers.endings import HARD, SUBJECTS
-from workers.limits import Interruptible, time_limit_error
-from workers.rq_finish import Finisher
-from workers.rq_limits import FinishLimits
-from workers.settings import Settings
+from jobqueue.workers.endings import HARD, SUBJECTS
+from jobqueue.workers.limits import Interruptible, time_limit_error
+from jobqueue.workers.rq_finish import Finisher
+from jobqueue.workers.rq_limits import FinishLimits
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from itertools import islice
 
-from workers.limits import PASSING
+from jobqueue.workers.limits import PASSING
 
 LONGEST_TRACEBACK = 40_000  # characters that are stored; also incompressible ones fit into a child's journal then
 LONGEST_IN_LOG = 4_000  # characters of a traceback that is recorded nowhere else

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from workers.journal import Running, memory_file
+from jobqueue.workers.journal import Running, memory_file
 
 CURRENT = re.compile(rb"Current thread 0x([0-9a-f]+)")
 

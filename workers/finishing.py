@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobqueue.protocol import RAISED, RETURNED, Outcome
-from workers.endings import decode_text, encode_text
-from workers.limits import CANNOT_BE_INTERRUPTED
-from workers.runner import Ending
+from jobqueue.workers.endings import decode_text, encode_text
+from jobqueue.workers.limits import CANNOT_BE_INTERRUPTED
+from jobqueue.workers.runner import Ending
 
 if TYPE_CHECKING:
-    from workers.rq_finish import Finisher
+    from jobqueue.workers.rq_finish import Finisher
 
 NOTHING: Mapping[str, Any] = {}
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-from workers.open_descriptors import hazards_among, open_descriptors, opened_since
-from workers.randomness import modules_of
+from jobqueue.workers.open_descriptors import hazards_among, open_descriptors, opened_since
+from jobqueue.workers.randomness import modules_of
 
 _TASKS = "/proc/self/task"
 MOST = 5  # that are named

@@ -41,19 +41,19 @@ from typing import Any, NamedTuple
 
 from jobqueue.importing import place_of
 from jobqueue.protocol import ForRQ
-from workers import exit_handlers, output, preload, randomness, runner, served
-from workers.child import Child, Runs, become_child, die_with, wake_at_death_of
-from workers.errand import Errand
-from workers.faults import report_to
-from workers.fork_hazards import ForkHazards
-from workers.journal import Region
-from workers.logs import set_up_logging
-from workers.nursery import CLOSED
-from workers.own_classes import runner_for
-from workers.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
-from workers.rq_maintenance import Chores
-from workers.runner import Runner
-from workers.settings import Settings
+from jobqueue.workers import exit_handlers, output, preload, randomness, runner, served
+from jobqueue.workers.child import Child, Runs, become_child, die_with, wake_at_death_of
+from jobqueue.workers.errand import Errand
+from jobqueue.workers.faults import report_to
+from jobqueue.workers.fork_hazards import ForkHazards
+from jobqueue.workers.journal import Region
+from jobqueue.workers.logs import set_up_logging
+from jobqueue.workers.nursery import CLOSED
+from jobqueue.workers.own_classes import runner_for
+from jobqueue.workers.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
+from jobqueue.workers.rq_maintenance import Chores
+from jobqueue.workers.runner import Runner
+from jobqueue.workers.settings import Settings
 
 
 class Birth(NamedTuple):
@@ -65,7 +65,7 @@ class Birth(NamedTuple):
     at: float  # monotonic seconds
 
 
-log = logging.getLogger("workers.forkserver")  # it is __main__ itself
+log = logging.getLogger("jobqueue.workers.forkserver")  # it is __main__ itself
 
 
 class ForkServer:
@@ -189,7 +189,16 @@ class ForkServer:
 
     def _spawn(self, order: dict[str, Any], name: str, fd: int) -> int:
         """The preload left what a fork would not copy, or would share: the child imports for itself."""
-        argv = [sys.executable, "-m", "workers.spawned", json.dumps(order), str(self._pages), str(fd), name]
+        argv = [
+            sys.executable,
+            "-P",
+            "-m",
+            "jobqueue.workers.spawned",
+            json.dumps(order),
+            str(self._pages),
+            str(fd),
+            name,
+        ]
         inherited = [fd, self._pages, *([order["faults"]] if "faults" in order else [])]
         for number in inherited:
             os.set_inheritable(number, True)
@@ -257,8 +266,8 @@ def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, r
 
 
 def main() -> None:
-    """``python -m workers.forkserver CONTROL_FD PAGES_FD PARENT FAULTS_FD...``; the settings come first on the control
-    socket, as one line."""
+    """``python -m jobqueue.workers.forkserver CONTROL_FD PAGES_FD PARENT FAULTS_FD...``; the settings come first on the
+    control socket, as one line."""
     control_fd, pages, parent = (int(a) for a in sys.argv[1:4])
     die_with(parent)
     for number in TO_ALL:

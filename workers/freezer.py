@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from workers.heartbeat import SAFE, Heartbeat
-from workers.journal import Region
-from workers.settings import Settings
+from jobqueue.workers.heartbeat import SAFE, Heartbeat
+from jobqueue.workers.journal import Region
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

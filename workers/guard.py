@@ -19,10 +19,10 @@ from collections.abc import Callable
 
 import psutil
 
-from workers.endings import HARD, JOB, SUBJECTS, time_limit_text
-from workers.journal import BUFFERED, DONE, PULSE, Running
-from workers.seat import Condemned, Seat
-from workers.settings import Settings
+from jobqueue.workers.endings import HARD, JOB, SUBJECTS, time_limit_text
+from jobqueue.workers.journal import BUFFERED, DONE, PULSE, Running
+from jobqueue.workers.seat import Condemned, Seat
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ import redis
 from jobqueue import __version__, keys
 from jobqueue.protocol import Protocol
 from jobqueue.trouble import is_away
-from workers.clock import rq_time
-from workers.deaths import EXECUTION_TTL
-from workers.settings import Settings
+from jobqueue.workers.clock import rq_time
+from jobqueue.workers.deaths import EXECUTION_TTL
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

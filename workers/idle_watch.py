@@ -16,9 +16,9 @@ import os
 import signal
 from collections.abc import Callable
 
-from workers.journal import PULSE
-from workers.process_state import is_stopped
-from workers.seat import Seat
+from jobqueue.workers.journal import PULSE
+from jobqueue.workers.process_state import is_stopped
+from jobqueue.workers.seat import Seat
 
 log = logging.getLogger(__name__)
 

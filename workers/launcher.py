@@ -29,10 +29,10 @@ from jobqueue.serializers import JSON, decompress, format_of
 from jobqueue.tasks import extra
 from jobqueue.timetable import Schedule
 from jobqueue.words import count
-from workers.logs import set_up_logging
-from workers.served import check_served, flags_for
-from workers.settings import Settings
-from workers.supervisor import Supervisor
+from jobqueue.workers.logs import set_up_logging
+from jobqueue.workers.served import check_served, flags_for
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from typing import Any
 
 from rq.timeouts import JobTimeoutException
 
-from workers.copies import end_copy, this_is_the_original
-from workers.endings import JOB, time_limit_text
+from jobqueue.workers.copies import end_copy, this_is_the_original
+from jobqueue.workers.endings import JOB, time_limit_text
 
 # A function object of our own: types set on ctypes.pythonapi's would be everybody's, and break RQ's TimerDeathPenalty.
 _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(

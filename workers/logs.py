@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-PACKAGE = "workers"
+PACKAGE = "jobqueue.workers"
 
 
 class Text(logging.Formatter):

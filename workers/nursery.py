@@ -14,9 +14,9 @@ from typing import Any
 
 from jobqueue.errors import BootFailed
 from jobqueue.importing import cannot_import
-from workers.deaths import Left
-from workers.process_tree import TO_ALL
-from workers.settings import Settings
+from jobqueue.workers.deaths import Left
+from jobqueue.workers.process_tree import TO_ALL
+from jobqueue.workers.settings import Settings
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ class Nursery:
         self.control, theirs = socket.socketpair()
         with theirs:
             numbers = (theirs.fileno(), pages, os.getpid(), *faults)
-            argv = [sys.executable, "-m", "workers.forkserver", *map(str, numbers)]
+            argv = [sys.executable, "-P", "-m", "jobqueue.workers.forkserver", *map(str, numbers)]
             with blocked(*TO_ALL):  # until it has its own handlers
                 self._process = subprocess.Popen(
                     argv,

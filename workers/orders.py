@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workers.deaths import claim_in
-from workers.endings import STOPPED
-from workers.failures import describe
-from workers.seat import Condemned, Seat, Use
+from jobqueue.workers.deaths import claim_in
+from jobqueue.workers.endings import STOPPED
+from jobqueue.workers.failures import describe
+from jobqueue.workers.seat import Condemned, Seat, Use
 
 log = logging.getLogger(__name__)
 

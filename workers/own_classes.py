@@ -12,9 +12,9 @@ from rq.job import Job
 from rq.utils import import_attribute
 
 from jobqueue.serializers import decompress
-from workers.limits import PASSING
-from workers.runner import Call, Runner
-from workers.settings import Settings
+from jobqueue.workers.limits import PASSING
+from jobqueue.workers.runner import Call, Runner
+from jobqueue.workers.settings import Settings
 
 J = TypeVar("J", bound=Job)
 
@@ -55,7 +55,7 @@ class OwnRunner(Runner):
 
 
 def runner_for(settings: Settings) -> Runner:
-    """What runs this worker's jobs. The classes were imported before, by ``workers.preload``."""
+    """What runs this worker's jobs. The classes were imported before, by ``jobqueue.workers.preload``."""
     return OwnRunner(settings, import_attribute(settings.serializer)) if settings.serializer else Runner(settings)
 
 

@@ -15,7 +15,7 @@ from jobqueue.backoff import Backoff
 from jobqueue.errors import JobqError
 from jobqueue.trouble import is_away, without_script
 from jobqueue.waits import bounded
-from workers.failures import Failures, keep_going
+from jobqueue.workers.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed
 from jobqueue.importing import module_of
-from workers.context import after_imports
-from workers.copies import end_copy_of
-from workers.runner import checked_callable
-from workers.served import dotted
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.copies import end_copy_of
+from jobqueue.workers.runner import checked_callable
+from jobqueue.workers.served import dotted
 
 _MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
 _BASES = {"--job-class": Job, "--queue-class": Queue}
@@ -104,8 +104,8 @@ def _check_class(flag: str, name: str) -> None:
     base = _BASES[flag]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ImportError(f"{flag} {name}: it is no subclass of {base.__module__}.{base.__qualname__}")
-    from workers.rq_standing import what_overrides  # here: it imports what few workers need
+    from jobqueue.workers.rq_standing import what_overrides  # here: it imports what few workers need
 
     if what := what_overrides(found):
-        instead = f"rq worker --worker-class workers.rq_worker.Worker {flag} {name}"
+        instead = f"rq worker --worker-class jobqueue.rq.Worker {flag} {name}"
         raise ImportError(f"{flag} {name}: {what} is overridden, which jobq's engine would not call; use {instead}")

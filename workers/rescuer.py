@@ -21,11 +21,11 @@ import redis
 from jobqueue import keys
 from jobqueue.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Verdict
 from jobqueue.trouble import is_away
-from workers.clock import rq_time
-from workers.deaths import EXECUTION_TTL, Left, Remains
-from workers.endings import encode_text
-from workers.journal import PULSE, Region
-from workers.settings import Settings
+from jobqueue.workers.clock import rq_time
+from jobqueue.workers.deaths import EXECUTION_TTL, Left, Remains
+from jobqueue.workers.endings import encode_text
+from jobqueue.workers.journal import PULSE, Region
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from rq.job_lifecycle import call_exception_handlers
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.utils import import_attribute
 
-from workers.context import after_imports
-from workers.copies import end_copy
-from workers.error_text import LONGEST_IN_LOG, printed
-from workers.limits import OURS
-from workers.randomness import reseeding
-from workers.settings import Settings
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.copies import end_copy
+from jobqueue.workers.error_text import LONGEST_IN_LOG, printed
+from jobqueue.workers.limits import OURS
+from jobqueue.workers.randomness import reseeding
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -23,16 +23,16 @@ from rq.worker import BaseWorker
 
 from jobqueue import keys
 from jobqueue.connection import Address, like
-from workers.deaths import Left, Remains
-from workers.freezer import Freezer
-from workers.heartbeat import patience
-from workers.journal import Region, make_file
-from workers.periodic import Outage, Periodic, Step
-from workers.rescuer import Rescuer
-from workers.rq_ending import finish_left
-from workers.rq_lease import RQHeartbeat
-from workers.settings import Settings
-from workers.wrong_keys import WrongKeys
+from jobqueue.workers.deaths import Left, Remains
+from jobqueue.workers.freezer import Freezer
+from jobqueue.workers.heartbeat import patience
+from jobqueue.workers.journal import Region, make_file
+from jobqueue.workers.periodic import Outage, Periodic, Step
+from jobqueue.workers.rescuer import Rescuer
+from jobqueue.workers.rq_ending import finish_left
+from jobqueue.workers.rq_lease import RQHeartbeat
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.wrong_keys import WrongKeys
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ from rq.job_lifecycle import call_exception_handlers
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.worker import BaseWorker
 
-from workers.context import after_imports
-from workers.copies import end_copy
-from workers.deaths import Left
-from workers.error_text import LONGEST_IN_LOG, printed
-from workers.limits import OURS
-from workers.rq_finish import Finisher, QuietWorker
-from workers.rq_limits import FinishLimits
-from workers.rq_runner import RQRunner
-from workers.runner import Runner
-from workers.settings import Settings
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.copies import end_copy
+from jobqueue.workers.deaths import Left
+from jobqueue.workers.error_text import LONGEST_IN_LOG, printed
+from jobqueue.workers.limits import OURS
+from jobqueue.workers.rq_finish import Finisher, QuietWorker
+from jobqueue.workers.rq_limits import FinishLimits
+from jobqueue.workers.rq_runner import RQRunner
+from jobqueue.workers.runner import Runner
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

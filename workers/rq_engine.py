@@ -26,16 +26,16 @@ from jobqueue.backoff import Backoff
 from jobqueue.connection import like
 from jobqueue.protocol import Claimed, Protocol, Wire
 from jobqueue.silence import FIRST_ANSWER
-from workers.child import CUT_OFF, leave
-from workers.courier import Courier
-from workers.journal import Region
-from workers.polling import readable
-from workers.rq_runner import RQRunner
-from workers.rq_slot import RQSlot
-from workers.settings import Settings
-from workers.steward import Clerk, Steward
-from workers.usage import Usage
-from workers.waiter import Waiter
+from jobqueue.workers.child import CUT_OFF, leave
+from jobqueue.workers.courier import Courier
+from jobqueue.workers.journal import Region
+from jobqueue.workers.polling import readable
+from jobqueue.workers.rq_runner import RQRunner
+from jobqueue.workers.rq_slot import RQSlot
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.steward import Clerk, Steward
+from jobqueue.workers.usage import Usage
+from jobqueue.workers.waiter import Waiter
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from redis.exceptions import WatchError
 
 from jobqueue import keys
 from jobqueue.errors import OwnershipLost
-from workers.rq_limits import FinishLimits
+from jobqueue.workers.rq_limits import FinishLimits
 
 MOST_LOSSES = 3  # of the connection in one attempt
 ENDS = {b"finished": "finished", b"failed": "failed", b"stopped": "failed"}  # status → RQ's registry

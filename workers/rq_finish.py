@@ -30,19 +30,25 @@ from jobqueue import bounds, keys
 from jobqueue.errors import OwnershipLost
 from jobqueue.hashes import readable
 from jobqueue.protocol import RAISED, RETURNED, ForRQ, Protocol
-from workers.context import after_imports
-from workers.endings import FAILURE, HANDLER, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
-from workers.error_text import LONGEST_IN_LOG, printed
-from workers.limits import OURS
-from workers.own_classes import job_class_of, on_top, runner_for
-from workers.patience import insist
-from workers.refusals import never_taken, refused_text
-from workers.rq_callbacks import CallbackFailed, ServedCallbacks, call_failure_callback, call_handlers, handlers_of
-from workers.rq_encoding import EncodedOnce, Sealed
-from workers.rq_fence import Fence, FencedPipeline, FencedRedis
-from workers.rq_limits import FinishLimits
-from workers.runner import Ending, Runner
-from workers.settings import Settings
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.endings import FAILURE, HANDLER, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
+from jobqueue.workers.error_text import LONGEST_IN_LOG, printed
+from jobqueue.workers.limits import OURS
+from jobqueue.workers.own_classes import job_class_of, on_top, runner_for
+from jobqueue.workers.patience import insist
+from jobqueue.workers.refusals import never_taken, refused_text
+from jobqueue.workers.rq_callbacks import (
+    CallbackFailed,
+    ServedCallbacks,
+    call_failure_callback,
+    call_handlers,
+    handlers_of,
+)
+from jobqueue.workers.rq_encoding import EncodedOnce, Sealed
+from jobqueue.workers.rq_fence import Fence, FencedPipeline, FencedRedis
+from jobqueue.workers.rq_limits import FinishLimits
+from jobqueue.workers.runner import Ending, Runner
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

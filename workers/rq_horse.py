@@ -27,23 +27,23 @@ from rq.worker import WorkerStatus
 from jobqueue.backoff import Backoff
 from jobqueue.connection import like
 from jobqueue.protocol import Verdict
-from workers import exit_handlers, output
-from workers.attempts import TRIES
-from workers.child import die_with, lead_a_session, leave, obey_the_parent_only
-from workers.context import after_imports
-from workers.deaths import FENCED, Remains
-from workers.endings import STOPPED, encode_text
-from workers.idle_watch import STOPPED_FOR, UNWATCHED
-from workers.journal import DONE, PULSE
-from workers.polling import readable
-from workers.process_state import is_stopped
-from workers.process_tree import MARK, Forks, OfProcess, end_processes
-from workers.randomness import reseed
-from workers.rq_duties import Duties
-from workers.rq_engine import Engine
+from jobqueue.workers import exit_handlers, output
+from jobqueue.workers.attempts import TRIES
+from jobqueue.workers.child import die_with, lead_a_session, leave, obey_the_parent_only
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.deaths import FENCED, Remains
+from jobqueue.workers.endings import STOPPED, encode_text
+from jobqueue.workers.idle_watch import STOPPED_FOR, UNWATCHED
+from jobqueue.workers.journal import DONE, PULSE
+from jobqueue.workers.polling import readable
+from jobqueue.workers.process_state import is_stopped
+from jobqueue.workers.process_tree import MARK, Forks, OfProcess, end_processes
+from jobqueue.workers.randomness import reseed
+from jobqueue.workers.rq_duties import Duties
+from jobqueue.workers.rq_engine import Engine
 
 if TYPE_CHECKING:
-    from workers.rq_worker import Worker
+    from jobqueue.workers.rq_worker import Worker
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -14,10 +14,10 @@ import redis
 from rq.worker import BaseWorker
 
 from jobqueue import keys
-from workers.clock import rq_time
-from workers.heartbeat import Heartbeat
-from workers.rescuer import text
-from workers.settings import Settings
+from jobqueue.workers.clock import rq_time
+from jobqueue.workers.heartbeat import Heartbeat
+from jobqueue.workers.rescuer import text
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger("rq.worker")
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 
 from rq.timeouts import BaseDeathPenalty
 
-from workers.endings import JOB, RECORDING, SUCCESS
-from workers.limits import Interruptible, WrittenOff
+from jobqueue.workers.endings import JOB, RECORDING, SUCCESS
+from jobqueue.workers.limits import Interruptible, WrittenOff
 
 LEAST, MOST = 10.0, 60.0  # seconds of a stretch, the job's own limit in between; RQ gives callbacks the latter
 

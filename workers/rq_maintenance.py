@@ -33,10 +33,10 @@ from jobqueue.connection import client
 from jobqueue.hashes import readable
 from jobqueue.protocol import Protocol
 from jobqueue.serializers import decompress, format_of
-from workers.context import after_imports
-from workers.own_classes import job_class_of, on_top, runner_for
-from workers.rq_callbacks import ServedCallbacks, handlers_of
-from workers.settings import Settings
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.own_classes import job_class_of, on_top, runner_for
+from jobqueue.workers.rq_callbacks import ServedCallbacks, handlers_of
+from jobqueue.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 

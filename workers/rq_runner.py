@@ -13,9 +13,9 @@ from rq.exceptions import DeserializationError
 from rq.utils import import_attribute
 
 from jobqueue.protocol import RETURNED
-from workers.limits import PASSING
-from workers.own_classes import OwnRunner
-from workers.runner import Call, Ending
+from jobqueue.workers.limits import PASSING
+from jobqueue.workers.own_classes import OwnRunner
+from jobqueue.workers.runner import Call, Ending
 
 
 class RQRunner(OwnRunner):

@@ -18,16 +18,16 @@ from rq.utils import get_call_string
 from rq.worker import BaseWorker
 
 from jobqueue.protocol import RAISED, Claimed, Outcome
-from workers.context import after_imports
-from workers.current import CurrentJob, current_of
-from workers.endings import decode_text
-from workers.finishing import Finishing
-from workers.limits import PASSING, CallbackStopped
-from workers.rq_ending import RQFinisher
-from workers.rq_finish import Finisher
-from workers.rq_runner import RQRunner
-from workers.runner import Ending
-from workers.slot import Slot
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.current import CurrentJob, current_of
+from jobqueue.workers.endings import decode_text
+from jobqueue.workers.finishing import Finishing
+from jobqueue.workers.limits import PASSING, CallbackStopped
+from jobqueue.workers.rq_ending import RQFinisher
+from jobqueue.workers.rq_finish import Finisher
+from jobqueue.workers.rq_runner import RQRunner
+from jobqueue.workers.runner import Ending
+from jobqueue.workers.slot import Slot
 
 
 class RQSlot(Slot):

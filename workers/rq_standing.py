@@ -16,8 +16,8 @@ from rq.worker import BaseWorker, SimpleWorker, Worker
 
 import jobqueue.job
 import jobqueue.producer
-from workers.current import CurrentJob
-from workers.rq_finish import FinishingJob
+from jobqueue.workers.current import CurrentJob
+from jobqueue.workers.rq_finish import FinishingJob
 
 # Settings rather than behaviour: who sets these wants something that the engine does too.
 _SETTINGS = {"queue_class", "job_class", "death_penalty_class", "log_result_lifespan", "log_job_description"}

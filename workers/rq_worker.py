@@ -1,7 +1,7 @@
 """Worker classes for ``rq worker --worker-class`` and ``rq worker-pool``: RQ's, on our engine.
 
-    workers.rq_worker.SimpleWorker    in the place of RQ's SimpleWorker: jobs run in this process
-    workers.rq_worker.Worker          in the place of RQ's Worker: jobs run in one warm child instead of a fork for each
+    jobqueue.rq.SimpleWorker    in the place of RQ's SimpleWorker: jobs run in this process
+    jobqueue.rq.Worker          in the place of RQ's Worker: jobs run in one warm child instead of a fork for each
 
 Same constructors, same work(), RQ's defaults: the serializer given, any function, ``--on-crash fail``. Registration,
 maintenance, commands, scheduler and signals are RQ's; claiming, running and settling are ours. Where somebody has
@@ -33,18 +33,18 @@ from jobqueue.backoff import Backoff
 from jobqueue.connection import limit_commands, takes_bytes
 from jobqueue.listening import Listener
 from jobqueue.protocol import Protocol
-from workers.context import after_imports
-from workers.copies import this_is_the_original
-from workers.deaths import EXECUTION_TTL, Remains, claim_in
-from workers.fork_hazards import MOST, in_words
-from workers.open_descriptors import connections
-from workers.output import lines_buffered
-from workers.rq_duties import Duties
-from workers.rq_engine import Engine
-from workers.rq_horse import Horse
-from workers.rq_lease import is_dead
-from workers.rq_maintenance import Intermediate, take_out_wrong_entries
-from workers.rq_standing import remember, why_rq
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.copies import this_is_the_original
+from jobqueue.workers.deaths import EXECUTION_TTL, Remains, claim_in
+from jobqueue.workers.fork_hazards import MOST, in_words
+from jobqueue.workers.open_descriptors import connections
+from jobqueue.workers.output import lines_buffered
+from jobqueue.workers.rq_duties import Duties
+from jobqueue.workers.rq_engine import Engine
+from jobqueue.workers.rq_horse import Horse
+from jobqueue.workers.rq_lease import is_dead
+from jobqueue.workers.rq_maintenance import Intermediate, take_out_wrong_entries
+from jobqueue.workers.rq_standing import remember, why_rq
 
 
 class OnOurEngine(BaseWorker):

@@ -18,14 +18,14 @@ from rq.utils import import_attribute
 from jobqueue.errors import NotServed, ResultNotSerializable
 from jobqueue.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
-from workers.context import after_imports
-from workers.copies import end_copy
-from workers.endings import SHUTDOWN, encode_text
-from workers.error_text import one_line, one_line_without_its_code, printed, printed_without_its_code
-from workers.limits import OURS, PASSING
-from workers.randomness import reseed
-from workers.served import check_served, dotted, is_function
-from workers.settings import Settings
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.copies import end_copy
+from jobqueue.workers.endings import SHUTDOWN, encode_text
+from jobqueue.workers.error_text import one_line, one_line_without_its_code, printed, printed_without_its_code
+from jobqueue.workers.limits import OURS, PASSING
+from jobqueue.workers.randomness import reseed
+from jobqueue.workers.served import check_served, dotted, is_function
+from jobqueue.workers.settings import Settings
 
 _OWN = (__name__, check_served.__module__)  # modules whose frames no traceback of a job shows
 

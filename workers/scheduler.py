@@ -15,8 +15,8 @@ import redis
 from jobqueue.protocol import Protocol
 from jobqueue.timetable import Timetable
 from jobqueue.trouble import is_away
-from workers.settings import Settings
-from workers.ticker import LONGEST, Ticker
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.ticker import LONGEST, Ticker
 
 log = logging.getLogger(__name__)
 

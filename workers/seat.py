@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from jobqueue.backoff import Backoff
 from jobqueue.protocol import Outcome, Verdict
-from workers import oom
-from workers.deaths import Remains, cause_of_death, end_of_process
-from workers.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text
-from workers.faults import Faults
-from workers.journal import BUFFERED, DONE, HUNGRY, PULSE, UNSETTLED, Region, Running
+from jobqueue.workers import oom
+from jobqueue.workers.deaths import Remains, cause_of_death, end_of_process
+from jobqueue.workers.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text
+from jobqueue.workers.faults import Faults
+from jobqueue.workers.journal import BUFFERED, DONE, HUNGRY, PULSE, UNSETTLED, Region, Running
 
 YOUNG = 1.0  # seconds; who dies younger and did nothing makes the next one wait
 NEIGHBOUR = "ChildKilled: The process that ran this job was killed because of another job that ran in it."

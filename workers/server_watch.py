@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 
-from workers.process_state import is_stopped
+from jobqueue.workers.process_state import is_stopped
 
 log = logging.getLogger(__name__)
 

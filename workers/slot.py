@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING, Any
 from rq import job as rq_job
 
 from jobqueue.protocol import RAISED, RETURNED, Claimed, Outcome, Protocol
-from workers.clock import rq_time
-from workers.context import after_imports
-from workers.courier import Courier
-from workers.current import CurrentJob
-from workers.endings import JOB, RECORDING, STOPPED, encode_text
-from workers.event_loop import EventLoopOfThread
-from workers.finishing import NOTHING, Finishing
-from workers.job_variable import JobVariable
-from workers.journal import Region
-from workers.limits import Interrupted, Interruptible, Stopped, WrittenOff
-from workers.patience import insist
-from workers.process_tree import Find, OfProcess, OfThread, end_processes
-from workers.rq_limits import FinishLimits
-from workers.runner import Ending, Runner, interrupted
-from workers.settings import Settings
-from workers.usage import Usage
+from jobqueue.workers.clock import rq_time
+from jobqueue.workers.context import after_imports
+from jobqueue.workers.courier import Courier
+from jobqueue.workers.current import CurrentJob
+from jobqueue.workers.endings import JOB, RECORDING, STOPPED, encode_text
+from jobqueue.workers.event_loop import EventLoopOfThread
+from jobqueue.workers.finishing import NOTHING, Finishing
+from jobqueue.workers.job_variable import JobVariable
+from jobqueue.workers.journal import Region
+from jobqueue.workers.limits import Interrupted, Interruptible, Stopped, WrittenOff
+from jobqueue.workers.patience import insist
+from jobqueue.workers.process_tree import Find, OfProcess, OfThread, end_processes
+from jobqueue.workers.rq_limits import FinishLimits
+from jobqueue.workers.runner import Ending, Runner, interrupted
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.usage import Usage
 
 if TYPE_CHECKING:
-    from workers.rq_finish import Finisher
+    from jobqueue.workers.rq_finish import Finisher
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ class Slot(Interruptible):
     def _rq(self) -> Finisher:
         """RQ's own finish; imported by the first job that needs it."""
         if self._finisher is None:
-            from workers.rq_finish import Finisher
+            from jobqueue.workers.rq_finish import Finisher
 
             self._finisher = Finisher(self._settings, self._owner, self._protocol.client, limits=self._limits)
         return self._finisher

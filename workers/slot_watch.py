@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workers.courier import Courier
-from workers.journal import Region
-from workers.slot import Slot
+from jobqueue.workers.courier import Courier
+from jobqueue.workers.journal import Region
+from jobqueue.workers.slot import Slot
 
 STUCK = 12.0  # seconds; longer than any of our connections waits for an answer
 LOOK_EVERY = 3.0  # seconds

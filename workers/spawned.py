@@ -8,14 +8,14 @@ import os
 import socket
 import sys
 
-from workers.child import become_child, lead_a_session
-from workers.forkserver import describe_import_error, make_child
-from workers.logs import set_up_logging
-from workers.output import buffer_lines
-from workers.own_classes import runner_for
-from workers.preload import preload
-from workers.process_tree import Forks
-from workers.settings import Settings
+from jobqueue.workers.child import become_child, lead_a_session
+from jobqueue.workers.forkserver import describe_import_error, make_child
+from jobqueue.workers.logs import set_up_logging
+from jobqueue.workers.output import buffer_lines
+from jobqueue.workers.own_classes import runner_for
+from jobqueue.workers.preload import preload
+from jobqueue.workers.process_tree import Forks
+from jobqueue.workers.settings import Settings
 
 
 def main() -> None:

@@ -27,19 +27,19 @@ from redis.exceptions import RedisError
 
 from jobqueue.protocol import RAISED, Claimed, Protocol
 from jobqueue.trouble import is_own_fault
-from workers.courier import Courier
-from workers.endings import FAILURE, HANDLER, HARD, STOPPED, SUBJECTS, SUCCESS, encode_text, time_limit_text
-from workers.gauges import queued_for_a_core
-from workers.journal import CAME_BACK, PULSE, REVOKED, Region
-from workers.limits import CANNOT_BE_INTERRUPTED, CallbackStopped, Interrupted, Stopped, time_limit_error
-from workers.pace import LONG
-from workers.patience import insist
-from workers.polling import readable
-from workers.runner import Ending
-from workers.settings import Settings
-from workers.slot import Slot
-from workers.slot_watch import STUCK, SlotWatch
-from workers.usage import Usage
+from jobqueue.workers.courier import Courier
+from jobqueue.workers.endings import FAILURE, HANDLER, HARD, STOPPED, SUBJECTS, SUCCESS, encode_text, time_limit_text
+from jobqueue.workers.gauges import queued_for_a_core
+from jobqueue.workers.journal import CAME_BACK, PULSE, REVOKED, Region
+from jobqueue.workers.limits import CANNOT_BE_INTERRUPTED, CallbackStopped, Interrupted, Stopped, time_limit_error
+from jobqueue.workers.pace import LONG
+from jobqueue.workers.patience import insist
+from jobqueue.workers.polling import readable
+from jobqueue.workers.runner import Ending
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.slot import Slot
+from jobqueue.workers.slot_watch import STUCK, SlotWatch
+from jobqueue.workers.usage import Usage
 
 log = logging.getLogger(__name__)
 

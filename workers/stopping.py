@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
-from workers.journal import UNSETTLED
-from workers.seat import Seat, Use
+from jobqueue.workers.journal import UNSETTLED
+from jobqueue.workers.seat import Seat, Use
 
 log = logging.getLogger(__name__)
 

@@ -30,37 +30,37 @@ from jobqueue.server import server_pids
 from jobqueue.silence import FIRST_ANSWER
 from jobqueue.timetable import Schedule
 from jobqueue.words import count
-from workers.attempts import Attempts
-from workers.birth_watch import BirthWatch
-from workers.burst import Burst
-from workers.commands import Commands
-from workers.cron import Cron
-from workers.cron_card import CronCard
-from workers.deaths import FAILED, Left, by_sigkill
-from workers.failures import Failures, describe
-from workers.freezer import Freezer
-from workers.guard import EVERY, Guard
-from workers.health import Health
-from workers.heartbeat import Heartbeat, patience
-from workers.idle_watch import IdleWatch
-from workers.importing import Importing
-from workers.journal import DONE, Region, make_file
-from workers.maintenance import Maintenance
-from workers.nursery import Nursery
-from workers.orders import Orders
-from workers.other_trees import OtherTrees
-from workers.periodic import Outage, Periodic, Step
-from workers.process_tree import TO_ALL, OfProcess, adopt_orphans, collect_orphans, end_processes
-from workers.rescuer import Rescuer
-from workers.scheduler import Scheduler
-from workers.seat import Seat, Use
-from workers.server_watch import ServerWatch
-from workers.settings import Settings
-from workers.signals import Signals, suspend
-from workers.stopping import Phase, Stopping
-from workers.undertaker import Undertaker
-from workers.waiter import Waiter
-from workers.wrong_keys import WrongKeys
+from jobqueue.workers.attempts import Attempts
+from jobqueue.workers.birth_watch import BirthWatch
+from jobqueue.workers.burst import Burst
+from jobqueue.workers.commands import Commands
+from jobqueue.workers.cron import Cron
+from jobqueue.workers.cron_card import CronCard
+from jobqueue.workers.deaths import FAILED, Left, by_sigkill
+from jobqueue.workers.failures import Failures, describe
+from jobqueue.workers.freezer import Freezer
+from jobqueue.workers.guard import EVERY, Guard
+from jobqueue.workers.health import Health
+from jobqueue.workers.heartbeat import Heartbeat, patience
+from jobqueue.workers.idle_watch import IdleWatch
+from jobqueue.workers.importing import Importing
+from jobqueue.workers.journal import DONE, Region, make_file
+from jobqueue.workers.maintenance import Maintenance
+from jobqueue.workers.nursery import Nursery
+from jobqueue.workers.orders import Orders
+from jobqueue.workers.other_trees import OtherTrees
+from jobqueue.workers.periodic import Outage, Periodic, Step
+from jobqueue.workers.process_tree import TO_ALL, OfProcess, adopt_orphans, collect_orphans, end_processes
+from jobqueue.workers.rescuer import Rescuer
+from jobqueue.workers.scheduler import Scheduler
+from jobqueue.workers.seat import Seat, Use
+from jobqueue.workers.server_watch import ServerWatch
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.signals import Signals, suspend
+from jobqueue.workers.stopping import Phase, Stopping
+from jobqueue.workers.undertaker import Undertaker
+from jobqueue.workers.waiter import Waiter
+from jobqueue.workers.wrong_keys import WrongKeys
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from workers.deaths import Left, Remains
-from workers.rescuer import Rescuer
+from jobqueue.workers.deaths import Left, Remains
+from jobqueue.workers.rescuer import Rescuer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

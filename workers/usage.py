@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from jobqueue.protocol import Spent
 from jobqueue.usage import bucket, bucket_field
-from workers.gauges import Clocks, Memory, Scale, alone_clocks, crowd_clocks, queued_for_a_core, waits_outside
+from jobqueue.workers.gauges import Clocks, Memory, Scale, alone_clocks, crowd_clocks, queued_for_a_core, waits_outside
 
 SHORT = 0.0005  # seconds; in a row of runs shorter than this, the 1st, 4th, 11th... and then one in SHORTS is measured
 SHORTS = 127  # no power of two: jobs often come in turns

@@ -35,8 +35,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from jobqueue import keys
 from jobqueue.backoff import Backoff
-from workers.failures import Failures, keep_going
-from workers.polling import readable
+from jobqueue.workers.failures import Failures, keep_going
+from jobqueue.workers.polling import readable
 
 log = logging.getLogger(__name__)
 

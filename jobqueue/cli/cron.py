@@ -1,4 +1,4 @@
-"""``jobq cron``: serves an RQ cron file in the foreground, or checks it. Its body is a door to ``workers`` too."""
+"""``jobq cron``: serves an RQ cron file in the foreground, or checks it. Its body imports ``jobqueue.workers`` too."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cron(
     if check:
         _print(entries, as_json)
         return
-    from workers.cron_process import serve
+    from jobqueue.workers.cron_process import serve
 
     with opened(url, wait=store_wait) as store:
         code = serve(entries, store, log_format)

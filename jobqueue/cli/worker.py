@@ -1,4 +1,4 @@
-"""``jobq worker``: the one door to the ``workers`` package."""
+"""``jobq worker``: the one door to ``jobqueue.workers``."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def worker(
     url: str | None,
 ) -> None:
     """Run jobs from the QUEUEs ("default") in threads or in processes."""
-    from workers.launcher import launch, shape, worker_name
-    from workers.settings import Settings
+    from jobqueue.workers.launcher import launch, shape, worker_name
+    from jobqueue.workers.settings import Settings
 
     children, slots = shape(mode, number, threads)
     accepted, own_serializer = formats_to_read(accept, serializer)

@@ -115,6 +115,7 @@ def starved_so_far() -> float:
 
 def main(kind: str, workers: str, directory: str) -> None:
     """Answer until stdin closes. directory: where what we leave behind is swept, for we are killed."""
+    sys.path.insert(0, "")  # as in a worker: what the task imports while it runs may lie here
     asking, answering = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

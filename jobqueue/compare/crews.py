@@ -164,7 +164,7 @@ class BareCrew:
 
     def _start(self) -> None:
         self._began = time.monotonic()
-        command = [sys.executable, "-m", "jobqueue.compare.bare", self.mode, str(self.workers)]
+        command = [sys.executable, "-P", "-m", "jobqueue.compare.bare", self.mode, str(self.workers)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, str(self._around.directory)],

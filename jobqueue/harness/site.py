@@ -82,7 +82,7 @@ class Site:
 @contextmanager
 def spawn_site(latency: float = 0.0) -> Iterator[Contents]:
     """Run the site in a process of its own on the loopback and hand out what it has; the process ends for sure."""
-    command = [sys.executable, "-m", "jobqueue.harness.site", "--latency", str(latency), "--until-stdin-closes"]
+    command = [sys.executable, "-P", "-m", "jobqueue.harness.site", "--latency", str(latency), "--until-stdin-closes"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdin
     assert process.stdout

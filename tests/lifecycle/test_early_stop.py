@@ -33,7 +33,7 @@ CRONS = "from rq import cron\ncron.register('samples.add', 'default', args=(1, 2
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize(
-    "at", ["click", "jobqueue.errors", "jobqueue.cli.worker", "redis", "workers.launcher", "rq.job"]
+    "at", ["click", "jobqueue.errors", "jobqueue.cli.worker", "redis", "jobqueue.workers.launcher", "rq.job"]
 )
 def test_a_signal_while_it_starts(server: Server, store: redis.Redis, tmp_path: Path, at: str, number: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(SITE.format(signal=number))

@@ -114,7 +114,7 @@ def test_rqs_worker_class(server: Server, store: redis.Redis, drawing: Path) -> 
     """Each horse imports the module, which seeds; the second takes the place of the first, which dies."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("drawing.draw"), queue.enqueue("drawing.draw", "dies"), queue.enqueue("drawing.draw")]
-    argv = ["--url", server.url, "--worker-class", "workers.rq_worker.Worker", "--burst"]
+    argv = ["--url", server.url, "--worker-class", "jobqueue.rq.Worker", "--burst"]
     tree = Tree(server.url, drawing, argv, {}, command=("rq.cli", "worker"))
     try:
         tree.wait()
@@ -171,7 +171,7 @@ def test_a_connection_is_not_shared(start: Start, mode: str, queue: Queue, tmp_p
 def test_rqs_worker_class_warns_of_one(server: Server, store: redis.Redis, tmp_path: Path, echo: int) -> None:
     """Its horse has the program's objects, so it is forked, as RQ's is."""
     (tmp_path / "program.py").write_text(
-        "import os, redis, rq, socket\nfrom workers.rq_worker import Worker\n"
+        "import os, redis, rq, socket\nfrom jobqueue.rq import Worker\n"
         f"link = socket.create_connection(('127.0.0.1', {echo}))\n"
         "store = redis.Redis.from_url(os.environ['JOBQ_URL'])\n"
         "store.ping()\n"
@@ -207,7 +207,7 @@ def test_what_cannot_be_shared_is_named(start: Start, queue: Queue, tmp_path: Pa
     tree = start("-n", "1", serve=("opening",))
     pid = queue.enqueue("opening.pid").result(30)
     assert said in tree.log
-    assert "workers.spawned" in " ".join(psutil.Process(pid).cmdline())
+    assert "jobqueue.workers.spawned" in " ".join(psutil.Process(pid).cmdline())
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_what_can_be_shared_is(start: Start, queue: Queue, tmp_path: Path, code:
     tree = start("-n", "1", serve=("opening",))
     pid = queue.enqueue("opening.pid").result(30)
     assert "importing the served modules" not in tree.log
-    assert "workers.forkserver" in " ".join(psutil.Process(pid).cmdline())
+    assert "jobqueue.workers.forkserver" in " ".join(psutil.Process(pid).cmdline())
 
 
 def test_a_job_that_waits_for_a_native_thread(start: Start, queue: Queue, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def run(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Itera
         "process with threads": ["--mode", "process", "-n", "1", "--threads", "3"],
     }
     ours = request.param in kind
-    rqs = ["--url", server.url, "--worker-class", f"workers.rq_worker.{request.param}"]
+    rqs = ["--url", server.url, "--worker-class", f"jobqueue.rq.{request.param}"]
 
     def start(*argv: str) -> Tree:
         more = [*kind[request.param], "-I", "tenants", "-I", "late"] if ours else rqs

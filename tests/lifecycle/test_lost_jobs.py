@@ -37,7 +37,7 @@ Dies([Queue("high", connection=r), Queue("default", connection=r)], connection=r
 DIES_WITH_A_CLAIM = """
 import os, pathlib, signal, time
 import psutil
-from workers.slot import Slot
+from jobqueue.workers.slot import Slot
 
 def die_with_the_whole_tree(self, job):
     pathlib.Path(os.environ["CLAIMED"]).write_text(job.id)

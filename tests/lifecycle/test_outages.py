@@ -23,8 +23,8 @@ from jobqueue import keys
 from jobqueue.connection import Address, Store, open_store
 from jobqueue.job import Job
 from jobqueue.producer import Queue
-from workers.launcher import await_heads
-from workers.settings import Settings
+from jobqueue.workers.launcher import await_heads
+from jobqueue.workers.settings import Settings
 
 LOADED = 600  # jobs under load
 STORE_KEEPS = True  # killed and started again it has what it had

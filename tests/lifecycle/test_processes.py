@@ -47,7 +47,7 @@ def start_in(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> 
 
     def begin(place: str, *flags: str, **env: str) -> Tree:
         if place in ("SimpleWorker", "Worker"):
-            argv = ["--url", server.url, "--worker-class", f"workers.rq_worker.{place}", "-S", "json", *flags]
+            argv = ["--url", server.url, "--worker-class", f"jobqueue.rq.{place}", "-S", "json", *flags]
             trees.append(Tree(server.url, tmp_path, argv, env, command=("rq.cli", "worker")))
             return trees[-1]
         argv = ["--mode", "thread" if place == "thread" else "process", *SHAPES[place], *flags]
@@ -442,7 +442,7 @@ def on_a_terminal(server: Server, place: str) -> Iterator[tuple[subprocess.Popen
     command += ["-I", "samples_processes", "--mode", place, "-n", "1"]
     if place == "Worker":
         command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "-S", "json"]
-        command += ["--worker-class", "workers.rq_worker.Worker"]
+        command += ["--worker-class", "jobqueue.rq.Worker"]
     paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     # a session leader whose first terminal this is, and the leader of its foreground group
     script = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"

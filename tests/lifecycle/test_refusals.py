@@ -93,7 +93,7 @@ def test_with_rqs_classes(place: str, server: Server, store: redis.Redis, limite
     large = queue.enqueue(samples.big, TOO_LARGE)
     called = queue.enqueue(samples.big, TOO_LARGE, on_success=Callback(unfriendly.on_success))
     small = queue.enqueue(samples.ok, 1)
-    more = ("--url", server.url, "--worker-class", f"workers.rq_worker.{place}", "--burst")
+    more = ("--url", server.url, "--worker-class", f"jobqueue.rq.{place}", "--burst")
     tree = Tree(server.url, tmp_path, more, {"JOBQ_LEASE": "1"}, command=("rq.cli", "worker"))
     try:
         assert tree.wait(WITHIN) == 0

@@ -25,7 +25,7 @@ from rq.rate_limit import RateLimit
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
 from jobqueue import keys
-from workers.rq_worker import SimpleWorker
+from jobqueue.workers.rq_worker import SimpleWorker
 
 StartRQ = Callable[..., Tree]
 
@@ -58,7 +58,7 @@ def is_to_stop(store: redis.Redis) -> bool:
     return any(worker.shutdown_requested_date for worker in rq.Worker.all(connection=store))
 
 
-@pytest.mark.parametrize("whose", ["rq.worker", "workers.rq_worker"])
+@pytest.mark.parametrize("whose", ["rq.worker", "jobqueue.rq"])
 def test_a_job_class_of_ones_own(server: Server, store: redis.Redis, place: str, whose: str, tmp_path: Path) -> None:
     queue = samples_rq.OwnQueue(connection=store)
     tell = rq.Callback(samples_rq.tell)
@@ -398,7 +398,7 @@ def test_a_flushed_store_does_not_stop_it(start_rq: StartRQ, place: str, store: 
 def test_a_pool_of_them(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("samples.ok", n) for n in range(300)]
-    flags = ["--url", server.url, "--worker-class", "workers.rq_worker.Worker", "--burst", "-n", "2"]
+    flags = ["--url", server.url, "--worker-class", "jobqueue.rq.Worker", "--burst", "-n", "2"]
     pool = Tree(server.url, tmp_path, flags, {}, command=("rq.cli", "worker-pool"))
     try:
         assert pool.wait() == 0
@@ -438,7 +438,7 @@ def test_an_outage_does_not_end_it(own_server: Server, place: str, tmp_path: Pat
     store = own_server.client
     queue = rq.Queue(connection=store)
     runs = queue.enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
-    more = ("--url", own_server.url, "--worker-class", f"workers.rq_worker.{place}", "--maintenance-interval", "1")
+    more = ("--url", own_server.url, "--worker-class", f"jobqueue.rq.{place}", "--maintenance-interval", "1")
     tree = Tree(own_server.url, tmp_path, more, {}, command=("rq.cli", "worker"))
     try:
         eventually(lambda: status(runs) == "started")
@@ -466,7 +466,7 @@ def test_it_can_be_stopped_in_an_outage(own_server: Server, place: str, tmp_path
     """And what runs goes on to its end."""
     store = own_server.client
     runs = rq.Queue(connection=store).enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
-    more = ("--url", own_server.url, "--worker-class", f"workers.rq_worker.{place}")
+    more = ("--url", own_server.url, "--worker-class", f"jobqueue.rq.{place}")
     tree = Tree(own_server.url, tmp_path, more, {}, command=("rq.cli", "worker"))
     try:
         eventually(lambda: status(runs) == "started")
@@ -483,8 +483,8 @@ def test_it_can_be_stopped_in_an_outage(own_server: Server, place: str, tmp_path
 STOPPED_AFTER_THE_FORK = """
 import os, sys, time
 import redis, rq
-from workers.rq_horse import Horse
-from workers.rq_worker import Worker
+from jobqueue.workers.rq_horse import Horse
+from jobqueue.workers.rq_worker import Worker
 
 def stop_at_once(horse):
     raise SystemExit("at once")

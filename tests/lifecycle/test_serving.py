@@ -108,7 +108,7 @@ def test_a_module_that_starts_a_thread(start: Start, mode: str, queue: Queue, tm
     )
     tree = start("-n", "2", mode=mode, serve=("threaded",))
     assert queue.enqueue("threaded.ask").result(30) in [process.pid for process in tree.children()]
-    assert "workers.spawned" in " ".join(tree.children()[0].cmdline())
+    assert "jobqueue.workers.spawned" in " ".join(tree.children()[0].cmdline())
     assert "importing the served modules started threads" in tree.log
 
 

@@ -44,7 +44,7 @@ def begin(kind: str, server: Server, tmp_path: Path) -> Iterator[Begin]:
             flags = ["-n", "1", "--mode", kind, "-I", "samples", *served]
             tree = Tree(url, tmp_path, flags, env)
         else:
-            flags = ["--url", url, "--worker-class", f"workers.rq_worker.{kind}", *served]
+            flags = ["--url", url, "--worker-class", f"jobqueue.rq.{kind}", *served]
             flags += ["--serializer", "jobqueue.serializers.Auto"]
             tree = Tree(url, tmp_path, flags, env, command=("rq.cli", "worker"))
         trees.append(tree)

@@ -166,9 +166,9 @@ def test_every_kind_of_job_ends_as_with_rq(
 def test_with_our_engine_in_rqs_worker(
     with_rq: Snapshot, hooks: type[Hooks], place: str, server: Server, store: redis.Redis
 ) -> None:
-    """RQ's own command, with workers.rq_worker in the place of its class."""
+    """RQ's own command, with jobqueue.rq in the place of its class."""
     enqueue_all(store)
-    command = rq_worker(server, "-w", f"workers.rq_worker.{place}", *kinds.KINDS)
+    command = rq_worker(server, "-w", f"jobqueue.rq.{place}", *kinds.KINDS)
     subprocess.run(command, env=rq_environment(), check=True, timeout=100)
     assert unknown(with_rq, snapshot_of(store)) == []
 

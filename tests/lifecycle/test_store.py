@@ -711,7 +711,7 @@ def test_rqs_worker_on_a_cluster(started: Started, kind: str) -> None:
     with client(Address(url=f"redis://127.0.0.1:{port}")) as r:
         r.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
         eventually(lambda: r.cluster("info")["cluster_state"] == "ok", 20)
-    argv = ["-m", "rq.cli", "worker", "--burst", "--worker-class", "workers.rq_worker.SimpleWorker"]
+    argv = ["-m", "rq.cli", "worker", "--burst", "--worker-class", "jobqueue.rq.SimpleWorker"]
     got = subprocess.run(
         [sys.executable, *argv, "-u", f"redis://127.0.0.1:{port}"], capture_output=True, text=True, timeout=60, cwd=ROOT
     )
@@ -804,7 +804,9 @@ def test_a_wrong_url_is_one_line_on_stderr(url: str, code: int, words: str, home
     assert words in said.stderr
 
 
-@pytest.mark.parametrize("first", ["jobqueue.connection", "jobqueue.protocol", "jobqueue.keys", "workers.heartbeat"])
+@pytest.mark.parametrize(
+    "first", ["jobqueue.connection", "jobqueue.protocol", "jobqueue.keys", "jobqueue.workers.heartbeat"]
+)
 def test_hiredis_stays_out_on_a_free_threaded_python(first: str) -> None:
     code = (
         "import sys; sys._is_gil_enabled = lambda: False\n"

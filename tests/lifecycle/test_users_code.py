@@ -79,7 +79,7 @@ def test_arguments_and_results_in_pickle(start: Start, mode: str, store: redis.R
 @pytest.fixture
 def rq_tree(place: str, server: object, tmp_path: Path) -> Iterator[Tree]:
     url = server.url  # type: ignore[attr-defined]
-    more = ("--url", url, "--worker-class", f"workers.rq_worker.{place}")
+    more = ("--url", url, "--worker-class", f"jobqueue.rq.{place}")
     tree = Tree(url, tmp_path, more, {"JOBQ_LEASE": "1"}, command=("rq.cli", "worker"))
     yield tree
     tree.destroy()

@@ -119,7 +119,7 @@ def test_rqs_classes_meet_the_same(server: Server, store: redis.Redis, tmp_path:
     store.hset(keys.job(ids[2]), mapping={"result_ttl": "1e18", "timeout": "nan"})
     for name in ("SimpleWorker", "Worker"):
         extra = queue.enqueue("samples.ok", 7).id
-        argv = ["--url", server.url, "--worker-class", f"workers.rq_worker.{name}", "-S", "json", "--burst"]
+        argv = ["--url", server.url, "--worker-class", f"jobqueue.rq.{name}", "-S", "json", "--burst"]
         tree = Tree(server.url, tmp_path, argv, {}, command=("rq.cli", "worker"))
         try:
             assert tree.wait() == 0, tree.log

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from model import Books, Hold, Job, Token
 
 from jobqueue.protocol import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, ForRQ, Outcome, Rescue
-from workers.endings import encode_text
+from jobqueue.workers.endings import encode_text
 
 MOST_CRASHES = 2
 CAUSE = encode_text("x")

@@ -11,10 +11,10 @@ from rq.timeouts import BaseDeathPenalty
 
 from jobqueue.connection import Address
 from jobqueue.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, Outcome
-from workers.endings import encode_text
-from workers.rq_finish import Finisher
-from workers.runner import Call, Ending
-from workers.settings import Settings
+from jobqueue.workers.endings import encode_text
+from jobqueue.workers.rq_finish import Finisher
+from jobqueue.workers.runner import Call, Ending
+from jobqueue.workers.settings import Settings
 
 QUEUES = ("high", "low")
 THEN = "2026-01-01T00:00:00.000000Z"

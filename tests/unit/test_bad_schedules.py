@@ -19,10 +19,10 @@ from jobqueue.doctor.schedules import examine_schedules
 from jobqueue.producer import Queue
 from jobqueue.schedules import Schedules
 from jobqueue.timetable import Timetable
-from workers.cron_card import CronCard
-from workers.scheduler import Scheduler
-from workers.settings import Settings
-from workers.ticker import AT_ONCE, Ticker
+from jobqueue.workers.cron_card import CronCard
+from jobqueue.workers.scheduler import Scheduler
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.ticker import AT_ONCE, Ticker
 
 Spoil = Callable[[redis.Redis], object]
 

@@ -13,7 +13,7 @@ from rq.command import send_kill_horse_command, send_shutdown_command
 
 from jobqueue import keys
 from jobqueue.connection import client
-from workers.commands import Commands
+from jobqueue.workers.commands import Commands
 
 WORKER = "w"
 

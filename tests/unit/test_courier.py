@@ -13,11 +13,11 @@ from helpers import eventually
 
 from jobqueue.connection import Address
 from jobqueue.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, Outcome
-from workers.courier import Courier
-from workers.journal import BUFFERED, CAME_BACK, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
-from workers.pace import MOST_PER_CYCLE
-from workers.settings import Settings
-from workers.usage import Usage
+from jobqueue.workers.courier import Courier
+from jobqueue.workers.journal import BUFFERED, CAME_BACK, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
+from jobqueue.workers.pace import MOST_PER_CYCLE
+from jobqueue.workers.settings import Settings
+from jobqueue.workers.usage import Usage
 
 OWNER = "w:0.1"
 

@@ -15,9 +15,9 @@ from jobqueue import keys
 from jobqueue.connection import Address, client
 from jobqueue.errors import NotServed
 from jobqueue.producer import Queue
-from workers.current import CurrentJob
-from workers.runner import Runner
-from workers.settings import Settings
+from jobqueue.workers.current import CurrentJob
+from jobqueue.workers.runner import Runner
+from jobqueue.workers.settings import Settings
 
 BOTH = ("json", "pickle")
 

@@ -9,12 +9,12 @@ import sys
 import pytest
 from helpers import ROOT
 
-from workers.faults import Faults
-from workers.journal import Running
+from jobqueue.workers.faults import Faults
+from jobqueue.workers.journal import Running
 
 CRASH = """
 import ctypes, os, signal, sys, threading, time
-from workers.faults import report_to
+from jobqueue.workers.faults import report_to
 
 report_to(int(sys.argv[1]))
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from jobqueue.connection import Address
-from workers.freezer import Freezer
-from workers.journal import CAME_BACK, REVOKED, Region, make_file
-from workers.settings import Settings
+from jobqueue.workers.freezer import Freezer
+from jobqueue.workers.journal import CAME_BACK, REVOKED, Region, make_file
+from jobqueue.workers.settings import Settings
 
 
 class Bench:

@@ -16,11 +16,11 @@ import pytest
 from helpers import eventually
 
 from jobqueue.connection import Address
-from workers.endings import HARD
-from workers.guard import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
-from workers.journal import BUFFERED, HUNGRY, PULSE, Region, make_file
-from workers.seat import Condemned, Seat
-from workers.settings import Settings
+from jobqueue.workers.endings import HARD
+from jobqueue.workers.guard import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
+from jobqueue.workers.journal import BUFFERED, HUNGRY, PULSE, Region, make_file
+from jobqueue.workers.seat import Condemned, Seat
+from jobqueue.workers.settings import Settings
 
 PAUSE = 1.1 * STILL
 T0 = 1000.0  # monotonic seconds at which the jobs here begin

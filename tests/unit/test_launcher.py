@@ -13,8 +13,8 @@ from jobqueue.capacity import cores
 from jobqueue.connection import Address
 from jobqueue.errors import UsageError
 from jobqueue.producer import Queue
-from workers.launcher import THREADS, describe, refused_heads, shape, worker_name
-from workers.settings import Settings
+from jobqueue.workers.launcher import THREADS, describe, refused_heads, shape, worker_name
+from jobqueue.workers.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_nothing_known_nothing_to_start() -> None:
 def test_the_lines_are_lines_that_the_worker_understands(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(
-        "workers.launcher.launch", lambda settings, mode, *_, **__: started.append((settings, mode)) or 0
+        "jobqueue.workers.launcher.launch", lambda settings, mode, *_, **__: started.append((settings, mode)) or 0
     )
     groups = lay_out([WAITS, COMPUTES, MIXED, GROWS], TWO)
     with monkeypatch.context() as patched:

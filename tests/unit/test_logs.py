@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.logs import set_up_logging
+from jobqueue.workers.logs import set_up_logging
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    logger, root = logging.getLogger("workers"), logging.getLogger()
+    logger, root = logging.getLogger("jobqueue.workers"), logging.getLogger()
     before = logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level
     others = [it for it in logging.root.manager.loggerDict.values() if isinstance(it, logging.Logger)]
     enabled = [it for it in others if not it.disabled]
@@ -25,7 +25,7 @@ def _as_before() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("name", ["workers", "workers.slot", "workers.rq_finish"])
+@pytest.mark.parametrize("name", ["jobqueue.workers", "jobqueue.workers.slot", "jobqueue.workers.rq_finish"])
 def test_a_users_configuration_does_not_silence_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging("text", verbose=False)
     logging.config.dictConfig({"version": 1, "root": {"level": "ERROR"}})
@@ -39,6 +39,6 @@ def test_a_users_configuration_does_not_silence_it(name: str, capsys: pytest.Cap
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging("json", verbose=True)
-    logging.getLogger("workers.slot").debug("job %s", 1)
+    logging.getLogger("jobqueue.workers.slot").debug("job %s", 1)
     entry = json.loads(capsys.readouterr().err)
-    assert (entry["level"], entry["logger"], entry["message"]) == ("debug", "workers.slot", "job 1")
+    assert (entry["level"], entry["logger"], entry["message"]) == ("debug", "jobqueue.workers.slot", "job 1")

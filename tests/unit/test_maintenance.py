@@ -21,9 +21,9 @@ from rq.serializers import JSONSerializer
 
 from jobqueue import keys
 from jobqueue.connection import Address
-from workers.maintenance import NAME, Maintenance
-from workers.rq_maintenance import Chores, Intermediate
-from workers.settings import Settings
+from jobqueue.workers.maintenance import NAME, Maintenance
+from jobqueue.workers.rq_maintenance import Chores, Intermediate
+from jobqueue.workers.settings import Settings
 
 OWNER = "w-1:0.1"
 CALL = "samples.ok"
@@ -182,7 +182,7 @@ def test_what_comes_and_goes_while_it_looks(client: redis.Redis, monkeypatch: py
         return set()
 
     looks: list[redis.Redis] = []
-    monkeypatch.setattr("workers.rq_maintenance.held_by_us", look)
+    monkeypatch.setattr("jobqueue.workers.rq_maintenance.held_by_us", look)
     assert Intermediate(q.key, client).get_job_ids() == []
     assert len(looks) == 2
 
@@ -259,7 +259,7 @@ def test_the_lock_comes_back_after_an_error(
     def fail(*_: object) -> None:
         raise NoSuchJobError("as you wished")
 
-    monkeypatch.setattr("workers.rq_maintenance.clean_worker_registry", fail)
+    monkeypatch.setattr("jobqueue.workers.rq_maintenance.clean_worker_registry", fail)
     with pytest.raises(NoSuchJobError):
         clean()
     assert queue(client).acquire_maintenance_lock()

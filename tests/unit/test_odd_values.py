@@ -16,7 +16,7 @@ from jobqueue.errors import JobFailed, NotSerializable, UsageError
 from jobqueue.job import Job
 from jobqueue.producer import Queue
 from jobqueue.tasks import square
-from workers.rq_worker import SimpleWorker, Worker
+from jobqueue.workers.rq_worker import SimpleWorker, Worker
 
 
 class Unprintable:

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from jobqueue import keys
-from workers.other_trees import RESCUE, OtherTrees
+from jobqueue.workers.other_trees import RESCUE, OtherTrees
 
 LEASE = 10.0
 

@@ -9,8 +9,8 @@ import pytest
 import redis
 from helpers import eventually
 
-from workers.failures import Failures
-from workers.periodic import ERRAND, Periodic
+from jobqueue.workers.failures import Failures
+from jobqueue.workers.periodic import ERRAND, Periodic
 
 
 class Role:
@@ -64,7 +64,7 @@ def test_errands_in_order_each_until_it_succeeds() -> None:
 def test_after_an_outage_every_role_hears_of_it_before_it_steps(caplog: pytest.LogCaptureFixture) -> None:
     first, second = Role(), Role()
     periodic = Periodic("test", [first, second])
-    with caplog.at_level(logging.INFO, "workers.periodic"):
+    with caplog.at_level(logging.INFO, "jobqueue.workers.periodic"):
         periodic.start()
         eventually(lambda: first.steps > 1)
         periodic.do(failing(3, lambda: None))

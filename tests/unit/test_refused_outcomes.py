@@ -7,7 +7,7 @@ from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from jobqueue.protocol import RETURNED, Outcome
-from workers.refusals import ENOUGH, FULL, LARGE, UNSAID, Refusals, never_taken, of_the_store
+from jobqueue.workers.refusals import ENOUGH, FULL, LARGE, UNSAID, Refusals, never_taken, of_the_store
 
 
 def outcome(claim: int, size: int = 10) -> Outcome:

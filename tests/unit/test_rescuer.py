@@ -16,12 +16,12 @@ from jobqueue import keys
 from jobqueue.connection import Address
 from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
 from jobqueue.serializers import Auto
-from workers.clock import rq_time
-from workers.deaths import FENCED, Left, Remains, cause_of_death, end_of_process
-from workers.endings import encode_text
-from workers.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
-from workers.rescuer import REMEMBERED, Rescuer
-from workers.settings import Settings
+from jobqueue.workers.clock import rq_time
+from jobqueue.workers.deaths import FENCED, Left, Remains, cause_of_death, end_of_process
+from jobqueue.workers.endings import encode_text
+from jobqueue.workers.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
+from jobqueue.workers.rescuer import REMEMBERED, Rescuer
+from jobqueue.workers.settings import Settings
 
 OURS, THEIRS = "us", "them"
 NOW = 1_795_000_000.0

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
 from jobqueue import keys
-from workers.rq_worker import SimpleWorker
+from jobqueue.workers.rq_worker import SimpleWorker
 
 
 def double(job_id: str) -> str:

@@ -12,10 +12,10 @@ from rq.job import Job, JobStatus
 
 from jobqueue import keys
 from jobqueue.protocol import ForRQ, Protocol
-from workers.deaths import Left
-from workers.rq_duties import settings_for
-from workers.rq_ending import finish_left
-from workers.rq_worker import SimpleWorker
+from jobqueue.workers.deaths import Left
+from jobqueue.workers.rq_duties import settings_for
+from jobqueue.workers.rq_ending import finish_left
+from jobqueue.workers.rq_worker import SimpleWorker
 
 
 @pytest.mark.parametrize("serializer", [rq.serializers.DefaultSerializer, samples_rq.Backwards])

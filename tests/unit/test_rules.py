@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,3 +103,12 @@ def test_what_is_allowed_is_there() -> None:
     assert {place.partition(":")[0] for place in found(clients, set())} == CLIENTS
     assert {place.partition(":")[0] for place in found(scripts, set())} == SCRIPTS
     assert {place.partition(":")[0] for place in found(spelled_keys, set())} == KEYS
+
+
+def test_each_package_is_installed() -> None:
+    """``workers/`` is installed as ``jobqueue.workers``; setuptools does not find a package that is not listed."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT) for path in SOURCES}
+    there = {".".join(folder.parts).replace("workers", "jobqueue.workers", 1) for folder in folders}
+    assert sorted(there) == sorted(listed)
+    assert all((ROOT / folder / "__init__.py").exists() for folder in folders)

@@ -19,12 +19,12 @@ from jobqueue.connection import Address
 from jobqueue.errors import NotServed
 from jobqueue.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON
-from workers.endings import decode_text
-from workers.limits import Interrupted
-from workers.own_classes import OwnRunner
-from workers.preload import preload
-from workers.runner import Ending, Runner, interrupted
-from workers.settings import Settings
+from jobqueue.workers.endings import decode_text
+from jobqueue.workers.limits import Interrupted
+from jobqueue.workers.own_classes import OwnRunner
+from jobqueue.workers.preload import preload
+from jobqueue.workers.runner import Ending, Runner, interrupted
+from jobqueue.workers.settings import Settings
 
 
 def runner(**fields: Any) -> Runner:

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from jobqueue.protocol import RETURNED, Outcome
-from workers import seat as seats
-from workers.journal import DONE, Region, make_file
-from workers.seat import Condemned, Seat, Use
+from jobqueue.workers import seat as seats
+from jobqueue.workers.journal import DONE, Region, make_file
+from jobqueue.workers.seat import Condemned, Seat, Use
 
 SEGV = int(signal.SIGSEGV)
 SLOTS = 3

@@ -21,10 +21,10 @@ from jobqueue import keys
 from jobqueue.advice import Profile
 from jobqueue.protocol import Protocol, Spent
 from jobqueue.usage import BUCKETS, OTHERS, Record, bucket, quantile, read_usage, reset_usage
-from workers import gauges
-from workers import usage as measuring
-from workers.gauges import Scale, queued_for_a_core, waits_outside
-from workers.usage import BRIEFS, SHORTS, Meter, Usage
+from jobqueue.workers import gauges
+from jobqueue.workers import usage as measuring
+from jobqueue.workers.gauges import Scale, queued_for_a_core, waits_outside
+from jobqueue.workers.usage import BRIEFS, SHORTS, Meter, Usage
 
 OWNER = "w:0.1"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

@@ -16,8 +16,8 @@ from proxy import Proxy
 
 from jobqueue import keys
 from jobqueue.connection import Address, client
-from workers.failures import Failures
-from workers.waiter import Waiter
+from jobqueue.workers.failures import Failures
+from jobqueue.workers.waiter import Waiter
 
 Make = Callable[..., Waiter]
 

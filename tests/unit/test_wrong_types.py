@@ -21,7 +21,7 @@ from jobqueue.inspector import Inspector
 from jobqueue.protocol import GONE, Claimed, Protocol
 from jobqueue.timetable import Due, Schedule, Timetable
 from jobqueue.timing import BadSchedule, Timing
-from workers.clock import rq_time
+from jobqueue.workers.clock import rq_time
 
 Acts = tuple[Callable[[Desk], Any], Callable[[Desk, Any], Any]]
 IDS = ("a", "b", "c", "d")
