@@ -29,12 +29,13 @@ from unittest import mock
 import rq
 from throughput import environment, seconds
 
-import jobqueue.workers.rq_engine
-from jobqueue import Queue, keys
-from jobqueue.connection import Store, open_store
-from jobqueue.workers.rq_worker import SimpleWorker
-from jobqueue.workers.slot import Slot
-from jobqueue.workers.usage import Usage
+import jobqueue.workers.rq_classes.engine
+from jobqueue import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Store, open_store
+from jobqueue.workers.child.slot import Slot
+from jobqueue.workers.rq_classes.worker import SimpleWorker
+from jobqueue.workers.running.usage import Usage
 
 QUEUE = "bench"
 BLOCK = 1000  # jobs; many more than bring along one record, so that its price stays in the block
@@ -104,7 +105,7 @@ def measure_within(pairs: int) -> dict[str, Any]:
         began += 1
         run_one(slot, job)
 
-    accounts = mock.patch.object(jobqueue.workers.rq_engine, "Usage", lambda slots, _on: Usage(slots, True))
+    accounts = mock.patch.object(jobqueue.workers.rq_classes.engine, "Usage", lambda slots, _on: Usage(slots, True))
     with (
         tempfile.TemporaryDirectory(prefix="jobq-bench-") as home,
         open_store(env=environment(home)) as store,

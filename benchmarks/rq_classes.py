@@ -25,8 +25,8 @@ from typing import NamedTuple
 import redis
 import rq
 
-from jobqueue import keys
-from jobqueue.connection import Store, open_store
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Store, open_store
 
 PLACES = {
     "rq SimpleWorker": "rq.worker.SimpleWorker",

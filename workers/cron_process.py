@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from jobqueue.connection import Store
-from jobqueue.timetable import Schedule
-from jobqueue.workers.cron import Cron
-from jobqueue.workers.cron_card import CronCard
+from jobqueue.schedules.timetable import Schedule
+from jobqueue.store.connection import Store
 from jobqueue.workers.launcher import worker_name
-from jobqueue.workers.logs import set_up_logging
-from jobqueue.workers.periodic import Periodic
-from jobqueue.workers.polling import readable
-from jobqueue.workers.process_tree import TO_ALL
-from jobqueue.workers.signals import Signals
+from jobqueue.workers.roles.cron import Cron
+from jobqueue.workers.roles.cron_card import CronCard
+from jobqueue.workers.roles.periodic import Periodic
+from jobqueue.workers.shared.logs import set_up_logging
+from jobqueue.workers.shared.polling import readable
+from jobqueue.workers.shared.process_tree import TO_ALL
+from jobqueue.workers.supervisor.signals import Signals
 
 log = logging.getLogger(__name__)
 

@@ -18,21 +18,21 @@ from collections.abc import Sequence
 
 import redis
 
-from jobqueue import keys
-from jobqueue.backoff import Backoff
-from jobqueue.capacity import cores
 from jobqueue.cli.render import one_line
-from jobqueue.connection import Store
 from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
-from jobqueue.importing import cannot_import, why_not_imported
+from jobqueue.insight.capacity import cores
+from jobqueue.producing.importing import cannot_import, why_not_imported
+from jobqueue.protocol import keys
+from jobqueue.schedules.timetable import Schedule
 from jobqueue.serializers import JSON, decompress, format_of
+from jobqueue.store.backoff import Backoff
+from jobqueue.store.connection import Store
 from jobqueue.tasks import extra
-from jobqueue.timetable import Schedule
 from jobqueue.words import count
-from jobqueue.workers.logs import set_up_logging
-from jobqueue.workers.served import check_served, flags_for
-from jobqueue.workers.settings import Settings
-from jobqueue.workers.supervisor import Supervisor
+from jobqueue.workers.shared.logs import set_up_logging
+from jobqueue.workers.shared.served import check_served, flags_for
+from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

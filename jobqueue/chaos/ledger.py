@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from jobqueue import keys, private_queue
+from jobqueue.admin.inspector import Inspector
 from jobqueue.chaos import task
 from jobqueue.chaos.count import ENDED, Fact, Tally, runs, tally
-from jobqueue.connection import Store, explain, redis
 from jobqueue.errors import StoreError
-from jobqueue.inspector import Inspector
-from jobqueue.producer import A_DAY, Queue
+from jobqueue.executor import private_queue
+from jobqueue.producing.producer import A_DAY, Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Store, explain, redis
 
 T = TypeVar("T")
 

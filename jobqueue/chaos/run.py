@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from jobqueue import config
 from jobqueue.chaos import plan
 from jobqueue.chaos.count import Spread, Tally
 from jobqueue.chaos.ledger import Ledger
 from jobqueue.chaos.plan import Options
 from jobqueue.chaos.storm import Storm
 from jobqueue.chaos.trees import Forest
-from jobqueue.connection import Store
 from jobqueue.harness.processes import environment, run_directory
 from jobqueue.harness.store import opened, refuse_suspended
+from jobqueue.store import config
+from jobqueue.store.connection import Store
 
 OWN_LEASE = "2"  # seconds; in a store that others use, a short lease would call living trees of theirs dead
 

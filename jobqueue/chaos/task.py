@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from jobqueue.connection import redis
+from jobqueue.store.connection import redis
 
 from rq import get_current_job  # isort: skip  # behind connection, which decides whether redis may load hiredis
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 
+from jobqueue.executor.worker_process import WorkerProcess, last_line
 from jobqueue.harness.processes import GRACE, kill, leftovers
-from jobqueue.worker_process import WorkerProcess, last_line
 
 TASKS = "jobqueue.chaos.task"
 # what the processes of a worker are started with; the store's server may have inherited its JOBQ_HOME and is not meant
-OURS = frozenset({"jobqueue.cli", "jobqueue.workers.forkserver", "jobqueue.workers.spawned"})
+OURS = frozenset({"jobqueue.cli", "jobqueue.workers.forking.forkserver", "jobqueue.workers.forking.spawned"})
 CONSUMERS = {"thread": 4, "process": 2}  # of one tree
 CHILDREN = {"thread": 1, "process": 2}
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from jobqueue.advice import Advice, Machine, Profile
-    from jobqueue.layout import Group
-    from jobqueue.usage import Record, TaskUsage
+    from jobqueue.insight.advice import Advice, Machine, Profile
+    from jobqueue.insight.layout import Group
+    from jobqueue.insight.usage import Record, TaskUsage
 
 NO_RECORD = (
     "There is no record yet. Workers make it while they work: start `jobq worker`, submit some jobs, and ask again."
@@ -59,7 +59,7 @@ class Judged:
 @url_option
 def advise(tasks: tuple[str, ...], reset: bool, as_json: bool, url: str | None) -> None:
     """Say for each TASK whether threads or processes should run it, how many, and why, from what workers recorded."""
-    from jobqueue.usage import read_usage, reset_usage
+    from jobqueue.insight.usage import read_usage, reset_usage
 
     with connected(url) as client:
         known = read_usage(client)
@@ -73,8 +73,8 @@ def advise(tasks: tuple[str, ...], reset: bool, as_json: bool, url: str | None) 
 
 def _chosen(known: Sequence[TaskUsage], tasks: Sequence[str]) -> list[TaskUsage]:
     """The records of the named tasks, or all. Raises JobqError for one without a record."""
-    from jobqueue.catalog import dotted_name
     from jobqueue.errors import JobqError
+    from jobqueue.producing.catalog import dotted_name
 
     records = {usage.task: usage for usage in known}
     for task in tasks:
@@ -86,8 +86,8 @@ def _chosen(known: Sequence[TaskUsage], tasks: Sequence[str]) -> list[TaskUsage]
 
 
 def _show(usages: Sequence[TaskUsage], as_json: bool) -> None:
-    from jobqueue.advice import Machine
-    from jobqueue.layout import lay_out
+    from jobqueue.insight.advice import Machine
+    from jobqueue.insight.layout import lay_out
 
     machine = Machine.here()
     judged = [_judge(usage, machine) for usage in usages]
@@ -110,8 +110,8 @@ def _show(usages: Sequence[TaskUsage], as_json: bool) -> None:
 
 
 def _judge(usage: TaskUsage, machine: Machine) -> Judged:
-    from jobqueue.advice import Advice, Profile, judge
-    from jobqueue.usage import OTHERS
+    from jobqueue.insight.advice import Advice, Profile, judge
+    from jobqueue.insight.usage import OTHERS
 
     profile = Profile.of(usage)
     if usage.task == OTHERS:

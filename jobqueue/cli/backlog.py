@@ -7,12 +7,12 @@ import sys
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import QueueName, json_option, url_option
 from jobqueue.cli.render import json_line
 from jobqueue.cli.tables import table, wide_option
+from jobqueue.protocol import bounds
 
 
 @click.command()
@@ -27,7 +27,7 @@ def waiting(queue: str | None, most: int, newest: bool, wide: bool, as_json: boo
 
     Jobs that a worker has claimed, delayed jobs and dependents are not among them: jobq info counts these.
     """
-    from jobqueue.inspector import Inspector
+    from jobqueue.admin.inspector import Inspector
 
     with connected(url) as client:
         jobs, in_all = Inspector(client).waiting(queue, most, newest)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobqueue.bounds import Bounds
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, url_option
+from jobqueue.protocol.bounds import Bounds
 
 if TYPE_CHECKING:
     from rich.console import Console

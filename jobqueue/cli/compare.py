@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.bounds import Bounds
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option
 from jobqueue.cli.render import one_line
 from jobqueue.cli.values import NegativeNumbersAreValues, check_call, parse_json, parse_value
 from jobqueue.errors import ExtraMissing, UsageError
+from jobqueue.protocol.bounds import Bounds
 from jobqueue.tasks import extra
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def importable(path: Path | None) -> None:
 
 def checked(task: str | None, texts: Sequence[str], arg_lists: Sequence[str], kwargs_text: str | None) -> Wanted | None:
     """Import the task and check its arguments, before anything is started. Raises UsageErrors."""
-    from jobqueue import catalog
     from jobqueue.compare.builtin import Wanted
+    from jobqueue.producing import catalog
 
     if lacks := extra.missing(extra.TASKS if task is None else [catalog.dotted_name(task)]):
         raise ExtraMissing(lacks if task else f"{lacks}; or name a TASK")

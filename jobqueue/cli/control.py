@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, json_option, url_option
 from jobqueue.cli.render import json_line, one_line
+from jobqueue.protocol import bounds
 
 
 @click.command()
@@ -17,7 +17,7 @@ from jobqueue.cli.render import json_line, one_line
 @url_option
 def cancel(job_id: str, as_json: bool, url: str | None) -> None:
     """Cancel a job that waits; a job that runs, or has ended, is an error."""
-    from jobqueue import control
+    from jobqueue.admin import control
 
     with connected(url) as client:
         control.cancel(client, job_id)
@@ -32,7 +32,7 @@ def cancel(job_id: str, as_json: bool, url: str | None) -> None:
 @url_option
 def stop(job_id: str, timeout: float, as_json: bool, url: str | None) -> None:
     """Stop a job that runs: an exception in it, and the end of its process or thread when it does not react."""
-    from jobqueue import control
+    from jobqueue.admin import control
 
     with connected(url) as client:
         stopped = control.stop(client, job_id, timeout)
@@ -48,7 +48,7 @@ def stop(job_id: str, timeout: float, as_json: bool, url: str | None) -> None:
 @url_option
 def pause(queue: str | None, as_json: bool, url: str | None) -> None:
     """Let workers take nothing more from QUEUE, or from any queue (as `rq suspend`); running jobs go on."""
-    from jobqueue import control
+    from jobqueue.admin import control
 
     with connected(url) as client:
         new = control.pause(client, queue)
@@ -61,7 +61,7 @@ def pause(queue: str | None, as_json: bool, url: str | None) -> None:
 @url_option
 def resume(queue: str | None, as_json: bool, url: str | None) -> None:
     """Undo `jobq pause`: for QUEUE, or the pause of all queues (as `rq resume`)."""
-    from jobqueue import control
+    from jobqueue.admin import control
 
     with connected(url) as client:
         changed = control.resume(client, queue)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import a_file, json_option, opened, url_option
 from jobqueue.cli.render import json_line
 from jobqueue.cli.rq_flags import formats
 from jobqueue.cli.tables import table
 from jobqueue.cli.terminated import stops_as_asked
+from jobqueue.protocol import bounds
 
 if TYPE_CHECKING:
-    from jobqueue.timetable import Schedule
+    from jobqueue.schedules.timetable import Schedule
 
 
 @click.command()
@@ -41,7 +41,7 @@ def cron(
     Start it as often as you like: one leads, the others stand by. `jobq worker --cron FILE` does the same inside a
     worker.
     """
-    from jobqueue.cronfile import read
+    from jobqueue.schedules.cronfile import read
 
     entries = read(file, formats(accept))
     if check:

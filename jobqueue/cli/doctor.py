@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, url_option
 from jobqueue.cli.render import json_line, one_line
 from jobqueue.cli.tables import wrapped_for_people
+from jobqueue.protocol import bounds
 from jobqueue.words import count
 
 if TYPE_CHECKING:

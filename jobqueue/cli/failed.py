@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.look import connected, status
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
 from jobqueue.cli.render import json_line, one_line, tell_who_waited
 from jobqueue.cli.tables import table, wide_option
 from jobqueue.errors import UsageError
+from jobqueue.protocol import bounds
 
 if TYPE_CHECKING:
-    from jobqueue.connection import redis
+    from jobqueue.store.connection import redis
 
 queue_option = click.option("-q", "--queue", type=QueueName(), metavar="QUEUE", multiple=True, callback=only_one,
                             help="Only jobs of this queue.")  # fmt: skip
@@ -38,7 +38,7 @@ def failed() -> None:
 @url_option
 def list_(queue: str | None, most: int, wide: bool, as_json: bool, url: str | None) -> None:
     """List failed jobs, the latest first."""
-    from jobqueue.inspector import Inspector
+    from jobqueue.admin.inspector import Inspector
 
     with connected(url) as client:
         jobs = Inspector(client).failed(queue, most)
@@ -65,7 +65,7 @@ failed.add_command(show)
 @url_option
 def requeue(ids: tuple[str, ...], everything: bool, queue: str | None, as_json: bool, url: str | None) -> None:
     """Put failed jobs back into their queues."""
-    from jobqueue import control
+    from jobqueue.admin import control
 
     _do("requeued", control.requeue, ids, everything, queue, as_json, url)
 
@@ -78,7 +78,7 @@ def requeue(ids: tuple[str, ...], everything: bool, queue: str | None, as_json: 
 @url_option
 def delete(ids: tuple[str, ...], everything: bool, queue: str | None, as_json: bool, url: str | None) -> None:
     """Delete failed jobs and their tracebacks."""
-    from jobqueue import control
+    from jobqueue.admin import control
 
     def delete_one(client: redis.Redis, job_id: str) -> None:
         waiting = control.waits_for(client, job_id)
@@ -98,8 +98,8 @@ def _do(
     url: str | None,
 ) -> None:
     """Act on each job; one line per job on stdout, one per error on stderr."""
+    from jobqueue.admin.inspector import Inspector
     from jobqueue.errors import NoSuchJob
-    from jobqueue.inspector import Inspector
 
     if bool(ids) == everything or (ids and queue):
         raise UsageError("Give job ids, or --all (with --queue, if only of one queue).")

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, json_option, opened, url_option
 from jobqueue.cli.render import ago, escaped, json_line, one_line
 from jobqueue.cli.tables import table, wide_option
+from jobqueue.protocol import bounds
 from jobqueue.words import duration
 
 if TYPE_CHECKING:
-    from jobqueue.connection import redis
-    from jobqueue.inspector import Inspector
+    from jobqueue.admin.inspector import Inspector
     from jobqueue.model import JobView, Overview
+    from jobqueue.store.connection import redis
 
 
 @contextlib.contextmanager
 def connected(url: str | None) -> Iterator[redis.Redis]:
     """Open the store and yield a client; what redis-py raises becomes a StoreError, which is one line."""
-    from jobqueue.connection import explain, redis
     from jobqueue.errors import NoSuchJob
+    from jobqueue.store.connection import explain, redis
 
     with opened(url) as store, store.client(patient=True) as client:
         try:
@@ -44,7 +44,7 @@ def connected(url: str | None) -> Iterator[redis.Redis]:
 
 
 def _is_schedule(client: redis.Redis, name: str) -> bool:
-    from jobqueue import keys
+    from jobqueue.protocol import keys
 
     member = name.encode(errors="surrogateescape")
     return any(client.zscore(key, member) is not None for key in (keys.SCHEDULES, keys.CRON_ENTRIES))
@@ -59,7 +59,7 @@ ENDED = ("finished", "failed", "stopped", "canceled")
 @url_option
 def status(job_id: str, as_json: bool, url: str | None) -> None:
     """Show all there is to know of a job, its traceback included."""
-    from jobqueue.inspector import Inspector
+    from jobqueue.admin.inspector import Inspector
 
     with connected(url) as client:
         job = Inspector(client).job(job_id)
@@ -137,9 +137,9 @@ def _status(job: JobView) -> str:
 @url_option
 def result(job_id: str, wait: bool, timeout: float | None, as_json: bool, url: str | None) -> None:
     """Print a job's result as JSON. A job that failed is an error, and so is one that has not ended without --wait."""
+    from jobqueue.admin.inspector import Inspector
     from jobqueue.errors import JobError
-    from jobqueue.inspector import Inspector
-    from jobqueue.results import Waiter
+    from jobqueue.results.waiter import Waiter
 
     with connected(url) as client:
         job = Inspector(client).job(job_id)
@@ -177,7 +177,7 @@ def _loads_json(data: bytes) -> Any:
 @url_option
 def info(watch: bool, wide: bool, as_json: bool, url: str | None) -> None:
     """Show queues and workers. It changes nothing, unlike `rq info`, which cleans up while it counts."""
-    from jobqueue.inspector import Inspector
+    from jobqueue.admin.inspector import Inspector
 
     with connected(url) as client:
         inspector = Inspector(client)

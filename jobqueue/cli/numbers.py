@@ -1,4 +1,4 @@
-"""The one type of all options that are numbers: the bounds stand in jobqueue/bounds.py."""
+"""The one type of all options that are numbers: the bounds stand in jobqueue/protocol/bounds.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jobqueue.bounds import Bounds
+from jobqueue.protocol.bounds import Bounds
 
 
 class Number(click.ParamType[float]):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.backoff import Backoff
 from jobqueue.errors import BadValue
-from jobqueue.names import LONGEST, queue_name
+from jobqueue.protocol.names import LONGEST, queue_name
+from jobqueue.store.backoff import Backoff
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from jobqueue.connection import Store
+    from jobqueue.store.connection import Store
 
 url_option = click.option(
     "--url",
@@ -94,8 +94,8 @@ def opened(url: str | None, *, quiet: bool = False, wait: float = 0.0) -> Iterat
 
 
 def _open(url: str | None, wait: float) -> Store:
-    from jobqueue.connection import open_store  # here: `jobq --help` needs no redis
     from jobqueue.errors import StoreLoading, StoreUnreachable
+    from jobqueue.store.connection import open_store  # here: `jobq --help` needs no redis
 
     deadline, backoff = time.monotonic() + wait, Backoff(first=0.1)
     while True:

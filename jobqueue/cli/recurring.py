@@ -10,7 +10,7 @@ from jobqueue.cli.values import Call
 from jobqueue.errors import UsageError
 
 if TYPE_CHECKING:
-    from jobqueue.producer import Queue
+    from jobqueue.producing.producer import Queue
 
 
 class Again(NamedTuple):
@@ -32,7 +32,7 @@ def again(every: float | None, cron: str | None, tz: str | None, overlap: bool) 
         raise UsageError("--every and --cron exclude each other.")
     if every is not None and tz is not None:
         raise UsageError("--tz goes with --cron.")
-    from jobqueue.timing import Timing
+    from jobqueue.schedules.timing import Timing
 
     if every == 0 or cron == "":
         raise UsageError(

@@ -8,12 +8,12 @@ import time
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
 from jobqueue.cli.render import json_line, one_line, tell_who_waited
 from jobqueue.cli.tables import table, wide_option
+from jobqueue.protocol import bounds
 
 NOT_SERVED = "not served: no worker runs this cron file"
 
@@ -34,7 +34,7 @@ def schedule() -> None:
 def list_(queue: str | None, most: int, wide: bool, as_json: bool, url: str | None) -> None:
     """List schedules and cron entries, then delayed jobs, the next first."""
     from jobqueue.doctor.clocks import pause_of
-    from jobqueue.schedules import Schedules
+    from jobqueue.schedules.schedules import Schedules
 
     with connected(url) as client:
         schedules = Schedules(client)
@@ -75,8 +75,8 @@ def delete(schedule_id: str, as_json: bool, url: str | None) -> None:
 
     An entry of a cron file goes when it is taken out of the file and the workers that serve it are restarted.
     """
-    from jobqueue import control
-    from jobqueue.schedules import Schedules
+    from jobqueue.admin import control
+    from jobqueue.schedules.schedules import Schedules
 
     with connected(url) as client:
         waiting = control.waits_for(client, schedule_id)

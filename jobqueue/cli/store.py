@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobqueue import config
 from jobqueue.cli.options import WholeHelp, json_option, url_option
 from jobqueue.errors import UsageError
+from jobqueue.store import config
 from jobqueue.words import count, duration
 
 if TYPE_CHECKING:
-    from jobqueue.store import LocalStore
-    from jobqueue.store_status import StoreStatus
+    from jobqueue.store.local.status import StoreStatus
+    from jobqueue.store.local.store import LocalStore
 
 
 @click.group(cls=WholeHelp)
@@ -31,8 +31,8 @@ def status(url: str | None, as_json: bool) -> None:
     found, source = config.resolve_url(url)
     if found is None:
         return _show(_local().status(), source, as_json)
-    from jobqueue.connection import open_store
-    from jobqueue.store_status import server_status
+    from jobqueue.store.connection import open_store
+    from jobqueue.store.local.status import server_status
 
     with open_store(found) as remote:
         _show(server_status(remote.address), source, as_json)
@@ -65,7 +65,7 @@ def stop(url: str | None, force: bool, as_json: bool) -> None:
 
 
 def _local() -> LocalStore:
-    from jobqueue.store import LocalStore
+    from jobqueue.store.local.store import LocalStore
 
     return LocalStore(config.home())
 
@@ -73,7 +73,7 @@ def _local() -> LocalStore:
 def _refuse_a_url(url: str | None, verb: str) -> None:
     found, source = config.resolve_url(url)
     if found is not None:
-        from jobqueue.connection import Address
+        from jobqueue.store.connection import Address
 
         where = Address(url=found).describe()
         raise UsageError(f"the store in use is {where} (by {source}): it is not jobq's to {verb}")

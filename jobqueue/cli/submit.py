@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue import bounds, names
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, a_file, json_option, opened, url_option
 from jobqueue.cli.recurring import Recurring, again
@@ -33,9 +32,10 @@ from jobqueue.cli.values import (
 )
 from jobqueue.cli.waiting import Sends, print_results
 from jobqueue.errors import NoSuchJob, StoreUnreachable, UsageError
+from jobqueue.protocol import bounds, names
 
 if TYPE_CHECKING:
-    from jobqueue.producer import Queue
+    from jobqueue.producing.producer import Queue
 
 
 @click.command(cls=NegativeNumbersAreValues)
@@ -111,7 +111,7 @@ def submit(
     Prints one job id per line, in order; with --every or --cron the id of a schedule (--id: one that has it is
     replaced), which jobq schedule lists and deletes.
     """
-    from jobqueue.producer import A_DAY, Queue
+    from jobqueue.producing.producer import A_DAY, Queue
 
     options = {
         name: value for name, value in options.items() if value is not None and value is not False and value != ()
@@ -146,7 +146,7 @@ def submit(
 
 
 def _checked_task(task: str, check: bool) -> tuple[str, Any]:
-    from jobqueue import catalog
+    from jobqueue.producing import catalog
     from jobqueue.tasks import extra
 
     name = catalog.dotted_name(task)

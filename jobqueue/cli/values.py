@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.render import enqueued
 from jobqueue.errors import BadArguments, BadValue, JobqError
+from jobqueue.protocol import bounds
 from jobqueue.serializers import JSON
 
 CHUNK = 500  # lines that are checked and sent together

@@ -18,7 +18,7 @@ from jobqueue.errors import JobFailed
 
 if TYPE_CHECKING:
     from jobqueue.model import Outcome
-    from jobqueue.producer import Queue
+    from jobqueue.producing.producer import Queue
 
 _END = object()
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobqueue import bounds
 from jobqueue.cli.leash import leash
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import QueueName, a_file, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.cli.terminated import stops_as_asked
 from jobqueue.errors import UsageError
-from jobqueue.private_queue import erase, pipe_to
+from jobqueue.executor.private_queue import erase, pipe_to
+from jobqueue.protocol import bounds
 
 if TYPE_CHECKING:
-    from jobqueue.timetable import Schedule
+    from jobqueue.schedules.timetable import Schedule
 
 
 def in_a_directory(_context: click.Context, parameter: click.Parameter, path: str) -> str:
@@ -136,7 +136,7 @@ def worker(
 ) -> None:
     """Run jobs from the QUEUEs ("default") in threads or in processes."""
     from jobqueue.workers.launcher import launch, shape, worker_name
-    from jobqueue.workers.settings import Settings
+    from jobqueue.workers.shared.settings import Settings
 
     children, slots = shape(mode, number, threads)
     accepted, own_serializer = formats_to_read(accept, serializer)
@@ -199,7 +199,7 @@ def worker_health(file: str, max_age: float) -> None:
 
 def cron_entries(path: str, accept: tuple[str, ...]) -> list[Schedule]:
     """What a cron file registers. Raises BadCronFile."""
-    from jobqueue.cronfile import read  # here: it imports RQ's cron
+    from jobqueue.schedules.cronfile import read  # here: it imports RQ's cron
 
     return read(path, accept)
 

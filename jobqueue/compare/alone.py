@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from jobqueue.advice import GROWS_MB, NEEDED, NEEDED_LONG
 from jobqueue.compare import plan
 from jobqueue.compare.crews import BareCrew, CrewFailed, TooSlow
 from jobqueue.compare.figures import LOOP, Row, Sample
@@ -13,6 +12,7 @@ from jobqueue.compare.measure import PeakMeter
 from jobqueue.compare.noise import Others
 from jobqueue.compare.plan import Cell
 from jobqueue.compare.subject import GREW_MB, Subject
+from jobqueue.insight.advice import GROWS_MB, NEEDED, NEEDED_LONG
 
 FIRST_FAILURES = 20  # jobs that are tried before a task is said to fail every time
 LEAST_MB = 0.5  # that all jobs of a run together left behind; it has to come again in two more runs

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobqueue import catalog
 from jobqueue.compare.figures import Work
 from jobqueue.harness.site import Contents
+from jobqueue.producing import catalog
 
 LATENCY = 0.05  # seconds the site waits before each answer
 HEAVY = 50  # milliseconds

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobqueue import catalog
+from jobqueue.producing import catalog
 
 Timed = tuple[float, str | None]  # seconds, and what the task raised
 

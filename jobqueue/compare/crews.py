@@ -25,8 +25,8 @@ from jobqueue.compare.figures import MIXED, Sample, Work, shape
 from jobqueue.compare.measure import CpuMeter, Memory, memory_of, tree
 from jobqueue.compare.measured_queue import MeasuredQueue
 from jobqueue.errors import JobqError
+from jobqueue.executor.worker_process import WorkerProcess
 from jobqueue.harness.processes import GRACE
-from jobqueue.worker_process import WorkerProcess
 
 TRIALS = "jobqueue.compare.trials"
 PRESENT = 0.05  # seconds that the first job of each consumer takes, so that no other consumer takes it too
@@ -265,7 +265,7 @@ def _home(name: str) -> str:
 
 def modules_for(names: Sequence[str]) -> tuple[str, ...]:
     """The modules to serve for these functions: where each is named, and where it is defined."""
-    from jobqueue import catalog
+    from jobqueue.producing import catalog
 
     found = []
     for name in names:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.noise import is_noisy
-from jobqueue.connection import Store
+from jobqueue.insight.capacity import cores as usable_cores
+from jobqueue.store.connection import Store
 
 BUSY = 0.5  # load per core from which the figures say too much about others
 

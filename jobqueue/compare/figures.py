@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.measure import Memory
+from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.words import count
 
 MODES = ("thread", "process")

@@ -13,9 +13,10 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any
 
-from jobqueue import keys, private_queue
-from jobqueue.connection import Store
-from jobqueue.producer import A_DAY, Queue
+from jobqueue.executor import private_queue
+from jobqueue.producing.producer import A_DAY, Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Store
 
 EVERY = 0.004  # seconds between two looks
 LIMIT = 3600  # seconds a job may take; the run's own deadline comes long before

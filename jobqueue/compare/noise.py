@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import psutil
 
-from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.figures import Sample
 from jobqueue.compare.measure import CpuMeter
-from jobqueue.connection import Store, redis
+from jobqueue.insight.capacity import cores as usable_cores
+from jobqueue.store.connection import Store, redis
 from jobqueue.words import count
 
 NOISY = 0.15  # of our cores taken by others: from there on a conclusion is not certain

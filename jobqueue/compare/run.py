@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any, Protocol
 
-from jobqueue.advice import Machine
-from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare import facts, plan
 from jobqueue.compare.alone import Pace, profile
 from jobqueue.compare.builtin import LATENCY, Wanted, wishes
@@ -28,10 +26,12 @@ from jobqueue.compare.roster import Roster
 from jobqueue.compare.subject import Subject
 from jobqueue.compare.try_out import nothing_tried, try_out
 from jobqueue.compare.verdict import as_json, fits_memory
-from jobqueue.connection import Store
 from jobqueue.harness.processes import environment, run_directory
 from jobqueue.harness.site import spawn_site
 from jobqueue.harness.store import opened, refuse_suspended
+from jobqueue.insight.advice import Machine
+from jobqueue.insight.capacity import cores as usable_cores
+from jobqueue.store.connection import Store
 
 LAST_CALL = 1.4  # of the budget; no trial is begun that would end after that
 WARM = 1.0  # seconds: a task whose warm-up would take longer is measured cold, it has few imports beside its work

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobqueue.advice import Profile
 from jobqueue.compare.figures import LOOP, MODES, POOLS, Row, Work, percentile, rounded, slope
 from jobqueue.compare.plan import Cell, Cost
+from jobqueue.insight.advice import Profile
 
 GREW_MB = 10.0  # less growth than that in a whole run may be anything
 SHOWN = 4  # values that the report repeats

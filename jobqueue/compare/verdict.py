@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobqueue.advice import BASE_MB, NOTABLE_MB, QUEUE_S, SPARE, Advice, Machine, Mode, judge
 from jobqueue.compare.figures import LOOP, MIXED, MODES, POOLS, Row, rounded, shape
 from jobqueue.compare.noise import in_words, is_noisy
 from jobqueue.compare.plan import Cell
 from jobqueue.compare.subject import SHOWN, Subject
+from jobqueue.insight.advice import BASE_MB, NOTABLE_MB, QUEUE_S, SPARE, Advice, Machine, Mode, judge
 from jobqueue.words import count, duration, plural
 
 MODES_SET = frozenset(MODES)

@@ -10,11 +10,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.figures import Sample, what
 from jobqueue.compare.noise import in_words, is_noisy
 from jobqueue.demo.run import Outcome, others
 from jobqueue.harness.colours import STYLES
+from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.words import plural
 
 EVEN = 1.1  # below this factor two wall times are called the same

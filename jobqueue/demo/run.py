@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobqueue import catalog
-from jobqueue.capacity import cores as usable_cores
 from jobqueue.compare.crews import Surroundings, TooSlow, WorkerCrew
 from jobqueue.compare.figures import Sample, Work
 from jobqueue.compare.measure import Memory
@@ -27,6 +25,8 @@ from jobqueue.errors import JobqError
 from jobqueue.harness.processes import environment, run_directory
 from jobqueue.harness.site import Contents, spawn_site
 from jobqueue.harness.store import opened
+from jobqueue.insight.capacity import cores as usable_cores
+from jobqueue.producing import catalog
 
 LATENCY = 0.1  # seconds the site waits before each answer, as a server far away would
 LIMIT = 120.0  # seconds for all; the demo takes about 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from jobqueue.connection import redis
 from jobqueue.doctor.finding import Finding
 from jobqueue.errors import UsageError
-from jobqueue.schedules import Schedules, ScheduleView
+from jobqueue.schedules.schedules import Schedules, ScheduleView
+from jobqueue.store.connection import redis
 
 AHEAD = 14 * 86_400.0  # seconds
 MOST = 1_000  # schedules looked at

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from jobqueue import keys
-from jobqueue.connection import redis
 from jobqueue.doctor.finding import Finding
-from jobqueue.protocol import Protocol, queue_names
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Protocol, queue_names
+from jobqueue.store.connection import redis
 from jobqueue.words import count
 
 PAGE = 500

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from jobqueue.connection import redis
 from jobqueue.doctor.clocks import examine_clocks
 from jobqueue.doctor.deferred import dependents, examine_dependents
 from jobqueue.doctor.finding import Finding
@@ -15,6 +14,7 @@ from jobqueue.doctor.queues import examine_queues
 from jobqueue.doctor.schedules import examine_schedules
 from jobqueue.doctor.server import examine_server
 from jobqueue.doctor.wrong_keys import examine_wrong_keys
+from jobqueue.store.connection import redis
 from jobqueue.words import count
 
 PATIENCE = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop becomes a start in milliseconds

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jobqueue import keys
-from jobqueue.connection import redis
-from jobqueue.protocol import Protocol, queue_names
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Protocol, queue_names
+from jobqueue.store.connection import redis
 
 PAGE = 1000
 IDS = 10_000  # ids of a queue, read at once

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from jobqueue import keys
-from jobqueue.connection import redis
 from jobqueue.doctor.finding import Finding
+from jobqueue.protocol import keys
+from jobqueue.store.connection import redis
 from jobqueue.words import count
 
 RENEWED_EVERY = 3.0  # seconds, by every worker that lives and reaches the store

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jobqueue import keys
-from jobqueue.connection import redis
+from jobqueue.admin.inspector import Inspector
 from jobqueue.doctor.finding import Finding
 from jobqueue.doctor.server import size
-from jobqueue.inspector import Inspector
 from jobqueue.model import Overview, WorkerView
+from jobqueue.protocol import keys
 from jobqueue.serializers import decompress, format_of
+from jobqueue.store.connection import redis
 from jobqueue.words import count
 
 SILENT = 420.0  # seconds; RQ's DEFAULT_WORKER_TTL

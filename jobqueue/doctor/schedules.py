@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobqueue import keys
-from jobqueue.connection import redis
 from jobqueue.doctor.finding import Finding
-from jobqueue.schedules import Schedules
+from jobqueue.protocol import keys
+from jobqueue.schedules.schedules import Schedules
+from jobqueue.store.connection import redis
 from jobqueue.words import count
 
 MOST = 1_000  # delayed jobs looked at

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobqueue.aside import moved_aside
-from jobqueue.connection import redis
+from jobqueue.admin.aside import moved_aside
 from jobqueue.doctor.finding import Finding
+from jobqueue.store.connection import redis
 from jobqueue.words import count
 
 SHOWN = 3

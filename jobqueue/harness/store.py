@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobqueue import keys
-from jobqueue.connection import Store, open_store
 from jobqueue.errors import JobqError
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Store, open_store
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def own_store(env: dict[str, str]) -> Iterator[Store]:
             yield store
         except BaseException:
             # the thread that waits for results would say that the store went away
-            logging.getLogger("jobqueue.results").disabled = True
+            logging.getLogger("jobqueue.results.waiter").disabled = True
             raise
         finally:
             if store.local is not None:

@@ -14,10 +14,10 @@ from conftest import Start
 from helpers import Server, eventually, submit
 from rq import Callback
 
-from jobqueue import keys
-from jobqueue.connection import client
-from jobqueue.producer import Queue
-from jobqueue.usage import Record, read_usage
+from jobqueue.insight.usage import Record, read_usage
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import client
 
 WIDTH = {"process": 1, "thread": 4}
 

@@ -13,7 +13,7 @@ from conftest import Start
 from helpers import Server, jobq
 
 from jobqueue.harness.site import spawn_site
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
 
 VERDICTS = {
     "heavy": ("computes", "process"),

@@ -15,8 +15,8 @@ from conftest import Start
 from helpers import Server, Tree, eventually, jobq, lines
 from samples_unfriendly import FOREVER
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 
 def why(path: Path) -> str:

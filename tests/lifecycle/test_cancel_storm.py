@@ -17,11 +17,12 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Dependency, Retry
 from rq.rate_limit import RateLimit
 
-from jobqueue import control, keys
-from jobqueue.connection import client
+from jobqueue.admin import control
 from jobqueue.errors import JobError
 from jobqueue.job import Job
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import client
 
 REGISTRY = {"finished": "finished", "failed": "failed", "canceled": "canceled", "deferred": "deferred"}
 KINDS = ("wip", "finished", "failed", "canceled", "deferred", "scheduled", "ready")

@@ -16,8 +16,8 @@ import redis
 from helpers import Server, eventually
 from leftovers import assert_nothing_is_left, working_for
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -17,7 +17,7 @@ import pytest
 from helpers import ROOT, Server, eventually
 from leftovers import assert_nothing_is_left, working_for
 
-from jobqueue import keys
+from jobqueue.protocol import keys
 
 pytestmark = pytest.mark.timeout(240)
 

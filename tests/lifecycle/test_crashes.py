@@ -12,8 +12,8 @@ import redis
 from conftest import Start
 from helpers import Tree, eventually, failed, held, lines, status, submit
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])
 

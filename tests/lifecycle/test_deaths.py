@@ -14,8 +14,8 @@ from rq import Callback, Retry
 from rq.job import Dependency
 from samples import words_of
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 GOOD = 200
 

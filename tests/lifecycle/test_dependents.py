@@ -14,8 +14,8 @@ from helpers import Server, Tree, eventually, status
 from proxy import Proxy
 from rq.job import Dependency
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 WITHOUT_MAINTENANCE = ("--maintenance-interval", "0", "--no-scheduler")
 RARELY = ("--maintenance-interval", "3600")  # of rq worker

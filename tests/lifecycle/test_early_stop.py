@@ -12,7 +12,7 @@ import pytest
 import redis
 from helpers import ROOT, Server, eventually
 
-from jobqueue import keys
+from jobqueue.protocol import keys
 
 # Imported by Python itself: it sends the signal when the module of this name is about to be imported.
 SITE = """

@@ -14,9 +14,9 @@ from rq import Callback
 from rq.job import Job, JobStatus
 from samples import words_of
 
-from jobqueue import keys
 from jobqueue.errors import JobFailed
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 
 numbers = itertools.count()

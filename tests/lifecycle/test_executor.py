@@ -23,20 +23,12 @@ import samples_rq
 from conftest import Start
 from helpers import ROOT, Server, eventually, held, lines, status
 
-from jobqueue import (
-    BrokenWorkers,
-    JobExecutor,
-    JobFailed,
-    NotSerializable,
-    StoreUnreachable,
-    TaskNotFound,
-    UsageError,
-    keys,
-)
-from jobqueue.collector import Collector
-from jobqueue.control import pause, resume
-from jobqueue.producer import Queue
-from jobqueue.remote_error import RemoteTraceback
+from jobqueue import BrokenWorkers, JobExecutor, JobFailed, NotSerializable, StoreUnreachable, TaskNotFound, UsageError
+from jobqueue.admin.control import pause, resume
+from jobqueue.executor.collector import Collector
+from jobqueue.executor.remote_error import RemoteTraceback
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 LONG = 60.0
 
@@ -464,7 +456,7 @@ def test_a_script_without_the_guard(server: Server, tmp_path: Path) -> None:
 
 STUCK = """
 import contextlib, samples
-from jobqueue.collector import Collector
+from jobqueue.executor.collector import Collector
 def told(collector, join=Collector.join):
     print("running", flush=True)
     join(collector)

@@ -17,8 +17,8 @@ from helpers import Server, eventually, failed, jobq, lines, status, uncounted
 from rq.group import Group
 from rq.rate_limit import RateLimit
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 SERVE = ("samples", "samples_rq")
 

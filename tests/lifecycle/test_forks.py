@@ -207,7 +207,7 @@ def test_what_cannot_be_shared_is_named(start: Start, queue: Queue, tmp_path: Pa
     tree = start("-n", "1", serve=("opening",))
     pid = queue.enqueue("opening.pid").result(30)
     assert said in tree.log
-    assert "jobqueue.workers.spawned" in " ".join(psutil.Process(pid).cmdline())
+    assert "jobqueue.workers.forking.spawned" in " ".join(psutil.Process(pid).cmdline())
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_what_can_be_shared_is(start: Start, queue: Queue, tmp_path: Path, code:
     tree = start("-n", "1", serve=("opening",))
     pid = queue.enqueue("opening.pid").result(30)
     assert "importing the served modules" not in tree.log
-    assert "jobqueue.workers.forkserver" in " ".join(psutil.Process(pid).cmdline())
+    assert "jobqueue.workers.forking.forkserver" in " ".join(psutil.Process(pid).cmdline())
 
 
 def test_a_job_that_waits_for_a_native_thread(start: Start, queue: Queue, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from conftest import Start
 from helpers import Server, Tree, eventually, jobq
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 
 def health(server: Server, path: Path, *flags: str) -> tuple[int, str]:

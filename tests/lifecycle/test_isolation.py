@@ -11,7 +11,8 @@ import redis
 import rq
 from helpers import Server, Tree
 
-from jobqueue import JobExecutor, keys
+from jobqueue import JobExecutor
+from jobqueue.protocol import keys
 
 TENANTS = """
 import asyncio, contextvars, decimal, json, os, subprocess, threading

@@ -16,8 +16,8 @@ import redis
 import rq
 from helpers import ROOT, Server, Tree, eventually, jobq, lines, status, submit
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 JOBS = 6
 
@@ -37,7 +37,7 @@ Dies([Queue("high", connection=r), Queue("default", connection=r)], connection=r
 DIES_WITH_A_CLAIM = """
 import os, pathlib, signal, time
 import psutil
-from jobqueue.workers.slot import Slot
+from jobqueue.workers.child.slot import Slot
 
 def die_with_the_whole_tree(self, job):
     pathlib.Path(os.environ["CLAIMED"]).write_text(job.id)

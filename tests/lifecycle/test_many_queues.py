@@ -12,8 +12,8 @@ from conftest import Start
 from helpers import Server, eventually, status
 from proxy import Proxy
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 QUEUES = tuple(f"q{n}" for n in range(300))
 

@@ -19,8 +19,8 @@ from conftest import Start
 from helpers import ROOT, Server, eventually, lines
 from rq.job import Job
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 
 JOBS = 3000

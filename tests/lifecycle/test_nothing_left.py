@@ -23,9 +23,10 @@ from rq.group import Group
 from rq.job import Dependency
 from rq.rate_limit import RateLimit
 
-from jobqueue import control, keys
+from jobqueue.admin import control
 from jobqueue.job import Job
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 SHORT: dict[str, Any] = {"result_ttl": 1, "failure_ttl": 1}
 # What is there without a job: of workers, queues, tasks, of a submit for a minute; and what the samples note.

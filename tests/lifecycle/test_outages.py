@@ -19,12 +19,12 @@ from proxy import Proxy
 from rq import Callback
 from samples import words_of
 
-from jobqueue import keys
-from jobqueue.connection import Address, Store, open_store
 from jobqueue.job import Job
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Address, Store, open_store
 from jobqueue.workers.launcher import await_heads
-from jobqueue.workers.settings import Settings
+from jobqueue.workers.shared.settings import Settings
 
 LOADED = 600  # jobs under load
 STORE_KEEPS = True  # killed and started again it has what it had

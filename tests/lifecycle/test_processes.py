@@ -23,8 +23,8 @@ from helpers import ROOT, Server, Tree, assert_nothing_left, eventually, lines, 
 from rq import Callback
 from rq.command import send_stop_job_command
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 from jobqueue.serializers import JSON
 
 SERVE = ("samples", "samples_processes")

@@ -19,7 +19,7 @@ from rq.defaults import DEFAULT_FAILURE_TTL
 
 from jobqueue import Queue
 from jobqueue.cli import COMMANDS, main
-from jobqueue.workers.settings import Settings
+from jobqueue.workers.shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = (

@@ -9,9 +9,9 @@ import redis
 from conftest import Start
 from helpers import Tree, eventually, lines, submit
 
-from jobqueue import keys
 from jobqueue.job import Job
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 JOBS = 600
 

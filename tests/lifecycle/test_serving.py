@@ -14,8 +14,8 @@ from conftest import Start
 from helpers import Server, Tree, eventually, failed, lines, submit
 from rq import suspension
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])
 
@@ -108,7 +108,7 @@ def test_a_module_that_starts_a_thread(start: Start, mode: str, queue: Queue, tm
     )
     tree = start("-n", "2", mode=mode, serve=("threaded",))
     assert queue.enqueue("threaded.ask").result(30) in [process.pid for process in tree.children()]
-    assert "jobqueue.workers.spawned" in " ".join(tree.children()[0].cmdline())
+    assert "jobqueue.workers.forking.spawned" in " ".join(tree.children()[0].cmdline())
     assert "importing the served modules started threads" in tree.log
 
 

@@ -11,11 +11,11 @@ import redis
 from helpers import Server, Tree, eventually, jobq, lines, status
 from proxy import Proxy
 
-from jobqueue import keys
-from jobqueue.connection import Address, client
-from jobqueue.executor import JobExecutor
-from jobqueue.producer import Queue
-from jobqueue.results import Waiter
+from jobqueue.executor.executor import JobExecutor
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.results.waiter import Waiter
+from jobqueue.store.connection import Address, client
 
 NOTICED = 30.0  # seconds: a limit of 15, on a machine that does other things too
 

@@ -25,7 +25,7 @@ from keyspace import Seconds, differences, snapshot
 from rq.command import send_stop_job_command
 from rq.defaults import DEFAULT_FAILURE_TTL
 
-from jobqueue import keys
+from jobqueue.protocol import keys
 
 Snapshot = dict[str, Any]
 

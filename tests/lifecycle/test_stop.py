@@ -20,8 +20,8 @@ from rq.command import (
 from rq.job import Job
 from samples import words_of
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 
 Way = Callable[[Server, str], None]

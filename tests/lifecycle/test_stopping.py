@@ -12,8 +12,8 @@ from conftest import Start
 from helpers import Tree, eventually, lines, submit
 from rq.job import Job
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 
 pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])

@@ -22,14 +22,14 @@ import psutil
 import pytest
 from helpers import ROOT
 
-from jobqueue import directory as directory_module
-from jobqueue import server as server_module
-from jobqueue.address import NO_CLUSTER
-from jobqueue.connection import Address, Store, client, open_store, redis
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable, UsageError
-from jobqueue.server_binary import find_server
-from jobqueue.store import LocalStore
-from jobqueue.worker_process import end_tree
+from jobqueue.executor.worker_process import end_tree
+from jobqueue.store.address import NO_CLUSTER
+from jobqueue.store.connection import Address, Store, client, open_store, redis
+from jobqueue.store.local import directory as directory_module
+from jobqueue.store.local import server as server_module
+from jobqueue.store.local.binary import find_server
+from jobqueue.store.local.store import LocalStore
 
 REDIS = shutil.which("redis-server")
 VARIABLES = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_SERVER", "JOBQ_HOME")
@@ -64,7 +64,7 @@ def processes_below(path: Path, watchers: bool = False) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
-        if "store_watch.py" in command and not watchers:
+        if "local/watch.py" in command and not watchers:
             continue
         if str(path) in command and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
             found.append(process)
@@ -114,8 +114,8 @@ def gone(pid: int) -> bool:
 USER = """
 import sys
 from pathlib import Path
-from jobqueue.connection import Address, client
-from jobqueue.store import LocalStore
+from jobqueue.store.connection import Address, client
+from jobqueue.store.local.store import LocalStore
 store = LocalStore(Path(sys.argv[1]))
 with client(Address(unix_socket_path=store.ensure())) as r:
     print(r.incr("n") and r.info("server")["process_id"], store.started, flush=True)
@@ -433,7 +433,8 @@ def test_a_server_that_hangs_gets_no_rival(home: Path, monkeypatch: pytest.Monke
 
 
 def test_a_server_that_loads_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobqueue.store.start_watcher", lambda *_: None)  # it would take one of the connections
+    # it would take one of the connections
+    monkeypatch.setattr("jobqueue.store.local.store.start_watcher", lambda *_: None)
     store = local(home)
     home.mkdir(mode=0o700)
     answers = [b"-LOADING Redis is loading the dataset in memory\r\n"] * 3 + [b"+PONG\r\n"]
@@ -805,7 +806,13 @@ def test_a_wrong_url_is_one_line_on_stderr(url: str, code: int, words: str, home
 
 
 @pytest.mark.parametrize(
-    "first", ["jobqueue.connection", "jobqueue.protocol", "jobqueue.keys", "jobqueue.workers.heartbeat"]
+    "first",
+    [
+        "jobqueue.store.connection",
+        "jobqueue.protocol.protocol",
+        "jobqueue.protocol.keys",
+        "jobqueue.workers.roles.heartbeat",
+    ],
 )
 def test_hiredis_stays_out_on_a_free_threaded_python(first: str) -> None:
     code = (

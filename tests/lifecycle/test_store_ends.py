@@ -15,9 +15,9 @@ import psutil
 import pytest
 from helpers import ROOT, eventually
 
-from jobqueue.store import LocalStore
+from jobqueue.store.local.store import LocalStore
 
-WATCHER = "store_watch.py"
+WATCHER = "local/watch.py"
 
 
 @pytest.fixture

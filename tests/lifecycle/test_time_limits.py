@@ -12,8 +12,8 @@ from helpers import eventually, failed, lines, submit, uncounted
 from rq import Callback, Retry
 from samples import words_of
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 SLOTS = 3
 

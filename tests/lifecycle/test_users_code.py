@@ -14,8 +14,8 @@ from conftest import Start
 from helpers import Tree, eventually, failed, lines, submit
 from rq.job import Job
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 PRINTED = ["says", "cause_says", "causes_say", "context_says", "note_says", "group_says"]
 MADE = ["items", "dropped", "local", "local_and_fail"]

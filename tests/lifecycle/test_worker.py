@@ -12,8 +12,8 @@ import redis
 from conftest import Start
 from helpers import Server, eventually, lines, submit
 
-from jobqueue import keys
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
 
 
 def test_burst_on_empty_queues(start: Start, mode: str) -> None:

@@ -12,10 +12,10 @@ import psutil
 import pytest
 from helpers import ROOT, Server, eventually, held, lines, submit
 
-from jobqueue.connection import open_store
 from jobqueue.errors import WorkerDied
-from jobqueue.producer import Queue
-from jobqueue.worker_process import WorkerProcess, environment, family_of
+from jobqueue.executor.worker_process import WorkerProcess, environment, family_of
+from jobqueue.producing.producer import Queue
+from jobqueue.store.connection import open_store
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_several_stop_at_the_same_time(server: Server, env: dict[str, str]) -> N
 
 PARENT = """
 import sys, time
-from jobqueue.worker_process import WorkerProcess
+from jobqueue.executor.worker_process import WorkerProcess
 worker = WorkerProcess(["default"], number=1, modules=["samples"]).start()
 worker.ready()
 print(worker.pid, flush=True)

@@ -13,11 +13,11 @@ from conftest import Start
 from helpers import Server, Tree, eventually
 from rq import Callback
 
-from jobqueue import keys
-from jobqueue.bounds import LONGEST
 from jobqueue.job import Job
-from jobqueue.producer import Queue
-from jobqueue.protocol import Protocol
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.protocol.bounds import LONGEST
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.serializers import Auto
 
 QUEUES = ("default", "second", "third")

@@ -13,8 +13,8 @@ from model_owners import CAUSE, MOST_CRASHES, Judge, Model
 from processes import THEN, Process, Run
 from view import expected, stored
 
-from jobqueue import keys
-from jobqueue.protocol import Claimed, Cycle, ForRQ, Protocol, Rescue, Verdict, Wire
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Claimed, Cycle, ForRQ, Protocol, Rescue, Verdict, Wire
 
 T = TypeVar("T")
 WORKERS = ("left", "right")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from model import Books, Hold, Job, Token
 
-from jobqueue.protocol import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, ForRQ, Outcome, Rescue
-from jobqueue.workers.endings import encode_text
+from jobqueue.protocol.protocol import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, ForRQ, Outcome, Rescue
+from jobqueue.workers.shared.endings import encode_text
 
 MOST_CRASHES = 2
 CAUSE = encode_text("x")

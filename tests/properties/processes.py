@@ -9,12 +9,12 @@ import redis
 from model_owners import CAUSE, RESULT_TTL, YEAR
 from rq.timeouts import BaseDeathPenalty
 
-from jobqueue.connection import Address
-from jobqueue.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, Outcome
-from jobqueue.workers.endings import encode_text
-from jobqueue.workers.rq_finish import Finisher
-from jobqueue.workers.runner import Call, Ending
-from jobqueue.workers.settings import Settings
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, Outcome
+from jobqueue.store.connection import Address
+from jobqueue.workers.rq_finish.finish import Finisher
+from jobqueue.workers.running.runner import Call, Ending
+from jobqueue.workers.shared.endings import encode_text
+from jobqueue.workers.shared.settings import Settings
 
 QUEUES = ("high", "low")
 THEN = "2026-01-01T00:00:00.000000Z"

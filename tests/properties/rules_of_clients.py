@@ -13,7 +13,7 @@ from model_owners import ENDS
 from processes import QUEUES, THEN
 from rq.job import Job as RQJob
 
-from jobqueue import keys
+from jobqueue.protocol import keys
 from jobqueue.serializers import JSON
 
 IDS = tuple("abcdefgh")

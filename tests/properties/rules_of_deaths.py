@@ -8,8 +8,8 @@ from machine import EXECUTION_TTL, WORKERS, Machine
 from model_owners import Judge
 from processes import QUEUES
 
-from jobqueue import keys
-from jobqueue.protocol import HAS_DEPENDENTS, LOST
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST
 
 policies = st.sampled_from(["retry", "fail"])
 judgements = st.sampled_from(["crash", "crash", "suspect", "interrupt", "fail", "stop"])

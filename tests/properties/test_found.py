@@ -10,9 +10,9 @@ import redis
 from processes import THEN, Process, outcome
 from rq.intermediate_queue import IntermediateQueue
 
-from jobqueue import keys
 from jobqueue.job import Job
-from jobqueue.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, ForRQ, Protocol, Verdict
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, ForRQ, Protocol, Verdict
 from jobqueue.serializers import JSON
 
 A, B, WORKER = "w:0.1", "w:1.1", "w"

@@ -23,7 +23,7 @@ from rules_of_children import Children
 from rules_of_clients import Clients
 from rules_of_deaths import Deaths
 
-from jobqueue.protocol import Wire
+from jobqueue.protocol.protocol import Wire
 
 EXAMPLES = int(os.environ.get("JOBQ_EXAMPLES") or 0)
 PROFILE = settings(
@@ -49,7 +49,7 @@ def backend(request: pytest.FixtureRequest) -> redis.Redis:
 
 @pytest.mark.timeout(0 if EXAMPLES else 400)  # a failure is made small first: that takes a while
 def test_any_order_of_events(backend: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("jobqueue.workers.rq_finish", "rq.worker"):  # say each time what became of a job
+    for name in ("jobqueue.workers.rq_finish.finish", "rq.worker"):  # say each time what became of a job
         caplog.set_level(logging.CRITICAL, logger=name)
     wire = Wire(backend)
     wire.reconnect()

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from model import Books, Job
 
-from jobqueue import keys
+from jobqueue.protocol import keys
 
 FIELDS = ("status", "retries_left", "jobq_crashes", "jobq_redelivered", "jobq_suspect")
 COUNTS = ("successful_job_count", "failed_job_count")

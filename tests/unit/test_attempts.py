@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue.errors import BootFailed
-from jobqueue.workers.attempts import SOON, TRIES, UNDER_KILLS, Attempts
+from jobqueue.workers.shared.attempts import SOON, TRIES, UNDER_KILLS, Attempts
 
 
 def test_it_gives_up_with_the_cause() -> None:

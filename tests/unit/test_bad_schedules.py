@@ -13,16 +13,16 @@ import pytest
 import redis
 from helpers import Server, jobq
 
-from jobqueue import keys
-from jobqueue.connection import Address
 from jobqueue.doctor.schedules import examine_schedules
-from jobqueue.producer import Queue
-from jobqueue.schedules import Schedules
-from jobqueue.timetable import Timetable
-from jobqueue.workers.cron_card import CronCard
-from jobqueue.workers.scheduler import Scheduler
-from jobqueue.workers.settings import Settings
-from jobqueue.workers.ticker import AT_ONCE, Ticker
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.schedules.schedules import Schedules
+from jobqueue.schedules.timetable import Timetable
+from jobqueue.store.connection import Address
+from jobqueue.workers.roles.cron_card import CronCard
+from jobqueue.workers.roles.scheduler import Scheduler
+from jobqueue.workers.roles.ticker import AT_ONCE, Ticker
+from jobqueue.workers.shared.settings import Settings
 
 Spoil = Callable[[redis.Redis], object]
 

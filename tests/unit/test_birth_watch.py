@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobqueue.workers.birth_watch import KILLED, SAID, BirthWatch
-from jobqueue.workers.journal import PULSE, Region, make_file
-from jobqueue.workers.seat import Seat
+from jobqueue.workers.shared.journal import PULSE, Region, make_file
+from jobqueue.workers.supervisor.birth_watch import KILLED, SAID, BirthWatch
+from jobqueue.workers.supervisor.seat import Seat
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ from rq import Queue as RqQueue
 from rq.job import Job as RqJob
 from rq.rate_limit import RateLimit
 
-from jobqueue import bounds, keys
 from jobqueue.cli import LazyGroup
 from jobqueue.cli.numbers import Number
-from jobqueue.connection import redis
-from jobqueue.cronfile import load
 from jobqueue.errors import BadValue, UsageError
-from jobqueue.executor import JobExecutor
-from jobqueue.producer import Queue
+from jobqueue.executor.executor import JobExecutor
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import bounds, keys
+from jobqueue.schedules.cronfile import load
+from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
 LONGEST = bounds.LONGEST

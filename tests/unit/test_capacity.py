@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobqueue.capacity import cores, memory_mb
+from jobqueue.insight.capacity import cores, memory_mb
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 ALL_MB = psutil.virtual_memory().total / 2**20

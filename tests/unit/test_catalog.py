@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rq.job import Job
 
-from jobqueue import catalog
 from jobqueue.errors import BadArguments, TaskNotFound, UsageError
-from jobqueue.producer import Queue
+from jobqueue.producing import catalog
+from jobqueue.producing.producer import Queue
 from jobqueue.serializers import JSON
 from jobqueue.tasks import square
 

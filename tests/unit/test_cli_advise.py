@@ -12,12 +12,12 @@ from helpers import Server
 from rich.console import Console
 from stand_in import invoke
 
-from jobqueue import keys
-from jobqueue.advice import Machine, Profile, judge
 from jobqueue.cli.advise import Judged, _print_table
-from jobqueue.connection import redis
-from jobqueue.protocol import Protocol, Spent
-from jobqueue.usage import TaskUsage
+from jobqueue.insight.advice import Machine, Profile, judge
+from jobqueue.insight.usage import TaskUsage
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Protocol, Spent
+from jobqueue.store.connection import redis
 
 PROFILE = Profile("shop.web.fetch_prices", 100, 0, 0.05, 0.001, 0.05, 0.06, 0.0, 1.0, None)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, Server, eventually
 
-from jobqueue import keys
-from jobqueue.address import Address
-from jobqueue.connection import redis
-from jobqueue.trouble import explain
+from jobqueue.protocol import keys
+from jobqueue.store.address import Address
+from jobqueue.store.connection import redis
+from jobqueue.store.trouble import explain
 
 
 def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

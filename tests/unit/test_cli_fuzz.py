@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from helpers import Server
 
 from jobqueue.cli import main
-from jobqueue.connection import redis
+from jobqueue.store.connection import redis
 
 VALUES = [
     *(

@@ -15,10 +15,10 @@ from helpers import ROOT, Server
 from rq.job import Dependency
 from stand_in import fail, finish, invoke
 
-from jobqueue import keys
 from jobqueue.cli import main
-from jobqueue.connection import redis
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
 TRACEBACK = "Traceback (most recent call last):\n  File [b]x[/b]\nValueError: \x1b[31mbad\n"

@@ -9,7 +9,7 @@ import sys
 import pytest
 from helpers import ROOT, Server
 
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
 
 COMMAND = [sys.executable, "-m", "jobqueue.cli"]
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 from helpers import Server, jobq
 
-from jobqueue import keys
+from jobqueue.protocol import keys
 
 
 def test_submit_list_delete(server: Server, store: redis.Redis) -> None:

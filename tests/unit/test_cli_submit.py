@@ -15,13 +15,13 @@ import pytest
 from helpers import Server
 from stand_in import fail, finish, invoke
 
-from jobqueue import bounds, keys
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.render import escaped, json_line
 from jobqueue.cli.values import Moment, chunks_of_lines, parse_value
-from jobqueue.connection import redis
 from jobqueue.errors import BadArguments
 from jobqueue.job import Job
+from jobqueue.protocol import bounds, keys
+from jobqueue.store.connection import redis
 
 ROOT = Path(__file__).parents[2]
 TASKS = """

@@ -13,11 +13,11 @@ import pytest
 import redis
 from helpers import Server, eventually
 
-from jobqueue.collector import Collector
-from jobqueue.connection import Store, open_store
 from jobqueue.errors import BrokenWorkers, JobFailed
-from jobqueue.futures import JobFuture
+from jobqueue.executor.collector import Collector
+from jobqueue.executor.futures import JobFuture
 from jobqueue.serializers import Auto
+from jobqueue.store.connection import Store, open_store
 
 
 class Home:

@@ -11,9 +11,9 @@ import redis
 from helpers import Server, eventually
 from rq.command import send_kill_horse_command, send_shutdown_command
 
-from jobqueue import keys
-from jobqueue.connection import client
-from jobqueue.workers.commands import Commands
+from jobqueue.protocol import keys
+from jobqueue.store.connection import client
+from jobqueue.workers.roles.commands import Commands
 
 WORKER = "w"
 

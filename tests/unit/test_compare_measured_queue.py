@@ -8,9 +8,9 @@ import pytest
 import redis
 from helpers import Server
 
-from jobqueue import private_queue
 from jobqueue.compare.measured_queue import measured_queue
-from jobqueue.connection import open_store
+from jobqueue.executor import private_queue
+from jobqueue.store.connection import open_store
 
 
 @pytest.mark.parametrize("step", ["workers_of", "owners_of", "delete_jobs", "delete_workers", "delete_queue"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from jobqueue import config
 from jobqueue.errors import StoreError
+from jobqueue.store import config
 
 ALL = {"JOBQ_URL": "redis://a", "REDIS_URL": "redis://b", "RQ_REDIS_URL": "redis://c"}
 

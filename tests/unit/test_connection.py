@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from jobqueue import _keep_the_gil_off, connection
-from jobqueue.connection import Address, check, client, redis
+from jobqueue import _keep_the_gil_off
 from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreachable, UsageError
-from jobqueue.store_status import server_status
+from jobqueue.store import connection
+from jobqueue.store.connection import Address, check, client, redis
+from jobqueue.store.local.status import server_status
 
 
 class FakeServer:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue.workers.context import ImportedContext
+from jobqueue.workers.running.context import ImportedContext
 
 who: ContextVar[str] = ContextVar("who", default="nobody")
 

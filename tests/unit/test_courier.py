@@ -11,13 +11,13 @@ import pytest
 import redis
 from helpers import eventually
 
-from jobqueue.connection import Address
-from jobqueue.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, Outcome
-from jobqueue.workers.courier import Courier
-from jobqueue.workers.journal import BUFFERED, CAME_BACK, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
-from jobqueue.workers.pace import MOST_PER_CYCLE
-from jobqueue.workers.settings import Settings
-from jobqueue.workers.usage import Usage
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, Outcome
+from jobqueue.store.connection import Address
+from jobqueue.workers.child.courier import Courier
+from jobqueue.workers.child.pace import MOST_PER_CYCLE
+from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.shared.journal import BUFFERED, CAME_BACK, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
+from jobqueue.workers.shared.settings import Settings
 
 OWNER = "w:0.1"
 

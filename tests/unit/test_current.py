@@ -11,13 +11,13 @@ import redis
 import rq
 from rq.job import Job, JobStatus
 
-from jobqueue import keys
-from jobqueue.connection import Address, client
 from jobqueue.errors import NotServed
-from jobqueue.producer import Queue
-from jobqueue.workers.current import CurrentJob
-from jobqueue.workers.runner import Runner
-from jobqueue.workers.settings import Settings
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Address, client
+from jobqueue.workers.running.current import CurrentJob
+from jobqueue.workers.running.runner import Runner
+from jobqueue.workers.shared.settings import Settings
 
 BOTH = ("json", "pickle")
 

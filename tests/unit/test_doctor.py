@@ -15,18 +15,19 @@ from rq.job import Dependency
 from rq.utils import utcformat
 from stand_in import fail, invoke
 
-from jobqueue import control, keys
+from jobqueue.admin import control
 from jobqueue.cli import main
-from jobqueue.connection import redis
 from jobqueue.doctor import limbo, queues
 from jobqueue.doctor.clocks import pause_of
 from jobqueue.doctor.examine import examine
 from jobqueue.doctor.finding import Finding, worst
 from jobqueue.doctor.limbo import bring_back, in_limbo, suspects
 from jobqueue.doctor.server import examine_server, fail_over, size
-from jobqueue.producer import Queue
-from jobqueue.protocol import Protocol
-from jobqueue.schedules import ScheduleView
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.schedules.schedules import ScheduleView
+from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
 STORE_KEEPS = True  # there is nothing to find

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from jobqueue.errors import JobCanceled, JobFailed, NoSuchJob
-from jobqueue.futures import JobFuture
+from jobqueue.executor.futures import JobFuture
 from jobqueue.model import Outcome
 
 

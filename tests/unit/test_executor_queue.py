@@ -10,10 +10,11 @@ import pytest
 from rq.job import Job
 from rq.registry import CanceledJobRegistry
 
-from jobqueue import keys, private_queue
-from jobqueue.private_queue import PAGE, erase, new_name, pipe_to
-from jobqueue.producer import Queue
-from jobqueue.protocol import Outcome, Protocol
+from jobqueue.executor import private_queue
+from jobqueue.executor.private_queue import PAGE, erase, new_name, pipe_to
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Outcome, Protocol
 from jobqueue.serializers import Auto
 
 OWNER = "w:0.1"

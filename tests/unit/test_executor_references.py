@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import samples
 
-from jobqueue import references
 from jobqueue.errors import TaskNotFound, UsageError
-from jobqueue.references import Reference, installed, refer, search_path
+from jobqueue.executor import references
+from jobqueue.executor.references import Reference, installed, refer, search_path
 
 
 class Shop:

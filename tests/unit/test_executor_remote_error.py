@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from jobqueue.errors import JobCanceled, JobFailed, TimeLimitExceeded
-from jobqueue.remote_error import RemoteTraceback, rebuild, remote_error
+from jobqueue.executor.remote_error import RemoteTraceback, rebuild, remote_error
 
 
 class Plain(Exception):
@@ -178,8 +178,8 @@ def test_a_class_that_takes_for_ever_when_it_is_made(name: str, monkeypatch: pyt
         may.wait(60)
 
     monkeypatch.setitem(globals(), "unfriendly", wait)
-    monkeypatch.setattr("jobqueue.remote_error.MAKING", 0.2)
-    monkeypatch.setattr("jobqueue.remote_error._slow", set())
+    monkeypatch.setattr("jobqueue.executor.remote_error.MAKING", 0.2)
+    monkeypatch.setattr("jobqueue.executor.remote_error._slow", set())
     text = f"Traceback (most recent call last):\n  File\n{__name__}.{name}: x"
     try:
         assert rebuild(text) is None

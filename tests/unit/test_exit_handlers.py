@@ -9,7 +9,7 @@ from helpers import ROOT
 
 CODE = """
 import multiprocessing, os, time
-from jobqueue.workers import exit_handlers
+from jobqueue.workers.running import exit_handlers
 process = multiprocessing.get_context("fork").Process(target=time.sleep, args=[60])
 process.start()
 child = os.fork()
@@ -31,7 +31,7 @@ def test_processes_of_the_parent_are_not_waited_for() -> None:
 POOL = """
 import multiprocessing, os
 from concurrent.futures import ProcessPoolExecutor
-from jobqueue.workers import exit_handlers
+from jobqueue.workers.running import exit_handlers
 pool = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
 pool.submit(os.getpid).result()
 child = os.fork()

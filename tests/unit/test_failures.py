@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from jobqueue.workers.failures import Failures
+from jobqueue.workers.shared.failures import Failures
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from jobqueue.workers.failures import Failures
 )
 def test_a_shortage_is_one_line(caplog: pytest.LogCaptureFixture, error: Exception, helps: bool) -> None:
     failures = Failures()
-    with caplog.at_level(logging.WARNING, "jobqueue.workers.failures"):
+    with caplog.at_level(logging.WARNING, "jobqueue.workers.shared.failures"):
         assert failures.failed("the role", error) > 0
     (record,) = caplog.records
     assert record.getMessage().startswith("the role failed and is tried again: ")

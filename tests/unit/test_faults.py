@@ -9,12 +9,12 @@ import sys
 import pytest
 from helpers import ROOT
 
-from jobqueue.workers.faults import Faults
-from jobqueue.workers.journal import Running
+from jobqueue.workers.shared.faults import Faults
+from jobqueue.workers.shared.journal import Running
 
 CRASH = """
 import ctypes, os, signal, sys, threading, time
-from jobqueue.workers.faults import report_to
+from jobqueue.workers.shared.faults import report_to
 
 report_to(int(sys.argv[1]))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobqueue.connection import Address
-from jobqueue.workers.freezer import Freezer
-from jobqueue.workers.journal import CAME_BACK, REVOKED, Region, make_file
-from jobqueue.workers.settings import Settings
+from jobqueue.store.connection import Address
+from jobqueue.workers.roles.freezer import Freezer
+from jobqueue.workers.shared.journal import CAME_BACK, REVOKED, Region, make_file
+from jobqueue.workers.shared.settings import Settings
 
 
 class Bench:

@@ -15,12 +15,12 @@ import psutil
 import pytest
 from helpers import eventually
 
-from jobqueue.connection import Address
-from jobqueue.workers.endings import HARD
-from jobqueue.workers.guard import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
-from jobqueue.workers.journal import BUFFERED, HUNGRY, PULSE, Region, make_file
-from jobqueue.workers.seat import Condemned, Seat
-from jobqueue.workers.settings import Settings
+from jobqueue.store.connection import Address
+from jobqueue.workers.shared.endings import HARD
+from jobqueue.workers.shared.journal import BUFFERED, HUNGRY, PULSE, Region, make_file
+from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.supervisor.guard import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
+from jobqueue.workers.supervisor.seat import Condemned, Seat
 
 PAUSE = 1.1 * STILL
 T0 = 1000.0  # monotonic seconds at which the jobs here begin

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from jobqueue.cli import main
 from jobqueue.cli.worker import worker_health
-from jobqueue.workers.health import Health
+from jobqueue.workers.supervisor.health import Health
 
 
 def report(path: Path) -> dict[str, object]:

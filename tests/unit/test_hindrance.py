@@ -9,13 +9,13 @@ import pytest
 from helpers import Server, eventually
 from stand_in import finish
 
-from jobqueue import hindrance as module
-from jobqueue import keys
-from jobqueue.connection import redis
 from jobqueue.errors import ResultTimeout
-from jobqueue.executor import JobExecutor
-from jobqueue.hindrance import WORKER_TTL, Silence, hindrance
-from jobqueue.producer import Queue
+from jobqueue.executor.executor import JobExecutor
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.results import hindrance as module
+from jobqueue.results.hindrance import WORKER_TTL, Silence, hindrance
+from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from jobqueue.workers.importing import LONG, Importing
+from jobqueue.workers.supervisor.importing import LONG, Importing
 
 
 def test_it_is_said_after_a_while_and_then_more_seldom(caplog: pytest.LogCaptureFixture) -> None:
@@ -17,7 +17,7 @@ def test_it_is_said_after_a_while_and_then_more_seldom(caplog: pytest.LogCapture
     importing.begin()
     assert not importing.step(now + 100), "nobody has said what"
     importing.next("shop.tasks")
-    with caplog.at_level(logging.WARNING, "jobqueue.workers.importing"):
+    with caplog.at_level(logging.WARNING, "jobqueue.workers.supervisor.importing"):
         said = [seconds for seconds in range(60) if importing.step(now + seconds + 0.5)]
     assert said == [LONG, 2 * LONG, 4 * LONG]
     assert "importing shop.tasks has not ended after 10 s: no job starts" in caplog.text

@@ -10,11 +10,12 @@ import rq
 from rq.job import Job as RqJob
 from stand_in import fail, finish
 
-from jobqueue import control, keys
-from jobqueue.connection import redis
+from jobqueue.admin import control
+from jobqueue.admin.inspector import Inspector
 from jobqueue.errors import JobError, NoSuchJob
-from jobqueue.inspector import Inspector
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
 TRACEBACK = "Traceback (most recent call last):\n  File\nValueError: bad\n"

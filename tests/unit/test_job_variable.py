@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue.workers.job_variable import NAME, ROOM, JobVariable
+from jobqueue.workers.running.job_variable import NAME, ROOM, JobVariable
 
 ROOT = Path(__file__).parents[2]
 GROWTH = """
@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 import psutil
 from rq.job import Job
-from jobqueue.workers.rq_slot import RQSlot
-from jobqueue.workers.slot import Slot
+from jobqueue.workers.rq_classes.slot import RQSlot
+from jobqueue.workers.child.slot import Slot
 names = ("owner", "region", "courier", "runner", "protocol", "usage", "stir")
 parts = {name: Mock() for name in names} | {"settings": SimpleNamespace(slots=1)}
 worker = Mock(job_class=Job)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 from helpers import ROOT, eventually
 
-from jobqueue.protocol import RETURNED, Outcome
-from jobqueue.workers.journal import BUFFERED, HALF, HUNGRY, UNSETTLED, Region, Running, make_file
+from jobqueue.protocol.protocol import RETURNED, Outcome
+from jobqueue.workers.shared.journal import BUFFERED, HALF, HUNGRY, UNSETTLED, Region, Running, make_file
 
 
 @pytest.fixture
@@ -119,8 +119,8 @@ def test_what_came_back_and_does_not_fit_is_not_lost(region: Region) -> None:
 
 WRITER = """
 import itertools, sys
-from jobqueue.protocol import RETURNED, Outcome
-from jobqueue.workers.journal import Region
+from jobqueue.protocol.protocol import RETURNED, Outcome
+from jobqueue.workers.shared.journal import Region
 
 region = Region(int(sys.argv[1]), 0, 1)
 print("go", flush=True)

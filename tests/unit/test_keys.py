@@ -9,7 +9,7 @@ from typing import Any
 import fakeredis
 import pytest
 
-from jobqueue import keys, protocol
+from jobqueue.protocol import keys, protocol
 
 # keys.py's function → (its name in the prelude, arguments)
 FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -15,11 +15,11 @@ from rq import Retry
 from rq.job import Dependency
 from rq.rate_limit import RateLimit
 
-from jobqueue import keys
-from jobqueue.connection import redis
 from jobqueue.errors import DuplicateJob, StoreRefused
-from jobqueue.producer import Queue
-from jobqueue.protocol import RETURNED, Outcome, Protocol
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import RETURNED, Outcome, Protocol
+from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
 W, OWNER = "w", "w:0.1"

@@ -8,13 +8,13 @@ import fakeredis
 import pytest
 import rq
 
-from jobqueue import keys
-from jobqueue.capacity import cores
-from jobqueue.connection import Address
 from jobqueue.errors import UsageError
-from jobqueue.producer import Queue
+from jobqueue.insight.capacity import cores
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Address
 from jobqueue.workers.launcher import THREADS, describe, refused_heads, shape, worker_name
-from jobqueue.workers.settings import Settings
+from jobqueue.workers.shared.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from helpers import eventually
 from rq.timeouts import JobTimeoutException
 
-from jobqueue.workers.limits import Interrupted, Interruptible, WrittenOff, time_limit_error
-from jobqueue.workers.rq_limits import LEAST, FinishLimits
+from jobqueue.workers.rq_finish.limits import LEAST, FinishLimits
+from jobqueue.workers.running.limits import Interrupted, Interruptible, WrittenOff, time_limit_error
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobqueue.workers.logs import set_up_logging
+from jobqueue.workers.shared.logs import set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,9 @@ def _as_before() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("name", ["jobqueue.workers", "jobqueue.workers.slot", "jobqueue.workers.rq_finish"])
+@pytest.mark.parametrize(
+    "name", ["jobqueue.workers", "jobqueue.workers.child.slot", "jobqueue.workers.rq_finish.finish"]
+)
 def test_a_users_configuration_does_not_silence_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging("text", verbose=False)
     logging.config.dictConfig({"version": 1, "root": {"level": "ERROR"}})
@@ -39,6 +41,6 @@ def test_a_users_configuration_does_not_silence_it(name: str, capsys: pytest.Cap
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging("json", verbose=True)
-    logging.getLogger("jobqueue.workers.slot").debug("job %s", 1)
+    logging.getLogger("jobqueue.workers.child.slot").debug("job %s", 1)
     entry = json.loads(capsys.readouterr().err)
-    assert (entry["level"], entry["logger"], entry["message"]) == ("debug", "jobqueue.workers.slot", "job 1")
+    assert (entry["level"], entry["logger"], entry["message"]) == ("debug", "jobqueue.workers.child.slot", "job 1")

@@ -19,11 +19,11 @@ from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from jobqueue import keys
-from jobqueue.connection import Address
-from jobqueue.workers.maintenance import NAME, Maintenance
-from jobqueue.workers.rq_maintenance import Chores, Intermediate
-from jobqueue.workers.settings import Settings
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Address
+from jobqueue.workers.roles.maintenance import NAME, Maintenance
+from jobqueue.workers.rq_finish.maintenance import Chores, Intermediate
+from jobqueue.workers.shared.settings import Settings
 
 OWNER = "w-1:0.1"
 CALL = "samples.ok"
@@ -182,7 +182,7 @@ def test_what_comes_and_goes_while_it_looks(client: redis.Redis, monkeypatch: py
         return set()
 
     looks: list[redis.Redis] = []
-    monkeypatch.setattr("jobqueue.workers.rq_maintenance.held_by_us", look)
+    monkeypatch.setattr("jobqueue.workers.rq_finish.maintenance.held_by_us", look)
     assert Intermediate(q.key, client).get_job_ids() == []
     assert len(looks) == 2
 
@@ -259,7 +259,7 @@ def test_the_lock_comes_back_after_an_error(
     def fail(*_: object) -> None:
         raise NoSuchJobError("as you wished")
 
-    monkeypatch.setattr("jobqueue.workers.rq_maintenance.clean_worker_registry", fail)
+    monkeypatch.setattr("jobqueue.workers.rq_finish.maintenance.clean_worker_registry", fail)
     with pytest.raises(NoSuchJobError):
         clean()
     assert queue(client).acquire_maintenance_lock()

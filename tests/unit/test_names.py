@@ -5,10 +5,10 @@ from typing import Any
 import fakeredis
 import pytest
 
-from jobqueue import keys, names
-from jobqueue.connection import redis
 from jobqueue.errors import BadValue, UsageError
-from jobqueue.producer import Queue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys, names
+from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
 BAD_QUEUES = [

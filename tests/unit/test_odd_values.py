@@ -10,13 +10,14 @@ from typing import Any
 import fakeredis
 import pytest
 
-from jobqueue import keys, parcel
-from jobqueue.connection import redis
 from jobqueue.errors import JobFailed, NotSerializable, UsageError
 from jobqueue.job import Job
-from jobqueue.producer import Queue
+from jobqueue.producing import parcel
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.store.connection import redis
 from jobqueue.tasks import square
-from jobqueue.workers.rq_worker import SimpleWorker, Worker
+from jobqueue.workers.rq_classes.worker import SimpleWorker, Worker
 
 
 class Unprintable:

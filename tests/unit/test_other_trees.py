@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
-from jobqueue import keys
-from jobqueue.workers.other_trees import RESCUE, OtherTrees
+from jobqueue.protocol import keys
+from jobqueue.workers.supervisor.other_trees import RESCUE, OtherTrees
 
 LEASE = 10.0
 

@@ -16,9 +16,6 @@ from rq import Callback, Repeat, Retry
 from rq.exceptions import DuplicateJobError
 from rq.rate_limit import RateLimit
 
-from jobqueue import keys, transmission, wire
-from jobqueue.batch import CHUNK
-from jobqueue.connection import Address, Store, redis
 from jobqueue.errors import (
     DuplicateJob,
     NotSerializable,
@@ -28,7 +25,11 @@ from jobqueue.errors import (
     UsageError,
 )
 from jobqueue.job import Job, LightJob
-from jobqueue.producer import Queue
+from jobqueue.producing import transmission
+from jobqueue.producing.batch import CHUNK
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys, wire
+from jobqueue.store.connection import Address, Store, redis
 from jobqueue.tasks import square
 
 
@@ -358,7 +359,7 @@ def test_an_endless_generator_streams(client: redis.Redis, queue: Queue) -> None
 def test_a_bad_value_in_a_stream_says_how_many_were_sent(
     client: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobqueue.batch.PATIENCE", 600.0)  # or a slow machine sends shorter chunks
+    monkeypatch.setattr("jobqueue.producing.batch.PATIENCE", 600.0)  # or a slow machine sends shorter chunks
     values: list[Any] = [*range(CHUNK), 1, {2}]
     with pytest.raises(NotSerializable, match=rf"Job {CHUNK + 2}: .* The \d+ jobs before") as refused:
         queue.enqueue_many(square, values)

@@ -20,9 +20,8 @@ from rq.results import Result
 from rq.scheduler import RQScheduler
 from rq.worker import Worker
 
-from jobqueue import keys
-from jobqueue.connection import Address
-from jobqueue.protocol import (
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import (
     GONE,
     HAS_DEPENDENTS,
     LOST,
@@ -38,9 +37,10 @@ from jobqueue.protocol import (
     Verdict,
 )
 from jobqueue.serializers import Auto
-from jobqueue.workers.clock import rq_time
-from jobqueue.workers.heartbeat import Heartbeat
-from jobqueue.workers.settings import Settings
+from jobqueue.store.connection import Address
+from jobqueue.workers.roles.heartbeat import Heartbeat
+from jobqueue.workers.shared.clock import rq_time
+from jobqueue.workers.shared.settings import Settings
 
 W = "host-1-abc"
 ONE, TWO = f"{W}:0.1", f"{W}:1.1"
@@ -882,7 +882,7 @@ def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk
 def test_a_renewal_that_comes_late_is_counted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody may have taken over meanwhile: what was claimed before it must not start unasked."""
     heartbeat, clock = heartbeat_of(desk, lambda: False), [1000.0]
-    monkeypatch.setattr("jobqueue.workers.heartbeat.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("jobqueue.workers.roles.heartbeat.time.monotonic", lambda: clock[0])
     heartbeat.birth()
     for seconds, lapses in ((3.0, 0), (6.9, 0), (7.1, 1), (3.0, 1), (100.0, 2)):
         clock[0] += seconds

@@ -10,7 +10,7 @@ import redis
 from helpers import Server, eventually
 from proxy import Proxy
 
-from jobqueue.connection import Address, client
+from jobqueue.store.connection import Address, client
 
 
 @pytest.fixture

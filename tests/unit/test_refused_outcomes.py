@@ -6,8 +6,8 @@ import pytest
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from jobqueue.protocol import RETURNED, Outcome
-from jobqueue.workers.refusals import ENOUGH, FULL, LARGE, UNSAID, Refusals, never_taken, of_the_store
+from jobqueue.protocol.protocol import RETURNED, Outcome
+from jobqueue.workers.shared.refusals import ENOUGH, FULL, LARGE, UNSAID, Refusals, never_taken, of_the_store
 
 
 def outcome(claim: int, size: int = 10) -> Outcome:

@@ -12,16 +12,16 @@ import fakeredis
 import pytest
 from rq.job import Job
 
-from jobqueue import keys
-from jobqueue.connection import Address
-from jobqueue.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
 from jobqueue.serializers import Auto
-from jobqueue.workers.clock import rq_time
-from jobqueue.workers.deaths import FENCED, Left, Remains, cause_of_death, end_of_process
-from jobqueue.workers.endings import encode_text
-from jobqueue.workers.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
-from jobqueue.workers.rescuer import REMEMBERED, Rescuer
-from jobqueue.workers.settings import Settings
+from jobqueue.store.connection import Address
+from jobqueue.workers.roles.rescuer import REMEMBERED, Rescuer
+from jobqueue.workers.shared.clock import rq_time
+from jobqueue.workers.shared.deaths import FENCED, Left, Remains, cause_of_death, end_of_process
+from jobqueue.workers.shared.endings import encode_text
+from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
+from jobqueue.workers.shared.settings import Settings
 
 OURS, THEIRS = "us", "them"
 NOW = 1_795_000_000.0

@@ -14,9 +14,6 @@ import pytest
 from helpers import Server, eventually
 from stand_in import fail, finish
 
-from jobqueue import keys, results
-from jobqueue.connection import Address, redis
-from jobqueue.connection import client as client_of
 from jobqueue.errors import (
     JobCanceled,
     JobError,
@@ -26,8 +23,12 @@ from jobqueue.errors import (
     ResultTimeout,
     StoreUnreachable,
 )
-from jobqueue.producer import Queue
-from jobqueue.results import Waiter, last_line
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.results import waiter as results
+from jobqueue.results.waiter import Waiter, last_line
+from jobqueue.store.connection import Address, redis
+from jobqueue.store.connection import client as client_of
 from jobqueue.tasks import square
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n    1/0\nValueError: bad\nmore of it\n'
@@ -255,7 +256,7 @@ def lasting(tmp_path: Path) -> Iterator[Server]:
 
 def test_an_outage_is_a_pause(lasting: Server, caplog: pytest.LogCaptureFixture) -> None:
     def said() -> list[int]:
-        return [record.levelno for record in caplog.records if record.name == "jobqueue.results"]
+        return [record.levelno for record in caplog.records if record.name == "jobqueue.results.waiter"]
 
     job = Queue("q", lasting.client).enqueue(square, 5)
     answers: list[Any] = []

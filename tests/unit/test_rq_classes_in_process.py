@@ -16,8 +16,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
-from jobqueue import keys
-from jobqueue.workers.rq_worker import SimpleWorker
+from jobqueue.protocol import keys
+from jobqueue.workers.rq_classes.worker import SimpleWorker
 
 
 def double(job_id: str) -> str:

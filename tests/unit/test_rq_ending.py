@@ -10,12 +10,12 @@ import rq
 import samples_rq
 from rq.job import Job, JobStatus
 
-from jobqueue import keys
-from jobqueue.protocol import ForRQ, Protocol
-from jobqueue.workers.deaths import Left
-from jobqueue.workers.rq_duties import settings_for
-from jobqueue.workers.rq_ending import finish_left
-from jobqueue.workers.rq_worker import SimpleWorker
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import ForRQ, Protocol
+from jobqueue.workers.rq_classes.duties import settings_for
+from jobqueue.workers.rq_classes.ending import finish_left
+from jobqueue.workers.rq_classes.worker import SimpleWorker
+from jobqueue.workers.shared.deaths import Left
 
 
 @pytest.mark.parametrize("serializer", [rq.serializers.DefaultSerializer, samples_rq.Backwards])

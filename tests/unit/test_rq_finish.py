@@ -18,17 +18,17 @@ from rq.timeouts import BaseDeathPenalty
 from samples import words_of
 
 import jobqueue.job
-from jobqueue import keys
-from jobqueue.connection import Address
-from jobqueue.control import requeue
-from jobqueue.producer import Queue
-from jobqueue.protocol import RAISED, RETURNED, Claimed, Protocol
+from jobqueue.admin.control import requeue
+from jobqueue.producing.producer import Queue
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Protocol
 from jobqueue.serializers import JSON, Auto
-from jobqueue.workers.rescuer import Rescuer
-from jobqueue.workers.rq_fence import Fence, FencedPipeline
-from jobqueue.workers.rq_finish import Finisher
-from jobqueue.workers.runner import Ending, raised
-from jobqueue.workers.settings import Settings
+from jobqueue.store.connection import Address
+from jobqueue.workers.roles.rescuer import Rescuer
+from jobqueue.workers.rq_finish.fence import Fence, FencedPipeline
+from jobqueue.workers.rq_finish.finish import Finisher
+from jobqueue.workers.running.runner import Ending, raised
+from jobqueue.workers.shared.settings import Settings
 
 W = "host-1-abc"
 ONE, TWO = f"{W}:0.1", f"{W}:1.1"
@@ -242,7 +242,7 @@ def test_the_token_is_gone_before(desk: Desk, caplog: pytest.LogCaptureFixture) 
     job = desk.claim_one(on_success=Callback("samples.on_success"))
     desk.rescue()
     before = snapshot(desk)
-    with caplog.at_level(logging.WARNING, "jobqueue.workers.rq_finish"):
+    with caplog.at_level(logging.WARNING, "jobqueue.workers.rq_finish.finish"):
         desk.finish(job, value(5))
     assert snapshot(desk) == before
     assert desk.waiting() == [job.id]

@@ -12,7 +12,7 @@ import rq
 from rq.timeouts import TimerDeathPenalty
 
 import jobqueue
-from jobqueue.workers.rq_worker import OnOurEngine, SimpleWorker, Worker
+from jobqueue.workers.rq_classes.worker import OnOurEngine, SimpleWorker, Worker
 
 
 class Tagged(SimpleWorker):
@@ -112,7 +112,7 @@ def test_rqs_own_loop_still_works(store: redis.Redis) -> None:
 
 def test_rqs_timer_penalty_is_not_disturbed() -> None:
     """It calls the same function of CPython's with another type for the thread's id."""
-    import jobqueue.workers.limits  # noqa: F401
+    import jobqueue.workers.running.limits  # noqa: F401
 
     def spin() -> None:
         while True:

@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for package in ("jobqueue", "workers") for path in (ROOT / package).rglob("*.py"))
 
-CLIENTS = {"jobqueue/connection.py"}
-SCRIPTS = {"jobqueue/protocol.py"}
-KEYS = {"jobqueue/keys.py"}
+CLIENTS = {"jobqueue/store/connection.py"}
+SCRIPTS = {"jobqueue/protocol/protocol.py"}
+KEYS = {"jobqueue/protocol/keys.py"}
 
 Finder = Callable[[ast.AST], Iterator[ast.AST]]
 

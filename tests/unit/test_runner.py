@@ -15,16 +15,16 @@ import rq
 import samples_rq
 from rq.exceptions import DeserializationError
 
-from jobqueue.connection import Address
 from jobqueue.errors import NotServed
-from jobqueue.protocol import RAISED, RETURNED
+from jobqueue.protocol.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON
-from jobqueue.workers.endings import decode_text
-from jobqueue.workers.limits import Interrupted
-from jobqueue.workers.own_classes import OwnRunner
-from jobqueue.workers.preload import preload
-from jobqueue.workers.runner import Ending, Runner, interrupted
-from jobqueue.workers.settings import Settings
+from jobqueue.store.connection import Address
+from jobqueue.workers.forking.preload import preload
+from jobqueue.workers.running.limits import Interrupted
+from jobqueue.workers.running.own_classes import OwnRunner
+from jobqueue.workers.running.runner import Ending, Runner, interrupted
+from jobqueue.workers.shared.endings import decode_text
+from jobqueue.workers.shared.settings import Settings
 
 
 def runner(**fields: Any) -> Runner:

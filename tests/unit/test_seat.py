@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobqueue.protocol import RETURNED, Outcome
-from jobqueue.workers import seat as seats
-from jobqueue.workers.journal import DONE, Region, make_file
-from jobqueue.workers.seat import Condemned, Seat, Use
+from jobqueue.protocol.protocol import RETURNED, Outcome
+from jobqueue.workers.shared.journal import DONE, Region, make_file
+from jobqueue.workers.supervisor import seat as seats
+from jobqueue.workers.supervisor.seat import Condemned, Seat, Use
 
 SEGV = int(signal.SIGSEGV)
 SLOTS = 3

@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 from jobqueue.cli.terminated import terminable
-from jobqueue.workers.signals import Signals
+from jobqueue.workers.supervisor.signals import Signals
 
 
 def readable(fd: int) -> bool:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from jobqueue.workers.strategies import REORDER, TURN_BACK
+from jobqueue.workers.child.strategies import REORDER, TURN_BACK
 
 
 def test_round_robin() -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from rq.cron import CronJob
 
-from jobqueue.timing import BadSchedule, Timing, local_zone
+from jobqueue.schedules.timing import BadSchedule, Timing, local_zone
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ import fakeredis
 import pytest
 from helpers import eventually
 
-from jobqueue import keys
-from jobqueue.advice import Profile
-from jobqueue.protocol import Protocol, Spent
-from jobqueue.usage import BUCKETS, OTHERS, Record, bucket, quantile, read_usage, reset_usage
-from jobqueue.workers import gauges
-from jobqueue.workers import usage as measuring
-from jobqueue.workers.gauges import Scale, queued_for_a_core, waits_outside
-from jobqueue.workers.usage import BRIEFS, SHORTS, Meter, Usage
+from jobqueue.insight.advice import Profile
+from jobqueue.insight.usage import BUCKETS, OTHERS, Record, bucket, quantile, read_usage, reset_usage
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Protocol, Spent
+from jobqueue.workers.running import gauges
+from jobqueue.workers.running import usage as measuring
+from jobqueue.workers.running.gauges import Scale, queued_for_a_core, waits_outside
+from jobqueue.workers.running.usage import BRIEFS, SHORTS, Meter, Usage
 
 OWNER = "w:0.1"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

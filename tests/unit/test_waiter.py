@@ -14,10 +14,10 @@ import redis
 from helpers import Server, eventually
 from proxy import Proxy
 
-from jobqueue import keys
-from jobqueue.connection import Address, client
-from jobqueue.workers.failures import Failures
-from jobqueue.workers.waiter import Waiter
+from jobqueue.protocol import keys
+from jobqueue.store.connection import Address, client
+from jobqueue.workers.roles.waiter import Waiter
+from jobqueue.workers.shared.failures import Failures
 
 Make = Callable[..., Waiter]
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from test_protocol import NOW, ONE, TWO, Desk, W, raised, returned
 
-from jobqueue import keys
-from jobqueue.bounds import LONGEST
-from jobqueue.connection import redis
+from jobqueue.admin.inspector import Inspector
 from jobqueue.doctor.examine import examine
 from jobqueue.errors import NoSuchJob
-from jobqueue.inspector import Inspector
-from jobqueue.protocol import GONE, Claimed, Protocol
-from jobqueue.timetable import Due, Schedule, Timetable
-from jobqueue.timing import BadSchedule, Timing
-from jobqueue.workers.clock import rq_time
+from jobqueue.protocol import keys
+from jobqueue.protocol.bounds import LONGEST
+from jobqueue.protocol.protocol import GONE, Claimed, Protocol
+from jobqueue.schedules.timetable import Due, Schedule, Timetable
+from jobqueue.schedules.timing import BadSchedule, Timing
+from jobqueue.store.connection import redis
+from jobqueue.workers.shared.clock import rq_time
 
 Acts = tuple[Callable[[Desk], Any], Callable[[Desk, Any], Any]]
 IDS = ("a", "b", "c", "d")

@@ -42,7 +42,7 @@ def ours(place: str) -> type:
         import queue_in_place
 
         return queue_in_place.Queue
-    from jobqueue.workers import rq_worker
+    from jobqueue.workers.rq_classes import worker as rq_worker
 
     found: type = getattr(rq_worker, place)
     return found
@@ -50,7 +50,7 @@ def ours(place: str) -> type:
 
 def count_loops() -> None:
     """Record for each work() whose loop it was, so that nobody takes RQ's own loop for ours."""
-    from jobqueue.workers import rq_worker
+    from jobqueue.workers.rq_classes import worker as rq_worker
 
     judge = rq_worker.why_rq
 

@@ -1,0 +1,167 @@
+"""What an operator does to single jobs and to queues: requeue, delete, cancel, stop, pause. Each is one transaction."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from rq.command import send_stop_job_command
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.intermediate_queue import IntermediateQueue
+
+from jobqueue.errors import JobError, NoSuchJob
+from jobqueue.job import Job
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.serializers import JSON, Auto
+
+_WAITING = frozenset({"created", "queued", "scheduled", "deferred", "rate_limited", "ready_to_enqueue"})
+ASK_AGAIN = 2.0  # seconds
+_OF_THE_LAST_RUN = (
+    "started_at",
+    "ended_at",
+    "last_heartbeat",
+    "worker_name",
+    "exc_info",
+    "jobq_crashes",
+    "jobq_redelivered",
+)
+
+
+def requeue(client: redis.Redis, job_id: str) -> None:
+    """Put a failed or stopped job back into its queue, as if it had never run. Raises NoSuchJob, JobError.
+
+    RQ takes it out of the registry and pushes it in two steps; a client that died between them would lose the job.
+    """
+    with client.pipeline() as pipe:
+        while True:
+            try:
+                return _requeue(pipe, job_id)
+            except redis.WatchError:
+                time.sleep(0.001)
+
+
+def _requeue(pipe: redis.client.Pipeline, job_id: str) -> None:
+    key = keys.job(job_id)
+    pipe.watch(key)
+    status, queue, ttl, rate_limit = _decoded(pipe.hmget(key, "status", "origin", "ttl", "rate_limit_key"))
+    if status is None or queue is None:
+        raise _no_such_job(job_id)
+    if status not in ("failed", "stopped"):
+        raise JobError(f"Job {job_id} is {status}; only failed and stopped jobs can be requeued.", job_id)
+    if rate_limit:
+        raise JobError(f"Job {job_id} is rate limited: requeue it with `rq requeue`, which takes its turn.", job_id)
+    now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    pipe.multi()
+    pipe.sadd(keys.QUEUES, keys.queue(queue))
+    pipe.hset(key, mapping={"status": "queued", "enqueued_at": now})
+    pipe.hdel(key, *_OF_THE_LAST_RUN)
+    pipe.persist(key)
+    pipe.persist(keys.dependents(job_id))  # they were to go with it
+    pipe.persist(keys.dependencies(job_id))
+    if ttl:
+        pipe.expire(key, int(ttl))
+    pipe.zrem(keys.registry("failed", queue), job_id)
+    pipe.delete(IntermediateQueue(keys.queue(queue), pipe).get_first_seen_key(job_id))
+    pipe.rpush(keys.queue(queue), job_id)
+    pipe.execute()
+
+
+def delete_failed(client: redis.Redis, job_id: str) -> None:
+    """Delete a failed or stopped job and its results. Raises NoSuchJob, JobError."""
+    job = _fetch(client, job_id)
+    status = str(job.get_status(refresh=False).value)
+    if status not in ("failed", "stopped"):
+        raise JobError(f"Job {job_id} is {status}, not failed.", job_id)
+    job.delete()
+
+
+def waits_for(client: redis.Redis, job_id: str) -> list[str]:
+    """Return the ids of the jobs that wait for this one, to say what a delete leaves behind."""
+    key = keys.dependents(job_id).encode(errors="surrogateescape")
+    if client.type(key) != b"set":
+        return []
+    found: Any = client.smembers(key)
+    ids = sorted(i.decode(errors="surrogateescape") for i in found)
+    with client.pipeline(transaction=False) as pipe:
+        for i in ids:
+            pipe.hget(keys.job(i).encode(errors="surrogateescape"), "status")
+        states = pipe.execute(raise_on_error=False)
+    return [i for i, status in zip(ids, states, strict=True) if status == b"deferred"]
+
+
+def cancel(client: redis.Redis, job_id: str) -> None:
+    """Cancel a job that waits. Raises NoSuchJob; JobError for a job that runs, is about to, or has ended."""
+    done, before = Protocol(client).cancel_job(job_id, only_waiting=True)
+    if done:
+        return
+    if not before:
+        raise _no_such_job(job_id)
+    if before == "started":
+        raise JobError(f"Job {job_id} is running; only a job that waits can be canceled.", job_id)
+    if before == "held":
+        raise JobError(f"Job {job_id} is in the hands of a worker and about to run.", job_id)
+    raise JobError(f"Job {job_id} is {before} already.", job_id)
+
+
+def stop(client: redis.Redis, job_id: str, timeout: float) -> bool:
+    """Ask the worker of a running job to stop it (RQ's stop-job command), and wait up to ``timeout`` seconds.
+
+    True: it has ended; False: not yet. Raises NoSuchJob; JobError for a job that does not run, or still does then.
+    """
+    job = _fetch(client, job_id)
+    status = str(job.get_status(refresh=False).value)
+    if status != "started":
+        hint = "; jobq cancel takes it out of its queue" if status in _WAITING else ""
+        raise JobError(f"Job {job_id} does not run: it is {status}{hint}.", job_id)
+    now = time.monotonic()
+    deadline, ask_at = now + timeout, now
+    send_stop_job_command(client, job_id, serializer=Auto)
+    while (now := time.monotonic()) < deadline:
+        if now >= ask_at + ASK_AGAIN:  # the worker's ear may have died without a word; asking twice is asking once
+            ask_at = now
+            _ask_to_stop(client, job_id)
+        if client.hget(keys.job(job_id), "status") != b"started":
+            return True
+        time.sleep(0.02)
+    if timeout:
+        raise JobError(f"Job {job_id} still runs after {timeout:g} s; is its worker {job.worker_name} alive?", job_id)
+    return False
+
+
+def _ask_to_stop(client: redis.Redis, job_id: str) -> None:
+    try:
+        send_stop_job_command(client, job_id, serializer=Auto)
+    except (NoSuchJobError, InvalidJobOperation):  # it has just ended
+        pass
+
+
+def pause(client: redis.Redis, queue: str | None) -> bool:
+    """Let workers take nothing more from the queue, or, without one, from any; tell whether that is new."""
+    if queue is None:
+        return client.set(keys.SUSPENDED, 1, nx=True) is not None
+    return bool(client.sadd(keys.PAUSED, queue))
+
+
+def resume(client: redis.Redis, queue: str | None) -> bool:
+    """Undo pause; tell whether there was anything to undo."""
+    if queue is None:
+        return bool(client.delete(keys.SUSPENDED))
+    return bool(client.srem(keys.PAUSED, queue))
+
+
+def _fetch(client: redis.Redis, job_id: str) -> Job:
+    try:
+        return Job.fetch(job_id, connection=client, serializer=JSON)  # type: ignore[return-value]  # never unpickles
+    except (NoSuchJobError, ValueError, TypeError):
+        raise _no_such_job(job_id) from None
+
+
+def _no_such_job(job_id: str) -> NoSuchJob:
+    return NoSuchJob(f"There is no job {job_id}: never enqueued, deleted, or expired.", job_id)
+
+
+def _decoded(values: Any) -> list[str | None]:
+    return [None if value is None else value.decode() for value in values]

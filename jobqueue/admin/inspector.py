@@ -1,0 +1,345 @@
+"""The read side: what is in the store, without changing it.
+
+RQ's own ``count`` and ``rq info`` clean registries up while they look, which moves jobs; here nothing is written, and
+nothing is unpickled: a pickled job shows its description and its format.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from jobqueue.errors import NoSuchJob
+from jobqueue.model import FailedJob, JobView, Overview, QueueView, WaitingJob, WorkerView
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import queue_names
+from jobqueue.results.waiter import last_line
+from jobqueue.serializers import decompress, format_of
+from jobqueue.store.connection import redis
+
+PAGE = 500  # jobs read per round trip
+_EXPIRING = ("finished", "failed")  # registries whose members have an expiry as their score; RQ cleans them up late
+
+Fields = Mapping[bytes, bytes]
+
+
+class Inspector:
+    """Reads jobs, queues and workers over one client."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    # -- one job ---------------------------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> JobView:
+        """Return all there is to know of a job. Raises NoSuchJob."""
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.job(job_id))
+            pipe.pttl(keys.job(job_id))
+            pipe.xrevrange(keys.results(job_id), count=1)
+            fields, ttl, entries = pipe.execute(raise_on_error=False)
+        if isinstance(fields, Exception) and "WRONGTYPE" in str(fields):
+            raise NoSuchJob(f"There is no job {job_id}: its key holds something else, which no queue wrote.", job_id)
+        for reply in (fields, ttl):
+            if isinstance(reply, Exception):
+                raise reply
+        if b"data" not in fields:
+            raise NoSuchJob(f"There is no job {job_id}: never enqueued, deleted, or expired.", job_id)
+        queue, status = _text(fields, b"origin") or "", _text(fields, b"status") or "created"
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.lpos(keys.queue(queue), job_id)
+            pipe.zscore(keys.registry("scheduled", queue), job_id)
+            found = pipe.execute(raise_on_error=False)  # a key of another type has no place for it
+        position, scheduled = (None if isinstance(place, Exception) else place for place in found)
+        entries = [] if isinstance(entries, Exception) else entries
+        view = _job_view(job_id, status, queue, fields, ttl, entries, position, scheduled)
+        return replace(view, waits_for=self._states(view.depends_on)) if status == "deferred" else view
+
+    def _states(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """The status of each job; "gone" where there is none."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(keys.job(job_id), "status")
+            found = pipe.execute(raise_on_error=False)
+        return {
+            job_id: state.decode(errors="replace") if isinstance(state, bytes) else "gone"
+            for job_id, state in zip(job_ids, found, strict=True)
+        }
+
+    # -- everything ------------------------------------------------------------------------------------------------
+
+    def overview(self) -> Overview:
+        """Return queues, workers and flags."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.smembers(keys.QUEUES)
+            pipe.smembers(keys.WORKERS)
+            pipe.smembers(keys.PAUSED)
+            pipe.exists(keys.SUSPENDED)
+            queues, workers, paused, suspended = pipe.execute()
+        halted = sorted(name.decode(errors="replace") for name in paused)
+        names = sorted({*queue_names(queues), *halted})
+        return Overview(self._queues(names, halted), self._workers(workers), bool(suspended), halted)
+
+    def _queues(self, names: Sequence[str], paused: Sequence[str]) -> list[QueueView]:
+        now = time.time()
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.llen(keys.queue(name))
+                pipe.llen(keys.intermediate(name))
+                pipe.zcard(keys.registry("wip", name))
+                for kind in _EXPIRING:
+                    pipe.zcount(keys.registry(kind, name), now, "+inf")
+                for kind in ("canceled", "scheduled", "deferred"):
+                    pipe.zcard(keys.registry(kind, name))
+                pipe.zcount(keys.registry("failed", name), "-inf", "(0")  # RQ's score of those kept for ever
+            n = _counts(pipe.execute(raise_on_error=False))
+        return [
+            QueueView(
+                name,
+                queued=n[i],
+                claimed=n[i + 1],
+                started=n[i + 2],
+                finished=n[i + 3],
+                failed=n[i + 4] + n[i + 8],
+                canceled=n[i + 5],
+                scheduled=n[i + 6],
+                deferred=n[i + 7],
+                paused=name in paused,
+            )
+            for i, name in zip(range(0, len(n), 9), names, strict=True)
+        ]
+
+    def _workers(self, worker_keys: set[bytes]) -> list[WorkerView]:
+        names = sorted(key.decode(errors="replace")[len(keys.worker("")) :] for key in worker_keys)
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(keys.worker(name))
+                pipe.scard(keys.worker_executions(name))
+            read = pipe.execute(raise_on_error=False)  # RQ has changed the type of the executions key before
+        return [
+            _worker_view(name, read[2 * i], read[2 * i + 1])
+            for i, name in enumerate(names)
+            if isinstance(read[2 * i], dict) and read[2 * i]
+        ]
+
+    # -- waiting jobs ----------------------------------------------------------------------------------------------
+
+    def waiting(self, queue: str | None = None, most: int = 100, newest: bool = False) -> tuple[list[WaitingJob], int]:
+        """Return up to ``most`` jobs that wait in the queue (None: in all, one queue after the other), and how many
+        wait in all. The next to run comes first; with ``newest`` the one that runs last."""
+        names = [queue] if queue is not None else self.queue_names()
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.llen(keys.queue(name))
+            lengths = _counts(pipe.execute(raise_on_error=False))
+        jobs: list[WaitingJob] = []
+        for name, length in zip(names, lengths, strict=True):
+            left = most - len(jobs)
+            if left > 0 and length:
+                jobs += self._waiting_in(name, max(0, length - left) if newest else 0, left, newest)
+        return jobs, sum(lengths)
+
+    def _waiting_in(self, queue: str, first: int, count: int, newest: bool) -> list[WaitingJob]:
+        ids: Any = self._client.lrange(keys.queue(queue), first, first + count - 1)
+        jobs: list[WaitingJob] = []
+        for at in range(0, len(ids), PAGE):
+            page = [job_id.decode(errors="replace") for job_id in ids[at : at + PAGE]]
+            with self._client.pipeline(transaction=False) as pipe:
+                for job_id in page:
+                    pipe.hmget(keys.job(job_id), "description", "enqueued_at")
+                read = pipe.execute(raise_on_error=False)  # one key of another type hides none of the others
+            for i, (job_id, fields) in enumerate(zip(page, read, strict=True)):
+                jobs.append(_waiting_job(job_id, queue, first + at + i, fields))
+        return jobs[::-1] if newest else jobs
+
+    # -- failed jobs -----------------------------------------------------------------------------------------------
+
+    def queue_names(self) -> list[str]:
+        members: Any = self._client.smembers(keys.QUEUES)
+        return sorted(queue_names(members))
+
+    def failed_ids(self, queue: str | None = None) -> Iterator[tuple[str, str]]:
+        """Iterate over (queue, id) of the failed jobs, in no order, some perhaps twice, while they may be requeued."""
+        for name in [queue] if queue is not None else self.queue_names():
+            key, now = keys.registry("failed", name), time.time()
+            if self._client.type(key) != b"zset":  # nothing, or of another type: a worker moves that aside
+                continue
+            for job_id, expires in self._client.zscan_iter(key, count=PAGE):
+                if expires > now or expires < 0:  # RQ's score of one that is kept for ever
+                    yield name, job_id.decode(errors="replace")
+
+    def failed(self, queue: str | None = None, most: int = 100) -> list[FailedJob]:
+        """Return the failed jobs that ended last, the latest first."""
+        found: list[FailedJob] = []
+        page: list[tuple[str, str]] = []
+        for pair in self.failed_ids(queue):
+            page.append(pair)
+            if len(page) == PAGE:
+                found = _latest(found + self._failed_page(page), most)
+                page = []
+        return _latest(found + self._failed_page(page), most)
+
+    def _failed_page(self, page: Sequence[tuple[str, str]]) -> list[FailedJob]:
+        with self._client.pipeline(transaction=False) as pipe:
+            for _, job_id in page:
+                pipe.hmget(keys.job(job_id), "description", "ended_at", "exc_info")
+                pipe.xrevrange(keys.results(job_id), count=1)
+            read = pipe.execute()
+        jobs = []
+        for i, (queue, job_id) in enumerate(page):
+            (description, ended_at, exc_info), entries = read[2 * i], read[2 * i + 1]
+            trace = _traceback(exc_info, entries)
+            text = description.decode(errors="replace") if description is not None else "(expired)"
+            jobs.append(FailedJob(job_id, queue, text, _time(ended_at), last_line(trace or "")))
+        return jobs
+
+
+def _waiting_job(job_id: str, queue: str, position: int, fields: Any) -> WaitingJob:
+    description, enqueued_at = fields if isinstance(fields, list) else (None, None)
+    text = description.decode(errors="replace") if description is not None else "(no such job: workers pass over it)"
+    return WaitingJob(job_id, queue, position, _time(enqueued_at), text)
+
+
+def _latest(jobs: list[FailedJob], most: int) -> list[FailedJob]:
+    beginning = datetime.min.replace(tzinfo=UTC)
+    once = {job.id: job for job in jobs}  # a scan may show a member twice
+    return sorted(once.values(), key=lambda job: job.ended_at or beginning, reverse=True)[:most]
+
+
+def _job_view(
+    job_id: str, status: str, queue: str, fields: Fields, ttl: int, entries: Any, position: Any, scheduled: Any
+) -> JobView:
+    data = decompress(fields[b"data"])
+    format_: str = format_of(data)
+    function, args, kwargs = _call(data) if format_ == "json" else (None, None, None)
+    if format_ == "json" and function is None:
+        format_ = "unknown"
+    returned = entries[0][1].get(b"return_value") if entries and entries[0][1].get(b"type") == b"1" else None
+    return JobView(
+        id=job_id,
+        status=status,
+        queue=queue,
+        description=_text(fields, b"description") or "",
+        format=format_,
+        function=function,
+        args=args,
+        kwargs=kwargs,
+        position=position,
+        worker=_text(fields, b"worker_name") or None,
+        created_at=_time(fields.get(b"created_at")),
+        enqueued_at=_time(fields.get(b"enqueued_at")),
+        started_at=_time(fields.get(b"started_at")),
+        ended_at=_time(fields.get(b"ended_at")),
+        last_heartbeat=_time(fields.get(b"last_heartbeat")),
+        scheduled_for=None if scheduled is None else datetime.fromtimestamp(scheduled, UTC),
+        expires_in=ttl / 1000 if ttl >= 0 else None,
+        timeout=_int(fields, b"timeout"),
+        ttl=_int(fields, b"ttl"),
+        result_ttl=_int(fields, b"result_ttl"),
+        failure_ttl=_int(fields, b"failure_ttl"),
+        retries_left=_int(fields, b"retries_left"),
+        on_crash=_text(fields, b"jobq_on_crash"),
+        crashes=_int(fields, b"jobq_crashes") or 0,
+        redelivered=_int(fields, b"jobq_redelivered") or 0,
+        depends_on=_names(_json(fields.get(b"dependency_ids"))),
+        allow_failure=(_text(fields, b"allow_dependency_failures") or "") in ("1", "True"),
+        meta=_json(fields.get(b"meta")),
+        has_result=bool(entries) and status == "finished",
+        result=_returned(returned) if returned and status == "finished" else None,
+        traceback=_traceback(fields.get(b"exc_info"), entries) if status in ("failed", "stopped") else None,
+    )
+
+
+def _worker_view(name: str, fields: Fields, running: Any) -> WorkerView:
+    heartbeat = _time(fields.get(b"last_heartbeat"))
+    return WorkerView(
+        name=name,
+        state=_text(fields, b"state") or "?",
+        queues=(_text(fields, b"queues") or "").split(","),
+        hostname=_text(fields, b"hostname"),
+        pid=_int(fields, b"pid"),
+        running=running if isinstance(running, int) else 0,
+        done=_int(fields, b"successful_job_count") or 0,
+        failed=_int(fields, b"failed_job_count") or 0,
+        working_time=_float(fields, b"total_working_time"),
+        heartbeat_age=(datetime.now(UTC) - heartbeat).total_seconds() if heartbeat else None,
+    )
+
+
+def _call(data: bytes) -> tuple[str | None, list[Any] | None, dict[str, Any] | None]:
+    call = _json(data)
+    if not isinstance(call, list) or len(call) != 4:
+        return None, None, None
+    return call[0], call[2], call[3]
+
+
+def _traceback(exc_info: bytes | None, entries: Any) -> str | None:
+    packed = entries[0][1].get(b"exc_string") if entries else None
+    if packed:
+        try:
+            return zlib.decompress(base64.b64decode(packed)).decode(errors="replace")
+        except (ValueError, zlib.error):
+            return "(its traceback cannot be read)"
+    return decompress(exc_info).decode(errors="replace") if exc_info else None
+
+
+def _json(data: bytes | None) -> Any:
+    """The value, or None for what is no JSON: a pickle is not opened only to look at it."""
+    try:
+        return json.loads(data) if data else None
+    except ValueError:
+        return None
+
+
+def _names(value: Any) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
+def _returned(value: bytes) -> Any:
+    try:
+        return _json(base64.b64decode(value))
+    except ValueError:
+        return None
+
+
+def _text(fields: Fields, name: bytes) -> str | None:
+    value = fields.get(name)
+    return None if value is None else value.decode(errors="replace")
+
+
+def _float(fields: Fields, name: bytes) -> float:
+    try:
+        return float(fields.get(name) or 0)
+    except ValueError:
+        return 0.0
+
+
+def _counts(replies: list[Any]) -> list[int]:
+    """A key of a wrong type holds nothing of what is counted; any other error is raised."""
+    for reply in replies:
+        if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
+            raise reply
+    return [0 if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def _int(fields: Fields, name: bytes) -> int | None:
+    """The number, None for none, also where somebody wrote something else."""
+    try:
+        return int(fields.get(name) or b"")
+    except ValueError:
+        return None
+
+
+def _time(value: bytes | None) -> datetime | None:
+    """The aware time, None for none, also where somebody wrote something else."""
+    try:
+        moment = datetime.fromisoformat((value or b"").decode())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

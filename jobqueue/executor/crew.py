@@ -1,0 +1,195 @@
+"""The own workers of an executor: a supervisor on a queue that only this executor knows, and what it may run there.
+
+    submit(f) ──► does the crew serve f? ──no──► a new crew that serves f too, on a queue of its own; the old one takes
+        │                                        no more jobs and leaves when it has done those that it has
+        └──yes──► its queue ──► `jobq worker QUEUE -I ...`
+
+A crew runs what the caller has named, and nothing else, whatever somebody writes into the store: that is why a crew is
+not started with --allow-any, and why it is replaced when the caller names more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobqueue.errors import BrokenWorkers, WorkerDied
+from jobqueue.executor.private_queue import erase, new_name, pipe_to
+from jobqueue.executor.references import check_served, search_path
+from jobqueue.executor.worker_process import WorkerProcess, environment
+from jobqueue.store.connection import Store, redis
+
+log = logging.getLogger(__name__)
+
+GRACE = 2.0  # seconds that running jobs have when they are interrupted
+MOST_DEATHS = 3  # of the supervisor, one after the other, without a result in between
+BOOT_FAILED = 2  # `jobq worker`: it could not start, and starting it again would not help
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the workers are started: see JobExecutor."""
+
+    mode: str
+    workers: int | None
+    flags: tuple[str, ...] = ()
+    log: Path | None = None
+
+
+class Crew:
+    """One supervisor and its queue. Any thread."""
+
+    def __init__(self, store: Store, shape: Shape, serves: Iterable[str]) -> None:
+        self.queue = new_name("executor")
+        self.serves = frozenset(serves)
+        self.outstanding = 0  # the staff counts
+        self._store = store
+        self._shape = shape
+        self._deaths = 0
+        self._over = False
+        self._broken = ""  # why
+        self._mutex = threading.Lock()
+        self._worker = self._start()
+
+    def _start(self) -> WorkerProcess:
+        shape = self._shape
+        env = environment(self._store) | {"PYTHONPATH": search_path()}
+        flags = ["--private", "--no-scheduler", "--maintenance-interval", "0", *shape.flags]
+        return WorkerProcess(
+            [self.queue],
+            mode=shape.mode,
+            number=shape.workers,
+            modules=sorted(self.serves),
+            flags=flags,
+            env=env,
+            log=shape.log,
+            grace=GRACE,
+            inherit_stdout=True,
+        ).start()
+
+    def check(self) -> None:
+        """Start the supervisor again when it died; its jobs are rescued after its lease. Raises BrokenWorkers when
+        that would not help."""
+        with self._mutex:
+            if self._over:
+                return
+            if self._broken:  # a fresh one each time: a raised one keeps the frames of all who raised it
+                raise BrokenWorkers(self._broken)
+            try:
+                self._worker.check()
+            except WorkerDied as e:
+                self._worker.stop()
+                self._deaths += 1
+                if e.exit_code_of_worker == BOOT_FAILED or self._deaths > MOST_DEATHS:
+                    self._broken = f"The executor's workers cannot go on. {e}"
+                    raise BrokenWorkers(self._broken) from None
+                log.warning("%s; starting it again", e)
+                self._worker = self._start()
+
+    def did_a_job(self) -> None:
+        self._deaths = 0
+
+    def halt(self) -> None:
+        """Stop the workers; their queue and its jobs stay."""
+        self._over = True  # before the lock: who checks must not take the end for a death
+        with self._mutex:
+            self._worker.stop()
+
+    def stop(self) -> None:
+        """Stop the workers, and delete their queue with all its jobs."""
+        self.halt()
+        try:
+            with self._store.client() as client:
+                erase(pipe_to(client), [self.queue])
+        except redis.RedisError as e:
+            log.warning("The queue %s could not be deleted: %s", self.queue, e)
+
+
+class Staff:
+    """The crews of one executor: one that takes new jobs, and older ones that still have some."""
+
+    def __init__(self, store: Store, shape: Shape, serves: Iterable[str]) -> None:
+        self._make: Callable[[Iterable[str]], Crew] = lambda names: Crew(store, shape, names)
+        self._serves = frozenset(serves)
+        self._checked: set[str] = set()  # what can be imported
+        self._crews: list[Crew] = []
+        self._leaving: list[threading.Thread] = []
+        self._mutex = threading.RLock()
+        self._ending = threading.Lock()
+
+    def queue_for(self, serves: str) -> str:
+        """Return the queue where jobs of what ``serves`` names are run; starts who does it, if need be. One job counts
+        as outstanding from now on, so that they stay. Raises BrokenWorkers."""
+        if serves and serves not in self._checked:
+            check_served(serves)  # one that cannot be imported would break the whole executor
+            self._checked.add(serves)
+        with self._mutex:
+            if not self._crews or not self._covers(self._crews[-1], serves):
+                known = self._crews[-1].serves if self._crews else self._serves
+                known |= {serves} if serves else frozenset()
+                self._crews.append(self._make(known))
+                self._dismiss_the_idle()
+            crew = self._crews[-1]
+            crew.check()
+            crew.outstanding += 1
+            return crew.queue
+
+    @staticmethod
+    def _covers(crew: Crew, serves: str) -> bool:
+        bits = serves.partition(":")[0].split(".")
+        parents = {".".join(bits[:i]) for i in range(1, len(bits) + 1)}
+        return not serves or not crew.serves.isdisjoint({serves, *parents})
+
+    def count(self, queue: str, jobs: int) -> None:
+        """So many more jobs of that queue are outstanding; fewer, when they have ended or were never enqueued."""
+        with self._mutex:
+            for crew in self._crews:
+                if crew.queue == queue:
+                    crew.outstanding += jobs
+            self._dismiss_the_idle()
+
+    def settled(self, queue: str) -> None:
+        """A job of that queue has its outcome: its workers do work."""
+        with self._mutex:
+            for crew in self._crews:
+                if crew.queue == queue:
+                    crew.did_a_job()
+        self.count(queue, -1)
+
+    def check(self) -> None:
+        """Look after all crews. Raises BrokenWorkers."""
+        with self._mutex:
+            crews = list(self._crews)
+        for crew in crews:
+            crew.check()
+
+    def _dismiss_the_idle(self) -> None:
+        """Older crews that have no jobs leave, in threads of their own: nobody should wait for that."""
+        for crew in [crew for crew in self._crews[:-1] if not crew.outstanding]:
+            self._crews.remove(crew)
+            self._leaving = [thread for thread in self._leaving if thread.is_alive()]
+            self._leaving.append(threading.Thread(target=crew.stop, name="jobq-crew-leaves"))
+            self._leaving[-1].start()
+
+    def halt(self) -> None:
+        """Stop all workers; what they run is interrupted. Their jobs stay until ``stop``."""
+        with self._ending:
+            with self._mutex:
+                crews = list(self._crews)
+            for crew in crews:
+                crew.halt()
+
+    def stop(self) -> None:
+        """Stop all workers; what they run is interrupted. Safe to repeat, and from two threads: when it returns they
+        have stopped, for then the store may be closed. (No threads here: Python starts none any more while it ends.)"""
+        with self._ending:
+            with self._mutex:
+                crews, self._crews = self._crews, []
+                leaving, self._leaving = self._leaving, []
+            for crew in crews:
+                crew.stop()
+            for thread in leaving:
+                thread.join()

@@ -1,0 +1,78 @@
+"""A future of a job: the standard library's Future, with the job behind it.
+
+PENDING ──(cancel: the store takes the job out of its queue)──► CANCELLED ─► CANCELLED_AND_NOTIFIED
+   │ └────(running(): the store says that it has started)─────► RUNNING
+   └─────────────────── outcome ──────────────────────────────► FINISHED ◄── outcome ── RUNNING
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Sequence
+from concurrent.futures._base import CANCELLED, PENDING
+from typing import Any, Protocol
+
+from jobqueue.errors import JobCanceled
+from jobqueue.executor.remote_error import remote_error
+from jobqueue.model import Outcome
+
+
+class Home(Protocol):
+    """Where a future asks about its job."""
+
+    def cancel(self, futures: Sequence[JobFuture]) -> None: ...
+    def has_started(self, future: JobFuture) -> bool: ...
+
+
+class JobFuture(concurrent.futures.Future[Any]):
+    """The outcome of one job. ``job_id`` is its id, for `jobq status` and the like."""
+
+    def __init__(self, job_id: str, queue: str, home: Home) -> None:
+        super().__init__()
+        self.job_id = job_id
+        self.queue = queue
+        self._home = home
+
+    def cancel(self) -> bool:
+        """Cancel the job if it still waits in its queue; it will not run then. False when a worker has it, it has
+        ended, or the store does not answer."""
+        if self.may_be_canceled:
+            self._home.cancel([self])
+        return self.cancelled()
+
+    @property
+    def may_be_canceled(self) -> bool:
+        """Not done, and not known to run: what has run once is not canceled, also when it was given back."""
+        return self._state == PENDING
+
+    def running(self) -> bool:
+        """Tell whether the job has started. Asks the store, where a start stands about 5 ms after it, until it has;
+        a job that is given back or run again stays running here."""
+        if not self.done() and not super().running() and self._home.has_started(self):
+            with self._condition:
+                if self._state == PENDING:
+                    self.set_running_or_notify_cancel()
+        return super().running()
+
+    def set_canceled(self) -> bool:
+        """(by the executor) The store has canceled the job: tell callbacks and waiters, once, from any thread."""
+        canceled = super().cancel()
+        with self._condition:
+            if self._state == CANCELLED:
+                self.set_running_or_notify_cancel()
+        return canceled
+
+    def settle(self, outcome: Outcome) -> None:
+        """(by the collector) Take the job's outcome, unless the future is done already."""
+        if isinstance(outcome.error, JobCanceled) and self.set_canceled():
+            return
+        try:
+            if outcome.error is None:
+                self.set_result(outcome.value)
+            else:
+                self.set_exception(remote_error(outcome.error))
+        except concurrent.futures.InvalidStateError:  # canceled meanwhile, or set by the caller
+            pass
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]} job={self.job_id}>"

@@ -1,0 +1,1 @@
+"""What tasks cost, as workers recorded it, and how they should be run."""

@@ -1,0 +1,1 @@
+"""The write side: from a function and its arguments to jobs in the store."""

@@ -1,0 +1,121 @@
+"""Many jobs of one function: chunks going out, and the handle that remembers them in a few bytes.
+
+The ids of a batch are a random prefix and a number, so that ten million jobs are remembered as a prefix and a count.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from jobqueue.errors import NotSerializable, UsageError
+from jobqueue.job import Job, LightJob
+from jobqueue.producing.parcel import Call, Shared
+from jobqueue.protocol import bounds
+
+if TYPE_CHECKING:
+    from jobqueue.producing.producer import Queue
+
+CHUNK = 500  # jobs per transaction
+CHUNK_BYTES = 4_000_000  # of job data per transaction, so that large arguments neither fill memory nor block the store
+PATIENCE = 0.05  # seconds that the first job of a chunk waits for others
+
+Arguments = tuple[Sequence[Any], Mapping[str, Any]]
+
+
+class Batch(Sequence[Job]):
+    """The jobs of one enqueue_many, in order: len, index, slices, iteration, results()."""
+
+    def __init__(self, queue: Queue, prefix: str, numbers: range) -> None:
+        self._queue = queue
+        self._prefix = prefix
+        self._numbers = numbers
+
+    @property
+    def ids(self) -> Iterator[str]:
+        """The job ids in order, made while they are iterated."""
+        return (f"{self._prefix}{n:08x}" for n in self._numbers)
+
+    def results(self, timeout: float | None = None) -> Iterator[Any]:
+        """Wait for all jobs and iterate over their values in order; memory stays bounded.
+
+        timeout in seconds is for the whole batch. Raises what Job.result() raises, at the failed job's place.
+        """
+        timeout = bounds.wait(timeout)
+        return (outcome.get() for outcome in self._queue.waiter().outcomes(self.ids, timeout))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> Batch: ...
+    def __getitem__(self, index: int | slice) -> Job | Batch:
+        if isinstance(index, slice):
+            return Batch(self._queue, self._prefix, self._numbers[index])
+        job_id = f"{self._prefix}{self._numbers[index]:08x}"
+        return LightJob.of(job_id, self._queue.connection, self._queue.serializer)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self)} jobs in {self._queue.name!r}>"
+
+
+class Sender:
+    """Sends calls of one function; remembers only the prefix of their ids and how many there were."""
+
+    def __init__(self, queue: Queue, name: str, shared: Shared, description: str | None = None) -> None:
+        self.sent = 0
+        self._queue = queue
+        self._name = name
+        self._shared = shared
+        self._description = description.encode() if description else None
+        self._prefix = os.urandom(12).hex()
+
+    def batch(self) -> Batch:
+        """Return what has been sent so far."""
+        return Batch(self._queue, self._prefix, range(self.sent))
+
+    def send(self, calls: Iterable[Arguments]) -> Batch:
+        """Enqueue the calls in one transaction and return their jobs. Raises NotSerializable and then sends none."""
+        first = self.sent
+        packed = [self._pack(first + i, args, kwargs) for i, (args, kwargs) in enumerate(calls)]
+        if packed:
+            self._queue.transmit(self._shared, packed)
+            self.sent = first + len(packed)
+        return Batch(self._queue, self._prefix, range(first, self.sent))
+
+    def send_all(self, calls: Iterable[Arguments]) -> Iterator[Batch]:
+        """Enqueue chunk by chunk, as far as the iterator is advanced; a chunk waits for no more than PATIENCE."""
+        iterator = iter(calls)
+        while chunk := self._chunk(iterator):
+            first, count = self.sent, len(chunk)
+            self._queue.transmit(self._shared, chunk)
+            self.sent = first + count
+            yield Batch(self._queue, self._prefix, range(first, self.sent))
+
+    def _chunk(self, calls: Iterator[Arguments]) -> list[Call]:
+        chunk: list[Call] = []
+        size, until = 0, 0.0
+        for args, kwargs in calls:
+            call = self._pack(self.sent + len(chunk), args, kwargs)
+            chunk.append(call)
+            size += len(call.data)
+            now = time.monotonic()
+            until = until or now + PATIENCE
+            if len(chunk) == CHUNK or size >= CHUNK_BYTES or now >= until:
+                break
+        return chunk
+
+    def _pack(self, n: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+        if n >= 1 << 32:
+            raise UsageError("A batch holds up to 4,294,967,296 jobs.")
+        try:
+            call = self._queue.pack(f"{self._prefix}{n:08x}", self._name, args, kwargs)
+        except NotSerializable as e:
+            if not n:
+                raise
+            raise NotSerializable(f"Job {n + 1}: {e} The {self.sent} jobs before its chunk are enqueued.") from None
+        return call._replace(description=self._description) if self._description else call

@@ -1,0 +1,102 @@
+"""Try in a process of its own whether a worker could import what it is to serve, so that nothing of it touches ours."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_CODE = """
+import json, os, sys
+from jobqueue.workers.forking.forkserver import describe_import_error
+from jobqueue.workers.forking.preload import preload
+said = "ready"
+try:
+    preload(*json.loads(sys.argv[2]))
+except BaseException as e:
+    said = describe_import_error(e)
+os.write(int(sys.argv[1]), said.encode(errors="replace")[:4000])
+os._exit(0)
+"""
+
+
+@contextmanager
+def ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """While inside: what interrupts us ends the process too. It has a process group of its own, as Ctrl-C would else
+    reach it in the middle of an import, and it would show where that was."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def place_of(error: BaseException, ours: Collection[str] = ()) -> str:
+    """Return file:line where somebody's module went wrong, "" if it is not known. Where it called Python's own library
+    (argparse at import), its own line. ours: files that only did the import."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    skipped = {*ours, __file__, importlib.__file__}
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not f.filename.startswith("<") and f.filename not in skipped  # <frozen importlib>, <string>
+    ]
+    theirs = [f for f in frames if not _is_pythons(f.filename)] or frames
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
+
+
+def cannot_import(said: str) -> str:
+    """Return the sentence for what ``why_not_imported`` says: a flag that is wrong is named itself."""
+    flag = said.removeprefix("ImportError: ")
+    return flag if flag.startswith("-") else f"a served module cannot be imported: {said}"
+
+
+def _is_pythons(path: str) -> bool:
+    return path.startswith(_LIBRARY) and "-packages" not in path
+
+
+def module_of(path: str) -> str:
+    """Return the name under which a file below the current directory is imported; "" when there is none."""
+    name = os.path.relpath(path).removesuffix(".py").replace(os.sep, ".")
+    return name if all(part.isidentifier() for part in name.split(".")) else ""
+
+
+def why_not_imported(
+    modules: Sequence[str],
+    handlers: Sequence[str] = (),
+    classes: Mapping[str, str] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    quiet: bool = False,
+) -> str:
+    """Import as a fork server does (the arguments are those of its ``preload``); return what went wrong in a line, ""
+    when nothing did. env: of the process; quiet: what the modules print is thrown away."""
+    ours, theirs = os.pipe()
+    output = subprocess.DEVNULL if quiet else None
+    with os.fdopen(ours, "rb") as answer:
+        with os.fdopen(theirs, "wb"):
+            argv = [sys.executable, "-P", "-c", _CODE, str(theirs), json.dumps([modules, handlers, classes or {}])]
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs],
+                env=env,
+                process_group=0,
+            )
+        with ended_with_us(process):
+            said = answer.read().decode(errors="replace")
+            code = process.wait()
+    if said == "ready":  # its word counts, not its exit code: a module that leaves with 0 meanwhile is not imported
+        return ""
+    how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
+    return said or f"the process that did it {how}"

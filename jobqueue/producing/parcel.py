@@ -1,0 +1,147 @@
+"""What is sent of a chunk of jobs: what all share, what is each one's own, the commands that put them into a queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from rq.job import Retry
+from rq.queue import EnqueueArgs
+
+from jobqueue.errors import NotSerializable, UsageError
+from jobqueue.protocol import keys, wire
+from jobqueue.serializers import compress
+
+LARGEST = 512 * 2**20  # bytes; what a Redis server takes in one value unless configured otherwise
+SOON_GONE = 60  # seconds; a job that is kept for less may have gone when a repeat asks whether it was there
+_LONGEST_ARGUMENT = 75  # characters of an argument in a description, as in RQ
+
+
+class Call(NamedTuple):
+    """What is a job's own in a chunk: its id, its data as it is stored, its description."""
+
+    id: str
+    data: bytes
+    description: bytes
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What jobs with the same options have in common: hash fields, place in the queue, time to wait in it."""
+
+    fields: Mapping[str, bytes]
+    at_front: bool = False
+    ttl: int | None = None
+
+    @cached_property
+    def packed(self) -> bytes:
+        """What SUBMIT is told of all jobs alike: its arguments 3 to 7, and the fields."""
+        fields = [part for name, value in self.fields.items() for part in (name.encode(), value)]
+        kept = [int(self.fields[name]) for name in ("result_ttl", "failure_ttl") if name in self.fields]
+        told = (
+            keys.job("").encode(),
+            b"LPUSH" if self.at_front else b"RPUSH",
+            b"" if self.ttl is None else b"%d" % self.ttl,
+            b"1" if any(0 <= seconds <= SOON_GONE for seconds in kept) else b"",
+            b"%d" % len(fields),
+        )
+        return wire.strings((*told, *fields))
+
+    def all_fields(self, call: Call, stamp: bytes) -> dict[str, bytes]:
+        """A job's whole hash."""
+        own = {"created_at": stamp, "enqueued_at": stamp, "data": call.data, "description": call.description}
+        return {**self.fields, **own}
+
+
+def option_fields(spec: EnqueueArgs, on_crash: str | None, serializer: Any) -> dict[str, bytes]:
+    """The hash fields of enqueue's plain options, as RQ writes them. Numbers are within bounds. Raises UsageError."""
+    fields = {"status": b"queued"}
+    for name, seconds in (("result_ttl", spec.result_ttl), ("failure_ttl", spec.failure_ttl), ("ttl", spec.ttl)):
+        if seconds is not None:
+            fields[name] = b"%d" % seconds
+    if spec.meta:
+        fields["meta"] = serializer.dumps(spec.meta)
+    if spec.retry:
+        fields |= _retry_fields(as_retry(spec.retry))
+    if on_crash is not None:
+        fields["jobq_on_crash"] = on_crash_field(on_crash)
+    return fields
+
+
+def as_retry(retry: Any) -> Any:
+    """A number of retries is a Retry too, none of them no Retry."""
+    return Retry(max=retry) if retry and isinstance(retry, int) else retry
+
+
+def _retry_fields(retry: Retry) -> dict[str, bytes]:
+    fields = {"retries_left": b"%d" % retry.max, "retry_intervals": json.dumps(retry.intervals).encode()}
+    return fields | {"enqueue_at_front_on_retry": b"1"} if retry.enqueue_at_front else fields
+
+
+def on_crash_field(what: str) -> bytes:
+    """Raises UsageError."""
+    if what not in ("retry", "fail"):
+        raise UsageError(f"on_crash is 'retry' or 'fail', not {what!r}.")
+    return what.encode()
+
+
+def description_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    """The call as text, as RQ writes it."""
+    texts = [_short(_shown(value)) for value in args]
+    if kwargs:
+        texts += sorted(f"{key}={_short(_shown(value))}" for key, value in kwargs.items())
+    return f"{name}({', '.join(texts)})".encode(errors="backslashreplace")
+
+
+def _shown(value: Any) -> str:
+    """The value's repr, which is user code: one that raises must not keep a job from being enqueued."""
+    try:
+        return repr(value)
+    except (Exception, SystemExit) as e:
+        return f"<{type(value).__name__}: its repr raised {type(e).__name__}>"
+
+
+def as_description(text: Any) -> bytes:
+    """The description that the caller gave, as it is stored. Raises UsageError."""
+    if not isinstance(text, str):
+        raise UsageError(f"A job's description is a text, not of type {type(text).__name__}.")
+    return text.encode(errors="backslashreplace")
+
+
+def not_too_large(data: bytes) -> bytes:
+    """Return a job's data. Raises NotSerializable for more than a store takes in one value: it would hang up in the
+    middle, when a minute has gone into sending."""
+    if len(data) > LARGEST and len(compress(data)) > LARGEST:
+        raise NotSerializable(
+            f"The arguments take {len(data) / 2**20:,.0f} MB, and a store takes {LARGEST // 2**20} MB: "
+            "put them into a file or another store and give the job its name."
+        )
+    return data
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_ARGUMENT else text[:_LONGEST_ARGUMENT] + "..."
+
+
+def rq_now() -> bytes:
+    """The time as RQ writes it."""
+    return b"%bZ" % datetime.now(UTC).isoformat(timespec="microseconds")[:26].encode()
+
+
+def request(
+    queue: str, shared: Shared, stamp: bytes, calls: Sequence[Call], mark: str, attempt: int
+) -> tuple[int, bytes]:
+    """KEYS and ARGV of SUBMIT behind the script, packed, and how many strings these are."""
+    key, number = keys.queue(queue).encode(), b"%d" % attempt
+    head = wire.strings((b"3", keys.submit(mark).encode(), key, keys.QUEUES.encode(), number, stamp))
+    own = [b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % _sized(*call) for call in calls]
+    return 11 + 2 * len(shared.fields) + 3 * len(calls), b"".join((head, shared.packed, *own))
+
+
+def _sized(job_id: str, data: bytes, text: bytes) -> tuple[int, bytes, int, bytes, int, bytes]:
+    name = job_id.encode()
+    return len(name), name, len(data), data, len(text), text

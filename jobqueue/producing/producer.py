@@ -1,0 +1,484 @@
+"""The write side: RQ's Queue, with an enqueue of one round trip, bulk in chunks, and no job twice or lost on the way.
+
+enqueue ──► a pipeline, a synchronous queue, a class of somebody's own? ──► RQ's own code
+    ├─────► job_id, depends_on, rate_limit, unique, a time? ──► a job of RQ's ──► PUT
+    └─────► Shared (fields of the whole chunk) + Call (id, data, description) ──► Transmission ──► SUBMIT
+Each is one request in one write; reply lost? The next one gives it up, and skips what is there already.
+"""
+
+from __future__ import annotations
+
+import calendar
+import inspect
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import redis
+import rq.queue
+from rq.job import JobStatus
+from rq.timeouts import UnixSignalDeathPenalty
+
+from jobqueue.errors import BadType, NotSerializable, UsageError
+from jobqueue.job import Job, LightJob
+from jobqueue.producing import catalog
+from jobqueue.producing.batch import Batch, Sender
+from jobqueue.producing.parcel import (
+    Call,
+    Shared,
+    as_description,
+    as_retry,
+    description_of,
+    not_too_large,
+    on_crash_field,
+    option_fields,
+    rq_now,
+)
+from jobqueue.producing.transmission import AlreadyThere, RqAtWork, Submit, Transmission
+from jobqueue.protocol import bounds, keys, names
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.schedules.timetable import Schedule, Timetable
+from jobqueue.schedules.timing import Timing, local_zone
+from jobqueue.serializers import JSON, compress, refuse_what_json_changes
+from jobqueue.store.connection import Store, open_store, takes_bytes
+
+if TYPE_CHECKING:
+    from jobqueue.results.waiter import Waiter
+
+A_DAY = 86_400
+_OPTIONS = frozenset(rq.queue.EnqueueArgs._fields) - {"func", "timeout"} | {"job_timeout"}  # that enqueue() takes
+_CREATE = inspect.signature(rq.queue.Queue.create_job)
+_OPTIONS_IN_ORDER = tuple(inspect.signature(rq.queue.Queue.enqueue_call).parameters)[4:]
+
+
+class Queue(rq.queue.Queue):
+    """A queue to put jobs into. Takes RQ's arguments; without a connection it opens the store that ``url`` (or the
+    environment, see ``open_store``) names, at the first use, and closes it at close() or at exit.
+
+    JSON by default: ``serializer="pickle"`` is RQ's. Raises StoreUnreachable, StoreRefused and UsageErrors.
+    """
+
+    job_class = Job
+
+    def __init__(
+        self,
+        name: str = "default",
+        connection: redis.Redis | None = None,
+        default_timeout: int | None = None,
+        is_async: bool = True,
+        job_class: str | type[rq.job.Job] | None = None,
+        serializer: Any = None,
+        death_penalty_class: Any = UnixSignalDeathPenalty,
+        *,
+        url: str | None = None,
+        store: Store | None = None,
+        **kwargs: Any,
+    ) -> None:
+        names.queue_name(name)
+        if isinstance(connection, (str, bytes)):
+            raise BadType("connection is a text: give a client (redis.Redis), or the URL as url=.")
+        if url is not None and (connection is not None or store is not None):
+            raise UsageError(
+                f"Both url and {'store' if connection is None else 'connection'} were given: give one of them."
+            )
+        if default_timeout:
+            default_timeout = bounds.TIMEOUT.check("default_timeout", default_timeout)
+        self._url = url
+        self._store = store
+        self._opened_store = False
+        self._client: redis.Redis | None = None
+        later = cast(redis.Redis, self)  # RQ wants something true here; the property below knows better
+        super().__init__(
+            name,
+            connection or later,
+            default_timeout,
+            is_async,
+            job_class,
+            serializer or JSON,
+            death_penalty_class,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_queue_key(cls, queue_key: str, *args: Any, **kwargs: Any) -> Queue:
+        """As in RQ, also for a queue in the store whose name could not be given here."""
+        prefix = cls.redis_queue_namespace_prefix
+        known = prefix + "default" if queue_key.startswith(prefix) else queue_key
+        queue = cast(Queue, super().from_queue_key(known, *args, **kwargs))
+        queue.name, queue._key = queue_key.removeprefix(prefix), queue_key
+        return queue
+
+    # -- the store ---------------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> redis.Redis:
+        """The client; opens the store at the first use."""
+        if self._client is None:
+            if self._store is None:
+                self._store, self._opened_store = open_store(self._url), True
+                weakref.finalize(self, self._store.close)
+            self._client = self._store.client(patient=True)
+        return self._client
+
+    @connection.setter
+    def connection(self, client: redis.Redis) -> None:
+        self._client = None if cast(object, client) is self else takes_bytes(client)
+
+    def close(self) -> None:
+        """Close the connection, and the store if this queue opened it. Safe to repeat."""
+        if self._store is not None and self._client is not None:  # a connection that was passed in is its owner's
+            self._client.close()
+            self._client = None
+        if self._store is not None and self._opened_store:
+            self._store.close()
+            self._store, self._opened_store = None, False
+
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def _is_ours(self) -> bool:
+        """Its jobs go the short way; a subclass may have other keys, or want jobs of its own class."""
+        return self._is_async and self.job_class is Job and self.key == keys.queue(self.name)
+
+    # -- one job -----------------------------------------------------------------------------------------------
+
+    def enqueue(self, f: catalog.Task, *args: Any, on_crash: str | None = None, **kwargs: Any) -> Job:
+        """Enqueue one call of ``f`` and return its job. RQ's options, and ``on_crash="retry"|"fail"``.
+
+        f is a function of a module, "module:function", "module.function" or a built-in name. Raises TaskNotFound,
+        NotSerializable, DuplicateJob (unique=True), StoreUnreachable. When it returns, the job is in the store.
+        """
+        task = _checked(f, self.serializer)
+        is_plain = on_crash is None and _OPTIONS.isdisjoint(kwargs) and self._is_ours
+        if is_plain and isinstance(task, str):
+            return self._send_one(self._plain, self.pack(os.urandom(16).hex(), task, args, kwargs))
+        return self._submit(rq.queue.Queue.parse_args(task, *args, **kwargs), on_crash)
+
+    def enqueue_call(
+        self, func: catalog.Task, args: Any = None, kwargs: Any = None, *in_order: Any, **options: Any
+    ) -> Job:
+        """Do what enqueue does, with the function's arguments apart from RQ's options (``timeout`` among them)."""
+        options |= zip(_OPTIONS_IN_ORDER, in_order, strict=False)  # `rq enqueue` gives them without names
+        on_crash = options.pop("on_crash", None)
+        if "timeout" in options:
+            options["job_timeout"] = options.pop("timeout")
+        spec = rq.queue.Queue.parse_args(
+            _checked(func, self.serializer), args=() if args is None else args, kwargs=kwargs or {}, **options
+        )
+        return self._submit(spec, on_crash)
+
+    def enqueue_at(
+        self, datetime: datetime, f: catalog.Task, *args: Any, on_crash: str | None = None, **kwargs: Any
+    ) -> Job:
+        """Schedule a call for a time (without a zone: local time). Raises BadValue, and what enqueue raises."""
+        bounds.moment("The time", datetime)
+        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), *args, **kwargs)
+        with self._rq_at_work():
+            job = self._job_by_rq(spec, on_crash, JobStatus.SCHEDULED)
+            if spec.at_front:
+                job.enqueue_at_front = True
+            if spec.job_id and spec.pipeline is None and not spec.unique and self._puts(job):
+                return cast(Job, self._put(job, _due(bounds.moment("The time", datetime)), "replace"))
+            return cast(Job, self.schedule_job(job, datetime, pipeline=spec.pipeline, unique=spec.unique))
+
+    def enqueue_in(self, time_delta: timedelta, func: catalog.Task, *args: Any, **kwargs: Any) -> Job:
+        """Schedule a call for in a while."""
+        return self.enqueue_at(datetime.now(UTC) + bounds.span("time_delta", time_delta), func, *args, **kwargs)
+
+    def enqueue_job(
+        self, job: rq.job.Job, pipeline: Any = None, at_front: bool = False, unique: bool = False
+    ) -> rq.job.Job:
+        """As in RQ, for a job that was made by hand, but in one request. Raises BadValue, DuplicateJob."""
+        _check(job, unique)
+        if pipeline is not None or not self._puts(job):
+            return super().enqueue_job(job, pipeline, at_front, unique)
+        if unique and job._dependency_ids:
+            raise ValueError("unique=True is not supported with job dependencies")
+        if unique and job.has_rate_limit:
+            raise ValueError("unique=True is not supported with rate-limited jobs")
+        job.enqueued_at = datetime.now(UTC)
+        return self._put(job, "L" if at_front else "R", "refuse" if unique else "")
+
+    def schedule_job(
+        self, job: rq.job.Job, datetime: datetime, pipeline: Any = None, unique: bool = False
+    ) -> rq.job.Job:
+        """As in RQ, for a job that was made by hand. Raises BadValue, DuplicateJob."""
+        _check(job, unique)
+        moment = bounds.moment("The time", datetime)
+        if pipeline is not None or not self._puts(job):
+            return super().schedule_job(job, moment, pipeline, unique)
+        return self._put(job, _due(moment), "refuse" if unique else "")
+
+    def _puts(self, job: rq.job.Job) -> bool:
+        return self._is_ours and job.key == keys.job(job.id)
+
+    def _put(self, job: rq.job.Job, how: str | int, if_there: str) -> rq.job.Job:
+        """how: L or R, its end of the queue, or the time when it is due, in seconds since the epoch. if_there: what
+        becomes of an earlier job of its id, refuse | replace | '' (it is the job itself, or RQ's own way)."""
+        job.origin, job.timeout = self.name, self._default_timeout if job.timeout is None else job.timeout
+        fields = {name: value for name, value in job.to_dict().items() if value is not None}
+        flat = [part if isinstance(part, bytes) else str(part) for pair in fields.items() for part in pair]
+        others = list(job._dependency_ids)
+        ttl, lenient = "" if job.ttl is None else job.ttl, "1" if job.allow_dependency_failures else ""
+        submit = Submit(self.connection, lambda: self._store)
+        protocol = Protocol(submit.client)
+        args = (self.name, how, if_there, ttl, lenient, len(others), *others, *flat)
+        status = submit.insist(lambda number: protocol.put(submit.mark, number, job.id, *args))
+        if status == "there":
+            raise AlreadyThere(f"Job with ID '{job.id}' already exists.")
+        if status == "held":
+            raise AlreadyThere(f"A worker runs job {job.id} now: enqueue it when that has ended, or under another id.")
+        job._status = JobStatus(status)
+        return job
+
+    # -- again and again ---------------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        f: catalog.Task,
+        *args: Any,
+        every: float = 0.0,
+        cron: str = "",
+        tz: str | None = None,
+        first: datetime | None = None,
+        schedule_id: str = "",
+        replace: bool = True,
+        **options: Any,
+    ) -> str:
+        """Enqueue a call of ``f`` every so many seconds, or when ``cron`` says so; return the schedule's id.
+
+        Workers do it, any of them; ``overlap=False`` skips an occurrence while the last one's job has not ended. The
+        first time is at once, ``first``, or the expression's; the expression is in the time zone ``tz``, this
+        machine's unless told. A schedule of this id is replaced; its next time stays if it comes at the same times.
+        Options are enqueue's. Raises BadSchedule, DuplicateJob (replace=False) and what enqueue raises.
+        """
+        every = bounds.EVERY.check_float("every", every) if every else 0.0
+        zone = (local_zone() if tz is None else tz) if cron else ""
+        schedule_id = schedule_id or os.urandom(8).hex()
+        names.job_id(schedule_id)
+        if first is not None:
+            bounds.moment("The first time", first)
+        plan = self.plan(f, *args, timing=Timing(every, cron, zone).check(), schedule_id=schedule_id, **options)
+        mode = "unique" if not replace else "keep" if first is None else "first"
+        submit = Submit(self.connection, lambda: self._store)
+        timetable = Timetable(submit.client)
+
+        def attempt(number: int) -> None:
+            begin = plan.timing.first(timetable.now()) if first is None else first.timestamp()
+            timetable.put(plan, begin, mode, submit.mark, number)
+
+        submit.insist(attempt)
+        return schedule_id
+
+    def plan(
+        self,
+        f: catalog.Task,
+        *args: Any,
+        timing: Timing,
+        schedule_id: str,
+        name: str = "",
+        overlap: bool = True,
+        on_crash: str | None = None,
+        **options: Any,
+    ) -> Schedule:
+        """Make a schedule, and store nothing. Raises UsageError for what its jobs cannot have."""
+        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), *args, **options)
+        own = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
+        if own or not isinstance(spec.func, str):
+            raise UsageError("A schedule takes functions of modules, without job_id, depends_on, rate_limit, unique.")
+        shared = self._shared(spec, on_crash)
+        call = self.pack(schedule_id, spec.func, spec.args or (), spec.kwargs or {})
+        if spec.description:
+            call = call._replace(description=as_description(spec.description))
+        fields = shared.all_fields(call, rq_now())
+        front, ttl = shared.at_front, shared.ttl
+        return Schedule(schedule_id, timing, self.name, fields, name, overlap=overlap, front=front, ttl=ttl)
+
+    def _submit(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Job:
+        own = spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
+        if own or spec.job_id is not None or not self._is_ours:
+            return self._submit_by_rq(spec, on_crash)
+        if not isinstance(spec.func, str):
+            return self._submit_by_rq(spec, on_crash)  # a method or an object: only pickle carries it
+        args = () if spec.args is None else spec.args
+        call = self.pack(os.urandom(16).hex(), spec.func, args, spec.kwargs or {})
+        if spec.description:
+            call = call._replace(description=as_description(spec.description))
+        return self._send_one(self._shared(spec, on_crash), call)
+
+    def _send_one(self, shared: Shared, call: Call) -> Job:
+        stamp = self.transmit(shared, [call])
+        return LightJob.of(call.id, self.connection, self.serializer, shared.all_fields(call, stamp))
+
+    def _submit_by_rq(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Job:
+        if spec.unique and spec.job_id is None:
+            raise ValueError("unique=True requires an explicit job_id")
+        with self._rq_at_work():
+            job = self._job_by_rq(spec, on_crash, JobStatus.QUEUED)
+            if spec.job_id and spec.pipeline is None and not spec.unique and self._puts(job):
+                job.enqueued_at = datetime.now(UTC)
+                return cast(Job, self._put(job, "L" if spec.at_front else "R", "replace"))
+            return cast(Job, self.enqueue_job(job, spec.pipeline, spec.at_front, spec.unique))
+
+    def _job_by_rq(self, spec: rq.queue.EnqueueArgs, on_crash: str | None, status: JobStatus) -> Job:
+        if spec.job_id is not None:
+            names.job_id(spec.job_id)
+        checked = bounds.of_options(spec)._asdict()
+        options = {name: value for name, value in checked.items() if name not in ("pipeline", "unique", "at_front")}
+        options["retry"] = as_retry(options["retry"])
+        if options["description"] is not None:
+            options["description"] = as_description(options["description"]).decode()
+        elif isinstance(spec.func, str):  # RQ's own has the arguments' repr in it, which may raise anything
+            options["description"] = description_of(spec.func, spec.args or (), spec.kwargs or {}).decode()
+        job = cast(Job, self.create_job(**options, status=status))
+        if on_crash is not None:
+            job.on_crash = on_crash_field(on_crash).decode()
+        not_too_large(job.data)  # and refuses what the format cannot carry before anything is sent
+        return job
+
+    def create_job(self, func: Any, *args: Any, **kwargs: Any) -> rq.job.Job:
+        """As in RQ; names are taken as enqueue takes them, and so are numbers."""
+        given = _CREATE.bind(self, _checked(func, self.serializer), *args, **kwargs).arguments
+        of_seconds = {name: bounds.of_option(name, given[name]) for name in bounds.IN_SECONDS if name in given}
+        bounds.of_objects({name: given.get(name) for name in bounds.OBJECTS})
+        return super().create_job(**{name: value for name, value in (given | of_seconds).items() if name != "self"})
+
+    # -- many jobs ---------------------------------------------------------------------------------------------
+
+    def enqueue_many(  # type: ignore[override]  # takes RQ's arguments and more
+        self, f: Any = None, *iterables: Any, **options: Any
+    ) -> Any:
+        """Enqueue ``f`` once per element of the iterables (zipped, like map) and return the Batch of the jobs.
+
+        Streams: memory does not grow with the number of jobs. Options are enqueue's. With RQ's form, an iterable of
+        prepare_data()s first, it is RQ's enqueue_many and returns a list.
+        """
+        if f is None or not (isinstance(f, str) or callable(f)):
+            datas = [bounds.of_options(data) for data in (options.pop("job_datas") if f is None else f)]
+            with self._rq_at_work():
+                return super().enqueue_many(datas, *iterables, **options)
+        sender = self.sender(f, **options)
+        for _ in sender.send_all((args, {}) for args in zip(*iterables, strict=False)):
+            pass
+        return sender.batch()
+
+    def map(self, f: catalog.Task, *iterables: Any, timeout: float | None = None, **options: Any) -> Iterator[Any]:
+        """Run ``f`` over the iterables and iterate over the results in order, streaming, like Executor.map.
+
+        At most a chunk and a window of jobs are on their way. timeout in seconds, from now, for all. Raises what
+        Job.result() raises, at the failed job's place. Results are kept for a day unless result_ttl says otherwise.
+        """
+        timeout = bounds.wait(timeout)
+        sender = self.sender(f, **{"result_ttl": A_DAY, **options})
+        batches = sender.send_all((args, {}) for args in zip(*iterables, strict=False))
+        first = next(batches, None)  # now: like Executor.map, it starts before the first result is asked for
+
+        def ids() -> Iterator[str]:
+            if first is not None:
+                yield from first.ids
+                for batch in batches:
+                    yield from batch.ids
+
+        return (outcome.get() for outcome in self.waiter().outcomes(ids(), timeout))
+
+    def sender(self, f: catalog.Task, *, on_crash: str | None = None, **options: Any) -> Sender:
+        """Return what sends many calls of ``f`` with the same options."""
+        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), **options)
+        alone = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
+        if not self._is_ours:
+            raise UsageError(
+                "Many jobs at once are of jobqueue's own Job class and run by workers; use enqueue for each."
+            )
+        if alone or spec.kwargs or not isinstance(spec.func, str):
+            raise UsageError("Many jobs at once take options that all share; use enqueue for each of these.")
+        return Sender(self, spec.func, self._shared(spec, on_crash), spec.description)
+
+    def waiter(self, say: Callable[[str], None] | None = None) -> Waiter:
+        """Return a Waiter that reads this queue's results; ``say`` is told once why nothing comes."""
+        from jobqueue.results.waiter import Waiter
+
+        return Waiter(self.connection, loads=self.serializer.loads, known=True, say=say)
+
+    # -- what is sent ------------------------------------------------------------------------------------------
+
+    def pack(self, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+        """Make the part of a job that is its own. Raises NotSerializable."""
+        try:
+            data = self.serializer.dumps((name, None, args, kwargs))
+        except NotSerializable:
+            if self.serializer is not JSON:
+                raise
+            with suppress(RecursionError):  # of a value that holds itself, which the first error says
+                refuse_what_json_changes(list(args), "args")  # says it again, with a path that the caller knows
+                refuse_what_json_changes(kwargs, "kwargs")
+            raise
+        except RecursionError:
+            raise NotSerializable("The arguments are nested too deeply for this format.") from None
+        return Call(job_id, not_too_large(compress(data)), description_of(name, args, kwargs))
+
+    @cached_property
+    def _plain(self) -> Shared:
+        return self._shared(rq.queue.Queue.parse_args(""), None)
+
+    def _shared(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Shared:
+        spec = bounds.of_options(spec)
+        timeout = self._default_timeout if spec.timeout is None else spec.timeout
+        fields = {"origin": self.name.encode(), "timeout": b"%d" % cast(int, timeout)}
+        fields |= option_fields(spec, on_crash, self.serializer)
+        if spec.on_success or spec.on_failure or spec.on_stopped or spec.repeat or spec.webhooks:
+            fields = self._fields_by_rq(spec) | fields
+        return Shared(fields, spec.at_front, spec.ttl)
+
+    def _fields_by_rq(self, spec: rq.queue.EnqueueArgs) -> dict[str, bytes]:
+        """Callbacks, webhooks and repeats as RQ writes them; the empty texts that it writes too are not needed."""
+        fields = self._job_by_rq(spec, None, JobStatus.QUEUED).to_dict()
+        for own in ("data", "description", "created_at", "enqueued_at"):
+            fields.pop(own, None)
+        return {
+            name: value if isinstance(value, bytes) else str(value).encode()
+            for name, value in fields.items()
+            if value not in ("", None)
+        }
+
+    # -- sending -----------------------------------------------------------------------------------------------
+
+    def transmit(self, shared: Shared, calls: Sequence[Call]) -> bytes:
+        """Put the jobs into the queue in one transaction; return the time that they bear.
+
+        A lost reply neither loses nor doubles any. Raises StoreUnreachable, StoreRefused.
+        """
+        client = self.connection  # opens the store
+        return Transmission(self.name, client, self._store).send(shared, calls)
+
+    def _rq_at_work(self) -> RqAtWork:
+        return RqAtWork(lambda: self._store)
+
+
+def _due(moment: datetime) -> int:
+    return calendar.timegm(moment.astimezone(UTC).utctimetuple())
+
+
+def _check(job: rq.job.Job, unique: bool) -> None:
+    if unique and not job._id:  # asked for its id, it would get one
+        raise ValueError("unique=True requires an explicit job_id")
+    bounds.of_job(job)
+
+
+def _checked(f: Any, serializer: Any) -> Any:
+    """Names for texts and functions; methods and callable objects go on to RQ, which needs pickle for them."""
+    if isinstance(f, str) or catalog.is_named(f):
+        return catalog.dotted_name(f)
+    if not callable(f):
+        raise UsageError(f"An object of type {type(f).__name__} is no function, nor the name of one.")
+    return catalog.name_for_json(f) if serializer is JSON else f
+
+
+__all__ = ["A_DAY", "AlreadyThere", "Batch", "Queue"]

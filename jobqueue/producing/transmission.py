@@ -1,0 +1,123 @@
+"""What is submitted on its way into the store: one request, and again until the store answers.
+
+A lost reply neither loses nor doubles a job. The requests of one submit are numbered under one mark: who repeats gives
+those before up, and one of these that arrives late, an hour or a day, does nothing any more. See scripts/submit.lua.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import redis
+from rq.exceptions import DuplicateJobError
+
+from jobqueue.errors import DuplicateJob, StoreRefused, StoreUnreachable
+from jobqueue.producing.parcel import Call, Shared, request, rq_now
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.store.backoff import Backoff
+from jobqueue.store.connection import Store, bounded, explain
+from jobqueue.store.failover import REFUSED_FOR, behind_sentinels
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+REPEAT_FOR = 5.0  # seconds during which an enqueue that got no reply is repeated
+_DISTURBED = (redis.ConnectionError, redis.TimeoutError)
+
+
+class AlreadyThere(DuplicateJob, DuplicateJobError):
+    """DuplicateJob, for those who catch RQ's exception too."""
+
+
+class Submit:
+    """One submit. The store, if it is ours, is woken when it does not answer."""
+
+    def __init__(self, client: redis.Redis, store: Callable[[], Store | None], mark: str = "") -> None:
+        """mark: of this submit alone; the id of a job that is sent but once is one."""
+        self.client = bounded(client)
+        self._store = store
+        self.mark = mark or os.urandom(16).hex()
+
+    def insist(self, request: Callable[[int], T]) -> T:
+        """Send the request, with its number, until the store answers. Raises StoreUnreachable, StoreRefused."""
+        try:
+            return request(0)
+        except redis.RedisError as e:
+            self._raise_unless_disturbed(e)
+            return self._repeat(request, e)
+
+    def _repeat(self, request: Callable[[int], T], cause: redis.RedisError) -> T:
+        log.warning("The store did not answer (%s); enqueueing again, no job will be there twice.", cause)
+        patience = REFUSED_FOR if behind_sentinels(self.client) else REPEAT_FOR
+        deadline, backoff = time.monotonic() + patience, Backoff(most=1.0)
+        while time.monotonic() + (pause := backoff.failed()) < deadline:
+            time.sleep(pause)
+            try:
+                if (store := self._store()) is not None:
+                    store.ensure()
+                return request(backoff.failures)
+            except redis.RedisError as e:
+                self._raise_unless_disturbed(e)
+                cause = e
+        raise explained(cause, self._store()) from cause
+
+    def _raise_unless_disturbed(self, error: redis.RedisError) -> None:
+        if isinstance(error, redis.AuthenticationError) or not isinstance(error, _DISTURBED):
+            if "WRONGTYPE" in str(error):
+                raise StoreRefused(
+                    "Nothing was enqueued: what stands at the queue's key, or at one of RQ's lists, has another type. "
+                    "A worker of this queue moves it aside; jobq doctor says what that was."
+                ) from error
+            raise explained(error, self._store()) from error
+
+
+class Transmission:
+    """Puts jobs into one queue."""
+
+    def __init__(self, queue: str, client: redis.Redis, store: Store | None) -> None:
+        self._queue, self._client, self._store = queue, client, store
+
+    def send(self, shared: Shared, calls: Sequence[Call]) -> bytes:
+        """Put the jobs into the queue in one step; return the time that they bear.
+
+        Raises StoreUnreachable, StoreRefused.
+        """
+        stamp = rq_now()
+        submit = Submit(self._client, lambda: self._store, calls[0].id)
+        protocol = Protocol(submit.client)
+
+        def attempt(number: int) -> None:
+            protocol.submit(*request(self._queue, shared, stamp, calls, submit.mark, number))
+
+        submit.insist(attempt)
+        return stamp
+
+
+class RqAtWork:
+    """Turns what RQ and redis-py raise into our errors; RQ's own path sends more than once and repeats nothing."""
+
+    def __init__(self, store: Callable[[], Store | None]) -> None:
+        """store: asked when something went wrong, as it may be opened meanwhile."""
+        self._store = store
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if isinstance(error, DuplicateJobError) and not isinstance(error, AlreadyThere):
+            raise AlreadyThere(f"{error}.") from None
+        if isinstance(error, redis.RedisError):
+            raise explained(error, self._store()) from error
+
+
+def explained(error: Exception, store: Store | None) -> Exception:
+    """Our error for one of redis-py's: StoreUnreachable or StoreRefused, with the store's address if it is known."""
+    if store is not None:
+        return explain(error, store.address)
+    if isinstance(error, _DISTURBED) and not isinstance(error, redis.AuthenticationError):
+        return StoreUnreachable(f"The store does not answer: {error}")
+    return StoreRefused(f"The store refuses: {error}")

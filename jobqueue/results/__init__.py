@@ -1,0 +1,1 @@
+"""Waiting for results: one connection for many jobs."""

@@ -1,0 +1,155 @@
+"""Schedules in the store, in Python's terms: store one, see what is due, enqueue an occurrence once, lead, delete.
+
+    SCHEDULE ──► next time in a zset, what and how in two hashes ──► UPCOMING (anybody reads what is due)
+                                                                       └─► TICK: job and next time in one step
+
+Correctness needs no leader: TICK acts only if the time that its caller read still stands there. Entries of cron files
+have a leader besides, because they are to end with the file: its name is their token.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import redis
+from rq.defaults import DEFAULT_CRON_JOB_HISTORY_LIMIT, DEFAULT_CRON_JOB_HISTORY_TTL
+
+from jobqueue.errors import DuplicateJob
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.schedules.timing import BadSchedule, Timing
+
+FENCED = "fenced"
+GONE = "gone"  # what UPCOMING says of an entry whose keys somebody has deleted
+NOT_ENQUEUED = frozenset({FENCED, "moved", "overlap", "there"})  # what TICK says in the place of a job's id
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is stored: when, where to, the fields that its jobs begin with. ``front`` and ``ttl`` are its jobs'."""
+
+    id: str
+    timing: Timing
+    queue: str
+    fields: Mapping[str, bytes] = field(repr=False)
+    name: str = ""  # RQ's name of a cron entry; may be shared
+    source: str = ""  # the cron file it stands in
+    overlap: bool = True
+    front: bool = False
+    ttl: int | None = None
+
+    def to_hash(self) -> dict[str, str]:
+        t = self.timing
+        return {
+            "every": repr(t.every) if t.every else "",
+            "cron": t.cron,
+            "tz": t.tz,
+            "queue": self.queue,
+            "name": self.name or self.id,
+            "source": self.source,
+            "overlap": "yes" if self.overlap else "no",
+            "front": "1" if self.front else "",
+            "ttl": "" if self.ttl is None else str(self.ttl),
+        }
+
+
+class Due(NamedTuple):
+    """A schedule whose time has come; ``due`` as it was read, seconds since the epoch."""
+
+    id: str
+    due: str
+    timing: Timing
+    problem: str = ""  # why it cannot be: whatever stands in the store
+
+
+class Upcoming(NamedTuple):
+    """What UPCOMING found: the store's time, the next time after it, and what is due."""
+
+    now: float
+    later: float | None
+    due: list[Due]
+
+
+class Timetable:
+    """One of the two sets of schedules, over one client. Without a token the stored ones, with it a leader's."""
+
+    def __init__(self, client: redis.Redis, token: str = "") -> None:
+        self._client = client
+        self._protocol = Protocol(client)
+        self._token = token
+        self._key = keys.CRON_ENTRIES if token else keys.SCHEDULES
+
+    def now(self) -> float:
+        """The store's time, in seconds since the epoch."""
+        seconds, microseconds = self._client.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    def put(
+        self, schedule: Schedule, first: float, mode: str = "keep", mark: str = "", attempt: int = 0
+    ) -> float | None:
+        """Store it; mode "keep" keeps the next time of one that comes at the same times, "first" does not, "unique"
+        refuses. mark and attempt: of this submit, see Submit. Return its next time; None: this token leads no more.
+        Raises DuplicateJob."""
+        meta = _flat(schedule.to_hash())
+        args = (self._token, schedule.id, repr(first), mode, attempt, len(meta), *meta, *_flat(schedule.fields))
+        reply = self._protocol.run("schedule", 2, self._key, keys.submit(mark or os.urandom(16).hex()), *args)
+        if reply == b"":
+            raise DuplicateJob(f"There is a schedule {schedule.id} already.")
+        return None if reply == FENCED.encode() else float(reply)
+
+    def upcoming(self, most: int = 100, skip: int = 0) -> Upcoming:
+        """Return what is due, ``most`` of it, but not the first ``skip``."""
+        now, later, *flat = [_text(part) for part in self._protocol.run("upcoming", 1, self._key, most, skip)]
+        due = [_read(*flat[i : i + 6]) for i in range(0, len(flat), 6)]
+        return Upcoming(float(now), float(later) if later else None, due)
+
+    def tick(self, due: Due, after: float) -> str:
+        """Enqueue this occurrence and set the next; return the job's id, or one of NOT_ENQUEUED. Raises BadSchedule
+        for what the store holds and nobody could enqueue; then nothing was written."""
+        args = (self._token, due.id, due.due, repr(after), DEFAULT_CRON_JOB_HISTORY_LIMIT, DEFAULT_CRON_JOB_HISTORY_TTL)
+        reply = self._protocol.run("tick", 1, self._key, *args)
+        if isinstance(reply, list):
+            raise BadSchedule(reply[0].decode(errors="backslashreplace"))
+        return _text(reply)
+
+    # -- the leader of the cron files ------------------------------------------------------------------------------
+
+    def lead(self, seconds: float) -> int:
+        """Ask to lead for so long: 1 from now on, 2 still, 0 somebody else does."""
+        return int(self._protocol.run("cron_lead", 1, keys.CRON_LEADER, self._token, int(seconds * 1000)))
+
+    def keep_only(self, ids: Iterable[str]) -> bool:
+        """Drop all other entries; False: this token leads no more."""
+        return int(self._protocol.run("cron_keep", 2, keys.CRON_ENTRIES, keys.SCHEDULES, self._token, *ids)) >= 0
+
+    def missing(self, ids: list[str]) -> list[str]:
+        """Return those that are not stored."""
+        scores: Any = self._client.zmscore(self._key, ids)
+        return [schedule_id for schedule_id, score in zip(ids, scores, strict=True) if score is None]
+
+    def resign(self) -> bool:
+        return bool(self._protocol.run("cron_resign", 1, keys.CRON_LEADER, self._token))
+
+
+def _read(schedule_id: str, due: str, every: str, cron: str, tz: str, problem: str) -> Due:
+    """What UPCOMING says of one. It may be anything that somebody wrote there."""
+    if not problem:
+        try:
+            return Due(schedule_id, due, Timing(float(every or 0), cron, tz).check())
+        except BadSchedule as e:
+            problem = str(e)
+        except ValueError:
+            problem = f"Its interval is no number: {every[:40]!a}."
+    return Due(schedule_id, due, Timing(), problem)
+
+
+def _text(reply: bytes) -> str:
+    """Any bytes; the protocol sends them back as they came."""
+    return reply.decode(errors="surrogateescape")
+
+
+def _flat(fields: Mapping[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]

@@ -1,0 +1,1 @@
+"""How to reach the store: addresses, clients, retries, and what redis-py raises, in words."""

@@ -1,0 +1,309 @@
+"""How to reach the store: clients that never repeat a command, and ``open_store``, which finds or starts a store.
+
+This is the only module that builds clients. redis-py's own retries are off: they repeat commands in silence, and an
+enqueue or a claim that ran twice is a bug that nobody sees. Whoever repeats does it on purpose, with RECONCILE or a job
+id.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+
+from jobqueue.errors import StoreRefused, UsageError
+from jobqueue.store import config
+from jobqueue.store.address import NO_CLUSTER, Address, redis_options, sentinel_url
+from jobqueue.store.failover import Following, PrimaryConnection, PrimarySSLConnection
+from jobqueue.store.silence import ANSWER, COMMAND, WAITS_AT_MOST, asking, asks, keepalive, limited
+from jobqueue.store.trouble import explain
+
+if TYPE_CHECKING:
+    from jobqueue.store.local.store import LocalStore
+
+__all__ = [
+    "Address",
+    "Store",
+    "check",
+    "client",
+    "explain",
+    "like",
+    "open_store",
+    "redis",
+    "server_version",
+    "takes_bytes",
+]
+
+# CLIENT SETINFO costs two round trips per connection. redis-py 7 renamed the switch and warns about the old name.
+_NO_SETINFO: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+
+
+def client(
+    address: Address,
+    *,
+    socket_timeout: float = ANSWER,
+    connect_timeout: float = 5.0,
+    decode_responses: bool = False,
+    for_jobs: bool = False,
+    patient: bool = False,
+) -> redis.Redis:
+    """Build a client (thread-safe, connects on first use) that sends each command once.
+
+    Timeouts in seconds: no client waits for ever, as a connection may die without a word. ``for_jobs``: commands that
+    wait in the store (BLPOP) get the time that they ask for, others the usual. ``patient``: behind Sentinels, repeat
+    for half a minute what is refused during a fail-over, and so was not done; jobs' clients do that too.
+
+    What is set here wins over the URL's query. A command whose reply is lost raises redis.ConnectionError or
+    redis.TimeoutError: it may have run. Raises UsageError for a URL that is none.
+    """
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "retry_on_timeout": False,
+        "health_check_interval": 0,
+        "protocol": 2,  # no HELLO, and maintenance notifications (which need RESP3) stay off
+        "max_connections": 2**31,  # redis-py 8 made it 100, which a process of many threads can reach
+        "socket_timeout": WAITS_AT_MOST if for_jobs else socket_timeout,
+        "socket_connect_timeout": connect_timeout,
+        "decode_responses": decode_responses,
+        **_NO_SETINFO,
+    }
+    if address.unix_socket_path:
+        options |= {"connection_class": UnixDomainSocketConnection, "path": address.unix_socket_path}
+    elif address.scheme == "redis+sentinel":
+        return _sentinel_client(address, options, for_jobs, patient or for_jobs)
+    else:
+        options = redis_options(address) | options
+        if address.scheme == "rediss":
+            _speak_first(options)
+    kind = options.pop("connection_class", Connection)
+    options |= keepalive() if issubclass(kind, Connection) else {}
+    return redis.Redis.from_pool(
+        ConnectionPool(connection_class=limited(kind) if for_jobs else asking(kind), **options)
+    )
+
+
+def takes_bytes(theirs: redis.Redis) -> redis.Redis:
+    """Return the client. Raises UsageError for one that turns replies into text: what jobs are made of is bytes, and it
+    would fail somewhere in the middle."""
+    if theirs.connection_pool.connection_kwargs.get("decode_responses"):
+        raise UsageError("This connection has decode_responses=True, and jobs are bytes: give a connection without it.")
+    return theirs
+
+
+def _speak_first(options: dict[str, Any]) -> None:
+    """Behind a TLS 1.3 handshake the server sends session tickets. Unread, they look like a reply that nobody asked
+    for, and redis-py throws such a connection away: so something must be asked at once, and SETINFO will do."""
+    for name in _NO_SETINFO:
+        del options[name]
+
+
+# What redis-py 8 adds to a pool's options for maintenance notifications, which need RESP3.
+_OF_RESP3 = ("maint_notifications_", "oss_cluster_", "orig_")
+
+
+def like(theirs: redis.Redis, socket_timeout: float = ANSWER, *, patient: bool = False) -> redis.Redis:
+    """Build a client to where ``theirs`` goes, with its credentials, that sends each command once and does not wait
+    for ever. It has a pool of its own."""
+    pool = theirs.connection_pool
+    once: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "health_check_interval": 0,
+        "protocol": 2,
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": min(5.0, socket_timeout),
+        "decode_responses": False,
+        **_NO_SETINFO,
+    }
+    kind = pool.connection_class
+    if kind in _REDIS_PYS:  # fake servers of tests have classes of their own
+        kind = asking(_REDIS_PYS[kind])
+    if asks(kind):
+        once |= keepalive()
+    if issubclass(kind, SSLConnection):
+        _speak_first(once)
+    theirs_kept = {k: v for k, v in pool.connection_kwargs.items() if not k.startswith(_OF_RESP3)}
+    options = {**theirs_kept, **once}
+    if isinstance(pool, SentinelConnectionPool):
+        options["connection_class"] = kind
+        options.pop("connection_pool", None)
+        own: ConnectionPool = SentinelConnectionPool(pool.service_name, pool.sentinel_manager, **options)
+        return (Following if patient else redis.Redis).from_pool(own)
+    return redis.Redis.from_pool(ConnectionPool(connection_class=kind, **options))
+
+
+def bounded(theirs: redis.Redis) -> redis.Redis:
+    """Return ``theirs``, or, where it would wait for an answer for ever or very long, or does not notice a fail-over, a
+    client like it that does; one for all who ask."""
+    pool = theirs.connection_pool
+    timeout = pool.connection_kwargs.get("socket_timeout")
+    is_bounded = timeout is not None and timeout <= COMMAND and not isinstance(pool, SentinelConnectionPool)
+    if pool.connection_class not in _REDIS_PYS or is_bounded:
+        return theirs
+    with _bounded_lock:
+        if (ours := _bounded.get(pool)) is None:
+            ours = _bounded[pool] = like(theirs, patient=True)
+        return ours
+
+
+# Fake servers of tests have classes of their own, and need no limit.
+_REDIS_PYS: dict[Any, Any] = {  # → what we use in its place
+    **{kind: kind for kind in (Connection, SSLConnection, UnixDomainSocketConnection)},
+    SentinelManagedConnection: PrimaryConnection,
+    SentinelManagedSSLConnection: PrimarySSLConnection,
+}
+_bounded: weakref.WeakKeyDictionary[ConnectionPool, redis.Redis] = weakref.WeakKeyDictionary()
+_bounded_lock = threading.Lock()
+
+
+def limit_commands(client: redis.Redis) -> None:
+    """Let commands of this client that do not wait in the store end after the usual time without an answer, whatever
+    its socket's timeout is, and let the kernel look after its connections; those that are open are made again."""
+    pool = client.connection_pool
+    if pool.connection_class in _REDIS_PYS:
+        pool.connection_class = limited(_REDIS_PYS[pool.connection_class])
+        if issubclass(pool.connection_class, Connection):
+            pool.connection_kwargs.update(keepalive())
+        pool.disconnect(inuse_connections=False)
+        pool.reset()
+
+
+SENTINELS_ANSWER = 2.0  # seconds: the next one is asked
+
+
+def _sentinel_client(address: Address, options: dict[str, Any], for_jobs: bool, patient: bool) -> redis.Redis:
+    """Follow the primary that the Sentinels name."""
+    url = sentinel_url(address)
+    options |= keepalive()
+    own = {k: v for k, v in options.items() if k not in ("max_connections", "retry_on_timeout")}
+    own |= {"socket_timeout": SENTINELS_ANSWER, "socket_connect_timeout": SENTINELS_ANSWER}
+    sentinel = Sentinel(url.nodes, sentinel_kwargs=own | url.for_sentinels)
+    options["connection_class"] = limited(PrimaryConnection) if for_jobs else asking(PrimaryConnection)
+    kind = Following if patient else redis.Redis
+    primary: redis.Redis = sentinel.master_for(url.service, kind, **url.for_primary, **options)
+    return primary
+
+
+def check(r: redis.Redis, address: Address) -> dict[str, Any]:
+    """PING the store and return its ``INFO server``, empty where an ACL forbids INFO.
+
+    Raises StoreUnreachable or StoreRefused (also a cluster, a Sentinel, a replica), one line that says what to do.
+    """
+    pipeline = r.pipeline(transaction=False)
+    pipeline.info("server")
+    pipeline.role()
+    try:
+        r.ping()  # by itself: a server that refuses us says why in answer to the first command, and hangs up
+        info, role = pipeline.execute(raise_on_error=False)
+    except (redis.RedisError, OSError, TypeError, ValueError) as e:
+        raise explain(e, address) from e
+    info = info if isinstance(info, dict) else {}
+    _refuse_what_cannot_hold_a_queue(info, role, address)
+    return info
+
+
+def _refuse_what_cannot_hold_a_queue(info: Mapping[str, Any], role: Any, address: Address) -> None:
+    mode = info.get("redis_mode") or info.get("server_mode")  # valkey 9 has only the second
+    if mode == "cluster":
+        raise StoreRefused(f"{address.describe()} {NO_CLUSTER}")
+    if mode == "sentinel":
+        raise StoreRefused(f"{address.describe()} is a Sentinel: use redis+sentinel://host:port/service")
+    if isinstance(role, list) and role[0] in (b"slave", "slave"):
+        raise StoreRefused(f"{address.describe()} is a replica and keeps no writes: use its primary's address")
+
+
+def server_version(info: Mapping[str, Any]) -> tuple[str, str]:
+    """Return (name, version) from INFO; valkey also reports a redis_version, for old clients."""
+    if "valkey_version" in info:
+        return "valkey", str(info["valkey_version"])
+    return str(info.get("server_name", "redis")), str(info.get("redis_version", ""))
+
+
+class Store:
+    """A store that answered: its address, and, if it is the local one, the lease that keeps it running.
+
+    Use it as a context manager. Build it with ``open_store``.
+    """
+
+    def __init__(self, address: Address, source: str, server: str = "", local: LocalStore | None = None) -> None:
+        self.address = address
+        self.local = local
+        self._source = source
+        self._server = server
+
+    def client(self, **kwargs: Any) -> redis.Redis:
+        """Build a new client; the arguments are those of ``connection.client``."""
+        return client(self.address, **kwargs)
+
+    def describe(self) -> str:
+        """Return the line that says which store is in use."""
+        if self.local is None:
+            return f"store: {self.address.describe()} ({self._source})"
+        started = ", started now" if self.local.started else ""
+        return f"store: local, {self.address.describe()} ({self._server}{started})"
+
+    def ensure(self) -> None:
+        """Start the local server again if it died; nothing for a URL. Safe from any thread, safe to repeat."""
+        if self.local is not None:
+            self.local.ensure()
+
+    def close(self) -> None:
+        """Give the local store's lease back; the last one out stops the server. Safe to repeat."""
+        if self.local is not None:
+            self.local.release()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def open_store(url: str | None = None, *, env: Mapping[str, str] = os.environ) -> Store:
+    """Open the store that ``url`` or the environment names, else the local store, started if need be.
+
+    Raises UsageError (not a URL) or a StoreError: unreachable, refused, no server binary.
+    """
+    found, source = config.resolve_url(url, env)
+    if found is not None:
+        return _opened(Address(url=found), source, None)
+    from jobqueue.store.local.store import LocalStore  # here: it builds its clients with this module
+
+    local = LocalStore(config.home(env), env=env)
+    try:
+        return _opened(Address(unix_socket_path=local.ensure()), source, local)
+    except BaseException:
+        local.release()
+        raise
+
+
+def _opened(address: Address, source: str, local: LocalStore | None) -> Store:
+    with client(address, socket_timeout=5.0, patient=True) as r:
+        info = check(r, address)
+    return Store(address, source, " ".join(server_version(info)), local)

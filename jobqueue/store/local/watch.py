@@ -1,0 +1,146 @@
+"""The watcher of a local store: stops its server when the last user is gone, however that ended.
+
+Whoever leaves properly stops the server itself, if it is the last. Who is killed cannot: this small process sees that
+nobody holds a lease any more, and that the directory was removed with the server still in it. It lives as long as
+anybody uses the store, or the server runs.
+
+    python -I -S watch.py HOME SOCKET LEASE_FD WATCH_FD
+
+WATCH_FD is the locked file ``watch``: who can lock it finds that there is no watcher, and starts one. It is empty
+until the watcher has a connection to the server: without one, it could not end a server whose directory is gone.
+LEASE_FD is the file ``lease``, opened anew, without a lock. Only the standard library is imported: it takes 8 MB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import sys
+import time
+
+EVERY = 1.0  # seconds between two looks
+SOON = 0.02  # after the server has gone, or did not answer
+PATIENCE = 30.0  # seconds that a server has for its end
+
+
+class Watch:
+    """Of one directory, until it has no server and no users."""
+
+    def __init__(self, home: str, path: str, lease: int, watch: int) -> None:
+        self._home = home
+        self._path = path
+        self._lease = lease
+        self._watch = watch
+        self._server: socket.socket | None = None  # a connection: it stays when the directory goes
+
+    def run(self) -> None:
+        while not self._step():
+            pass
+
+    def _step(self) -> bool:
+        """Look; True: there is nothing left to watch."""
+        if self._server is None:
+            self._server = self._connect()
+        self._rest()
+        if self._removed():
+            return self._end_removed()
+        if self._server is not None and os.path.exists(os.path.join(self._home, "keep")):
+            return False
+        return self._end_unused()
+
+    def _connect(self) -> socket.socket | None:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.settimeout(5.0)
+        try:
+            server.connect(self._path)
+        except OSError:
+            server.close()
+            return None
+        with contextlib.suppress(OSError):  # the disk is full: who waits for it waits for a second
+            os.pwrite(self._watch, b"connected\n", 0)
+        return server
+
+    def _rest(self) -> None:
+        """Until the next look, or the end of the server."""
+        if self._server is None:
+            time.sleep(SOON)
+        elif select.select([self._server], [], [], EVERY)[0]:
+            self._server.close()  # it says nothing unasked: this is its end, or somebody cut the connection
+            self._server = None
+
+    def _removed(self) -> bool:
+        """The directory, or the file that users lock: a new one has a server of its own."""
+        try:
+            found = os.stat(os.path.join(self._home, "lease"))
+        except OSError:
+            return True
+        return not os.path.samestat(found, os.fstat(self._lease))
+
+    def _end_removed(self) -> bool:
+        if not _lock(self._lease):
+            return False
+        self._shut_down()
+        return True
+
+    def _end_unused(self) -> bool:
+        """As ``LocalStore.release``: whoever starts or stops the server holds ``lock``."""
+        try:
+            lock = os.open(os.path.join(self._home, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:  # removed in this moment
+            return False
+        try:
+            if not (_lock(lock) and _lock(self._lease)):
+                return False
+            self._shut_down()
+            if self._server_lives():
+                fcntl.flock(self._lease, fcntl.LOCK_UN)
+                return False
+            os.close(self._watch)  # before the locks: who starts a server then starts a watcher
+            return True
+        finally:
+            os.close(lock)
+
+    def _shut_down(self) -> None:
+        """The server writes its append-only file before it exits. NOSAVE is about the snapshot, which it has not."""
+        if self._server is None:
+            return
+        try:
+            self._server.settimeout(PATIENCE)
+            self._server.sendall(b"SHUTDOWN NOSAVE\r\n")
+            while self._server.recv(4096):
+                pass
+        except OSError:
+            pass
+        self._server.close()
+        self._server = None
+
+    def _server_lives(self) -> bool:
+        """It may just be starting, without a socket: it holds ``alive`` from its first moment."""
+        try:
+            alive = os.open(os.path.join(self._home, "alive"), os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            deadline = time.monotonic() + SOON
+            while not _lock(alive):
+                if time.monotonic() > deadline:
+                    return True
+                time.sleep(0.003)
+            return False
+        finally:
+            os.close(alive)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    Watch(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])).run()

@@ -1,0 +1,124 @@
+"""What redis-py raises, in words: one line that says where, what, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+
+import redis
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
+from redis.sentinel import MasterNotFoundError  # noqa: TID251  # the exception only: no Sentinel is built here
+
+from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreachable, UsageError
+from jobqueue.store.address import Address
+
+_OF_A_SCRIPT = re.compile(r",? *script: \w+, on @user_script:\d+\.?")  # where in it: Redis adds that to each error
+_DISK = re.compile(r"MISCONF Errors writing to the AOF file: (.*)")
+
+Finding = tuple[type[JobqError], str]  # our exception, and what follows the address in its message
+
+
+def explain(error: Exception, address: Address) -> JobqError:
+    """Turn an exception of redis-py into ours: one line, where, what, and what to do."""
+    said = (without_script(error).splitlines() or [""])[0]
+    kind, words = (
+        _refusal(error, said)
+        or _silence(error, address.scheme == "rediss")
+        or _nobody(_system_error(error))
+        or _anything_else(error, said)
+    )
+    return kind(f"{address.describe()}{words}")
+
+
+def without_script(error: BaseException) -> str:
+    """Return what Redis said, without the place in a script that it adds, which helps nobody."""
+    return _OF_A_SCRIPT.sub("", str(error))
+
+
+def _refusal(error: Exception, said: str) -> Finding | None:
+    match error:
+        case redis.AuthenticationError() if "required" in said.lower():
+            return StoreRefused, " wants a password: put it into the URL, as in redis://:PASSWORD@host:6379/0"
+        case redis.AuthenticationError():
+            return StoreRefused, f" refuses the user name or password in the URL ({said})"
+        case redis.BusyLoadingError():
+            return StoreLoading, " is still loading its data: try again in a moment"
+        case redis.OutOfMemoryError():
+            return StoreRefused, " is full (its maxmemory is reached) and takes no more jobs"
+        case redis.ResponseError() if said.startswith("MISCONF"):
+            why = found[1].rstrip(". ") if (found := _DISK.match(said)) else "its last snapshot failed; see its log"
+            return StoreRefused, f" cannot write to its disk, and takes nothing until it can: {why}"
+        case TypeError():  # redis-py passes ?anything=… on as a keyword argument
+            return UsageError, f": the URL has an option that redis-py does not know ({said.rpartition(') ')[2]})"
+    return None
+
+
+def _silence(error: Exception, tls: bool) -> Finding | None:
+    match error:
+        case MasterNotFoundError():
+            return StoreUnreachable, ": no Sentinel there answers and knows a primary of this name"
+        case redis.TimeoutError() | TimeoutError() if tls:
+            return StoreUnreachable, " does not answer: does it speak TLS on this port? If not: redis://"
+        case redis.TimeoutError() | TimeoutError():
+            return StoreUnreachable, " does not answer: is the address right, and does a firewall stand between?"
+    return None
+
+
+def _nobody(cause: OSError | None) -> Finding | None:
+    match cause:
+        case socket.gaierror():
+            return StoreUnreachable, ": there is no host of this name"
+        case ConnectionRefusedError():
+            return StoreUnreachable, ": nobody listens there (connection refused); is the server running?"
+        case FileNotFoundError():
+            return StoreUnreachable, ": there is no such socket; is the server running?"
+        case PermissionError():
+            return StoreUnreachable, ": permission denied; the socket belongs to somebody else"
+        case OSError():
+            return StoreUnreachable, f": {cause.strerror or cause}"
+    return None
+
+
+def _anything_else(error: Exception, said: str) -> Finding:
+    match error:
+        case redis.InvalidResponse():
+            return StoreUnreachable, " answers, but not as Redis does: is this the right port?"
+        case redis.ConnectionError():
+            return StoreUnreachable, f": {said}"
+    return StoreRefused, f": {said}"
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """Return the OSError below redis-py's exception, which tells refused from unknown better than its text."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, OSError):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+# Codes with which a server refuses every command, or every write, for the time being: not this command's fault.
+_STORE_WIDE = re.compile(
+    r"(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b"
+)
+_STORE_WIDE_ERRORS = (ReadOnlyError, OutOfMemoryError, NoPermissionError, redis.AuthenticationError)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether the store as a whole does not answer, or does not take commands now, so that waiting helps.
+
+    False: it answered, and refuses this very command: a key of another type, a value that a script cannot read. Or it
+    is no error of the store's at all.
+    """
+    if not isinstance(error, redis.ResponseError):
+        return isinstance(error, redis.RedisError | OSError)
+    return isinstance(error, _STORE_WIDE_ERRORS) or _STORE_WIDE.match(str(error)) is not None
+
+
+_OF_THIS_PROCESS = {errno.EBADF, errno.EINVAL, errno.EMFILE, errno.ENOTSOCK}
+
+
+def is_own_fault(error: BaseException) -> bool:
+    """Tell whether this process cannot reach anybody, because of what was done to its descriptors or its limits."""
+    cause = _system_error(error)
+    return cause is not None and cause.errno in _OF_THIS_PROCESS

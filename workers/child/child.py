@@ -1,0 +1,237 @@
+"""One child process: its slots, its courier, its steward. Forked (warm) or spawned by the fork server.
+
+Life: a session of its own, SIGINT, SIGTERM and SIGHUP silenced (only the supervisor decides) → slots take and run jobs
+→ the supervisor says quiet → running jobs end and are settled → exit 0. It dies at once (exit 3) when its name was
+struck off by a rescue, (exit 4) when its supervisor is gone, after its last job (exit 5) when its watchdog failed,
+(exit 6) when a job has taken the means from it to reach the store, and (exit 7) when a slot does not come back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from jobqueue.protocol.protocol import Protocol as StoreProtocol
+from jobqueue.protocol.protocol import Wire
+from jobqueue.store.connection import client
+from jobqueue.workers.child.courier import Courier
+from jobqueue.workers.child.slot import Slot
+from jobqueue.workers.child.steward import Clerk, Steward
+from jobqueue.workers.running import exit_handlers, output
+from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.copies import this_is_the_original
+from jobqueue.workers.running.current import current_of
+from jobqueue.workers.running.own_classes import job_class_of
+from jobqueue.workers.running.randomness import reseed
+from jobqueue.workers.running.runner import Runner
+from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.shared.deaths import FAILED, FENCED
+from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.process_tree import MARK, Forks
+from jobqueue.workers.shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ORPHANED, DEAF, CUT_OFF, STUCK = 4, 5, 6, 7
+PR_SET_PDEATHSIG = 1
+LAST_WORD = 5.0  # seconds
+
+
+class Child:
+    """What one child process is made of."""
+
+    def __init__(self, settings: Settings, owner: str, region: Region, control: socket.socket, runner: Runner) -> None:
+        self._worker = settings.worker
+        store = client(settings.address)
+        protocol = StoreProtocol(store)
+        self._steward: Steward
+        usage = Usage(settings.slots, settings.accounting)
+        current = current_of(job_class_of(settings))
+        self._courier = Courier(
+            settings,
+            owner,
+            region,
+            Wire(store),
+            usage,
+            on_hungry=lambda: self._steward.hungry(),
+            on_worn=lambda: self._steward.worn(),
+            on_fenced=partial(leave, FENCED),
+            on_cut_off=partial(leave, CUT_OFF),
+        )
+        self._make_slot = partial(
+            Slot,
+            settings=settings,
+            owner=owner,
+            region=region,
+            courier=self._courier,
+            runner=runner,
+            protocol=protocol,
+            make_current=partial(
+                current,
+                connection=client(settings.address, for_jobs=True),
+                worker=settings.worker,
+                serializer_of=runner.serializer_of,
+            ),
+            usage=usage,
+            stir=lambda: self._steward.stir(),
+        )
+        self._slots = [self._make_slot(n) for n in range(settings.slots)]
+        self._clerk = Clerk(protocol, settings.worker)
+        self._steward = Steward(
+            settings,
+            owner,
+            control,
+            self._courier,
+            self._slots,
+            region,
+            self._clerk,
+            usage,
+            make_slot=self._make_slot,
+            start_slot=self._start,
+            on_orphaned=partial(leave, ORPHANED),
+            on_stuck=partial(leave, STUCK),
+        )
+        self._threads: list[tuple[threading.Thread, Slot]] = []
+
+    def run(self) -> None:
+        """Run until the supervisor says that it is over."""
+        os.environ["RQ_WORKER_ID"] = self._worker  # for jobs and what they start, as in RQ
+        os.environ.pop("RQ_JOB_ID", None)  # of a job that started this worker: threads would show it to every job
+        self._steward.start()
+        if len(self._slots) == 1:
+            self._slots[0].run()
+            self._leave_if_deaf()
+            return
+        for slot in self._slots:
+            self._start(slot)
+        while working := self._working():
+            working[0].join(0.2)  # not for ever: it may be written off meanwhile
+        self._clerk.finish(LAST_WORD)  # or the end of a written-off job is lost, and it runs again
+        self._leave_if_deaf()
+
+    def _leave_if_deaf(self) -> None:
+        """Its jobs are done and settled. The exit code tells the supervisor's log why it left."""
+        if self._steward.failed:
+            self._clerk.finish(LAST_WORD)
+            leave(DEAF)
+
+    def _working(self) -> list[threading.Thread]:
+        with self._steward.replacing:
+            return [thread for thread, slot in self._threads if thread.is_alive() and not slot.written_off]
+
+    def _start(self, slot: Slot) -> None:
+        thread = threading.Thread(target=_run_for_good, args=[slot], name=f"jobq-slot-{slot.number}", daemon=True)
+        self._threads.append((thread, slot))
+        thread.start()
+
+
+def _run_for_good(slot: Slot) -> None:
+    """A slot without its thread would never be seen again: a mistake of ours ends the child, and another comes."""
+    try:
+        slot.run()
+    except BaseException:
+        log.exception("a slot failed")
+        leave(FAILED)
+
+
+class Runs(Protocol):
+    """A child, an errand, or RQ's maintenance."""
+
+    def run(self) -> None: ...
+
+
+def leave(code: int) -> None:
+    """Leave at once: no clean-up may touch what belongs to somebody else by now."""
+    logging.shutdown()
+    output.flush()
+    os._exit(code)
+
+
+def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks) -> None:
+    """Turn the calling process into a child. ``name`` marks what its jobs start. Does not return."""
+    code = FAILED
+    try:
+        lead_a_session()
+        die_with(parent)
+        os.environ[MARK] = name
+        forks.watch()
+        this_is_the_original()
+        obey_the_parent_only(_nothing)
+        reseed()
+        with after_imports.watching_imports():
+            make().run()
+        exit_handlers.run()
+        code = 0
+    except BaseException as e:
+        if out_of := what_is_short(e):
+            log.error("a child cannot run: %s", out_of)
+        else:
+            log.exception("a child failed")
+    finally:
+        leave(code)
+
+
+def what_is_short(error: BaseException) -> str:
+    """Return what this machine or user has no more of, "" when it is a mistake of ours, which shows its traceback."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory (see ulimit -v, and the container's limit)"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "the system starts no more threads: give fewer (-n, --threads), or see ulimit -u and -v"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        return f"{error.strerror} (see ulimit -a)"
+    return ""
+
+
+def lead_a_session() -> None:
+    """Without a terminal, and with a process group that no other process of ours is in: Ctrl-C does not reach a job's
+    programs, a job that reads the terminal stops nobody, and what a job sends to its group reaches what it started."""
+    with contextlib.suppress(OSError):  # it does already
+        os.setsid()
+
+
+def obey_the_parent_only(on_term: Callable[..., object]) -> None:
+    """SIGINT and SIGHUP do nothing here, SIGTERM only what the parent means by it. Handlers, not SIG_IGN: a program
+    that a job starts would inherit that. What a job forks (multiprocessing) does inherit handlers, and has to die of
+    SIGTERM all the same, or ``Process.terminate`` and ``Pool.__exit__`` wait for ever."""
+    handlers = {signal.SIGINT: _nothing, signal.SIGHUP: _nothing, signal.SIGTERM: on_term}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=restore)
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies. (macOS has no such thing: the steward sees the end of
+    the supervisor's socket, which C code holding the GIL can delay.)"""
+    if not _at_death_of(parent, signal.SIGKILL):
+        leave(ORPHANED)
+
+
+def wake_at_death_of(parent: int) -> bool:
+    """Instead of that, for who has to clean up then: it goes on although somebody stopped it. False: it is dead."""
+    return _at_death_of(parent, signal.SIGCONT)
+
+
+def _at_death_of(parent: int, number: int) -> bool:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
+    return os.getppid() == parent  # or it died before we asked

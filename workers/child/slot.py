@@ -1,0 +1,329 @@
+"""A slot runs one job at a time: take, mark if it must be, run, hand over.
+
+In a child with one slot it lives in the main thread, so that a time limit wakes a sleeping job; otherwise each slot is
+a thread. What it runs and since when stands in shared memory before the first line of the job is executed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rq import job as rq_job
+
+from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Outcome, Protocol
+from jobqueue.workers.child.courier import Courier
+from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
+from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.current import CurrentJob
+from jobqueue.workers.running.event_loop import EventLoopOfThread
+from jobqueue.workers.running.job_variable import JobVariable
+from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
+from jobqueue.workers.running.runner import Ending, Runner, interrupted
+from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.shared.clock import rq_time
+from jobqueue.workers.shared.endings import JOB, RECORDING, STOPPED, encode_text
+from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.patience import insist
+from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
+from jobqueue.workers.shared.settings import Settings
+
+if TYPE_CHECKING:
+    from jobqueue.workers.rq_finish.finish import Finisher
+
+log = logging.getLogger(__name__)
+
+
+class Slot(Interruptible):
+    """Runs one job after the other until the courier says that it is over."""
+
+    def __init__(
+        self,
+        number: int,
+        settings: Settings,
+        owner: str,
+        region: Region,
+        courier: Courier,
+        runner: Runner,
+        protocol: Protocol,
+        make_current: Callable[[str], CurrentJob],
+        usage: Usage,
+        stir: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self.number = number
+        self._settings = settings
+        self._owner = owner
+        self._region = region
+        self._courier = courier
+        self._runner = runner
+        self._protocol = protocol
+        self._make_current = make_current
+        self._current: CurrentJob | None = None  # what the job sees of itself
+        self._to_rq = False  # the job that ran last is ended by RQ's own finish
+        self._carried: Mapping[str, Any] = NOTHING  # what that job left on its own RQ job
+        self.meter = usage.meter()
+        self._stir = stir
+        self._event_loop: EventLoopOfThread | None = None
+        self._has_process = settings.slots == 1  # all that is started in this process, its job has started
+        self._processes: Find | None = None
+        self._finisher: Finisher | None = None
+        self._job_variable = JobVariable()
+        self._limits = FinishLimits(self, self._show)
+        self.job: Claimed | None = None
+        self.since = 0.0  # monotonic seconds, of the job that runs
+        self.finishing: Finishing | None = None  # what RQ's own code is about to record
+        self.finishing_since = 0.0  # monotonic seconds
+        self.inherited: Finishing | None = None  # from a thread that was written off, to be done first
+        self.marked = 0  # the claim whose start was marked last
+
+    def run(self) -> None:
+        """Run until there is nothing more to run."""
+        self.bind()
+        self._region.bind(self.number, threading.get_ident())
+        if self.meter:
+            self.meter.bind()
+        try:
+            if self.inherited is not None:
+                after_imports.copy().run(self._finish, self.inherited)
+            while not self.written_off and (work := self._courier.next()) is not None:
+                if isinstance(work, Outcome):  # the fast path found dependents
+                    after_imports.copy().run(self._finish_settled, work)
+                else:
+                    after_imports.copy().run(self._run_one, work)
+        except WrittenOff:
+            pass
+
+    def _finish_settled(self, work: Outcome) -> None:
+        self._finish(self._finishing(work, self._left(work.claim, Ending(work.kind, work.payload)), work.started))
+
+    def _left(self, claim: int, ending: Ending) -> Ending:
+        """What RQ's finish has to record of what CYCLE did not: the job has dependents, or the store refuses it."""
+        why = self._courier.why_refused(claim)
+        return Ending(RAISED, encode_text(why)) if why else ending
+
+    def _run_one(self, job: Claimed) -> None:
+        self._begin(job)
+        if not self._may_start(job):
+            self._courier.let_go(job.claim, self.number)
+            return
+        if self.meter:
+            self.meter.begin()
+        started = time.time()
+        ending: Ending | BaseException | None
+        try:
+            ending = self._perform(job)
+        except (Interrupted, Stopped) as e:
+            ending = e
+        ended = time.time()
+        self.job = None
+        if self.written_off:
+            return
+        if isinstance(ending, BaseException) or (ending.kind == RAISED and self.was_aimed_at):
+            self.end_processes(self.since)
+        if isinstance(ending, BaseException):
+            self._end_early(job, ending, started, ended)
+            return
+        if self.meter and ending.task:
+            self.meter.end(ending.task, ended - started, ending.kind == RAISED)
+        self._log(job, ending, ended - started)
+        if not self._to_rq:
+            self._settle(job, ending, started, ended)
+            return
+        finishing = self._finishing(job, ending, started, self._carried)
+        ending, self._carried = None, NOTHING  # nobody else holds what the job made
+        self._finish(finishing)
+
+    def bind(self) -> None:
+        super().bind()
+        self._event_loop = EventLoopOfThread()
+        self._processes = OfProcess.here(self._owner) if self._has_process else OfThread()
+
+    def end_processes(self, since: float) -> None:
+        """(its thread, or the steward) What its job has started ends with it. ``since``: monotonic seconds."""
+        if self._processes is not None and (number := end_processes(self._processes, since)):
+            log.info("%d processes that the job had started are ended with it", number)
+
+    def enter(self, token: int, limit: float) -> None:
+        """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
+        super().enter(token, limit)
+        self._stir()
+
+    @property
+    def is_deaf(self) -> bool:
+        """(steward) A limit that was raised may have been swallowed by what prints exceptions, and nobody ends this
+        process for it: raise it again."""
+        return False
+
+    @property
+    def busy_since(self) -> float:
+        """(steward) Since when it runs a job or has RQ's code record its end, callbacks and all (monotonic seconds);
+        0: neither."""
+        if self.job is not None:
+            return self.since
+        return self.finishing_since if self.finishing is not None else 0.0
+
+    # -- the steps -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, job: Claimed) -> None:
+        if self._event_loop is not None:
+            self._event_loop.put_back()
+        limit = self._settings.default_timeout if job.timeout is None else job.timeout
+        self.limit = limit
+        self.since = time.monotonic()
+        self._region.begin(self.number, job.claim, self.since, max(0.0, limit))
+        self.job = job
+
+    def _may_start(self, job: Claimed) -> bool:
+        """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
+        region = self._region  # what stands there after the claim was written
+        must_ask = region.revoked or region.is_stale(self.since) or self._courier.is_doubtful(job.claim)
+        if not (must_ask or self._settings.strict_start or "m" in job.features):
+            return True
+        self.marked = job.claim
+        mark = [self.start_mark(job)]
+        return insist(lambda: self._protocol.start_mark(self._owner, self._settings.worker, mark), "a start mark")[0]
+
+    def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
+        """What START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
+        started = time.time() - (time.monotonic() - self.since)
+        remaining = min(self.limit, 30.0) if self.limit > 0 else 30.0
+        return job, rq_time(started), int(remaining) + 60
+
+    def _perform(self, job: Claimed) -> Ending:
+        self._set_environment(job)
+        self._current = self._make_current(job.id)
+        token = rq_job._current_job.set(self._current)
+        self._to_rq, self._carried = True, NOTHING  # unless _close gets to say that there is a quicker way
+        try:
+            self.enter(job.claim, self.limit)
+            return self._runner.run(job.data, self.leave, self._close)
+        finally:
+            self.leave()
+            rq_job._current_job.reset(token)
+
+    def _set_environment(self, job: Claimed) -> None:
+        if self._settings.slots == 1:  # else the environment is everybody's
+            self._job_variable.set(job.id)
+
+    def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
+        if ending.kind == RAISED:
+            log.warning("job %s failed: %s", job.id, ending.words)
+        elif self._settings.verbose:
+            log.info("job %s finished in %.3f s", job.id, seconds)
+
+    def _outcome(self, job: Claimed, ending: Ending, started: float, ended: float) -> Outcome:
+        if ending.kind == RETURNED:
+            ttl = self._settings.default_result_ttl if job.result_ttl is None else job.result_ttl
+        else:
+            ttl = self._settings.default_failure_ttl if job.failure_ttl is None else job.failure_ttl
+        times = (rq_time(started), rq_time(ended), started, ended)
+        return Outcome(job.id, job.claim, job.queue, ending.kind, ttl, ending.payload, *times)
+
+    def _settle(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
+        if self._courier.finish(self._outcome(job, ending, started, ended), self.number):
+            self._finish(self._finishing(job, self._left(job.claim, ending), started))
+
+    # -- the slow ways out ---------------------------------------------------------------------------------------------
+
+    def _close(self, ending: Ending) -> Ending:
+        """(within the job's limit) See what its finish needs of the objects that the job made, and let go of the rest:
+        comparing and dropping them runs code of theirs."""
+        job, current = self.job, self._current
+        self._current = None
+        assert job is not None
+        self._to_rq = self._needs_rq(job, ending, current)
+        if self._to_rq:
+            self._carried = current.carried() if current is not None else NOTHING
+        elif ending.value is not None or ending.error is not None:
+            return Ending(ending.kind, ending.payload, None, None, ending.task, ending.words)
+        return ending
+
+    def _needs_rq(self, job: Claimed, ending: Ending, current: CurrentJob | None) -> bool:
+        if ending.is_retry or ("s" in job.features if ending.kind == RETURNED else self._fails_by_rq(job)):
+            return True
+        return current is not None and current.settled_by_rq
+
+    def _fails_by_rq(self, job: Claimed) -> bool:
+        return "f" in job.features or bool(self._settings.exception_handlers)
+
+    def _finishing(
+        self, job: Claimed | Outcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
+    ) -> Finishing:
+        return Finishing(job.id, job.claim, job.queue, ending, started, self.limit, changes)
+
+    def _finish(self, finishing: Finishing) -> None:
+        """Let RQ's own code record the end."""
+        self._show(RECORDING, 0.0)
+        if finishing.ending.kind == RAISED and not finishing.recorded:
+            self._courier.note(finishing.outcome())
+        self.finishing_since = time.monotonic()
+        self.finishing = finishing
+        finishing.record(self._rq)
+        with self._limits.stretch(finishing.limit):
+            finishing.forget()
+        self.finishing = None
+        self._region.allow(self.number, JOB, 0.0, 0.0)
+        self._courier.let_go(finishing.claim, self.number)
+
+    @property
+    def _rq(self) -> Finisher:
+        """RQ's own finish; imported by the first job that needs it."""
+        if self._finisher is None:
+            from jobqueue.workers.rq_finish.finish import Finisher
+
+            self._finisher = Finisher(self._settings, self._owner, self._protocol.client, limits=self._limits)
+        return self._finisher
+
+    def _show(self, what: int, limit: float) -> None:
+        """On the page: what runs behind the job's end. The store may take its time, and is no job out of time."""
+        self._region.allow(self.number, what, time.monotonic(), limit)
+
+    def _end_early(self, job: Claimed, why: BaseException, started: float, ended: float) -> None:
+        """Ended by us: stopped on request, or interrupted because the worker shuts down, which counts nothing."""
+        if isinstance(why, Stopped):
+            log.warning("job %s was stopped on request", job.id)
+            finishing = self._finishing(job, Ending(RAISED, encode_text(STOPPED)), started)
+            finishing.stopped = True
+            self._finish(finishing)
+            return
+        if self._may_not_repeat(job):
+            if "f" in job.features:
+                self._finish(self._finishing(job, interrupted(), started))
+            else:
+                self._settle(job, interrupted(), started, ended)
+            return
+        log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
+        token = (self._owner, job.id, job.claim, job.queue)
+        insist(lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back")
+        self._courier.let_go(job.claim, self.number)
+
+    def _may_not_repeat(self, job: Claimed) -> bool:
+        """--on-crash fail, of the job or else of this worker."""
+        return "x" in job.features or (self._settings.on_crash == "fail" and "r" not in job.features)
+
+    # -- written off ---------------------------------------------------------------------------------------------------
+
+    def write_off(self, claim: int) -> bool:
+        """(steward) The thread does not come back from this job. False: it just did."""
+        with self._lock:  # leave() waits for it, because an interrupt was fired before
+            if self.token != claim:
+                return False
+            self.written_off = True
+            return True
+
+    def inherit(self, stuck: Slot, job: Claimed, ending: Ending, stopped: bool) -> None:
+        """(steward, before the thread starts) Record how the job ended of which ``stuck`` did not come back."""
+        ended = time.time()
+        started = ended - (time.monotonic() - stuck.since)
+        finishing = Finishing(job.id, job.claim, job.queue, ending, started, stuck.limit, stopped=stopped)
+        if (
+            stopped
+            or "f" in job.features
+            or self._courier.finish(self._outcome(job, ending, started, ended), self.number)
+        ):
+            self.inherited = finishing

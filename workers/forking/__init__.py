@@ -1,0 +1,1 @@
+"""The fork server, and what is imported and checked before a child is forked from it."""

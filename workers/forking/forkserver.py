@@ -1,0 +1,296 @@
+"""The fork server: imports the served modules once, forks warm children, reaps them.
+
+A process of its own, started by the supervisor, which alone holds the other end of its control socket. One JSON
+object per line:
+
+    to it      {"fork": owner, "child": n, "faults": fd} with the child's own socket as ancillary data
+               {"fork": owner, "worker": name, "errand": jobs}, likewise
+               {"fork": "maintenance", "maintenance": true}, likewise
+               {"ping": true}                  without a descriptor
+    from it    {"importing": name}           this module is next
+               {"ready": why}                the modules are imported; why children cannot be forked, "" when they can
+               {"failed": text}              they are not: the worker exits 2 at once
+               {"forked": owner, "pid": p}
+               {"unborn": owner, "why": text}   the system would not start a process
+               {"died": p, "status": s}      a wait status
+               {"pong": true}
+
+It runs no job. It leads a session of its own, without a terminal, as each child does: what is typed there, or sent to
+a job's process group, reaches neither it nor the supervisor. ``gc.freeze`` keeps the collector from touching what the
+modules built, so that children share it copy-on-write. When the control socket ends it kills its children, with what
+their jobs started, and leaves; they carry PDEATHSIG against its own death. It adopts what jobs leave behind, and
+collects it. Why not multiprocessing's fork server: its children hold its alive pipe, it outlives a killed supervisor,
+and its preload swallows import errors (measured).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any, NamedTuple
+
+from jobqueue.producing.importing import place_of
+from jobqueue.protocol.protocol import ForRQ
+from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
+from jobqueue.workers.forking import preload
+from jobqueue.workers.forking.errand import Errand
+from jobqueue.workers.forking.fork_hazards import ForkHazards
+from jobqueue.workers.rq_finish.maintenance import Chores
+from jobqueue.workers.running import exit_handlers, output, randomness, runner
+from jobqueue.workers.running.own_classes import runner_for
+from jobqueue.workers.running.runner import Runner
+from jobqueue.workers.shared import served
+from jobqueue.workers.shared.faults import report_to
+from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.logs import set_up_logging
+from jobqueue.workers.shared.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
+from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.supervisor.nursery import CLOSED
+
+
+class Birth(NamedTuple):
+    """What is known of a child."""
+
+    name: str  # as in the mark of what its jobs start
+    page: int | None  # None: it runs no jobs
+    forks: Forks
+    at: float  # monotonic seconds
+
+
+log = logging.getLogger("jobqueue.workers.forking.forkserver")  # it is __main__ itself
+
+
+class ForkServer:
+    """Forks and reaps until the supervisor is gone."""
+
+    def __init__(self, settings: Settings, control: socket.socket, pages: int, supervisor: int) -> None:
+        self._settings = settings
+        self._supervisor = supervisor  # its pid
+        self._control = control
+        self._pages = pages
+        self._runner = Runner(settings)
+        self._children: dict[int, Birth] = {}
+        self._births = itertools.count()
+        self._unread = b""
+        self._fds: list[int] = []
+        self._generators: dict[str, Any] = {}  # that modules made for themselves: their states, until the first fork
+
+    def run(self) -> None:
+        if not self._preload():
+            return
+        if not wake_at_death_of(self._supervisor):
+            return
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_read, False)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        selector = selectors.DefaultSelector()
+        selector.register(self._control, selectors.EVENT_READ)
+        selector.register(wake_read, selectors.EVENT_READ)
+        alive = True
+        while alive:
+            for key, _ in selector.select():
+                if key.fileobj == wake_read:
+                    os.read(wake_read, 4096)
+                    self._reap()
+                else:
+                    alive = self._hear()
+        self._kill_all()
+
+    def _preload(self) -> bool:
+        needed = {fd: os.fstat(fd) for fd in (self._control.fileno(), self._pages)}
+        hazards = ForkHazards()
+        try:
+            preload.preload(
+                self._settings.modules,
+                self._settings.exception_handlers,
+                self._settings.own_classes,
+                on_import=lambda name: self._say({"importing": name}),
+            )
+            self._runner = runner_for(self._settings)  # its serializer may be among what was imported
+        except BaseException as e:
+            self._say({"failed": describe_import_error(e)})
+            return False
+        if not all(_is_same(fd, before) for fd, before in needed.items()):
+            os._exit(CLOSED)  # nothing can be said any more but this
+        gc.collect()
+        found = hazards.found(self._settings.modules)
+        self._spawns = bool(found)
+        self._generators = {} if self._spawns else randomness.states_of_own(self._settings.modules)
+        gc.freeze()
+        self._say({"ready": " and ".join(found)})
+        return True
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone: the next read says so
+            self._control.sendall(json.dumps(message).encode() + b"\n")
+
+    def _hear(self) -> bool:
+        """Read what the supervisor wants; False: it is gone."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, 65536, 64)
+        except OSError:
+            return False
+        self._fds += fds
+        self._unread += data
+        *lines, self._unread = self._unread.split(b"\n")
+        for line in lines:
+            order = json.loads(line)
+            if "ping" in order:
+                self._say({"pong": True})
+            else:
+                self._start(order, self._fds.pop(0))
+        return bool(data)
+
+    def _start(self, order: dict[str, Any], fd: int) -> None:
+        """A system that starts no process now (limits, memory) is no reason to leave, and take all children along."""
+        try:
+            self._fork(order, fd)
+        except OSError as e:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            self._say({"unborn": order["fork"], "why": e.strerror or str(e)})
+
+    def _fork(self, order: dict[str, Any], fd: int) -> None:
+        parent, page = os.getpid(), order.get("child")
+        name = order["fork"] if page is not None else f"{self._settings.worker}:{parent}.{next(self._births)}"
+        birth = Birth(name, page, Forks(), time.monotonic())
+        output.flush()
+        pid = self._spawn(order, name, fd) if self._spawns else os.fork()
+        if pid == 0:
+            self._control.close()
+            exit_handlers.forget_inherited()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            become_child(lambda: self._make_child(order, fd), parent, name, birth.forks)
+        os.close(fd)
+        self._generators = {}
+        self._children[pid] = birth
+        self._say({"forked": order["fork"], "pid": pid})
+
+    def _make_child(self, order: dict[str, Any], fd: int) -> Runs:
+        self._warn_of_equal_numbers()
+        return make_child(self._settings, order, self._pages, fd, self._runner)
+
+    def _warn_of_equal_numbers(self) -> None:
+        """(in the first child) What its modules registered with ``os.register_at_fork`` has been called by now."""
+        states = self._generators and randomness.states_of_own(self._settings.modules)
+        if equal := [name for name, state in self._generators.items() if states.get(name) == state]:
+            log.warning("%s", randomness.warning_of(equal))
+
+    def _spawn(self, order: dict[str, Any], name: str, fd: int) -> int:
+        """The preload left what a fork would not copy, or would share: the child imports for itself."""
+        argv = [
+            sys.executable,
+            "-P",
+            "-m",
+            "jobqueue.workers.forking.spawned",
+            json.dumps(order),
+            str(self._pages),
+            str(fd),
+            name,
+        ]
+        inherited = [fd, self._pages, *([order["faults"]] if "faults" in order else [])]
+        for number in inherited:
+            os.set_inheritable(number, True)
+        # by the environment, not by argv: the address may hold a password, and everybody can read argv
+        pid = os.posix_spawn(sys.executable, argv, {**os.environ, "JOBQ_CHILD_SETTINGS": self._settings.to_json()})
+        for number in inherited:
+            os.set_inheritable(number, False)
+        return pid
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if birth := self._children.pop(pid, None):  # else it was adopted
+                self._end_jobs(pid, birth, well=status == 0)
+                self._say({"died": pid, "status": status})
+
+    def _end_jobs(self, pid: int, birth: Birth, well: bool) -> None:
+        """What the jobs that it ran had started ends with it, before anybody hears of its death and runs them again."""
+        if birth.page is None:
+            starts = [] if well else [birth.at]
+        else:
+            starts = [job.start for job in Region(self._pages, birth.page, self._settings.slots).running()]
+        if starts:
+            end_processes(OfProcess(pid, birth.name, birth.forks), min(starts))
+
+    def _kill_all(self) -> None:
+        for pid in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid, birth in self._children.items():
+            self._end_jobs(pid, birth, well=False)
+
+
+def _is_same(fd: int, before: os.stat_result) -> bool:
+    """What was open under this number is so still."""
+    try:
+        return os.path.samestat(os.fstat(fd), before)
+    except OSError:
+        return False
+
+
+def describe_import_error(error: BaseException) -> str:
+    """One line: what went wrong, and the last line of somebody's module on the way there."""
+    text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    place = place_of(error, (__file__, preload.__file__, runner.__file__, served.__file__))
+    return f"{text} ({place})" if place else text
+
+
+def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, runner: Runner) -> Runs:
+    """(in the new process) What the order asks for."""
+    control = socket.socket(fileno=fd)
+    if "errand" in order:
+        jobs = [ForRQ(i, claim, queue, verdict, cause.encode()) for i, claim, queue, verdict, cause in order["errand"]]
+        return Errand(settings, order["fork"], order["worker"], jobs, order["plain"], control)
+    if "maintenance" in order:
+        return Chores(settings, control)
+    report_to(order["faults"])
+    region = Region(pages, order["child"], settings.slots)
+    return Child(settings, order["fork"], region, control, runner)
+
+
+def main() -> None:
+    """``python -m jobqueue.workers.forking.forkserver CONTROL_FD PAGES_FD PARENT FAULTS_FD...``; the settings come
+    first on the control socket, as one line."""
+    control_fd, pages, parent = (int(a) for a in sys.argv[1:4])
+    die_with(parent)
+    for number in TO_ALL:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_ALL)
+    control = socket.socket(fileno=control_fd)
+    os.set_inheritable(control_fd, False)
+    for fd in (pages, *(int(a) for a in sys.argv[4:])):
+        os.set_inheritable(fd, False)
+    first = b""
+    while not first.endswith(b"\n"):
+        if not (more := control.recv(1)):
+            return
+        first += more
+    settings = Settings.from_json(first.decode())
+    set_up_logging(settings.log_format, settings.verbose)
+    output.buffer_lines()
+    os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
+    adopt_orphans()
+    ForkServer(settings, control, pages, parent).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Imports what a worker serves, once, before the first job; in the process from which the others are forked."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rq.job import Job
+from rq.queue import Queue
+from rq.serializers import resolve_serializer
+from rq.utils import import_attribute
+
+from jobqueue.errors import NotServed
+from jobqueue.producing.importing import module_of
+from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.copies import end_copy_of
+from jobqueue.workers.running.runner import checked_callable
+from jobqueue.workers.shared.served import dotted
+
+_MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
+_BASES = {"--job-class": Job, "--queue-class": Queue}
+
+
+def preload(
+    modules: tuple[str, ...],
+    handlers: tuple[str, ...] = (),
+    classes: Mapping[str, str] | None = None,
+    on_import: Callable[[str], object] = lambda name: None,
+) -> None:
+    """Import the served modules, the exception handlers and, by the flags that name them, the worker's own classes;
+    what they raise passes through. ImportError says which flag is wrong. Jobs begin with the context as it is then.
+    A copy of this process that a module forks ends with the import. ``on_import`` hears of each module before."""
+    original = os.getpid()
+    try:
+        _import(modules, handlers, classes or {}, on_import)
+    finally:
+        end_copy_of(original)
+
+
+def _import(
+    modules: tuple[str, ...],
+    handlers: tuple[str, ...],
+    classes: Mapping[str, str],
+    on_import: Callable[[str], object],
+) -> None:
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    for name in modules:
+        if name.endswith(".py"):
+            raise ImportError(_of_a_file(name))
+        if not _MODULE.fullmatch(name):
+            raise ImportError(f"{name!r} is not a module's name: -I takes a dotted name such as shop.tasks, not a file")
+        module, _, function = name.partition(":")
+        on_import(module)
+        _import_module(module, name)
+        if function:
+            try:
+                checked_callable(import_attribute(dotted(name)), name)
+            except (ValueError, NotServed) as e:  # RQ says neither which module nor which flag
+                raise ImportError(f"-I {name}: {module} has no function {function}") from e
+    for name in handlers:
+        on_import(name)
+        try:
+            checked_callable(import_attribute(name), name)
+        except (ValueError, NotServed) as e:  # RQ says "Invalid attribute name" for a module that is not there, too
+            raise ImportError(f"--exception-handler {name}: {e}") from e
+    for flag, name in classes.items():
+        on_import(name)
+        _check_class(flag, name)
+    after_imports.capture()
+
+
+def _of_a_file(path: str) -> str:
+    if name := module_of(path):
+        return f"-I takes a module's name: {name}, not {path}"
+    return f"-I takes the name of a module that can be imported from here, not a file: start in the directory of {path}"
+
+
+def _import_module(module: str, given: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        parent, _, last = module.rpartition(".")
+        if e.name == module and hasattr(sys.modules.get(parent), last):  # RQ's way to name a function
+            raise ImportError(f"-I {given}: {parent} is a module and {last} is in it: give -I {parent}:{last}") from e
+        raise
+
+
+def _check_class(flag: str, name: str) -> None:
+    try:
+        found: Any = import_attribute(name)
+    except ValueError as e:
+        raise ImportError(f"{flag} {name}: {e}") from e
+    if flag == "--serializer":
+        try:
+            resolve_serializer(found)
+        except NotImplementedError:
+            raise ImportError(f"{flag} {name}: a serializer has the functions dumps and loads") from None
+        return
+    base = _BASES[flag]
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ImportError(f"{flag} {name}: it is no subclass of {base.__module__}.{base.__qualname__}")
+    from jobqueue.workers.rq_classes.standing import what_overrides  # here: it imports what few workers need
+
+    if what := what_overrides(found):
+        instead = f"rq worker --worker-class jobqueue.rq.Worker {flag} {name}"
+        raise ImportError(f"{flag} {name}: {what} is overridden, which jobq's engine would not call; use {instead}")

@@ -1,0 +1,43 @@
+"""Entry of a child that could not be forked, because of what importing its modules leaves behind (fork_hazards.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+
+from jobqueue.workers.child.child import become_child, lead_a_session
+from jobqueue.workers.forking.forkserver import describe_import_error, make_child
+from jobqueue.workers.forking.preload import preload
+from jobqueue.workers.running.output import buffer_lines
+from jobqueue.workers.running.own_classes import runner_for
+from jobqueue.workers.shared.logs import set_up_logging
+from jobqueue.workers.shared.process_tree import Forks
+from jobqueue.workers.shared.settings import Settings
+
+
+def main() -> None:
+    settings = Settings.from_json(os.environ.pop("JOBQ_CHILD_SETTINGS"))
+    order, pages, fd, name = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    lead_a_session()
+    os.set_inheritable(fd, False)
+    set_up_logging(settings.log_format, settings.verbose)
+    buffer_lines()
+    try:
+        preload(settings.modules, settings.exception_handlers, settings.own_classes)
+    except BaseException as e:
+        _say_why(fd, e)
+        raise SystemExit(1) from None
+    become_child(lambda: make_child(settings, order, pages, fd, runner_for(settings)), os.getppid(), name, Forks())
+
+
+def _say_why(fd: int, error: BaseException) -> None:
+    """In the fork server the same import went well: it does not here, and the supervisor tells its user why."""
+    with contextlib.suppress(OSError), socket.socket(fileno=fd) as control:
+        control.sendall(b"f" + json.dumps(describe_import_error(error)).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""RQ's cron files: one supervisor leads, and enqueues what they register.
+
+    lead (a lock in the store, with an expiry) ──► store the entries, drop those of an older file ──► tick
+
+The entries come as data; a process of its own has loaded the file. They stand in the store with their next time, so
+that a new leader goes on where the last one died. Every write carries the leader's name as its token: who lost the
+lead without knowing, because it was stopped or cut off, enqueues nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import redis
+
+from jobqueue.schedules.timetable import Schedule, Timetable
+from jobqueue.store.trouble import is_away
+from jobqueue.workers.roles.ticker import LONGEST, Ticker
+
+log = logging.getLogger(__name__)
+
+LEAD = 5.0  # seconds that a leader leads without a word
+LOOK = 10.0  # seconds after which who stands by looks at what the leader serves
+
+
+class Cron:
+    """A role; runs in the registrar's thread, or in that of ``jobq cron``."""
+
+    def __init__(self, name: str, entries: Sequence[Schedule], client: redis.Redis) -> None:
+        self.every = LONGEST
+        self._entries = entries
+        self._timetable = Timetable(client, token=name)
+        self._ticker = Ticker(self._timetable)
+        self._stored = False
+        self._resigned = False
+        self._look_at = 0.0  # 0: it does not stand by
+        self._missed: list[str] = []
+
+    def step(self, now: float) -> bool:
+        """Lead if nobody else does, and enqueue what is due; tell whether it leads."""
+        if self._resigned:
+            return False
+        lead = self._timetable.lead(LEAD)
+        if lead != 2:  # somebody else may have led, with another file
+            self._stored = False
+        if lead and not self._stored:
+            self._stored = self._store()
+        self._stand_by(now, bool(lead))
+        self.every = self._ticker.step() if self._stored else LONGEST
+        return bool(lead)
+
+    def _store(self) -> bool:
+        """Doing it twice is doing it once."""
+        now = self._timetable.now()
+        for entry in self._entries:
+            if not self._put(entry, now):
+                return False
+        if not self._timetable.keep_only(entry.id for entry in self._entries):
+            return False
+        log.info("leads the cron files: %d entries", len(self._entries))
+        return True
+
+    def _put(self, entry: Schedule, now: float) -> bool:
+        """False: somebody else leads. An entry that the store does not take keeps nobody from the others."""
+        try:
+            return self._timetable.put(entry, entry.timing.first(now)) is not None
+        except redis.ResponseError as e:
+            if is_away(e):
+                raise
+            log.error("the cron entry %s cannot be stored: %s", entry.name, e)
+            return True
+
+    def _stand_by(self, now: float, leads: bool) -> None:
+        """Say so when the leader serves another file: what only ours registers is enqueued by nobody."""
+        if leads or not self._look_at:
+            self._look_at = 0.0 if leads else now + LOOK
+            return
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK
+        names = {entry.id: entry.name for entry in self._entries}
+        missed = sorted(names[one] for one in self._timetable.missing(list(names)))
+        if missed and missed != self._missed:
+            log.warning(
+                "another process leads the cron files, with another file: %s will not be enqueued. A store has one "
+                "cron file; to have several, let one import the others.",
+                ", ".join(missed),
+            )
+        self._missed = missed
+
+    def reconnected(self) -> None:
+        self._stored = False
+
+    def resign(self) -> None:
+        """Leave the lead to the next one, at once and for good."""
+        self._resigned = True
+        self._timetable.resign()

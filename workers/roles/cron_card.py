@@ -1,0 +1,89 @@
+"""What RQ's readers (``CronScheduler.all``) see of the schedules of this store: one scheduler called "jobq".
+
+Written by any supervisor, when the last writing is old; the content is the store's, so it matters not by whom.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+import redis
+from rq.defaults import DEFAULT_CRON_SCHEDULER_TTL
+from rq.utils import NOT_JSON_SERIALIZABLE
+
+from jobqueue.protocol import keys
+from jobqueue.schedules.schedules import Schedules, ScheduleView
+from jobqueue.workers.shared.clock import rq_time
+
+NAME = "jobq"
+OLD = 10.0  # seconds
+
+
+class CronCard:
+    """A role; runs in the registrar's thread, or in that of ``jobq cron``."""
+
+    every = OLD / 2
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._schedules = Schedules(client)
+
+    def step(self, _now: float) -> bool:
+        """Tell whether there was something to write."""
+        now = time.time()
+        written: Any = self._client.zscore(keys.CRON_SCHEDULERS, NAME)
+        if written is not None and 0 <= now - written < OLD:
+            return False
+        served = [view for view in self._schedules.recurring() if view.next]
+        if not served:
+            return self._withdraw()
+        with self._client.pipeline() as pipe:
+            pipe.zadd(keys.CRON_SCHEDULERS, {NAME: now})
+            pipe.hset(keys.cron_scheduler(NAME), mapping=self._card(now, served))
+            pipe.expire(keys.cron_scheduler(NAME), DEFAULT_CRON_SCHEDULER_TTL)
+            pipe.execute()
+        return True
+
+    def _withdraw(self) -> bool:
+        """Take the card away, of a store without schedules. Another supervisor may have written one meanwhile, for a
+        schedule that is new: it is missed at the next step, and written again."""
+        with self._client.pipeline() as pipe:
+            pipe.zrem(keys.CRON_SCHEDULERS, NAME)
+            pipe.delete(keys.cron_scheduler(NAME))
+            return any(pipe.execute())
+
+    def reconnected(self) -> None:
+        """Nothing is remembered."""
+
+    def _card(self, now: float, served: list[ScheduleView]) -> Any:
+        return {
+            "hostname": socket.gethostname(),
+            "pid": os.getpid(),
+            "name": NAME,
+            "created_at": rq_time(now),
+            "config_file": next((view.source for view in served if view.source), ""),
+            "cron_jobs": json.dumps([as_rq(view) for view in served]),
+        }
+
+
+def as_rq(view: ScheduleView) -> dict[str, Any]:
+    """As RQ's CronJob.to_dict."""
+
+    def text(value: Any) -> str | None:
+        return None if not value else NOT_JSON_SERIALIZABLE if view.args is None else json.dumps(value)
+
+    return {
+        "func_name": view.function or view.description.partition("(")[0],
+        "name": view.name,
+        "queue_name": view.queue,
+        "args": text(view.args),
+        "kwargs": text(view.kwargs),
+        "interval": view.every,
+        "cron": view.cron,
+        "latest_enqueue_time": rq_time(view.last.timestamp()) if view.last else None,
+        "next_enqueue_time": rq_time(view.next.timestamp()) if view.next else None,
+    }

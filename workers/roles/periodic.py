@@ -1,0 +1,207 @@
+"""The one timed loop: a thread that does errands as they come and steps when they are due."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Protocol
+
+from jobqueue.errors import JobqError
+from jobqueue.store.backoff import Backoff
+from jobqueue.store.trouble import is_away, without_script
+from jobqueue.store.waits import bounded
+from jobqueue.workers.shared.failures import Failures, keep_going
+
+log = logging.getLogger(__name__)
+
+ERRAND = "an errand to the store"
+
+
+SAME_OUTAGE = 10.0  # seconds after its begin within which a thread may still find out about it
+
+
+class Step(Protocol):
+    """A role: does one turn when it is due."""
+
+    every: float  # seconds
+
+    def step(self, now: float) -> object: ...
+
+    def reconnected(self) -> None:
+        """The store was away: what was seen before proves nothing."""
+
+
+class Outage:
+    """Says once that the store is away, for several threads that find out one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said = 0.0  # monotonic seconds; 0.0: not yet
+        self._over = True
+
+    def begins(self, error: Exception) -> None:
+        with self._lock:
+            now = time.monotonic()
+            is_known = not self._over or (self._said and now < self._said + SAME_OUTAGE)
+            self._over = False
+            if not is_known:
+                self._said = now
+                log.warning(
+                    "the store does not answer (%s); running jobs go on, and we wait for it", without_script(error)
+                )
+
+    def is_over(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._over = True
+                log.info("the store answers again")
+
+
+class Attempt(Enum):
+    """How one went."""
+
+    DONE = "done"
+    AWAY = "away"  # the store does not answer, or takes no commands
+    FAILED = "failed"  # it answered; something else is wrong
+
+
+class Periodic:
+    """Runs errands in order, each until it succeeds, and steps on time, also while an errand does not succeed.
+
+    While the store is away it waits with backoff and says so once; afterwards every role hears of it before it steps
+    again. A role that fails although the store answers rests by itself, with backoff, and so does an errand: the others
+    go on (see failures.py).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        steps: Sequence[Step],
+        on_away: Callable[[], object] = lambda: None,
+        failures: Failures | None = None,
+        outage: Outage | None = None,
+    ) -> None:
+        """outage: shared with other threads of this process, so that one of them says it."""
+        self._steps = steps
+        self._names = [name_of(role) for role in steps]
+        self._outage = outage or Outage()
+        self._on_away = on_away  # a local store is started again; somebody else's is waited for
+        self._failures = failures or Failures()
+        self._due = [0.0 for _ in steps]
+        self._errands: queue.Queue[Callable[[], object]] = queue.Queue()
+        self._at_hand: Callable[[], object] | None = None  # the store was away when it was tried
+        self._set_aside: list[tuple[float, Callable[[], object]]] = []  # failed; when each is tried again
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=keep_going, args=[name, self._run, self._failures, threading.Event()], name=name, daemon=True
+        )
+        self._backoff = Backoff()
+        self._away: set[int] = set()  # who failed and has not succeeded since; a store may answer some and not others
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Finish the errands that are there; False: the time was not enough. Stopping twice is fine."""
+        if not self._stop.is_set():
+            self._stop.set()
+            self._errands.put(lambda: None)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def is_away(self) -> bool:
+        """The store did not answer the last time, to whatever was tried last."""
+        return bool(self._away) or self._at_hand is not None
+
+    def do(self, errand: Callable[[], object]) -> None:
+        self._errands.put(errand)
+
+    def _run(self) -> None:
+        while not (self._stop.is_set() and self._errands.empty() and not self._at_hand and not self._set_aside):
+            errand = self._next()
+            if errand is not None:
+                self._do(errand)
+            self._step()
+
+    def _next(self) -> Callable[[], object] | None:
+        """The next errand, or None when it is time for a role; waits until there is one or the other."""
+        if self._at_hand is not None:
+            return self._at_hand
+        now = time.monotonic()
+        if self._set_aside and (self._set_aside[0][0] <= now or (self._stop.is_set() and self._errands.empty())):
+            time.sleep(0.5 if self._set_aside[0][0] > now else 0.0)  # at a stop it need not wait for long
+            return self._set_aside.pop(0)[1]
+        due = [*self._due, *(when for when, _ in self._set_aside[:1])]
+        try:
+            return self._errands.get(timeout=bounded(min(due, default=now + 60.0) - now))
+        except queue.Empty:
+            return None
+
+    def _do(self, errand: Callable[[], object]) -> None:
+        done, pause = self._attempt(-1, ERRAND, errand)
+        self._at_hand = errand if done is Attempt.AWAY else None
+        if done is Attempt.FAILED:  # those behind it need not wait for what an operator has to mend
+            self._set_aside.append((time.monotonic() + pause, errand))
+            self._set_aside.sort(key=lambda pair: pair[0])
+
+    def _step(self) -> None:
+        if self._stop.is_set():
+            return
+        for i, role in enumerate(self._steps):
+            now = time.monotonic()
+            if now < self._due[i]:
+                continue
+            done, pause = self._attempt(i, self._names[i], lambda role=role, now=now: role.step(now))  # type: ignore[misc]
+            if done is not Attempt.AWAY:
+                self._due[i] = now + min(pause or role.every, max(role.every, 1.0))  # a lease waits for nobody
+
+    def _attempt(self, who: int, name: str, work: Callable[[], object]) -> tuple[Attempt, float]:
+        """Do it; return how it went, and after a failure the seconds to wait."""
+        try:
+            if self._backoff.failures:
+                for role in self._steps:
+                    role.reconnected()
+            work()
+        except Exception as e:
+            if is_away(e):
+                self._wait(who, e)
+                return Attempt.AWAY, 0.0
+            self._answered(who)
+            return Attempt.FAILED, self._failures.failed(name, e)
+        self._answered(who)
+        if name is not ERRAND or not self._set_aside:
+            self._failures.works(name)
+        return Attempt.DONE, 0.0
+
+    def _answered(self, who: int) -> None:
+        self._away.discard(who)
+        if self._backoff.failures and not self._away:
+            self._outage.is_over()
+            self._backoff.reset()
+
+    def _wait(self, who: int, error: Exception) -> None:
+        if not self._away:
+            self._outage.begins(error)
+        self._away.add(who)
+        time.sleep(self._backoff.failed())
+        try:
+            self._on_away()
+        except JobqError as e:
+            log.debug("%s", e)
+        except Exception as e:  # also what nobody expected of a server that is to be started again
+            self._failures.failed("starting the store again", e)
+        else:
+            self._failures.works("starting the store again")
+
+
+def name_of(role: object) -> str:
+    """What the log calls it: "the cron card"."""
+    named = getattr(role, "role", None) or type(role).__name__
+    return "the " + re.sub(r"(?<=[a-z])(?=[A-Z])", " ", named).lower()

@@ -1,0 +1,336 @@
+"""Rescue: of our own dead children at once, of dead trees when their lease has stood still for long enough.
+
+A tree is called dead when this process has itself seen the same lease value for the whole lease time of its own
+monotonic clock over one unbroken connection, and three times: where a whole machine stood still, the first look after
+it may come before the living have renewed. RESCUE carries that value and refuses if it has moved.
+
+A store that was killed while its disk was slow, or one that took over from it, may have forgotten its last writes, and
+among them a rescue: then the dead child's name stands there again, under the lease of our living tree, and nobody else
+looks after it. So we remember whom we buried, and do it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import redis
+
+from jobqueue.protocol import keys
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Verdict
+from jobqueue.store.trouble import is_away
+from jobqueue.workers.shared.clock import rq_time
+from jobqueue.workers.shared.deaths import EXECUTION_TTL, Left, Remains
+from jobqueue.workers.shared.endings import encode_text
+from jobqueue.workers.shared.journal import PULSE, Region
+from jobqueue.workers.shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MOST_CRASHES = 3
+SETTLE_AT_ONCE = 64
+DEFAULT_LEASE = 10.0  # seconds
+LONGEST_LEASE = 3600.0  # what JOBQ_LEASE may be; a longer one was written by somebody else
+REMEMBERED = 128  # burials of our own; a store forgets seconds, not hours
+LOOK_EVERY = 2.0  # seconds, or a third of a short lease
+ENOUGH_LOOKS = 3
+BRING_ON = 0.5  # seconds at most in a row for dependents that somebody else has left
+UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
+
+
+def text(reply: bytes | str) -> str:
+    return reply.decode(errors="surrogateescape") if isinstance(reply, bytes) else reply
+
+
+def _raw(key: str) -> bytes:
+    """A key with a name in it that may be no text."""
+    return key.encode(errors="surrogateescape")
+
+
+class Seen(NamedTuple):
+    """The lease of another tree: its value, since when we have seen it (monotonic seconds), and how often."""
+
+    lease: str
+    since: float
+    looks: int
+
+
+class Rescuer:
+    """Runs in the registrar's thread."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, on_left: Callable[[Left], None]) -> None:
+        self.every = min(LOOK_EVERY, settings.lease / 3)
+        self._settings = settings
+        self._on_left = on_left
+        self._client = client
+        self._protocol = Protocol(client)
+        self._buried: dict[str, Remains] = {}  # our dead children's, the latest ones
+        self._looked = 0.0  # monotonic seconds of the last look
+        self._seen: dict[str, Seen] = {}  # by worker
+        self._nameless: set[str] = set()  # workers of whom no name stands among the owners
+        self._unreadable: set[str] = set()  # workers and jobs that could not be dealt with, and that was said
+
+    # -- our own children ----------------------------------------------------------------------------------------------
+
+    def rescue_own(self, remains: Remains, final: bool = False) -> Left | None:
+        """Settle what it had finished, give back what it never started, judge what ran. Twice is once."""
+        s = self._settings
+        ran = {verdict.claim for verdict in remains.running}
+        noted = {o.claim: o for o in remains.finished if o.by_rq and o.claim in ran}  # the others are recorded
+        for_rq = [ForRQ(o.id, o.claim, o.queue, o.started_at, o.payload) for o in noted.values()]
+        finished = [outcome for outcome in remains.finished if not outcome.by_rq and outcome.claim not in noted]
+        for at in range(0, len(finished), SETTLE_AT_ONCE):
+            some = finished[at : at + SETTLE_AT_ONCE]
+            verdicts = self._protocol.cycle(remains.owner, s.worker, s.queues, some, want=0).verdicts
+            for outcome, verdict in zip(some, verdicts, strict=False):
+                if verdict == HAS_DEPENDENTS:
+                    kind = "returned" if outcome.kind == RETURNED else "fail"
+                    for_rq.append(ForRQ(outcome.id, outcome.claim, outcome.queue, kind, outcome.payload))
+        done = {outcome.claim for outcome in finished} | noted.keys()
+        running = [verdict for verdict in remains.running if verdict.claim not in done]
+        left = self._rescue(remains.owner, s.worker, running, final=final, done=for_rq)
+        left = left and left._replace(plain=remains.plain)
+        if left is None or not left.jobs:
+            self._remember(remains)
+        self._bring_on(self._client.hkeys(keys.ENDED))
+        return left
+
+    def rescue_unknown(self, owner: str) -> Left | None:
+        """The jobs of an earlier worker of our name, of whom nothing but the name is left."""
+        cause = f"WorkerGone: The worker {self._settings.worker} that ran this job died, and another took its name."
+        return self._rescue(owner, self._settings.worker, None, cause=cause)
+
+    def close(self, left: Left) -> None:
+        """RQ's finish is over: end what it could not do, and strike the dead owner off."""
+        last_words = [self._last_word(job) for job in left.jobs]
+        policy = self._policy_of(left.worker)
+        self._rescue(left.owner, left.worker, last_words, final=True, on_crash=policy, dead=left.dead)
+        self._bring_on(self._client.hkeys(keys.ENDED))
+        if left.worker == self._settings.worker:
+            self._remember(Remains(left.owner, [], last_words))
+
+    def _remember(self, remains: Remains) -> None:
+        self._buried[remains.owner] = remains
+        if len(self._buried) > REMEMBERED:
+            self._buried.pop(next(iter(self._buried)), None)
+
+    def _bury_again(self, owners: list[str]) -> None:
+        """Names of ours that stand in the store: those of dead children were forgotten to be struck off."""
+        for owner in owners:
+            if remains := self._buried.get(owner):
+                left = self.rescue_own(remains)
+                if left and left.jobs:  # to be closed once more
+                    self._buried.pop(owner, None)
+                    self._on_left(left)
+
+    def _last_word(self, job: ForRQ) -> Verdict:
+        if job.verdict == "returned":  # it runs again, unless it may not
+            return Verdict(job.claim, "interrupt", encode_text("RecordLost: It returned, and could not be recorded."))
+        return Verdict(job.claim, job.verdict, job.cause)
+
+    def _rescue(
+        self,
+        owner: str,
+        worker: str,
+        running: list[Verdict] | None,
+        *,
+        final: bool = False,
+        cause: str = "",
+        lease: str = "",
+        on_crash: str = "",
+        done: list[ForRQ] | None = None,
+        dead: str = "",
+    ) -> Left | None:
+        now = time.time()
+        done = done or []
+        rescue = self._protocol.rescue(
+            owner,
+            worker,
+            lease=lease,
+            running=running,
+            on_crash=on_crash or self._settings.on_crash,
+            most=MOST_CRASHES,
+            final=final,
+            keep=[job.claim for job in done],
+            ended_at=rq_time(now),
+            ended=now,
+            cause=encode_text(cause),
+            dead=dead,
+        )
+        if rescue is None:
+            return None
+        if any(rescue[:4]):
+            log.warning(
+                "rescued the jobs of %s: %d given back, %d to run again, %d failed, %d of unknown start",
+                owner,
+                *rescue[:4],
+            )
+        return Left(owner, worker, [*rescue.for_rq, *done], dead=dead)
+
+    def stand_in(self, owner: str, region: Region, pulse: int) -> None:
+        """For a child that holds still at ``pulse``: mark what it runs, give back what waits behind it, settle what it
+        finished.
+
+        It may wake at any moment, and all this may be late: what it claims from here on is left alone, and what it has
+        in hand it does not start before it has asked Redis.
+        """
+        newest = self._protocol.newest_claim()
+        if region.get(PULSE) != pulse:
+            return
+        region.revoke()
+        time.sleep(0.001)  # a slot that was about to begin has written its claim by now, or asks Redis
+        now, monotonic = time.time(), time.monotonic()
+        running = [(job.claim, rq_time(now - (monotonic - job.start))) for job in region.running()]
+        try:
+            finished = list(region.journal.read())
+            if list(region.journal.read()) != finished or not region.revoked:  # so it does not hold still any more
+                return
+        except (ValueError, EOFError, TypeError):
+            return
+        s = self._settings
+        done = [outcome.claim for outcome in finished if not outcome.by_rq]
+        finished = [outcome for outcome in finished if not outcome.by_rq]
+        self._protocol.stand_in(owner, s.worker, EXECUTION_TTL, newest, running, done)
+        for at in range(0, len(finished), SETTLE_AT_ONCE):
+            self._protocol.cycle(owner, s.worker, s.queues, finished[at : at + SETTLE_AT_ONCE], want=0)
+
+    def claim_of(self, job_id: str, owners: list[str]) -> int | None:
+        """Under which claim one of our children holds the job."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for owner in owners:
+                pipe.zscore(keys.own(owner), job_id)
+            scores = pipe.execute(raise_on_error=False) if owners else []
+        if outage := next((score for score in scores if isinstance(score, Exception) and is_away(score)), None):
+            raise outage
+        return next((int(score) for score in scores if isinstance(score, float)), None)
+
+    # -- other trees ---------------------------------------------------------------------------------------------------
+
+    def step(self, now: float) -> list[str]:
+        """Look at the leases of all other trees; bury those whose lease stands still, and return their names. Bury our
+        own dead again where the store forgot them. Go on with the dependents of jobs whose end is recorded."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.smembers(keys.OWNERS)
+            pipe.smembers(keys.WORKERS)
+            pipe.hkeys(keys.ENDED)
+            owners, workers, ended = pipe.execute()
+        self._bring_on(ended)
+        trees = self._trees(owners, workers)
+        self._bury_again(trees.pop(self._settings.worker, []))
+        if now - self._looked > UNWATCHED:  # we were stopped, perhaps with all others: that proves nothing
+            self._seen.clear()
+        self._looked = now
+        leases = self._leases(list(trees))
+        self._seen = {worker: seen for worker, seen in self._seen.items() if worker in leases}
+        return [worker for worker, lease in leases.items() if self._look_at(worker, lease, trees[worker], now)]
+
+    def _look_at(self, worker: str, lease: str, owners: list[str], now: float) -> bool:
+        """Bury the tree if it is dead. What the store holds of one tree must not keep us from the others."""
+        try:
+            return self._is_dead(worker, lease, now) and self._bury(worker, owners)
+        except Exception as e:  # a key of another type, a name that is no text: anybody may have written it
+            if is_away(e):
+                raise
+            if worker not in self._unreadable:
+                log.error("the worker %s cannot be judged or rescued, others are: %s", ascii(worker), e)
+            self._unreadable.add(worker)
+            return False
+
+    def reconnected(self) -> None:
+        self._seen.clear()
+
+    def _bring_on(self, ended: Iterable[bytes | str]) -> None:
+        """Who recorded an end enqueues its dependents; should that one die on the way, everybody sees the mark."""
+        deadline = time.monotonic() + BRING_ON
+        for job_id in ended:
+            try:
+                self._bring_on_of(text(job_id), deadline)
+            except Exception as e:  # what stands there of one job must not keep us from the others, nor from the dead
+                if is_away(e):
+                    raise
+                if text(job_id) not in self._unreadable:
+                    log.error("the dependents of job %s cannot be enqueued: %s", ascii(text(job_id)), e)
+                self._unreadable.add(text(job_id))
+
+    def _bring_on_of(self, job_id: str, deadline: float) -> None:
+        more = True
+        while more and time.monotonic() < deadline:  # this thread has more to do: the rest has its turn later
+            more, moved = self._protocol.enqueue_dependents(job_id)
+            if moved:
+                log.info("job %s had ended, and %d of its dependents were still to be enqueued", job_id, len(moved))
+
+    def _trees(self, owners: Iterable[bytes], workers: Iterable[bytes]) -> dict[str, list[str]]:
+        """The owners of each tree, also of one that has none: it may have died before its first child, or between two.
+        (Among the workers there are RQ's too; they have no lease.)"""
+        trees: dict[str, list[str]] = {text(key).removeprefix(keys.worker("")): [] for key in workers}
+        for name in owners:
+            owner = text(name)
+            trees.setdefault(owner.rpartition(":")[0], []).append(owner)
+        self._nameless = {worker for worker, names in trees.items() if not names}
+        return trees
+
+    def _leases(self, workers: list[str]) -> dict[str, str]:
+        """By worker. One without a name and without a lease is not ours; without a card it is nobody's."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for worker in workers:
+                pipe.get(_raw(keys.lease(worker)))
+                pipe.exists(_raw(keys.worker(worker)))
+            replies: list[Any] = pipe.execute(raise_on_error=False) if workers else []
+        if outage := next((reply for reply in replies if isinstance(reply, Exception) and is_away(reply)), None):
+            raise outage
+        found: dict[str, str] = {}
+        for worker, lease, there in zip(workers, replies[::2], replies[1::2], strict=True):
+            if lease is not None or worker not in self._nameless:
+                found[worker] = text(lease) if isinstance(lease, bytes) else "0"
+            elif not there:
+                self._forget(worker)
+        return found
+
+    def _forget(self, worker: str) -> None:
+        """Its card has expired: RQ's clean_worker_registry takes it off the lists too, where somebody runs that."""
+        key = keys.worker(worker)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.srem(keys.WORKERS, _raw(key))
+            for name in self._settings.queues:
+                pipe.srem(keys.workers_of(name), _raw(key))
+            pipe.execute()
+
+    def _is_dead(self, worker: str, lease: str, now: float) -> bool:
+        seen = self._seen.get(worker)
+        if seen is None or seen.lease != lease:
+            self._seen[worker] = Seen(lease, now, 1)
+            return False
+        self._seen[worker] = seen._replace(looks=seen.looks + 1)
+        return seen.looks + 1 >= ENOUGH_LOOKS and now - seen.since >= self.lease_of(worker)
+
+    def lease_of(self, worker: str) -> float:
+        """Seconds; what the tree said of itself at its birth."""
+        said = self._client.hget(_raw(keys.worker(worker)), "jobq_lease")
+        try:
+            seconds = float(said or 0.0)
+        except ValueError:
+            seconds = 0.0
+        return seconds if 0.0 < seconds <= LONGEST_LEASE else max(DEFAULT_LEASE, self._settings.lease)
+
+    def _policy_of(self, worker: str) -> str:
+        """Its --on-crash, as it said at its birth; "": it did not."""
+        return text(self._client.hget(keys.worker(worker), "jobq_on_crash") or b"")
+
+    def _bury(self, worker: str, owners: list[str]) -> bool:
+        lease = self._seen[worker].lease
+        cause = (
+            f"LeaseExpired: The worker {worker} that ran this job has given no sign of life for "
+            f"{self.lease_of(worker):g} s: it or its machine died."
+        )
+        on_crash = self._policy_of(worker)
+        for owner in owners:
+            left = self._rescue(owner, worker, None, cause=cause, lease=lease, on_crash=on_crash, dead=lease)
+            if left is None:
+                return False
+            if left.jobs:
+                self._on_left(left)
+        if not owners:
+            return self._protocol.strike_off(worker, lease, rq_time(time.time()))
+        return True

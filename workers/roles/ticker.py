@@ -1,0 +1,91 @@
+"""Enqueues the occurrences that are due of one set of schedules, and knows when the next one comes."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from redis.exceptions import ResponseError
+
+from jobqueue.schedules.timetable import GONE, NOT_ENQUEUED, Due, Timetable
+from jobqueue.schedules.timing import BadSchedule
+from jobqueue.store.trouble import is_away
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 100
+LONGEST = 1.0  # seconds between two looks: a schedule may be added at any time
+SHORTEST = 0.005
+REMEMBERED = 10_000  # such entries
+LOOK_AGAIN = 60.0  # seconds until an entry that could not be is looked at again, if it has not changed
+
+
+class Ticker:
+    """Used from one thread. A step that was cut short, or done twice, by anybody, enqueues no occurrence twice.
+
+    An entry that cannot be (an older version, RQ or anybody may have written it) is named in a warning and passed
+    over: it keeps nobody from the others.
+    """
+
+    def __init__(self, timetable: Timetable) -> None:
+        self._timetable = timetable
+        self._bad: dict[str, tuple[Due, str, float]] = {}  # what was read, what is wrong, until when that is believed
+
+    def step(self) -> float:
+        """Enqueue what is due; return the seconds until there is something to do again."""
+        skip = 0
+        while True:
+            now, later, due = self._timetable.upcoming(AT_ONCE, skip)
+            for one in due:
+                if self._passed_over(one):
+                    skip += 1
+                    continue
+                try:
+                    after = self._enqueue(one, now)
+                except BadSchedule as e:
+                    self._complain(one, str(e))
+                    skip += 1
+                    continue
+                if after > now:
+                    later = min(later or after, after)
+            if len(due) < AT_ONCE or not skip:
+                wait = LONGEST if later is None else later - now
+                return max(SHORTEST, min(LONGEST, wait))
+
+    def _enqueue(self, one: Due, now: float) -> float:
+        """Enqueue an occurrence, once; return the next time. Raises BadSchedule."""
+        if one.problem == GONE:
+            self._timetable.tick(one, now)  # drops it
+            return 0.0
+        if one.problem:
+            raise BadSchedule(one.problem)
+        try:
+            after = one.timing.after(float(one.due), now)
+            said = self._timetable.tick(one, after)
+        except ResponseError as e:
+            if is_away(e):
+                raise
+            raise BadSchedule(f"The store refuses it: {e}") from e
+        self._bad.pop(one.id, None)
+        if said == "overlap":
+            log.warning("schedule %s: the last job has not ended, and it takes no overlap: skipped", one.id)
+        elif said not in NOT_ENQUEUED:
+            log.debug("schedule %s: enqueued %s", one.id, said)
+        return after
+
+    def _passed_over(self, one: Due) -> bool:
+        """It is what it was when it could not be: working that out once a second would cost more than it may."""
+        seen = self._bad.get(one.id)
+        return seen is not None and seen[0] == one and time.monotonic() < seen[2]
+
+    def _complain(self, one: Due, problem: str) -> None:
+        seen = self._bad.get(one.id)
+        if seen is None or seen[1] != problem:
+            log.warning(
+                "the schedule %s is skipped: %s `jobq schedule delete` removes it, submitting it again replaces it",
+                ascii(one.id),
+                problem,
+            )
+        if len(self._bad) >= REMEMBERED:
+            self._bad.clear()
+        self._bad[one.id] = (one, problem, time.monotonic() + LOOK_AGAIN)

@@ -1,0 +1,110 @@
+"""RQ's own finish for a worker that stands in RQ's place: with its serializer, its exception handlers, its log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+from rq.exceptions import DeserializationError
+from rq.job import Job
+from rq.job_lifecycle import call_exception_handlers
+from rq.timeouts import BaseDeathPenalty, JobTimeoutException
+from rq.worker import BaseWorker
+
+from jobqueue.workers.rq_classes.runner import RQRunner
+from jobqueue.workers.rq_finish.finish import Finisher, QuietWorker
+from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.copies import end_copy
+from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed
+from jobqueue.workers.running.limits import OURS
+from jobqueue.workers.running.runner import Runner
+from jobqueue.workers.shared.deaths import Left
+from jobqueue.workers.shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Ender(QuietWorker):
+    """Finishes in the place of another RQ worker, and logs as that would."""
+
+    log_result_lifespan = True
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """RQ's log and RQ's chain of handlers. One that raises lets RQ's worker quit and leaves the job behind as
+        running; here it is logged, and the failure is recorded."""
+        try:
+            self._log_failure(job)
+            if not self._exc_handlers:
+                return
+            with self.death_penalty_class(job.failure_callback_timeout, JobTimeoutException, job_id=job.id):
+                handlers = [after_imports.apart(handler) for handler in self._exc_handlers]
+                call_exception_handlers(handlers, job, *exc_info)
+        except OURS:
+            raise
+        except BaseException as e:
+            end_copy()
+            text = printed(e, LONGEST_IN_LOG)
+            self.log.error("Worker %s: job %s: an exception handler failed\n%s", self.name, job.id, text)
+        end_copy()
+
+    def _log_failure(self, job: Job) -> None:
+        """RQ's line, of the text that is recorded."""
+        extra: dict[str, Any] = {"queue": job.origin, "job_id": job.id}
+        try:
+            name = job.func_name
+            extra |= {"func": name, "arguments": job.args, "kwargs": job.kwargs}
+        except DeserializationError:
+            name = "<DeserializationError>"
+        line = "Worker %s: job %s: exception raised while executing (%s)\n%s"
+        self.log.error(line, self.name, job.id, name, self.text, extra=extra)
+
+
+class RQFinisher(Finisher):
+    """Finishes jobs as ``worker`` would."""
+
+    def __init__(
+        self,
+        worker: BaseWorker,
+        settings: Settings,
+        owner: str,
+        client: redis.Redis,
+        penalty: type[BaseDeathPenalty] | None = None,
+        limits: FinishLimits | None = None,
+    ) -> None:
+        self._place_of = worker
+        super().__init__(settings, owner, client, penalty, limits=limits, job_class=worker.job_class)
+
+    def _make_worker(self, penalty: type[BaseDeathPenalty]) -> QuietWorker:
+        theirs = self._place_of
+        worker = Ender(
+            [],
+            name=theirs.name,
+            connection=self._connection,
+            prepare_for_work=False,
+            serializer=theirs.serializer,
+            default_result_ttl=theirs.default_result_ttl,
+            disable_default_exception_handler=theirs.disable_default_exception_handler,
+            log_job_description=theirs.log_job_description,
+        )
+        worker._exc_handlers = theirs._exc_handlers
+        worker.log_result_lifespan = theirs.log_result_lifespan
+        worker.log = theirs.log
+        worker.death_penalty_class = penalty
+        return worker
+
+    def _make_runner(self) -> Runner:
+        return RQRunner(self._settings, self._place_of.serializer)
+
+
+def finish_left(left: Left, worker: BaseWorker, settings: Settings, client: redis.Redis) -> None:
+    """Let RQ's own code end what a rescue left to it. It is user code: only in the main thread."""
+    penalty = worker.death_penalty_class
+    finisher: Finisher
+    if left.worker == worker.name:
+        finisher = RQFinisher(worker, settings, left.owner, client, penalty)
+    else:  # of a jobq tree, or of an RQ worker of which we know only the data
+        finisher = Finisher(settings, left.owner, client, penalty, worker=left.worker)
+    for job in left.jobs:
+        finisher.finish_left(job)

@@ -1,0 +1,295 @@
+"""Our engine inside one process that stands in RQ's place: what a Child is made of, with RQ's loop around it.
+
+    take ──► nothing there: settle, look whether suspended, wait for a push ──► take again
+      └────► a job: run it in this thread ──► the outcome settles with the next claim
+
+Life: serve() → close(). Only the main thread serves. Threads beside it: the steward (start marks, limits, the buffer
+behind a long job), its clerk, and the waiter while there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+from rq.exceptions import StopRequested
+from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
+
+from jobqueue.protocol.protocol import Claimed, Protocol, Wire
+from jobqueue.store.backoff import Backoff
+from jobqueue.store.connection import like
+from jobqueue.store.silence import FIRST_ANSWER
+from jobqueue.workers.child.child import CUT_OFF, leave
+from jobqueue.workers.child.courier import Courier
+from jobqueue.workers.child.steward import Clerk, Steward
+from jobqueue.workers.roles.waiter import Waiter
+from jobqueue.workers.rq_classes.runner import RQRunner
+from jobqueue.workers.rq_classes.slot import RQSlot
+from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.polling import readable
+from jobqueue.workers.shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LAST_WORD = 5.0  # seconds that who is to stop waits for a store that is away
+LOOK = 60.0  # seconds that an idle worker sleeps at most before it looks after its duties
+
+
+class Engine:
+    """Claims, runs and settles for ``worker`` under the name ``owner``, which stands among the owners already."""
+
+    def __init__(
+        self,
+        worker: BaseWorker,
+        settings: Settings,
+        owner: str,
+        region: Region,
+        client: redis.Redis,
+        tend: Callable[[], object] = lambda: None,
+        in_horse: bool = False,
+    ) -> None:
+        self._worker = worker
+        self.owner = owner
+        self._settings = settings
+        self._tend = tend  # duties that are due, in the main thread, between two jobs
+        self._client = client
+        self._stirred, self._stirrer = socket.socketpair()
+        self._stirred.setblocking(False)
+        self._stirrer.setblocking(False)
+        self._waiter: Waiter | None = None
+        self._waiting = False
+        self._looked = False  # for more, since the last job
+        self._backoff = Backoff()  # while the store refuses to say that we idle
+        self.fenced = False
+        self.completed = 0
+        self._steward: Steward
+        self._control, ours = socket.socketpair()
+        protocol, usage = Protocol(client), Usage(settings.slots, settings.accounting)
+        self.courier = Courier(
+            settings,
+            owner,
+            region,
+            Wire(client),
+            usage,
+            on_hungry=_nothing,
+            on_worn=_nothing,
+            on_fenced=self._on_fenced,
+            on_cut_off=partial(leave, CUT_OFF) if in_horse else self._on_cut_off,
+        )
+        self._clerk = Clerk(protocol, settings.worker)
+        self.slot = RQSlot(
+            worker,
+            in_horse=in_horse,
+            settings=settings,
+            owner=owner,
+            region=region,
+            courier=self.courier,
+            runner=RQRunner(settings, worker.serializer),
+            protocol=protocol,
+            usage=usage,
+            stir=lambda: self._steward.stir(),
+        )
+        self._steward = Steward(
+            settings,
+            owner,
+            ours,
+            self.courier,
+            [self.slot],
+            region,
+            self._clerk,
+            usage,
+            make_slot=_cannot,
+            start_slot=_cannot,
+            on_orphaned=_nothing,
+            on_failed=self._on_deaf,
+        )
+        self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
+        self.courier.on_away = self._give_up_at_last
+        self._one_by_one = not _plain_order(worker)
+        if self._one_by_one:
+            self.courier.pace.most_ahead = 0
+
+    # -- serving -------------------------------------------------------------------------------------------------------
+
+    def serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
+        """Run jobs until there is a reason to stop. Raises what RQ's loop raises: StopRequested, SystemExit."""
+        worker = self._worker
+        self.courier.most_more = max_jobs
+        self.slot.bind()
+        self._steward.start()
+        idle_since = time.monotonic()
+        while not (worker._stop_requested or self.fenced):
+            self._tend()
+            if (work := self.courier.next(linger=False)) is not None:
+                self._looked = False
+                self._run(work)
+                idle_since = time.monotonic()
+            elif self.courier.most_more == 0:
+                worker.log.info("Worker %s: finished executing %d jobs, quitting", worker.name, max_jobs)
+                return
+            elif not self._idle(burst, max_idle_time, idle_since):
+                return
+        if worker._stop_requested:
+            worker.log.info("Worker %s: stopping on request", worker.name)
+
+    def _run(self, work: object) -> None:
+        worker = self._worker
+        worker._state = WorkerStatus.BUSY  # said to the store with the start mark, if the job lives that long
+        if isinstance(work, Claimed):
+            self.completed += 1
+            if self._one_by_one:
+                self._reorder(work.queue)
+        self.slot.take(work)  # type: ignore[arg-type]
+
+    def _reorder(self, served: str) -> None:
+        """RQ's strategies decide after each job which queue comes first."""
+        worker = self._worker
+        worker.reorder_queues(next(queue for queue in worker.queues if queue.name == served))
+        self.courier.queues = tuple(queue.name for queue in worker._ordered_queues)
+
+    def _idle(self, burst: bool, max_idle_time: int | None, since: float) -> bool:
+        """Nothing to run, and all is settled. False: it is time to go."""
+        try:
+            stays = self._stay(burst, max_idle_time, since)
+            self._backoff.reset()
+        except RedisError:  # the courier asks next; where the store only refuses writes, it hears nothing of that
+            self._sleep(self._backoff.failed())
+            stays = True
+        if stays:
+            self.courier.wake()
+        return stays
+
+    def _stay(self, burst: bool, max_idle_time: int | None, since: float) -> bool:
+        worker = self._worker
+        if self.courier.said == "suspended":
+            worker.check_for_suspension(burst)
+        elif burst and self._looked:
+            worker.set_state(WorkerStatus.IDLE)
+            worker.log.info("Worker %s: done, quitting", worker.name)
+            return False
+        elif burst:  # what RQ's finish of the last job enqueued came behind the look that said empty
+            self._looked = True
+        elif max_idle_time is not None and time.monotonic() - since >= max_idle_time:
+            worker.log.info("Worker %s: idle for %d seconds, quitting", worker.name, max_idle_time)
+            return False
+        else:
+            self._rest(LOOK if max_idle_time is None else max(0.0, since + max_idle_time - time.monotonic()))
+        return True
+
+    def _rest(self, most: float) -> None:
+        """Wait for a push, a signal, or for so many seconds."""
+        worker = self._worker
+        worker.set_state(WorkerStatus.IDLE)
+        worker.procline("Listening on " + ",".join(self._settings.queues))
+        if worker._stop_requested:  # the signal came before the state
+            return
+        if self._waiter is None:
+            self._waiter = Waiter(like(self._worker.connection, FIRST_ANSWER), self._settings.queues)
+            self._waiter.start()
+        if not self._waiting:
+            self._waiting = True
+            self._waiter.hungry(self._pushed)
+        self._sleep(min(most, LOOK))
+
+    def _sleep(self, most: float) -> None:
+        """Until somebody stirs, or for so many seconds."""
+        try:
+            if readable([self._stirred.fileno()], most):
+                self._stirred.recv(4096)
+        except (OSError, ValueError) as e:  # a job has closed what was open: so does the rest of this engine
+            log.warning("worker %s begins anew: %s", self._settings.worker, e)
+            self.fenced = True
+
+    def _pushed(self) -> None:
+        self._waiting = False
+        self.stir()
+
+    def stir(self) -> None:
+        """Wake the main thread where it rests. For signal handlers and other threads."""
+        try:
+            self._stirrer.send(b"!")
+        except OSError:  # it is full of stirs, or we are closed
+            pass
+
+    def stop_job(self, claim: int) -> bool:
+        """Raise in the job of this claim, if it runs here."""
+        try:
+            self._control.send(b"s%d\n" % claim)
+        except OSError:
+            return False
+        return True
+
+    def set_aside(self) -> None:
+        """Before something that may take long: nobody shall wait for what is buffered here."""
+        self.courier.settle()
+        tokens = [(self.owner, job.id, job.claim, job.queue) for job in self.courier.drop_buffer()]
+        if tokens:
+            self._clerk.give_back(tokens)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Settle what is finished; what is left in the owner's hands is for the rescue that follows."""
+        if self.courier.quiet_now():
+            try:
+                self.courier.settle()
+            except (RedisError, OSError) as e:
+                log.warning("not settled: %s", e)
+        cut_off = self._steward.failed  # a job closed what was open: these numbers may be somebody else's by now
+        ends = (self._control, self._stirred, self._stirrer)
+        if not cut_off:  # told by a shutdown: a copy that a job forked may hold this end open for as long as it lives
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._control.detach() if cut_off else self._control.close()
+        self._steward.close()
+        self._clerk.stop()
+        self.slot.unbind()
+        if self._waiter is not None:
+            self._waiter.stop(poke=not cut_off)
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.detach() if cut_off else end.close()
+
+    def _give_up_at_last(self) -> None:
+        """The store is away. Who is to stop waits for it a little, to settle what has finished, and then leaves that
+        to a rescue."""
+        now = time.monotonic()
+        if self._worker._stop_requested:
+            self._last_word_by = self._last_word_by or now + LAST_WORD
+            if now >= self._last_word_by:
+                raise StopRequested
+
+    def _on_cut_off(self) -> None:
+        """This process is the worker itself: another has to do what it cannot."""
+        log.error("worker %s stops: what it finished is left to a rescue", self._settings.worker)
+        raise StopRequested
+
+    def _on_deaf(self) -> None:
+        """(watchdog) Nobody sees to time limits here any more: begin anew, with a watchdog of its own."""
+        self.fenced = True
+        self.stir()
+
+    def _on_fenced(self) -> None:
+        log.warning("worker %s was taken for dead, or the store was emptied: it begins anew", self._settings.worker)
+        self.fenced = True
+
+
+def _plain_order(worker: BaseWorker) -> bool:
+    return len(worker.queues) == 1 or worker._dequeue_strategy in (None, DequeueStrategy.DEFAULT)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _cannot(_: object) -> Any:
+    raise RuntimeError("the one slot of this process is its main thread")

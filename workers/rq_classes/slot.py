@@ -1,0 +1,182 @@
+"""A slot that runs RQ's jobs with RQ's semantics: the worker's serializer, any function, RQ's words for time limits.
+
+What is plain takes the fast path. A job that RQ's own finish must end (features, exception handlers, a current job that
+was changed while it ran) is ended by RQ's methods, on a job that has what the function left on its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from functools import partial
+from typing import Any
+
+from rq.logutils import blue, green
+from rq.timeouts import JobTimeoutException
+from rq.utils import get_call_string
+from rq.worker import BaseWorker
+
+from jobqueue.protocol.protocol import RAISED, Claimed, Outcome
+from jobqueue.workers.child.slot import Slot
+from jobqueue.workers.rq_classes.ending import RQFinisher
+from jobqueue.workers.rq_classes.runner import RQRunner
+from jobqueue.workers.rq_finish.finish import Finisher
+from jobqueue.workers.rq_finish.finishing import Finishing
+from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.current import CurrentJob, current_of
+from jobqueue.workers.running.limits import PASSING, CallbackStopped
+from jobqueue.workers.running.runner import Ending
+from jobqueue.workers.shared.endings import decode_text
+
+
+class RQSlot(Slot):
+    """Runs jobs in the place of RQ's ``worker``, in the main thread."""
+
+    _runner: RQRunner
+
+    def __init__(self, worker: BaseWorker, *, in_horse: bool, **parts: Any) -> None:
+        super().__init__(0, make_current=self._make_job, **parts)
+        self._worker = worker
+        self._job_class = current_of(worker.job_class)
+        self._in_horse = self._has_process = in_horse
+        self._logs = worker.log.isEnabledFor(logging.INFO)
+
+    def take(self, work: Claimed | Outcome) -> None:
+        """Do one piece of work."""
+        if isinstance(work, Outcome):  # the fast path found dependents
+            after_imports.copy().run(self._finish_settled, work)
+        else:
+            after_imports.copy().run(self._run_one, work)
+
+    def bind(self) -> None:
+        self._handler = signal.getsignal(signal.SIGALRM)
+        self._on_term = signal.getsignal(signal.SIGTERM)
+        super().bind()
+
+    def unbind(self) -> None:
+        """Give SIGALRM back."""
+        signal.signal(signal.SIGALRM, self._handler)
+
+    def interrupt(self, token: int, error: type[BaseException]) -> bool:
+        """In RQ's words, which tasks and people know."""
+        if issubclass(error, JobTimeoutException) and error is not CallbackStopped:
+            error = _rq_time_limit(self.limit)
+        return super().interrupt(token, error)
+
+    @property
+    def is_deaf(self) -> bool:
+        return self._runner.prints
+
+    def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
+        """The execution lives as long as this class of RQ's lets it live."""
+        job_, started, _ = super().start_mark(job)
+        timed: Any = _Timed(int(self.limit))
+        return job_, started, self._worker.get_heartbeat_ttl(timed)
+
+    def _finish(self, finishing: Finishing) -> None:
+        super()._finish(finishing)
+        self._courier.wake()  # it may have enqueued dependents, or the job itself, behind a queue that was found empty
+
+    # -- the steps of a run --------------------------------------------------------------------------------------------
+
+    def _make_job(self, job_id: str) -> CurrentJob:
+        return self._job_class(job_id, self._worker.connection, self._worker.name, self._runner.serializer_of)
+
+    def _perform(self, job: Claimed) -> Ending:
+        if self._logs:
+            self._runner.on_decoded = partial(self._log_start, job)
+        try:
+            return super()._perform(job)
+        finally:
+            self._hear_the_parent()
+
+    def _hear_the_parent(self) -> None:
+        """A job may have taken SIGTERM for itself, or blocked it, and by it the parent asks the horse to stop."""
+        self.unblock()
+        if self._in_horse and signal.getsignal(signal.SIGTERM) is not self._on_term:
+            signal.signal(signal.SIGTERM, self._on_term)
+
+    def _set_environment(self, job: Claimed) -> None:
+        """As RQ's fork_work_horse. In one's own process, as in RQ's SimpleWorker, the environment is the caller's."""
+        if self._in_horse:
+            os.environ["RQ_WORKER_ID"] = self._worker.name
+            self._job_variable.set(job.id)
+
+    def _fails_by_rq(self, job: Claimed) -> bool:
+        worker = self._worker
+        return super()._fails_by_rq(job) or bool(worker._exc_handlers or worker.disable_default_exception_handler)
+
+    @property
+    def _rq(self) -> Finisher:
+        if self._finisher is None:
+            client, limits = self._protocol.client, self._limits
+            self._finisher = RQFinisher(self._worker, self._settings, self._owner, client, limits=limits)
+        return self._finisher
+
+    # -- the log: RQ's lines -------------------------------------------------------------------------------------------
+
+    def _log_start(self, job: Claimed, call: tuple[str, Any, Any] | None) -> None:
+        """(within the job's limit) RQ's line; writing the arguments down runs code of theirs."""
+        name, queue = self._worker.name, green(job.queue)
+        if not self._worker.log_job_description:
+            self._worker.log.info("Worker %s: %s: %s", name, queue, job.id)
+            return
+        text = ""
+        try:
+            if call is not None:
+                text = get_call_string(*call, max_length=75) or ""
+        except PASSING:
+            raise
+        except BaseException:  # the job does not fail because its arguments cannot be printed
+            pass
+        self._worker.log.info("Worker %s: %s: %s (%s)", name, queue, blue(text), job.id)
+
+    def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
+        if self._to_rq:  # RQ's own finish logs
+            return
+        try:
+            self._log_end(job, ending, seconds)
+        except ValueError:  # the job has closed stderr: its outcome is recorded all the same
+            pass
+
+    def _log_end(self, job: Claimed, ending: Ending, seconds: float) -> None:
+        worker = self._worker
+        if ending.kind == RAISED:
+            worker.log.error(
+                "Worker %s: job %s: exception raised while executing (%s)\n%s",
+                worker.name,
+                job.id,
+                self._runner.name,
+                decode_text(ending.payload),
+                extra={"queue": job.queue, "job_id": job.id},
+            )
+        elif self._logs:
+            self._log_success(job, seconds)
+
+    def _log_success(self, job: Claimed, seconds: float) -> None:
+        worker = self._worker
+        worker.log.info(
+            "Worker %s: %s: %s (%s) in %.6fs", worker.name, green(job.queue), blue("Job OK"), job.id, seconds
+        )
+        if worker.log_result_lifespan:
+            ttl = self._settings.default_result_ttl if job.result_ttl is None else job.result_ttl
+            kept = "will never expire, clean up result key manually" if ttl < 0 else f"is kept for {ttl} seconds"
+            worker.log.info("Worker %s: job %s result %s", worker.name, job.id, kept)
+
+
+class _Timed:
+    """All that RQ's get_heartbeat_ttl looks at."""
+
+    def __init__(self, timeout: int) -> None:
+        self.timeout = timeout
+
+
+def _rq_time_limit(limit: float) -> type[JobTimeoutException]:
+    class JobTimeout(JobTimeoutException):
+        def __init__(self) -> None:
+            super().__init__(f"Task exceeded maximum timeout value ({limit:g} seconds)")
+
+    JobTimeout.__name__ = JobTimeout.__qualname__ = JobTimeoutException.__name__
+    JobTimeout.__module__ = JobTimeoutException.__module__
+    return JobTimeout

@@ -1,0 +1,1 @@
+"""RQ's own finish of a job, under a fence: callbacks, retries, repeats, dependents, webhooks."""

@@ -1,0 +1,454 @@
+"""RQ's own finish: callbacks, webhooks, repeats, rate limits, retries and dependents are RQ's to the letter.
+
+RQ 3.0's ``_finalize_success`` and ``_finalize_failure`` run unchanged on a worker object whose connection gives out
+fenced pipelines (``fence``), so that who was rescued meanwhile writes nothing, and who commits is settled in the
+same step. Callbacks and webhooks run outside of it: at least once.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from redis.client import Pipeline
+from rq.callbacks import execute_stopped_callback
+from rq.defaults import DEFAULT_FAILURE_TTL
+from rq.exceptions import AbandonedJobError
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.timeouts import BaseDeathPenalty, JobTimeoutException
+from rq.worker import SimpleWorker
+
+from jobqueue.errors import OwnershipLost
+from jobqueue.protocol import bounds, keys
+from jobqueue.protocol.hashes import readable
+from jobqueue.protocol.protocol import RAISED, RETURNED, ForRQ, Protocol
+from jobqueue.workers.rq_finish.callbacks import (
+    CallbackFailed,
+    ServedCallbacks,
+    call_failure_callback,
+    call_handlers,
+    handlers_of,
+)
+from jobqueue.workers.rq_finish.encoding import EncodedOnce, Sealed
+from jobqueue.workers.rq_finish.fence import Fence, FencedPipeline, FencedRedis
+from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed
+from jobqueue.workers.running.limits import OURS
+from jobqueue.workers.running.own_classes import job_class_of, on_top, runner_for
+from jobqueue.workers.running.runner import Ending, Runner
+from jobqueue.workers.shared.endings import FAILURE, HANDLER, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
+from jobqueue.workers.shared.patience import insist
+from jobqueue.workers.shared.refusals import never_taken, refused_text
+from jobqueue.workers.shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DISTURBED = 3  # times that a success callback may lose its connection to a store that is there, before it fails the job
+FIN_TTL = 3600  # seconds; a finish that takes longer is not fenced by WATCH any more, but still by the token
+
+
+Finalize = Callable[[Job, Queue, Execution, Ending], None]
+
+
+class FinishingJob(ServedCallbacks):
+    """A job whose status is written by the fenced transaction only: RQ sets some of it directly before."""
+
+    may_retry = True
+    calls_back = True
+    plain = False  # without any code of the user's
+    ran: Mapping[str, Any] = {}  # when and where; in a job's first 5 ms the store does not know it yet
+
+    def restore(self, raw_data: Any) -> None:
+        super().restore(readable(raw_data))
+        self.__dict__.update(self.ran)
+
+    def get_status(self, refresh: bool = True) -> JobStatus:
+        """For callbacks: a job that ends was running."""
+        status = super().get_status(refresh)
+        return JobStatus.STARTED if status is JobStatus.QUEUED else status
+
+    @property
+    def failure_callback(self) -> Any:
+        return super().failure_callback if self.calls_back and not self.plain else None
+
+    @property
+    def stopped_callback(self) -> Any:
+        return super().stopped_callback if not self.plain else None
+
+    def get_result_ttl(self, default_ttl: int) -> int:
+        ttl: int = super().get_result_ttl(default_ttl)
+        return min(ttl, bounds.LONGEST)  # beyond that the store refuses it in the middle of a transaction
+
+    @property
+    def should_retry(self) -> bool:
+        return self.may_retry and super().should_retry
+
+    def set_status(self, status: JobStatus, pipeline: Pipeline | None = None) -> None:
+        self._status = status
+        if pipeline is not None:
+            super().set_status(status, pipeline=pipeline)
+        if isinstance(pipeline, FencedPipeline) and status in (JobStatus.FAILED, JobStatus.STOPPED):
+            pipeline.fence.ends = status.value
+
+    def heartbeat(self, timestamp: datetime, ttl: int, pipeline: Pipeline | None = None, xx: bool = False) -> None:
+        self.last_heartbeat = timestamp
+        if pipeline is not None:
+            super().heartbeat(timestamp, ttl, pipeline=pipeline, xx=xx)
+
+
+class FinishingQueue(Queue):
+    """A queue whose dependents are enqueued by ENQUEUE DEPENDENTS: in steps that can be resumed by anybody, where RQ
+    commits the end first and then goes through the dependents one by one, in memory."""
+
+    bring_on: Callable[[], object]  # enqueue the dependents of the job that has just ended
+
+    def move_dependents_to_ready(self, job: Job, pipeline: Any = None, *_: Any, **__: Any) -> dict[str, list[str]]:
+        """RQ's success asks this in the transaction that records it."""
+        assert isinstance(pipeline, FencedPipeline)
+        pipeline.fence.ends = "finished"
+        return {}
+
+    def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: dict[str, list[str]]) -> None:
+        """RQ's success asks this after it."""
+        self.bring_on()
+
+    def enqueue_dependents(self, job: Job, *_: Any, **__: Any) -> dict[str, list[str]]:
+        """RQ's failure asks this after it; what this raises is logged by RQ, and asked again by ``Finisher``."""
+        self.bring_on()
+        return {}
+
+
+class QuietWorker(SimpleWorker):
+    """An RQ worker that only finishes: it prepares nothing, listens to nobody, and leaves the log to the slot."""
+
+    log_result_lifespan = False
+
+    connection: FencedRedis
+    limits: FinishLimits
+    text = ""  # of the error that handlers are about to hear of
+
+    def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
+        """RQ calls this in the transaction that records the outcome, be it a success, a failure or a retry."""
+        assert isinstance(pipeline, FencedPipeline)
+        pipeline.records = True
+        fence = pipeline.fence
+        fence.frees = job.rate_limit_key or ""
+        if job.failure_ttl is not None:
+            job.failure_ttl = min(job.failure_ttl, bounds.LONGEST)
+        if fence.ends != "finished":
+            fence.keeps = DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl
+        super().cleanup_execution(job, pipeline, execution)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Nobody gives a handler a limit: it has the failure callback's, whose default says nothing of a short job."""
+        limit = min(job.failure_callback_timeout, self.limits.longest)
+        call_handlers(self._exc_handlers, job, self.death_penalty_class, limit, *exc_info)
+
+    def fail(self, job: FinishingJob, queue: Queue, execution: Execution, error: BaseException, text: str) -> None:
+        """As RQ's _finalize_failure, but what was raised is printed already: that runs code of its class."""
+        job._status = JobStatus.FAILED
+        self.handle_execution_ended(job, queue, job.failure_callback_timeout)
+        try:
+            self.limits.of = FAILURE
+            call_failure_callback(job, self.death_penalty_class, error)
+        except OURS:
+            raise
+        except JobTimeoutException as e:  # why the job failed is worth more
+            text = f"{text.rstrip()}\n{e}\n"
+        except BaseException as e:  # a callback's failure takes the place of the job's, as in RQ
+            error, text = e, printed(e)
+        self.text = text
+        self.limits.of = HANDLER
+        self.handle_exception(job, type(error), error, error.__traceback__)
+        self.handle_job_failure(
+            job=job,
+            exc_string=text,
+            queue=queue,
+            started_job_registry=queue.started_job_registry,
+            execution=execution,
+        )
+
+
+class Finisher:
+    """Finishes jobs of one slot through RQ's own methods."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        owner: str,
+        client: redis.Redis,
+        penalty: type[BaseDeathPenalty] | None = None,
+        *,
+        limits: FinishLimits | None = None,
+        worker: str = "",
+        job_class: type[Job] | None = None,
+    ) -> None:
+        """limits: of a slot; without it only callbacks are limited, by ``penalty``. worker: in whose name. job_class:
+        of the jobs that callbacks and handlers see. Both are the settings' unless told."""
+        self._owner = owner
+        self._disturbed = 0  # in this finish
+        self._job_class = on_top(FinishingJob, job_class or job_class_of(settings))
+        self._name = worker or settings.worker
+        self._settings = settings
+        self._client = client
+        self._protocol = Protocol(client)
+        self._limits = limits or FinishLimits(None)
+        self._limit, self._plain = 0.0, False  # of the job that is finished: its time limit; no code of the user's
+        self._on_commit: Callable[[], None] = _nothing
+        self._connection = FencedRedis(connection_pool=client.connection_pool)
+        self._connection.limits = self._limits
+        self.runner = self._make_runner()
+        self._worker = self._make_worker(penalty or self._limits.penalty())
+        self._worker.limits = self._limits
+
+    def _make_runner(self) -> Runner:
+        return runner_for(self._settings)
+
+    def _make_worker(self, penalty: type[BaseDeathPenalty]) -> QuietWorker:
+        worker = QuietWorker(
+            [Queue(name, connection=self._connection, serializer=self.runner.reads) for name in self._settings.queues],
+            name=self._name,
+            connection=self._connection,
+            prepare_for_work=False,
+            serializer=self.runner.reads,
+            default_result_ttl=self._settings.default_result_ttl,
+            exception_handlers=handlers_of(self._settings),
+        )
+        worker.log = logging.getLogger("rq.worker")
+        worker.death_penalty_class = penalty
+        return worker
+
+    @contextmanager
+    def told(self, limit: float, plain: bool, on_commit: Callable[[], None]) -> Iterator[None]:
+        """For what is finished inside: the job's time limit (seconds; 0 or less: none), whether to do without any code
+        of the user's, and whom to tell that the outcome is in the store."""
+        self._limit, self._plain, self._on_commit = limit, plain, on_commit
+        try:
+            yield
+        finally:
+            self._limit, self._plain, self._on_commit = 0.0, False, _nothing
+
+    def finish(
+        self,
+        job_id: str,
+        claim: int,
+        queue: str,
+        ending: Ending,
+        started: float,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record how the job ended; ``changes`` is what it set on its own RQ job while it ran. An outcome that is not
+        ours any more is dropped, with a warning."""
+
+        def finalize(job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+            job.__dict__.update(changes or {})
+            self._finalize(job, queue, execution, ending)
+
+        self._insist(job_id, claim, queue, ending, started, finalize)
+
+    def finish_stopped(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
+        """Record that the job was stopped on request, as RQ does: its callback first, then status and registry."""
+        self._insist(job_id, claim, queue, ending, started, self._finalize_stopped)
+
+    def finish_for_good(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
+        """Record a failure after which RQ's retries do not apply, and are not touched: the job killed its process."""
+        self._insist(job_id, claim, queue, ending, started, self._finalize_for_good)
+
+    def finish_left(self, job: ForRQ, plain: bool = False) -> None:
+        """Record what a rescue left to us: what the dead owner had returned, or why the job failed. ``plain``: without
+        any code of the user's."""
+        ending = Ending(RETURNED if job.verdict == "returned" else RAISED, job.cause)
+        finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.verdict, self.finish)
+        with self.told(limit=0.0, plain=plain, on_commit=_nothing):
+            after_imports.run(finish, job.id, job.claim, job.queue, ending, time.time())
+
+    def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
+        self._disturbed = 0
+
+        fence = Fence(self._owner, job_id, claim, queue, self._on_commit)
+
+        def attempt() -> None:
+            nonlocal ending
+            if not fence.committed and (raw := self._begin(fence)) is not None:
+                try:
+                    with nullcontext() if self._plain else self._limits.stretch(self._limit):
+                        self._finish_once(fence, raw, ending, started, finalize)
+                except OwnershipLost:
+                    if self._begin(fence) is not None:  # it says why, and lets the job go; unless that has changed
+                        raise redis.ConnectionError("RQ's finish was disturbed") from None
+                except (redis.RedisError, OSError) as e:
+                    ending = self._after(fence, ending, e)
+                    raise
+            self._bring_on(fence)
+
+        insist(attempt, f"finishing job {job_id}")
+
+    def _after(self, fence: Fence, ending: Ending, error: BaseException) -> Ending:
+        """What to record in the next attempt: the same, unless the store will never take it."""
+        size, error = len(ending.payload), fence.error or error
+        fence.error = None
+        if ending.kind != RETURNED or not never_taken(size, error, fence.losses):
+            return ending
+        log.warning("job %s: the store refuses its outcome (%d bytes): %s", fence.job_id, size, error)
+        return Ending(RAISED, encode_text(refused_text(size, error)))
+
+    def _begin(self, fence: Fence) -> dict[bytes, bytes] | None:
+        """The job's hash; None: it is not ours to finish (any more), and nothing runs on its behalf."""
+        args = (fence.job_id, fence.claim, fence.queue, FIN_TTL)
+        begun = self._protocol.begin_finish(self._owner, self._name, *args)
+        if isinstance(begun, dict):
+            return begun
+        if begun == "lost":
+            self._lost(fence)
+        elif begun == "canceled":
+            log.info("job %s was canceled while it ran; its outcome is not recorded", fence.job_id)
+        return None
+
+    def _lost(self, fence: Fence) -> None:
+        """The token is gone. Where the reply to an EXEC of ours was lost, it is gone because that was executed."""
+        if fence.sent and self._has_recorded(fence):
+            fence.committed = True
+        elif fence.sent:
+            log.info("job %s: the reply to its outcome was lost; it is recorded, or not ours any more", fence.job_id)
+        else:
+            log.warning("job %s was taken from this worker; its outcome is not recorded", fence.job_id)
+
+    def _has_recorded(self, fence: Fence) -> bool:
+        latest: Any = self._client.xrevrange(keys.results(fence.job_id), count=10)
+        execution = b"%032x" % fence.claim
+        return any(fields.get(b"execution_id") == execution for _, fields in latest)
+
+    def _bring_on(self, fence: Fence) -> None:
+        """Enqueue the dependents, some at a time; whoever else sees the mark may do it too."""
+        if not (fence.sent and (fence.ends or fence.frees)):
+            return
+        while self._protocol.enqueue_dependents(fence.job_id)[0]:
+            pass
+
+    def _finish_once(self, fence: Fence, raw: Any, ending: Ending, started: float, finalize: Finalize) -> None:
+        self._connection.fence = fence
+        job = self._job(fence, raw, started)
+        queue = FinishingQueue(
+            fence.queue, connection=self._connection, job_class=self._job_class, serializer=job.serializer
+        )
+        queue.bring_on = lambda: self._bring_on(fence)
+        queue.death_penalty_class = self._worker.death_penalty_class
+        execution = Execution(f"{fence.claim:032x}", job.id, self._connection, self._name)
+        execution.created_at = datetime.fromtimestamp(started, UTC)
+        finalize(job, queue, execution, ending)
+        if not fence.committed:  # RQ logs what its transaction raises and goes on
+            raise redis.ConnectionError("RQ's finish was not recorded")
+
+    def _job(self, fence: Fence, raw: Any, started: float) -> FinishingJob:
+        serializer = Sealed() if self._plain else EncodedOnce(self.runner.serializer_of(raw.get(b"data", b"")))
+        job_class: type[FinishingJob] = FinishingJob if self._plain else self._job_class
+        job = job_class(fence.job_id, connection=self._connection, serializer=serializer)
+        job.plain = self._plain
+        job.resolve = self.runner.resolve
+        job.ran = {"started_at": datetime.fromtimestamp(started, UTC), "worker_name": self._name}
+        job.restore(raw)
+        job.last_heartbeat = datetime.now(UTC)
+        return job
+
+    def _finalize(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        if ending.kind != RETURNED:
+            self._finalize_failure(job, queue, execution, ending)
+            return
+        try:
+            self._limits.of = SUCCESS
+            self._worker._finalize_success(job, queue, execution, self._value(job, ending))
+        except (redis.RedisError, OSError):
+            raise
+        except CallbackFailed as e:  # as in RQ's perform_job: what a success callback raises fails the job
+            if self._may_be_an_outage(e.error):
+                raise e.error from None
+            self._fail(job, queue, execution, e.error)
+        except Exception as e:
+            self._fail(job, queue, execution, e)
+
+    def _value(self, job: Job, ending: Ending) -> Any:
+        """What the job returned. It is encoded already, and encoded again only after a success callback had it."""
+        if ending.is_retry or not ending.payload:
+            return ending.value
+        if job._success_callback_name:
+            return ending.value if ending.value is not None else self._decoded(ending)
+        serializer: Any = job.serializer
+        return serializer.has(ending.value, base64.b64decode(ending.payload))
+
+    def _decoded(self, ending: Ending) -> Any:
+        return self.runner.ending_of(ending.kind, ending.payload).value
+
+    def _fail(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
+        assert isinstance(job, FinishingJob)
+        self._worker.fail(job, queue, execution, error, printed(error))
+
+    def _may_be_an_outage(self, error: BaseException) -> bool:
+        """A callback lost its connection: to our store, which is away (the finish waits for it) or was for a moment
+        (it is tried again, a few times), or to another."""
+        if not isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+            return False
+        try:
+            self._client.ping()
+        except redis.RedisError:
+            return True
+        self._disturbed += 1
+        return self._disturbed <= DISTURBED
+
+    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        assert isinstance(job, FinishingJob)
+        ending = self._without_refused_callback(job, ending)
+        if ending.error is not None and not self._plain:
+            self._worker.fail(job, queue, execution, ending.error, decode_text(ending.payload))
+            return
+        # Only the text is left: of a record that a dead process had written, or of the death itself.
+        text = decode_text(ending.payload)
+        job._status = JobStatus.FAILED
+        job.ended_at = datetime.now(UTC)
+        try:
+            self._limits.of = FAILURE
+            call_failure_callback(job, self._worker.death_penalty_class, AbandonedJobError(text))
+        except OURS:
+            raise
+        except BaseException as e:  # the job's own end stays what is recorded
+            log.error("job %s: its failure callback failed\n%s", job.id, printed(e, LONGEST_IN_LOG))
+        self._worker.handle_job_failure(job, queue, exc_string=text, execution=execution)
+
+    def _without_refused_callback(self, job: FinishingJob, ending: Ending) -> Ending:
+        """A failure callback that this worker does not serve must not hide why the job failed."""
+        try:
+            _ = job.failure_callback
+            return ending
+        except Exception as e:
+            job.calls_back = False
+            note = f"Its failure callback was not called: {e}"
+        return ending._replace(payload=encode_text(f"{decode_text(ending.payload).rstrip()}\n{note}\n"))
+
+    def _finalize_for_good(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        assert isinstance(job, FinishingJob)
+        job.may_retry = False
+        self._finalize_failure(job, queue, execution, ending)
+
+    def _finalize_stopped(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
+        job.ended_at = datetime.now(UTC)
+        self._worker._stopped_job_id = job.id
+        try:
+            self._limits.of = STOPPED_CALLBACK
+            execute_stopped_callback(job, self._worker.death_penalty_class)
+        except OURS:
+            raise
+        except BaseException as e:
+            log.error("job %s: its stopped callback failed\n%s", job.id, printed(e, LONGEST_IN_LOG))
+        self._worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,245 @@
+"""Runs one job: decode, find the function, call it, encode what it returned. Knows neither Redis nor slots."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import inspect
+import pickle
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from rq.exceptions import DeserializationError
+from rq.job import Retry
+from rq.utils import import_attribute
+
+from jobqueue.errors import NotServed, ResultNotSerializable
+from jobqueue.protocol.protocol import RAISED, RETURNED
+from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
+from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.copies import end_copy
+from jobqueue.workers.running.error_text import one_line, one_line_without_its_code, printed, printed_without_its_code
+from jobqueue.workers.running.limits import OURS, PASSING
+from jobqueue.workers.running.randomness import reseed
+from jobqueue.workers.shared.endings import SHUTDOWN, encode_text
+from jobqueue.workers.shared.served import check_served, dotted, is_function
+from jobqueue.workers.shared.settings import Settings
+
+_OWN = (__name__, check_served.__module__)  # modules whose frames no traceback of a job shows
+
+
+class Call(NamedTuple):
+    """What a job asks for, decoded."""
+
+    function: Callable[..., Any]
+    args: Any
+    kwargs: Any
+    format: str
+    task: str  # its dotted name
+
+
+class Ending(NamedTuple):
+    """How a call ended: RQ's result type, the payload as RQ's result stream has it, and the value or the error."""
+
+    kind: int
+    payload: bytes
+    value: Any = None
+    error: BaseException | None = None
+    task: str = ""  # what ran; "" when nothing did
+    words: str = ""  # of the error, for a line of the log
+
+    @property
+    def is_retry(self) -> bool:
+        return isinstance(self.value, Retry)
+
+
+class Runner:
+    """Runs jobs as the settings allow."""
+
+    reads: Any = Auto  # whatever the store may hold, also what this worker would not run
+    prints = False  # an exception, and Python's code for that swallows what is raised in it
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._served = settings.served
+        self.resolve = functools.cache(self._resolve)
+
+    def run(
+        self, data: bytes, guard: Callable[[], None], close: Callable[[Ending], Ending] = lambda ending: ending
+    ) -> Ending:
+        """Run the job in ``data``, encode what it returned or print what it raised, and let go of all that it made but
+        the ending, as ``close`` leaves it: each of these runs code of the user's. Then call ``guard``, whatever the
+        end: nothing may be interrupted after it. What the job raises fails it, also what is no Exception (SystemExit,
+        asyncio's CancelledError); only what we raise in it (limits.OURS) passes through."""
+        early: type[BaseException] | None = None
+        try:
+            try:
+                return close(self._attempt(data))
+            except OURS as e:  # its traceback holds what the job had in hand: not beyond the guard
+                early = type(e)
+            finally:
+                guard()
+        except OURS:
+            raise
+        except BaseException as e:
+            return raised_without_its_code(e)
+        assert early is not None
+        raise early
+
+    def _attempt(self, data: bytes) -> Ending:
+        task = ""
+        try:
+            modules = len(sys.modules)
+            call = self.decode(data)
+            if len(sys.modules) != modules:  # it imported some, which may have seeded the global generators
+                reseed()
+            after_imports.catch_up()
+            task = call.task
+            value = value_of(call)
+            return Ending(RETURNED, b"", value, None, task) if isinstance(value, Retry) else self.returned(value, call)
+        except OURS:
+            raise
+        except BaseException as e:
+            self.prints = True
+            try:
+                return raised(e, task)
+            except OURS:
+                raise
+            except BaseException as late:  # the time limit, as it was printed; or it cannot be printed
+                return raised_without_its_code(late, task)
+            finally:
+                self.prints = False
+
+    def decode(self, data: bytes) -> Call:
+        """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
+        if not data:
+            raise DeserializationError(
+                "The job's data is not a call in any format: there is none. Its hash has no data, or its key had "
+                "another type and was moved aside."
+            )
+        raw = decompress(data)
+        kind = format_of(raw)
+        if kind not in self._settings.accept:
+            raise NotServed(
+                f"This job's data is {kind}, and this worker reads {', '.join(self._settings.accept)} only: "
+                f"start it with --accept json,{kind} and requeue the job."
+            )
+        try:
+            name, instance, args, kwargs = JSON.loads(raw) if kind == "json" else unpickled(raw)
+        except PASSING:
+            raise
+        except Exception as e:
+            raise DeserializationError(f"The job's data is not a call in {kind}: {e}") from e
+        return self._call(name, instance, args, kwargs, kind)
+
+    def _call(self, name: str, instance: Any, args: Any, kwargs: Any, kind: str) -> Call:
+        if instance is None:
+            return Call(self.resolve(name), args, kwargs, kind, name)
+        home = instance if inspect.isclass(instance) else type(instance)  # a class method is bound to its class
+        if not self._settings.allow_any:
+            check_served(home.__module__, name, self._served)
+        return Call(getattr(instance, name), args, kwargs, kind, f"{home.__module__}.{home.__qualname__}.{name}")
+
+    def returned(self, value: Any, call: Call) -> Ending:
+        """Encode what a function returned, in the format of its job's data. Raises ResultNotSerializable."""
+        if value is None:
+            return Ending(RETURNED, b"", None, None, call.task)
+        try:
+            encoded = self._encode(value, call.format)
+        except PASSING:
+            raise
+        except Exception as e:
+            name = getattr(call.function, "__name__", "The function")
+            raise ResultNotSerializable(f"{name} returned a value that {call.format} cannot carry: {e}") from None
+        return Ending(RETURNED, base64.b64encode(encoded), value, None, call.task)
+
+    def _encode(self, value: Any, kind: str) -> bytes:
+        return JSON.dumps(value) if kind == "json" else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+    def ending_of(self, kind: int, payload: bytes) -> Ending:
+        """The ending that a record of ours was made from; of an error only the text is left."""
+        if kind != RETURNED or not payload:
+            return Ending(kind, payload)
+        return Ending(kind, payload, self.reads.loads(base64.b64decode(payload)))
+
+    def serializer_of(self, data: bytes) -> Any:
+        """What reads and writes meta and results of the job with this data."""
+        return OfJob(format_of(decompress(data)), self._settings.accept)
+
+    def _resolve(self, name: str) -> Callable[..., Any]:
+        if self._settings.allow_any or name in map(dotted, filter(is_function, self._settings.modules)):
+            return checked_callable(_imported(name), name)
+        check_served(name, name, self._served)
+        function = checked_callable(_imported(name), name)
+        home = getattr(function, "__module__", None)
+        if home and (inspect.isroutine(function) or inspect.isclass(function)):
+            check_served(f"{home}.", name, self._served)  # `from os import system` in a served module is not served
+        return function
+
+
+def value_of(call: Call) -> Any:
+    """Call the function. A copy of this process that it forked ends here, as the function does."""
+    try:
+        value = call.function(*call.args, **call.kwargs)
+        return run_coroutine(value) if inspect.iscoroutine(value) else value
+    finally:
+        end_copy()
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """As asyncio.run, but with a loop that was never the thread's current one: asyncio.run takes that away at its end,
+    and then ``asyncio.get_event_loop`` fails in the next plain job. A copy of this process that the coroutine forked
+    ends before the loop is closed: its selector is the original's too."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as loop:
+        try:
+            return loop.run(coroutine)
+        finally:
+            end_copy()
+
+
+def _imported(name: str) -> Any:
+    try:
+        return import_attribute(name)
+    except ValueError as e:  # RQ's; it does not say whose attribute, nor what the usual mistake is
+        home, _, function = name.rpartition(".")
+        if not home:
+            raise ValueError(f"{e}: a function is found by its module's name and its own, module.function.") from None
+        hidden = 'what is defined under `if __name__ == "__main__":` is not there for workers'
+        raise ValueError(f"{e}: {home} has no {function} when a worker imports it; {hidden}.") from None
+
+
+def checked_callable(found: Any, name: str) -> Callable[..., Any]:
+    if not callable(found):
+        raise NotServed(f"{name} is not a function.")
+    function: Callable[..., Any] = found
+    return function
+
+
+def raised(error: BaseException, task: str = "") -> Ending:
+    """The traceback is as the user's code made it: without our own frames at its top. One stays where the call itself
+    failed (the wrong arguments, a function in C): it is nobody else's, and not what we have to say."""
+    _strip(error)
+    words = one_line(error)  # first: a limit that ends it is heard of here, and not by what prints tracebacks
+    return Ending(RAISED, encode_text(printed(error)), None, error, task, words)
+
+
+def raised_without_its_code(error: BaseException, task: str = "") -> Ending:
+    """The same of an error whose own code, or that of the error behind it, may not come to an end."""
+    _strip(error)
+    text, words = printed_without_its_code(error), one_line_without_its_code(error)
+    return Ending(RAISED, encode_text(text), None, error, task, words)
+
+
+def _strip(error: BaseException) -> None:
+    last = None
+    while error.__traceback__ is not None and error.__traceback__.tb_frame.f_globals.get("__name__") in _OWN:
+        last = error.__traceback__
+        error.__traceback__ = last.tb_next
+    if error.__traceback__ is None and last is not None and last.tb_frame.f_code is value_of.__code__:
+        error.__traceback__ = last
+
+
+def interrupted() -> Ending:
+    return Ending(RAISED, encode_text(f"{SHUTDOWN} --on-crash fail forbids a second run."))

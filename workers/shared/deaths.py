@@ -1,0 +1,67 @@
+"""What is known of a death: the words for its cause, what the dead left behind, what is still to be done for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NamedTuple
+
+from jobqueue.protocol.protocol import ForRQ, Outcome, Verdict
+
+FAILED = 1  # the exit code of a child that an exception ended, outside a job
+FENCED = 3  # the exit code of a child whose name was struck off
+EXECUTION_TTL = 90  # seconds that RQ's readers believe a start mark: RQ's job_monitoring_interval + 60
+
+
+class Remains(NamedTuple):
+    """What a dead child of ours left in shared memory, and what we say of the jobs that ran."""
+
+    owner: str
+    finished: list[Outcome]
+    running: list[Verdict]
+    plain: frozenset[int] = frozenset()  # claims of jobs to be recorded without any code of the user's
+
+
+class Left(NamedTuple):
+    """Jobs of a dead owner that RQ's own finish must end; a second, final rescue closes the case."""
+
+    owner: str
+    worker: str
+    jobs: list[ForRQ]
+    plain: frozenset[int] = frozenset()  # as in Remains
+    dead: str = ""  # the lease of a whole tree that died; "": of a child of a tree that lives
+
+
+def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) -> str:
+    """A full sentence from a wait status; ``out_of_memory``: the kernel killed somebody for that meanwhile."""
+    name = "OutOfMemory" if _is_oom(status, out_of_memory) else "ChildKilled"
+    return f"{name}: The process that ran this job (pid {pid}) {end_of_process(status, out_of_memory)}."
+
+
+def end_of_process(status: int | None, out_of_memory: bool = False, ran: bool = True) -> str:
+    """How a process ended, in words that follow its name. ``ran``: a job ran in it, which may have ended it."""
+    if not ran and status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == FENCED:
+        return "left: it was taken for dead, or the store was emptied"
+    if _is_oom(status, out_of_memory):
+        return "was killed by SIGKILL, while the kernel killed for want of memory"
+    if status is None:
+        return "is gone"
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"
+
+
+def _is_oom(status: int | None, out_of_memory: bool) -> bool:
+    return out_of_memory and by_sigkill(status)
+
+
+def by_sigkill(status: int | None) -> bool:
+    return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def claim_in(execution_id: str) -> int | None:
+    """The claim number in one of our execution ids."""
+    try:
+        return int(execution_id, 16)
+    except ValueError:
+        return None

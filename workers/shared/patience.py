@@ -1,0 +1,35 @@
+"""Say it again until Redis has heard it: for errands that act under a token, so that twice is once. What Redis hears
+and refuses (a key of another type, say) is not helped by saying it for ever: it is raised."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from jobqueue.store.backoff import Backoff
+from jobqueue.store.trouble import is_away
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+REFUSALS = 3  # repeated so often, in case that somebody is just mending it
+
+
+def insist(errand: Callable[[], T], what: str) -> T:
+    """Return what ``errand`` returns; repeat it with backoff (0.05 s to 2 s, with jitter) while Redis is away. Raises
+    what it refuses, after a few attempts."""
+    backoff, refused = Backoff(), 0
+    while True:
+        try:
+            return errand()
+        except (RedisError, OSError) as e:
+            refused += not is_away(e)
+            if refused > REFUSALS:
+                raise
+            pause = backoff.failed()
+            log.debug("%s: %s, again in %.2f s", what, e, pause)
+            time.sleep(pause)

@@ -1,0 +1,1 @@
+"""The one loop that keeps a worker's processes alive and stops them, and what it looks at. It runs no user code."""

@@ -1,0 +1,79 @@
+"""When is a burst over? When no child has anything, and nothing waits or may come back from the dead, and none of it
+changed while we looked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import redis
+
+from jobqueue.protocol import keys
+from jobqueue.workers.shared.journal import DONE
+from jobqueue.workers.supervisor.other_trees import OtherTrees
+from jobqueue.workers.supervisor.seat import Seat, Use
+
+
+class Burst:
+    """Asked by the supervisor's main loop on each turn; looks into the store by an errand of the registrar."""
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        queues: Sequence[str],
+        client: redis.Redis,
+        errand: Callable[[Callable[[], None]], None],
+        post: Callable[[Callable[[], None]], None],
+        full: Callable[[], bool],
+        on_over: Callable[[], None],
+        others: OtherTrees,
+    ) -> None:
+        self._seats = seats
+        self._queues = queues
+        self._client = client
+        self._errand = errand
+        self._post = post
+        self._full = full
+        self._on_over = on_over
+        self._others = others
+        self._looking = False
+
+    def step(self) -> None:
+        if self._looking or not self._at_rest():
+            return
+        self._looking = True
+        before = self._progress()
+
+        def look() -> None:
+            empty = self._nothing_waits()
+            self._post(lambda: self._looked(empty, before))
+
+        self._errand(look)
+
+    def _looked(self, empty: bool, before: list[int]) -> None:
+        self._looking = False
+        if empty and self._at_rest() and before == self._progress():
+            self._on_over()
+
+    def _at_rest(self) -> bool:
+        return self._full() and all(seat.region.at_rest for seat in self._seats if seat.use is Use.TAKEN)
+
+    def _progress(self) -> list[int]:
+        return [seat.region.get(DONE) for seat in self._seats]
+
+    def _nothing_waits(self) -> bool:
+        """Suspended and paused queues count as empty, as in RQ: nobody would take from them."""
+        paused = self._client.smembers(keys.PAUSED)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.exists(keys.SUSPENDED)
+            for seat in self._seats:
+                pipe.exists(keys.own(seat.owner or "nobody"))
+            for name in self._queues:
+                if name.encode() not in paused:
+                    pipe.llen(keys.queue(name))
+            suspended, *counts = pipe.execute()
+        held, waiting = counts[: len(self._seats)], counts[len(self._seats) :]
+        if any(held) or (any(waiting) and not suspended):
+            return False
+        ours = [name for name in self._queues if name.encode() not in paused]
+        return bool(suspended) or not self._others.may_lose(ours, time.monotonic())

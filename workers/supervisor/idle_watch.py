@@ -1,0 +1,111 @@
+"""Looks at children that run nothing: one that is stopped, deaf or stuck would keep its seat for ever, as nobody waits
+for it.
+
+    it is stopped (SIGSTOP), for 2 s                         its process is killed, another takes its place
+    it does not answer a ping, for 10 s                      likewise; who is at rest is asked every 15 s only
+    its end of the control socket is closed, for 1 s         a successor starts; killed as soon as it runs nothing
+
+What such a child had claimed goes back when its process is buried, and before that when the guard stands in for it.
+Where the supervisor itself held still, the watch begins again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+from jobqueue.workers.shared.journal import PULSE
+from jobqueue.workers.shared.process_state import is_stopped
+from jobqueue.workers.supervisor.seat import Seat
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 1.0  # seconds between two looks at what the kernel says
+ASK_EVERY = 15.0  # seconds between two pings of a child that is at rest
+STOPPED_FOR = 2.0  # seconds
+SILENT = 10.0  # seconds; a machine with too much to do takes its time
+DEAF = 1.0  # seconds
+UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
+
+
+class IdleWatch:
+    """Runs in the supervisor's main loop, for one seat; ``retire`` is the supervisor's."""
+
+    def __init__(self, seat: Seat, retire: Callable[[Seat, str], None]) -> None:
+        self._seat = seat
+        self._retire = retire
+        self._pid = 0
+        self._looked = 0.0  # monotonic seconds, all of them; 0: never, or it is not so
+        self._pulse = 0
+        self._ask_at = 0.0
+        self._asked = 0.0
+        self.stopped = 0.0  # since when
+
+    def step(self, now: float, is_idle: bool) -> None:
+        """Look at its process, which runs no job if ``is_idle``."""
+        if now < self._looked + LOOK_EVERY and self._pid == self._seat.pid:
+            return
+        if self._pid != self._seat.pid or now > self._looked + UNWATCHED:
+            self._begin(now)
+        self._looked = now
+        if not self._pid:
+            return
+        self._look_whether_stopped(now)
+        self._ask(now, is_idle)
+        if self._seat.deaf_since and now - self._seat.deaf_since >= DEAF:
+            self._retire(self._seat, "it has closed what the supervisor reaches it by")
+        if is_idle and (why := self._why_useless(now)):
+            self._end(why)
+
+    @property
+    def reacts(self) -> bool:
+        """As far as anybody knows."""
+        return not self.stopped and not (self._asked and self._looked - self._asked >= 2 * LOOK_EVERY)
+
+    def _begin(self, now: float) -> None:
+        self._pid = self._seat.pid
+        self._asked = self.stopped = 0.0
+        self._ask_at = now + ASK_EVERY
+        self._pulse = self._seat.region.get(PULSE)
+
+    def _look_whether_stopped(self, now: float) -> None:
+        """All the time, that is: one that has answered meanwhile has run in between."""
+        has_run = self._seat.region.get(PULSE) != self._pulse
+        if not is_stopped(self._pid):
+            self.stopped = 0.0
+        elif not self.stopped or has_run:
+            self.stopped = now
+            self._seat.tell(b"p\n")
+
+    def _ask(self, now: float, is_idle: bool) -> None:
+        pulse = self._seat.region.get(PULSE)
+        if pulse != self._pulse or not is_idle:  # a busy one is the guard's
+            self._pulse, self._asked, self._ask_at = pulse, 0.0, now + ASK_EVERY
+        elif pulse and not self._asked and (now >= self._ask_at or not self._seat.region.at_rest):
+            self._asked = now
+            self._seat.tell(b"p\n")
+
+    def _why_useless(self, now: float) -> str:
+        if self.stopped and now - self.stopped >= STOPPED_FOR:
+            return "it is stopped"
+        if self._asked and now - self._asked >= SILENT:
+            return "it does not react"
+        if self._seat.deaf_since and now - self._seat.deaf_since >= DEAF:
+            return "it cannot hear the supervisor"
+        return ""
+
+    def _end(self, why: str) -> None:
+        """A job that it has just begun is spared: stopped first, and looked at again."""
+        seat = self._seat
+        try:
+            os.kill(seat.pid, signal.SIGSTOP)
+            if seat.region.running():
+                os.kill(seat.pid, signal.SIGCONT)
+                return
+            log.warning("child %s (pid %d) is replaced: %s", seat.owner, seat.pid, why)
+            seat.killed = True
+            os.kill(seat.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it is gone already; the fork server says how
+            pass

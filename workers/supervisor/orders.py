@@ -1,0 +1,63 @@
+"""What RQ's commands mean here (rq.command): shutdown, stop-job, stop-execution, kill-horse."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jobqueue.workers.shared.deaths import claim_in
+from jobqueue.workers.shared.endings import STOPPED
+from jobqueue.workers.shared.failures import describe
+from jobqueue.workers.supervisor.seat import Condemned, Seat, Use
+
+log = logging.getLogger(__name__)
+
+
+class Orders:
+    """Obeys in the supervisor's main loop. ``find`` looks up, in the store, under which claim one of the named owners
+    holds a job, and calls back with it."""
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        shutdown: Callable[[], None],
+        find: Callable[[str, list[str], Callable[[int | None], None]], None],
+    ) -> None:
+        self._seats = seats
+        self._shutdown = shutdown
+        self._find = find
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """Do what anybody who can write to the store has sent: whatever it is, it must not end the worker."""
+        try:
+            self._obey(order)
+        except Exception as e:
+            log.warning("the command %.200r was ignored: %s", order, describe(e))
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        match order.get("command"):
+            case "shutdown":
+                self._shutdown()
+            case "stop-job":
+                owners = [seat.owner for seat in self._seats if seat.use is Use.TAKEN]
+                job_id = str(order.get("job_id"))
+                job_id.encode()  # a lone surrogate is no id, and would fail where it is sent
+                self._find(job_id, owners, self._stop)
+            case "stop-execution":
+                self._stop(claim_in(str(order.get("execution_id"))))
+            case "kill-horse":
+                for seat in self._seats:
+                    if seat.region.running():
+                        seat.kill()
+            case other:
+                log.warning("unknown command %r was ignored", other)
+
+    def _stop(self, claim: int | None) -> None:
+        for seat in self._seats:
+            if claim and seat.use is Use.TAKEN and any(job.claim == claim for job in seat.region.running()):
+                seat.condemned.setdefault(claim, Condemned("stop", STOPPED, time.monotonic()))
+                seat.tell(b"s%d\n" % claim)
+                return
+        log.warning("a job that does not run here is to be stopped: ignored")

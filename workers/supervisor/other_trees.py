@@ -1,0 +1,81 @@
+"""Jobs of our queues in the hands of other trees. A living one's are its own; a dead one's come back with its rescue: a
+burst waits for that, at most as long as the lease of the tree lasts.
+
+Alive is whose lease moves while we look, which takes 3 s at most.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import redis
+
+from jobqueue.protocol import keys
+
+log = logging.getLogger(__name__)
+
+RESCUE = 10.0  # seconds after the end of a lease within which a rescue is expected
+TOLD = 4.0  # seconds without a sign of life after which we say what we wait for
+UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
+
+
+class OtherTrees:
+    """Used by one thread, which may wait for Redis."""
+
+    def __init__(self, client: redis.Redis, worker: str, lease_of: Callable[[str], float]) -> None:
+        self._client = client
+        self._worker = worker
+        self._lease_of = lease_of
+        self._looked = 0.0  # monotonic seconds
+        self._first: dict[str, tuple[Any, float]] = {}  # by worker: the lease as first seen, and when
+        self._told: set[str] = set()
+
+    def may_lose(self, queues: Iterable[str], now: float) -> bool:
+        """Whether a tree that may be dead holds jobs of these queues."""
+        if now > self._looked + UNWATCHED:
+            self._first.clear()
+        self._looked = now
+        held = self._held()
+        doubtful = [worker for worker, ids in held.items() if ids and self._may_be_dead(worker, now)]
+        return self._any_of(queues, [job_id for worker in doubtful for job_id in held[worker]])
+
+    def _held(self) -> dict[str, list[bytes]]:
+        """The ids that each other tree holds."""
+        owners = [owner for owner in self._client.smembers(keys.OWNERS) if isinstance(owner, bytes)]
+        held: dict[str, list[bytes]] = {}
+        names = {owner.decode(errors="surrogateescape") for owner in owners}
+        others = [name for name in names if name.rpartition(":")[0] != self._worker]
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in others:
+                pipe.zrange(_raw(keys.own(name)), 0, -1)
+            replies = pipe.execute(raise_on_error=False) if others else []
+        for name, ids in zip(others, replies, strict=True):
+            if isinstance(ids, list):  # what has another type is no list of jobs
+                held.setdefault(name.rpartition(":")[0], []).extend(ids)
+        return held
+
+    def _may_be_dead(self, worker: str, now: float) -> bool:
+        """Not if its lease has moved since we first saw it, nor if it should have been rescued long ago."""
+        lease = self._client.get(_raw(keys.lease(worker)))
+        first, since = self._first.setdefault(worker, (lease, now))
+        if lease != first:
+            return False
+        if now > since + TOLD and worker not in self._told:
+            self._told.add(worker)
+            log.info("waiting for jobs that the worker %s holds: it gives no sign of life", ascii(worker)[1:-1])
+        return now <= since + TOLD or now <= since + self._lease_of(worker) + RESCUE
+
+    def _any_of(self, queues: Iterable[str], ids: list[bytes]) -> bool:
+        names = {name.encode() for name in queues}
+        with self._client.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hget(keys.job("").encode() + job_id, "origin")
+            origins = pipe.execute(raise_on_error=False) if ids else []
+        return any(isinstance(origin, bytes) and origin in names for origin in origins)
+
+
+def _raw(key: str) -> bytes:
+    """A key with a name in it that may be no text."""
+    return key.encode(errors="surrogateescape")

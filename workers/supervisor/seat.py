@@ -1,0 +1,229 @@
+"""One child's place in the tree. Its process comes and goes; each incarnation has a name of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from enum import Enum
+from typing import Any, NamedTuple
+
+from jobqueue.protocol.protocol import Outcome, Verdict
+from jobqueue.store.backoff import Backoff
+from jobqueue.workers.shared import oom
+from jobqueue.workers.shared.deaths import Remains, cause_of_death, end_of_process
+from jobqueue.workers.shared.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text
+from jobqueue.workers.shared.faults import Faults
+from jobqueue.workers.shared.journal import BUFFERED, DONE, HUNGRY, PULSE, UNSETTLED, Region, Running
+
+YOUNG = 1.0  # seconds; who dies younger and did nothing makes the next one wait
+NEIGHBOUR = "ChildKilled: The process that ran this job was killed because of another job that ran in it."
+
+
+WORDS = {b"h": "hungry", b"r": "worn"}
+
+
+class Condemned(NamedTuple):
+    """A job that we end: by what verdict, with what cause, since when (monotonic seconds)."""
+
+    verdict: str  # fail | stop
+    cause: str
+    since: float
+    what: int = JOB  # that did not react
+
+
+class Use(Enum):
+    """What a seat is doing."""
+
+    EMPTY = "empty"
+    FILLING = "filling"  # its next owner's name is on the way into the store
+    TAKEN = "taken"  # a process was asked for, or runs
+
+
+class Seat:
+    """Owned by the supervisor's main loop; ``tell`` may be called from any thread."""
+
+    def __init__(self, number: int, region: Region) -> None:
+        self.number = number
+        self.region = region
+        self.faults = Faults()
+        self.use = Use.EMPTY
+        self.owner = ""
+        self.pid = 0
+        self.control: socket.socket | None = None
+        self.dropped: list[Any] | None = None  # tokens that it will not run; None: it has not said yet
+        self.not_before = 0.0  # monotonic seconds
+        self.retiring = False  # somebody takes over; it leaves when its jobs are done
+        self.told_quiet = False
+        self.condemned: dict[int, Condemned] = {}  # claim → how we end it
+        self.killed = False  # by us, for one of its jobs
+        self.seen: dict[int, float] = {}  # the guard's: claim → when it was first seen running (monotonic seconds)
+        self.pulse = 0  # the guard's: the last pulse seen, since when it holds still, whether we stood in for it
+        self.still_since = 0.0
+        self.stood_in = False
+        self.done = -1  # the guard's: how many jobs it had done when it was last seen between two, when to ask it
+        self.ask_at = 0.0
+        self.worked = False  # it has come as far as to claim
+        self.failure = ""  # why its process could not begin, as it said itself
+        self.deaf_since = 0.0  # monotonic seconds since its end of the socket is closed; 0: it is open
+        self._incarnation = 0
+        self._unread = b""
+        self._born = 0.0
+        self._oom_kills = 0
+        self._short_lives = Backoff(first=0.8, most=5.0, free=2)
+
+    def next_owner(self, worker: str) -> str:
+        """The name of the next incarnation."""
+        self.use = Use.FILLING
+        self._incarnation += 1
+        self.owner = f"{worker}:{self.number}.{self._incarnation}"
+        return self.owner
+
+    def seat(self, control: socket.socket) -> None:
+        self.use = Use.TAKEN
+        self.control = control
+        self.pid = 0
+        self.dropped = None
+        self.retiring = self.told_quiet = self.killed = self.stood_in = False
+        self.worked = False
+        self.condemned, self.seen = {}, {}
+        self.pulse, self.still_since, self.deaf_since, self.failure = 0, 0.0, 0.0, ""
+        self._unread = b""
+        self._born = time.monotonic()
+        self._oom_kills = oom.kills()
+
+    def tell(self, order: bytes) -> None:
+        try:
+            if control := self.control:
+                control.send(order)
+        except OSError:  # it died; the fork server says so
+            pass
+
+    def hear(self) -> list[str | list[Any]] | None:
+        """What it says when its socket is readable: "hungry", "worn", or the tokens that it dropped. None: the end, or
+        what only a job can have written there."""
+        assert self.control is not None
+        try:
+            heard = self.control.recv(65536)
+        except OSError:
+            heard = b""
+        if not heard:
+            return None
+        self._unread += heard
+        said: list[str | list[Any]] = []
+        while self._unread:
+            if word := WORDS.get(self._unread[:1]):
+                self._unread = self._unread[1:]
+                said.append(word)
+                continue
+            kind, (line, newline, rest) = self._unread[:1], self._unread[1:].partition(b"\n")
+            if not newline:
+                break
+            self._unread = rest
+            try:
+                word = json.loads(line)
+            except (ValueError, RecursionError):
+                return None
+            if kind == b"f":
+                self.failure = str(word)
+            elif kind == b"d" and isinstance(word, list) and all(isinstance(token, list) for token in word):
+                said.append(word)
+            else:
+                return None
+        return said
+
+    def quiet(self) -> None:
+        """Tell it to claim nothing more and to leave when its jobs are done. Twice is once."""
+        if not self.told_quiet:
+            self.told_quiet = True
+            self.tell(b"q\n")
+
+    def remains(self, status: int | None, stopping: bool) -> Remains:
+        """What its process left in shared memory, and our verdict on what ran in it."""
+        running = self.region.running()
+        cause = SHUTDOWN if stopping else self.cause_of_death(status)
+        culprit = self.faults.culprit(running) if status is not None else None
+        verdicts = [self._judge(job, len(running), culprit, cause, stopping) for job in running]
+        plain = frozenset(claim for claim, condemned in self.condemned.items() if condemned.what not in (JOB, SUCCESS))
+        finished = [self._explained(outcome) for outcome in self._finished()]
+        return Remains(self.owner, finished, verdicts, plain)
+
+    def _explained(self, outcome: Outcome) -> Outcome:
+        """Why the job failed stays what is recorded, also when its callback did not end."""
+        condemned = self.condemned.get(outcome.claim)
+        if not (outcome.by_rq and condemned and condemned.verdict == "fail"):
+            return outcome
+        text = f"{decode_text(outcome.payload).rstrip()}\n{condemned.cause}\n"
+        return outcome._replace(payload=encode_text(text))
+
+    def cause_of_death(self, status: int | None) -> str:
+        return cause_of_death(self.pid, status, out_of_memory=oom.kills() > self._oom_kills)
+
+    def end_of_process(self, status: int | None) -> str:
+        ran = bool(self.region.running())
+        return end_of_process(status, out_of_memory=oom.kills() > self._oom_kills, ran=ran)
+
+    @property
+    def has_begun(self) -> bool:
+        """Its process has come as far as to run jobs."""
+        return bool(self.region.get(PULSE))
+
+    def look_whether_it_works(self) -> bool:
+        """Its process has had an answer to a claim: it has jobs, or found no more. Once true it stays so."""
+        region = self.region
+        self.worked = self.worked or any(map(region.get, (HUNGRY, BUFFERED, DONE, UNSETTLED))) or bool(region.running())
+        return self.worked
+
+    @property
+    def born(self) -> float:
+        """Monotonic seconds."""
+        return self._born
+
+    def _finished(self) -> list[Outcome]:
+        try:
+            return list(self.region.journal.read())
+        except (ValueError, EOFError, TypeError):  # killed in the middle of bringing its halves together
+            return []
+
+    def _judge(self, job: Running, company: int, culprit: int | None, cause: str, stopping: bool) -> Verdict:
+        if condemned := self.condemned.get(job.claim):
+            return Verdict(job.claim, condemned.verdict, encode_text(condemned.cause))
+        if self.killed or stopping:
+            return Verdict(job.claim, "interrupt", encode_text(SHUTDOWN if stopping else NEIGHBOUR))
+        if culprit is not None and culprit != job.claim:
+            return Verdict(job.claim, "interrupt", encode_text(NEIGHBOUR))
+        kind = "crash" if company == 1 or culprit == job.claim else "suspect"
+        return Verdict(job.claim, kind, encode_text(cause))
+
+    def vacate(self) -> None:
+        """Its process is gone. Three in a row that died young and idle make the next one wait, longer each time, 5 s at
+        most; who died of a job did start, so its successor may too."""
+        if self.control is not None:
+            self.control.close()
+        self.control, self.pid, self.use = None, 0, Use.EMPTY
+        now = time.monotonic()
+        young = now - self._born < YOUNG and self.region.get(DONE) == 0 and not self.region.running()
+        if young:
+            self._short_lives.failed()
+        else:
+            self._short_lives.reset()
+        self.not_before = now + self._short_lives.delay
+
+    def kill(self) -> None:
+        if self.pid:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def await_death(self, timeout: float = 5.0) -> None:
+        """Nothing may be rescued from a process that still runs: its end of the socket closes when it is gone."""
+        assert self.control is not None
+        self.control.settimeout(timeout)
+        try:
+            while self.control.recv(65536):
+                pass
+        except OSError:  # reset; or not gone in time: then the token in the store has to do
+            pass

@@ -1,0 +1,121 @@
+"""How a tree stops: a deadline per phase, each entered once, and it always ends.
+
+    quiet       children claim nothing more; what nobody started goes back at once and in order; running jobs may finish
+    interrupt   the grace is over: an exception in every running job
+    kill        some took no notice
+
+Owned by the supervisor's main loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any
+
+from jobqueue.workers.shared.journal import UNSETTLED
+from jobqueue.workers.supervisor.seat import Seat, Use
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS = 2.0  # seconds between the interrupt and the kill
+BIRTH_WAIT = 2.0  # seconds for a child that does not run yet to come as far as to hear that
+QUIET_WAIT = 0.5  # seconds to hear from all children what they dropped, so that it goes back in one step
+
+
+class Phase(IntEnum):
+    """In the order in which they come."""
+
+    RUNNING = 0
+    QUIET = 1
+    INTERRUPT = 2
+    KILL = 3
+
+
+class Stopping:
+    """Tells the seats what to do; ``give_back`` takes tokens of jobs that nobody started."""
+
+    def __init__(self, seats: Sequence[Seat], grace: float, give_back: Callable[[list[Any]], None]) -> None:
+        self._seats = seats
+        self._grace = grace
+        self._give_back = give_back
+        self.phase = Phase.RUNNING
+        self._began = 0.0  # monotonic seconds
+        self._next_phase = 0.0  # monotonic seconds
+        self._given_back = False
+        self._alone_since = 0.0  # monotonic seconds, 0: there are children
+
+    def begin(self, why: str) -> None:
+        """Enter the first phase; twice is once."""
+        if self.phase:
+            return
+        log.info("%s", why)
+        self.phase = Phase.QUIET
+        self._began = time.monotonic()
+        self._next_phase = self._began + self._grace
+        for seat in self._seats:
+            seat.quiet()
+
+    def asked(self, by: str, at_once: bool = False) -> None:
+        """A signal or a command asks to stop; the second one ends the grace, and so does one that will not wait."""
+        if at_once:
+            self.begin(f"{by}: taking no more jobs")
+        if not self.phase:
+            self.begin(f"{by}: taking no more jobs; {self._what_has_time()}")
+        elif self.phase is Phase.QUIET:
+            again = "" if at_once else " again"
+            log.info("%s%s: running jobs are interrupted and go back to their queues", by, again)
+            self._next_phase = time.monotonic()
+
+    def _what_has_time(self) -> str:
+        """Say what the grace is for."""
+        regions = [seat.region for seat in self._seats if seat.use is Use.TAKEN]
+        if any(region.get(UNSETTLED) for region in regions) and not any(region.running() for region in regions):
+            return f"finished jobs have {self._grace:g} s to be recorded"
+        return f"running jobs have {self._grace:g} s to finish"
+
+    def dropped(self, seat: Seat, tokens: list[Any]) -> None:
+        """A child says what it will not run."""
+        seat.dropped = tokens
+        if self._given_back:
+            log.info("child %s answers late: %d buffered jobs go back", seat.owner, len(tokens))
+        if tokens and (self._given_back or not self.phase):  # late, or one that retires by itself
+            self._give_back(tokens)
+
+    def step(self, now: float) -> None:
+        """One look at what the stop waits for."""
+        silent = [seat for seat in self._seats if seat.use is Use.TAKEN and seat.dropped is None]
+        if not self._given_back and (not silent or now >= self._began + QUIET_WAIT):
+            self._given_back = True
+            tokens = [token for seat in self._seats for token in seat.dropped or ()]
+            if tokens:
+                self._give_back(tokens)
+            level = logging.INFO if tokens or silent else logging.DEBUG  # the usual stop has nothing to say here
+            log.log(level, "quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
+        if self.phase is Phase.QUIET and now >= self._began + BIRTH_WAIT:
+            for seat in self._seats:
+                if seat.use is Use.TAKEN and not seat.has_begun:  # it has nothing to end
+                    seat.kill()
+        if now >= self._next_phase:
+            self._advance(now)
+        if any(seat.use is Use.TAKEN for seat in self._seats):
+            self._alone_since = 0.0
+        else:
+            self._alone_since = self._alone_since or now
+
+    def alone_for(self, now: float) -> float:
+        """Seconds since the last child left; 0 while there are any, or while it runs."""
+        return now - self._alone_since if self._alone_since else 0.0
+
+    def _advance(self, now: float) -> None:
+        self._next_phase = now + LAST_WORDS
+        if self.phase is Phase.QUIET:
+            self.phase = Phase.INTERRUPT
+            for seat in self._seats:
+                seat.tell(b"i\n")
+        else:
+            self.phase = Phase.KILL
+            for seat in self._seats:
+                seat.kill()

@@ -1,0 +1,104 @@
+"""What is done for the dead: their remains go to the registrar, and what RQ's own code must end to a child for that.
+
+    a child dies ──► bury ──► (registrar) settle, give back, judge ──► nothing left: done
+                                                                   └─► for RQ: errand child ──► (registrar) close
+
+Owned by the supervisor's main loop. A stop waits until it is not busy any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from jobqueue.workers.roles.rescuer import Rescuer
+from jobqueue.workers.shared.deaths import Left, Remains
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Event = Callable[[], None]
+
+
+class Undertaker:
+    """``do`` hands to the registrar, ``post`` back to the main loop, ``fork`` starts an errand (False: it cannot)."""
+
+    def __init__(
+        self, do: Callable[[Event], None], post: Callable[[Event], None], fork: Callable[[Left], bool]
+    ) -> None:
+        self._do = do
+        self._post = post
+        self._fork = fork
+        self._under_way = 0
+        self._errands: dict[str, Left] = {}  # by owner
+        self._pids: dict[int, str] = {}  # of errand children
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._under_way or self._errands)
+
+    def ask(self, errand: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Let the registrar do this, and the main loop that with what came of it."""
+        self._under_way += 1
+
+        def run() -> None:
+            result = errand()
+            self._post(lambda: done(result))
+
+        def done(result: T) -> None:
+            self._under_way -= 1
+            then(result)
+
+        self._do(run)
+
+    def bury(self, rescuer: Rescuer, remains: Remains) -> None:
+        self.ask(lambda: rescuer.rescue_own(remains), lambda left: self.finish_by_rq(rescuer, left))
+
+    def finish_by_rq(self, rescuer: Rescuer, left: Left | None) -> None:
+        """What is left of a dead owner's jobs needs RQ's own code, which is user code: in a child of its own."""
+        if left is None or not left.jobs or left.owner in self._errands:
+            return
+        self._errands[left.owner] = left
+        if not self._fork(left):  # no fork server, and perhaps none again: the final rescue does without
+            self._close(rescuer, left, None)
+
+    def forked(self, owner: str, pid: int) -> bool:
+        """Was it one of ours?"""
+        if owner in self._errands:
+            self._pids[pid] = owner
+            return True
+        return False
+
+    def unborn(self, rescuer: Rescuer, owner: str) -> bool:
+        """Its process could not be started. Was it one of ours?"""
+        if owner not in self._errands:
+            return False
+        self._close(rescuer, self._errands[owner], None)
+        return True
+
+    def died(self, rescuer: Rescuer, pid: int, status: int) -> bool:
+        """Was it one of ours?"""
+        owner = self._pids.pop(pid, None)
+        if owner is None:
+            return False
+        left = self._errands[owner]
+        claims = frozenset(job.claim for job in left.jobs)
+        if status != 0 and left.plain != claims:
+            log.warning("finishing the jobs of %s failed; they are recorded without their own code", owner)
+            self._errands[owner] = left._replace(plain=claims)
+            if self._fork(self._errands[owner]):
+                return True
+        self._close(rescuer, left, status)
+        return True
+
+    def all_died(self, rescuer: Rescuer) -> None:
+        """The fork server is gone, and with it every errand."""
+        self._pids.clear()
+        for left in list(self._errands.values()):
+            self._close(rescuer, left, None)
+
+    def _close(self, rescuer: Rescuer, left: Left, status: int | None) -> None:
+        if status != 0:
+            log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", left.owner)
+        del self._errands[left.owner]
+        self.ask(lambda: rescuer.close(left), lambda _: None)
