@@ -32,7 +32,7 @@ from throughput import environment, seconds
 import jobqueue.workers.rq_classes.engine
 from jobqueue import Queue
 from jobqueue.protocol import keys
-from jobqueue.store.connection import Store, open_store
+from jobqueue.store.open import Store, open_store
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.rq_classes.worker import SimpleWorker
 from jobqueue.workers.running.usage import Usage

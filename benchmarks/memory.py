@@ -22,7 +22,7 @@ import psutil
 from throughput import environment
 
 from jobqueue import Queue
-from jobqueue.store.connection import Store, open_store
+from jobqueue.store.open import Store, open_store
 
 MOST = 1.0  # bytes a job; an environment variable that was set with each job took 96
 SLACK = 300_000  # bytes that memory may go up and down by itself

@@ -26,7 +26,7 @@ import redis
 import rq
 
 from jobqueue.protocol import keys
-from jobqueue.store.connection import Store, open_store
+from jobqueue.store.open import Store, open_store
 
 PLACES = {
     "rq SimpleWorker": "rq.worker.SimpleWorker",

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from jobqueue import Queue
 from jobqueue.protocol import keys
-from jobqueue.store.connection import Store, open_store
+from jobqueue.store.open import Store, open_store
 
 QUEUE = "bench"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

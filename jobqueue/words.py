@@ -1,8 +1,12 @@
-"""Numbers and times as people read them, the same in every report, table and log line."""
+"""Numbers, times and foreign texts as people read them, the same in every report, table and log line."""
 
 from __future__ import annotations
 
+import re
+
 _LONG = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+# C0 without newline and tab, DEL, C1, and the characters that reorder or hide text
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
 def plural(noun: str) -> str:
@@ -32,3 +36,12 @@ def _long(seconds: int) -> str:
     size, unit, smaller, name = next(scale for scale in _LONG if seconds >= scale[0])
     rest = seconds % size // smaller
     return f"{seconds // size} {unit}" + (f" {rest} {name}" if rest else "")
+
+
+def escaped(text: str) -> str:
+    """Return the text with everything that a terminal would obey written as \\x1b or \\u202e."""
+    return UNSAFE.sub(lambda m: rf"\x{ord(m[0]):02x}" if ord(m[0]) < 256 else rf"\u{ord(m[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    return escaped(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))

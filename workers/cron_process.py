@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from jobqueue.schedules.timetable import Schedule
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 from jobqueue.workers.launcher import worker_name
 from jobqueue.workers.roles.cron import Cron
 from jobqueue.workers.roles.cron_card import CronCard

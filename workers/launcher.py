@@ -18,17 +18,16 @@ from collections.abc import Sequence
 
 import redis
 
-from jobqueue.cli.render import one_line
 from jobqueue.errors import BootFailed, NotServed, StoreLoading, StoreUnreachable, UsageError
 from jobqueue.insight.capacity import cores
+from jobqueue.network.backoff import Backoff
 from jobqueue.producing.importing import cannot_import, why_not_imported
 from jobqueue.protocol import keys
 from jobqueue.schedules.timetable import Schedule
 from jobqueue.serializers import JSON, decompress, format_of
-from jobqueue.store.backoff import Backoff
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 from jobqueue.tasks import extra
-from jobqueue.words import count
+from jobqueue.words import count, one_line
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.served import check_served, flags_for
 from jobqueue.workers.shared.settings import Settings

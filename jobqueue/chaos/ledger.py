@@ -18,7 +18,8 @@ from jobqueue.errors import StoreError
 from jobqueue.executor import private_queue
 from jobqueue.producing.producer import A_DAY, Queue
 from jobqueue.protocol import keys
-from jobqueue.store.connection import Store, explain, redis
+from jobqueue.store.connection import explain, redis
+from jobqueue.store.open import Store
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from jobqueue.chaos.trees import Forest
 from jobqueue.harness.processes import environment, run_directory
 from jobqueue.harness.store import opened, refuse_suspended
 from jobqueue.store import config
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 
 OWN_LEASE = "2"  # seconds; in a store that others use, a short lease would call living trees of theirs dead
 

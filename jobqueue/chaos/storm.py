@@ -18,7 +18,7 @@ from jobqueue.chaos.plan import Kill
 from jobqueue.chaos.trees import Forest, Tree, await_death
 from jobqueue.errors import JobqError
 from jobqueue.harness.processes import kill
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 
 AFTER = 60.0  # seconds after the storm in which all jobs must have ended
 BOOT = 60.0  # seconds until the trees must be up

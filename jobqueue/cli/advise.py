@@ -11,8 +11,8 @@ import click
 
 from jobqueue.cli.look import connected
 from jobqueue.cli.options import json_option, url_option
-from jobqueue.cli.render import json_line, one_line
-from jobqueue.words import count, duration
+from jobqueue.cli.render import json_line
+from jobqueue.words import count, duration, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,11 +13,11 @@ import click
 
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option
-from jobqueue.cli.render import one_line
 from jobqueue.cli.values import NegativeNumbersAreValues, check_call, parse_json, parse_value
 from jobqueue.errors import ExtraMissing, UsageError
 from jobqueue.protocol.bounds import Bounds
 from jobqueue.tasks import extra
+from jobqueue.words import one_line
 
 if TYPE_CHECKING:
     from jobqueue.compare.builtin import Wanted

@@ -7,8 +7,9 @@ import click
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, json_option, url_option
-from jobqueue.cli.render import json_line, one_line
+from jobqueue.cli.render import json_line
 from jobqueue.protocol import bounds
+from jobqueue.words import one_line
 
 
 @click.command()

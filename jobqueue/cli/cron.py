@@ -41,7 +41,7 @@ def cron(
     Start it as often as you like: one leads, the others stand by. `jobq worker --cron FILE` does the same inside a
     worker.
     """
-    from jobqueue.schedules.cronfile import read
+    from jobqueue.producing.cronfile import read
 
     entries = read(file, formats(accept))
     if check:

@@ -13,10 +13,10 @@ import click
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import json_option, url_option
-from jobqueue.cli.render import json_line, one_line
+from jobqueue.cli.render import json_line
 from jobqueue.cli.tables import wrapped_for_people
 from jobqueue.protocol import bounds
-from jobqueue.words import count
+from jobqueue.words import count, one_line
 
 if TYPE_CHECKING:
     from jobqueue.doctor.finding import Finding

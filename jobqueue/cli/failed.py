@@ -12,10 +12,11 @@ import click
 from jobqueue.cli.look import connected, status
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
-from jobqueue.cli.render import json_line, one_line, tell_who_waited
+from jobqueue.cli.render import json_line, tell_who_waited
 from jobqueue.cli.tables import table, wide_option
 from jobqueue.errors import UsageError
 from jobqueue.protocol import bounds
+from jobqueue.words import one_line
 
 if TYPE_CHECKING:
     from jobqueue.store.connection import redis

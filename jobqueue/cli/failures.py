@@ -12,9 +12,9 @@ import click
 
 from jobqueue.cli import streams
 from jobqueue.cli.early import INTERRUPTED
-from jobqueue.cli.render import one_line
 from jobqueue.cli.terminated import Terminated
 from jobqueue.errors import JobqError
+from jobqueue.words import one_line
 
 
 def ended(command: Callable[[], Any]) -> int:

@@ -13,10 +13,10 @@ import click
 
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, json_option, opened, url_option
-from jobqueue.cli.render import ago, escaped, json_line, one_line
+from jobqueue.cli.render import ago, json_line
 from jobqueue.cli.tables import table, wide_option
 from jobqueue.protocol import bounds
-from jobqueue.words import duration
+from jobqueue.words import duration, escaped, one_line
 
 if TYPE_CHECKING:
     from jobqueue.admin.inspector import Inspector

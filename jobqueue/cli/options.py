@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobqueue.errors import BadValue
+from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.names import LONGEST, queue_name
-from jobqueue.store.backoff import Backoff
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from jobqueue.store.connection import Store
+    from jobqueue.store.open import Store
 
 url_option = click.option(
     "--url",
@@ -95,7 +95,7 @@ def opened(url: str | None, *, quiet: bool = False, wait: float = 0.0) -> Iterat
 
 def _open(url: str | None, wait: float) -> Store:
     from jobqueue.errors import StoreLoading, StoreUnreachable
-    from jobqueue.store.connection import open_store  # here: `jobq --help` needs no redis
+    from jobqueue.store.open import open_store
 
     deadline, backoff = time.monotonic() + wait, Backoff(first=0.1)
     while True:

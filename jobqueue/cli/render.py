@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jobqueue.words import count, duration
-
-# C0 without newline and tab, DEL, C1, and the characters that reorder or hide text
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-
-
-def escaped(text: str) -> str:
-    """Return the text with everything that a terminal would obey written as \\x1b or \\u202e."""
-    return _UNSAFE.sub(lambda m: rf"\x{ord(m[0]):02x}" if ord(m[0]) < 256 else rf"\u{ord(m[0]):04x}", text)
-
-
-def one_line(text: str) -> str:
-    return escaped(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
+from jobqueue.words import UNSAFE, count, duration, one_line
 
 
 def enqueued(n: int) -> str:
@@ -44,7 +31,7 @@ def tell_who_waited(waiting: Sequence[str], job_id: str) -> None:
 def json_line(value: Any) -> str:
     """Return the value as JSON on one line, safe to print; what JSON cannot carry becomes its repr, times ISO text."""
     text = json.dumps(value, ensure_ascii=False, default=_plain, separators=(", ", ": "))
-    return _UNSAFE.sub(lambda m: rf"\u{ord(m[0]):04x}", text)  # only inside strings can there be any
+    return UNSAFE.sub(lambda m: rf"\u{ord(m[0]):04x}", text)  # only inside strings can there be any
 
 
 def _plain(value: Any) -> Any:

@@ -11,9 +11,10 @@ import click
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
-from jobqueue.cli.render import json_line, one_line, tell_who_waited
+from jobqueue.cli.render import json_line, tell_who_waited
 from jobqueue.cli.tables import table, wide_option
 from jobqueue.protocol import bounds
+from jobqueue.words import one_line
 
 NOT_SERVED = "not served: no worker runs this cron file"
 

@@ -31,8 +31,8 @@ def status(url: str | None, as_json: bool) -> None:
     found, source = config.resolve_url(url)
     if found is None:
         return _show(_local().status(), source, as_json)
-    from jobqueue.store.connection import open_store
     from jobqueue.store.local.status import server_status
+    from jobqueue.store.open import open_store
 
     with open_store(found) as remote:
         _show(server_status(remote.address), source, as_json)

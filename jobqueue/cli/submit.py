@@ -18,7 +18,7 @@ from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, a_file, json_option, opened, url_option
 from jobqueue.cli.recurring import Recurring, again
 from jobqueue.cli.recurring import check as check_recurring
-from jobqueue.cli.render import enqueued, escaped, json_line
+from jobqueue.cli.render import enqueued, json_line
 from jobqueue.cli.streams import output_failed
 from jobqueue.cli.values import (
     Call,
@@ -33,6 +33,7 @@ from jobqueue.cli.values import (
 from jobqueue.cli.waiting import Sends, print_results
 from jobqueue.errors import NoSuchJob, StoreUnreachable, UsageError
 from jobqueue.protocol import bounds, names
+from jobqueue.words import escaped
 
 if TYPE_CHECKING:
     from jobqueue.producing.producer import Queue

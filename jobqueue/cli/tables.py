@@ -16,7 +16,8 @@ from typing import Any
 
 import click
 
-from jobqueue.cli.render import ago, one_line, since
+from jobqueue.cli.render import ago, since
+from jobqueue.words import one_line
 
 GAP = "  "
 SHORTEST_CUT = 16  # characters that are left of a text that can be long

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobqueue.cli.render import json_line, one_line
+from jobqueue.cli.render import json_line
 from jobqueue.cli.values import Call
 from jobqueue.errors import JobFailed
+from jobqueue.words import one_line
 
 if TYPE_CHECKING:
     from jobqueue.model import Outcome

@@ -199,7 +199,7 @@ def worker_health(file: str, max_age: float) -> None:
 
 def cron_entries(path: str, accept: tuple[str, ...]) -> list[Schedule]:
     """What a cron file registers. Raises BadCronFile."""
-    from jobqueue.schedules.cronfile import read  # here: it imports RQ's cron
+    from jobqueue.producing.cronfile import read  # here: it imports RQ's cron
 
     return read(path, accept)
 

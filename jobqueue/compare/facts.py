@@ -10,7 +10,7 @@ from typing import Any
 
 from jobqueue.compare.noise import is_noisy
 from jobqueue.insight.capacity import cores as usable_cores
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 
 BUSY = 0.5  # load per core from which the figures say too much about others
 

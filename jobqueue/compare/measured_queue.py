@@ -16,7 +16,7 @@ from typing import Any
 from jobqueue.executor import private_queue
 from jobqueue.producing.producer import A_DAY, Queue
 from jobqueue.protocol import keys
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 
 EVERY = 0.004  # seconds between two looks
 LIMIT = 3600  # seconds a job may take; the run's own deadline comes long before

@@ -16,7 +16,8 @@ import psutil
 from jobqueue.compare.figures import Sample
 from jobqueue.compare.measure import CpuMeter
 from jobqueue.insight.capacity import cores as usable_cores
-from jobqueue.store.connection import Store, redis
+from jobqueue.store.connection import redis
+from jobqueue.store.open import Store
 from jobqueue.words import count
 
 NOISY = 0.15  # of our cores taken by others: from there on a conclusion is not certain

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from jobqueue.compare.crews import BareCrew, Crew, Surroundings, WorkerCrew, gil_turned_on_by
 from jobqueue.compare.figures import MIXED, MODES
 from jobqueue.compare.measured_queue import measured_queue
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 
 
 class Roster:

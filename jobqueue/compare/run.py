@@ -31,7 +31,7 @@ from jobqueue.harness.site import spawn_site
 from jobqueue.harness.store import opened, refuse_suspended
 from jobqueue.insight.advice import Machine
 from jobqueue.insight.capacity import cores as usable_cores
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 
 LAST_CALL = 1.4  # of the budget; no trial is begun that would end after that
 WARM = 1.0  # seconds: a task whose warm-up would take longer is measured cold, it has few imports beside its work

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jobqueue.doctor.finding import Finding
+from jobqueue.network.failover import behind_sentinels
 from jobqueue.store.connection import redis, server_version
-from jobqueue.store.failover import behind_sentinels
 from jobqueue.words import duration
 
 NEEDED = (6, 2)  # LMOVE, LPOS, ZRANGE by score

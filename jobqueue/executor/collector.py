@@ -26,11 +26,12 @@ from typing import Any
 from jobqueue.errors import BrokenWorkers, StoreError, StoreRefused, StoreUnreachable
 from jobqueue.executor.futures import JobFuture
 from jobqueue.executor.private_queue import new_name
+from jobqueue.network.backoff import Backoff
 from jobqueue.protocol import keys
 from jobqueue.results.streams import Bell, Streams
 from jobqueue.results.waiter import GATHER, OUTAGE, WINDOW
-from jobqueue.store.backoff import Backoff
-from jobqueue.store.connection import Store, redis
+from jobqueue.store.connection import redis
+from jobqueue.store.open import Store
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from jobqueue.errors import BrokenWorkers, WorkerDied
 from jobqueue.executor.private_queue import erase, new_name, pipe_to
 from jobqueue.executor.references import check_served, search_path
 from jobqueue.executor.worker_process import WorkerProcess, environment
-from jobqueue.store.connection import Store, redis
+from jobqueue.store.connection import redis
+from jobqueue.store.open import Store
 
 log = logging.getLogger(__name__)
 

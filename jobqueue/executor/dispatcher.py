@@ -29,7 +29,8 @@ from jobqueue.producing.producer import Queue
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.results.hindrance import Silence, hindrance
-from jobqueue.store.connection import open_store, redis
+from jobqueue.store.connection import redis
+from jobqueue.store.open import open_store
 
 log = logging.getLogger(__name__)
 

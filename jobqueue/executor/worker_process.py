@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from jobqueue.errors import WorkerDied
-from jobqueue.store.connection import Store
+from jobqueue.store.open import Store
 
 PATIENCE = 8.0  # seconds beyond the grace that a worker has for its last words to the store
 DYING = 5.0  # seconds that a killed process may take to be gone

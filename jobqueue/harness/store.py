@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from jobqueue.errors import JobqError
 from jobqueue.protocol import keys
-from jobqueue.store.connection import Store, open_store
+from jobqueue.store.open import Store, open_store
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
@@ -16,7 +16,9 @@ from jobqueue.producing.parcel import Call, Shared
 from jobqueue.protocol import bounds
 
 if TYPE_CHECKING:
-    from jobqueue.producing.producer import Queue
+    import redis
+
+    from jobqueue.results.waiter import Waiter
 
 CHUNK = 500  # jobs per transaction
 CHUNK_BYTES = 4_000_000  # of job data per transaction, so that large arguments neither fill memory nor block the store
@@ -25,10 +27,23 @@ PATIENCE = 0.05  # seconds that the first job of a chunk waits for others
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 
 
+class Target(Protocol):
+    """What a batch needs of the queue that its jobs are in: a ``jobqueue.Queue`` is one."""
+
+    name: str
+    serializer: Any
+
+    @property
+    def connection(self) -> redis.Redis: ...
+    def waiter(self) -> Waiter: ...
+    def pack(self, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call: ...
+    def transmit(self, shared: Shared, calls: Sequence[Call]) -> bytes: ...
+
+
 class Batch(Sequence[Job]):
     """The jobs of one enqueue_many, in order: len, index, slices, iteration, results()."""
 
-    def __init__(self, queue: Queue, prefix: str, numbers: range) -> None:
+    def __init__(self, queue: Target, prefix: str, numbers: range) -> None:
         self._queue = queue
         self._prefix = prefix
         self._numbers = numbers
@@ -66,7 +81,7 @@ class Batch(Sequence[Job]):
 class Sender:
     """Sends calls of one function; remembers only the prefix of their ids and how many there were."""
 
-    def __init__(self, queue: Queue, name: str, shared: Shared, description: str | None = None) -> None:
+    def __init__(self, queue: Target, name: str, shared: Shared, description: str | None = None) -> None:
         self.sent = 0
         self._queue = queue
         self._name = name

@@ -44,7 +44,8 @@ from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Schedule, Timetable
 from jobqueue.schedules.timing import Timing, local_zone
 from jobqueue.serializers import JSON, compress, refuse_what_json_changes
-from jobqueue.store.connection import Store, open_store, takes_bytes
+from jobqueue.store.connection import takes_bytes
+from jobqueue.store.open import Store, open_store
 
 if TYPE_CHECKING:
     from jobqueue.results.waiter import Waiter

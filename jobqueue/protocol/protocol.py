@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, cast
 import redis
 from redis.exceptions import NoScriptError
 
+from jobqueue.network.silence import FIRST_ANSWER, SILENCE
 from jobqueue.protocol import bounds, keys, wire
-from jobqueue.store.silence import FIRST_ANSWER, SILENCE
 
 Field = bytes | str | int | float
 WITHOUT_PRELUDE = {"submit", "survey"}

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
-from jobqueue.store.failover import WAIT, confirms, read_confirmation, while_refused
+from jobqueue.network.failover import WAIT, confirms, read_confirmation, while_refused
 
 
 def strings(parts: Iterable[bytes]) -> bytes:

@@ -1,1 +1,1 @@
-"""Schedules: when they come round, how they are stored, read and deleted; RQ's cron files."""
+"""Schedules: when they come round, how they are stored, read and deleted."""

@@ -1,1 +1,1 @@
-"""How to reach the store: addresses, clients, retries, and what redis-py raises, in words."""
+"""How to reach the store: addresses, clients, what redis-py raises, in words, and the store that is open."""

@@ -1,4 +1,4 @@
-"""How to reach the store: clients that never repeat a command, and ``open_store``, which finds or starts a store.
+"""How to reach the store: clients that never repeat a command.
 
 This is the only module that builds clients. redis-py's own retries are off: they repeat commands in silence, and an
 enqueue or a claim that ran twice is a bug that nobody sees. Whoever repeats does it on purpose, with RECONCILE or a job
@@ -8,12 +8,10 @@ id.
 from __future__ import annotations
 
 import inspect
-import os
 import threading
 import weakref
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -33,23 +31,17 @@ from redis.sentinel import (
 )
 
 from jobqueue.errors import StoreRefused, UsageError
-from jobqueue.store import config
+from jobqueue.network.failover import Following, PrimaryConnection, PrimarySSLConnection
+from jobqueue.network.silence import ANSWER, COMMAND, WAITS_AT_MOST, asking, asks, keepalive, limited
 from jobqueue.store.address import NO_CLUSTER, Address, redis_options, sentinel_url
-from jobqueue.store.failover import Following, PrimaryConnection, PrimarySSLConnection
-from jobqueue.store.silence import ANSWER, COMMAND, WAITS_AT_MOST, asking, asks, keepalive, limited
 from jobqueue.store.trouble import explain
-
-if TYPE_CHECKING:
-    from jobqueue.store.local.store import LocalStore
 
 __all__ = [
     "Address",
-    "Store",
     "check",
     "client",
     "explain",
     "like",
-    "open_store",
     "redis",
     "server_version",
     "takes_bytes",
@@ -243,67 +235,3 @@ def server_version(info: Mapping[str, Any]) -> tuple[str, str]:
     if "valkey_version" in info:
         return "valkey", str(info["valkey_version"])
     return str(info.get("server_name", "redis")), str(info.get("redis_version", ""))
-
-
-class Store:
-    """A store that answered: its address, and, if it is the local one, the lease that keeps it running.
-
-    Use it as a context manager. Build it with ``open_store``.
-    """
-
-    def __init__(self, address: Address, source: str, server: str = "", local: LocalStore | None = None) -> None:
-        self.address = address
-        self.local = local
-        self._source = source
-        self._server = server
-
-    def client(self, **kwargs: Any) -> redis.Redis:
-        """Build a new client; the arguments are those of ``connection.client``."""
-        return client(self.address, **kwargs)
-
-    def describe(self) -> str:
-        """Return the line that says which store is in use."""
-        if self.local is None:
-            return f"store: {self.address.describe()} ({self._source})"
-        started = ", started now" if self.local.started else ""
-        return f"store: local, {self.address.describe()} ({self._server}{started})"
-
-    def ensure(self) -> None:
-        """Start the local server again if it died; nothing for a URL. Safe from any thread, safe to repeat."""
-        if self.local is not None:
-            self.local.ensure()
-
-    def close(self) -> None:
-        """Give the local store's lease back; the last one out stops the server. Safe to repeat."""
-        if self.local is not None:
-            self.local.release()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-
-def open_store(url: str | None = None, *, env: Mapping[str, str] = os.environ) -> Store:
-    """Open the store that ``url`` or the environment names, else the local store, started if need be.
-
-    Raises UsageError (not a URL) or a StoreError: unreachable, refused, no server binary.
-    """
-    found, source = config.resolve_url(url, env)
-    if found is not None:
-        return _opened(Address(url=found), source, None)
-    from jobqueue.store.local.store import LocalStore  # here: it builds its clients with this module
-
-    local = LocalStore(config.home(env), env=env)
-    try:
-        return _opened(Address(unix_socket_path=local.ensure()), source, local)
-    except BaseException:
-        local.release()
-        raise
-
-
-def _opened(address: Address, source: str, local: LocalStore | None) -> Store:
-    with client(address, socket_timeout=5.0, patient=True) as r:
-        info = check(r, address)
-    return Store(address, source, " ".join(server_version(info)), local)

@@ -22,7 +22,8 @@ from samples import words_of
 from jobqueue.job import Job
 from jobqueue.producing.producer import Queue
 from jobqueue.protocol import keys
-from jobqueue.store.connection import Address, Store, open_store
+from jobqueue.store.connection import Address
+from jobqueue.store.open import Store, open_store
 from jobqueue.workers.launcher import await_heads
 from jobqueue.workers.shared.settings import Settings
 

@@ -25,11 +25,12 @@ from helpers import ROOT
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.executor.worker_process import end_tree
 from jobqueue.store.address import NO_CLUSTER
-from jobqueue.store.connection import Address, Store, client, open_store, redis
+from jobqueue.store.connection import Address, client, redis
 from jobqueue.store.local import directory as directory_module
 from jobqueue.store.local import server as server_module
 from jobqueue.store.local.binary import find_server
 from jobqueue.store.local.store import LocalStore
+from jobqueue.store.open import Store, open_store
 
 REDIS = shutil.which("redis-server")
 VARIABLES = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_SERVER", "JOBQ_HOME")

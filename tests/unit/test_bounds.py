@@ -21,9 +21,9 @@ from jobqueue.cli import LazyGroup
 from jobqueue.cli.numbers import Number
 from jobqueue.errors import BadValue, UsageError
 from jobqueue.executor.executor import JobExecutor
+from jobqueue.producing.cronfile import load
 from jobqueue.producing.producer import Queue
 from jobqueue.protocol import bounds, keys
-from jobqueue.schedules.cronfile import load
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 

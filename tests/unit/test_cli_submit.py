@@ -16,12 +16,13 @@ from helpers import Server
 from stand_in import fail, finish, invoke
 
 from jobqueue.cli.numbers import Number
-from jobqueue.cli.render import escaped, json_line
+from jobqueue.cli.render import json_line
 from jobqueue.cli.values import Moment, chunks_of_lines, parse_value
 from jobqueue.errors import BadArguments
 from jobqueue.job import Job
 from jobqueue.protocol import bounds, keys
 from jobqueue.store.connection import redis
+from jobqueue.words import escaped
 
 ROOT = Path(__file__).parents[2]
 TASKS = """

@@ -17,7 +17,7 @@ from jobqueue.errors import BrokenWorkers, JobFailed
 from jobqueue.executor.collector import Collector
 from jobqueue.executor.futures import JobFuture
 from jobqueue.serializers import Auto
-from jobqueue.store.connection import Store, open_store
+from jobqueue.store.open import Store, open_store
 
 
 class Home:

@@ -10,7 +10,7 @@ from helpers import Server
 
 from jobqueue.compare.measured_queue import measured_queue
 from jobqueue.executor import private_queue
-from jobqueue.store.connection import open_store
+from jobqueue.store.open import open_store
 
 
 @pytest.mark.parametrize("step", ["workers_of", "owners_of", "delete_jobs", "delete_workers", "delete_queue"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue.schedules import cronfile
-from jobqueue.schedules.cronfile import BadCronFile, entry_ids
+from jobqueue.producing import cronfile
+from jobqueue.producing.cronfile import BadCronFile, entry_ids
 from jobqueue.serializers import JSON, decompress
 
 GOOD = """

@@ -10,11 +10,11 @@ import pytest
 import redis
 from helpers import Server, eventually
 
+from jobqueue.network import failover
+from jobqueue.network.failover import Following, NotPrimary, NotReplicated, Patience, was_refused
 from jobqueue.producing.producer import Queue
 from jobqueue.protocol import keys, wire
-from jobqueue.store import failover
 from jobqueue.store.connection import client
-from jobqueue.store.failover import Following, NotPrimary, NotReplicated, Patience, was_refused
 
 
 @pytest.mark.parametrize(

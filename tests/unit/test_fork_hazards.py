@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue.workers.forking.open_descriptors import _hazard, open_descriptors, opened_since
 from jobqueue.workers.running import randomness
+from jobqueue.workers.running.open_descriptors import _hazard, open_descriptors, opened_since
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_lazy_object_is_not_made_by_looking(monkeypatch: pytest.MonkeyPatch) -
     module = types.ModuleType("lazy_shop")
     module.it, module.dice = Lazy(), random.Random(1)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lazy_shop", module)
-    from jobqueue.workers.forking.fork_hazards import names_of
+    from jobqueue.workers.running.fork_hazards import names_of
 
     assert names_of([0], ["lazy_shop"]) == {}
     assert randomness.own_generators(["lazy_shop"]) == {"lazy_shop.dice": module.dice}

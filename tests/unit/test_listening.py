@@ -9,9 +9,9 @@ import redis
 from helpers import Server, eventually
 from proxy import Proxy
 
-from jobqueue.store import listening
+from jobqueue.network import listening
+from jobqueue.network.listening import Listener
 from jobqueue.store.connection import Address, client
-from jobqueue.store.listening import Listener
 
 
 @pytest.fixture

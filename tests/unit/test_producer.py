@@ -29,7 +29,8 @@ from jobqueue.producing import transmission
 from jobqueue.producing.batch import CHUNK
 from jobqueue.producing.producer import Queue
 from jobqueue.protocol import keys, wire
-from jobqueue.store.connection import Address, Store, redis
+from jobqueue.store.connection import Address, redis
+from jobqueue.store.open import Store
 from jobqueue.tasks import square
 
 

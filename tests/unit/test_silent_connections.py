@@ -13,9 +13,9 @@ import redis
 from helpers import Server, eventually
 from proxy import Proxy
 
-from jobqueue.store import silence
+from jobqueue.network import silence
+from jobqueue.network.silence import COMMAND, WAITS_AT_MOST, asking, keepalive, limit_of, limited
 from jobqueue.store.connection import Address, bounded, client, like, limit_commands
-from jobqueue.store.silence import COMMAND, WAITS_AT_MOST, asking, keepalive, limit_of, limited
 
 
 @pytest.mark.parametrize(

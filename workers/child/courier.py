@@ -24,8 +24,8 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
-from jobqueue.store.backoff import Backoff
 from jobqueue.store.trouble import is_own_fault, without_script
 from jobqueue.workers.child.pace import MOST_PER_CYCLE, Pace
 from jobqueue.workers.child.strategies import REORDER, TURN_BACK

@@ -44,9 +44,9 @@ from jobqueue.protocol.protocol import ForRQ
 from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
 from jobqueue.workers.forking import preload
 from jobqueue.workers.forking.errand import Errand
-from jobqueue.workers.forking.fork_hazards import ForkHazards
 from jobqueue.workers.rq_finish.maintenance import Chores
 from jobqueue.workers.running import exit_handlers, output, randomness, runner
+from jobqueue.workers.running.fork_hazards import ForkHazards
 from jobqueue.workers.running.own_classes import runner_for
 from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.shared import served

@@ -12,9 +12,9 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
+from jobqueue.network.backoff import Backoff
+from jobqueue.network.listening import ASK_AFTER, Listener
 from jobqueue.protocol import keys
-from jobqueue.store.backoff import Backoff
-from jobqueue.store.listening import ASK_AFTER, Listener
 from jobqueue.workers.shared.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from enum import Enum
 from typing import Protocol
 
 from jobqueue.errors import JobqError
-from jobqueue.store.backoff import Backoff
+from jobqueue.network.backoff import Backoff
+from jobqueue.network.waits import bounded
 from jobqueue.store.trouble import is_away, without_script
-from jobqueue.store.waits import bounded
 from jobqueue.workers.shared.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)

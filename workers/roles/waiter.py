@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from jobqueue.network.backoff import Backoff
 from jobqueue.protocol import keys
-from jobqueue.store.backoff import Backoff
 from jobqueue.workers.shared.failures import Failures, keep_going
 from jobqueue.workers.shared.polling import readable
 

@@ -22,10 +22,10 @@ from redis.exceptions import RedisError
 from rq.exceptions import StopRequested
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
+from jobqueue.network.backoff import Backoff
+from jobqueue.network.silence import FIRST_ANSWER
 from jobqueue.protocol.protocol import Claimed, Protocol, Wire
-from jobqueue.store.backoff import Backoff
 from jobqueue.store.connection import like
-from jobqueue.store.silence import FIRST_ANSWER
 from jobqueue.workers.child.child import CUT_OFF, leave
 from jobqueue.workers.child.courier import Courier
 from jobqueue.workers.child.steward import Clerk, Steward

@@ -24,8 +24,8 @@ from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError, StopRequested
 from rq.worker import WorkerStatus
 
+from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.protocol import Verdict
-from jobqueue.store.backoff import Backoff
 from jobqueue.store.connection import like
 from jobqueue.workers.child.child import die_with, lead_a_session, leave, obey_the_parent_only
 from jobqueue.workers.rq_classes.duties import Duties

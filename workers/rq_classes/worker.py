@@ -28,21 +28,22 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 from rq.worker import SimpleWorker as RQSimpleWorker
 from rq.worker import Worker as RQWorker
 
+from jobqueue.network.backoff import Backoff
+from jobqueue.network.listening import Listener
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.store.address import NO_CLUSTER
-from jobqueue.store.backoff import Backoff
 from jobqueue.store.connection import limit_commands, takes_bytes
-from jobqueue.store.listening import Listener
-from jobqueue.workers.forking.fork_hazards import MOST, in_words
-from jobqueue.workers.forking.open_descriptors import connections
 from jobqueue.workers.rq_classes.duties import Duties
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.rq_classes.horse import Horse
 from jobqueue.workers.rq_classes.lease import is_dead
-from jobqueue.workers.rq_classes.standing import remember, why_rq
+from jobqueue.workers.rq_classes.standing import why_rq
 from jobqueue.workers.rq_finish.maintenance import Intermediate, take_out_wrong_entries
+from jobqueue.workers.rq_finish.overrides import remember
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import this_is_the_original
+from jobqueue.workers.running.fork_hazards import MOST, in_words
+from jobqueue.workers.running.open_descriptors import connections
 from jobqueue.workers.running.output import lines_buffered
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, Remains, claim_in
 

@@ -7,7 +7,7 @@ while the worker looks as if it were starting.
 from __future__ import annotations
 
 from jobqueue.errors import BootFailed
-from jobqueue.store.backoff import Backoff
+from jobqueue.network.backoff import Backoff
 
 TRIES = 4
 SOON = 1.0  # seconds of pause at most after a kill from outside: each start is a chance to get through

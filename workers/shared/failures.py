@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from jobqueue.store.backoff import Backoff
+from jobqueue.network.backoff import Backoff
 
 log = logging.getLogger(__name__)
 

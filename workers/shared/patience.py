@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from jobqueue.store.backoff import Backoff
+from jobqueue.network.backoff import Backoff
 from jobqueue.store.trouble import is_away
 
 log = logging.getLogger(__name__)

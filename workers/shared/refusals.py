@@ -24,8 +24,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.protocol import Outcome
-from jobqueue.store.backoff import Backoff
 
 LARGE = 256 * 1024  # bytes; no server has a limit below 1 MB
 UNSAID, FULL, ENOUGH = 5, 10, 20  # attempts, alone: its limits unknown; it said OOM; whatever it may be

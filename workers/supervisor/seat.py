@@ -10,8 +10,8 @@ import time
 from enum import Enum
 from typing import Any, NamedTuple
 
+from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.protocol import Outcome, Verdict
-from jobqueue.store.backoff import Backoff
 from jobqueue.workers.shared import oom
 from jobqueue.workers.shared.deaths import Remains, cause_of_death, end_of_process
 from jobqueue.workers.shared.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text

@@ -24,11 +24,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from jobqueue.errors import BootFailed
+from jobqueue.network.silence import FIRST_ANSWER
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Schedule
-from jobqueue.store.connection import Store
 from jobqueue.store.local.server import server_pids
-from jobqueue.store.silence import FIRST_ANSWER
+from jobqueue.store.open import Store
 from jobqueue.words import count
 from jobqueue.workers.roles.commands import Commands
 from jobqueue.workers.roles.cron import Cron

@@ -32,8 +32,8 @@ from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError, WatchError
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from jobqueue.store.backoff import Backoff
-from jobqueue.store.listening import Listener
+from jobqueue.network.backoff import Backoff
+from jobqueue.network.listening import Listener
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from jobqueue.workers.forking.open_descriptors import hazards_among, open_descriptors, opened_since
+from jobqueue.workers.running.open_descriptors import hazards_among, open_descriptors, opened_since
 from jobqueue.workers.running.randomness import modules_of
 
 _TASKS = "/proc/self/task"

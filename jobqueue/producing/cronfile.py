@@ -1,6 +1,6 @@
 """RQ's cron files: Python that calls ``rq.cron.register``. User code, so a process of its own loads them.
 
-    read(path) ──► python -m jobqueue.schedules.cronfile ──► RQ's loader ──► one Schedule per entry, as JSON on a pipe
+    read(path) ──► python -m jobqueue.producing.cronfile ──► RQ's loader ──► one Schedule per entry, as JSON on a pipe
 
 What comes back is data: who enqueues it imports nothing of the user's.
 """
@@ -39,7 +39,7 @@ def read(path: str, accept: Sequence[str] = ("json",)) -> list[Schedule]:
     Arguments are stored as JSON; what JSON cannot carry as a pickle, if ``accept`` has it. Raises BadCronFile.
     """
     receive, send = os.pipe()
-    command = [sys.executable, "-P", "-m", "jobqueue.schedules.cronfile", path, ",".join(accept), str(send)]
+    command = [sys.executable, "-P", "-m", "jobqueue.producing.cronfile", path, ",".join(accept), str(send)]
     with open(receive, "rb") as answer:
         try:
             child = subprocess.Popen(command, pass_fds=(send,), stdin=subprocess.DEVNULL, stdout=2, process_group=0)
@@ -133,7 +133,7 @@ def _told(schedule: Schedule) -> dict[str, Any]:
 
 
 def main() -> None:
-    """``python -m jobqueue.schedules.cronfile PATH FORMATS FD``."""
+    """``python -m jobqueue.producing.cronfile PATH FORMATS FD``."""
     path, formats, fd = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
     os.set_inheritable(fd, False)
     sys.path.insert(0, "")
