@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import signal
 import time
 from collections.abc import Callable, ItemsView
+from contextvars import ContextVar
 from typing import Any
 
 from rq.job import Job
@@ -213,3 +215,74 @@ def keep_the_next_slot(seconds: float) -> None:
         return original(self, linger)
 
     Courier.next = stay_away  # type: ignore[method-assign]
+
+
+# -- what Python runs for others: lines of the log, attributes of exceptions, the clock --------------------------------
+
+_request: ContextVar[str] = ContextVar("_request")
+
+
+def _name_the_request(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """As people do it who log from inside of a request only."""
+    record = logging.LogRecord(*args, **kwargs)
+    record.request = _request.get()
+    return record
+
+
+class Refusing(logging.Handler):
+    def handle(self, record: logging.LogRecord) -> bool:
+        raise ValueError("not this line")
+
+
+def spoil_the_log(how: str) -> None:
+    """From here on no line can be logged in this process, this job's own neither."""
+    if how == "factory":
+        logging.setLogRecordFactory(_name_the_request)
+    else:
+        for name in ("jobqueue.workers", "rq.worker"):
+            logging.getLogger(name).addHandler(Refusing())
+    raise ValueError("no")
+
+
+class Closed(Exception):
+    """Says nothing of itself, not even by whom it was raised."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(7)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise SystemExit(7)
+
+
+class WithoutTraceback(Exception):
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]
+        raise SystemExit(7)
+
+
+def raise_closed() -> None:
+    raise Closed
+
+
+def raise_without_traceback() -> None:
+    raise WithoutTraceback
+
+
+def spoil_the_clock() -> None:
+    time.time = lambda: float("nan")  # type: ignore[assignment]
+    raise ValueError("no")
+
+
+def fail_the_next_slot() -> None:
+    """As a mistake of ours would, and nothing can be logged any more: not even what cannot is told."""
+    from jobqueue.workers.child import child
+    from jobqueue.workers.child.courier import Courier
+
+    original = Courier.next
+
+    def fail(*_: object, **__: object) -> None:
+        Courier.next = original  # type: ignore[method-assign]
+        raise KeyError("no")
+
+    Courier.next = fail  # type: ignore[method-assign]
+    child.log.exception = fail  # type: ignore[method-assign]

@@ -3,19 +3,21 @@ decoding arguments, encoding a result, printing an exception, dropping what the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 import rq
 import samples_unfriendly as unfriendly
 from conftest import Start
-from helpers import Tree, eventually, failed, lines, submit
+from helpers import Tree, eventually, failed, lines, submit, uncounted
 from rq.job import Job
 
 from jobqueue.producing.producer import Queue
 from jobqueue.protocol import keys
+from jobqueue.serializers import Auto
 
 PRINTED = ["says", "cause_says", "causes_say", "context_says", "note_says", "group_says"]
 MADE = ["items", "dropped", "local", "local_and_fail"]
@@ -98,6 +100,47 @@ def test_with_rqs_classes(rq_tree: Tree, store: redis.Redis) -> None:
     assert {*ends.values()} == {"failed"}, ends
     assert ended(store, jobs[2 * len(PRINTED) + 1].id) == "finished"  # its arguments are not printed, that is all
     assert [ended(store, job.id) for job in jobs[-2:]] == ["failed"] * 2
+
+
+SPOILS = [("spoil_the_log", ("factory",)), ("spoil_the_log", ("handler",)), ("spoil_the_clock", ())]
+SAID = ["ValueError: no"] * 3 + ["Closed", "WithoutTraceback"]
+
+
+def spoil(enqueue: Callable[..., Any], store: redis.Redis) -> None:
+    """In one process: each job fails for its own reason, and the process goes on."""
+    first = enqueue("samples.where")
+    calls = [*SPOILS, ("raise_closed", ()), ("raise_without_traceback", ())]
+    jobs = [enqueue(f"samples_unfriendly.{name}", *args) for name, args in calls]
+    last = [enqueue("samples.where") for _ in range(4)]
+    assert [eventually(lambda job=job: ended(store, job.id), WITHIN) for job in jobs] == ["failed"] * 5  # type: ignore[misc]
+    assert [said for said, job in zip(SAID, jobs, strict=True) if said not in failed(store, job.id)] == []
+    assert [eventually(lambda job=job: ended(store, job.id), WITHIN) for job in last] == ["finished"] * 4  # type: ignore[misc]
+    found = [Job.fetch(job.id, store, Auto).return_value() for job in (first, *last)]
+    assert len({where["pid"] for where in found if where}) == 1
+    assert all(uncounted(store, job.id) for job in jobs)
+
+
+def test_what_is_everybodys_in_python(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    """A record factory, a handler of the log, an exception's attributes, the clock."""
+    start("-n", "1" if mode == "process" else "2", mode=mode, serve=("samples", "samples_unfriendly"))
+    spoil(queue.enqueue, store)
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_what_is_everybodys_in_python_with_rqs_classes(rq_tree: Tree, store: redis.Redis) -> None:
+    spoil(rq.Queue(connection=store).enqueue, store)
+
+
+def test_a_slot_that_fails_ends_its_process(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
+    """Whatever comes of its line in the log: else the threads would go one by one, and nobody would say so."""
+    tree = start("-n", "2" if mode == "thread" else "1", mode=mode, serve=("samples", "samples_unfriendly"))
+    [before] = eventually(tree.children)
+    queue.enqueue("samples_unfriendly.fail_the_next_slot")
+    eventually(lambda: not before.is_running())
+    jobs = submit(queue, "samples.ok", [(n,) for n in range(4)])
+    assert [job.result(60) for job in jobs] == list(range(4))
 
 
 def test_a_text_of_10_mb(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from jobqueue.workers.shared.logs import set_up_logging
+from jobqueue.workers.shared.logs import logging_guarded, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,63 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("jobqueue.workers.child.slot").debug("job %s", 1)
     entry = json.loads(capsys.readouterr().err)
     assert (entry["level"], entry["logger"], entry["message"]) == ("debug", "jobqueue.workers.child.slot", "job 1")
+
+
+class Limit(BaseException):
+    """As what we raise in the code of a user's."""
+
+
+def broken(error: type[BaseException]) -> Callable[..., logging.LogRecord]:
+    def make(*_: object, **__: object) -> logging.LogRecord:
+        raise error("no")
+
+    return make
+
+
+@pytest.fixture
+def factory() -> Iterator[Callable[..., None]]:
+    before = logging.getLogRecordFactory()
+    yield logging.setLogRecordFactory
+    logging.setLogRecordFactory(before)
+
+
+@pytest.mark.parametrize("error", [LookupError, SystemExit])
+def test_a_users_record_factory_costs_no_line(
+    factory: Callable[..., None], capsys: pytest.CaptureFixture[str], error: type[BaseException]
+) -> None:
+    set_up_logging("text", verbose=False)
+    factory(broken(error))
+    logging.getLogger("jobqueue.workers.child.slot").warning("job %s failed", 1, extra={"queue": "q"})
+    assert capsys.readouterr().err.endswith("warning: job 1 failed\n")
+
+
+def test_rqs_lines_are_guarded_while_it_lasts(factory: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    log, own = logging.getLogger("rq.worker"), logging.getLogger("users.own")
+    with logging_guarded((Limit,), own):
+        log.warning("job %s", 1)
+        factory(broken(SystemExit))
+        log.warning("job %s", 2, extra={"queue": "q"})
+        own.warning("job 3")
+        factory(broken(Limit))
+        with pytest.raises(Limit):
+            log.warning("job 4")
+    assert type(log) is type(own) is logging.Logger
+    assert [record.getMessage() for record in caplog.records] == ["job 1", "job 2", "job 3"]
+    assert {(record.funcName, record.module) for record in caplog.records} == {
+        ("test_rqs_lines_are_guarded_while_it_lasts", "test_logs")
+    }
+
+
+def test_an_exception_that_cannot_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    class Closed(Exception):
+        def __getattribute__(self, name: str) -> object:
+            raise SystemExit(7)
+
+    set_up_logging("text", verbose=False)
+    try:
+        raise Closed
+    except Closed:
+        logging.getLogger("jobqueue.workers.child.child").exception("a slot failed")
+    said = capsys.readouterr().err
+    assert "error: a slot failed\n" in said
+    assert "raise Closed" in said

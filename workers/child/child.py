@@ -8,6 +8,7 @@ struck off by a rescue, (exit 4) when its supervisor is gone, after its last job
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import ctypes
 import errno
@@ -19,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from time import sleep
 from typing import Protocol
 
 from jobqueue.protocol.protocol import Protocol as StoreProtocol
@@ -31,12 +33,14 @@ from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.current import current_of
+from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.own_classes import job_class_of
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.running.usage import Usage
 from jobqueue.workers.shared.deaths import FAILED, FENCED
 from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.logs import guard_logging
 from jobqueue.workers.shared.process_tree import MARK, Forks
 from jobqueue.workers.shared.settings import Settings
 
@@ -137,11 +141,15 @@ class Child:
 
 def _run_for_good(slot: Slot) -> None:
     """A slot without its thread would never be seen again: a mistake of ours ends the child, and another comes."""
+    code = FAILED
     try:
         slot.run()
+        code = 0
     except BaseException:
         log.exception("a slot failed")
-        leave(FAILED)
+    finally:
+        if code:  # whatever came of the log
+            leave(code)
 
 
 class Runs(Protocol):
@@ -151,9 +159,19 @@ class Runs(Protocol):
 
 
 def leave(code: int) -> None:
-    """Leave at once: no clean-up may touch what belongs to somebody else by now."""
-    logging.shutdown()
-    output.flush()
+    """Leave at once: no clean-up may touch what belongs to somebody else by now. What is flushed may be the user's
+    code, which does not keep us."""
+    try:
+        with contextlib.suppress(RuntimeError):  # the system starts no thread now
+            _thread.start_new_thread(_leave_later, (code,))  # Thread.start() waits for ever where there is no memory
+        logging.shutdown()
+        output.flush()
+    finally:
+        os._exit(code)
+
+
+def _leave_later(code: int) -> None:
+    sleep(LAST_WORD)
     os._exit(code)
 
 
@@ -166,6 +184,7 @@ def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks)
         os.environ[MARK] = name
         forks.watch()
         this_is_the_original()
+        guard_logging(PASSING)
         obey_the_parent_only(_nothing)
         reseed()
         with after_imports.watching_imports():

@@ -25,7 +25,7 @@ from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.running.usage import Usage
-from jobqueue.workers.shared.clock import rq_time
+from jobqueue.workers.shared.clock import now, rq_time
 from jobqueue.workers.shared.endings import JOB, RECORDING, STOPPED, encode_text
 from jobqueue.workers.shared.journal import Region
 from jobqueue.workers.shared.patience import insist
@@ -113,13 +113,13 @@ class Slot(Interruptible):
             return
         if self.meter:
             self.meter.begin()
-        started = time.time()
+        started = now()
         ending: Ending | BaseException | None
         try:
             ending = self._perform(job)
         except (Interrupted, Stopped) as e:
             ending = e
-        ended = time.time()
+        ended = now()
         self.job = None
         if self.written_off:
             return
@@ -190,7 +190,7 @@ class Slot(Interruptible):
 
     def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
         """What START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
-        started = time.time() - (time.monotonic() - self.since)
+        started = now() - (time.monotonic() - self.since)
         remaining = min(self.limit, 30.0) if self.limit > 0 else 30.0
         return job, rq_time(started), int(remaining) + 60
 
@@ -318,7 +318,7 @@ class Slot(Interruptible):
 
     def inherit(self, stuck: Slot, job: Claimed, ending: Ending, stopped: bool) -> None:
         """(steward, before the thread starts) Record how the job ended of which ``stuck`` did not come back."""
-        ended = time.time()
+        ended = now()
         started = ended - (time.monotonic() - stuck.since)
         finishing = Finishing(job.id, job.claim, job.queue, ending, started, stuck.limit, stopped=stopped)
         if (

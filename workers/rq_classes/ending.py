@@ -17,7 +17,7 @@ from jobqueue.workers.rq_finish.finish import Finisher, QuietWorker
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy
-from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed
+from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed_anyhow
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.shared.deaths import Left
@@ -45,7 +45,7 @@ class Ender(QuietWorker):
             raise
         except BaseException as e:
             end_copy()
-            text = printed(e, LONGEST_IN_LOG)
+            text = printed_anyhow(e, LONGEST_IN_LOG)
             self.log.error("Worker %s: job %s: an exception handler failed\n%s", self.name, job.id, text)
         end_copy()
 

@@ -32,11 +32,13 @@ from jobqueue.workers.rq_classes.duties import Duties
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.shared.attempts import TRIES
 from jobqueue.workers.shared.deaths import FENCED, Remains
 from jobqueue.workers.shared.endings import STOPPED, encode_text
 from jobqueue.workers.shared.journal import DONE, PULSE
+from jobqueue.workers.shared.logs import guard_logging
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.process_state import is_stopped
 from jobqueue.workers.shared.process_tree import MARK, Forks, OfProcess, end_processes
@@ -130,6 +132,7 @@ class Horse:
             die_with(parent)
             os.environ[MARK] = self.owner
             self._forks.watch()
+            guard_logging(PASSING, worker.log)
             exit_handlers.forget_inherited()
             output.buffer_lines()
             reseed()

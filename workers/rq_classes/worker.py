@@ -43,9 +43,13 @@ from jobqueue.workers.rq_finish.overrides import remember
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.fork_hazards import MOST, in_words
+from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.open_descriptors import connections
 from jobqueue.workers.running.output import lines_buffered
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, Remains, claim_in
+from jobqueue.workers.shared.logs import logging_guarded
+
+RAISED_BY_SIGNALS = (StopRequested, SystemExit, KeyboardInterrupt)  # in this process, wherever it stands
 
 
 class OnOurEngine(BaseWorker):
@@ -90,7 +94,7 @@ class OnOurEngine(BaseWorker):
             self._start_scheduler(burst, *formats)
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         try:
-            with self._closed_terminal_stops():
+            with self._closed_terminal_stops(), logging_guarded(RAISED_BY_SIGNALS + PASSING, self.log):
                 return bool(self._on_duty(burst, max_jobs, max_idle_time))
         finally:
             self.teardown()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from rq.utils import import_attribute
 
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy
-from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed
+from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed_anyhow, traceback_of
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.randomness import reseeding
 from jobqueue.workers.shared.settings import Settings
@@ -100,7 +100,7 @@ def call_failure_callback(job: Job, penalty: type[BaseDeathPenalty], error: Base
     if inspect.iscoroutinefunction(callback):
         raise TypeError("Coroutine failure callbacks are not supported")
     with penalty(job.failure_callback_timeout, JobTimeoutException, job_id=job.id):
-        callback(job, job.connection, type(error), error, error.__traceback__)
+        callback(job, job.connection, type(error), error, traceback_of(error))
 
 
 def call_handlers(
@@ -117,5 +117,5 @@ def call_handlers(
         raise
     except BaseException as e:
         end_copy()
-        log.error("job %s: an exception handler failed\n%s", job.id, printed(e, LONGEST_IN_LOG))
+        log.error("job %s: an exception handler failed\n%s", job.id, printed_anyhow(e, LONGEST_IN_LOG))
     end_copy()

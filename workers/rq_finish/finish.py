@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -41,10 +40,11 @@ from jobqueue.workers.rq_finish.encoding import EncodedOnce, Sealed
 from jobqueue.workers.rq_finish.fence import Fence, FencedPipeline, FencedRedis
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed
+from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed_anyhow, traceback_of
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.own_classes import job_class_of, on_top, runner_for
 from jobqueue.workers.running.runner import Ending, Runner
+from jobqueue.workers.shared.clock import now
 from jobqueue.workers.shared.endings import FAILURE, HANDLER, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
 from jobqueue.workers.shared.patience import insist
 from jobqueue.workers.shared.refusals import never_taken, refused_text
@@ -165,10 +165,10 @@ class QuietWorker(SimpleWorker):
         except JobTimeoutException as e:  # why the job failed is worth more
             text = f"{text.rstrip()}\n{e}\n"
         except BaseException as e:  # a callback's failure takes the place of the job's, as in RQ
-            error, text = e, printed(e)
+            error, text = e, printed_anyhow(e)
         self.text = text
         self.limits.of = HANDLER
-        self.handle_exception(job, type(error), error, error.__traceback__)
+        self.handle_exception(job, type(error), error, traceback_of(error))
         self.handle_job_failure(
             job=job,
             exc_string=text,
@@ -269,7 +269,7 @@ class Finisher:
         ending = Ending(RETURNED if job.verdict == "returned" else RAISED, job.cause)
         finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.verdict, self.finish)
         with self.told(limit=0.0, plain=plain, on_commit=_nothing):
-            after_imports.run(finish, job.id, job.claim, job.queue, ending, time.time())
+            after_imports.run(finish, job.id, job.claim, job.queue, ending, now())
 
     def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
         self._disturbed = 0
@@ -389,7 +389,7 @@ class Finisher:
 
     def _fail(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
         assert isinstance(job, FinishingJob)
-        self._worker.fail(job, queue, execution, error, printed(error))
+        self._worker.fail(job, queue, execution, error, printed_anyhow(error))
 
     def _may_be_an_outage(self, error: BaseException) -> bool:
         """A callback lost its connection: to our store, which is away (the finish waits for it) or was for a moment
@@ -419,7 +419,7 @@ class Finisher:
         except OURS:
             raise
         except BaseException as e:  # the job's own end stays what is recorded
-            log.error("job %s: its failure callback failed\n%s", job.id, printed(e, LONGEST_IN_LOG))
+            log.error("job %s: its failure callback failed\n%s", job.id, printed_anyhow(e, LONGEST_IN_LOG))
         self._worker.handle_job_failure(job, queue, exc_string=text, execution=execution)
 
     def _without_refused_callback(self, job: FinishingJob, ending: Ending) -> Ending:
@@ -446,7 +446,7 @@ class Finisher:
         except OURS:
             raise
         except BaseException as e:
-            log.error("job %s: its stopped callback failed\n%s", job.id, printed(e, LONGEST_IN_LOG))
+            log.error("job %s: its stopped callback failed\n%s", job.id, printed_anyhow(e, LONGEST_IN_LOG))
         self._worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
 
 

@@ -1,7 +1,8 @@
 """What is recorded and logged of an exception: its traceback and one line, both bounded.
 
 Printing an exception runs code of whoever wrote its class (``__str__``, notes, a cause's ``__str__``). So ``printed``
-is called where a time limit holds; ``printed_without_its_code`` runs none of it, for what a limit has cut short.
+is called where a time limit holds; ``printed_without_its_code`` runs none of it, for what a limit cut short. Reading
+an attribute runs such code too (``__getattribute__``, a property ``__traceback__``): there it reads past the class.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from itertools import islice
+from types import TracebackType
+from typing import Any
 
 from jobqueue.workers.running.limits import PASSING
 
@@ -23,14 +26,30 @@ def printed(error: BaseException, longest: int = LONGEST_TRACEBACK) -> str:
     return bounded("".join(traceback.format_exception(error)), longest)
 
 
+def printed_anyhow(error: BaseException, longest: int = LONGEST_TRACEBACK) -> str:
+    """The same, or what can be had of one that cannot be printed. Raises only what we raise in it."""
+    try:
+        return printed(error, longest)
+    except PASSING:
+        raise
+    except BaseException:
+        return printed_without_its_code(error)
+
+
 def printed_without_its_code(error: BaseException) -> str:
     """The same without a call of the exceptions' own code: of a text that only such code has, the class is left."""
     parts = []
     for one in islice(_chain(error), _CHAIN):
-        frames = "".join(traceback.format_tb(one.__traceback__))
+        frames = "".join(traceback.format_tb(traceback_of(one)))
         head = f"Traceback (most recent call last):\n{frames}" if frames else ""
         parts.append(f"{head}{_name(one)}: {_text_without_code(one)}\n")
     return bounded("\nThen, while that was handled or recorded:\n\n".join(reversed(parts)))
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Without a call of its code."""
+    found: TracebackType | None = _read(error, "__traceback__")
+    return found
 
 
 def one_line(error: BaseException) -> str:
@@ -63,21 +82,33 @@ def bounded(text: str, longest: int = LONGEST_TRACEBACK) -> str:
     return f"{text[:half]}\n... {left_out} characters are left out here ...\n{text[-half:]}"
 
 
+def _read(error: BaseException, name: str) -> Any:
+    """What Python itself keeps of every exception, whatever its class says."""
+    return BaseException.__dict__[name].__get__(error)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        context = None if _read(error, "__suppress_context__") else _read(error, "__context__")
+        error = _read(error, "__cause__") or context
 
 
 def _name(error: BaseException) -> str:
     kind = type(error)
-    return (
-        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    module, name = (type.__dict__[part].__get__(kind) for part in ("__module__", "__qualname__"))
+    return str(name) if module in ("builtins", "__main__") or type(module) is not str else f"{module}.{name}"
 
 
 def _text_without_code(error: BaseException) -> str:
-    plain = type(error).__str__ is BaseException.__str__ and all(type(part) in (str, int, float) for part in error.args)
-    return str(error) if plain else "(its text was not asked for)"
+    args = _read(error, "args")
+    plain = _has_plain_text(type(error)) and all(type(part) in (str, int, float) for part in args)
+    return BaseException.__str__(error) if plain else "(its text was not asked for)"
+
+
+def _has_plain_text(kind: type[BaseException]) -> bool:
+    """It says itself what BaseException says."""
+    classes = type.__dict__["__mro__"].__get__(kind)
+    return next(cls for cls in classes if "__str__" in type.__dict__["__dict__"].__get__(cls)) is BaseException

@@ -20,7 +20,13 @@ from jobqueue.protocol.protocol import RAISED, RETURNED
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy
-from jobqueue.workers.running.error_text import one_line, one_line_without_its_code, printed, printed_without_its_code
+from jobqueue.workers.running.error_text import (
+    one_line,
+    one_line_without_its_code,
+    printed,
+    printed_without_its_code,
+    traceback_of,
+)
 from jobqueue.workers.running.limits import OURS, PASSING
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.shared.endings import SHUTDOWN, encode_text
@@ -233,12 +239,14 @@ def raised_without_its_code(error: BaseException, task: str = "") -> Ending:
 
 
 def _strip(error: BaseException) -> None:
+    first = rest = traceback_of(error)
     last = None
-    while error.__traceback__ is not None and error.__traceback__.tb_frame.f_globals.get("__name__") in _OWN:
-        last = error.__traceback__
-        error.__traceback__ = last.tb_next
-    if error.__traceback__ is None and last is not None and last.tb_frame.f_code is value_of.__code__:
-        error.__traceback__ = last
+    while rest is not None and rest.tb_frame.f_globals.get("__name__") in _OWN:
+        last, rest = rest, rest.tb_next
+    if rest is None and last is not None and last.tb_frame.f_code is value_of.__code__:
+        rest = last
+    if rest is not first:
+        BaseException.with_traceback(error, rest)
 
 
 def interrupted() -> Ending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+now = time.time  # as it was before user code came: a job that puts another in its place shifts nobody's times
 _second = -1
 _text = ""
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import time
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "jobqueue.workers"
+GUARDED = ("jobqueue", "rq")  # whose lines are written between two jobs, where nobody expects user code to run
 
 
 class Text(logging.Formatter):
@@ -18,7 +23,7 @@ class Text(logging.Formatter):
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = f" {record.levelname.lower()}:" if record.levelno > logging.INFO else ""
         text = f"{clock} {record.name.rpartition('.')[2]}[{record.process}]:{level} {record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return f"{text}\n{_traceback(self, record.exc_info)}" if record.exc_info else text
 
 
 class Json(logging.Formatter):
@@ -33,11 +38,67 @@ class Json(logging.Formatter):
             "message": record.getMessage(),
         }
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+            entry["traceback"] = _traceback(self, record.exc_info)
         return json.dumps(entry)
 
 
-class WorkerLogger(logging.Logger):
+def _traceback(formatter: logging.Formatter, exc_info: Any) -> str:
+    try:
+        return formatter.formatException(exc_info)
+    except GuardedLogger.passes:
+        raise
+    except BaseException:  # printing it runs code of its class
+        return "".join((*traceback.format_tb(exc_info[2]), "(the exception itself cannot be printed)"))
+
+
+class GuardedLogger(logging.Logger):
+    """A logger that returns, whatever user code does that takes part in a line: a record factory, a filter, a handler,
+    a formatter. A line less is worth less than the job that it is about."""
+
+    passes: tuple[type[BaseException], ...] = ()  # what is raised in user code by us, and where signal handlers raise
+
+    def _log(
+        self,
+        level: int,
+        msg: object,
+        args: Any,
+        exc_info: Any = None,
+        extra: Any = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+    ) -> None:
+        try:
+            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)  # this frame is no caller
+        except GuardedLogger.passes:
+            raise
+        except BaseException:
+            pass
+
+    def makeRecord(
+        self,
+        name: str,
+        level: int,
+        fn: str,
+        lno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        extra: Any = None,
+        sinfo: str | None = None,
+    ) -> logging.LogRecord:
+        """By the factory that somebody may have set; by Python's own where that fails."""
+        try:
+            return super().makeRecord(name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
+        except GuardedLogger.passes:
+            raise
+        except BaseException:
+            record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+            record.__dict__.update(extra or {})
+            return record
+
+
+class WorkerLogger(GuardedLogger):
     """A logger that the user's set-up of logging does not silence: ``logging.config.dictConfig`` disables all loggers
     that it does not know, and a served module may call it at its import, or a job while it runs."""
 
@@ -52,6 +113,39 @@ class WorkerLogger(logging.Logger):
     def isEnabledFor(self, level: int) -> bool:
         """As in the base class, but without ``logging.disable``, which is meant for the user's own loggers."""
         return level >= self.getEffectiveLevel()
+
+
+def guard_logging(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> dict[logging.Logger, type]:
+    """In a process that runs user code: see to it that no line of ours, or of RQ's, is the end of what logs it. Only
+    ``passes`` come out of one. Returns the loggers whose class is another now, and which it was."""
+    GuardedLogger.passes = passes
+    names = [name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] in GUARDED]
+    loggers = (*map(logging.getLogger, ["rq.worker", *names]), *more)
+    changed = {
+        logger: type(logger)
+        for logger in loggers
+        if isinstance(logger, logging.Logger) and not isinstance(logger, GuardedLogger)
+    }
+    for logger, cls in changed.items():
+        with contextlib.suppress(TypeError):  # a class of the user's with __slots__
+            logger.__class__ = _guarded(cls)
+    return changed
+
+
+@contextlib.contextmanager
+def logging_guarded(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> Iterator[None]:
+    """While inside, in a process that is somebody else's."""
+    before, changed = GuardedLogger.passes, guard_logging(passes, *more)
+    try:
+        yield
+    finally:
+        GuardedLogger.passes = before
+        for logger, cls in changed.items():
+            logger.__class__ = cls
+
+
+def _guarded(cls: type[logging.Logger]) -> type[logging.Logger]:
+    return type(cls.__name__, (GuardedLogger, cls), {})
 
 
 def set_up_logging(log_format: str, verbose: bool) -> None:
