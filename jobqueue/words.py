@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+TITLE = "jobq: "  # how the titles of a worker's processes begin
 _LONG = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 # C0 without newline and tab, DEL, C1, and the characters that reorder or hide text
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ pytest.register_assert_rewrite("helpers")
 from helpers import Server, Tree, assert_nothing_left  # noqa: E402
 
 from jobqueue.producing.producer import Queue  # noqa: E402
+
+os.environ["SPT_NOENV"] = "1"  # RQ's worker sets a title where setproctitle is there: /proc/PID/environ is to stay
 
 # A shell that runs pytest in the background ignores SIGINT, nohup SIGHUP, and every process started from here would
 # inherit that. xdist's workers are such processes, and come by here too.

@@ -183,7 +183,11 @@ class Tree:
             return False
 
     def fork_server(self) -> psutil.Process | None:
-        found = [p for p in self._children_of(self.pid) if "jobqueue.workers.forking.forkserver" in _command(p)]
+        found = [
+            p
+            for p in self._children_of(self.pid)
+            if re.search(r"workers\.forking\.forkserver|^jobq: fork server", _command(p))
+        ]
         return found[0] if found else None
 
     def children(self) -> list[psutil.Process]:
@@ -239,6 +243,11 @@ class Tree:
             except psutil.NoSuchProcess:
                 pass
         return not left
+
+
+def is_spawned(pid: int) -> bool:
+    """Tell whether a child was started anew, and not forked: its settings came by its environment."""
+    return "JOBQ_CHILD_SETTINGS" in psutil.Process(pid).environ()
 
 
 def _command(process: psutil.Process) -> str:

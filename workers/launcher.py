@@ -28,6 +28,7 @@ from jobqueue.serializers import JSON, decompress, format_of
 from jobqueue.store.open import Store
 from jobqueue.tasks import extra
 from jobqueue.words import count, one_line
+from jobqueue.workers.shared import titles
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.served import check_served, flags_for
 from jobqueue.workers.shared.settings import Settings
@@ -205,4 +206,5 @@ def launch(
         log.info("%s", CANNOT)
     if lacks := extra.missing():
         log.debug("%s", lacks)  # who asks for such a task is told by its failure
+    titles.show(settings.worker, "supervisor")
     return Supervisor(settings, store, cron).run()

@@ -20,6 +20,7 @@ import psutil
 
 from jobqueue.errors import WorkerDied
 from jobqueue.store.open import Store
+from jobqueue.words import TITLE
 
 PATIENCE = 8.0  # seconds beyond the grace that a worker has for its last words to the store
 DYING = 5.0  # seconds that a killed process may take to be gone
@@ -236,11 +237,16 @@ def family_of(worker: int) -> set[psutil.Process]:
     found = {process for process in psutil.process_iter() if _session(process.pid) == worker}
     try:
         for child in psutil.Process(worker).children():
-            if _session(child.pid) == worker or "jobqueue.workers.forking.forkserver" in child.cmdline():
+            if _session(child.pid) == worker or _is_fork_server(child.cmdline()):
                 found |= {child, *child.children(recursive=True)}
     except psutil.NoSuchProcess:
         pass
     return found
+
+
+def _is_fork_server(command: Sequence[str]) -> bool:
+    """By its arguments, or by its title (workers/shared/titles.py)."""
+    return "jobqueue.workers.forking.forkserver" in command or " ".join(command).startswith(f"{TITLE}fork server")
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from jobqueue.harness.signals import ignore_signals, one_signal_is_enough
+from jobqueue.words import TITLE
 
 GRACE = 2.0  # seconds that the workers of a run give their jobs at the end
 _FOREIGN = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_DOWNLOAD_MAX_MB")
@@ -54,7 +55,8 @@ def kill(pid: int) -> bool:
 
 
 def leftovers(home: str, started_with: frozenset[str] | None = None) -> list[int]:
-    """Return the pids of processes with this JOBQ_HOME, which is one run's own: all, or those with such an argument.
+    """Return the pids of processes with this JOBQ_HOME, which is one run's own: all, or those with such an argument, or
+    with a worker's title.
 
     A Ctrl-C between the start of a process and the line that remembers it would leave it behind.
     """
@@ -62,7 +64,9 @@ def leftovers(home: str, started_with: frozenset[str] | None = None) -> list[int
     for process in psutil.process_iter():
         try:
             ours = process.environ().get("JOBQ_HOME") == home and process.pid != os.getpid()
-            if ours and (started_with is None or started_with.intersection(process.cmdline())):
+            command = process.cmdline()
+            titled = " ".join(command).startswith(TITLE)
+            if ours and (started_with is None or titled or started_with.intersection(command)):
                 found.append(process.pid)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

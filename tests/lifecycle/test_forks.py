@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import redis
 import rq
-from helpers import Server, Tree, eventually
+from helpers import Server, Tree, eventually, is_spawned
 
 from jobqueue import Queue
 
@@ -207,7 +206,7 @@ def test_what_cannot_be_shared_is_named(start: Start, queue: Queue, tmp_path: Pa
     tree = start("-n", "1", serve=("opening",))
     pid = queue.enqueue("opening.pid").result(30)
     assert said in tree.log
-    assert "jobqueue.workers.forking.spawned" in " ".join(psutil.Process(pid).cmdline())
+    assert is_spawned(pid)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +229,7 @@ def test_what_can_be_shared_is(start: Start, queue: Queue, tmp_path: Path, code:
     tree = start("-n", "1", serve=("opening",))
     pid = queue.enqueue("opening.pid").result(30)
     assert "importing the served modules" not in tree.log
-    assert "jobqueue.workers.forking.forkserver" in " ".join(psutil.Process(pid).cmdline())
+    assert not is_spawned(pid)
 
 
 def test_a_job_that_waits_for_a_native_thread(start: Start, queue: Queue, tmp_path: Path) -> None:

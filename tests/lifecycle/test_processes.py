@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -422,7 +423,9 @@ def test_ctrl_z_suspends_all(server: Server, mode: str, jobs: rq.Queue, tmp_path
         job = jobs.enqueue("samples.wait_for", record, 1, str(tmp_path / "gate"))
         eventually(lambda: lines(record))
         family = [
-            p for p in psutil.Process(process.pid).children(recursive=True) if "forkserver" not in str(p.cmdline())
+            p
+            for p in psutil.Process(process.pid).children(recursive=True)
+            if not re.search("fork ?server", " ".join(p.cmdline()))
         ]
         os.write(terminal, b"\x1a")
         stopped = [psutil.Process(process.pid), *(p for p in family if p.children() == [])]

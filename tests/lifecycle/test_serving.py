@@ -11,7 +11,7 @@ import pytest
 import redis
 import rq
 from conftest import Start
-from helpers import Server, Tree, eventually, failed, lines, submit
+from helpers import Server, Tree, eventually, failed, is_spawned, lines, submit
 from rq import suspension
 
 from jobqueue.producing.producer import Queue
@@ -108,7 +108,7 @@ def test_a_module_that_starts_a_thread(start: Start, mode: str, queue: Queue, tm
     )
     tree = start("-n", "2", mode=mode, serve=("threaded",))
     assert queue.enqueue("threaded.ask").result(30) in [process.pid for process in tree.children()]
-    assert "jobqueue.workers.forking.spawned" in " ".join(tree.children()[0].cmdline())
+    assert is_spawned(tree.children()[0].pid)
     assert "importing the served modules started threads" in tree.log
 
 

@@ -49,7 +49,7 @@ from jobqueue.workers.running import exit_handlers, output, randomness, runner
 from jobqueue.workers.running.fork_hazards import ForkHazards
 from jobqueue.workers.running.own_classes import runner_for
 from jobqueue.workers.running.runner import Runner
-from jobqueue.workers.shared import served
+from jobqueue.workers.shared import served, titles
 from jobqueue.workers.shared.faults import report_to
 from jobqueue.workers.shared.journal import Region
 from jobqueue.workers.shared.logs import set_up_logging
@@ -257,6 +257,7 @@ def describe_import_error(error: BaseException) -> str:
 def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, runner: Runner) -> Runs:
     """(in the new process) What the order asks for."""
     control = socket.socket(fileno=fd)
+    titles.show(settings.worker, _role(order))
     if "errand" in order:
         jobs = [ForRQ(i, claim, queue, verdict, cause.encode()) for i, claim, queue, verdict, cause in order["errand"]]
         return Errand(settings, order["fork"], order["worker"], jobs, order["plain"], control)
@@ -265,6 +266,12 @@ def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, r
     report_to(order["faults"])
     region = Region(pages, order["child"], settings.slots)
     return Child(settings, order["fork"], region, control, runner)
+
+
+def _role(order: dict[str, Any]) -> str:
+    if "child" in order:
+        return f"child {order['child']}"
+    return "maintenance" if "maintenance" in order else "finishing jobs"
 
 
 def main() -> None:
@@ -289,6 +296,7 @@ def main() -> None:
     output.buffer_lines()
     os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
     adopt_orphans()
+    titles.show(settings.worker, "fork server")
     ForkServer(settings, control, pages, parent).run()
 
 
