@@ -20,6 +20,7 @@ from jobqueue.errors import ASKED, EndOfProcess
 
 P = ParamSpec("P")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+SOON = 0.005  # seconds until a signal is heard again that came where nothing can be raised
 
 
 class Terminated(EndOfProcess):
@@ -27,6 +28,7 @@ class Terminated(EndOfProcess):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -52,12 +54,26 @@ def terminable() -> Iterator[None]:
         give_back(once_more)
         raise Terminated(number)
 
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
+        """It was raised where nothing can be, in a weakref's callback or a ``__del__``: raise it again, elsewhere."""
+        if not isinstance(what.exc_value, Terminated):
+            before(what)
+            return
+        for number in ours:
+            if signal.getsignal(number) is once_more:
+                signal.signal(number, end)
+        again = threading.Timer(SOON, os.kill, (os.getpid(), what.exc_value.number))
+        again.daemon = True
+        again.start()
+
+    before, sys.unraisablehook = sys.unraisablehook, unraisable
     for number in ours:
         signal.signal(number, end)
     try:
         yield
     finally:
         give_back()
+        sys.unraisablehook = before
 
 
 def stops_as_asked(command: Callable[P, Any]) -> Callable[P, Any]:

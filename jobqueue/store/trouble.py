@@ -14,6 +14,7 @@ from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreacha
 from jobqueue.store.address import Address
 
 _OF_A_SCRIPT = re.compile(r",? *script: \w+, on @user_script:\d+\.?")  # where in it: Redis adds that to each error
+_OF_A_PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)  # redis-py's words
 _DISK = re.compile(r"MISCONF Errors writing to the AOF file: (.*)")
 
 Finding = tuple[type[JobqError], str]  # our exception, and what follows the address in its message
@@ -32,8 +33,9 @@ def explain(error: Exception, address: Address) -> JobqError:
 
 
 def without_script(error: BaseException) -> str:
-    """Return what Redis said, without the place in a script that it adds, which helps nobody."""
-    return _OF_A_SCRIPT.sub("", str(error))
+    """Return what Redis said, without the place in a script that it adds, and without the command of a pipeline that
+    redis-py adds: the one helps nobody, the other may be a job's."""
+    return _OF_A_SCRIPT.sub("", _OF_A_PIPELINE.sub("", str(error), count=1))
 
 
 def _refusal(error: Exception, said: str) -> Finding | None:
@@ -112,7 +114,7 @@ def is_away(error: BaseException) -> bool:
     """
     if not isinstance(error, redis.ResponseError):
         return isinstance(error, redis.RedisError | OSError)
-    return isinstance(error, _STORE_WIDE_ERRORS) or _STORE_WIDE.match(str(error)) is not None
+    return isinstance(error, _STORE_WIDE_ERRORS) or _STORE_WIDE.match(without_script(error)) is not None
 
 
 _OF_THIS_PROCESS = {errno.EBADF, errno.EINVAL, errno.EMFILE, errno.ENOTSOCK}

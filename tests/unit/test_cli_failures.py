@@ -93,7 +93,7 @@ def test_a_submit_whose_output_fails_says_what_is_enqueued(
 def test_a_submit_whose_reader_leaves_says_what_is_enqueued(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     line = "seq 1 20000 | $JOBQ submit square -f - | head -1; exit ${PIPESTATUS[1]}"
     done = shell(line, tmp_path, JOBQ_URL=server.url)
-    says(done, f"{store.llen(keys.queue('default'))} jobs were enqueued", "and no more")
+    says(done, f"{store.llen(keys.queue('default')):,} jobs were enqueued", "and no more")
 
 
 def test_a_store_that_becomes_full_under_a_submit(server: Server, store: redis.Redis, tmp_path: Path) -> None:

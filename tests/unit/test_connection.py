@@ -16,6 +16,8 @@ from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreacha
 from jobqueue.store import connection
 from jobqueue.store.connection import Address, check, client, redis
 from jobqueue.store.local.status import server_status
+from jobqueue.store.trouble import explain, is_away
+from jobqueue.workers.shared.refusals import of_the_store
 
 
 class FakeServer:
@@ -287,3 +289,15 @@ def test_a_client_like_another_sends_each_command_once(tls: bool) -> None:
     assert options["retry"].get_retries() == 0
     asks_at_once = any(options.get(name, "asked") is not None for name in connection._NO_SETINFO)
     assert asks_at_once is tls, "behind TLS 1.3 something has to be asked at once"
+
+
+@pytest.mark.parametrize(
+    ("said", "away"),
+    [("NOREPLICAS Not enough good replicas to write.", True), ("WRONGTYPE of the value: caused error: OOM", False)],
+)
+def test_whether_waiting_helps_is_known_of_a_pipeline_too(said: str, away: bool) -> None:
+    """redis-py puts the command before what the server said of it, which may hold anything."""
+    in_a_pipeline = f"Command # 1 (HSET x caused error: OOM) of pipeline caused error: {said}"
+    assert [is_away(redis.ResponseError(text)) for text in (said, in_a_pipeline)] == [away, away]
+    assert of_the_store(redis.ResponseError(in_a_pipeline)) is away
+    assert "HSET" not in str(explain(redis.ResponseError(in_a_pipeline), Address(url="redis://127.0.0.1:1")))

@@ -6,11 +6,12 @@ import os
 import select
 import signal
 import sys
+import time
 import weakref
 
 import pytest
 
-from jobqueue.cli.terminated import terminable
+from jobqueue.cli.terminated import Terminated, terminable
 from jobqueue.workers.supervisor.signals import Signals
 
 
@@ -64,4 +65,23 @@ def test_a_stop_that_was_lost_on_its_way() -> None:
         with signals.caught([signal.SIGTERM]):
             assert select.select([signals.fd], [], [], 0)[0]
             assert signals.take() == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_stop_that_was_lost_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it can be, and nothing is printed of the first time."""
+
+    class Watched:
+        pass
+
+    def lose_one() -> None:
+        watched = Watched()
+        kept = weakref.ref(watched, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del watched
+        assert kept() is None
+        time.sleep(30)
+
+    with pytest.raises(Terminated), terminable():
+        lose_one()
+    assert capsys.readouterr().err == ""
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

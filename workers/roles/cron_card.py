@@ -40,7 +40,7 @@ class CronCard:
             return False
         served = [view for view in self._schedules.recurring() if view.next]
         if not served:
-            return self._withdraw()
+            return written is not None and self._withdraw()
         with self._client.pipeline() as pipe:
             pipe.zadd(keys.CRON_SCHEDULERS, {NAME: now})
             pipe.hset(keys.cron_scheduler(NAME), mapping=self._card(now, served))

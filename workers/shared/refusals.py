@@ -26,6 +26,7 @@ from redis.exceptions import (
 
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.protocol import Outcome
+from jobqueue.store.trouble import without_script
 
 LARGE = 256 * 1024  # bytes; no server has a limit below 1 MB
 UNSAID, FULL, ENOUGH = 5, 10, 20  # attempts, alone: its limits unknown; it said OOM; whatever it may be
@@ -39,7 +40,7 @@ _CODES = ("MISCONF", "NOREPLICAS", "BUSY", "NOQUORUM", "UNKILLABLE")
 
 def of_the_store(error: BaseException) -> bool:
     """It would say so of any outcome: it is full, read-only, cut off. Other errors are of what was sent."""
-    return isinstance(error, _OF_THE_STORE) or str(error).startswith(_CODES)
+    return isinstance(error, _OF_THE_STORE) or without_script(error).startswith(_CODES)
 
 
 def refused_text(size: int, error: BaseException | str) -> str:
