@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import redis
@@ -53,6 +55,34 @@ def report_progress() -> str:
         job.meta["progress"] = percent
         job.save_meta()
     return "done"
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    "timedelta": lambda: timedelta(days=1),
+    "Decimal": lambda: Decimal(60),
+    "fraction": lambda: 1.5,
+    "text": lambda: "3",
+}
+
+
+def set_odd(name: str, kind: str, fails: bool = False) -> None:
+    """Set on the job itself what cannot be recorded of it."""
+    setattr(me(), name, ODD[kind]())
+    if fails:
+        raise ValueError("no")
+
+
+def fail_with_a_date_in_meta() -> None:
+    me().meta["at"] = datetime.now(UTC)
+    raise ValueError("no")
+
+
+def note_success(job: Job, connection: redis.Redis, _result: Any) -> None:
+    connection.rpush(told(job.id), "success")
+
+
+def note_failure(job: Job, connection: redis.Redis, *_error: Any) -> None:
+    connection.rpush(told(job.id), "failure")
 
 
 def leave_meta_unsaved() -> None:

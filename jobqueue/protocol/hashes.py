@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rq.exceptions import TimeoutFormatError
 from rq.job import JobStatus
-from rq.utils import as_text, str_to_date
+from rq.utils import as_text, parse_timeout, str_to_date
 
+from jobqueue.errors import BadValue
 from jobqueue.protocol.bounds import clamped
 
 
@@ -21,6 +23,19 @@ def readable(raw: Mapping[Any, Any]) -> dict[bytes, bytes]:
     fields = {name if isinstance(name, bytes) else str(name).encode(): value for name, value in raw.items()}
     kept = {name: _READ[name](value) if name in _READ else value for name, value in fields.items()}
     return {name: value for name, value in kept.items() if value is not None}
+
+
+def check_written(written: Mapping[str, Any]) -> None:
+    """Raise BadValue for a number that RQ's Job.restore could not read again, before it is written."""
+    for name in _NUMBERS:
+        value = written.get(name)
+        if value is None or type(value) is int:
+            continue
+        text = value if isinstance(value, str) else repr(value)  # as redis-py sends what it sends at all
+        try:
+            parse_timeout(text) if name == "timeout" else int(text)
+        except (ValueError, TimeoutFormatError):
+            raise BadValue(f"The job's {name} is {text[:100]}: RQ reads whole numbers there.") from None
 
 
 def _number(value: bytes) -> bytes | None:

@@ -101,7 +101,9 @@ def _system_error(error: BaseException) -> OSError | None:
 
 # Codes with which a server refuses every command, or every write, for the time being: not this command's fault.
 _STORE_WIDE = re.compile(
-    r"(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b"
+    r"(?:Command # \d+ .* of pipeline caused error: )?"  # redis-py's, of a command in a transaction
+    r"(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b",
+    re.DOTALL,
 )
 _STORE_WIDE_ERRORS = (ReadOnlyError, OutOfMemoryError, NoPermissionError, redis.AuthenticationError)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 import redis
 import rq
 import samples
+import samples_rq
 import samples_unfriendly as unfriendly
 from conftest import Start
-from helpers import Server, Tree, eventually, failed, submit
+from helpers import Server, Tree, assert_nothing_left, eventually, failed, submit
 from rq import Callback, Retry
+from rq.serializers import JSONSerializer
 from samples import words_of
 
 from jobqueue.producing.producer import Queue
@@ -116,3 +119,41 @@ def test_times_that_no_store_takes(start: Start, mode: str, store: redis.Redis) 
     ends = [eventually(lambda job=job: ended(store, job.id), WITHIN) for job in (*jobs, small)]  # type: ignore[misc]
     assert ends == ["finished"] * 3 + ["failed"] * 2 + ["finished"]
     assert store.ttl(keys.job(jobs[0].id)) > 10**9
+
+
+@pytest.mark.parametrize("place", ["thread", "process", "SimpleWorker", "Worker"])
+def test_what_a_job_set_on_itself(place: str, server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    """What nobody can write down fails its own job, with the reason, and calls back once. Its neighbours run once, and
+    whoever ran it runs on: these are more than there are slots."""
+    queue = rq.Queue(connection=store, serializer=JSONSerializer)
+    called = {"on_success": Callback(samples_rq.note_success), "on_failure": Callback(samples_rq.note_failure)}
+    told = {"job_timeout": 5, **called}
+    good = [queue.enqueue(samples.nap, 0.5), queue.enqueue(samples.ok)]
+    jobs = [
+        queue.enqueue(samples_rq.set_odd, "result_ttl", kind, **told) for kind in ("timedelta", "Decimal", "fraction")
+    ]
+    jobs += [queue.enqueue(samples_rq.set_odd, name, "text", True, **told) for name in ("retries_left", "failure_ttl")]
+    jobs += [queue.enqueue(samples_rq.fail_with_a_date_in_meta, retry=Retry(max=2), **told)]
+    good += [queue.enqueue(samples.ok) for _ in range(5)]
+    if place in ("thread", "process"):
+        command, more = (), ("--mode", place, "-n", "2", "-I", "samples", "-I", "samples_rq", "--on-crash", "fail")
+    else:
+        command, more = (
+            ("rq.cli", "worker"),
+            ("--url", server.url, "--worker-class", f"jobqueue.rq.{place}", "-S", "json"),
+        )
+    tree = Tree(server.url, tmp_path, more, {"JOBQ_LEASE": "1"}, **({"command": command} if command else {}))
+    try:
+        for job in (*jobs, *good):
+            eventually(lambda job=job: ended(store, job.id), WITHIN)  # type: ignore[misc]
+        assert queue.enqueue(samples.ok, 7).latest_result(timeout=30).return_value == 7
+        assert tree.stop() == 0
+    finally:
+        tree.destroy()
+    assert {ended(store, job.id) for job in good} == {"finished"}
+    for n, job in enumerate(jobs):
+        assert ended(store, job.id) == "failed"
+        assert re.search("Error|BadValue" if n < 3 else "ValueError: no", failed(store, job.id))  # it can be read
+        assert store.lrange(samples_rq.told(job.id), 0, -1) == [b"success", b"failure"][n >= 3 :]
+        assert store.xlen(keys.results(job.id)) == 1
+    assert_nothing_left([tree], store)

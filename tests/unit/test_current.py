@@ -11,9 +11,10 @@ import redis
 import rq
 from rq.job import Job, JobStatus
 
-from jobqueue.errors import NotServed
+from jobqueue.errors import BadValue, NotServed
 from jobqueue.producing.producer import Queue
 from jobqueue.protocol import keys
+from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address, client
 from jobqueue.workers.running.current import CurrentJob
 from jobqueue.workers.running.runner import Runner
@@ -100,3 +101,13 @@ def test_it_equals_its_job(store: redis.Redis, queue: Queue) -> None:
     assert job == current(store, job)
     assert current(store, job) != queue.enqueue("samples.ok", 1)
     assert {current(store, job), current(store, job)} == {current(store, job)}
+
+
+@pytest.mark.parametrize("odd", [1.5, float("nan"), True])
+def test_what_could_not_be_read_again_is_not_saved(store: redis.Redis, queue: Queue, odd: Any) -> None:
+    job = queue.enqueue("samples.ok", 5, result_ttl=60)
+    own = current(store, job)
+    own.result_ttl = odd
+    with pytest.raises(BadValue, match="result_ttl"):
+        own.save()
+    assert Job.fetch(job.id, store, Auto).result_ttl == 60

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from jobqueue.workers.running.limits import OURS
 
 
 class EncodedOnce:
@@ -23,14 +26,24 @@ class EncodedOnce:
             return b""
         if value is self._value:
             return self._encoded
-        encoded: bytes = self._serializer.dumps(value)
+        encoded: bytes = _called(self._serializer.dumps, value)
         return encoded
 
     def loads(self, data: bytes) -> Any:
-        return self._serializer.loads(data)
+        return _called(self._serializer.loads, data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._serializer, name)
+
+
+def _called(code: Callable[[Any], Any], value: Any) -> Any:
+    """What the job's own code raises there is the job's failure, and ends no process."""
+    try:
+        return code(value)
+    except (Exception, *OURS):
+        raise
+    except BaseException as e:
+        raise ValueError(f"the serializer met {type(e).__name__}") from e
 
 
 class Sealed:

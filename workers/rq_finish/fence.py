@@ -23,6 +23,7 @@ from jobqueue.protocol import keys
 from jobqueue.workers.rq_finish.limits import FinishLimits
 
 MOST_LOSSES = 3  # of the connection in one attempt
+_OF_ONE_CONNECTION = {"MULTI", "SELECT", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR", "CLIENT REPLY"}
 ENDS = {b"finished": "finished", b"failed": "failed", b"stopped": "failed"}  # status → RQ's registry
 
 
@@ -158,6 +159,10 @@ class FencedRedis(redis.Redis):
     limits: FinishLimits
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
+        if args and str(args[0]).upper() in _OF_ONE_CONNECTION:
+            raise redis.RedisError(
+                f"{args[0]} would stay behind on a connection of the pool: use a pipeline, or a client"
+            )
         with self.limits.paused():
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 

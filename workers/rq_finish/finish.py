@@ -3,6 +3,11 @@
 RQ 3.0's ``_finalize_success`` and ``_finalize_failure`` run unchanged on a worker object whose connection gives out
 fenced pipelines (``fence``), so that who was rescued meanwhile writes nothing, and who commits is settled in the
 same step. Callbacks and webhooks run outside of it: at least once.
+
+    the store is away           the finish waits, and is done again
+    the token is gone           nothing is written
+    anything else is raised     what the job set on itself cannot be recorded, say: the job fails with the reason, in a
+                                second, plain finish, which knows the job as the store has it and calls nobody
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from typing import Any
 
 import redis
 from redis.client import Pipeline
+from redis.exceptions import InvalidResponse, ResponseError, WatchError
 from rq.callbacks import execute_stopped_callback
 from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.exceptions import AbandonedJobError
@@ -27,8 +33,9 @@ from rq.worker import SimpleWorker
 
 from jobqueue.errors import OwnershipLost
 from jobqueue.protocol import bounds, keys
-from jobqueue.protocol.hashes import readable
+from jobqueue.protocol.hashes import check_written, readable
 from jobqueue.protocol.protocol import RAISED, RETURNED, ForRQ, Protocol
+from jobqueue.store.trouble import is_away
 from jobqueue.workers.rq_finish.callbacks import (
     CallbackFailed,
     ServedCallbacks,
@@ -40,7 +47,14 @@ from jobqueue.workers.rq_finish.encoding import EncodedOnce, Sealed
 from jobqueue.workers.rq_finish.fence import Fence, FencedPipeline, FencedRedis
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed_anyhow, traceback_of
+from jobqueue.workers.running.error_text import (
+    LONGEST_IN_LOG,
+    one_line,
+    one_line_without_its_code,
+    printed_anyhow,
+    printed_without_its_code,
+    traceback_of,
+)
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.own_classes import job_class_of, on_top, runner_for
 from jobqueue.workers.running.runner import Ending, Runner
@@ -83,6 +97,11 @@ class FinishingJob(ServedCallbacks):
     @property
     def stopped_callback(self) -> Any:
         return super().stopped_callback if not self.plain else None
+
+    def to_dict(self, *args: Any, **told: Any) -> dict[str, Any]:
+        written: dict[str, Any] = super().to_dict(*args, **told)
+        check_written(written)
+        return written
 
     def get_result_ttl(self, default_ttl: int) -> int:
         ttl: int = super().get_result_ttl(default_ttl)
@@ -134,7 +153,7 @@ class QuietWorker(SimpleWorker):
 
     connection: FencedRedis
     limits: FinishLimits
-    text = ""  # of the error that handlers are about to hear of
+    text = ""  # why the job fails, once that is settled: handlers hear of it next
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
         """RQ calls this in the transaction that records the outcome, be it a success, a failure or a retry."""
@@ -142,10 +161,11 @@ class QuietWorker(SimpleWorker):
         pipeline.records = True
         fence = pipeline.fence
         fence.frees = job.rate_limit_key or ""
-        if job.failure_ttl is not None:
+        if isinstance(job.failure_ttl, int):
             job.failure_ttl = min(job.failure_ttl, bounds.LONGEST)
         if fence.ends != "finished":
-            fence.keeps = DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl
+            check_written({"failure_ttl": job.failure_ttl})  # the store would find out amid the transaction
+            fence.keeps = DEFAULT_FAILURE_TTL if job.failure_ttl is None else int(job.failure_ttl)
         super().cleanup_execution(job, pipeline, execution)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
@@ -273,29 +293,38 @@ class Finisher:
 
     def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
         self._disturbed = 0
-
+        was_plain = self._plain
         fence = Fence(self._owner, job_id, claim, queue, self._on_commit)
 
         def attempt() -> None:
-            nonlocal ending
+            nonlocal ending, finalize
             if not fence.committed and (raw := self._begin(fence)) is not None:
+                why = ""
                 try:
                     with nullcontext() if self._plain else self._limits.stretch(self._limit):
-                        self._finish_once(fence, raw, ending, started, finalize)
+                        why = self._finish_once(fence, raw, ending, started, finalize)
                 except OwnershipLost:
                     if self._begin(fence) is not None:  # it says why, and lets the job go; unless that has changed
                         raise redis.ConnectionError("RQ's finish was disturbed") from None
                 except (redis.RedisError, OSError) as e:
                     ending = self._after(fence, ending, e)
                     raise
+                if why:
+                    ending, self._plain = Ending(RAISED, encode_text(why)), True
+                    if finalize != self._finalize_stopped:
+                        finalize = self._finalize_for_good
+                    attempt()
+                    return
             self._bring_on(fence)
 
-        insist(attempt, f"finishing job {job_id}")
+        try:
+            insist(attempt, f"finishing job {job_id}")
+        finally:
+            self._plain = was_plain
 
     def _after(self, fence: Fence, ending: Ending, error: BaseException) -> Ending:
         """What to record in the next attempt: the same, unless the store will never take it."""
         size, error = len(ending.payload), fence.error or error
-        fence.error = None
         if ending.kind != RETURNED or not never_taken(size, error, fence.losses):
             return ending
         log.warning("job %s: the store refuses its outcome (%d bytes): %s", fence.job_id, size, error)
@@ -334,7 +363,21 @@ class Finisher:
         while self._protocol.enqueue_dependents(fence.job_id)[0]:
             pass
 
-    def _finish_once(self, fence: Fence, raw: Any, ending: Ending, started: float, finalize: Finalize) -> None:
+    def _finish_once(self, fence: Fence, raw: Any, ending: Ending, started: float, finalize: Finalize) -> str:
+        """Return why the job fails when its end cannot be recorded as the job left it, else ""."""
+        self._worker.text = fence.ends = ""
+        fence.error = fence.keeps = None
+        try:
+            self._finish_by_rq(fence, raw, ending, started, finalize)
+        except Exception as e:
+            if self._is_of_the_store(e, ending) or (self._plain and not fence.committed):
+                raise
+            if not fence.committed:
+                return self._why(fence, ending, e)
+            log.error("job %s: its end is recorded; behind it RQ failed: %s", fence.job_id, _line(e))
+        return ""
+
+    def _finish_by_rq(self, fence: Fence, raw: Any, ending: Ending, started: float, finalize: Finalize) -> None:
         self._connection.fence = fence
         job = self._job(fence, raw, started)
         queue = FinishingQueue(
@@ -346,7 +389,25 @@ class Finisher:
         execution.created_at = datetime.fromtimestamp(started, UTC)
         finalize(job, queue, execution, ending)
         if not fence.committed:  # RQ logs what its transaction raises and goes on
-            raise redis.ConnectionError("RQ's finish was not recorded")
+            raise fence.error or RuntimeError("RQ's finish has recorded nothing")
+
+    def _is_of_the_store(self, error: BaseException, ending: Ending) -> bool:
+        """Whether waiting helps, or less of a result (``_after``). Not where the mistake is in what was to be sent:
+        redis-py cannot encode it, or the store refuses what a failure has to say."""
+        if isinstance(error, ResponseError):
+            return ending.kind == RETURNED or is_away(error)
+        return isinstance(error, (redis.ConnectionError, redis.TimeoutError, WatchError, InvalidResponse))
+
+    def _why(self, fence: Fence, ending: Ending, error: Exception) -> str:
+        """(within the limit of a stretch) What is recorded instead: why the job failed, if it had, and this error."""
+        line = _line(error)
+        log.error("job %s: its end cannot be recorded as the job left it: %s", fence.job_id, line)
+        said = self._worker.text or (decode_text(ending.payload) if ending.kind != RETURNED else "")
+        if not said:
+            return _printed(error)
+        return (
+            said if line in said else f"{said.rstrip()}\n\nIts end could not be recorded as the job left it. {line}\n"
+        )
 
     def _job(self, fence: Fence, raw: Any, started: float) -> FinishingJob:
         serializer = Sealed() if self._plain else EncodedOnce(self.runner.serializer_of(raw.get(b"data", b"")))
@@ -366,13 +427,13 @@ class Finisher:
         try:
             self._limits.of = SUCCESS
             self._worker._finalize_success(job, queue, execution, self._value(job, ending))
-        except (redis.RedisError, OSError):
-            raise
         except CallbackFailed as e:  # as in RQ's perform_job: what a success callback raises fails the job
             if self._may_be_an_outage(e.error):
                 raise e.error from None
             self._fail(job, queue, execution, e.error)
         except Exception as e:
+            if self._connection.fence.committed or self._is_of_the_store(e, ending):
+                raise
             self._fail(job, queue, execution, e)
 
     def _value(self, job: Job, ending: Ending) -> Any:
@@ -389,6 +450,8 @@ class Finisher:
 
     def _fail(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
         assert isinstance(job, FinishingJob)
+        fence = self._connection.fence
+        fence.ends, fence.error = "", None  # it was about to end otherwise
         self._worker.fail(job, queue, execution, error, printed_anyhow(error))
 
     def _may_be_an_outage(self, error: BaseException) -> bool:
@@ -452,3 +515,18 @@ class Finisher:
 
 def _nothing() -> None:
     pass
+
+
+def _line(error: BaseException) -> str:
+    """Here and below: a limit may end the error's own code."""
+    try:
+        return one_line(error)
+    except JobTimeoutException:
+        return one_line_without_its_code(error)
+
+
+def _printed(error: BaseException) -> str:
+    try:
+        return printed_anyhow(error)
+    except JobTimeoutException:
+        return printed_without_its_code(error)

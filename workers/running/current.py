@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from rq.job import Job, JobStatus
 
-from jobqueue.protocol.hashes import readable
+from jobqueue.protocol.hashes import check_written, readable
 from jobqueue.workers.running.own_classes import on_top
 
 # What RQ's finish looks at or writes down. Not meta: RQ does not save it with a success or a failure, on purpose.
@@ -69,6 +69,11 @@ class CurrentJob(Job):
         """Seen from inside, a job is running, also in its first 5 ms when that does not stand in Redis yet."""
         status = super().get_status(refresh)
         return JobStatus.STARTED if status is JobStatus.QUEUED else status
+
+    def to_dict(self, *args: Any, **told: Any) -> dict[str, Any]:
+        written: dict[str, Any] = super().to_dict(*args, **told)
+        check_written(written)
+        return written
 
     def _hydrate(self) -> None:
         self.__dict__["_hydrated"] = True

@@ -1,0 +1,16 @@
+"""Which errors of the store are of the store as a whole, so that waiting helps."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from jobqueue.store.trouble import is_away
+
+AMID = "Command # 2 (HSET rq:job:1 status\nfinished) of pipeline caused error: "  # redis-py's words
+
+
+@pytest.mark.parametrize("place", ["", AMID], ids=["alone", "in a transaction"])
+def test_what_is_refused_of_everybody(place: str) -> None:
+    assert is_away(redis.ResponseError(f"{place}MISCONF Errors writing to the AOF file: No space left on device"))
+    assert not is_away(redis.ResponseError(f"{place}WRONGTYPE Operation against a key of another type: MISCONF"))
