@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue.workers.running import randomness
-from jobqueue.workers.running.open_descriptors import _hazard, open_descriptors, opened_since
+from jobqueue.workers.running import fork_hazards, randomness
+from jobqueue.workers.running.open_descriptors import _hazard, hazards_among, open_descriptors, opened_since
 
 
 @pytest.fixture
@@ -123,3 +123,48 @@ def test_numpy_and_torch_are_seeded_where_they_are_there(monkeypatch: pytest.Mon
     monkeypatch.delitem(sys.modules, "numpy.random")
     monkeypatch.delitem(sys.modules, "torch")
     randomness.reseed()
+
+
+HOSTILE = """
+import random, sys, types
+
+class Meta(type):
+    def __getattribute__(cls, name):
+        raise SystemExit(4)
+
+class Model(metaclass=Meta):
+    fileno = 1
+
+class File:
+    def fileno(self):
+        raise SystemExit(4)
+
+class Dice(random.Random):
+    def getstate(self):
+        raise SystemExit(4)
+
+class Lazy(types.ModuleType):
+    def __getattribute__(self, name):
+        raise SystemExit(4)
+
+model, file, dice, count = Model(), File(), Dice(), 0
+lazy = sys.modules["hostile_shop.lazy"] = Lazy("hostile_shop.lazy")
+"""
+
+
+def test_nothing_that_users_wrote_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metaclass, a descriptor, a generator or a module of theirs may do anything when it is."""
+    module = types.ModuleType("hostile_shop")
+    monkeypatch.setitem(sys.modules, "hostile_shop", module)
+    monkeypatch.setitem(sys.modules, "hostile_shop.lazy", None)
+    exec(HOSTILE, vars(module))
+    read, write = os.pipe()
+    try:
+        assert fork_hazards.names_of([read], ["hostile_shop"]) == {}
+        assert list(randomness.own_generators(["hostile_shop"])) == ["hostile_shop.dice"]
+        before = randomness.states_of_own(["hostile_shop"])
+        assert randomness.states_of_own(["hostile_shop"]) != before
+        assert list(hazards_among({read: os.fstat(read)})) == [read]
+    finally:
+        os.close(read)
+        os.close(write)

@@ -7,6 +7,7 @@ found, children import for themselves instead of being forked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -19,7 +20,8 @@ from typing import Any
 import psutil
 
 from jobqueue.workers.running.open_descriptors import hazards_among, open_descriptors, opened_since
-from jobqueue.workers.running.randomness import modules_of
+from jobqueue.workers.running.randomness import modules_of, name_of
+from jobqueue.workers.shared.bare import attributes_of, has
 
 _TASKS = "/proc/self/task"
 MOST = 5  # that are named
@@ -75,18 +77,18 @@ def names_of(opened: Iterable[int], served: Iterable[str]) -> dict[int, str]:
     wanted = set(opened)
     found: dict[int, str] = {}
     for module in modules_of(served) if wanted else ():
-        for name, value in list(vars(module).items()):
+        for name, value in list(attributes_of(module).items()):
             if (number := _number_of(value)) in wanted:
-                found.setdefault(number, f"{module.__name__}.{name}")
+                found.setdefault(number, f"{name_of(module)}.{name}")
     return found
 
 
 def _number_of(value: Any) -> int:
-    if not hasattr(type(value), "fileno"):  # of its class: asking a lazy object itself might make it
+    if not has(type(value), "fileno"):  # of its class: asking a lazy object itself might make it
         return -1
     try:
         number = value.fileno()
-    except Exception:  # it is closed, or has none
+    except BaseException:  # it is closed, or has none; or code of the user's
         return -1
     return number if isinstance(number, int) else -1
 
@@ -117,6 +119,12 @@ def _forks_well() -> bool:
         pid = os.fork()
     if pid == 0:
         os._exit(0)
+    with contextlib.suppress(ChildProcessError):  # a module ignores SIGCHLD: the kernel has collected it
+        return _ends(pid)
+    return True
+
+
+def _ends(pid: int) -> bool:
     deadline = time.monotonic() + TRIAL
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() > deadline:

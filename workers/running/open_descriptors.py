@@ -8,6 +8,7 @@ that was open before.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import logging
@@ -18,6 +19,8 @@ import stat
 import sys
 from collections.abc import Iterable
 from typing import Any
+
+from jobqueue.workers.shared.bare import bases_of
 
 _LISTS = ("/proc/self/fd", "/dev/fd")
 _MOST = 65_536  # descriptors that are tried where the system has no list of them
@@ -149,8 +152,9 @@ def _known_to_be_safe() -> set[int]:
     tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     found = {getattr(tracker, "_fd", None)}
     for handler in [ref() for ref in getattr(logging, "_handlerList", ())]:
-        if (sock := getattr(handler, "socket", None)) is not None and sock.type == socket.SOCK_DGRAM:
-            found.add(sock.fileno())
+        with contextlib.suppress(BaseException):  # it may be a class of the user's
+            if (sock := getattr(handler, "socket", None)) is not None and sock.type == socket.SOCK_DGRAM:
+                found.add(sock.fileno())
     found.update(_of_redis_pools())
     return {number for number in found if number is not None}
 
@@ -159,7 +163,7 @@ def _of_redis_pools() -> Iterable[int]:
     """Of connections that stand in a pool. One that is in use, such as a subscription, is not given up by a fork."""
     redis: Any = sys.modules.get("redis.connection")
     for pool in gc.get_objects() if redis else ():
-        if redis.ConnectionPool in type(pool).__mro__:  # isinstance would ask, and so make, somebody's lazy object
+        if redis.ConnectionPool in bases_of(type(pool)):  # isinstance would ask, and so make, somebody's lazy object
             for connection in getattr(pool, "_available_connections", ()):
                 if (sock := getattr(connection, "_sock", None)) is not None:
                     yield sock.fileno()

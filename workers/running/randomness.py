@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, ParamSpec, TypeVar
 
+from jobqueue.workers.shared.bare import attributes_of
+
 P = ParamSpec("P")
 T = TypeVar("T")
 _METHODS = (BuiltinMethodType, MethodType)
@@ -52,8 +54,9 @@ def own_generators(served: Iterable[str]) -> dict[str, Any]:
     for module in modules_of(served):
         for name, value in _values_of(module):
             owner = value.__self__ if type(value) in _METHODS else value
-            if issubclass(type(owner), kinds) and not isinstance(owner, random.SystemRandom) and not _is_global(owner):
-                found.setdefault(id(owner), (f"{module.__name__}.{name}", owner))
+            kind = type(owner)
+            if issubclass(kind, kinds) and not issubclass(kind, random.SystemRandom) and not _is_global(owner):
+                found.setdefault(id(owner), (f"{name_of(module)}.{name}", owner))
     return dict(found.values())
 
 
@@ -63,6 +66,13 @@ def states_of_own(served: Iterable[str]) -> dict[str, Any]:
 
 
 def _state_of(generator: Any) -> Any:
+    try:
+        return _asked_for_its_state(generator)
+    except BaseException:  # a class of the user's, which may have none
+        return object()
+
+
+def _asked_for_its_state(generator: Any) -> Any:
     if isinstance(generator, random.Random):
         return generator.getstate()
     bits = getattr(generator, "bit_generator", None) or getattr(generator, "_bit_generator", generator)
@@ -102,9 +112,15 @@ def modules_of(served: Iterable[str]) -> Iterator[ModuleType]:
             yield module
 
 
+def name_of(module: ModuleType) -> str:
+    """As it says itself."""
+    return str(attributes_of(module).get("__name__", "?"))
+
+
 def _values_of(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """Its globals, and the attributes of its classes."""
-    for name, value in list(vars(module).items()):
+    own = attributes_of(module)
+    for name, value in list(own.items()):
         yield name, value
-        if issubclass(type(value), type) and value.__module__ == module.__name__:
-            yield from ((f"{name}.{inner}", it) for inner, it in list(vars(value).items()))
+        if issubclass(type(value), type) and attributes_of(value).get("__module__") == own.get("__name__"):
+            yield from ((f"{name}.{inner}", it) for inner, it in list(attributes_of(value).items()))
