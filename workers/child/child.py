@@ -41,7 +41,7 @@ from jobqueue.workers.running.usage import Usage
 from jobqueue.workers.shared.deaths import FAILED, FENCED
 from jobqueue.workers.shared.journal import Region
 from jobqueue.workers.shared.logs import guard_logging
-from jobqueue.workers.shared.process_tree import MARK, Forks
+from jobqueue.workers.shared.process_tree import MARK, TO_ALL, Forks
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,7 @@ def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks)
         this_is_the_original()
         guard_logging(PASSING)
         obey_the_parent_only(_nothing)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, *TO_ALL))  # served modules may have blocked them
         reseed()
         with after_imports.watching_imports():
             make().run()

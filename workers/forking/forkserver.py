@@ -83,6 +83,7 @@ class ForkServer:
         self._births = itertools.count()
         self._unread = b""
         self._fds: list[int] = []
+        self._wake_write = -1
         self._generators: dict[str, Any] = {}  # that modules made for themselves: their states, until the first fork
 
     def run(self) -> None:
@@ -90,11 +91,10 @@ class ForkServer:
             return
         if not wake_at_death_of(self._supervisor):
             return
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        wake_read, wake_write = os.pipe()
+        wake_read, self._wake_write = os.pipe()
         os.set_blocking(wake_read, False)
-        os.set_blocking(wake_write, False)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        os.set_blocking(self._wake_write, False)
+        self._listen()
         selector = selectors.DefaultSelector()
         selector.register(self._control, selectors.EVENT_READ)
         selector.register(wake_read, selectors.EVENT_READ)
@@ -107,6 +107,13 @@ class ForkServer:
                 else:
                     alive = self._hear()
         self._kill_all()
+
+    def _listen(self) -> None:
+        """Hear of deaths, and heed nothing else: behind all that runs user code here, which may have changed that."""
+        for number in (signal.SIGCHLD, *TO_ALL):
+            signal.signal(number, _nothing)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, *TO_ALL))
 
     def _preload(self) -> bool:
         needed = {fd: os.fstat(fd) for fd in (self._control.fileno(), self._pages)}
@@ -174,6 +181,7 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             become_child(lambda: self._make_child(order, fd), parent, name, birth.forks)
+        self._listen()
         os.close(fd)
         self._generators = {}
         self._children[pid] = birth
@@ -239,6 +247,10 @@ class ForkServer:
             self._end_jobs(pid, birth, well=False)
 
 
+def _nothing(*_: object) -> None:
+    pass
+
+
 def _is_same(fd: int, before: os.stat_result) -> bool:
     """What was open under this number is so still."""
     try:
@@ -280,7 +292,7 @@ def main() -> None:
     control_fd, pages, parent = (int(a) for a in sys.argv[1:4])
     die_with(parent)
     for number in TO_ALL:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _nothing)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_ALL)
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)

@@ -1,4 +1,4 @@
-"""Whether a process is stopped (SIGSTOP, a debugger, a container that was paused in part), as the kernel says."""
+"""Whether a process is dead, or stopped (SIGSTOP, a debugger, a container that was paused in part): asks the kernel."""
 
 from __future__ import annotations
 
@@ -6,22 +6,41 @@ import sys
 
 import psutil
 
-_STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+_BY_PSUTIL = {
+    psutil.STATUS_STOPPED: "T",
+    psutil.STATUS_TRACING_STOP: "t",
+    psutil.STATUS_ZOMBIE: "Z",
+    psutil.STATUS_DEAD: "X",
+}
 
 
 def is_stopped(pid: int) -> bool:
     """Some 10 µs on Linux. False for one that is gone, and where nobody tells."""
+    return _letter_of(pid) in "Tt"
+
+
+def is_dead(pid: int) -> bool:
+    """Also when nobody has collected it yet."""
+    return _letter_of(pid) in "ZX"
+
+
+def _letter_of(pid: int) -> str:
+    """As in ps: X for one that is gone, R where nobody tells."""
     if sys.platform != "linux":
         return _asked_psutil(pid)
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as f:
-            return bool(f.read(512).rpartition(b")")[2].split()[0] in b"Tt")
+            return f.read(512).rpartition(b")")[2].split()[0].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
     except (OSError, IndexError):
-        return False
+        return "R"
 
 
-def _asked_psutil(pid: int) -> bool:
+def _asked_psutil(pid: int) -> str:
     try:
-        return psutil.Process(pid).status() in _STOPPED
+        return _BY_PSUTIL.get(psutil.Process(pid).status(), "R")
+    except psutil.NoSuchProcess:
+        return "X"
     except psutil.Error:
-        return False
+        return "R"

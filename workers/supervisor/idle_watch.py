@@ -4,6 +4,7 @@ for it.
     it is stopped (SIGSTOP), for 2 s                         its process is killed, another takes its place
     it does not answer a ping, for 10 s                      likewise; who is at rest is asked every 15 s only
     its end of the control socket is closed, for 1 s         a successor starts; killed as soon as it runs nothing
+    it is dead, and the fork server does not say so          nothing here: see server_watch.py
 
 What such a child had claimed goes back when its process is buried, and before that when the guard stands in for it.
 Where the supervisor itself held still, the watch begins again.
@@ -17,7 +18,7 @@ import signal
 from collections.abc import Callable
 
 from jobqueue.workers.shared.journal import PULSE
-from jobqueue.workers.shared.process_state import is_stopped
+from jobqueue.workers.shared.process_state import is_dead, is_stopped
 from jobqueue.workers.supervisor.seat import Seat
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class IdleWatch:
         self._ask_at = 0.0
         self._asked = 0.0
         self.stopped = 0.0  # since when
+        self.dead = 0.0  # since when
 
     def step(self, now: float, is_idle: bool) -> None:
         """Look at its process, which runs no job if ``is_idle``."""
@@ -51,6 +53,9 @@ class IdleWatch:
             self._begin(now)
         self._looked = now
         if not self._pid:
+            return
+        self.dead = (self.dead or now) if is_dead(self._pid) else 0.0
+        if self.dead:
             return
         self._look_whether_stopped(now)
         self._ask(now, is_idle)
@@ -62,11 +67,11 @@ class IdleWatch:
     @property
     def reacts(self) -> bool:
         """As far as anybody knows."""
-        return not self.stopped and not (self._asked and self._looked - self._asked >= 2 * LOOK_EVERY)
+        return not self.stopped and not self.dead and not (self._asked and self._looked - self._asked >= 2 * LOOK_EVERY)
 
     def _begin(self, now: float) -> None:
         self._pid = self._seat.pid
-        self._asked = self.stopped = 0.0
+        self._asked = self.stopped = self.dead = 0.0
         self._ask_at = now + ASK_EVERY
         self._pulse = self._seat.region.get(PULSE)
 

@@ -2,7 +2,8 @@
 
 It is asked every 15 s. One that does not react is continued (SIGCONT), in case that somebody has stopped it; one that
 still does not react is replaced. Its children die with it, so that waits while they run jobs, unless it is needed: a
-child is missing, or has ended and nobody says how.
+child is missing, or has ended and nobody says how. One that reacts and tells of no death is replaced too: user code in
+it may have seen to that.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ASK_EVERY = 15.0  # seconds
 STOPPED = 2.0  # seconds until it is continued, or replaced
 SILENT = 10.0  # seconds
 NEEDED = 5.0  # seconds that somebody waits for it
+UNTOLD = 5.0  # seconds that a child has been dead
 UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
 
 
@@ -47,9 +49,9 @@ class ServerWatch:
         self._asked = now
         return True
 
-    def step(self, now: float, busy: bool, needed: bool) -> str:
+    def step(self, now: float, busy: bool, needed: bool, dead: float = 0.0) -> str:
         """Look at it; return why it is to be replaced, "" when it is not. ``busy``: its children run jobs; ``needed``:
-        somebody waits for it."""
+        somebody waits for it; ``dead``: since when a child has been, of which it says nothing, 0: none."""
         if now < self._looked + LOOK_EVERY:
             return ""
         if now > self._looked + UNWATCHED:
@@ -61,6 +63,8 @@ class ServerWatch:
             self._ask_at = now  # what it answers says that it has run in between
         self._stopped = (self._stopped or now) if stopped else 0.0
         self._needed = (self._needed or now) if needed else 0.0
+        if dead and now - dead >= UNTOLD:
+            return "does not say that a child has died"
         why = self._why_useless(now)
         if not why:
             return ""

@@ -4,6 +4,8 @@
     interrupt   the grace is over: an exception in every running job
     kill        some took no notice
 
+A child that runs nothing and owes nothing has no use for the grace: one that does not leave is killed before.
+
 Owned by the supervisor's main loop.
 """
 
@@ -15,13 +17,15 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
-from jobqueue.workers.shared.journal import UNSETTLED
+from jobqueue.workers.shared.journal import BUFFERED, UNSETTLED
 from jobqueue.workers.supervisor.seat import Seat, Use
 
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 2.0  # seconds between the interrupt and the kill
 BIRTH_WAIT = 2.0  # seconds for a child that does not run yet to come as far as to hear that
+IDLE_WAIT = 8.0  # seconds for a child that runs nothing to leave; what jobs registered with atexit may take 7 of them
+KILL_WAIT = 5.0  # seconds until it is known that killed children are dead
 QUIET_WAIT = 0.5  # seconds to hear from all children what they dropped, so that it goes back in one step
 
 
@@ -35,15 +39,25 @@ class Phase(IntEnum):
 
 
 class Stopping:
-    """Tells the seats what to do; ``give_back`` takes tokens of jobs that nobody started."""
+    """Tells the seats what to do; ``give_back`` takes tokens of jobs that nobody started, ``is_away`` says whether the
+    store does not answer."""
 
-    def __init__(self, seats: Sequence[Seat], grace: float, give_back: Callable[[list[Any]], None]) -> None:
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        grace: float,
+        give_back: Callable[[list[Any]], None],
+        is_away: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._seats = seats
         self._grace = grace
         self._give_back = give_back
+        self._is_away = is_away
         self.phase = Phase.RUNNING
         self._began = 0.0  # monotonic seconds
         self._next_phase = 0.0  # monotonic seconds
+        self._killed_at = 0.0  # monotonic seconds
+        self._idle_since: dict[str, float] = {}  # by owner, monotonic seconds
         self._given_back = False
         self._alone_since = 0.0  # monotonic seconds, 0: there are children
 
@@ -98,6 +112,8 @@ class Stopping:
             for seat in self._seats:
                 if seat.use is Use.TAKEN and not seat.has_begun:  # it has nothing to end
                     seat.kill()
+        if self.phase is Phase.QUIET:
+            self._end_idle(now)
         if now >= self._next_phase:
             self._advance(now)
         if any(seat.use is Use.TAKEN for seat in self._seats):
@@ -109,6 +125,22 @@ class Stopping:
         """Seconds since the last child left; 0 while there are any, or while it runs."""
         return now - self._alone_since if self._alone_since else 0.0
 
+    def takes_too_long(self, now: float) -> bool:
+        """All were killed, and of some nobody says that they are dead."""
+        return bool(self._killed_at) and not self._alone_since and now - self._killed_at >= KILL_WAIT
+
+    def _end_idle(self, now: float) -> None:
+        """Who has outcomes to send, claimed jobs to give back, or no store to do so, keeps the whole grace."""
+        for seat in self._seats:
+            region = seat.region
+            owes = region.get(UNSETTLED) or region.get(BUFFERED) or region.running() or self._is_away()
+            if seat.use is not Use.TAKEN or owes:
+                self._idle_since.pop(seat.owner, None)
+            elif now - self._idle_since.setdefault(seat.owner, now) >= IDLE_WAIT:
+                log.warning("child %s (pid %d) runs no job and does not leave: it is killed", seat.owner, seat.pid)
+                self._idle_since[seat.owner] = now
+                seat.kill()
+
     def _advance(self, now: float) -> None:
         self._next_phase = now + LAST_WORDS
         if self.phase is Phase.QUIET:
@@ -117,5 +149,6 @@ class Stopping:
                 seat.tell(b"i\n")
         else:
             self.phase = Phase.KILL
+            self._killed_at = self._killed_at or now
             for seat in self._seats:
                 seat.kill()

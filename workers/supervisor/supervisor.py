@@ -117,7 +117,9 @@ class Supervisor:
         self._born = False
         self._waiter = Waiter(store.client(socket_timeout=FIRST_ANSWER), settings.queues, self._failures)
         self._undertaker = Undertaker(self._registrar.do, self._post, self._fork_errand)
-        self._stopping = Stopping(self._seats, settings.grace, self._give_back)
+        self._stopping = Stopping(
+            self._seats, settings.grace, self._give_back, lambda: self._registrar.is_away or self._frozen.frozen
+        )
         orders = Orders(self._seats, lambda: self._stopping.asked("shutdown command"), self._find)
         self._commands = Commands(
             store.client(),
@@ -178,6 +180,8 @@ class Supervisor:
         self._look_after(now)
         if self._stopping.phase:
             self._stopping.step(now)
+            if self._stopping.takes_too_long(now) and self._nursery:  # whatever became of it: a stop ends
+                self._replace_server("does not say that its children have died")
             return
         if self._nursery is None and now >= self._boots.not_before:
             self._start_nursery()
@@ -227,7 +231,8 @@ class Supervisor:
     def _watch_server(self, watch: ServerWatch, nursery: Nursery, now: float) -> None:
         taken = [seat for seat in self._seats if seat.use is Use.TAKEN]
         busy = any(seat.region.running() for seat in taken)
-        if why := watch.step(now, busy, needed=any(not seat.pid or seat.deaf_since for seat in taken)):
+        dead = min((at for seat in taken if (at := self._idle_watches[seat.number].dead)), default=0.0)
+        if why := watch.step(now, busy, any(not seat.pid or seat.deaf_since for seat in taken), dead):
             self._replace_server(why)
         elif watch.asks(now):
             self._order(nursery.ping)
