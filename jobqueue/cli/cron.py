@@ -48,7 +48,9 @@ def cron(
         _print(entries, as_json)
         return
     from jobqueue.workers.cron_process import serve
+    from jobqueue.workers.shared.log_stream import never_wait_for_a_reader
 
+    never_wait_for_a_reader()
     with opened(url, wait=store_wait) as store:
         code = serve(entries, store, log_format)
     sys.exit(code)

@@ -136,8 +136,10 @@ def worker(
 ) -> None:
     """Run jobs from the QUEUEs ("default") in threads or in processes."""
     from jobqueue.workers.launcher import launch, shape, worker_name
+    from jobqueue.workers.shared.log_stream import never_wait_for_a_reader
     from jobqueue.workers.shared.settings import Settings
 
+    never_wait_for_a_reader()
     children, slots = shape(mode, number, threads)
     accepted, own_serializer = formats_to_read(accept, serializer)
     if cron_files and own_serializer:

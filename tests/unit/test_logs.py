@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from jobqueue.workers.shared.logs import logging_guarded, set_up_logging
+from jobqueue.workers.shared import log_stream
+from jobqueue.workers.shared.logs import BELOW, logging_guarded, set_up_logging
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     logger, root = logging.getLogger("jobqueue.workers"), logging.getLogger()
+    below = [logging.getLogger(name) for name in BELOW]
     before = logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level
     others = [it for it in logging.root.manager.loggerDict.values() if isinstance(it, logging.Logger)]
     enabled = [it for it in others if not it.disabled]
@@ -22,6 +25,8 @@ def _as_before() -> Iterator[None]:
     for it in enabled:  # dictConfig has disabled all that it did not know
         it.disabled = False
     logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level = before
+    for it in below:
+        it.handlers.clear()
     logging.disable(logging.NOTSET)
 
 
@@ -104,3 +109,29 @@ def test_an_exception_that_cannot_be_printed(capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr().err
     assert "error: a slot failed\n" in said
     assert "raise Closed" in said
+
+
+@pytest.mark.parametrize("can_open", [True, False])
+def test_what_nobody_reads_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, can_open: bool) -> None:
+    """Also where the pipe is another user's and cannot be opened once more."""
+    if not can_open:
+        monkeypatch.setattr(log_stream, "_opened_once_more", lambda number: -1)
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as source, open(writer, "w") as sink:
+        monkeypatch.setattr("sys.stderr", sink)
+        set_up_logging("text", verbose=False)
+        log = logging.getLogger("jobqueue.workers")
+        for _ in range(100):
+            log.info("%s", 3000 * "x")
+        log.info("%s", 20_000 * "y")  # a line that fits in no free page
+        whole, size = source.read(1 << 20).decode(), 1
+        while size:
+            log.info("after that")
+            more = source.read(1 << 20).decode()
+            whole, size = whole + more, "missing here" not in whole
+        assert os.get_blocking(writer)
+    lines = whole.splitlines()
+    kept = [line for line in lines if line.endswith(3000 * "x")]
+    (said,) = [line for line in lines if "missing here" in line]
+    assert f" {100 - len(kept) + 1} lines are missing here" in said
+    assert lines[-1].endswith("after that")

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobqueue.workers.shared.log_stream import StderrHandler
+
 PACKAGE = "jobqueue.workers"
 GUARDED = ("jobqueue", "rq")  # whose lines are written between two jobs, where nobody expects user code to run
+BELOW = ("jobqueue.store", "jobqueue.network", "rq.worker")  # they speak in our processes too, and must not wait either
 
 
 class Text(logging.Formatter):
@@ -154,9 +157,10 @@ def set_up_logging(log_format: str, verbose: bool) -> None:
     modules = (path.relative_to(home).with_suffix("").parts for path in home.rglob("*.py"))
     for parts in ((), *modules):  # also those of modules that are imported later
         logging.getLogger(".".join((PACKAGE, *parts))).__class__ = WorkerLogger
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler(sys.stderr)
     handler.setFormatter(Json() if log_format == "json" else Text())
+    for name in (PACKAGE, *BELOW):
+        logging.getLogger(name).handlers[:] = [handler]
     logger = logging.getLogger(PACKAGE)
-    logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)

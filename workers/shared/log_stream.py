@@ -1,0 +1,162 @@
+"""Where the log goes: written only as far as somebody takes it, so that no process of a worker waits for a reader.
+
+A pipe or a socket whose reader is stuck, or a terminal that was halted, takes nothing any more, and a plain write would
+wait for ever: with it a supervisor that has to stop, a child that has to renew what it holds. Here a line waits for a
+moment, is dropped then, and the next line that gets through says how many are missing.
+
+O_NONBLOCK belongs to the open file, which we share with whoever started us and with all that jobs start, so it is never
+set on stderr itself: a pipe or terminal is opened once more for each line, a socket is told for each call, and where
+neither can be done the line is written when the system says that there is room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import select
+import socket
+import stat
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+PATIENCE = 0.2  # seconds for a line, until one was dropped: those behind it do not wait
+PIPE_BUF = select.PIPE_BUF  # bytes that are written as a whole, or not at all
+_MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+class Impatient(io.TextIOWrapper):
+    """stderr of a process that has to stop when it is told so: what it does not take is lost."""
+
+    def write(self, text: str, /) -> int:
+        with contextlib.suppress(OSError):
+            write_what_is_taken(self.fileno(), text.encode(self.encoding, "backslashreplace"), PATIENCE)
+        return len(text)
+
+
+def never_wait_for_a_reader() -> None:
+    """From now on nothing that this process itself writes to stderr holds it up: messages at the start, tracebacks."""
+    before = sys.stderr
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # in a test it may be no file
+        before.fileno()
+        sys.stderr = Impatient(before.buffer, before.encoding, "backslashreplace", write_through=True)
+        sys.stderr.below = before  # type: ignore[attr-defined]  # its end would close the file
+
+
+class StderrHandler(logging.Handler):
+    """Writes each record to the stream; a thread that does so holds the handler's lock, but not for long."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._missing = 0  # lines that this process has dropped
+        self._missed_by = 0  # its pid: a fork has dropped none yet
+        self._torn = False  # the last line has no end
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:  # a mistake of ours
+            self.handleError(record)
+            return
+        if self._missed_by != os.getpid():
+            self._missing, self._torn = 0, False
+        if self._missing:
+            text = f"{self.format(_notice(self._missing, record.created))}\n{text}"
+        if self._write(f"{text}\n"):
+            self._missing = 0
+        else:
+            self._missing, self._missed_by = self._missing + 1, os.getpid()
+
+    def _write(self, text: str) -> bool:
+        """Tell whether all of it is written."""
+        try:
+            number = self._stream.fileno()
+        except OSError:  # no file, in a test
+            self._stream.write(text)
+            return True
+        except ValueError:  # somebody has closed it
+            return False
+        data = text.encode(self._stream.encoding, "backslashreplace")
+        if self._torn:
+            data = b"\n" + data
+        try:
+            done = write_what_is_taken(number, data, 0.0 if self._missing else PATIENCE)
+        except OSError:  # its reader is gone, or the disk is full
+            return False
+        self._torn = 0 < done < len(data) or (self._torn and done == 0)
+        return done == len(data)
+
+
+def _notice(missing: int, at: float) -> logging.LogRecord:
+    text = f"{missing} {'line is' if missing == 1 else 'lines are'} missing here: nobody took what this process wrote"
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
+    record.created = at
+    return record
+
+
+def write_what_is_taken(number: int, data: bytes, patience: float) -> int:
+    """Write to a descriptor that may be shared and may take nothing; return how many bytes it took. Waits ``patience``
+    seconds for it once. Raises OSError."""
+    mode = os.fstat(number).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+        return os.write(number, data)
+    if stat.S_ISSOCK(mode):
+        return _in_pieces(lambda piece: _send(number, piece), number, data, patience)
+    if (own := _opened_once_more(number)) < 0:
+        return _in_pieces(lambda piece: _write_where_there_is_room(number, piece), number, data, patience)
+    try:
+        return _in_pieces(lambda piece: os.write(own, piece), number, data, patience)
+    finally:
+        os.close(own)
+
+
+def _in_pieces(write: Callable[[bytes], int], number: int, data: bytes, patience: float) -> int:
+    """``write`` raises BlockingIOError where it would have to wait."""
+    done = 0
+    while done < len(data):
+        piece = data[done : done + PIPE_BUF]
+        try:
+            done += write(piece)
+        except BlockingIOError:
+            if not _has_room(number, patience):
+                break
+            with contextlib.suppress(BlockingIOError):  # somebody else was faster
+                done += write(piece)
+                continue
+            break
+    return done
+
+
+def _has_room(number: int, patience: float) -> bool:
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(1000 * patience))
+
+
+def _opened_once_more(number: int) -> int:
+    """A descriptor of the same pipe or terminal that does not wait; -1: that is not possible here, or not allowed."""
+    if sys.platform != "linux":  # where /dev/fd is the same open file
+        return -1
+    try:
+        return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _write_where_there_is_room(number: int, piece: bytes) -> int:
+    """Another process may fill it between the two calls: that cannot be helped here."""
+    if not _has_room(number, 0.0):
+        raise BlockingIOError
+    return os.write(number, piece)
+
+
+def _send(number: int, piece: bytes) -> int:
+    """Not by a socket object: with ``socket.setdefaulttimeout`` it would set O_NONBLOCK for everybody."""
+    sent = ctypes.CDLL(None, use_errno=True).send(number, piece, len(piece), socket.MSG_DONTWAIT | _MSG_NOSIGNAL)
+    if sent < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # Python makes the right subclass of it
+    return int(sent)
