@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from jobqueue.doctor.clocks import examine_clocks
 from jobqueue.doctor.deferred import dependents, examine_dependents
 from jobqueue.doctor.finding import Finding
-from jobqueue.doctor.limbo import Suspect, Tell, bring_back, in_limbo, suspects
-from jobqueue.doctor.owners import examine_leases, holdings
+from jobqueue.doctor.limbo import Suspect, Suspects, Tell, bring_back, in_limbo, suspects
+from jobqueue.doctor.owners import Holding, examine_leases, holdings
 from jobqueue.doctor.queues import examine_queues
 from jobqueue.doctor.schedules import examine_schedules
 from jobqueue.doctor.server import examine_server
+from jobqueue.doctor.types import examine_types, look, safely
 from jobqueue.doctor.wrong_keys import examine_wrong_keys
 from jobqueue.store.connection import redis
 from jobqueue.words import count
@@ -31,16 +32,32 @@ def examine(
     """Iterate over all findings; with ``fix`` jobs in limbo are brought back, and those that wait in vain for others
     are enqueued. tell: called with a sentence about how far it is. Raises what redis-py raises."""
     yield from examine_server(client)
-    yield from examine_queues(client)
-    wrong = list(examine_schedules(client))
+    yield from examine_types(client)
+    yield from safely("queues", examine_queues(client))
+    wrong = list(safely("schedules", examine_schedules(client)))
     yield from wrong
     if all(finding.severity != "problem" for finding in wrong):
-        yield from examine_clocks(client)
-    yield from examine_wrong_keys(client)
-    leases, seen, waiting = holdings(client), suspects(client, tell), dependents(client)
+        yield from safely("clocks", examine_clocks(client))
+    yield from safely("wrong keys", examine_wrong_keys(client))
+    failed: list[Finding] = []
+    leases = look(lambda: holdings(client), "leases", failed)
+    seen: Suspects | None = look(lambda: suspects(client, tell), "limbo", failed)
+    waiting = look(lambda: dependents(client), "dependents", failed)
+    yield from failed
     sleep(patience)
-    yield from examine_leases(leases, holdings(client))
-    yield from examine_dependents(client, waiting, fix)
+    if leases is not None:
+        yield from safely("leases", _leases(client, leases))
+    if waiting is not None:
+        yield from safely("dependents", examine_dependents(client, waiting, fix))
+    if seen is not None:
+        yield from safely("limbo", _looked_again(client, seen, tell, fix))
+
+
+def _leases(client: redis.Redis, before: Mapping[str, Holding]) -> Iterator[Finding]:
+    yield from examine_leases(before, holdings(client))
+
+
+def _looked_again(client: redis.Redis, seen: Suspects, tell: Tell, fix: bool) -> Iterator[Finding]:
     yield _limbo(client, in_limbo(client, seen.jobs, tell), fix)
     if not seen.all:
         text = f"only {seen.looked_at:,} of the jobs that wait or run were looked at: there are more"

@@ -145,3 +145,16 @@ def test_a_rescue_meets_junk(store: redis.Redis, start: Start, mode: str) -> Non
     eventually(lambda: all(status(store, job_id) == "finished" for job_id in ids), 60)
     second.stop()
     assert Protocol(store).newest_claim() > 0
+
+
+def test_a_stop_beside_keys_of_a_wrong_type(start: Start, queue: Queue, store: redis.Redis) -> None:
+    """What cannot be written there is said, and is no reason to call the end a failure."""
+    tree = start("-n", "1")
+    assert queue.enqueue("samples.ok", 1).result(timeout=30) == 1
+    planted = [keys.WORKERS, keys.workers_of("default"), keys.ENDED, keys.PAUSED, keys.USAGE, keys.ASIDE]
+    store.delete(*planted)
+    for key in planted:
+        store.xadd(key, {"what": "is this?"})
+    assert tree.stop(30) == 0, tree.log
+    assert "Traceback" not in tree.log
+    store.delete(*planted)

@@ -436,3 +436,36 @@ def test_a_large_store_is_looked_at_in_part_and_tells_how_far_it_is(
     assert suspects(store, told.append).looked_at == 3000
     assert any("3,000 jobs wait or run" in text for text in told)
     assert any("at 3,000 places" in text for text in told)
+
+
+# -- keys of a wrong type --------------------------------------------------------------------------------------------
+
+READ = [
+    *(keys.QUEUES, keys.WORKERS, keys.OWNERS, keys.PAUSED, keys.ASIDE, keys.ENDED, keys.SCHEDULES, keys.CRON_ENTRIES),
+    *(keys.registry(kind, "q") for kind in ("finished", "failed", "wip", "scheduled", "deferred", "ready", "canceled")),
+    *(keys.queue("q"), keys.intermediate("q"), keys.workers_of("q"), keys.back("q")),
+    *(keys.worker("w"), keys.lease("w"), keys.own("w:0.1"), keys.SEQ, keys.USAGE),
+]
+
+
+def test_each_key_of_a_wrong_type_is_named(store: redis.Redis) -> None:
+    """Whichever it is; and the rest is looked at."""
+    for key in READ:
+        store.flushall()
+        Queue("q", store).enqueue(square, 2)
+        store.sadd(keys.WORKERS, keys.worker("w"))
+        store.sadd(keys.OWNERS, "w:0.1")
+        store.delete(key)
+        store.xadd(key, {"what": "is this?"})
+        findings = list(examine(store, sleep=lambda _: None))
+        assert [f for f in findings if f.severity == "problem" and key in f.text], (key, findings)
+        assert {"workers", "limbo"} <= {f.check for f in findings} or key in (keys.QUEUES, keys.WORKERS, keys.PAUSED)
+
+
+def test_many_keys_of_a_wrong_type(store: redis.Redis, jobq: Any) -> None:
+    for key in READ:
+        store.set(key, "x")
+    result = jobq()
+    assert result.exit_code == 4, result.output
+    assert "WRONGTYPE" not in result.output
+    assert "The key 'rq:workers' is a string; a set belongs there." in " ".join(result.output.split())

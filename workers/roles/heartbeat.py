@@ -17,9 +17,9 @@ import redis
 from jobqueue import __version__
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.store.trouble import is_away
 from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import EXECUTION_TTL
+from jobqueue.workers.shared.patience import replies_of
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -106,10 +106,8 @@ class Heartbeat:
             pipe.expire(keys.lease(worker), WORKER_TTL)  # the last of all trees has nobody to take it away
             for name in (keys.WORKERS, *map(keys.workers_of, self._settings.queues)):
                 pipe.sadd(name, card)
-            replies: list[Any] = pipe.execute(raise_on_error=False)
+            replies = replies_of(pipe)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
-        if outage := next(filter(is_away, errors), None):
-            raise outage
         if not isinstance(replies[0], Exception):
             if self.renewed and time.monotonic() - self.renewed > SAFE * self._settings.lease:
                 self.lapses += 1  # before the time below: who sees that has to see this
@@ -150,4 +148,8 @@ class Heartbeat:
                 pipe.srem(keys.workers_of(name), key)
             pipe.hset(key, mapping={"death": rq_time(time.time()), "state": "idle"})
             pipe.expire(key, 60)
-            pipe.execute()
+            refused = [it for it in replies_of(pipe) if isinstance(it, Exception)]
+        if refused:
+            log.warning(
+                "some of our registration could not be taken off RQ's lists (%s); jobq doctor names the key", refused[0]
+            )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 
@@ -25,6 +25,7 @@ from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, Left, Remains
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.journal import PULSE, Region
+from jobqueue.workers.shared.patience import replies_of
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Rescuer:
         left = left and left._replace(plain=remains.plain)
         if left is None or not left.jobs:
             self._remember(remains)
-        self._bring_on(self._client.hkeys(keys.ENDED))
+        self._bring_on_all()
         return left
 
     def rescue_unknown(self, owner: str) -> Left | None:
@@ -107,7 +108,7 @@ class Rescuer:
         last_words = [self._last_word(job) for job in left.jobs]
         policy = self._policy_of(left.worker)
         self._rescue(left.owner, left.worker, last_words, final=True, on_crash=policy, dead=left.dead)
-        self._bring_on(self._client.hkeys(keys.ENDED))
+        self._bring_on_all()
         if left.worker == self._settings.worker:
             self._remember(Remains(left.owner, [], last_words))
 
@@ -201,9 +202,7 @@ class Rescuer:
         with self._client.pipeline(transaction=False) as pipe:
             for owner in owners:
                 pipe.zscore(keys.own(owner), job_id)
-            scores = pipe.execute(raise_on_error=False) if owners else []
-        if outage := next((score for score in scores if isinstance(score, Exception) and is_away(score)), None):
-            raise outage
+            scores = replies_of(pipe) if owners else []
         return next((int(score) for score in scores if isinstance(score, float)), None)
 
     # -- other trees ---------------------------------------------------------------------------------------------------
@@ -215,7 +214,8 @@ class Rescuer:
             pipe.smembers(keys.OWNERS)
             pipe.smembers(keys.WORKERS)
             pipe.hkeys(keys.ENDED)
-            owners, workers, ended = pipe.execute()
+            # one that is of another type, which jobq doctor names, must not keep us from what the others say
+            owners, workers, ended = ([] if isinstance(it, Exception) else it for it in replies_of(pipe))
         self._bring_on(ended)
         trees = self._trees(owners, workers)
         self._bury_again(trees.pop(self._settings.worker, []))
@@ -240,6 +240,12 @@ class Rescuer:
 
     def reconnected(self) -> None:
         self._seen.clear()
+
+    def _bring_on_all(self) -> None:
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hkeys(keys.ENDED)
+            (ended,) = replies_of(pipe)
+        self._bring_on([] if isinstance(ended, Exception) else ended)
 
     def _bring_on(self, ended: Iterable[bytes | str]) -> None:
         """Who recorded an end enqueues its dependents; should that one die on the way, everybody sees the mark."""
@@ -277,9 +283,7 @@ class Rescuer:
             for worker in workers:
                 pipe.get(_raw(keys.lease(worker)))
                 pipe.exists(_raw(keys.worker(worker)))
-            replies: list[Any] = pipe.execute(raise_on_error=False) if workers else []
-        if outage := next((reply for reply in replies if isinstance(reply, Exception) and is_away(reply)), None):
-            raise outage
+            replies = replies_of(pipe) if workers else []
         found: dict[str, str] = {}
         for worker, lease, there in zip(workers, replies[::2], replies[1::2], strict=True):
             if lease is not None or worker not in self._nameless:
@@ -295,7 +299,7 @@ class Rescuer:
             pipe.srem(keys.WORKERS, _raw(key))
             for name in self._settings.queues:
                 pipe.srem(keys.workers_of(name), _raw(key))
-            pipe.execute()
+            replies_of(pipe)  # one list of another type keeps it off none of the others
 
     def _is_dead(self, worker: str, lease: str, now: float) -> bool:
         seen = self._seen.get(worker)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -17,6 +17,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REFUSALS = 3  # repeated so often, in case that somebody is just mending it
+
+
+def replies_of(pipe: Any) -> list[Any]:
+    """Execute a pipeline; what Redis refuses (a key of another type, say) stands among the replies as an exception, and
+    the other commands are done. Raises an outage."""
+    replies: list[Any] = pipe.execute(raise_on_error=False)
+    if outage := next((it for it in replies if isinstance(it, Exception) and is_away(it)), None):
+        raise outage
+    return replies
 
 
 def insist(errand: Callable[[], T], what: str) -> T:
