@@ -132,6 +132,13 @@ def _told(schedule: Schedule) -> dict[str, Any]:
     return {**own, "every": t.every, "cron": t.cron, "fields": fields}
 
 
+def _in_words(error: BaseException) -> str:
+    try:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    except BaseException:
+        return type(error).__name__
+
+
 def main() -> None:
     """``python -m jobqueue.producing.cronfile PATH FORMATS FD``."""
     path, formats, fd = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
@@ -141,8 +148,10 @@ def main() -> None:
         answer: dict[str, Any] = {"entries": [_told(schedule) for schedule in load(path, formats)]}
     except JobqError as e:
         answer = {"error": str(e)}
-    except Exception as e:
-        answer = {"error": " ".join(f"{type(e).__name__}: {e}".split())}
+    except SystemExit:
+        raise
+    except BaseException as e:  # the file is code of the user's, which may raise anything, and so may its text
+        answer = {"error": _in_words(e)}
     with open(fd, "wb") as out:
         out.write(json.dumps(answer).encode())
 

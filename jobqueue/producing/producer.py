@@ -291,6 +291,8 @@ class Queue(rq.queue.Queue):
         **options: Any,
     ) -> Schedule:
         """Make a schedule, and store nothing. Raises UsageError for what its jobs cannot have."""
+        if name:
+            names.schedule_name(name)
         spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), *args, **options)
         own = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
         if own or not isinstance(spec.func, str):

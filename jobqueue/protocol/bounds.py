@@ -17,6 +17,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
 from jobqueue.errors import BadValue
+from jobqueue.protocol import names
 
 LONGEST = 3_155_760_000  # seconds: a hundred years
 MOST = 1_000_000_000  # of what is counted
@@ -194,12 +195,14 @@ def _of_option(name: str, it: Any) -> None:
         for webhook in it if isinstance(it, (list, tuple)) else (it,):
             _of_object(webhook)
     elif name in _CALLBACKS and (isinstance(it, str) or callable(it)):  # RQ makes a Callback of it
-        pass
+        names.callback(name, it if isinstance(it, str) else getattr(it, "__qualname__", type(it).__name__))
     else:
         sign, what = _OBJECTS[name]
         if not hasattr(it, sign):
             raise BadValue(f"{name} is {_shown(it)}: give {what}.")
         _of_object(it)
+        if name in _CALLBACKS:
+            names.callback(name, it.name)
 
 
 def _of_object(it: Any) -> None:

@@ -27,6 +27,19 @@ def job_id(name: object) -> str:
     return text
 
 
+def schedule_name(name: object) -> str:
+    """Return what a schedule, such as an entry of a cron file, is called beside its id. Raises BadValue."""
+    return _readable(name, "A schedule's name")
+
+
+def callback(option: str, name: object) -> None:
+    """Check the name by which workers are to import a callback. Raises BadValue."""
+    text = _readable(name, option)
+    if "<lambda>" in text or "<locals>" in text:
+        what = "a lambda" if "<lambda>" in text else f"{_shown(text)}, defined inside a function"
+        raise BadValue(f"{option} is {what}: a worker cannot import that, so use a function of a module.")
+
+
 def _readable(name: object, what: str) -> str:
     if not isinstance(name, str):
         raise BadType(f"{what} is a text, not {_shown(repr(name))}.")

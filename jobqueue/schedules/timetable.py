@@ -49,7 +49,7 @@ class Schedule:
             "tz": t.tz,
             "queue": self.queue,
             "name": self.name or self.id,
-            "source": self.source,
+            "source": self.source.encode(errors="backslashreplace").decode(),  # a path need not be text
             "overlap": "yes" if self.overlap else "no",
             "front": "1" if self.front else "",
             "ttl": "" if self.ttl is None else str(self.ttl),

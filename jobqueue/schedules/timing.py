@@ -35,6 +35,10 @@ class Timing:
         """Return itself. Raises BadSchedule with a sentence for the user."""
         if bool(self.every) == bool(self.cron):
             raise BadSchedule("A schedule needs either an interval or a cron expression.")
+        if not isinstance(self.cron, str):
+            raise BadSchedule(
+                f"A cron expression is a text such as '*/5 * * * *', not of type {type(self.cron).__name__}."
+            )
         if not self.cron and bounds.EVERY.read(self.every) is None:
             raise BadSchedule(f"An interval of {self.every!r} cannot be: give {bounds.EVERY.describe()}.")
         if self.cron:
@@ -72,7 +76,7 @@ class Timing:
                     return float(found)
         except (CroniterError, ValueError, KeyError, AttributeError) as e:
             raise BadSchedule(
-                f"The cron expression {self.cron[:60]!r} cannot be: {str(e)[:200].rstrip('.')}."
+                f"The cron expression {self.cron[:60]!r} cannot be: {_printable(e)[:200].rstrip('.')}."
             ) from None
 
     def pause(self, now: float, ahead: float) -> tuple[float, float] | None:
@@ -92,6 +96,11 @@ class Timing:
         if self.every:
             return f"every {self.every:g} s"
         return f"{self.cron} ({self.tz})" if self.tz else self.cron
+
+
+def _printable(error: Exception) -> str:
+    """It has the expression in it, whatever that is."""
+    return str(error).encode(errors="backslashreplace").decode()
 
 
 def _set_back(zone: tzinfo | None, start: float, end: float) -> tuple[float, float] | None:

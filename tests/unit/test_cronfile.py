@@ -71,12 +71,21 @@ def test_what_json_cannot_carry(tmp_path: Path) -> None:
         (GOOD.replace("interval=60, ", ""), "either interval or cron"),
         (GOOD.replace("from jobqueue.tasks import square", "def square(n): pass"), "cron file itself"),
         ("def", "SyntaxError|invalid syntax"),
+        ("raise KeyboardInterrupt('no')", "KeyboardInterrupt: no"),
+        ("class E(BaseException):\n  def __str__(self): raise self\nraise E", "E$"),
+        (GOOD.replace('name="three"', "name='\\ud800'"), "name has only characters that can be printed: '\\\\ud800'"),
+        (GOOD.replace('name="three"', "name=3"), "name is a text, not 3"),
+        (GOOD.replace('square, "default"', "square, '\\ud800'"), "queue's name has only characters"),
+        (GOOD.replace('meta={"m": 1}', "meta={'m': '\\ud800'}"), "not valid Unicode"),
+        (GOOD.replace("args=(3,)", "args=('\\ud800',)"), "not valid Unicode"),
+        (GOOD.replace('cron="*/5 * * * *", meta', "cron='\\ud800 * * * *', meta"), "not acceptable"),
     ],
 )
-def test_what_cannot_be_loaded(tmp_path: Path, text: str, sentence: str) -> None:
+def test_what_cannot_be_loaded(tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, sentence: str) -> None:
     with pytest.raises(BadCronFile, match=sentence) as caught:
         cronfile.read(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err in ("", "the file's own words\n")
     assert "entries.py" in str(caught.value)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+import rq
 
 from jobqueue.errors import JobFailed, NotSerializable, UsageError
 from jobqueue.job import Job
@@ -124,3 +125,35 @@ def test_jobs_that_run_at_once(client: redis.Redis, serializer: Any) -> None:
         queue.enqueue(square, "x").result(1)
     with pytest.raises(UsageError, match="use enqueue for each"):
         queue.enqueue_many(square, [1, 2])
+
+
+def _local() -> Callable[..., None]:
+    def inside(*_: object) -> None:
+        pass
+
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"on_success": lambda *_: None}, "on_success is a lambda"),
+        ({"on_failure": rq.Callback(lambda *_: None)}, "on_failure is a lambda"),
+        ({"on_stopped": _local()}, "defined inside a function"),
+        ({"on_success": "\ud800.x"}, "can be printed"),
+        ({"every": 0, "cron": 5}, "A cron expression is a text"),
+        ({"every": 0, "cron": b"0 0 * * *"}, "A cron expression is a text"),
+        ({"every": 0, "cron": "\ud800 0 * * *"}, "not acceptable"),
+        ({"every": 0, "cron": "0 0 * * *", "tz": "\ud800"}, "no time zone"),
+        ({"name": "\ud800"}, "name has only characters"),
+        ({"name": 5}, "name is a text"),
+    ],
+)
+def test_texts_and_callbacks_of_a_schedule(client: redis.Redis, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        Queue(connection=client).schedule(square, 2, **{"every": 5, **options})
+    assert "\ud800" not in str(caught.value)
+    if said.startswith("on_") or "inside" in said:
+        with pytest.raises(UsageError, match=said):
+            Queue(connection=client).enqueue(square, 2, **options)
+    assert not client.keys()
