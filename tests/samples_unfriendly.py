@@ -13,8 +13,10 @@ import signal
 import time
 from collections.abc import Callable, ItemsView
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
+from rq import get_current_job
 from rq.job import Job
 
 FOREVER = 3600.0  # seconds
@@ -122,6 +124,11 @@ def local_and_fail(how: str) -> None:
     raise ValueError("no")
 
 
+def on_itself(how: str) -> None:
+    job: Any = get_current_job()
+    job.handle = Dropped(how)
+
+
 def says(how: str) -> None:
     raise Said(how)
 
@@ -207,6 +214,7 @@ def keep_the_next_slot(seconds: float) -> None:
     """As code does that the garbage collector runs between two jobs: the slot that asks for work next stays away."""
     from jobqueue.workers.child.courier import Courier
 
+    watch_closely()
     original = Courier.next
 
     def stay_away(self: Courier, linger: bool = True) -> Any:
@@ -215,6 +223,24 @@ def keep_the_next_slot(seconds: float) -> None:
         return original(self, linger)
 
     Courier.next = stay_away  # type: ignore[method-assign]
+
+
+def keep_this_slot(record: str) -> str:
+    """As code does that the garbage collector runs behind the job's limit. In this process that is found out soon."""
+    from jobqueue.workers.child.slot import Slot
+
+    if Path(record).exists():
+        return "again"
+    Path(record).touch()
+    watch_closely()
+    Slot._log = lambda *_: time.sleep(FOREVER)  # type: ignore[method-assign]
+    return "once"
+
+
+def watch_closely() -> None:
+    from jobqueue.workers.child import slot_watch
+
+    slot_watch.STUCK, slot_watch.LOOK_EVERY, slot_watch.LOOK_AGAIN = 2.0, 0.5, 0.3
 
 
 # -- what Python runs for others: lines of the log, attributes of exceptions, the clock --------------------------------

@@ -314,3 +314,11 @@ def test_a_slot_that_the_garbage_collector_keeps(start: Start, mode: str, queue:
     eventually(lambda: "has not come back" in tree.log, 60)
     eventually(lambda: {child.pid for child in tree.children()} != before)
     assert tree.stop() == 0
+
+
+def test_a_slot_that_is_kept_behind_its_job(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+    """No limit holds there any more, and the job does not count as over yet."""
+    tree: Tree = start("-n", "2" if mode == "thread" else "1", mode=mode, serve=("samples", "samples_unfriendly"))
+    job = queue.enqueue("samples_unfriendly.keep_this_slot", str(tmp_path / "record"), job_timeout=-1)
+    assert job.result(60) == "again"
+    assert "has not come back" in tree.log

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rq import job as rq_job
@@ -80,6 +81,7 @@ class Slot(Interruptible):
         self.finishing_since = 0.0  # monotonic seconds
         self.inherited: Finishing | None = None  # from a thread that was written off, to be done first
         self.marked = 0  # the claim whose start was marked last
+        self.waits = False  # outside of the courier, for the store or for work, or has left: no user code keeps it
 
     def run(self) -> None:
         """Run until there is nothing more to run."""
@@ -97,6 +99,7 @@ class Slot(Interruptible):
                     after_imports.copy().run(self._run_one, work)
         except WrittenOff:
             pass
+        self.waits = True  # nobody waits for it any more
 
     def _finish_settled(self, work: Outcome) -> None:
         self._finish(self._finishing(work, self._left(work.claim, Ending(work.kind, work.payload)), work.started))
@@ -125,6 +128,7 @@ class Slot(Interruptible):
             return
         if isinstance(ending, BaseException) or (ending.kind == RAISED and self.was_aimed_at):
             self.end_processes(self.since)
+            self._to_rq = self._to_rq or self._fails_by_rq(job)  # the limit came behind _close, which saw another end
         if isinstance(ending, BaseException):
             self._end_early(job, ending, started, ended)
             return
@@ -152,6 +156,15 @@ class Slot(Interruptible):
         """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
         super().enter(token, limit)
         self._stir()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, its thread may stay away from the courier for as long as it likes."""
+        self.waits = True
+        try:
+            yield
+        finally:
+            self.waits = False
 
     @property
     def is_deaf(self) -> bool:
@@ -186,7 +199,9 @@ class Slot(Interruptible):
             return True
         self.marked = job.claim
         mark = [self.start_mark(job)]
-        return insist(lambda: self._protocol.start_mark(self._owner, self._settings.worker, mark), "a start mark")[0]
+        with self.waiting():
+            owner, worker = self._owner, self._settings.worker
+            return insist(lambda: self._protocol.start_mark(owner, worker, mark), "a start mark")[0]
 
     def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
         """What START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
@@ -197,14 +212,21 @@ class Slot(Interruptible):
     def _perform(self, job: Claimed) -> Ending:
         self._set_environment(job)
         self._current = self._make_current(job.id)
-        token = rq_job._current_job.set(self._current)
+        rq_job._current_job.set(self._current)
         self._to_rq, self._carried = True, NOTHING  # unless _close gets to say that there is a quicker way
         try:
             self.enter(job.claim, self.limit)
-            return self._runner.run(job.data, self.leave, self._close)
+            return self._runner.run(job.data, self._forget_current, self._close)
         finally:
             self.leave()
-            rq_job._current_job.reset(token)
+            self._current = None
+            rq_job._current_job.set(None)
+
+    def _forget_current(self) -> None:
+        """(the last within the job's limit) Let go of what the job has put on its own RQ job: that runs code of it."""
+        self._current = None
+        rq_job._current_job.set(None)
+        self.leave()
 
     def _set_environment(self, job: Claimed) -> None:
         if self._settings.slots == 1:  # else the environment is everybody's
@@ -234,7 +256,6 @@ class Slot(Interruptible):
         """(within the job's limit) See what its finish needs of the objects that the job made, and let go of the rest:
         comparing and dropping them runs code of theirs."""
         job, current = self.job, self._current
-        self._current = None
         assert job is not None
         self._to_rq = self._needs_rq(job, ending, current)
         if self._to_rq:
@@ -299,7 +320,8 @@ class Slot(Interruptible):
             return
         log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
         token = (self._owner, job.id, job.claim, job.queue)
-        insist(lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back")
+        with self.waiting():
+            insist(lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back")
         self._courier.let_go(job.claim, self.number)
 
     def _may_not_repeat(self, job: Claimed) -> bool:

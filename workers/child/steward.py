@@ -98,7 +98,7 @@ class Steward:
         self.replacing = threading.Lock()  # held while a slot is written off and no other is there yet
         self._on_failed = on_failed
         self._on_stuck = on_stuck
-        self._slot_watch = SlotWatch(courier, slots, region)
+        self._slot_watch = SlotWatch(courier, slots)
         self.failed = False  # its thread has ended of an error
         clerk.on_failed = self.worn
         self._awake = True
@@ -258,7 +258,7 @@ class Steward:
 
     def _look_at_slots(self, now: float) -> None:
         stuck = self._slot_watch.step(now)
-        if stuck is None:
+        if not stuck:
             return
         log.error(
             "a thread of this process has not come back for %.0f s although it runs no job: code that the garbage "
@@ -267,7 +267,7 @@ class Steward:
         )
         self.worn()
         self._clerk.do(self._give_back)
-        if not self._running():
+        if all(slot in stuck for slot, _ in self._running()):
             self._on_stuck()  # does not come back where a process is no more than its slots
 
     # -- what it looks after -------------------------------------------------------------------------------------------
@@ -393,6 +393,8 @@ class Steward:
             waits.append(LONG)
         if self._usage.watches_gil and self._running():
             waits.append(LOOK_EVERY)
+        if self._slot_watch.is_curious or self._region.running():  # also behind a job's limit: nobody else looks there
+            waits.append(max(TICK, self._slot_watch.due_in(now)))
         return min(waits) if waits else None
 
 

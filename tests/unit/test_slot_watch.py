@@ -1,0 +1,71 @@
+"""Which slots of a child are called stuck, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from jobqueue.workers.child.slot_watch import LOOK_AGAIN, LOOK_EVERY, STUCK, SlotWatch
+
+NOW = 1000.0
+LATE = NOW + LOOK_EVERY + STUCK
+
+
+class Courier:
+    mending = False
+
+    def __init__(self) -> None:
+        self.round = 0
+        self.seen: dict[int, int] = {}
+
+    def look_up(self) -> int:
+        self.round += 1
+        return self.round
+
+    def has_answered(self, thread: int, number: int) -> bool:
+        return self.seen.get(thread, 0) >= number
+
+
+@dataclass(eq=False)
+class Slot:
+    thread: int = 1
+    token: int = 0
+    finishing: object = None
+    waits: bool = False
+    since: float = 0.0
+
+
+def watch(courier: Any, *slots: Any) -> SlotWatch:
+    """Its slots were asked at NOW."""
+    made = SlotWatch(courier, slots)
+    assert made.step(NOW) == set()
+    return made
+
+
+def test_a_slot_that_does_not_come_back() -> None:
+    """Looked at twice; the one that answers is not meant."""
+    courier, stuck, well = Courier(), Slot(1), Slot(2)
+    made = watch(courier, stuck, well)
+    courier.seen[2] = 1
+    assert made.step(LATE) == set()
+    assert made.is_curious
+    assert made.step(LATE + LOOK_AGAIN) == {stuck}
+
+
+def test_one_that_was_held_up_with_all_of_its_process() -> None:
+    courier, slot = Courier(), Slot()
+    made = watch(courier, slot)
+    assert made.step(LATE) == set()
+    courier.seen[1] = 2
+    assert made.step(LATE + LOOK_AGAIN) == set()
+    assert made.step(LATE + LOOK_AGAIN + LOOK_EVERY) == set()
+    assert not made.is_curious  # of the next round
+
+
+@pytest.mark.parametrize("state", [{"token": 7}, {"finishing": "x"}, {"waits": True}, {"since": NOW + 1}])
+def test_one_that_is_at_work(state: dict[str, Any]) -> None:
+    made = watch(Courier(), replace(Slot(), **state))
+    assert [made.step(LATE), made.step(LATE + LOOK_AGAIN)] == [set(), set()]
+    assert made._suspects == set()
