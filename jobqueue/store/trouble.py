@@ -101,9 +101,7 @@ def _system_error(error: BaseException) -> OSError | None:
 
 # Codes with which a server refuses every command, or every write, for the time being: not this command's fault.
 _STORE_WIDE = re.compile(
-    r"(?:Command # \d+ .* of pipeline caused error: )?"  # redis-py's, of a command in a transaction
-    r"(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b",
-    re.DOTALL,
+    r"(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b"
 )
 _STORE_WIDE_ERRORS = (ReadOnlyError, OutOfMemoryError, NoPermissionError, redis.AuthenticationError)
 
