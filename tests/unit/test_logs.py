@@ -135,3 +135,17 @@ def test_what_nobody_reads_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatc
     (said,) = [line for line in lines if "missing here" in line]
     assert f" {100 - len(kept) + 1} lines are missing here" in said
     assert lines[-1].endswith("after that")
+
+
+def test_of_others_only_warnings_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("text", verbose=True)
+    log = logging.getLogger("rq.worker")
+    log.setLevel(logging.INFO)  # as RQ does
+    try:
+        log.info("cleaning registries")
+        log.warning("a callback failed")
+    finally:
+        log.setLevel(logging.NOTSET)
+    said = capsys.readouterr().err
+    assert "a callback failed" in said
+    assert "cleaning" not in said

@@ -157,10 +157,13 @@ def set_up_logging(log_format: str, verbose: bool) -> None:
     modules = (path.relative_to(home).with_suffix("").parts for path in home.rglob("*.py"))
     for parts in ((), *modules):  # also those of modules that are imported later
         logging.getLogger(".".join((PACKAGE, *parts))).__class__ = WorkerLogger
-    handler = StderrHandler(sys.stderr)
-    handler.setFormatter(Json() if log_format == "json" else Text())
-    for name in (PACKAGE, *BELOW):
-        logging.getLogger(name).handlers[:] = [handler]
+    handler, of_others = StderrHandler(sys.stderr), StderrHandler(sys.stderr)
+    for each in (handler, of_others):
+        each.setFormatter(Json() if log_format == "json" else Text())
+    of_others.setLevel(logging.WARNING)  # as Python does for who has no handler
+    for name in BELOW:
+        logging.getLogger(name).handlers[:] = [of_others]
     logger = logging.getLogger(PACKAGE)
+    logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
