@@ -243,6 +243,23 @@ def watch_closely() -> None:
     slot_watch.STUCK, slot_watch.LOOK_EVERY, slot_watch.LOOK_AGAIN = 2.0, 0.5, 0.3
 
 
+_held: ContextVar[Dropped] = ContextVar("_held")
+
+
+def keep_in_the_context() -> None:
+    watch_closely()
+    _held.set(Dropped("sleep"))
+
+
+def hold_still() -> None:
+    """From here on nothing is done in this process, by no thread of it."""
+    from jobqueue.workers.child.courier import Courier
+    from jobqueue.workers.child.steward import Steward
+
+    Courier.next = lambda *_, **__: time.sleep(FOREVER)  # type: ignore[method-assign]
+    Steward._step = lambda *_: time.sleep(FOREVER)  # type: ignore[method-assign]
+
+
 # -- what Python runs for others: lines of the log, attributes of exceptions, the clock --------------------------------
 
 _request: ContextVar[str] = ContextVar("_request")
@@ -312,3 +329,18 @@ def fail_the_next_slot() -> None:
 
     Courier.next = fail  # type: ignore[method-assign]
     child.log.exception = fail  # type: ignore[method-assign]
+
+
+def watch_closely_and_count() -> None:
+    """How often the slots were asked whether they are there stands in the store."""
+    from jobqueue.workers.child.courier import Courier
+
+    watch_closely()
+    job: Any = get_current_job()
+    original, connection = Courier.look_up, job.connection
+
+    def look_up(self: Courier) -> int:
+        connection.incr("rounds")
+        return original(self)
+
+    Courier.look_up = look_up  # type: ignore[method-assign]

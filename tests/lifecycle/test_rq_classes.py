@@ -535,3 +535,32 @@ def asked(store: redis.Redis) -> int:
 def refused(store: redis.Redis) -> int:
     stats = store.info("errorstats")
     return sum(stats.get(f"errorstat_{kind}", {}).get("count", 0) for kind in ("OOM", "READONLY"))
+
+
+@pytest.mark.parametrize("how", ["keep_in_the_context", "hold_still"])
+def test_a_horse_that_is_kept_between_two_jobs(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
+    """Its main thread, or all of them: it is replaced, and the next jobs run."""
+    queue = rq.Queue(connection=store)
+    queue.enqueue(f"samples_unfriendly.{how}")
+    tree = start_rq("Worker")
+    eventually(lambda: store.scard(keys.OWNERS) and not queue.count)
+    job = queue.enqueue("samples.ok", 1)
+    eventually(lambda: status(job) == "finished", 60)
+    assert any(words in tree.log for words in ("has not come back", "it does not react"))
+    os.kill(tree.pid, signal.SIGTERM)
+    assert tree.wait() == 0
+
+
+def test_a_horse_that_has_nothing_to_do_is_not_missed(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+    """It rests, and it gives signs of life."""
+    queue = rq.Queue(connection=store)
+    first = queue.enqueue("samples_unfriendly.watch_closely_and_count")
+    tree = start_rq(place)
+    if place == "Worker":
+        eventually(lambda: int(store.get("rounds") or 0) >= 3)
+    else:
+        eventually(lambda: status(first) == "finished")
+    job = queue.enqueue("samples.ok", 1)
+    eventually(lambda: status(job) == "finished")
+    assert "has not come back" not in tree.log
+    assert "is replaced" not in tree.log

@@ -82,8 +82,11 @@ class Steward:
         start_slot: Callable[[Slot], None],
         on_orphaned: Callable[[], None],
         on_failed: Callable[[], object] = lambda: None,
-        on_stuck: Callable[[], object] = lambda: None,
+        on_stuck: Callable[[], object] | None = None,
+        asks_itself: bool = False,
     ) -> None:
+        """on_stuck: leave; None: this process is nobody's to leave, and no slot is called stuck. asks_itself: nobody
+        asks from outside whether there is life in here, but looks at the pulse."""
         self._settings = settings
         self._owner = owner
         self._control = control
@@ -98,6 +101,7 @@ class Steward:
         self.replacing = threading.Lock()  # held while a slot is written off and no other is there yet
         self._on_failed = on_failed
         self._on_stuck = on_stuck
+        self._asks_itself = asks_itself
         self._slot_watch = SlotWatch(courier, slots)
         self.failed = False  # its thread has ended of an error
         clerk.on_failed = self.worn
@@ -257,8 +261,7 @@ class Steward:
             pass
 
     def _look_at_slots(self, now: float) -> None:
-        stuck = self._slot_watch.step(now)
-        if not stuck:
+        if self._on_stuck is None or not (stuck := self._slot_watch.step(now)):
             return
         log.error(
             "a thread of this process has not come back for %.0f s although it runs no job: code that the garbage "
@@ -266,9 +269,9 @@ class Steward:
             STUCK,
         )
         self.worn()
-        self._clerk.do(self._give_back)
         if all(slot in stuck for slot, _ in self._running()):
-            self._on_stuck()  # does not come back where a process is no more than its slots
+            self._on_stuck()  # does not come back: what is buffered goes back when this process is buried
+        self._clerk.do(self._give_back)
 
     # -- what it looks after -------------------------------------------------------------------------------------------
 
@@ -393,9 +396,13 @@ class Steward:
             waits.append(LONG)
         if self._usage.watches_gil and self._running():
             waits.append(LOOK_EVERY)
-        if self._slot_watch.is_curious or self._region.running():  # also behind a job's limit: nobody else looks there
+        if self._on_stuck is not None and self._looks_at_slots_unasked():
             waits.append(max(TICK, self._slot_watch.due_in(now)))
         return min(waits) if waits else None
+
+    def _looks_at_slots_unasked(self) -> bool:
+        """Also behind a job's limit, where the supervisor takes a slot for one that runs."""
+        return self._asks_itself or self._slot_watch.is_curious or bool(self._region.running())
 
 
 def _limit_error(slot: Slot) -> type[BaseException]:

@@ -26,7 +26,7 @@ from jobqueue.network.backoff import Backoff
 from jobqueue.network.silence import FIRST_ANSWER
 from jobqueue.protocol.protocol import Claimed, Protocol, Wire
 from jobqueue.store.connection import like
-from jobqueue.workers.child.child import CUT_OFF, leave
+from jobqueue.workers.child.child import CUT_OFF, STUCK, leave
 from jobqueue.workers.child.courier import Courier
 from jobqueue.workers.child.steward import Clerk, Steward
 from jobqueue.workers.roles.waiter import Waiter
@@ -110,6 +110,8 @@ class Engine:
             start_slot=_cannot,
             on_orphaned=_nothing,
             on_failed=self._on_deaf,
+            on_stuck=partial(leave, STUCK) if in_horse else None,
+            asks_itself=in_horse,
         )
         self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
         self.courier.on_away = self._give_up_at_last
@@ -170,7 +172,8 @@ class Engine:
     def _stay(self, burst: bool, max_idle_time: int | None, since: float) -> bool:
         worker = self._worker
         if self.courier.said == "suspended":
-            worker.check_for_suspension(burst)
+            with self.slot.waiting():
+                worker.check_for_suspension(burst)
         elif burst and self._looked:
             worker.set_state(WorkerStatus.IDLE)
             worker.log.info("Worker %s: done, quitting", worker.name)
@@ -202,7 +205,9 @@ class Engine:
     def _sleep(self, most: float) -> None:
         """Until somebody stirs, or for so many seconds."""
         try:
-            if readable([self._stirred.fileno()], most):
+            with self.slot.waiting():
+                stirred = readable([self._stirred.fileno()], most)
+            if stirred:
                 self._stirred.recv(4096)
         except (OSError, ValueError) as e:  # a job has closed what was open: so does the rest of this engine
             log.warning("worker %s begins anew: %s", self._settings.worker, e)

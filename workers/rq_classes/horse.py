@@ -42,7 +42,8 @@ from jobqueue.workers.shared.logs import guard_logging
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.process_state import is_stopped
 from jobqueue.workers.shared.process_tree import MARK, Forks, OfProcess, end_processes
-from jobqueue.workers.supervisor.idle_watch import STOPPED_FOR, UNWATCHED
+from jobqueue.workers.supervisor.birth_watch import KILLED
+from jobqueue.workers.supervisor.idle_watch import SILENT, STOPPED_FOR, UNWATCHED
 
 if TYPE_CHECKING:
     from jobqueue.workers.rq_classes.worker import Worker
@@ -68,10 +69,11 @@ class Horse:
         self.completed = 0
         self._forks = Forks()
         # Shared with the child. 0: it is to stop; else a SIGTERM was sent by a job to its own group. 1: it left by
-        # itself; else a job ended its process, be it with an exit code of 0.
-        self._asked = mmap.mmap(-1, 2)
+        # itself; else a job ended its process, be it with an exit code of 0. 2: it is about to, and its pulse is over.
+        self._asked = mmap.mmap(-1, 3)
         self._stopped: set[int] = set()  # claims that somebody asked to stop
         self._stopped_since = self._looked_at = 0.0  # monotonic seconds: since when its child is stopped; the last look
+        self._pulse, self._heard_at = 0, 0.0  # its child's last sign of life, and when it came (monotonic seconds)
         self._stillbirths = Backoff(first=1.0, most=5.0)  # in a row: children that could not begin
         self._told: set[int] | None = None  # to stop; what ran then, which may have taken the signal for itself
         self._stirred, self._stirrer = socket.socketpair()
@@ -117,11 +119,11 @@ class Horse:
         with self._duties.nobody_at_work():
             output.flush()
             self._forks = Forks()
-            self._asked[0] = self._asked[1] = 0
+            self._asked[:] = bytes(len(self._asked))
             pid = os.fork()
             if pid == 0:
                 self._be_child(parent, *limits)
-        self.pid = pid
+        self.pid, self._heard_at = pid, time.monotonic()
         self._worker.procline(f"Forked {pid} at {time.time()}")  # type: ignore[no-untyped-call]
 
     def _be_child(self, parent: int, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
@@ -143,6 +145,7 @@ class Horse:
             obey_the_parent_only(lambda *_: _stop(worker) if self._asked[0] else None)
             with contextlib.suppress(StopRequested):
                 engine.serve(burst, max_jobs, max_idle_time)
+            self._asked[2] = 1
             engine.close()
             if not engine.fenced:
                 exit_handlers.run()
@@ -166,7 +169,7 @@ class Horse:
                     self._tell()
                 self._duties.tend()
                 self._end_overdue()
-                self._end_stopped()
+                self._end_useless(time.monotonic())
                 self._rest(LOOK if fd else POLL, fd)
 
     def _rest(self, most: float, *fds: int) -> None:
@@ -202,18 +205,38 @@ class Horse:
             if job.limit and time.monotonic() > job.since + job.limit + OVERDUE:
                 self._kill_for(job.claim)
 
-    def _end_stopped(self) -> None:
-        """A child that somebody has stopped while it ran nothing would wait for ever, and what it claimed with it."""
-        now = time.monotonic()
-        if not self.pid or self.is_busy or not is_stopped(self.pid):
-            self._stopped_since = 0.0
-        elif not self._stopped_since or now - self._looked_at > UNWATCHED:  # we may have been stopped ourselves
-            self._stopped_since = now
-        elif now - self._stopped_since >= STOPPED_FOR and not self._region.running():
-            log.warning("the work horse (pid %d) is replaced: it is stopped", self.pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+    def _end_useless(self, now: float) -> None:
+        """A child that runs nothing, and does nothing, would keep its place for ever, and what it has claimed."""
+        if now - self._looked_at > UNWATCHED:  # we may have been stopped ourselves
+            self._stopped_since, self._heard_at = 0.0, now
         self._looked_at = now
+        why = self._why_useless(now)
+        if not why:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGSTOP)
+            if self._region.running():  # it has just begun a job, which is spared
+                os.kill(self.pid, signal.SIGCONT)
+                return
+            log.warning("the work horse (pid %d) is replaced: it %s", self.pid, why)
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _why_useless(self, now: float) -> str:
+        """ "": it is not, as far as anybody knows."""
+        if not self.pid or self.is_busy:
+            self._stopped_since, self._heard_at = 0.0, now
+            return ""
+        if not is_stopped(self.pid):
+            self._stopped_since = 0.0
+        elif not self._stopped_since:
+            self._stopped_since = now
+        elif now - self._stopped_since >= STOPPED_FOR:
+            return "is stopped"
+        if (pulse := self._region.get(PULSE)) != self._pulse or self._asked[2]:
+            self._pulse, self._heard_at = pulse, now
+        elif now - self._heard_at >= (SILENT if pulse else KILLED):
+            return "does not react"
+        return ""
 
     def _kill_for(self, claim: int) -> bool:
         """Stopped first and looked at again: a kill that is meant for one job never hits the next."""
