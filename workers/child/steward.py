@@ -14,6 +14,7 @@ sleeps that way stirs it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -419,9 +420,18 @@ class Clerk:
         self._errands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="jobq-clerk", daemon=True)
         self._started = False
+        self._asked = itertools.count(1)
+        self._last = 0  # errand that was asked for
+        self._done = 0  # errands
         self.on_failed: Callable[[], object] = lambda: None
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether an errand waits or is under way: what it gives back stands nowhere yet."""
+        return self._done < self._last
+
     def do(self, errand: Callable[[], object]) -> None:
+        self._last = next(self._asked)
         self._errands.put(errand)
         if not self._started:
             try:
@@ -434,6 +444,7 @@ class Clerk:
     def do_if_awake(self, errand: Callable[[], object]) -> None:
         """Only where the thread runs anyway: not worth starting it."""
         if self._started:
+            self._last = next(self._asked)
             self._errands.put(errand)
 
     def give_back(self, tokens: list[tuple[str, str, int, str]]) -> None:
@@ -462,3 +473,5 @@ class Clerk:
             except Exception:
                 log.exception("an errand failed: this process is replaced")
                 self.on_failed()
+            finally:
+                self._done += 1  # by this thread only

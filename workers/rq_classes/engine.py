@@ -40,6 +40,7 @@ from jobqueue.workers.shared.settings import Settings
 log = logging.getLogger(__name__)
 
 LAST_WORD = 5.0  # seconds that who is to stop waits for a store that is away
+SOON = 0.005  # seconds until a burst looks again whether all is given back
 LOOK = 60.0  # seconds that an idle worker sleeps at most before it looks after its duties
 
 
@@ -174,6 +175,9 @@ class Engine:
         if self.courier.said == "suspended":
             with self.slot.waiting():
                 worker.check_for_suspension(burst)
+        elif burst and self._looked and self._clerk.is_busy:  # jobs on their way back to the queue are not seen in it
+            self._looked = False
+            self._sleep(SOON)
         elif burst and self._looked:
             worker.set_state(WorkerStatus.IDLE)
             worker.log.info("Worker %s: done, quitting", worker.name)
