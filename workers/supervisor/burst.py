@@ -27,6 +27,7 @@ class Burst:
         full: Callable[[], bool],
         on_over: Callable[[], None],
         others: OtherTrees,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seats = seats
         self._queues = queues
@@ -36,6 +37,7 @@ class Burst:
         self._full = full
         self._on_over = on_over
         self._others = others
+        self._clock = clock
         self._looking = False
 
     def step(self) -> None:
@@ -76,4 +78,4 @@ class Burst:
         if any(held) or (any(waiting) and not suspended):
             return False
         ours = [name for name in self._queues if name.encode() not in paused]
-        return bool(suspended) or not self._others.may_lose(ours, time.monotonic())
+        return bool(suspended) or not self._others.may_lose(ours, self._clock())

@@ -24,10 +24,12 @@ class Orders:
         seats: Sequence[Seat],
         shutdown: Callable[[], None],
         find: Callable[[str, list[str], Callable[[int | None], None]], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seats = seats
         self._shutdown = shutdown
         self._find = find
+        self._clock = clock
 
     def obey(self, order: dict[str, Any]) -> None:
         """Do what anybody who can write to the store has sent: whatever it is, it must not end the worker."""
@@ -57,7 +59,7 @@ class Orders:
     def _stop(self, claim: int | None) -> None:
         for seat in self._seats:
             if claim and seat.use is Use.TAKEN and any(job.claim == claim for job in seat.region.running()):
-                seat.condemned.setdefault(claim, Condemned("stop", STOPPED, time.monotonic()))
+                seat.condemned.setdefault(claim, Condemned("stop", STOPPED, self._clock()))
                 seat.tell(b"s%d\n" % claim)
                 return
         log.warning("a job that does not run here is to be stopped: ignored")

@@ -39,8 +39,8 @@ class Phase(IntEnum):
 
 
 class Stopping:
-    """Tells the seats what to do; ``give_back`` takes tokens of jobs that nobody started, ``is_away`` says whether the
-    store does not answer."""
+    """Tells the seats what to do. ``give_back`` takes tokens of jobs that nobody started; ``is_away`` says whether the
+    store does not answer; ``clock`` says the time between two steps, as their ``now`` does in them."""
 
     def __init__(
         self,
@@ -48,11 +48,13 @@ class Stopping:
         grace: float,
         give_back: Callable[[list[Any]], None],
         is_away: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seats = seats
         self._grace = grace
         self._give_back = give_back
         self._is_away = is_away
+        self._clock = clock
         self.phase = Phase.RUNNING
         self._began = 0.0  # monotonic seconds
         self._next_phase = 0.0  # monotonic seconds
@@ -67,7 +69,7 @@ class Stopping:
             return
         log.info("%s", why)
         self.phase = Phase.QUIET
-        self._began = time.monotonic()
+        self._began = self._clock()
         self._next_phase = self._began + self._grace
         for seat in self._seats:
             seat.quiet()
@@ -81,7 +83,7 @@ class Stopping:
         elif self.phase is Phase.QUIET:
             again = "" if at_once else " again"
             log.info("%s%s: running jobs are interrupted and go back to their queues", by, again)
-            self._next_phase = time.monotonic()
+            self._next_phase = self._clock()
 
     def _what_has_time(self) -> str:
         """Say what the grace is for."""
