@@ -54,7 +54,7 @@ class Orders:
                     if seat.region.running():
                         seat.kill()
             case other:
-                log.warning("unknown command %r was ignored", other)
+                log.warning("unknown command %.200r was ignored", other)
 
     def _stop(self, claim: int | None) -> None:
         for seat in self._seats:
