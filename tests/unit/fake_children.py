@@ -1,0 +1,112 @@
+"""Children without a process, for the parts of the supervisor that only look at pages and write to sockets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from jobqueue.workers.shared.journal import HUNGRY, PULSE, Region, make_file
+from jobqueue.workers.supervisor.seat import Seat
+
+NO_PID = 5_000_000  # Linux gives none as high: a signal that got past the fakes would reach nobody
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Kills(list[tuple[int, signal.Signals]]):
+    """Takes the place of ``os.kill``: the signals that were sent, in order, as (number of the child, signal)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        monkeypatch.setattr(os, "kill", lambda pid, number: self.append((pid - NO_PID, signal.Signals(number))))
+
+
+class FakeChild:
+    """A place in the tree, and the other end of its socket. It is empty until ``come``."""
+
+    def __init__(self, number: int = 0, slots: int = 1) -> None:
+        self.region = Region(make_file(1, slots), 0, slots)
+        self.seat = Seat(number, self.region)
+        self._theirs: socket.socket | None = None
+
+    def come(self, begun: bool = True) -> FakeChild:
+        """A process takes the place; ``begun``: and has come as far as to run jobs."""
+        ours, self._theirs = socket.socketpair()
+        self._theirs.setblocking(False)
+        self.seat.next_owner("w")
+        self.seat.seat(ours)
+        self.seat.pid = NO_PID + self.seat.number
+        self.region.set(PULSE, int(begun))
+        return self
+
+    def run(self, claim: int, slot: int = 0, since: float = 1000.0, limit: float = 0.0) -> FakeChild:
+        self.region.begin(slot, claim, since, limit)
+        return self
+
+    def rest(self) -> FakeChild:
+        """It has found the queues empty."""
+        self.region.set(HUNGRY, 1)
+        return self
+
+    def leave(self) -> None:
+        """Its process has ended, and the supervisor has seen it."""
+        self.seat.vacate()
+
+    def heard(self) -> list[str]:
+        """What it was told since the last time."""
+        assert self._theirs is not None
+        try:
+            return self._theirs.recv(4096).decode().split()
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        for end in (self._theirs, self.seat.control):
+            if end is not None:
+                end.close()
+
+
+class Registrar:
+    """Takes errands and does them when it is told to, as does the main loop with what they post."""
+
+    def __init__(self) -> None:
+        self.errands: list[Callable[[], object]] = []
+        self.events: list[Callable[[], object]] = []
+
+    def do(self, errand: Callable[[], object]) -> None:
+        self.errands.append(errand)
+
+    def post(self, event: Callable[[], object]) -> None:
+        self.events.append(event)
+
+    def work(self) -> None:
+        """Do the errands that are there; what comes of them waits for the main loop."""
+        self._all(self.errands)
+
+    def turn(self) -> None:
+        """One turn of the main loop."""
+        self._all(self.events)
+
+    def settle(self) -> None:
+        """Go on until nothing is under way."""
+        while self.errands or self.events:
+            self.work()
+            self.turn()
+
+    def _all(self, waiting: list[Callable[[], object]]) -> None:
+        some = waiting[:]
+        waiting.clear()
+        for one in some:
+            one()

@@ -1,0 +1,202 @@
+"""When a burst is over, look by look: what it waits for, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+from fake_children import Clock, FakeChild, Registrar
+
+from jobqueue.protocol import keys
+from jobqueue.workers.shared.journal import BUFFERED, DONE, HUNGRY, UNSETTLED
+from jobqueue.workers.supervisor.burst import Burst
+
+
+class FakeOthers:
+    """Trees that may be dead, or not."""
+
+    def __init__(self) -> None:
+        self.may_be_dead = False
+        self.asked: list[tuple[list[str], float]] = []
+
+    def may_lose(self, queues: Any, now: float) -> bool:
+        self.asked.append((list(queues), now))
+        return self.may_be_dead
+
+
+class Bench:
+    """Two children that are at rest, a place that is empty, and two queues without a job."""
+
+    def __init__(self) -> None:
+        self.clock, self.registrar, self.others = Clock(), Registrar(), FakeOthers()
+        self.store = fakeredis.FakeRedis()
+        self.children = [FakeChild(n).come().rest() for n in range(2)]
+        self.empty = FakeChild(2)
+        self.full = True
+        self.over = 0
+        others: Any = self.others
+        self.burst = Burst(
+            [child.seat for child in (*self.children, self.empty)],
+            ("high", "low"),
+            self.store,
+            errand=self.registrar.do,
+            post=self.registrar.post,
+            full=lambda: self.full,
+            on_over=self._on_over,
+            others=others,
+            clock=self.clock,
+        )
+
+    def _on_over(self) -> None:
+        self.over += 1
+
+    def begins_to_look(self) -> bool:
+        """Whether a turn of the main loop asks the registrar."""
+        self.burst.step()
+        return bool(self.registrar.errands)
+
+    def look(self) -> bool:
+        """A whole look; whether the burst is over by it."""
+        before = self.over
+        self.burst.step()
+        self.registrar.settle()
+        return self.over > before
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    for child in bench.children:
+        child.close()
+
+
+def test_nobody_has_anything_and_nothing_waits(bench: Bench) -> None:
+    assert bench.look()
+
+
+def test_the_main_loop_does_not_ask_the_store(bench: Bench) -> None:
+    """The registrar does; what it found counts in the main loop."""
+    bench.burst.step()
+    bench.registrar.work()
+    assert bench.over == 0
+    bench.registrar.turn()
+    assert bench.over == 1
+
+
+def test_one_look_at_a_time(bench: Bench) -> None:
+    for _ in range(5):
+        bench.burst.step()
+    assert len(bench.registrar.errands) == 1
+    bench.registrar.work()
+    bench.burst.step()
+    assert bench.registrar.errands == []
+
+
+# -- what it waits for -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        lambda child: child.run(7),
+        lambda child: child.region.set(BUFFERED, 1),
+        lambda child: child.region.set(UNSETTLED, 1),
+        lambda child: child.region.set(HUNGRY, 0),
+    ],
+    ids=["it runs a job", "it has one in its buffer", "it has not settled all", "it may yet get one"],
+)
+def test_a_child_that_has_something(bench: Bench, busy: Callable[[FakeChild], None]) -> None:
+    """Then the store is not even asked."""
+    busy(bench.children[1])
+    assert not bench.begins_to_look()
+
+
+def test_a_child_that_is_missing_or_a_dead_one_that_is_not_buried(bench: Bench) -> None:
+    bench.full = False
+    assert not bench.begins_to_look()
+    bench.full = True
+    assert bench.look()
+
+
+@pytest.mark.parametrize("name", ["high", "low"])
+def test_a_job_that_waits(bench: Bench, name: str) -> None:
+    """It was put there after the children had looked: they hear of it, and the burst looks again."""
+    bench.store.rpush(keys.queue(name), "a")
+    assert not bench.look()
+    bench.store.delete(keys.queue(name))
+    assert bench.look()
+
+
+def test_jobs_of_other_queues(bench: Bench) -> None:
+    bench.store.rpush(keys.queue("others"), "a")
+    assert bench.look()
+
+
+def test_a_job_that_stands_under_a_childs_name(bench: Bench) -> None:
+    """A reply was lost that claimed it: the child will find out, and give it back."""
+    bench.store.zadd(keys.own(bench.children[0].seat.owner), {"a": 7})
+    assert not bench.look()
+
+
+def test_something_happened_while_the_store_was_asked(bench: Bench) -> None:
+    """A job went through, and may have left another behind: what the store said is not true any more."""
+    bench.burst.step()
+    bench.registrar.work()
+    bench.children[0].region.set(DONE, 1)
+    bench.registrar.turn()
+    assert bench.over == 0
+    assert bench.look()
+
+
+@pytest.mark.parametrize("what", ["a child took something", "a child died"])
+def test_somebody_is_not_at_rest_any_more(bench: Bench, what: str) -> None:
+    bench.burst.step()
+    bench.registrar.work()
+    if what == "a child died":
+        bench.full = False
+    else:
+        bench.children[1].run(7)
+    bench.registrar.turn()
+    assert bench.over == 0
+
+
+def test_what_another_tree_may_lose(bench: Bench) -> None:
+    """Its jobs come back when it is rescued; whether it is dead shows by the clock."""
+    bench.others.may_be_dead = True
+    bench.clock.now = 1234.5
+    assert not bench.look()
+    assert bench.others.asked == [(["high", "low"], 1234.5)]
+    bench.others.may_be_dead = False
+    assert bench.look()
+
+
+# -- what it does not wait for ---------------------------------------------------------------------------------------
+
+
+def test_a_paused_queue_counts_as_empty(bench: Bench) -> None:
+    bench.store.sadd(keys.PAUSED, "high")
+    bench.store.rpush(keys.queue("high"), "a")
+    assert bench.look()
+    assert bench.others.asked[-1][0] == ["low"]
+    bench.store.rpush(keys.queue("low"), "b")
+    assert not bench.look()
+
+
+def test_while_all_is_suspended_queues_count_as_empty(bench: Bench) -> None:
+    """Nobody would take from them, whatever comes back of others; but what our own children hold is ours."""
+    bench.store.set(keys.SUSPENDED, 1)
+    bench.store.rpush(keys.queue("high"), "a")
+    bench.others.may_be_dead = True
+    assert bench.look()
+    bench.store.zadd(keys.own(bench.children[0].seat.owner), {"b": 7})
+    assert not bench.look()
+
+
+def test_a_child_that_has_left(bench: Bench) -> None:
+    """Its page says what it had when it died; that it is buried, ``full`` says."""
+    bench.children[0].run(7)
+    bench.children[0].leave()
+    assert bench.look()

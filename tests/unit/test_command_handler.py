@@ -1,0 +1,158 @@
+"""What RQ's commands do to children, and that none ends the worker. Without processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fake_children import Clock, FakeChild, Kills
+
+from jobqueue.workers.shared.endings import HARD, STOPPED
+from jobqueue.workers.supervisor.orders import Orders
+
+
+class Bench:
+    """Two children of two slots that run the jobs 7 and 8, and 9; one that runs nothing; a place that is empty."""
+
+    def __init__(self, kills: Kills) -> None:
+        self.kills = kills
+        self.clock = Clock()
+        self.children = [FakeChild(n, slots=2).come() for n in range(3)]
+        self.children[0].run(7, 0).run(8, 1)
+        self.children[1].run(9, 1)
+        self.empty = FakeChild(3, slots=2)
+        self.shutdowns = 0
+        self.searches: list[tuple[str, list[str], Callable[[int | None], None]]] = []
+        seats = [child.seat for child in (*self.children, self.empty)]
+        self.orders = Orders(seats, self._shutdown, lambda *search: self.searches.append(search), self.clock)
+
+    def _shutdown(self) -> None:
+        self.shutdowns += 1
+
+    def order(self, command: Any, **fields: Any) -> None:
+        self.orders.obey({"command": command, **fields})
+
+    def found(self, claim: int | None) -> None:
+        """The registrar has looked it up."""
+        _, _, then = self.searches.pop()
+        then(claim)
+
+    def heard(self) -> list[list[str]]:
+        return [child.heard() for child in self.children]
+
+    @property
+    def condemned(self) -> dict[int, tuple[str, str, float]]:
+        """By claim: verdict, cause, since when."""
+        all_of_them = [child.seat.condemned for child in self.children]
+        return {claim: tuple(c)[:3] for condemned in all_of_them for claim, c in condemned.items()}  # type: ignore[misc]
+
+    def nothing_happened(self) -> bool:
+        return not (self.shutdowns or self.searches or self.condemned or self.kills or any(self.heard()))
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(Kills(monkeypatch))
+    yield bench
+    for child in bench.children:
+        child.close()
+
+
+def test_shutdown(bench: Bench) -> None:
+    """As a signal; the second one is the stop's affair."""
+    bench.order("shutdown")
+    bench.order("shutdown")
+    assert bench.shutdowns == 2
+
+
+def test_stop_job(bench: Bench) -> None:
+    """It is looked up under whose claim it runs, then that child hears of it, and the watchdog."""
+    bench.order("stop-job", job_id="a")
+    [(job_id, owners, _)] = bench.searches
+    assert (job_id, owners) == ("a", ["w:0.1", "w:1.1", "w:2.1"])
+    assert not any(bench.heard())
+    bench.clock.now = 1050.0
+    bench.found(8)
+    assert bench.heard() == [["s8"], [], []]
+    assert bench.condemned == {8: ("stop", STOPPED, 1050.0)}
+
+
+def test_who_asks_again_wins_no_time_for_the_job(bench: Bench) -> None:
+    """It is told again, but HARD seconds count from the first time."""
+    for _ in range(3):
+        bench.order("stop-execution", execution_id=f"{9:x}")
+        bench.clock.now += HARD / 2
+    assert bench.heard() == [[], ["s9"] * 3, []]
+    assert bench.condemned == {9: ("stop", STOPPED, 1000.0)}
+
+
+def test_stop_execution(bench: Bench) -> None:
+    """The execution's id is the claim, in hexadecimal; nothing has to be looked up."""
+    bench.children[2].run(0xABC)
+    bench.order("stop-execution", execution_id="abc")
+    assert bench.heard() == [[], [], ["s2748"]]
+    assert bench.searches == []
+
+
+@pytest.mark.parametrize("claim", [None, 0, 10])
+def test_a_job_that_does_not_run_here(bench: Bench, caplog: pytest.LogCaptureFixture, claim: int | None) -> None:
+    """It is not there, or it waits in a buffer, or has ended while it was looked up."""
+    bench.order("stop-job", job_id="a")
+    bench.found(claim)
+    assert bench.nothing_happened()
+    assert caplog.messages == ["a job that does not run here is to be stopped: ignored"]
+
+
+def test_its_child_died_while_it_was_looked_up(bench: Bench) -> None:
+    """What its page says is the burial's affair."""
+    bench.order("stop-job", job_id="a")
+    bench.children[1].leave()
+    bench.found(9)
+    assert bench.condemned == {}
+
+
+@pytest.mark.parametrize("execution_id", ["no number", "", None, "0", 9.5, "ffffffffffffffffffffffffffffffff"])
+def test_an_execution_that_is_none(bench: Bench, execution_id: Any) -> None:
+    bench.order("stop-execution", execution_id=execution_id)
+    assert bench.nothing_happened()
+
+
+def test_kill_horse(bench: Bench) -> None:
+    """All that run something; who rests is no horse."""
+    bench.order("kill-horse")
+    assert bench.kills == [(0, signal.SIGKILL), (1, signal.SIGKILL)]
+    assert bench.condemned == {}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {},
+        {"command": None},
+        {"command": "dance"},
+        {"command": ["shutdown"]},
+        {"command": {"shutdown": 1}},
+        {"command": "stop-job", "job_id": "\ud800"},
+        {"command": "x" * 100_000},
+    ],
+    ids=lambda order: f"{order!s:.40}",
+)
+def test_nonsense_is_ignored_in_one_short_line(
+    bench: Bench, caplog: pytest.LogCaptureFixture, order: dict[str, Any]
+) -> None:
+    bench.orders.obey(order)
+    assert bench.nothing_happened()
+    [message] = caplog.messages
+    assert "ignored" in message
+    assert len(message) < 500
+
+
+def test_whatever_goes_wrong_does_not_end_the_worker(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_search: Any) -> None:
+        raise RuntimeError("no such thing")
+
+    bench.orders._find = fail
+    bench.order("stop-job", job_id="a")
+    assert "RuntimeError" in caplog.text or "no such thing" in caplog.text

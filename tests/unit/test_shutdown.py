@@ -1,0 +1,318 @@
+"""How a tree stops, second by second: each phase at its time and once, and it always ends. No process, no waiting."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fake_children import Clock, FakeChild, Kills
+
+from jobqueue.workers.shared.journal import UNSETTLED
+from jobqueue.workers.supervisor.stopping import BIRTH_WAIT, LAST_WORDS, QUIET_WAIT, Phase, Stopping
+
+GRACE = 10.0
+MOMENT = 0.05  # seconds between two turns of the main loop
+SIGKILL = signal.SIGKILL
+
+
+class Bench:
+    """Three children that run a job each, a place that is empty, and a stop that has not begun."""
+
+    def __init__(self, kills: Kills, grace: float) -> None:
+        self.kills = kills
+        self.clock = Clock()
+        self.children = [FakeChild(n).come().run(100 + n) for n in range(3)]
+        self.empty = FakeChild(3)
+        self.given_back: list[list[Any]] = []
+        seats = [child.seat for child in (*self.children, self.empty)]
+        self.stop = Stopping(seats, grace, self.given_back.append, clock=self.clock)
+
+    def after(self, seconds: float) -> None:
+        """Let so much time pass, without a look; then look."""
+        self.clock.now += seconds
+        self.stop.step(self.clock.now)
+
+    def until(self, seconds: float) -> None:
+        """Look as often as the main loop does, until so many seconds after the start."""
+        while self.clock.now < 1000.0 + seconds:
+            self.after(MOMENT)
+
+    def answer(self, number: int, *tokens: Any) -> None:
+        self.stop.dropped(self.children[number].seat, list(tokens))
+
+    def all_answer(self) -> None:
+        for number in range(3):
+            self.answer(number)
+
+    def heard(self) -> list[list[str]]:
+        return [child.heard() for child in self.children]
+
+
+@pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> Kills:
+    return Kills(monkeypatch)
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest, kills: Kills) -> Iterator[Bench]:
+    bench = Bench(kills, getattr(request, "param", GRACE))
+    yield bench
+    for child in (*bench.children, bench.empty):
+        child.close()
+
+
+# -- quiet -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_child_hears_once_to_claim_nothing_more(bench: Bench) -> None:
+    bench.stop.begin("because")
+    assert bench.heard() == [["q"]] * 3
+    assert bench.stop.phase is Phase.QUIET
+    bench.stop.begin("and because")
+    bench.until(GRACE - 1)
+    assert bench.heard() == [[]] * 3
+
+
+def test_one_that_was_told_before_is_not_told_again(bench: Bench) -> None:
+    """A retiring child has been told to leave already."""
+    bench.children[1].seat.quiet()
+    bench.heard()
+    bench.stop.begin("because")
+    assert bench.heard() == [["q"], [], ["q"]]
+
+
+def test_beginning_twice_is_beginning_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The grace counts from the first time."""
+    caplog.set_level(logging.INFO)
+    bench.stop.begin("first")
+    bench.all_answer()
+    bench.clock.now += GRACE - 1
+    bench.stop.begin("second")
+    bench.after(1)
+    assert bench.stop.phase is Phase.INTERRUPT
+    assert "first" in caplog.messages
+    assert "second" not in caplog.messages
+
+
+def test_what_nobody_started_goes_back_in_one_step_and_in_order(bench: Bench) -> None:
+    """In the order of the children, not in that of their answers; as soon as the last one has said it."""
+    bench.stop.begin("because")
+    bench.answer(2, "e")
+    bench.answer(0, "a", "b")
+    bench.after(MOMENT)
+    assert bench.given_back == []
+    bench.answer(1, "c", "d")
+    bench.after(MOMENT)
+    assert bench.given_back == [["a", "b", "c", "d", "e"]]
+    bench.until(GRACE + 10)
+    assert len(bench.given_back) == 1
+
+
+def test_one_that_does_not_answer_is_waited_for_a_moment_only(bench: Bench) -> None:
+    bench.stop.begin("because")
+    bench.answer(0, "a")
+    bench.answer(2, "c")
+    bench.after(QUIET_WAIT - 0.01)
+    assert bench.given_back == []
+    bench.after(0.01)
+    assert bench.given_back == [["a", "c"]]
+    bench.answer(1, "b")  # late: at once
+    assert bench.given_back == [["a", "c"], ["b"]]
+
+
+def test_the_answer_of_one_that_has_left_counts(bench: Bench) -> None:
+    bench.stop.begin("because")
+    bench.answer(0, "a")
+    bench.children[0].leave()
+    bench.answer(1, "b")
+    bench.answer(2)
+    bench.after(MOMENT)
+    assert bench.given_back == [["a", "b"]]
+
+
+def test_one_that_died_without_an_answer_is_not_waited_for(bench: Bench) -> None:
+    bench.stop.begin("because")
+    bench.answer(0, "a")
+    bench.answer(1)
+    bench.children[2].leave()
+    bench.after(MOMENT)
+    assert bench.given_back == [["a"]]
+
+
+def test_when_nothing_was_dropped_nothing_goes_back(bench: Bench) -> None:
+    bench.stop.begin("because")
+    bench.all_answer()
+    bench.until(GRACE + 10)
+    assert bench.given_back == []
+
+
+def test_what_a_retiring_child_drops_goes_back_at_once(bench: Bench) -> None:
+    bench.answer(1, "a")
+    assert bench.given_back == [["a"]]
+    assert bench.stop.phase is Phase.RUNNING
+
+
+def test_who_has_not_begun_has_nothing_to_end(bench: Bench) -> None:
+    """It is killed long before the grace is over; the others are not."""
+    bench.children[1].leave()
+    bench.children[1].close()
+    bench.children[1].come(begun=False)
+    bench.stop.begin("because")
+    bench.after(BIRTH_WAIT - 0.01)
+    assert bench.kills == []
+    bench.after(0.01)
+    assert bench.kills == [(1, SIGKILL)]
+
+
+# -- interrupt, and kill ---------------------------------------------------------------------------------------------
+
+
+def test_the_grace(bench: Bench) -> None:
+    """Running jobs may finish until it is over; then there is an exception in every one, once."""
+    bench.stop.begin("because")
+    bench.all_answer()
+    bench.heard()
+    bench.after(GRACE - 0.01)
+    assert (bench.stop.phase, bench.heard()) == (Phase.QUIET, [[]] * 3)
+    bench.after(0.01)
+    assert (bench.stop.phase, bench.heard()) == (Phase.INTERRUPT, [["i"]] * 3)
+    bench.after(LAST_WORDS - 0.01)
+    assert (bench.stop.phase, bench.heard(), bench.kills) == (Phase.INTERRUPT, [[]] * 3, [])
+
+
+def test_who_takes_no_notice_is_killed(bench: Bench) -> None:
+    bench.stop.begin("because")
+    bench.all_answer()
+    bench.after(GRACE)
+    bench.children[0].leave()
+    bench.after(LAST_WORDS)
+    assert bench.stop.phase is Phase.KILL
+    assert bench.kills == [(1, SIGKILL), (2, SIGKILL)]
+
+
+def test_a_kill_that_had_no_effect_is_repeated(bench: Bench) -> None:
+    """It always ends: also a child that was forked in the same moment goes."""
+    bench.stop.begin("because")
+    bench.until(GRACE + LAST_WORDS + 1)
+    kills = len(bench.kills)
+    bench.empty.come()
+    bench.after(LAST_WORDS)
+    assert bench.kills[kills:] == [(n, SIGKILL) for n in range(4)]
+
+
+@pytest.mark.parametrize("bench", [0.0], indirect=True)
+def test_without_a_grace_jobs_are_interrupted_at_once(bench: Bench) -> None:
+    bench.stop.begin("because")
+    bench.after(0.0)
+    assert bench.heard() == [["q", "i"]] * 3
+
+
+def test_a_long_sleep_skips_no_phase(bench: Bench) -> None:
+    """The machine was suspended meanwhile: jobs are still interrupted before anybody is killed."""
+    bench.stop.begin("because")
+    bench.after(3600)
+    assert (bench.stop.phase, bench.kills) == (Phase.INTERRUPT, [])
+    bench.after(3600)
+    assert bench.stop.phase is Phase.KILL
+
+
+# -- who asks, and how often -----------------------------------------------------------------------------------------
+
+
+def test_the_second_signal_ends_the_grace(bench: Bench) -> None:
+    bench.stop.asked("SIGTERM")
+    bench.all_answer()
+    bench.after(1)
+    assert bench.stop.phase is Phase.QUIET
+    bench.stop.asked("SIGTERM")
+    bench.after(MOMENT)
+    assert bench.stop.phase is Phase.INTERRUPT
+    assert bench.heard() == [["q", "i"]] * 3
+
+
+def test_the_third_signal_hastens_nothing(bench: Bench) -> None:
+    """An interrupted job has its time to give itself back, however often somebody presses Ctrl-C."""
+    bench.stop.asked("SIGINT")
+    bench.stop.asked("SIGINT")
+    bench.after(0.0)
+    bench.heard()
+    for _ in range(10):
+        bench.stop.asked("SIGINT")
+        bench.after((LAST_WORDS - 0.1) / 10)
+    assert (bench.stop.phase, bench.heard(), bench.kills) == (Phase.INTERRUPT, [[]] * 3, [])
+    bench.after(0.1)
+    assert bench.stop.phase is Phase.KILL
+
+
+def test_who_will_not_wait_asks_once(bench: Bench) -> None:
+    """SIGQUIT."""
+    bench.stop.asked("SIGQUIT", at_once=True)
+    bench.after(0.0)
+    assert bench.stop.phase is Phase.INTERRUPT
+    assert bench.heard() == [["q", "i"]] * 3
+
+
+def test_who_will_not_wait_ends_the_grace_of_another(bench: Bench) -> None:
+    bench.stop.asked("SIGTERM")
+    bench.after(1)
+    bench.stop.asked("SIGQUIT", at_once=True)
+    bench.after(MOMENT)
+    assert bench.stop.phase is Phase.INTERRUPT
+
+
+def test_a_signal_behind_a_stop_of_our_own_ends_its_grace(bench: Bench) -> None:
+    """A burst that is over, or a boot that failed."""
+    bench.stop.begin("the queues are empty")
+    bench.stop.asked("SIGTERM")
+    bench.after(0.0)
+    assert bench.stop.phase is Phase.INTERRUPT
+
+
+@pytest.mark.parametrize(
+    ("running", "unsettled", "what"),
+    [
+        (True, True, "running jobs have 10 s to finish"),
+        (True, False, "running jobs have 10 s to finish"),
+        (False, True, "finished jobs have 10 s to be recorded"),
+        (False, False, "running jobs have 10 s to finish"),
+    ],
+)
+def test_what_the_grace_is_for(
+    bench: Bench, caplog: pytest.LogCaptureFixture, running: bool, unsettled: bool, what: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    for child in bench.children:
+        if not running:
+            child.region.end(0)
+    bench.children[2].region.set(UNSETTLED, int(unsettled))
+    bench.stop.asked("SIGTERM")
+    assert caplog.messages == [f"SIGTERM: taking no more jobs; {what}"]
+
+
+# -- the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_how_long_nobody_is_there(bench: Bench) -> None:
+    """It counts from the look that found no child."""
+    bench.stop.begin("because")
+    bench.after(MOMENT)
+    assert bench.stop.alone_for(bench.clock.now + 100) == 0.0
+    for child in bench.children:
+        child.leave()
+    assert bench.stop.alone_for(bench.clock.now + 100) == 0.0
+    bench.after(MOMENT)
+    bench.after(3)
+    assert bench.stop.alone_for(bench.clock.now) == pytest.approx(3.0)
+
+
+def test_who_comes_meanwhile_is_company(bench: Bench) -> None:
+    bench.stop.begin("because")
+    for child in bench.children:
+        child.leave()
+    bench.after(1)
+    bench.empty.come()
+    bench.after(1)
+    assert bench.stop.alone_for(bench.clock.now) == 0.0
