@@ -1,0 +1,506 @@
+"""The child's buffer and wire as a state machine: slots that take and finish, replies in any order, lost connections,
+revocations and give-backs, whoever comes first at each place where one thread lets others go on.
+
+What is in the buffer, in the hands of slots, finished and not sent, sent and not answered, with RQ's own finish, and
+settled, always adds up to what was claimed; nothing is sent twice unless its reply was lost; what a kill would leave on
+the page is all of it. At the end every job has ended once, and nobody waits for what is there.
+
+    JOBQ_EXAMPLES=5000 pytest tests/properties        new histories instead of the same ones each time
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+from books import DROPPED, FINISHED, FOR_RQ, GIVEN_BACK, HAND, SETTLED, WITH_RQ, Books
+from fake_wire import OWNER, FakeStore, FakeWire, Request
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from turns import IDLE, WAITS, Actor, Turns
+
+from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Outcome
+from jobqueue.store.connection import Address
+from jobqueue.workers.child.courier import Courier
+from jobqueue.workers.child.pace import MOST_PER_CYCLE
+from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.shared import refusals
+from jobqueue.workers.shared.journal import BUFFERED, CAME_BACK, HUNGRY, REVOKED, UNSETTLED, Region, make_file
+from jobqueue.workers.shared.settings import Settings
+
+EXAMPLES = int(os.environ.get("JOBQ_EXAMPLES") or 0)
+PROFILE = settings(
+    max_examples=EXAMPLES or 200,
+    stateful_step_count=40,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink],  # no explaining: it traces every line
+    suppress_health_check=list(HealthCheck),
+)
+SLOTS = 3
+LARGE = 70_000  # bytes; more than the journal takes
+KINDS = st.sampled_from(["plain", "plain", "plain", "dependents", "dependents", "alone", "refused"])
+TROUBLES = [("send", "lost"), ("send", "late"), ("receive", "lost"), ("receive", "late"), ("receive", "full")]
+TROUBLES += [("reconnect", "lost"), ("reconcile", "lost"), ("reconcile", "late")]
+ENDS = st.sampled_from(["finishes"] * 6 + ["finishes large", "fails with a callback", "is interrupted"])
+ERRANDS = ["settle", "reconcile", "settle and reconcile", "unburden", "come back", "look up", "quiet"]
+SECONDS = st.sampled_from([0.0001, 0.0001, 0.001, 0.5])  # that a job took
+ANY = st.integers(0, 5)
+FAR = 3000  # turns; a history needs some hundred to come to its end
+
+
+class Slot:
+    """What a slot's thread knows."""
+
+    def __init__(self, number: int, actor: Actor) -> None:
+        self.number, self.actor = number, actor
+        self.job: Claimed | None = None
+        self.started = False
+        self.asks = False  # for work
+        self.takes = 0  # claim that it is about to come back with
+        self.for_rq: int | None = None  # claim
+        self.left = False
+
+    @property
+    def is_free(self) -> bool:
+        """It is about to ask for work."""
+        return self.actor.place == IDLE and self.job is None and self.for_rq is None and not self.left
+
+
+class Looked(NamedTuple):
+    """What the supervisor has seen of the page: the newest claim, then what runs and what has finished."""
+
+    newest: int
+    running: list[int] | None = None  # None: not yet
+    finished: Sequence[Outcome] = ()
+
+
+def _outcome(job: Claimed, seconds: float, payload: bytes = b"") -> Outcome:
+    return Outcome(job.id, job.claim, job.queue, RETURNED, 500, payload, "", "", 0.0, seconds)
+
+
+class Page(Region):
+    """Tells when a slot takes a job out of the buffer: it may send for more before it comes back with it."""
+
+    took: Callable[[int], None]
+
+    def set(self, word: int, value: int) -> None:
+        super().set(word, value)
+        if word == BUFFERED:
+            self.took(value)
+
+
+class Consumer(RuleBasedStateMachine):
+    """One child: its slots, the thread that gives back and settles for them, its supervisor, and the store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = Turns()
+        self.store = FakeStore()
+        self.wire = FakeWire(self.turns, self.store)
+        self.books = Books()
+        self.page = Page(make_file(1, SLOTS), 0, SLOTS)
+        self.page.took = self._took
+        self.courier = self._courier()
+        self.wire.before_send = self._sending
+        self.wire.before_reconnect = self._about_to_reconnect
+        self.wire.before_reconcile = self._reconciling
+        self.wire.arrived = self.books.arrived
+        self.wire.lost = self.books.sent.clear
+        self.slots = [Slot(n, Actor(self.turns, f"slot {n}")) for n in range(SLOTS)]
+        self.clerk = Actor(self.turns, "clerk")
+        self.known: set[int] | None = None  # what a reconcile that has begun has to know
+        self.quiet = False
+        self.looked: Looked | None = None
+        self.log = Lines()
+
+    def _courier(self) -> Courier:
+        fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1, "slots": SLOTS}
+        settings_ = Settings(Address(url="redis://127.0.0.1:1/0"), **fields)
+        usage = Usage(SLOTS, on=False)
+        real, threading.Condition = threading.Condition, lambda _: self.turns.lock  # type: ignore[assignment, misc]
+        try:
+            nothing = [lambda: None] * 3
+            return Courier(settings_, OWNER, self.page, self.wire, usage, *nothing)  # type: ignore[arg-type]
+        finally:
+            threading.Condition = real  # type: ignore[misc]
+
+    @property
+    def actors(self) -> list[Actor]:
+        return [*(slot.actor for slot in self.slots), self.clerk]
+
+    @property
+    def able(self) -> list[Actor]:
+        return [actor for actor in self.actors if actor.can_go_on]
+
+    # -- what the wire tells -----------------------------------------------------------------------------------------
+
+    def _sending(self, request: Request) -> None:
+        assert 0 <= request.want <= MOST_PER_CYCLE
+        assert not (request.want and self.quiet), "it claims although it was told to be quiet"
+        self.books.sending(request.outcomes)
+
+    def _about_to_reconnect(self) -> None:
+        self.known = self.books.ours()
+
+    def _reconciling(self, known: list[int]) -> None:
+        expected, self.known = self.known, None
+        expected = self.books.ours() if expected is None else expected
+        assert set(known) == expected, f"it knows {sorted(set(known))}, and holds {sorted(expected)}"
+
+    # -- clients, the network, the supervisor ------------------------------------------------------------------------
+
+    @initialize(kinds=st.lists(KINDS, min_size=3, max_size=16))
+    def begin(self, kinds: list[str]) -> None:
+        """The slots have asked for work, and two of them have been answered."""
+        self.put(kinds)
+        for _ in range(6):
+            for slot in self.slots:
+                self._next_step(slot, "finishes", 0.0001)
+
+    @rule(troubles=st.lists(st.sampled_from(TROUBLES), min_size=1, max_size=4))
+    def the_network_is_bad(self, troubles: list[tuple[str, str]]) -> None:
+        """From now on, for whoever comes to the first of these steps, and then to the next."""
+        self.wire.troubles = troubles
+
+    @rule(kinds=st.lists(KINDS, min_size=1, max_size=6))
+    def put(self, kinds: list[str]) -> None:
+        for kind in kinds:
+            self.store.put(kind)
+        self.courier.wake()
+
+    @precondition(lambda self: self.able)
+    @rule(which=ANY)
+    def one_goes_on(self, which: int) -> None:
+        able = self.able
+        able[which % len(able)].go_on()
+
+    @precondition(lambda self: self.wire.late or self.wire.is_busy)
+    @rule()
+    def the_store_answers(self) -> None:
+        """What is on its way arrives, perhaps late: before the reply is read, or when nobody will read it."""
+        self.wire.answer()
+        if self.wire.late:
+            self.wire.arrive_late()
+
+    @precondition(lambda self: self.looked is not None or (self.books.buffer and not self.page.revoked))
+    @rule(steps=st.integers(1, 3))
+    def the_supervisor_goes_on(self, steps: int) -> None:
+        """It takes the child for one that holds still, rightly or not, as in rescuer.stand_in."""
+        for _ in range(steps):
+            if self.looked is None:
+                self.looked = Looked(self.store.newest)
+                self.page.revoke()
+            elif self.looked.running is None:
+                running = [job.claim for job in self.page.running()]
+                finished = [outcome for outcome in self.page.journal.read() if not outcome.by_rq]
+                self.looked = Looked(self.looked.newest, running, finished) if self.page.revoked else None
+            else:
+                self._stand_in(self.looked.newest, self.looked.running, self.looked.finished)
+                self.looked = None
+
+    def _stand_in(self, newest: int, running: list[int], finished: Sequence[Outcome]) -> None:
+        """What it saw may not be true any more."""
+        self.store.stand_in(newest, running, [outcome.claim for outcome in finished])
+        self.store.cycle(Request(0, [outcome for outcome in finished if self.store.kinds[outcome.id] != "refused"]))
+
+    # -- slots -------------------------------------------------------------------------------------------------------
+
+    @rule(order=st.lists(st.integers(0, SLOTS), min_size=8, max_size=30), end=ENDS, seconds=SECONDS)
+    def work_goes_on(self, order: list[int], end: str, seconds: float) -> None:
+        """Each does its next step, in this order; the last number is the clerk."""
+        for number in order:
+            if number < SLOTS:
+                self._next_step(self.slots[number], end, seconds)
+            elif self.clerk.can_go_on:
+                self.clerk.go_on()
+            self.check()
+
+    def _next_step(self, slot: Slot, end: str, seconds: float) -> None:
+        if slot.actor.place != IDLE:
+            if slot.actor.can_go_on:
+                slot.actor.go_on()
+        elif slot.for_rq is not None:
+            self._rq_has_recorded_it(slot, slot.for_rq)
+        elif slot.job is None:
+            if not slot.left:
+                slot.actor.do(lambda: self._take(slot))
+        elif not slot.started:
+            self._start(slot, slot.job)
+        elif end == "fails with a callback":
+            self._fail_with_a_callback(slot, slot.job)
+        elif end == "is interrupted":
+            self.store.give_back([slot.job.claim])
+            self._let_go(slot, slot.job.claim, HAND)
+        else:
+            outcome = _outcome(slot.job, seconds, b"x" * LARGE if end == "finishes large" else b"")
+            slot.actor.do(lambda: self._finish(slot, outcome))
+
+    def _take(self, slot: Slot) -> None:
+        slot.asks = True
+        work = self.courier.next()
+        slot.asks = False
+        if work is None:
+            slot.left = True
+        elif isinstance(work, Claimed):
+            assert slot.takes == work.claim, f"{slot.actor} comes back with {work.claim} and took {slot.takes}"
+            slot.job, slot.started = work, False
+        else:
+            self.books.refused(work.claim)
+            self.books.move(work.claim, FOR_RQ, WITH_RQ)
+            slot.for_rq = work.claim
+            self._note_if_refused(work)
+
+    def _took(self, left: int) -> None:
+        for slot in self.slots:
+            if slot.actor is self.turns.current and left == len(self.books.buffer) - 1:
+                slot.takes = self.books.took()
+
+    def _note_if_refused(self, outcome: Outcome) -> None:
+        """Such a job fails, by RQ's own finish."""
+        if why := self.courier.why_refused(outcome.claim):
+            self.courier.note(outcome._replace(kind=RAISED, payload=why.encode(), by_rq=True))
+
+    def _start(self, slot: Slot, job: Claimed) -> None:
+        """As Slot._begin and _may_start: what it runs stands on the page; then it asks, where it must."""
+        self.page.begin(slot.number, job.claim, 1.0, 0.0)
+        self.books.on_page.add(job.claim)
+        must_ask = self.page.revoked or self.courier.is_doubtful(job.claim)
+        slot.started = not must_ask or self.store.start_mark(job.claim)
+        if not slot.started:
+            self._let_go(slot, job.claim, HAND)
+
+    def _let_go(self, slot: Slot, claim: int, before: str) -> None:
+        self.courier.let_go(claim, slot.number)
+        self.books.move(claim, before, SETTLED)
+        self.books.on_page.discard(claim)
+        slot.job = slot.for_rq = None
+
+    def _finish(self, slot: Slot, outcome: Outcome) -> None:
+        self.books.finishing(outcome)
+        slot.job = None
+        if not outcome.payload:  # it fits into the journal, and is off the page at once
+            self.books.on_page.discard(outcome.claim)
+        if not self.courier.finish(outcome, slot.number):
+            self.books.on_page.discard(outcome.claim)
+            return
+        assert outcome.payload, "an outcome that fits into the journal came back"
+        self.books.move(outcome.claim, FINISHED, WITH_RQ)
+        slot.for_rq = outcome.claim
+        self._note_if_refused(outcome)
+
+    def _fail_with_a_callback(self, slot: Slot, job: Claimed) -> None:
+        self.courier.note(_outcome(job, 0.0)._replace(kind=RAISED, by_rq=True))
+        self.books.move(job.claim, HAND, WITH_RQ)
+        slot.job, slot.for_rq = None, job.claim
+
+    def _rq_has_recorded_it(self, slot: Slot, claim: int) -> None:
+        if claim in self.store.held:
+            self.store.end(claim)
+        self._let_go(slot, claim, WITH_RQ)
+
+    # -- the clerk, and the thread that looks after the slots ----------------------------------------------------------
+
+    @precondition(lambda self: self.clerk.place == IDLE)
+    @rule(what=st.sampled_from(ERRANDS), at_once=st.booleans())
+    def the_clerk_does(self, what: str, at_once: bool) -> None:
+        self._begin_errand(what)
+        for _ in range(10):
+            if at_once and self.clerk.can_go_on:
+                self.clerk.go_on()
+
+    def _begin_errand(self, what: str) -> None:
+        match what:
+            case "settle":
+                self.clerk.do(self.courier.settle)
+            case "reconcile":
+                self.clerk.do(self.courier.reconcile)
+            case "unburden":  # jobs wait behind long ones
+                self.clerk.do(lambda: (self.courier.settle(), self._drop()))  # type: ignore[func-returns-value]
+            case "come back" if self.page.revoked:
+                self.clerk.do(self._come_back)
+            case "look up":
+                self.courier.look_up()
+            case "quiet" if len(self.store.ended) > 8 and not self.quiet:
+                self.clerk.do(lambda: self._drop(quiet=True))
+
+    def _come_back(self) -> None:
+        """As Steward._come_back."""
+        revoked = self.page.get(REVOKED)
+        self._drop(at_rest=True)
+        self.page.set(CAME_BACK, revoked)
+
+    def _drop(self, **how: bool) -> None:
+        self.quiet = self.quiet or how.get("quiet", False)
+        self.books.dropped(self.courier.drop_buffer(**how))
+
+    @precondition(lambda self: self.books.are(DROPPED))
+    @rule()
+    def gives_back(self) -> None:
+        """What was taken out of the buffer, some time later."""
+        claims = self.books.are(DROPPED)
+        self.store.give_back(claims)
+        for claim in claims:
+            self.books.place[claim] = GIVEN_BACK
+
+    # -- what must hold ----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def check(self) -> None:
+        self.all_adds_up()
+        self.what_runs_is_ours()
+        self.nothing_is_called_lost()
+        self.nobody_waits_in_vain()
+
+    def all_adds_up(self) -> None:
+        self.books.agree_with(self.page)
+        if self.courier.at_rest:
+            in_hands = self.books.on_page  # also while one of them waits to hear that RQ has to record it
+            left = self.books.buffer or set(self.books.are(FINISHED, FOR_RQ)) - in_hands
+            assert not left, f"it says that it is at rest, and has {left}"
+
+    def what_runs_is_ours(self) -> None:
+        for slot in self.slots:
+            if slot.job is not None and slot.started:
+                claim = slot.job.claim
+                assert claim in self.store.held, f"claim {claim} runs, and {slot.job.id} is in the queue again"
+
+    def nothing_is_called_lost(self) -> None:
+        """Nobody took a job from us while it ran; what a supervisor or a lost request recorded is no news."""
+        assert not self.log.lines, self.log.lines
+
+    def nobody_waits_in_vain(self) -> None:
+        """Who waits without an end has been told of all that is there: a job, an outcome, a reply, a broken wire."""
+        asking = [slot.actor for slot in self.slots if slot.asks]
+        waiting = [actor for actor in asking if actor.place == WAITS and not actor.can_go_on]
+        if not waiting or self.quiet:
+            return
+        assert not self._may_take(), f"{waiting} wait, and {self.books.buffer} are in the buffer"
+        if self.able or any(slot.is_free for slot in self.slots):
+            return  # they will see to the rest
+        assert not self.books.are(FOR_RQ), f"{waiting} wait, and an outcome waits for one of them"
+        assert not self.wire.is_busy, f"{waiting} wait, and nobody reads the reply"
+        left = [claim for claim in self.books.are(FINISHED) if claim not in self.books.on_page]
+        assert not left, f"{waiting} wait, and nobody sends how {left} ended"
+        assert self.page.get(HUNGRY) or self.books.buffer, f"{waiting} wait, and nobody asks for jobs"
+
+    def _may_take(self) -> bool:
+        in_hands = [*self.books.are(HAND, WITH_RQ, FOR_RQ), *self.books.on_page]  # or on their way into them
+        if not self.books.buffer or "alone" in map(self._kind, in_hands):
+            return False
+        return self._kind(self.books.buffer[0]) != "alone" or not in_hands
+
+    def _kind(self, claim: int) -> str:
+        return self.store.kinds[self.books.ids[claim]]
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        try:
+            if sys.exc_info()[0] is None:
+                self._come_to_an_end()
+        finally:
+            self.log.close()
+            for actor in self.actors:
+                actor.abandon()
+
+    def _come_to_an_end(self) -> None:
+        """Nothing is cut any more: every job ends, once, and every slot leaves."""
+        while self.wire.late:
+            self.wire.arrive_late()
+        self.looked, self.wire.troubles = None, []
+        self._work_until(lambda: not self._work_left())
+        if self.clerk.place == IDLE:
+            self.clerk.do(self.courier.reconcile)  # what a lost reply has claimed since the last one
+        self._work_until(lambda: not self._work_left() and self.clerk.place == IDLE)
+        if not self.quiet:
+            assert not self.store.queue, f"nobody takes {list(self.store.queue)}"
+            self.clerk.do(lambda: self._drop(quiet=True))
+        self._work_until(lambda: all(slot.left for slot in self.slots) and self.clerk.place == IDLE)
+        self._check_the_end()
+
+    def _check_the_end(self) -> None:
+        unknown = set(self.store.held) - self.books.place.keys()  # the child left before it could reconcile
+        assert set(self.store.held) == unknown, f"left behind: {self.store.held}"
+        places = [*self.store.ended, *self.store.queue, *self.store.held.values()]
+        assert sorted(places) == sorted(self.store.kinds)
+        stale = [outcome.claim for outcome in self.page.journal.read()]  # the token sorts that out
+        assert {self.books.place[claim] for claim in stale} <= {SETTLED}
+        assert self.page.get(UNSETTLED) == 0
+
+    def _work_left(self) -> bool:
+        """Somebody has something, or could have."""
+        busy = any(slot.job or slot.for_rq or slot.is_free or slot.actor.can_go_on for slot in self.slots)
+        waiting = bool(self.store.queue) and not self.quiet
+        return busy or waiting or self.clerk.place != IDLE or bool(self.books.are(DROPPED)) or self.page.revoked
+
+    def _work_until(self, over: Callable[[], bool]) -> None:
+        for _ in range(FAR):
+            if over():
+                return
+            self._one_round()
+        waits = [actor for actor in self.actors if actor.place == WAITS]
+        raise AssertionError(f"it goes on for ever; {waits} wait, {self.books.place}, {self.store.queue}")
+
+    def _one_round(self) -> None:
+        """Everybody does what there is to do; jobs that wait are announced, once nobody can do anything by himself."""
+        before = self._state()
+        for slot in self.slots:
+            self._next_step(slot, "finishes", 0.0001)
+        if self.clerk.can_go_on:
+            self.clerk.go_on()
+        elif self.page.revoked:
+            self._begin_errand("come back")
+        self.check()
+        if self.books.are(DROPPED):
+            self.gives_back()
+        if self._state() == before and not self.able:
+            self.courier.wake()
+
+    def _state(self) -> tuple[object, ...]:
+        return [actor.place for actor in self.actors], dict(self.books.place), len(self.store.ended)
+
+
+class Lines(logging.Handler):
+    """What the child says of jobs that were taken from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        logging.getLogger("jobqueue.workers").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "no longer ours" in record.getMessage():
+            self.lines.append(record.getMessage())
+
+    def close(self) -> None:
+        logging.getLogger("jobqueue.workers").removeHandler(self)
+        super().close()
+
+
+@pytest.mark.timeout(0 if EXAMPLES else 400)  # a failure is made small first: that takes a while
+def test_what_was_claimed_is_always_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> Consumer:
+        machine = Consumer()
+        monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=machine.turns.monotonic))
+        return machine
+
+    monkeypatch.setattr("random.uniform", lambda least, _most: least)
+    run_state_machine_as_test(make, settings=PROFILE)  # type: ignore[arg-type]
