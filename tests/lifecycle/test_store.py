@@ -12,15 +12,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from helpers import ROOT
+from helpers import ROOT, eventually
 
 from jobqueue.errors import NoServerBinary, StoreError, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.executor.worker_process import end_tree
@@ -49,14 +47,6 @@ SERVERS = {"valkey": _wheel(), "redis": REDIS or ""}
 EACH_SERVER = pytest.mark.parametrize(
     "kind", ["valkey", pytest.param("redis", marks=pytest.mark.skipif(not REDIS, reason="no redis-server on PATH"))]
 )
-
-
-def eventually(check: Callable[[], Any], timeout: float = 15.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"not within {timeout} s: {check}"
-        time.sleep(0.01)
-    return found
 
 
 def processes_below(path: Path, watchers: bool = False) -> list[psutil.Process]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import pytest
-from helpers import Server
+from helpers import Server, eventually
 from stand_in import fail, finish, invoke
 
 from jobqueue.cli.numbers import Number
@@ -295,10 +295,7 @@ def test_interrupted_while_waiting(store: redis.Redis, server: Server) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(server), text=True
     ) as process:
-        deadline = time.monotonic() + 30
-        while not any(c["cmd"] == "xread" for c in store.client_list()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: any(c["cmd"] == "xread" for c in store.client_list()))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")

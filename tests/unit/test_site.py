@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 import psutil
 import pytest
+from helpers import eventually
 
 from jobqueue.harness.site import Site, spawn_site
 from jobqueue.tasks.fetch import parse_page
@@ -89,13 +90,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-def eventually_gone(pid: int) -> bool:
-    deadline = time.monotonic() + 10
-    while not gone(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return gone(pid)
-
-
 def site_processes() -> list[int]:
     mine = psutil.Process().children(recursive=True)
     return [p.pid for p in mine if "jobqueue.harness.site" in command(p)]
@@ -133,7 +127,7 @@ def test_the_process_leaves_when_its_parent_is_killed() -> None:
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
         parent.stdout.close()
-    assert eventually_gone(site.pid)
+    eventually(lambda: gone(site.pid))
 
 
 def test_the_command_says_where_it_listens_and_stops_on_ctrl_c() -> None:
