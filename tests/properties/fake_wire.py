@@ -107,7 +107,11 @@ class FakeWire:
         actor = self._turns.current
         assert actor is not None
         actor.park(name)
-        return self.troubles.pop(0)[1] if self.troubles and self.troubles[0][0] == name else "well"
+        for trouble in self.troubles:
+            if trouble[0] == name:
+                self.troubles.remove(trouble)
+                return trouble[1]
+        return "well"
 
     # -- what the child calls --
 

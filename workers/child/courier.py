@@ -370,6 +370,7 @@ class Courier:
         error = self._unlocked(lambda: self._wire.send(args))
         if isinstance(error, Exception):
             self._broke(error)
+            self._cond.notify_all()  # a slot that waited for this request has to mend the wire: not every sender does
         else:
             self._state = State.AWAITING
 
