@@ -107,7 +107,7 @@ class Page(Region):
             self.took(value)
 
 
-class Consumer(RuleBasedStateMachine):
+class ConsumerMachine(RuleBasedStateMachine):
     """One child: its slots, the thread that gives back and settles for them, its supervisor, and the store."""
 
     def __init__(self) -> None:
@@ -497,8 +497,8 @@ class Lines(logging.Handler):
 
 @pytest.mark.timeout(0 if EXAMPLES else 400)  # a failure is made small first: that takes a while
 def test_what_was_claimed_is_always_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make() -> Consumer:
-        machine = Consumer()
+    def make() -> ConsumerMachine:
+        machine = ConsumerMachine()
         monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=machine.turns.monotonic))
         return machine
 
@@ -507,14 +507,14 @@ def test_what_was_claimed_is_always_somewhere(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def by_hand() -> Iterator[Consumer]:
+def by_hand() -> Iterator[ConsumerMachine]:
     """The machine, for one history that is written down."""
-    machine = Consumer()
+    machine = ConsumerMachine()
     yield machine
     machine.teardown()
 
 
-def test_a_request_that_breaks_wakes_who_waited_for_it(by_hand: Consumer) -> None:
+def test_a_request_that_breaks_wakes_who_waited_for_it(by_hand: ConsumerMachine) -> None:
     """The clerk settles while a slot runs out of work: the slot waits for that request, and has to mend the wire when
     it fails, for the clerk does not."""
     by_hand.put(["plain"])
