@@ -35,7 +35,7 @@ from jobqueue.protocol import keys
 from jobqueue.store.open import Store, open_store
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.rq_classes.worker import SimpleWorker
-from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.running.task_meter import Usage
 
 QUEUE = "bench"
 BLOCK = 1000  # jobs; many more than bring along one record, so that its price stays in the block

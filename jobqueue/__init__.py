@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jobqueue.executor.executor import JobExecutor
     from jobqueue.job import Job
     from jobqueue.producing.batch import Batch
-    from jobqueue.producing.producer import Queue
+    from jobqueue.producing.queue import Queue
 
     __version__: str
 
@@ -55,7 +55,7 @@ _HOME = {  # public name → module, imported at first use: `import jobqueue` co
     "Batch": "jobqueue.producing.batch",
     "Job": "jobqueue.job",
     "JobExecutor": "jobqueue.executor.executor",
-    "Queue": "jobqueue.producing.producer",
+    "Queue": "jobqueue.producing.queue",
     "get_current_job": "rq",
 }
 

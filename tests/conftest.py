@@ -14,7 +14,7 @@ pytest.register_assert_rewrite("helpers")
 
 from helpers import Server, Tree, assert_nothing_left  # noqa: E402
 
-from jobqueue.producing.producer import Queue  # noqa: E402
+from jobqueue.producing.queue import Queue  # noqa: E402
 
 os.environ["SPT_NOENV"] = "1"  # RQ's worker sets a title where setproctitle is there: /proc/PID/environ is to stay
 

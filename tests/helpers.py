@@ -19,7 +19,7 @@ import redis
 from rq.job import Job
 
 from jobqueue.job import Job as OurJob
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address, client

@@ -212,7 +212,7 @@ def handle(job: Job, *_error: object) -> None:
 
 def keep_the_next_slot(seconds: float) -> None:
     """As code does that the garbage collector runs between two jobs: the slot that asks for work next stays away."""
-    from jobqueue.workers.child.courier import Courier
+    from jobqueue.workers.child.consumer import Courier
 
     watch_closely()
     original = Courier.next
@@ -253,8 +253,8 @@ def keep_in_the_context() -> None:
 
 def hold_still() -> None:
     """From here on nothing is done in this process, by no thread of it."""
-    from jobqueue.workers.child.courier import Courier
-    from jobqueue.workers.child.steward import Steward
+    from jobqueue.workers.child.child_watchdog import Steward
+    from jobqueue.workers.child.consumer import Courier
 
     Courier.next = lambda *_, **__: time.sleep(FOREVER)  # type: ignore[method-assign]
     Steward._step = lambda *_: time.sleep(FOREVER)  # type: ignore[method-assign]
@@ -319,7 +319,7 @@ def spoil_the_clock() -> None:
 def fail_the_next_slot() -> None:
     """As a mistake of ours would, and nothing can be logged any more: not even what cannot is told."""
     from jobqueue.workers.child import child
-    from jobqueue.workers.child.courier import Courier
+    from jobqueue.workers.child.consumer import Courier
 
     original = Courier.next
 
@@ -333,7 +333,7 @@ def fail_the_next_slot() -> None:
 
 def watch_closely_and_count() -> None:
     """How often the slots were asked whether they are there stands in the store."""
-    from jobqueue.workers.child.courier import Courier
+    from jobqueue.workers.child.consumer import Courier
 
     watch_closely()
     job: Any = get_current_job()

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from jobqueue.schedules.timetable import Schedule
 from jobqueue.store.open import Store
 from jobqueue.workers.launcher import worker_name
-from jobqueue.workers.roles.cron import Cron
-from jobqueue.workers.roles.cron_card import CronCard
-from jobqueue.workers.roles.periodic import Periodic
+from jobqueue.workers.roles.cron_leader import Cron
+from jobqueue.workers.roles.cron_registration import CronCard
+from jobqueue.workers.roles.timed_role import Periodic
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.process_tree import TO_ALL

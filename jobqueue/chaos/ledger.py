@@ -16,7 +16,7 @@ from jobqueue.chaos import task
 from jobqueue.chaos.count import ENDED, Fact, Tally, runs, tally
 from jobqueue.errors import StoreError
 from jobqueue.executor import private_queue
-from jobqueue.producing.producer import A_DAY, Queue
+from jobqueue.producing.queue import A_DAY, Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import explain, redis
 from jobqueue.store.open import Store

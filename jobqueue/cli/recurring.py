@@ -10,7 +10,7 @@ from jobqueue.cli.values import Call
 from jobqueue.errors import UsageError
 
 if TYPE_CHECKING:
-    from jobqueue.producing.producer import Queue
+    from jobqueue.producing.queue import Queue
 
 
 class Again(NamedTuple):

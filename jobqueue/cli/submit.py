@@ -36,7 +36,7 @@ from jobqueue.protocol import bounds, names
 from jobqueue.words import escaped
 
 if TYPE_CHECKING:
-    from jobqueue.producing.producer import Queue
+    from jobqueue.producing.queue import Queue
 
 
 @click.command(cls=NegativeNumbersAreValues)
@@ -112,7 +112,7 @@ def submit(
     Prints one job id per line, in order; with --every or --cron the id of a schedule (--id: one that has it is
     replaced), which jobq schedule lists and deletes.
     """
-    from jobqueue.producing.producer import A_DAY, Queue
+    from jobqueue.producing.queue import A_DAY, Queue
 
     options = {
         name: value for name, value in options.items() if value is not None and value is not False and value != ()

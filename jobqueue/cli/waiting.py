@@ -19,7 +19,7 @@ from jobqueue.words import one_line
 
 if TYPE_CHECKING:
     from jobqueue.model import Outcome
-    from jobqueue.producing.producer import Queue
+    from jobqueue.producing.queue import Queue
 
 _END = object()
 

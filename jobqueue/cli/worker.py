@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobqueue.cli.leash import leash
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import QueueName, a_file, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.cli.terminated import stops_as_asked
+from jobqueue.cli.until_eof import leash
 from jobqueue.errors import UsageError
 from jobqueue.executor.private_queue import erase, pipe_to
 from jobqueue.protocol import bounds

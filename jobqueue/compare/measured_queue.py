@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from jobqueue.executor import private_queue
-from jobqueue.producing.producer import A_DAY, Queue
+from jobqueue.producing.queue import A_DAY, Queue
 from jobqueue.protocol import keys
 from jobqueue.store.open import Store
 

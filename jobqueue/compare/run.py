@@ -16,13 +16,13 @@ from contextlib import ExitStack, nullcontext
 from typing import Any, Protocol
 
 from jobqueue.compare import facts, plan
-from jobqueue.compare.alone import Pace, profile
+from jobqueue.compare.baseline import Pace, profile
 from jobqueue.compare.builtin import LATENCY, Wanted, wishes
-from jobqueue.compare.crews import BareCrew, Crew, CrewFailed, Surroundings, TooSlow, modules_for
+from jobqueue.compare.candidate_starter import Roster
+from jobqueue.compare.candidates import BareCrew, Crew, CrewFailed, Surroundings, TooSlow, modules_for
 from jobqueue.compare.figures import LOOP, MIXED, MODES, POOLS, Row, what
 from jobqueue.compare.noise import Others, cpu_of_a_store_nearby
 from jobqueue.compare.plan import Cell, Options
-from jobqueue.compare.roster import Roster
 from jobqueue.compare.subject import Subject
 from jobqueue.compare.try_out import nothing_tried, try_out
 from jobqueue.compare.verdict import as_json, fits_memory

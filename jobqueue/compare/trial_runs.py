@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psutil
 
 from jobqueue.compare import trials
-from jobqueue.compare.crews import BareCrew, CrewFailed, Surroundings, WorkerCrew
+from jobqueue.compare.candidates import BareCrew, CrewFailed, Surroundings, WorkerCrew
 from jobqueue.compare.figures import Work
 
 WORKERS = trials.NEIGHBOURS + 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from jobqueue.compare import told, trial_runs
+from jobqueue.compare import trial_runs, trial_sentences
+from jobqueue.compare.candidate_starter import Roster
 from jobqueue.compare.figures import MODES, POOLS
-from jobqueue.compare.roster import Roster
 
 KEYS = ("isolation", "blast_radius", "time_limits")
 
@@ -24,7 +24,7 @@ def try_out(roster: Roster) -> dict[str, Any]:
             trials[f"{mode}/blocking"] = trial_runs.blocking(second, directory)
         found = trial_runs.side_by_side(trials)
     pools = {m: trial_runs.bare_blast(m, roster.around, f"{directory}/{m}-crash") for m in POOLS}
-    return {**told.with_meaning(trial_runs.collect(found, pools)), "not_tried": None}
+    return {**trial_sentences.with_meaning(trial_runs.collect(found, pools)), "not_tried": None}
 
 
 def nothing_tried(why: str | None) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobqueue.compare.crews import Surroundings, TooSlow, WorkerCrew
+from jobqueue.compare.candidate_starter import Roster
+from jobqueue.compare.candidates import Surroundings, TooSlow, WorkerCrew
 from jobqueue.compare.figures import Sample, Work
 from jobqueue.compare.measure import Memory
 from jobqueue.compare.noise import Others, in_words, is_noisy
 from jobqueue.compare.plan import Cell
-from jobqueue.compare.roster import Roster
 from jobqueue.compare.trial_runs import Counter, counter, to_its_end
 from jobqueue.errors import JobqError
 from jobqueue.harness.processes import environment, run_directory

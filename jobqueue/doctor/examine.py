@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from jobqueue.doctor.clocks import examine_clocks
 from jobqueue.doctor.deferred import dependents, examine_dependents
 from jobqueue.doctor.finding import Finding
-from jobqueue.doctor.limbo import Suspect, Suspects, Tell, bring_back, in_limbo, suspects
+from jobqueue.doctor.lost_jobs import Suspect, Suspects, Tell, bring_back, in_limbo, suspects
 from jobqueue.doctor.owners import Holding, examine_leases, holdings
 from jobqueue.doctor.queues import examine_queues
 from jobqueue.doctor.schedules import examine_schedules

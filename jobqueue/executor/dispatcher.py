@@ -20,15 +20,15 @@ from typing import Any
 
 from jobqueue.errors import BrokenWorkers
 from jobqueue.executor.collector import Collector
-from jobqueue.executor.crew import Shape, Staff
 from jobqueue.executor.futures import JobFuture
 from jobqueue.executor.references import Reference, refer
+from jobqueue.executor.worker_group import Shape, Staff
 from jobqueue.producing.batch import Arguments
 from jobqueue.producing.catalog import Task
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.results.hindrance import Silence, hindrance
+from jobqueue.results.stalled import Silence, hindrance
 from jobqueue.store.connection import redis
 from jobqueue.store.open import open_store
 

@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import Any
 
 from jobqueue.errors import UsageError
-from jobqueue.executor.crew import Shape
 from jobqueue.executor.dispatcher import Dispatcher, Plan
 from jobqueue.executor.futures import JobFuture
 from jobqueue.executor.pickling import Pickle
+from jobqueue.executor.worker_group import Shape
 from jobqueue.producing.catalog import Task
-from jobqueue.producing.producer import A_DAY
+from jobqueue.producing.queue import A_DAY
 from jobqueue.protocol import bounds, names
 from jobqueue.serializers import JSON
 

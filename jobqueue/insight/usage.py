@@ -1,4 +1,4 @@
-"""What workers recorded of each task: the read side of the usage accounting (``workers/running/usage.py`` writes it).
+"""What workers recorded of each task: the read side of what ``workers/running/task_meter.py`` writes.
 
 ``rq:jobq:usage`` is the set of tasks, ``rq:jobq:usage:TASK`` a hash of whole numbers. Each field begins with the width,
 the number of slots in the process that ran the job: figures from among sixteen threads and from a process of one's own

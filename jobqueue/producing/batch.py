@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
-from jobqueue.producing.parcel import Call, Shared
+from jobqueue.producing.encoding import Call, Shared
 from jobqueue.protocol import bounds
 
 if TYPE_CHECKING:

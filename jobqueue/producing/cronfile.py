@@ -22,7 +22,7 @@ from rq.cron import CronJob, CronScheduler
 
 from jobqueue.errors import JobqError, NotSerializable, UsageError
 from jobqueue.producing.importing import ended_with_us
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import bounds
 from jobqueue.schedules.timetable import Schedule
 from jobqueue.schedules.timing import Timing

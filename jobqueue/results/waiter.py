@@ -19,7 +19,7 @@ from jobqueue.errors import ResultTimeout, StoreRefused, StoreUnreachable
 from jobqueue.model import Outcome
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol import bounds
-from jobqueue.results.hindrance import Silence, hindrance
+from jobqueue.results.stalled import Silence, hindrance
 from jobqueue.results.streams import Streams, last_line
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import bounded, redis

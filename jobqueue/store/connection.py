@@ -34,7 +34,7 @@ from jobqueue.errors import StoreRefused, UsageError
 from jobqueue.network.failover import Following, PrimaryConnection, PrimarySSLConnection
 from jobqueue.network.silence import ANSWER, COMMAND, WAITS_AT_MOST, asking, asks, keepalive, limited
 from jobqueue.store.address import NO_CLUSTER, Address, redis_options, sentinel_url
-from jobqueue.store.trouble import explain
+from jobqueue.store.error_texts import explain
 
 __all__ = [
     "Address",

@@ -15,7 +15,7 @@ from helpers import Server, eventually, submit
 from rq import Callback
 
 from jobqueue.insight.usage import Record, read_usage
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import client
 

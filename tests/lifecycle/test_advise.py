@@ -13,7 +13,7 @@ from conftest import Start
 from helpers import Server, jobq
 
 from jobqueue.harness.site import spawn_site
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 
 VERDICTS = {
     "heavy": ("computes", "process"),

@@ -15,7 +15,7 @@ from conftest import Start
 from helpers import Server, Tree, eventually, jobq, lines
 from samples_unfriendly import FOREVER
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 

@@ -20,7 +20,7 @@ from rq.rate_limit import RateLimit
 from jobqueue.admin import control
 from jobqueue.errors import JobError
 from jobqueue.job import Job
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import client
 

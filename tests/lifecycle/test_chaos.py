@@ -16,7 +16,7 @@ import redis
 from helpers import Server, eventually
 from leftovers import assert_nothing_is_left, working_for
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 pytestmark = pytest.mark.timeout(240)

@@ -12,7 +12,7 @@ import redis
 from conftest import Start
 from helpers import Tree, eventually, failed, held, lines, status, submit
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])

@@ -14,7 +14,7 @@ from rq import Callback, Retry
 from rq.job import Dependency
 from samples import words_of
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 GOOD = 200

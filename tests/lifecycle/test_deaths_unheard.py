@@ -10,7 +10,7 @@ import redis
 from conftest import Start
 from helpers import eventually, failed
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 
 BLOCKED = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\n"
 HOOK = f"import os, signal\nos.register_at_fork(after_in_parent=lambda: {BLOCKED.splitlines()[1]})\n"

@@ -14,7 +14,7 @@ from helpers import Server, Tree, eventually, status
 from proxy import Proxy
 from rq.job import Dependency
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 WITHOUT_MAINTENANCE = ("--maintenance-interval", "0", "--no-scheduler")

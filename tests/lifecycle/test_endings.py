@@ -15,7 +15,7 @@ from rq.job import Job, JobStatus
 from samples import words_of
 
 from jobqueue.errors import JobFailed
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 

@@ -27,7 +27,7 @@ from jobqueue import BrokenWorkers, JobExecutor, JobFailed, NotSerializable, Sto
 from jobqueue.admin.control import pause, resume
 from jobqueue.executor.collector import Collector
 from jobqueue.executor.remote_error import RemoteTraceback
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 LONG = 60.0

@@ -17,7 +17,7 @@ from helpers import Server, eventually, failed, jobq, lines, status, uncounted
 from rq.group import Group
 from rq.rate_limit import RateLimit
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 SERVE = ("samples", "samples_rq")

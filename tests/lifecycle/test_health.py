@@ -11,7 +11,7 @@ from pathlib import Path
 from conftest import Start
 from helpers import Server, Tree, eventually, jobq
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 

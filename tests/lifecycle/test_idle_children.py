@@ -9,7 +9,7 @@ import pytest
 from conftest import Start
 from helpers import eventually
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 
 CODE = """
 import logging, os, signal, threading, time

@@ -16,7 +16,7 @@ import redis
 import rq
 from helpers import ROOT, Server, Tree, eventually, jobq, lines, status, submit
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 JOBS = 6

@@ -12,7 +12,7 @@ from conftest import Start
 from helpers import Server, eventually, status
 from proxy import Proxy
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 QUEUES = tuple(f"q{n}" for n in range(300))

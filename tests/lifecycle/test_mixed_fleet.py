@@ -19,7 +19,7 @@ from conftest import Start
 from helpers import ROOT, Server, eventually, lines
 from rq.job import Job
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 

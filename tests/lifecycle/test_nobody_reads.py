@@ -15,7 +15,7 @@ import pytest
 import redis
 from helpers import ROOT, Server, eventually, failed, jobq
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 
 SERVED = """
 def double(n):

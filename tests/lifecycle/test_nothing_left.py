@@ -26,7 +26,7 @@ from rq.rate_limit import RateLimit
 
 from jobqueue.admin import control
 from jobqueue.job import Job
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 SHORT: dict[str, Any] = {"result_ttl": 1, "failure_ttl": 1}

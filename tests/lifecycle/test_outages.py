@@ -20,7 +20,7 @@ from rq import Callback
 from samples import words_of
 
 from jobqueue.job import Job
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address
 from jobqueue.store.open import Store, open_store

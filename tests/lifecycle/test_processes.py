@@ -24,7 +24,7 @@ from helpers import ROOT, Server, Tree, assert_nothing_left, eventually, lines, 
 from rq import Callback
 from rq.command import send_stop_job_command
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.serializers import JSON
 

@@ -10,7 +10,7 @@ from conftest import Start
 from helpers import Tree, eventually, lines, submit
 
 from jobqueue.job import Job
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 JOBS = 600

@@ -20,7 +20,7 @@ from rq import Callback, Retry
 from rq.serializers import JSONSerializer
 from samples import words_of
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 LIMIT = 2**20  # bytes; the least that a server can be told

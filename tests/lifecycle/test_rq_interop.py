@@ -14,7 +14,7 @@ from helpers import ROOT, Server, eventually
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 

@@ -19,7 +19,7 @@ from conftest import Start
 from helpers import ROOT, Server, Tree, eventually, jobq, lines, status
 from rq.serializers import JSONSerializer
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 

@@ -14,7 +14,7 @@ from conftest import Start
 from helpers import Server, Tree, eventually, failed, is_spawned, lines, submit
 from rq import suspension
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])

@@ -12,7 +12,7 @@ from helpers import Server, Tree, eventually, jobq, lines, status
 from proxy import Proxy
 
 from jobqueue.executor.executor import JobExecutor
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.results.waiter import Waiter
 from jobqueue.store.connection import Address, client

@@ -15,7 +15,7 @@ import psutil
 from conftest import Start
 from helpers import Tree, eventually, lines, submit
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 
 JOBS = 6000
 PAUSES = 60

@@ -20,7 +20,7 @@ from rq.command import (
 from rq.job import Job
 from samples import words_of
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 

@@ -12,7 +12,7 @@ from conftest import Start
 from helpers import Tree, eventually, lines, submit
 from rq.job import Job
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 

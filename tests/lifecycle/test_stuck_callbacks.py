@@ -13,7 +13,7 @@ from helpers import Server, eventually, failed, jobq, submit
 from rq import Callback, Retry
 from rq.command import send_stop_job_command
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 SERVED = ("samples", "samples_unfriendly")

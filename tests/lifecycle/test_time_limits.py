@@ -12,7 +12,7 @@ from helpers import eventually, failed, lines, submit, uncounted
 from rq import Callback, Retry
 from samples import words_of
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 SLOTS = 3

@@ -15,7 +15,7 @@ from conftest import Start
 from helpers import Tree, eventually, failed, lines, submit, uncounted
 from rq.job import Job
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 

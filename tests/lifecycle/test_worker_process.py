@@ -14,7 +14,7 @@ from helpers import ROOT, Server, eventually, held, lines, submit
 
 from jobqueue.errors import WorkerDied
 from jobqueue.executor.worker_process import WorkerProcess, environment, family_of
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.store.open import open_store
 
 

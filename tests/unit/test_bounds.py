@@ -22,7 +22,7 @@ from jobqueue.cli.numbers import Number
 from jobqueue.errors import BadValue, UsageError
 from jobqueue.executor.executor import JobExecutor
 from jobqueue.producing.cronfile import load
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import bounds, keys
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square

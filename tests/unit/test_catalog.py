@@ -11,7 +11,7 @@ from rq.job import Job
 
 from jobqueue.errors import BadArguments, TaskNotFound, UsageError
 from jobqueue.producing import catalog
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.serializers import JSON
 from jobqueue.tasks import square
 

@@ -13,7 +13,7 @@ from helpers import ROOT, Server, eventually
 from jobqueue.protocol import keys
 from jobqueue.store.address import Address
 from jobqueue.store.connection import redis
-from jobqueue.store.trouble import explain
+from jobqueue.store.error_texts import explain
 
 
 def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from rq.job import Dependency
 from stand_in import fail, finish, invoke
 
 from jobqueue.cli import main
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square

@@ -9,7 +9,7 @@ import sys
 import pytest
 from helpers import ROOT, Server
 
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 
 COMMAND = [sys.executable, "-m", "jobqueue.cli"]
 

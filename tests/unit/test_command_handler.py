@@ -10,7 +10,7 @@ import pytest
 from fake_children import Clock, FakeChild, Kills
 
 from jobqueue.workers.shared.endings import HARD, STOPPED
-from jobqueue.workers.supervisor.orders import Orders
+from jobqueue.workers.supervisor.command_handler import Orders
 
 
 class Bench:

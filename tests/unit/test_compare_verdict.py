@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobqueue.compare import figures, plan, told
-from jobqueue.compare.crews import gil_turned_on_by
+from jobqueue.compare import figures, plan, trial_sentences
+from jobqueue.compare.candidates import gil_turned_on_by
 from jobqueue.compare.figures import LOOP, MIXED, Row, Sample, Work, percentile, slope
 from jobqueue.compare.measure import Memory
 from jobqueue.compare.noise import taken
@@ -268,10 +268,10 @@ def test_the_end_of_a_stuck_job_in_a_word(error: str, word: str) -> None:
 
 def test_a_crash_that_lost_neighbours_is_not_glossed_over() -> None:
     one = {"workers": 4, "neighbours": 3, "interrupted": 3, "finished": 3, "lost": 0, "recovery_s": 0.2}
-    good = told.blast_radius({"thread": one, "process": {**one, "interrupted": 0, "recovery_s": None}})
+    good = trial_sentences.blast_radius({"thread": one, "process": {**one, "interrupted": 0, "recovery_s": None}})
     assert "it took all of its 3 neighbours with it, in process mode none." in good
     assert "All neighbours finished nevertheless (again after 0.20 s)." in good
-    bad = told.blast_radius({"thread": {**one, "finished": 2, "lost": 1}, "process": one})
+    bad = trial_sentences.blast_radius({"thread": {**one, "finished": 2, "lost": 1}, "process": one})
     assert "1 of the neighbours never finished." in bad
 
 

@@ -15,8 +15,8 @@ from jobqueue import _keep_the_gil_off
 from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.store import connection
 from jobqueue.store.connection import Address, check, client, redis
+from jobqueue.store.error_texts import explain, is_away
 from jobqueue.store.local.status import server_status
-from jobqueue.store.trouble import explain, is_away
 from jobqueue.workers.shared.refusals import of_the_store
 
 

@@ -12,7 +12,7 @@ import rq
 from rq.job import Job, JobStatus
 
 from jobqueue.errors import BadValue, NotServed
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address, client

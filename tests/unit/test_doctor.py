@@ -17,13 +17,13 @@ from stand_in import fail, invoke
 
 from jobqueue.admin import control
 from jobqueue.cli import main
-from jobqueue.doctor import limbo, queues
+from jobqueue.doctor import lost_jobs, queues
 from jobqueue.doctor.clocks import pause_of
 from jobqueue.doctor.examine import examine
 from jobqueue.doctor.finding import Finding, worst
-from jobqueue.doctor.limbo import bring_back, in_limbo, suspects
+from jobqueue.doctor.lost_jobs import bring_back, in_limbo, suspects
 from jobqueue.doctor.server import examine_server, fail_over, size
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.schedules import ScheduleView
@@ -294,8 +294,8 @@ def test_the_command(store: redis.Redis, queue: Queue, jobq: Any) -> None:
 
     report = json.loads(jobq("--json").stdout)
     assert report["severity"] == "problem"
-    (limbo,) = [f for f in report["findings"] if f["check"] == "limbo"]
-    assert sorted(limbo["ids"]) == sorted(ids)
+    (lost_jobs,) = [f for f in report["findings"] if f["check"] == "limbo"]
+    assert sorted(lost_jobs["ids"]) == sorted(ids)
 
     assert jobq("--fix").exit_code == 0
     assert store.llen(keys.queue("q")) == 12
@@ -422,8 +422,8 @@ def test_a_large_store_is_looked_at_in_part_and_tells_how_far_it_is(
 ) -> None:
     queue.enqueue_many(square, range(3000))
     asked: list[str] = []
-    monkeypatch.setattr(limbo, "MOST", 1000)
-    monkeypatch.setattr(limbo, "PAGE", 500)
+    monkeypatch.setattr(lost_jobs, "MOST", 1000)
+    monkeypatch.setattr(lost_jobs, "PAGE", 500)
     real = Protocol.survey
     monkeypatch.setattr(Protocol, "survey", lambda *args: (asked.append("page"), real(*args))[1])
     found = [finding for finding in examine(store, sleep=lambda _: None) if finding.check == "limbo"]
@@ -432,7 +432,7 @@ def test_a_large_store_is_looked_at_in_part_and_tells_how_far_it_is(
     assert 2 <= len(asked) <= 5  # once, although there are two looks: nobody was a suspect
     told: list[str] = []
     monkeypatch.undo()
-    monkeypatch.setattr(limbo, "TOLD_EVERY", 1000)
+    monkeypatch.setattr(lost_jobs, "TOLD_EVERY", 1000)
     assert suspects(store, told.append).looked_at == 3000
     assert any("3,000 jobs wait or run" in text for text in told)
     assert any("at 3,000 places" in text for text in told)

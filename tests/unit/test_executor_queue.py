@@ -12,7 +12,7 @@ from rq.registry import CanceledJobRegistry
 
 from jobqueue.executor import private_queue
 from jobqueue.executor.private_queue import PAGE, erase, new_name, pipe_to
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Outcome, Protocol
 from jobqueue.serializers import Auto

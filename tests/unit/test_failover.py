@@ -12,7 +12,7 @@ from helpers import Server, eventually
 
 from jobqueue.network import failover
 from jobqueue.network.failover import Following, NotPrimary, NotReplicated, Patience, was_refused
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys, wire
 from jobqueue.store.connection import client
 

@@ -13,7 +13,7 @@ from stand_in import fail, finish
 from jobqueue.admin import control
 from jobqueue.admin.inspector import Inspector
 from jobqueue.errors import JobError, NoSuchJob
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square

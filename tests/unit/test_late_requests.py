@@ -16,7 +16,7 @@ from rq.job import Dependency
 from rq.rate_limit import RateLimit
 
 from jobqueue.errors import DuplicateJob, StoreRefused
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import RETURNED, Outcome, Protocol
 from jobqueue.store.connection import redis

@@ -10,7 +10,7 @@ import rq
 
 from jobqueue.errors import UsageError
 from jobqueue.insight.capacity import cores
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address
 from jobqueue.workers.launcher import THREADS, describe, refused_heads, shape, worker_name

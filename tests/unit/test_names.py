@@ -6,7 +6,7 @@ import fakeredis
 import pytest
 
 from jobqueue.errors import BadValue, UsageError
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys, names
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square

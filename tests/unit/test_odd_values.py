@@ -13,8 +13,8 @@ import rq
 
 from jobqueue.errors import JobFailed, NotSerializable, UsageError
 from jobqueue.job import Job
-from jobqueue.producing import parcel
-from jobqueue.producing.producer import Queue
+from jobqueue.producing import encoding
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square
@@ -91,7 +91,7 @@ def test_errors_about_what_cannot_be_printed(client: redis.Redis) -> None:
 @ways
 def test_more_than_a_store_takes(client: redis.Redis, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused before it is sent: the server would hang up in the middle."""
-    monkeypatch.setattr(parcel, "LARGEST", 1000)
+    monkeypatch.setattr(encoding, "LARGEST", 1000)
     for serializer in (None, "pickle"):
         with pytest.raises(NotSerializable, match="put them into a file or another store"):
             way(Queue("q", client, serializer=serializer), [hash(str(n)) for n in range(1000)])

@@ -9,7 +9,7 @@ from fake_children import Registrar
 
 from jobqueue.protocol.protocol import ForRQ
 from jobqueue.workers.shared.deaths import Left, Remains
-from jobqueue.workers.supervisor.undertaker import Undertaker
+from jobqueue.workers.supervisor.reaper import Undertaker
 
 OWNER, PID = "w:0.1", 4711
 DEAD = Remains(OWNER, [], [])

@@ -23,7 +23,7 @@ from jobqueue.errors import (
     ResultTimeout,
     StoreUnreachable,
 )
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.results import waiter as results
 from jobqueue.results.waiter import Waiter, last_line

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
 from jobqueue.protocol import keys
-from jobqueue.workers.child.steward import Clerk
+from jobqueue.workers.child.child_watchdog import Clerk
 from jobqueue.workers.rq_classes.worker import SimpleWorker
 
 

@@ -12,8 +12,8 @@ from rq.job import Job, JobStatus
 
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import ForRQ, Protocol
-from jobqueue.workers.rq_classes.duties import settings_for
 from jobqueue.workers.rq_classes.ending import finish_left
+from jobqueue.workers.rq_classes.rq_roles import settings_for
 from jobqueue.workers.rq_classes.worker import SimpleWorker
 from jobqueue.workers.shared.deaths import Left
 

@@ -19,7 +19,7 @@ from samples import words_of
 
 import jobqueue.job
 from jobqueue.admin.control import requeue
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Protocol
 from jobqueue.serializers import JSON, Auto

@@ -11,7 +11,7 @@ import pytest
 from fake_children import Clock, FakeChild, Kills
 
 from jobqueue.workers.shared.journal import UNSETTLED
-from jobqueue.workers.supervisor.stopping import BIRTH_WAIT, LAST_WORDS, QUIET_WAIT, Phase, Stopping
+from jobqueue.workers.supervisor.shutdown import BIRTH_WAIT, LAST_WORDS, QUIET_WAIT, Phase, Stopping
 
 GRACE = 10.0
 MOMENT = 0.05  # seconds between two turns of the main loop

@@ -10,8 +10,8 @@ import pytest
 from helpers import eventually
 
 from jobqueue.workers.shared.journal import BUFFERED, HUNGRY, PULSE, UNSETTLED, Region, make_file
-from jobqueue.workers.supervisor.seat import Seat, Use
-from jobqueue.workers.supervisor.stopping import IDLE_WAIT, KILL_WAIT, Phase, Stopping
+from jobqueue.workers.supervisor.child_handle import Seat, Use
+from jobqueue.workers.supervisor.shutdown import IDLE_WAIT, KILL_WAIT, Phase, Stopping
 
 GRACE = 600.0
 

@@ -11,16 +11,16 @@ from rq import cron_job_registry
 from rq.cron import CronScheduler, get_cron_job_ids
 
 from jobqueue.errors import DuplicateJob, JobError, NoSuchJob, UsageError
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.schedules.schedules import Schedules
 from jobqueue.schedules.timetable import Due, Schedule, Timetable
 from jobqueue.schedules.timing import Timing
 from jobqueue.store.connection import Address
-from jobqueue.workers.roles.cron import Cron
-from jobqueue.workers.roles.cron_card import NAME, CronCard
+from jobqueue.workers.roles.cron_leader import Cron
+from jobqueue.workers.roles.cron_registration import NAME, CronCard
+from jobqueue.workers.roles.schedule_ticker import Ticker
 from jobqueue.workers.roles.scheduler import Scheduler
-from jobqueue.workers.roles.ticker import Ticker
 from jobqueue.workers.shared.settings import Settings
 
 
@@ -37,7 +37,7 @@ def q(client: redis.Redis) -> Queue:
 @pytest.fixture(autouse=True)
 def a_leader_leads_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until a test deletes its lock, however long it is held up."""
-    monkeypatch.setattr("jobqueue.workers.roles.cron.LEAD", 3600.0)
+    monkeypatch.setattr("jobqueue.workers.roles.cron_leader.LEAD", 3600.0)
 
 
 def entry(q: Queue, schedule_id: str, every: float = 60.0, value: int = 2) -> Schedule:
@@ -338,7 +338,7 @@ def test_rq_sees_no_scheduler_without_schedules(client: redis.Redis, q: Queue, m
     q.schedule("square", 7, every=60, schedule_id="s")
     assert card.step(0.0)
     Schedules(client).delete("s")
-    monkeypatch.setattr("jobqueue.workers.roles.cron_card.OLD", 0.0)
+    monkeypatch.setattr("jobqueue.workers.roles.cron_registration.OLD", 0.0)
     assert card.step(0.0)
     assert CronScheduler.all(client, cleanup=False) == []
     assert not client.exists(keys.CRON_SCHEDULERS, keys.cron_scheduler(NAME))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from jobqueue.store.trouble import is_away
+from jobqueue.store.error_texts import is_away
 
 AMID = "Command # 2 (HSET rq:job:1 status\nfinished) of pipeline caused error: "  # redis-py's words
 

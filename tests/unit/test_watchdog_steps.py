@@ -13,9 +13,9 @@ from jobqueue.store.connection import Address
 from jobqueue.workers.shared.endings import FAILURE, HARD, JOB, RECORDING, SUCCESS
 from jobqueue.workers.shared.journal import PULSE
 from jobqueue.workers.shared.settings import Settings
-from jobqueue.workers.supervisor import guard
-from jobqueue.workers.supervisor.guard import DEAD_STILL, MEASURE_EVERY, STILL, Guard
-from jobqueue.workers.supervisor.seat import Condemned, Seat
+from jobqueue.workers.supervisor import watchdog
+from jobqueue.workers.supervisor.child_handle import Condemned, Seat
+from jobqueue.workers.supervisor.watchdog import DEAD_STILL, MEASURE_EVERY, STILL, Guard
 
 T0 = 1000.0  # monotonic seconds at which the jobs here begin
 STOP, CONT, KILL = signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL
@@ -197,7 +197,7 @@ def test_two_that_are_past_their_limits_end_with_one_kill(bench: Bench) -> None:
 def sizes(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
     """How many MB the children have, by number."""
     sizes = {0: 10, 1: 10}
-    monkeypatch.setattr(guard, "memory_mb", lambda pid: sizes[pid - NO_PID])
+    monkeypatch.setattr(watchdog, "memory_mb", lambda pid: sizes[pid - NO_PID])
     return sizes
 
 

@@ -26,9 +26,9 @@ from typing import Protocol
 from jobqueue.protocol.protocol import Protocol as StoreProtocol
 from jobqueue.protocol.protocol import Wire
 from jobqueue.store.connection import client
-from jobqueue.workers.child.courier import Courier
+from jobqueue.workers.child.child_watchdog import Clerk, Steward
+from jobqueue.workers.child.consumer import Courier
 from jobqueue.workers.child.slot import Slot
-from jobqueue.workers.child.steward import Clerk, Steward
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import this_is_the_original
@@ -37,7 +37,7 @@ from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.own_classes import job_class_of
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.running.runner import Runner
-from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.deaths import FAILED, FENCED
 from jobqueue.workers.shared.journal import Region
 from jobqueue.workers.shared.logs import guard_logging

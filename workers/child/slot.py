@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rq import job as rq_job
 
 from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Outcome, Protocol
-from jobqueue.workers.child.courier import Courier
+from jobqueue.workers.child.consumer import Courier
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
@@ -25,12 +25,12 @@ from jobqueue.workers.running.event_loop import EventLoopOfThread
 from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
-from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.clock import now, rq_time
 from jobqueue.workers.shared.endings import JOB, RECORDING, STOPPED, encode_text
 from jobqueue.workers.shared.journal import Region
-from jobqueue.workers.shared.patience import insist
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
+from jobqueue.workers.shared.retry import insist
 from jobqueue.workers.shared.settings import Settings
 
 if TYPE_CHECKING:

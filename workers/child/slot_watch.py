@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobqueue.workers.child.courier import Courier
+from jobqueue.workers.child.consumer import Courier
 from jobqueue.workers.child.slot import Slot
 
 STUCK = 12.0  # seconds; longer than any of our connections waits for an answer

@@ -43,7 +43,7 @@ from jobqueue.producing.importing import place_of
 from jobqueue.protocol.protocol import ForRQ
 from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
 from jobqueue.workers.forking import preload
-from jobqueue.workers.forking.errand import Errand
+from jobqueue.workers.forking.finish_process import Errand
 from jobqueue.workers.rq_finish.maintenance import Chores
 from jobqueue.workers.running import exit_handlers, output, randomness, runner
 from jobqueue.workers.running.fork_hazards import ForkHazards
@@ -55,7 +55,7 @@ from jobqueue.workers.shared.journal import Region
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
 from jobqueue.workers.shared.settings import Settings
-from jobqueue.workers.supervisor.nursery import CLOSED
+from jobqueue.workers.supervisor.forkserver_client import CLOSED
 
 
 class Birth(NamedTuple):

@@ -19,7 +19,7 @@ from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import EXECUTION_TTL
-from jobqueue.workers.shared.patience import replies_of
+from jobqueue.workers.shared.retry import replies_of
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)

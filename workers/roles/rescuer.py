@@ -20,12 +20,12 @@ import redis
 
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Verdict
-from jobqueue.store.trouble import is_away
+from jobqueue.store.error_texts import is_away
 from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, Left, Remains
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.journal import PULSE, Region
-from jobqueue.workers.shared.patience import replies_of
+from jobqueue.workers.shared.retry import replies_of
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ import redis
 
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Timetable
-from jobqueue.store.trouble import is_away
-from jobqueue.workers.roles.ticker import LONGEST, Ticker
+from jobqueue.store.error_texts import is_away
+from jobqueue.workers.roles.schedule_ticker import LONGEST, Ticker
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -27,12 +27,12 @@ from jobqueue.network.silence import FIRST_ANSWER
 from jobqueue.protocol.protocol import Claimed, Protocol, Wire
 from jobqueue.store.connection import like
 from jobqueue.workers.child.child import CUT_OFF, STUCK, leave
-from jobqueue.workers.child.courier import Courier
-from jobqueue.workers.child.steward import Clerk, Steward
-from jobqueue.workers.roles.waiter import Waiter
+from jobqueue.workers.child.child_watchdog import Clerk, Steward
+from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.roles.queue_waiter import Waiter
 from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_classes.slot import RQSlot
-from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.journal import Region
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.settings import Settings

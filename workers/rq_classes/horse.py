@@ -28,8 +28,8 @@ from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.protocol import Verdict
 from jobqueue.store.connection import like
 from jobqueue.workers.child.child import die_with, lead_a_session, leave, obey_the_parent_only
-from jobqueue.workers.rq_classes.duties import Duties
 from jobqueue.workers.rq_classes.engine import Engine
+from jobqueue.workers.rq_classes.rq_roles import Duties
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.limits import PASSING

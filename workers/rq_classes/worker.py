@@ -5,7 +5,7 @@
 
 Same constructors, same work(), RQ's defaults: the serializer given, any function, ``--on-crash fail``. Registration,
 maintenance, commands, scheduler and signals are RQ's; claiming, running and settling are ours. Where somebody has
-overridden how RQ runs jobs, RQ's own loop does it (standing.py).
+overridden how RQ runs jobs, RQ's own loop does it (eligibility.py).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from jobqueue.network.listening import Listener
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.store.address import NO_CLUSTER
 from jobqueue.store.connection import limit_commands, takes_bytes
-from jobqueue.workers.rq_classes.duties import Duties
+from jobqueue.workers.rq_classes.eligibility import why_rq
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.rq_classes.horse import Horse
 from jobqueue.workers.rq_classes.lease import is_dead
-from jobqueue.workers.rq_classes.standing import why_rq
+from jobqueue.workers.rq_classes.rq_roles import Duties
 from jobqueue.workers.rq_finish.maintenance import Intermediate, take_out_wrong_entries
 from jobqueue.workers.rq_finish.overrides import remember
 from jobqueue.workers.running.context import after_imports

@@ -35,7 +35,7 @@ from jobqueue.errors import OwnershipLost
 from jobqueue.protocol import bounds, keys
 from jobqueue.protocol.hashes import check_written, readable
 from jobqueue.protocol.protocol import RAISED, RETURNED, ForRQ, Protocol
-from jobqueue.store.trouble import is_away
+from jobqueue.store.error_texts import is_away
 from jobqueue.workers.rq_finish.callbacks import (
     CallbackFailed,
     ServedCallbacks,
@@ -43,7 +43,7 @@ from jobqueue.workers.rq_finish.callbacks import (
     call_handlers,
     handlers_of,
 )
-from jobqueue.workers.rq_finish.encoding import EncodedOnce, Sealed
+from jobqueue.workers.rq_finish.encode_once import EncodedOnce, Sealed
 from jobqueue.workers.rq_finish.fence import Fence, FencedPipeline, FencedRedis
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
@@ -60,8 +60,8 @@ from jobqueue.workers.running.own_classes import job_class_of, on_top, runner_fo
 from jobqueue.workers.running.runner import Ending, Runner
 from jobqueue.workers.shared.clock import now
 from jobqueue.workers.shared.endings import FAILURE, HANDLER, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
-from jobqueue.workers.shared.patience import insist
 from jobqueue.workers.shared.refusals import never_taken, refused_text
+from jobqueue.workers.shared.retry import insist
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from rq.queue import Queue
 from rq.worker import BaseWorker, SimpleWorker, Worker
 
 import jobqueue.job
-import jobqueue.producing.producer
+import jobqueue.producing.queue
 from jobqueue.workers.rq_finish.finish import FinishingJob
 from jobqueue.workers.running.current import CurrentJob
 
@@ -30,7 +30,7 @@ def remember(*classes: type) -> None:
 
 
 remember(BaseWorker, Worker, SimpleWorker, Job, Queue)
-_OURS = (jobqueue.job.Job, jobqueue.producing.producer.Queue)
+_OURS = (jobqueue.job.Job, jobqueue.producing.queue.Queue)
 _ON_TOP = (CurrentJob, FinishingJob)
 
 

@@ -26,7 +26,7 @@ from redis.exceptions import (
 
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.protocol import Outcome
-from jobqueue.store.trouble import without_script
+from jobqueue.store.error_texts import without_script
 
 LARGE = 256 * 1024  # bytes; no server has a limit below 1 MB
 UNSAID, FULL, ENOUGH = 5, 10, 20  # attempts, alone: its limits unknown; it said OOM; whatever it may be

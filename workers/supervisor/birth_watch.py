@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from jobqueue.workers.supervisor.seat import Seat
+from jobqueue.workers.supervisor.child_handle import Seat
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import redis
 
 from jobqueue.protocol import keys
 from jobqueue.workers.shared.journal import DONE
+from jobqueue.workers.supervisor.child_handle import Seat, Use
 from jobqueue.workers.supervisor.other_trees import OtherTrees
-from jobqueue.workers.supervisor.seat import Seat, Use
 
 
 class Burst:

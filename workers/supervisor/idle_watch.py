@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from jobqueue.workers.shared.journal import PULSE
 from jobqueue.workers.shared.process_state import is_dead, is_stopped
-from jobqueue.workers.supervisor.seat import Seat
+from jobqueue.workers.supervisor.child_handle import Seat
 
 log = logging.getLogger(__name__)
 

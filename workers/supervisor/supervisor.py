@@ -30,16 +30,16 @@ from jobqueue.schedules.timetable import Schedule
 from jobqueue.store.local.server import server_pids
 from jobqueue.store.open import Store
 from jobqueue.words import count
-from jobqueue.workers.roles.commands import Commands
-from jobqueue.workers.roles.cron import Cron
-from jobqueue.workers.roles.cron_card import CronCard
-from jobqueue.workers.roles.freezer import Freezer
+from jobqueue.workers.roles.command_listener import Commands
+from jobqueue.workers.roles.cron_leader import Cron
+from jobqueue.workers.roles.cron_registration import CronCard
 from jobqueue.workers.roles.heartbeat import Heartbeat, patience
 from jobqueue.workers.roles.maintenance import Maintenance
-from jobqueue.workers.roles.periodic import Outage, Periodic, Step
+from jobqueue.workers.roles.queue_waiter import Waiter
 from jobqueue.workers.roles.rescuer import Rescuer
 from jobqueue.workers.roles.scheduler import Scheduler
-from jobqueue.workers.roles.waiter import Waiter
+from jobqueue.workers.roles.self_fencing import Freezer
+from jobqueue.workers.roles.timed_role import Outage, Periodic, Step
 from jobqueue.workers.roles.wrong_keys import WrongKeys
 from jobqueue.workers.shared.attempts import Attempts
 from jobqueue.workers.shared.deaths import FAILED, Left, by_sigkill
@@ -49,18 +49,18 @@ from jobqueue.workers.shared.process_tree import TO_ALL, OfProcess, adopt_orphan
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor.birth_watch import BirthWatch
 from jobqueue.workers.supervisor.burst import Burst
-from jobqueue.workers.supervisor.guard import EVERY, Guard
+from jobqueue.workers.supervisor.child_handle import Seat, Use
+from jobqueue.workers.supervisor.command_handler import Orders
+from jobqueue.workers.supervisor.forkserver_client import Nursery
+from jobqueue.workers.supervisor.forkserver_watch import ServerWatch
 from jobqueue.workers.supervisor.health import Health
 from jobqueue.workers.supervisor.idle_watch import IdleWatch
 from jobqueue.workers.supervisor.importing import Importing
-from jobqueue.workers.supervisor.nursery import Nursery
-from jobqueue.workers.supervisor.orders import Orders
 from jobqueue.workers.supervisor.other_trees import OtherTrees
-from jobqueue.workers.supervisor.seat import Seat, Use
-from jobqueue.workers.supervisor.server_watch import ServerWatch
+from jobqueue.workers.supervisor.reaper import Undertaker
+from jobqueue.workers.supervisor.shutdown import Phase, Stopping
 from jobqueue.workers.supervisor.signals import Signals, suspend
-from jobqueue.workers.supervisor.stopping import Phase, Stopping
-from jobqueue.workers.supervisor.undertaker import Undertaker
+from jobqueue.workers.supervisor.watchdog import EVERY, Guard
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

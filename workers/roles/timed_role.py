@@ -14,7 +14,7 @@ from typing import Protocol
 from jobqueue.errors import JobqError
 from jobqueue.network.backoff import Backoff
 from jobqueue.network.waits import bounded
-from jobqueue.store.trouble import is_away, without_script
+from jobqueue.store.error_texts import is_away, without_script
 from jobqueue.workers.shared.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)

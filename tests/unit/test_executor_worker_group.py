@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.executor.crew import Shape, Staff
+from jobqueue.executor.worker_group import Shape, Staff
 
 
 class SlowToStop:

@@ -18,7 +18,7 @@ from rq.exceptions import DuplicateJobError
 from jobqueue.errors import DuplicateJob, StoreRefused, StoreUnreachable
 from jobqueue.network.backoff import Backoff
 from jobqueue.network.failover import REFUSED_FOR, behind_sentinels
-from jobqueue.producing.parcel import Call, Shared, request, rq_now
+from jobqueue.producing.encoding import Call, Shared, request, rq_now
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.store.connection import bounded, explain
 from jobqueue.store.open import Store

@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import Any
 
 from jobqueue.workers.shared.journal import BUFFERED, UNSETTLED
-from jobqueue.workers.supervisor.seat import Seat, Use
+from jobqueue.workers.supervisor.child_handle import Seat, Use
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from jobqueue.errors import (
     UsageError,
 )
 from jobqueue.job import Job, LightJob
-from jobqueue.producing import transmission
+from jobqueue.producing import enqueue
 from jobqueue.producing.batch import CHUNK
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys, wire
 from jobqueue.store.connection import Address, redis
 from jobqueue.store.open import Store
@@ -442,7 +442,7 @@ def test_an_id_used_again_is_not_mistaken_for_the_repeat(
 
 
 def test_a_store_that_stays_away(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transmission, "REPEAT_FOR", 0.2)
+    monkeypatch.setattr(enqueue, "REPEAT_FOR", 0.2)
     monkeypatch.setattr(wire, "ask", lambda *a: (_ for _ in ()).throw(redis.ConnectionError("away")))
     with pytest.raises(StoreUnreachable, match="away"):
         queue.enqueue(square, 1)

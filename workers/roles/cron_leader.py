@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import redis
 
 from jobqueue.schedules.timetable import Schedule, Timetable
-from jobqueue.store.trouble import is_away
-from jobqueue.workers.roles.ticker import LONGEST, Ticker
+from jobqueue.store.error_texts import is_away
+from jobqueue.workers.roles.schedule_ticker import LONGEST, Ticker
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ import psutil
 from jobqueue.workers.shared.endings import HARD, JOB, SUBJECTS, time_limit_text
 from jobqueue.workers.shared.journal import BUFFERED, DONE, PULSE, Running
 from jobqueue.workers.shared.settings import Settings
-from jobqueue.workers.supervisor.seat import Condemned, Seat
+from jobqueue.workers.supervisor.child_handle import Condemned, Seat
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from jobqueue.compare import plan
-from jobqueue.compare.crews import BareCrew, CrewFailed, TooSlow
+from jobqueue.compare.candidates import BareCrew, CrewFailed, TooSlow
 from jobqueue.compare.figures import LOOP, Row, Sample
 from jobqueue.compare.measure import PeakMeter
 from jobqueue.compare.noise import Others

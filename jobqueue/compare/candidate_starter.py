@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobqueue.compare.crews import BareCrew, Crew, Surroundings, WorkerCrew, gil_turned_on_by
+from jobqueue.compare.candidates import BareCrew, Crew, Surroundings, WorkerCrew, gil_turned_on_by
 from jobqueue.compare.figures import MIXED, MODES
 from jobqueue.compare.measured_queue import measured_queue
 from jobqueue.store.open import Store

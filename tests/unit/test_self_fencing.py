@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobqueue.store.connection import Address
-from jobqueue.workers.roles.freezer import Freezer
+from jobqueue.workers.roles.self_fencing import Freezer
 from jobqueue.workers.shared.journal import CAME_BACK, REVOKED, Region, make_file
 from jobqueue.workers.shared.settings import Settings
 

@@ -19,8 +19,8 @@ from jobqueue.store.connection import Address
 from jobqueue.workers.shared.endings import HARD
 from jobqueue.workers.shared.journal import BUFFERED, HUNGRY, PULSE, Region, make_file
 from jobqueue.workers.shared.settings import Settings
-from jobqueue.workers.supervisor.guard import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
-from jobqueue.workers.supervisor.seat import Condemned, Seat
+from jobqueue.workers.supervisor.child_handle import Condemned, Seat
+from jobqueue.workers.supervisor.watchdog import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
 
 PAUSE = 1.1 * STILL
 T0 = 1000.0  # monotonic seconds at which the jobs here begin

@@ -27,7 +27,7 @@ from jobqueue.errors import BadType, NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
 from jobqueue.producing import catalog
 from jobqueue.producing.batch import Batch, Sender
-from jobqueue.producing.parcel import (
+from jobqueue.producing.encoding import (
     Call,
     Shared,
     as_description,
@@ -38,7 +38,7 @@ from jobqueue.producing.parcel import (
     option_fields,
     rq_now,
 )
-from jobqueue.producing.transmission import AlreadyThere, RqAtWork, Submit, Transmission
+from jobqueue.producing.enqueue import AlreadyThere, RqAtWork, Submit, Transmission
 from jobqueue.protocol import bounds, keys, names
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Schedule, Timetable

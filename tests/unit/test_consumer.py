@@ -13,9 +13,9 @@ from helpers import eventually
 
 from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, Outcome
 from jobqueue.store.connection import Address
-from jobqueue.workers.child.courier import Courier
-from jobqueue.workers.child.pace import MOST_PER_CYCLE
-from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
+from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.journal import BUFFERED, CAME_BACK, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
 from jobqueue.workers.shared.settings import Settings
 

@@ -11,10 +11,10 @@ from stand_in import finish
 
 from jobqueue.errors import ResultTimeout
 from jobqueue.executor.executor import JobExecutor
-from jobqueue.producing.producer import Queue
+from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
-from jobqueue.results import hindrance as module
-from jobqueue.results.hindrance import WORKER_TTL, Silence, hindrance
+from jobqueue.results import stalled as module
+from jobqueue.results.stalled import WORKER_TTL, Silence, hindrance
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 

@@ -21,10 +21,10 @@ from jobqueue.insight.advice import Profile
 from jobqueue.insight.usage import BUCKETS, OTHERS, Record, bucket, quantile, read_usage, reset_usage
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol, Spent
-from jobqueue.workers.running import gauges
-from jobqueue.workers.running import usage as measuring
-from jobqueue.workers.running.gauges import Scale, queued_for_a_core, waits_outside
-from jobqueue.workers.running.usage import BRIEFS, SHORTS, Meter, Usage
+from jobqueue.workers.running import procfs
+from jobqueue.workers.running import task_meter as measuring
+from jobqueue.workers.running.procfs import Scale, queued_for_a_core, waits_outside
+from jobqueue.workers.running.task_meter import BRIEFS, SHORTS, Meter, Usage
 
 OWNER = "w:0.1"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
@@ -447,13 +447,13 @@ def test_a_system_without_proc_gives_no_memory_instead_of_zero(monkeypatch: pyte
         raise FileNotFoundError
 
     for name in ("_rss_kb", "_peak_kb"):
-        monkeypatch.setattr(gauges, name, missing)
+        monkeypatch.setattr(procfs, name, missing)
     assert "measured" not in measured(lambda: None)[1]
 
 
 @linux
 def test_a_kernel_that_cannot_reset_the_peak_still_gives_the_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauges, "_reset_peak", lambda: False)
+    monkeypatch.setattr(procfs, "_reset_peak", lambda: False)
     scale = Scale()
     scale.begin()
     weight = scale.end()

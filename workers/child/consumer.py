@@ -26,10 +26,10 @@ from redis.exceptions import RedisError
 
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, Outcome, Wire, cycle_args
-from jobqueue.store.trouble import is_own_fault, without_script
-from jobqueue.workers.child.pace import MOST_PER_CYCLE, Pace
+from jobqueue.store.error_texts import is_own_fault, without_script
+from jobqueue.workers.child.prefetch import MOST_PER_CYCLE, Pace
 from jobqueue.workers.child.strategies import REORDER, TURN_BACK
-from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.journal import BUFFERED, DONE, HUNGRY, UNSETTLED, Region
 from jobqueue.workers.shared.refusals import Refusals, refused_text
 from jobqueue.workers.shared.settings import Settings

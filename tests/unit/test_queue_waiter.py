@@ -16,7 +16,7 @@ from proxy import Proxy
 
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address, client
-from jobqueue.workers.roles.waiter import Waiter
+from jobqueue.workers.roles.queue_waiter import Waiter
 from jobqueue.workers.shared.failures import Failures
 
 Make = Callable[..., Waiter]

@@ -16,8 +16,8 @@ import pytest
 
 from jobqueue.protocol.protocol import RETURNED, Outcome
 from jobqueue.workers.shared.journal import DONE, Region, make_file
-from jobqueue.workers.supervisor import seat as seats
-from jobqueue.workers.supervisor.seat import Condemned, Seat, Use
+from jobqueue.workers.supervisor import child_handle as seats
+from jobqueue.workers.supervisor.child_handle import Condemned, Seat, Use
 
 SEGV = int(signal.SIGSEGV)
 SLOTS = 3

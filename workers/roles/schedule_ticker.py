@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from jobqueue.schedules.timetable import GONE, NOT_ENQUEUED, Due, Timetable
 from jobqueue.schedules.timing import BadSchedule
-from jobqueue.store.trouble import is_away
+from jobqueue.store.error_texts import is_away
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 from helpers import eventually
 
-from jobqueue.workers.roles.periodic import ERRAND, Periodic
+from jobqueue.workers.roles.timed_role import ERRAND, Periodic
 from jobqueue.workers.shared.failures import Failures
 
 
@@ -64,7 +64,7 @@ def test_errands_in_order_each_until_it_succeeds() -> None:
 def test_after_an_outage_every_role_hears_of_it_before_it_steps(caplog: pytest.LogCaptureFixture) -> None:
     first, second = Role(), Role()
     periodic = Periodic("test", [first, second])
-    with caplog.at_level(logging.INFO, "jobqueue.workers.roles.periodic"):
+    with caplog.at_level(logging.INFO, "jobqueue.workers.roles.timed_role"):
         periodic.start()
         eventually(lambda: first.steps > 1)
         periodic.do(failing(3, lambda: None))

@@ -27,12 +27,11 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from jobqueue.protocol.protocol import RAISED, Claimed, Protocol
-from jobqueue.store.trouble import is_own_fault
-from jobqueue.workers.child.courier import Courier
-from jobqueue.workers.child.pace import LONG
+from jobqueue.store.error_texts import is_own_fault
+from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.child.prefetch import LONG
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.child.slot_watch import STUCK, SlotWatch
-from jobqueue.workers.running.gauges import queued_for_a_core
 from jobqueue.workers.running.limits import (
     CANNOT_BE_INTERRUPTED,
     CallbackStopped,
@@ -40,8 +39,9 @@ from jobqueue.workers.running.limits import (
     Stopped,
     time_limit_error,
 )
+from jobqueue.workers.running.procfs import queued_for_a_core
 from jobqueue.workers.running.runner import Ending
-from jobqueue.workers.running.usage import Usage
+from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.endings import (
     FAILURE,
     HANDLER,
@@ -53,8 +53,8 @@ from jobqueue.workers.shared.endings import (
     time_limit_text,
 )
 from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, Region
-from jobqueue.workers.shared.patience import insist
 from jobqueue.workers.shared.polling import readable
+from jobqueue.workers.shared.retry import insist
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 
 from jobqueue.network.backoff import Backoff
-from jobqueue.store.trouble import is_away
+from jobqueue.store.error_texts import is_away
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

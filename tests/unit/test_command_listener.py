@@ -13,7 +13,7 @@ from rq.command import send_kill_horse_command, send_shutdown_command
 
 from jobqueue.protocol import keys
 from jobqueue.store.connection import client
-from jobqueue.workers.roles.commands import Commands
+from jobqueue.workers.roles.command_listener import Commands
 
 WORKER = "w"
 

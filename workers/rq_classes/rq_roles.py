@@ -23,10 +23,10 @@ from rq.worker import BaseWorker
 
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address, like
-from jobqueue.workers.roles.freezer import Freezer
 from jobqueue.workers.roles.heartbeat import patience
-from jobqueue.workers.roles.periodic import Outage, Periodic, Step
 from jobqueue.workers.roles.rescuer import Rescuer
+from jobqueue.workers.roles.self_fencing import Freezer
+from jobqueue.workers.roles.timed_role import Outage, Periodic, Step
 from jobqueue.workers.roles.wrong_keys import WrongKeys
 from jobqueue.workers.rq_classes.ending import finish_left
 from jobqueue.workers.rq_classes.lease import RQHeartbeat

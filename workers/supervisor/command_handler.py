@@ -10,7 +10,7 @@ from typing import Any
 from jobqueue.workers.shared.deaths import claim_in
 from jobqueue.workers.shared.endings import STOPPED
 from jobqueue.workers.shared.failures import describe
-from jobqueue.workers.supervisor.seat import Condemned, Seat, Use
+from jobqueue.workers.supervisor.child_handle import Condemned, Seat, Use
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobqueue.workers.child.pace import AHEAD, LONG, MOST_PER_CYCLE, MOST_PER_SLOT, Pace
+from jobqueue.workers.child.prefetch import AHEAD, LONG, MOST_PER_CYCLE, MOST_PER_SLOT, Pace
 
 
 def made(slots: int = 1, *, gave: int = 0, seconds: float = 0.0) -> Pace:

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from jobqueue.insight.usage import bucket, bucket_field
 from jobqueue.protocol.protocol import Spent
-from jobqueue.workers.running.gauges import (
+from jobqueue.workers.running.procfs import (
     Clocks,
     Memory,
     Scale,
