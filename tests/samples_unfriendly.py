@@ -212,17 +212,17 @@ def handle(job: Job, *_error: object) -> None:
 
 def keep_the_next_slot(seconds: float) -> None:
     """As code does that the garbage collector runs between two jobs: the slot that asks for work next stays away."""
-    from jobqueue.workers.child.consumer import Courier
+    from jobqueue.workers.child.consumer import Consumer
 
     watch_closely()
-    original = Courier.next
+    original = Consumer.next
 
-    def stay_away(self: Courier, linger: bool = True) -> Any:
-        Courier.next = original  # type: ignore[method-assign]
+    def stay_away(self: Consumer, linger: bool = True) -> Any:
+        Consumer.next = original  # type: ignore[method-assign]
         time.sleep(seconds)
         return original(self, linger)
 
-    Courier.next = stay_away  # type: ignore[method-assign]
+    Consumer.next = stay_away  # type: ignore[method-assign]
 
 
 def keep_this_slot(record: str) -> str:
@@ -253,11 +253,11 @@ def keep_in_the_context() -> None:
 
 def hold_still() -> None:
     """From here on nothing is done in this process, by no thread of it."""
-    from jobqueue.workers.child.child_watchdog import Steward
-    from jobqueue.workers.child.consumer import Courier
+    from jobqueue.workers.child.child_watchdog import ChildWatchdog
+    from jobqueue.workers.child.consumer import Consumer
 
-    Courier.next = lambda *_, **__: time.sleep(FOREVER)  # type: ignore[method-assign]
-    Steward._step = lambda *_: time.sleep(FOREVER)  # type: ignore[method-assign]
+    Consumer.next = lambda *_, **__: time.sleep(FOREVER)  # type: ignore[method-assign]
+    ChildWatchdog._step = lambda *_: time.sleep(FOREVER)  # type: ignore[method-assign]
 
 
 # -- what Python runs for others: lines of the log, attributes of exceptions, the clock --------------------------------
@@ -319,28 +319,28 @@ def spoil_the_clock() -> None:
 def fail_the_next_slot() -> None:
     """As a mistake of ours would, and nothing can be logged any more: not even what cannot is told."""
     from jobqueue.workers.child import child
-    from jobqueue.workers.child.consumer import Courier
+    from jobqueue.workers.child.consumer import Consumer
 
-    original = Courier.next
+    original = Consumer.next
 
     def fail(*_: object, **__: object) -> None:
-        Courier.next = original  # type: ignore[method-assign]
+        Consumer.next = original  # type: ignore[method-assign]
         raise KeyError("no")
 
-    Courier.next = fail  # type: ignore[method-assign]
+    Consumer.next = fail  # type: ignore[method-assign]
     child.log.exception = fail  # type: ignore[method-assign]
 
 
 def watch_closely_and_count() -> None:
     """How often the slots were asked whether they are there stands in the store."""
-    from jobqueue.workers.child.consumer import Courier
+    from jobqueue.workers.child.consumer import Consumer
 
     watch_closely()
     job: Any = get_current_job()
-    original, connection = Courier.look_up, job.connection
+    original, connection = Consumer.look_up, job.connection
 
-    def look_up(self: Courier) -> int:
+    def look_up(self: Consumer) -> int:
         connection.incr("rounds")
         return original(self)
 
-    Courier.look_up = look_up  # type: ignore[method-assign]
+    Consumer.look_up = look_up  # type: ignore[method-assign]

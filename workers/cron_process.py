@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from jobqueue.schedules.timetable import Schedule
 from jobqueue.store.open import Store
 from jobqueue.workers.launcher import worker_name
-from jobqueue.workers.roles.cron_leader import Cron
-from jobqueue.workers.roles.cron_registration import CronCard
-from jobqueue.workers.roles.timed_role import Periodic
+from jobqueue.workers.roles.cron_leader import CronLeader
+from jobqueue.workers.roles.cron_registration import CronRegistration
+from jobqueue.workers.roles.timed_role import RoleThread
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.process_tree import TO_ALL
@@ -25,13 +25,13 @@ def serve(entries: Sequence[Schedule], store: Store, log_format: str) -> int:
     """Lead, or stand by until the leader is gone, until a signal comes; return the exit code."""
     set_up_logging(log_format, False)
     name, client, signals = worker_name(), store.client(), Signals()
-    cron = Cron(name, entries, client)
-    registrar = Periodic("jobq-cron", [cron, CronCard(client)], on_away=store.ensure)
+    cron_leader = CronLeader(name, entries, client)
+    roles_thread = RoleThread("jobq-cron", [cron_leader, CronRegistration(client)], on_away=store.ensure)
     with signals.caught(TO_ALL):
         log.info("%s: %d cron entries", name, len(entries))
-        registrar.start()
+        roles_thread.start()
         readable([signals.fd], None)
-        registrar.do(cron.resign)
-        left = registrar.stop(GIVE_UP)
+        roles_thread.do(cron_leader.resign)
+        left = roles_thread.stop(GIVE_UP)
     log.info("stopped")
     return 0 if left else 1

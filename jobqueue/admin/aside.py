@@ -14,7 +14,7 @@ class Aside(NamedTuple):
     key: bytes
     moved: float
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Say what became of it, in one line."""
         text = self.key.decode(errors="backslashreplace")
         if "\0" in text or text.encode() != self.key:

@@ -25,7 +25,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Tally:
+class ChaosCounts:
     """The jobs of one mode by what became of them. submitted = finished + failed + stuck + lost."""
 
     submitted: int = 0
@@ -47,12 +47,12 @@ class Tally:
         return not (broken + self.finished_without_running + self.ended_and_still_queued)
 
 
-def tally(facts: Iterable[Fact], errors: Iterable[str] = ()) -> Tally:
+def tally(facts: Iterable[Fact], errors: Iterable[str] = ()) -> ChaosCounts:
     """Count. errors: the last line of each failure."""
     facts = list(facts)
     ended = [fact for fact in facts if fact.status in ENDED]
     open_ = [fact for fact in facts if fact.status not in ENDED]
-    return Tally(
+    return ChaosCounts(
         submitted=len(facts),
         finished=sum(fact.status == "finished" for fact in facts),
         failed=sum(fact.status == "failed" for fact in facts),

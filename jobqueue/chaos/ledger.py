@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from jobqueue.admin.inspector import Inspector
 from jobqueue.chaos import task
-from jobqueue.chaos.count import ENDED, Fact, Tally, runs, tally
+from jobqueue.chaos.count import ENDED, ChaosCounts, Fact, runs, tally
 from jobqueue.errors import StoreError
 from jobqueue.executor import private_queue
 from jobqueue.producing.queue import A_DAY, Queue
@@ -24,7 +24,7 @@ from jobqueue.store.open import Store
 T = TypeVar("T")
 
 PAGE = 500
-PATIENCE = 20.0  # seconds that we wait for a store that was killed
+STORE_LIMIT = 20.0  # seconds that we wait for a store that was killed
 
 
 class Ledger:
@@ -38,11 +38,11 @@ class Ledger:
         self.workers: dict[int, str] = {}  # the supervisor's pid → the worker's name
         self._store = store
         self._client = store.client()
-        self._pipe = private_queue.pipe_to(self._client, self.patiently)
+        self._pipe = private_queue.pipe_to(self._client, self.retry_request)
 
-    def patiently(self, do: Callable[[], T]) -> T:
+    def retry_request(self, do: Callable[[], T]) -> T:
         """Do it, again if the store is being restarted. Raises StoreUnreachable or StoreRefused."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + STORE_LIMIT
         while True:
             try:
                 return do()
@@ -74,35 +74,35 @@ class Ledger:
         """Learn the names of the trees that have registered since."""
         for name in private_queue.workers_of(self._pipe, self.queues[0]):
             if name not in self.workers.values():
-                pid: Any = self.patiently(lambda name=name: self._client.hget(keys.worker(name), "pid"))  # type: ignore[misc]
+                pid: Any = self.retry_request(lambda name=name: self._client.hget(keys.worker(name), "pid"))  # type: ignore[misc]
                 if pid:
                     self.workers[int(pid)] = name
 
     def owners(self) -> set[str]:
         """Return the names of the trees that have owners."""
-        members: Any = self.patiently(lambda: self._client.smembers(keys.OWNERS))
+        members: Any = self.retry_request(lambda: self._client.smembers(keys.OWNERS))
         return {member.decode().rpartition(":")[0] for member in members}
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
-    def tally(self) -> Tally:
+    def tally(self) -> ChaosCounts:
         """Count what became of the jobs. Only when no worker runs any more: nothing may move meanwhile."""
         statuses = self._pipe(("hget", keys.job(i), "status") for i in self.ids)
         outcomes = self._pipe(("xlen", keys.results(i)) for i in self.ids)
-        record: Any = self.patiently(lambda: self._client.hgetall(self.record))
+        record: Any = self.retry_request(lambda: self._client.hgetall(self.record))
         begun, done = runs(record)
-        standing = self._standing()
+        waiting = self._still_waiting()
         facts = [
-            Fact(status.decode() if status else None, n, begun[i], done[i], i in standing)
+            Fact(status.decode() if status else None, n, begun[i], done[i], i in waiting)
             for i, status, n in zip(self.ids, statuses, outcomes, strict=True)
         ]
         return tally(facts, self._errors())
 
-    def _standing(self) -> set[str]:
+    def _still_waiting(self) -> set[str]:
         """The ids in any list or sorted set from which somebody would take them again."""
         kinds = [kind for kind in private_queue.REGISTRIES if kind not in ENDED]
         pages = [page for name in self.queues for page in private_queue.listed(self._pipe, name, kinds)]
-        owners: Any = self.patiently(lambda: self._client.smembers(keys.OWNERS))
+        owners: Any = self.retry_request(lambda: self._client.smembers(keys.OWNERS))
         for owner in owners:
             pages += private_queue.members(self._pipe, "zrange", keys.own(owner.decode()))
         return {job_id for page in pages for job_id in page}
@@ -110,7 +110,7 @@ class Ledger:
     def _errors(self) -> Iterator[str]:
         inspector = Inspector(self._client)
         for name in self.queues:
-            failed = self.patiently(lambda name=name: inspector.failed(name, len(self.ids)))  # type: ignore[misc]
+            failed = self.retry_request(lambda name=name: inspector.failed(name, len(self.ids)))  # type: ignore[misc]
             yield from (job.error for job in failed)
 
     def clean(self) -> None:

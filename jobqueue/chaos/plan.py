@@ -16,7 +16,7 @@ STORE_EVERY = 10.0  # seconds between two kills of the store
 
 
 @dataclass(frozen=True)
-class Options:
+class ChaosOptions:
     """What the user asked for. seconds: how long the kills may last; kills: how many, per mode."""
 
     modes: tuple[str, ...] = ("thread", "process")
@@ -38,7 +38,7 @@ class Kill:
     pick: float
 
 
-def kills(options: Options, mode: str, own_store: bool) -> list[Kill]:
+def kills(options: ChaosOptions, mode: str, own_store: bool) -> list[Kill]:
     """Draw the kills of one mode, in order. The store is among the victims only when it is our own."""
     draw = random.Random(f"kills {mode} {options.seed}")
     kinds = _kinds(options, own_store)
@@ -47,7 +47,7 @@ def kills(options: Options, mode: str, own_store: bool) -> list[Kill]:
     return [Kill((i + draw.random()) * step, kind, draw.random()) for i, kind in enumerate(kinds)]
 
 
-def _kinds(options: Options, own_store: bool) -> list[str]:
+def _kinds(options: ChaosOptions, own_store: bool) -> list[str]:
     """One supervisor in twelve kills and one fork server in twenty; of four kills at least one supervisor."""
     stores = min(options.kills, max(1, int(options.seconds / STORE_EVERY))) if own_store else 0
     rest = options.kills - stores
@@ -57,7 +57,7 @@ def _kinds(options: Options, own_store: bool) -> list[str]:
     return [CHILD] * children + [SUPERVISOR] * supervisors + [FORK_SERVER] * fork_servers + [STORE] * stores
 
 
-def durations(options: Options, mode: str) -> list[float]:
+def durations(options: ChaosOptions, mode: str) -> list[float]:
     """Draw how long each job sleeps: a third not at all, since most can go wrong where jobs are short."""
     draw = random.Random(f"jobs {mode} {options.seed}")
     return [0.0 if draw.random() < 1 / 3 else round(draw.uniform(0, LONGEST), 4) for _ in range(options.jobs)]

@@ -9,42 +9,42 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from jobqueue.chaos.count import Spread, Tally
-from jobqueue.chaos.plan import Options
-from jobqueue.chaos.run import Outcome
+from jobqueue.chaos.count import ChaosCounts, Spread
+from jobqueue.chaos.plan import ChaosOptions
+from jobqueue.chaos.run import StormResult
 from jobqueue.harness.colours import STYLES
 from jobqueue.words import count
 
 NAMES = {"child": "children", "supervisor": "supervisors", "fork_server": "fork servers", "store": "the store"}
 
 
-def is_kept(outcomes: Sequence[Outcome]) -> bool:
+def is_kept(outcomes: Sequence[StormResult]) -> bool:
     return all((forgiven(o) if is_forgiven(o) else o.tally).is_kept for o in outcomes)
 
 
-def is_forgiven(outcome: Outcome) -> bool:
+def is_forgiven(outcome: StormResult) -> bool:
     """A killed store may have lost a job's own note of its run (its AOF waits while a sync is slow, 2 s at most); the
     worker, which still knew the outcome, recorded that afterwards."""
     return bool(outcome.kills.get("store"))
 
 
-def forgiven(outcome: Outcome) -> Tally:
+def forgiven(outcome: StormResult) -> ChaosCounts:
     return replace(outcome.tally, finished_without_running=0)
 
 
 # -- for programs --------------------------------------------------------------------------------------------------
 
 
-def as_json(outcomes: Sequence[Outcome], options: Options) -> dict[str, Any]:
+def as_json(outcomes: Sequence[StormResult], options: ChaosOptions) -> dict[str, Any]:
     return {
         "runs": [_run(outcome, options) for outcome in outcomes],
         "kept": is_kept(outcomes),
-        "verdict": verdict(outcomes),
+        "verdict": conclusion(outcomes),
         "seed": options.seed,
     }
 
 
-def _run(o: Outcome, options: Options) -> dict[str, Any]:
+def _run(o: StormResult, options: ChaosOptions) -> dict[str, Any]:
     return {
         "mode": o.mode,
         "queues": options.queues,
@@ -63,7 +63,7 @@ def _run(o: Outcome, options: Options) -> dict[str, Any]:
 # -- for people ----------------------------------------------------------------------------------------------------
 
 
-def rows(o: Outcome) -> list[tuple[str, str, bool]]:
+def rows(o: StormResult) -> list[tuple[str, str, bool]]:
     """Return (what, figure, whether it breaks the promise)."""
     t = o.tally
     facts: list[tuple[str, int, bool]] = [
@@ -94,7 +94,7 @@ def _spread(spread: Spread, unit: str) -> str:
     return f"median {spread.median:g} {unit}, max {spread.max:g} {unit} ({spread.count}x)"
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
+def table(outcomes: Sequence[StormResult]) -> Table:
     """Return the table for a terminal: a column per mode."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("what became of the jobs")
@@ -106,17 +106,17 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     return made
 
 
-def lines(o: Outcome) -> list[str]:
+def lines(o: StormResult) -> list[str]:
     """Return the same as plain text."""
     return [f"{o.mode} mode", *(f"  {name:<34}{figure}" for name, figure, _ in rows(o))]
 
 
-def causes(outcomes: Sequence[Outcome]) -> list[str]:
+def causes(outcomes: Sequence[StormResult]) -> list[str]:
     """Return a line per mode and cause of failures."""
     return [f"{o.mode} mode, failed {n:,}x: {cause}" for o in outcomes for cause, n in o.tally.causes.items()]
 
 
-def verdict(outcomes: Sequence[Outcome]) -> str:
+def conclusion(outcomes: Sequence[StormResult]) -> str:
     """Say it in one sentence."""
     jobs, kills = sum(o.tally.submitted for o in outcomes), sum(sum(o.kills.values()) for o in outcomes)
     again = sum(o.tally.ran_more_than_once for o in outcomes)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Protocol
 
 from jobqueue.chaos import plan
-from jobqueue.chaos.count import Spread, Tally
+from jobqueue.chaos.count import ChaosCounts, Spread
 from jobqueue.chaos.ledger import Ledger
-from jobqueue.chaos.plan import Options
+from jobqueue.chaos.plan import ChaosOptions
 from jobqueue.chaos.storm import Storm
 from jobqueue.chaos.trees import Forest
 from jobqueue.harness.processes import environment, run_directory
@@ -32,11 +32,11 @@ OWN_LEASE = "2"  # seconds; in a store that others use, a short lease would call
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StormResult:
     """All figures of one mode. seconds: from the first job's submit until the last one's end."""
 
     mode: str
-    tally: Tally
+    tally: ChaosCounts
     kills: Mapping[str, int]
     wanted: int
     recovery_ms: Spread
@@ -45,16 +45,16 @@ class Outcome:
     seconds: float
 
 
-class Screen(Protocol):
+class ChaosScreen(Protocol):
     """Who is told while it storms."""
 
-    def ready(self, store: str, options: Options) -> None: ...
-    def mode_begins(self, mode: str, options: Options) -> None: ...
+    def ready(self, store: str, options: ChaosOptions) -> None: ...
+    def mode_begins(self, mode: str, options: ChaosOptions) -> None: ...
     def progress(self, ended: int, kills: int) -> None: ...
     def mode_ends(self) -> None: ...
 
 
-def run(options: Options, screen: Screen, logs: Path | None = None) -> list[Outcome]:
+def run(options: ChaosOptions, screen: ChaosScreen, logs: Path | None = None) -> list[StormResult]:
     """Storm each mode and return an Outcome per mode; the workers' logs go to the directory ``logs``, if given.
 
     Raises ChaosFailed and StoreErrors; Ctrl-C raises KeyboardInterrupt, once.
@@ -80,10 +80,10 @@ class Act:
     def __init__(
         self,
         mode: str,
-        options: Options,
+        options: ChaosOptions,
         store: Store,
         env: Mapping[str, str],
-        screen: Screen,
+        screen: ChaosScreen,
         directory: Path,
         logs: Path | None,
     ) -> None:
@@ -93,7 +93,7 @@ class Act:
         self._keep = logs
         self._plan = plan.kills(options, mode, own_store=store.local is not None)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> StormResult:
         self._screen.mode_begins(self._mode, self._options)
         try:
             with closing(Ledger(self._store, self._options.queues)) as ledger:
@@ -107,7 +107,7 @@ class Act:
                 self._keep.mkdir(parents=True, exist_ok=True)
                 shutil.copy(self._log, self._keep / self._log.name)
 
-    def _storm(self, ledger: Ledger) -> Outcome:
+    def _storm(self, ledger: Ledger) -> StormResult:
         o = self._options
         with Forest(self._mode, ledger.queues, o.on_crash, self._env, self._log) as forest:
             storm = Storm(self._plan, o.seconds, forest, ledger, self._store)
@@ -115,7 +115,7 @@ class Act:
                 seconds = self._blow(storm, ledger)
             finally:
                 ledger.note_workers()  # while they live: one that stops takes its name off the list
-        return Outcome(
+        return StormResult(
             mode=self._mode,
             tally=ledger.tally(),  # no worker runs any more
             kills={kind: storm.kills[kind] for kind in plan.KINDS},

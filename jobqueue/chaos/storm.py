@@ -33,7 +33,7 @@ class ChaosFailed(JobqError):
     """The storm could not be carried out; the message says what went wrong."""
 
 
-class Pace:
+class KillSpacing:
     """Says when a kill is due: in its time, but never closer to the last one than half of what was planned.
 
     Kills that had to wait (no tree was up) must not come all at once: they would only hit children that have just
@@ -69,7 +69,7 @@ class Storm:
         self._disturbed: set[str] = set()  # graves whose time says nothing, see _disturb
         self._measure_from = 0.0
         self._look_at = 0.0
-        self._pace = Pace(len(kills), seconds)
+        self._spacing = KillSpacing(len(kills), seconds)
         self._began = time.monotonic()
 
     # -- the three parts -------------------------------------------------------------------------------------------
@@ -89,9 +89,9 @@ class Storm:
         self._watch(now)
         over = (now - self._began) / self._seconds
         progress = max(over, self.ended / jobs)
-        if self._plan and self._pace.allows(self._plan[0], progress, now) and self._strike(self._plan[0]):
+        if self._plan and self._spacing.allows(self._plan[0], progress, now) and self._strike(self._plan[0]):
             self._plan.popleft()
-            self._pace.struck(progress, now)
+            self._spacing.struck(progress, now)
         time.sleep(TURN)
         return bool(self._plan) and over < 1
 
@@ -115,11 +115,11 @@ class Storm:
             self._look_at = time.monotonic() + LOOK
 
     def _visit_graves(self, now: float) -> None:
-        standing = self._ledger.owners() if self._graves else set()
-        for name in self._graves.keys() - standing:
-            buried = now - self._graves.pop(name)
+        owners = self._ledger.owners() if self._graves else set()
+        for name in self._graves.keys() - owners:
+            rescued = now - self._graves.pop(name)
             if name not in self._disturbed:
-                self.supervisor_recovery.append(buried)
+                self.supervisor_recovery.append(rescued)
 
     def _replace_the_gone(self) -> None:
         """A worker that left without being killed: count it, start another. Raises ChaosFailed when it cannot run."""

@@ -10,7 +10,7 @@ from jobqueue.store.connection import redis
 
 from rq import get_current_job  # isort: skip  # behind connection, which decides whether redis may load hiredis
 
-PATIENCE = 60.0  # seconds that a run waits for a store that is being restarted
+STORE_LIMIT = 60.0  # seconds that a run waits for a store that is being restarted
 BEGUN, DONE = "begun", "done"
 
 
@@ -23,13 +23,13 @@ def work(record: str, seconds: float) -> None:
     if job is None:
         raise RuntimeError("This function is a job of jobq chaos; run it by a worker.")
     run = f"{job.id}:{secrets.token_hex(6)}"
-    _insist(lambda: job.connection.hset(record, run, BEGUN))
+    _retry_request(lambda: job.connection.hset(record, run, BEGUN))
     time.sleep(seconds)
-    _insist(lambda: job.connection.hset(record, run, DONE))
+    _retry_request(lambda: job.connection.hset(record, run, DONE))
 
 
-def _insist(note: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _retry_request(note: Callable[[], object]) -> None:
+    deadline = time.monotonic() + STORE_LIMIT
     while True:
         try:
             note()

@@ -17,7 +17,7 @@ from jobqueue.protocol.bounds import Bounds
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobqueue.chaos.plan import Options
+    from jobqueue.chaos.plan import ChaosOptions
 
 EPILOG = """
 Exit codes: 0 every job has its outcome, recorded once; 1 some were lost, stuck or recorded twice, or the storm could
@@ -58,10 +58,10 @@ def chaos(
     starts a store of its own and kills that as well.
     """
     from jobqueue.chaos import report
-    from jobqueue.chaos.plan import Options
+    from jobqueue.chaos.plan import ChaosOptions
     from jobqueue.chaos.run import run
 
-    options = Options(
+    options = ChaosOptions(
         modes=("thread", "process") if mode == "both" else (mode,),
         jobs=jobs,
         seconds=seconds,
@@ -72,7 +72,7 @@ def chaos(
         url=url,
     )
     console = _console()
-    screen = Quiet() if as_json else Bar(console) if console.is_terminal else Lines(console)
+    screen = ChaosQuiet() if as_json else ChaosBar(console) if console.is_terminal else ChaosLines(console)
     try:
         outcomes = run(options, screen, logs)
     except KeyboardInterrupt:
@@ -85,7 +85,7 @@ def chaos(
             console.print("", report.table(outcomes), sep="\n")
         else:
             _say(console, "\n".join(line for outcome in outcomes for line in report.lines(outcome)))
-        _say(console, *report.causes(outcomes), report.verdict(outcomes))
+        _say(console, *report.causes(outcomes), report.conclusion(outcomes))
         _say(console, f"The same storm again: jobq chaos --seed {options.seed}, with the same options.")
     sys.exit(0 if report.is_kept(outcomes) else 1)
 
@@ -102,32 +102,32 @@ def _say(console: Console, *lines: str) -> None:
         console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
-class Quiet:
+class ChaosQuiet:
     """Says nothing."""
 
-    def ready(self, store: str, options: Options) -> None: ...
-    def mode_begins(self, mode: str, options: Options) -> None: ...
+    def ready(self, store: str, options: ChaosOptions) -> None: ...
+    def mode_begins(self, mode: str, options: ChaosOptions) -> None: ...
     def progress(self, ended: int, kills: int) -> None: ...
     def mode_ends(self) -> None: ...
 
 
-class Lines(Quiet):
+class ChaosLines(ChaosQuiet):
     """A line per step, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def ready(self, store: str, options: Options) -> None:
+    def ready(self, store: str, options: ChaosOptions) -> None:
         _say(self.console, store, f"seed: {options.seed}")
 
-    def mode_begins(self, mode: str, options: Options) -> None:
+    def mode_begins(self, mode: str, options: ChaosOptions) -> None:
         _say(self.console, f"{mode} mode: {options.jobs:,} jobs, {options.kills:,} kills in {options.seconds:g} s")
 
 
-class Bar(Lines):
+class ChaosBar(ChaosLines):
     """A progress bar per mode."""
 
-    def mode_begins(self, mode: str, options: Options) -> None:
+    def mode_begins(self, mode: str, options: ChaosOptions) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         from jobqueue.harness.colours import STYLES

@@ -21,7 +21,7 @@ from jobqueue.words import one_line
 
 if TYPE_CHECKING:
     from jobqueue.compare.builtin import Wanted
-    from jobqueue.compare.run import Screen
+    from jobqueue.compare.run import CompareScreen
 
 EPILOG = """
 Exit codes: 0 measured; 1 a task could not be measured (the report says why); 2 wrong usage; 130 stopped by Ctrl-C,
@@ -79,14 +79,16 @@ def compare(
     the price of the queue.
     """
     from jobqueue.compare import page
-    from jobqueue.compare.plan import Options, widths_up_to
+    from jobqueue.compare.plan import CompareOptions, widths_up_to
     from jobqueue.compare.run import run
 
     if html is not None:
         page.check(html)
     importable(path)
     wanted = checked(task, values, arg_lists, kwargs_text)
-    options = Options(widths=widths_up_to(largest), jobs=jobs, repeat=repeat, seconds=seconds, url=url, trials=trials)
+    options = CompareOptions(
+        widths=widths_up_to(largest), jobs=jobs, repeat=repeat, seconds=seconds, url=url, trials=trials
+    )
     screen = progress()
     try:
         with screen:
@@ -158,13 +160,13 @@ def printable(part: Any) -> Any:
 
 def progress() -> Any:
     """A line that tells what is measured now, on stderr; one line per step where that is no terminal."""
-    return Bar() if sys.stderr.isatty() else Lines()
+    return CompareBar() if sys.stderr.isatty() else CompareLines()
 
 
-class Lines:
+class CompareLines:
     """For logs and pipes: a line whenever something else is measured."""
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> CompareScreen:
         return self
 
     def __exit__(self, *error: object) -> None: ...
@@ -176,10 +178,10 @@ class Lines:
         click.echo(f"{done:4.0%}  {text}", err=True)
 
 
-class Bar(Lines):
+class CompareBar(CompareLines):
     """One line that is drawn again and again, and gone at the end."""
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> CompareScreen:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jobqueue.compare.figures import Sample
     from jobqueue.compare.plan import Cell
-    from jobqueue.demo.run import Kind
+    from jobqueue.demo.run import DemoKind
 
 WIDTH = 100
 
@@ -40,7 +40,7 @@ def demo(as_json: bool) -> None:
 
     began = time.monotonic()
     console = _console()
-    screen = Quiet() if as_json else Bars(console) if console.is_terminal else Lines(console)
+    screen = DemoQuiet() if as_json else DemoBars(console) if console.is_terminal else DemoLines(console)
     try:
         outcomes = run(screen)
     except KeyboardInterrupt:
@@ -66,19 +66,19 @@ def _console() -> Console:
     return Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
 
 
-class Quiet:
+class DemoQuiet:
     """Says nothing."""
 
     def ready(self, store: str, site: str) -> None: ...
-    def mode_begins(self, mode: Cell, kinds: Sequence[Kind]) -> None: ...
+    def mode_begins(self, mode: Cell, kinds: Sequence[DemoKind]) -> None: ...
     def booted(self, seconds: float) -> None: ...
-    def jobs_done(self, kind: Kind, jobs: int) -> None: ...
-    def kind_done(self, kind: Kind, figures: Sample) -> None: ...
+    def jobs_done(self, kind: DemoKind, jobs: int) -> None: ...
+    def kind_done(self, kind: DemoKind, figures: Sample) -> None: ...
     def mode_ends(self) -> None: ...
     def again(self, why: str) -> None: ...
 
 
-class Lines(Quiet):
+class DemoLines(DemoQuiet):
     """A line per step, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
@@ -88,14 +88,14 @@ class Lines(Quiet):
         self._say(store)
         self._say(f"site: {site} (13 pages, 8 files; answers after 0.1 s)")
 
-    def mode_begins(self, mode: Cell, kinds: Sequence[Kind]) -> None:
+    def mode_begins(self, mode: Cell, kinds: Sequence[DemoKind]) -> None:
         self._say("")
         self._say(f"{mode.mode} mode: jobq worker --mode {mode.mode} -n {mode.workers}")
 
     def booted(self, seconds: float) -> None:
         self._say(f"  ready after {seconds:.1f} s")
 
-    def kind_done(self, kind: Kind, figures: Sample) -> None:
+    def kind_done(self, kind: DemoKind, figures: Sample) -> None:
         self._say(f"  {kind.name:<12}{figures.jobs:>6,} jobs in {figures.wall:.2f} s")
 
     def again(self, why: str) -> None:
@@ -106,10 +106,10 @@ class Lines(Quiet):
         self.console.print(text, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
-class Bars(Lines):
+class DemoBars(DemoLines):
     """A progress bar per kind of work."""
 
-    def mode_begins(self, mode: Cell, kinds: Sequence[Kind]) -> None:
+    def mode_begins(self, mode: Cell, kinds: Sequence[DemoKind]) -> None:
         super().mode_begins(mode, kinds)
         self._progress = _progress(self.console, mode)
         self._tasks: dict[str, TaskID] = {
@@ -120,10 +120,10 @@ class Bars(Lines):
     def booted(self, seconds: float) -> None:
         self._progress.console.print(f"  [dim]ready after {seconds:.1f} s[/]", highlight=False)
 
-    def jobs_done(self, kind: Kind, jobs: int) -> None:
+    def jobs_done(self, kind: DemoKind, jobs: int) -> None:
         self._progress.update(self._tasks[kind.name], completed=jobs)
 
-    def kind_done(self, kind: Kind, figures: Sample) -> None:
+    def kind_done(self, kind: DemoKind, figures: Sample) -> None:
         wall = f"{figures.wall:5.2f} s  {figures.rate:>6,.0f} jobs/s"
         self._progress.update(self._tasks[kind.name], wall=wall)
 

@@ -56,7 +56,7 @@ def doctor(ctx: click.Context, fix: bool, patience: float, as_json: bool, url: s
 
     findings: list[Finding] = []
     with connected(url) as client:
-        for finding in examine(client, fix=fix, patience=patience, tell=Progress()):
+        for finding in examine(client, fix=fix, patience=patience, tell=DoctorProgress()):
             findings.append(finding)
             if not as_json:
                 _show(finding)
@@ -69,7 +69,7 @@ def doctor(ctx: click.Context, fix: bool, patience: float, as_json: bool, url: s
     ctx.exit(EXIT_CODES[severity])
 
 
-class Progress:
+class DoctorProgress:
     """Says on stderr how far it is, when it takes longer than one would expect."""
 
     def __init__(self) -> None:

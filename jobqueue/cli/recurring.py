@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jobqueue.cli.values import Call
+from jobqueue.cli.values import CallArguments
 from jobqueue.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Recurring:
         self._options = {key: value for key, value in options.items() if key not in ("job_id", "unique")}
         self._id, self._replace = options.get("job_id", ""), not options.get("unique")
 
-    def __call__(self, calls: Sequence[Call]) -> Iterable[str]:
+    def __call__(self, calls: Sequence[CallArguments]) -> Iterable[str]:
         """Store a schedule for each call and return their ids."""
         ids = []
         for args, kwargs in calls:

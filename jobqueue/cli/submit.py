@@ -21,7 +21,7 @@ from jobqueue.cli.recurring import check as check_recurring
 from jobqueue.cli.render import enqueued, json_line
 from jobqueue.cli.streams import output_failed
 from jobqueue.cli.values import (
-    Call,
+    CallArguments,
     Moment,
     NegativeNumbersAreValues,
     calls_of_lines,
@@ -158,8 +158,8 @@ def _checked_task(task: str, check: bool) -> tuple[str, Any]:
 
 def _given(
     values: Sequence[str], arg_lists: Sequence[str], kwargs: Mapping[str, Any], checker: Any, *, alone: bool
-) -> list[Call]:
-    calls: list[Call] = [((parse_value(text),), kwargs) for text in values]
+) -> list[CallArguments]:
+    calls: list[CallArguments] = [((parse_value(text),), kwargs) for text in values]
     calls += [(parse_json("--args", text, list), kwargs) for text in arg_lists]
     if not calls and alone:
         calls = [((), kwargs)]
@@ -224,7 +224,7 @@ class Sending:
             if not queue.connection.exists(queue.job_class.key_for(dependency)):
                 raise NoSuchJob(f"There is no job {escaped(dependency)} to depend on.", dependency)
 
-    def __call__(self, calls: Sequence[Call]) -> Iterable[str]:
+    def __call__(self, calls: Sequence[CallArguments]) -> Iterable[str]:
         """Send a chunk and return its ids."""
         if self._sender is not None:
             batch = self._sender.send(calls)
@@ -249,7 +249,7 @@ class Sending:
         return self._queue.enqueue(self._name, **options).id
 
 
-def _print_ids(send: Sends, chunks: Iterable[Sequence[Call]], as_json: bool) -> int:
+def _print_ids(send: Sends, chunks: Iterable[Sequence[CallArguments]], as_json: bool) -> int:
     for chunk in chunks:
         for job_id in send(chunk):
             print(json_line({"id": job_id}) if as_json else job_id)

@@ -19,7 +19,7 @@ POLL = 0.02
 
 
 @contextmanager
-def leash(is_on: bool, directory: str) -> Iterator[threading.Event]:
+def stop_at_eof(is_on: bool, directory: str) -> Iterator[threading.Event]:
     """While it is on, ask this process to stop, as SIGTERM does, when its stdin ends; yield what says that this has
     happened. ``directory`` is the other program's: it cannot remove it any more then, so we do."""
     gone = threading.Event()

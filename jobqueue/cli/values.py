@@ -18,11 +18,11 @@ from jobqueue.protocol import bounds
 from jobqueue.serializers import JSON
 
 CHUNK = 500  # lines that are checked and sent together
-PATIENCE = 0.05  # seconds of silence after which the lines that have come are sent
+LINGER = 0.05  # seconds of silence after which the lines that have come are sent
 _NOT_JSON = frozenset({"NaN", "Infinity", "-Infinity"})  # Python's json would take these words for numbers
 _NEGATIVE = re.compile(r"-(\.?\d|Infinity$)")
 
-Call = tuple[Sequence[Any], Mapping[str, Any]]
+CallArguments = tuple[Sequence[Any], Mapping[str, Any]]
 
 
 def parse_value(text: str) -> Any:
@@ -49,18 +49,18 @@ def parse_json(option: str, text: str, kind: type) -> Any:
 
 
 def calls_of_lines(
-    fd: int, kwargs: Mapping[str, Any], check: Any, sent: Any, *, patience: float = PATIENCE
-) -> Iterator[list[Call]]:
+    fd: int, kwargs: Mapping[str, Any], check: Any, sent: Any, *, linger: float = LINGER
+) -> Iterator[list[CallArguments]]:
     """Yield the lines of a file as checked calls, in chunks that wait for no slow writer.
 
     Raises the first bad line's error with its number; then nothing of its chunk has been yielded. ``sent`` tells how
     many jobs have been enqueued by then.
     """
-    for chunk in _readable(chunks_of_lines(fd, patience), sent):
-        calls: list[Call] = []
+    for chunk in _readable(chunks_of_lines(fd, linger), sent):
+        calls: list[CallArguments] = []
         for number, line in chunk:
             try:
-                call: Call = ((parse_value(line.decode()),), kwargs)
+                call: CallArguments = ((parse_value(line.decode()),), kwargs)
                 check_call(call, check)
             except UnicodeDecodeError:
                 raise BadArguments(f"Line {number} is not UTF-8 text. {_so_far(sent())}") from None
@@ -81,7 +81,7 @@ def _so_far(sent: int) -> str:
     return f"{enqueued(sent)} before it." if sent else "Nothing was enqueued."
 
 
-def check_call(call: Call, check: Any) -> None:
+def check_call(call: CallArguments, check: Any) -> None:
     """Raise BadArguments or NotSerializable; ``check`` None trusts the caller's arguments."""
     args, kwargs = call
     if check is not None:
@@ -89,13 +89,13 @@ def check_call(call: Call, check: Any) -> None:
     JSON.dumps((args, kwargs))
 
 
-def chunks_of_lines(fd: int, patience: float = PATIENCE) -> Iterator[list[tuple[int, bytes]]]:
+def chunks_of_lines(fd: int, linger: float = LINGER) -> Iterator[list[tuple[int, bytes]]]:
     """Yield the non-blank lines with their numbers: 500 at a time, or what has come when the writer pauses."""
     begun: list[bytes] = []  # the pieces of a line whose end has not come: joined once, however long it is
     number = 0
     chunk: list[tuple[int, bytes]] = []
     while True:
-        if chunk and not select.select([fd], [], [], patience)[0]:
+        if chunk and not select.select([fd], [], [], linger)[0]:
             yield chunk
             chunk = []
         data = os.read(fd, 65536)
@@ -116,8 +116,8 @@ def chunks_of_lines(fd: int, patience: float = PATIENCE) -> Iterator[list[tuple[
             return
 
 
-def in_chunks(calls: Iterable[Call]) -> Iterator[list[Call]]:
-    chunk: list[Call] = []
+def in_chunks(calls: Iterable[CallArguments]) -> Iterator[list[CallArguments]]:
+    chunk: list[CallArguments] = []
     for call in calls:
         chunk.append(call)
         if len(chunk) == CHUNK:

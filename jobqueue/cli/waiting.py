@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobqueue.cli.render import json_line
-from jobqueue.cli.values import Call
+from jobqueue.cli.values import CallArguments
 from jobqueue.errors import JobFailed
 from jobqueue.words import one_line
 
@@ -29,26 +29,26 @@ class Sends(Protocol):
 
     sent: int
 
-    def __call__(self, calls: Sequence[Call]) -> Iterable[str]: ...
+    def __call__(self, calls: Sequence[CallArguments]) -> Iterable[str]: ...
 
 
-def print_results(queue: Queue, send: Sends, chunks: Iterator[Sequence[Call]], as_json: bool) -> int:
+def print_results(queue: Queue, send: Sends, chunks: Iterator[Sequence[CallArguments]], as_json: bool) -> int:
     """Send in a thread, so that a slow stdin holds up no result; print the outcomes; return how many failed."""
     ids: stdlib_queue.SimpleQueue[Any] = stdlib_queue.SimpleQueue()
     threading.Thread(target=_send_all, args=(send, chunks, ids), name="jobq-submit", daemon=True).start()
-    trouble: list[BaseException] = []
+    problem: list[BaseException] = []
     failed = 0
-    with Progress(send) as progress:
+    with SubmitProgress(send) as progress:
         say = functools.partial(_say, progress)
-        for outcome in queue.waiter(say).outcomes(_coming(ids, trouble)):
+        for outcome in queue.waiter(say).outcomes(_coming(ids, problem)):
             failed += outcome.error is not None
             _print_outcome(outcome, as_json, progress)
-    if trouble:
-        raise trouble[0]
+    if problem:
+        raise problem[0]
     return failed
 
 
-def _send_all(send: Sends, chunks: Iterator[Sequence[Call]], ids: stdlib_queue.SimpleQueue[Any]) -> None:
+def _send_all(send: Sends, chunks: Iterator[Sequence[CallArguments]], ids: stdlib_queue.SimpleQueue[Any]) -> None:
     try:
         for chunk in chunks:
             ids.put(send(chunk))
@@ -57,7 +57,7 @@ def _send_all(send: Sends, chunks: Iterator[Sequence[Call]], ids: stdlib_queue.S
         ids.put(e)
 
 
-def _coming(ids: stdlib_queue.SimpleQueue[Any], trouble: list[BaseException]) -> Iterator[str | None]:
+def _coming(ids: stdlib_queue.SimpleQueue[Any], problem: list[BaseException]) -> Iterator[str | None]:
     while True:
         try:
             item = ids.get(timeout=0.01)
@@ -67,16 +67,16 @@ def _coming(ids: stdlib_queue.SimpleQueue[Any], trouble: list[BaseException]) ->
         if item is _END:
             return
         if isinstance(item, BaseException):  # the results of what was sent come first, then this
-            trouble.append(item)
+            problem.append(item)
             return
         yield from item
 
 
-def _say(progress: Progress, reason: str) -> None:
+def _say(progress: SubmitProgress, reason: str) -> None:
     progress.print(f"jobq: {one_line(reason)}", sys.stderr)
 
 
-def _print_outcome(outcome: Outcome, as_json: bool, progress: Progress) -> None:
+def _print_outcome(outcome: Outcome, as_json: bool, progress: SubmitProgress) -> None:
     error = outcome.error
     if error is not None:
         text = one_line(str(error))
@@ -95,7 +95,7 @@ def _print_outcome(outcome: Outcome, as_json: bool, progress: Progress) -> None:
     progress.done += 1
 
 
-class Progress:
+class SubmitProgress:
     """A bar on stderr while a terminal is there to show it; lines of output go above it."""
 
     def __init__(self, send: Sends) -> None:
@@ -103,7 +103,7 @@ class Progress:
         self._send = send
         self._bar: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> SubmitProgress:
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn

@@ -16,7 +16,7 @@ from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import QueueName, a_file, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.cli.terminated import stops_as_asked
-from jobqueue.cli.until_eof import leash
+from jobqueue.cli.until_eof import stop_at_eof
 from jobqueue.errors import UsageError
 from jobqueue.executor.private_queue import erase, pipe_to
 from jobqueue.protocol import bounds
@@ -145,7 +145,7 @@ def worker(
     if cron_files and own_serializer:
         raise UsageError("--cron and --serializer do not go together: what a cron file enqueues is JSON or pickle")
     entries = [entry for path in cron_files for entry in cron_entries(path, accepted)]
-    with leash(until_eof, directory) as left_alone, opened(url, wait=store_wait) as store:
+    with stop_at_eof(until_eof, directory) as left_alone, opened(url, wait=store_wait) as store:
         settings = Settings(
             address=store.address,
             worker=worker_name(),

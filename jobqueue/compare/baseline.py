@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from jobqueue.compare import plan
-from jobqueue.compare.candidates import BareCrew, CrewFailed, TooSlow
+from jobqueue.compare.candidates import BareCandidate, CandidateFailed, TooSlow
 from jobqueue.compare.figures import LOOP, Row, Sample
 from jobqueue.compare.measure import PeakMeter
 from jobqueue.compare.noise import Others
@@ -21,7 +21,7 @@ LOOKED_AT = 16  # values that are tried to see how long a job takes: the first m
 
 
 @dataclass(frozen=True)
-class Pace:
+class TimeBudget:
     """How long it may take, in seconds: a run, all of a task, all of all; and jobs and repetitions, as asked for."""
 
     run: float
@@ -31,44 +31,44 @@ class Pace:
     repeat: int
 
 
-def profile(subject: Subject, crew: BareCrew, pace: Pace, others: Others) -> None:
+def profile(subject: Subject, candidate: BareCandidate, time_budget: TimeBudget, others: Others) -> None:
     """Fill in the subject's row of the loop, or why there is none."""
     try:
-        _loop(subject, crew, pace, others)
+        _loop(subject, candidate, time_budget, others)
     except TooSlow as e:
         what = "One job" if e.jobs == 1 else f"{e.jobs:,} jobs"
         subject.error = (
-            f"{what} did not end within {pace.task:.0f} s, its share of the time: "
-            f"give it more with --seconds (now {pace.budget:g})."
+            f"{what} did not end within {time_budget.task:.0f} s, its share of the time: "
+            f"give it more with --seconds (now {time_budget.budget:g})."
         )
-    except CrewFailed as e:
+    except CandidateFailed as e:
         subject.error = f"A job ended its process in the plain loop: {e}."
 
 
-def _run(crew: BareCrew, subject: Subject, jobs: int, until: float, others: Others) -> Sample:
-    return others.during(lambda: crew.run(subject.work, jobs, until))
+def _run(candidate: BareCandidate, subject: Subject, jobs: int, until: float, others: Others) -> Sample:
+    return others.during(lambda: candidate.run(subject.work, jobs, until))
 
 
-def _loop(subject: Subject, crew: BareCrew, pace: Pace, others: Others) -> None:
+def _loop(subject: Subject, candidate: BareCandidate, time_budget: TimeBudget, others: Others) -> None:
     """One job to see what it costs (and to import what it needs), then as many as fit."""
-    until = time.monotonic() + pace.task
-    row = subject.rows[Cell(LOOP, 1)] = Row(LOOP, 1, crew.startup)
-    first = crew.run(subject.work, 1, until)
-    before = crew.memory().uss
-    if first.wall > pace.task / 4:
+    until = time.monotonic() + time_budget.task
+    row = subject.rows[Cell(LOOP, 1)] = Row(LOOP, 1, candidate.startup)
+    first = candidate.run(subject.work, 1, until)
+    before = candidate.memory().uss
+    if first.wall > time_budget.task / 4:
         row.samples = [first]  # slow: one is what there is time for
     else:
-        jobs = _jobs(subject, crew, pace, first, until)
-        peak = PeakMeter(crew.process.pid)
-        row.samples = [_run(crew, subject, jobs, until, others) for _ in range(pace.repeat)]
+        jobs = _jobs(subject, candidate, time_budget, first, until)
+        peak = PeakMeter(candidate.process.pid)
+        row.samples = [_run(candidate, subject, jobs, until, others) for _ in range(time_budget.repeat)]
         subject.peak_mb = None if (highest := peak.read()) is None else highest / 1e6
-    row.memory = crew.memory()
-    subject.grew_mb = _grew(subject, crew, until, before, row)
+    row.memory = candidate.memory()
+    subject.grew_mb = _grew(subject, candidate, until, before, row)
     if row.all_failed:
         subject.error = f"It fails every time: {row.error}"
 
 
-def _grew(subject: Subject, crew: BareCrew, until: float, before: int, row: Row) -> float | None:
+def _grew(subject: Subject, candidate: BareCandidate, until: float, before: int, row: Row) -> float | None:
     """MB that each job left behind; None for too little to say. An allocator that keeps what it was given, or a cache
     that is full, grows once: what looks like a leak has to go on when the jobs run again."""
     assert row.memory
@@ -79,8 +79,8 @@ def _grew(subject: Subject, crew: BareCrew, until: float, before: int, row: Row)
         if not _goes_on(grew, jobs):
             return None
         if time.monotonic() + 2 * wall < until:
-            crew.run(subject.work, jobs, until)
-            now = crew.memory().uss
+            candidate.run(subject.work, jobs, until)
+            now = candidate.memory().uss
             grew, last = min(grew, (now - last) / 1e6), now
     return grew / jobs if _goes_on(grew, jobs) else None
 
@@ -90,15 +90,15 @@ def _goes_on(grew: float, jobs: int) -> bool:
     return grew > GREW_MB or (grew > LEAST_MB and grew / jobs >= GROWS_MB)
 
 
-def _jobs(subject: Subject, crew: BareCrew, pace: Pace, first: Sample, until: float) -> int:
+def _jobs(subject: Subject, candidate: BareCandidate, time_budget: TimeBudget, first: Sample, until: float) -> int:
     """As many as a run has, but where they are not too slow for it so many that they say something."""
-    if pace.jobs:
-        return pace.jobs
+    if time_budget.jobs:
+        return time_budget.jobs
     if first.failed:
         values = len(subject.work.argses)
-        return max(FIRST_FAILURES, values) if first.wall * values < pace.run else values
+        return max(FIRST_FAILURES, values) if first.wall * values < time_budget.run else values
     some = min(len(subject.work.argses), LOOKED_AT)
-    warm = crew.run(subject.work, some, until).wall / some
-    enough = NEEDED if NEEDED * warm < 4 * pace.run else NEEDED_LONG
-    fits = max(1, int(pace.task / 4 / max(warm, 1e-6)))
-    return max(min(enough, fits), plan.jobs_for(Cell(LOOP, 1), 1 / max(warm, 2e-6), pace.run))
+    warm = candidate.run(subject.work, some, until).wall / some
+    enough = NEEDED if NEEDED * warm < 4 * time_budget.run else NEEDED_LONG
+    fits = max(1, int(time_budget.task / 4 / max(warm, 1e-6)))
+    return max(min(enough, fits), plan.jobs_for(Cell(LOOP, 1), 1 / max(warm, 2e-6), time_budget.run))

@@ -6,47 +6,47 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobqueue.compare.candidates import BareCrew, Crew, Surroundings, WorkerCrew, gil_turned_on_by
+from jobqueue.compare.candidates import BareCandidate, Candidate, Surroundings, WorkerCandidate, gil_turned_on_by
 from jobqueue.compare.figures import MIXED, MODES
 from jobqueue.compare.measured_queue import measured_queue
 from jobqueue.store.open import Store
 
 
-class Roster:
+class CandidateStarter:
     """Makes crews; the queues of its workers are its own."""
 
     def __init__(self, store: Store, around: Surroundings) -> None:
         self.around = around
         self._store = store
-        self._token = secrets.token_hex(4)
+        self._suffix = secrets.token_hex(4)
         self._gils: set[bool] = set()
 
     @contextmanager
-    def crew(self, mode: str, workers: int) -> Iterator[Crew]:
+    def candidate(self, mode: str, workers: int) -> Iterator[Candidate]:
         """Start a crew; hand it out when all its consumers are there. Raises CrewFailed."""
         if mode in (*MODES, MIXED):
             with self.worker(mode, workers, str(workers)) as made:
                 yield made
             return
-        crew = BareCrew(mode, workers, self.around)
+        candidate = BareCandidate(mode, workers, self.around)
         try:
-            crew.boot()
-            yield crew
+            candidate.boot()
+            yield candidate
         finally:
-            crew.close()
-            self._gils.add(crew.gil)
+            candidate.close()
+            self._gils.add(candidate.gil)
 
     @contextmanager
-    def worker(self, mode: str, workers: int, name: str) -> Iterator[WorkerCrew]:
+    def worker(self, mode: str, workers: int, name: str) -> Iterator[WorkerCandidate]:
         """Start a worker on a queue that ends in this name. Raises CrewFailed."""
-        with measured_queue(self._store, f"compare-{self._token}-{mode.replace(' ', '-')}-{name}") as queue:
-            crew = WorkerCrew(mode, workers, self.around, queue)
+        with measured_queue(self._store, f"compare-{self._suffix}-{mode.replace(' ', '-')}-{name}") as queue:
+            candidate = WorkerCandidate(mode, workers, self.around, queue)
             try:
-                crew.boot()
-                self._gils.add(crew.gil)
-                yield crew
+                candidate.boot()
+                self._gils.add(candidate.gil)
+                yield candidate
             finally:
-                crew.close()
+                candidate.close()
 
     @property
     def gil(self) -> bool:

@@ -22,7 +22,7 @@ import psutil
 
 from jobqueue.compare.bare import cycled
 from jobqueue.compare.figures import MIXED, Sample, Work, shape
-from jobqueue.compare.measure import CpuMeter, Memory, memory_of, tree
+from jobqueue.compare.measure import CpuMeter, TreeMemory, memory_of, tree
 from jobqueue.compare.measured_queue import MeasuredQueue
 from jobqueue.errors import JobqError
 from jobqueue.executor.worker_process import WorkerProcess
@@ -34,7 +34,7 @@ BOOT_LIMIT = 30.0
 MOST_DURATIONS = 1000  # jobs of a run whose times are read back
 
 
-class CrewFailed(JobqError):
+class CandidateFailed(JobqError):
     """A worker or a bare process left; the message says what its last words were."""
 
 
@@ -55,7 +55,7 @@ class Surroundings:
     modules: tuple[str, ...] = ()
 
 
-class Crew(Protocol):
+class Candidate(Protocol):
     """A row at one width, up and running."""
 
     mode: str
@@ -64,14 +64,14 @@ class Crew(Protocol):
     gil: bool  # whether it is on there
 
     def run(self, work: Work, jobs: int, deadline: float) -> Sample: ...
-    def memory(self) -> Memory: ...
+    def memory(self) -> TreeMemory: ...
     def close(self) -> None: ...
 
 
 # -- through the queue ---------------------------------------------------------------------------------------------
 
 
-class WorkerCrew:
+class WorkerCandidate:
     """`jobq worker` on a private queue. Closing it twice is fine."""
 
     def __init__(self, mode: str, workers: int, around: Surroundings, queue: MeasuredQueue) -> None:
@@ -97,7 +97,7 @@ class WorkerCrew:
         """Wait until every consumer has done a job. Raises CrewFailed."""
         ids = self.queue.submit(f"{TRIALS}:present", [(PRESENT,)] * self.workers)
         if not self.queue.wait(len(ids), time.monotonic() + BOOT_LIMIT, self.check):
-            raise CrewFailed(f"The {self.mode} worker was not ready after {BOOT_LIMIT:g} s: {self.last_words()}")
+            raise CandidateFailed(f"The {self.mode} worker was not ready after {BOOT_LIMIT:g} s: {self.last_words()}")
         self.startup = time.monotonic() - self._began - PRESENT
         self.gil = any(one["gil"] for one in self.queue.results(ids))
         self.queue.forget_jobs()
@@ -131,13 +131,13 @@ class WorkerCrew:
         finally:
             self.queue.forget_jobs()
 
-    def memory(self) -> Memory:
+    def memory(self) -> TreeMemory:
         return memory_of(self._worker.pid)
 
     def check(self) -> None:
         """Raise CrewFailed if the worker has left, which waiting would not see."""
         if (code := self._worker.exit_code) is not None:
-            raise CrewFailed(f"The {self.mode} worker left with exit code {code}: {self.last_words()}")
+            raise CandidateFailed(f"The {self.mode} worker left with exit code {code}: {self.last_words()}")
 
     def last_words(self) -> str:
         return self._worker.last_words()
@@ -152,7 +152,7 @@ class WorkerCrew:
 # -- without a queue -----------------------------------------------------------------------------------------------
 
 
-class BareCrew:
+class BareCandidate:
     """A process with a plain loop or a pool; asked over stdin, answers over stdout."""
 
     def __init__(self, mode: str, workers: int, around: Surroundings) -> None:
@@ -208,7 +208,7 @@ class BareCrew:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise CrewFailed(f"its process {_ended(self.process.wait())}")
+            raise CandidateFailed(f"its process {_ended(self.process.wait())}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -220,7 +220,7 @@ class BareCrew:
                 answers.put(line)
         answers.put("")
 
-    def memory(self) -> Memory:
+    def memory(self) -> TreeMemory:
         return memory_of(self.process.pid)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobqueue.compare.measure import Memory
+from jobqueue.compare.measure import TreeMemory
 from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.words import count
 
@@ -66,7 +66,7 @@ class Row:
     workers: int
     startup: float
     samples: list[Sample] = field(default_factory=list)
-    memory: Memory | None = None
+    memory: TreeMemory | None = None
 
     @property
     def rate(self) -> float:

@@ -20,14 +20,14 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 @dataclass(frozen=True)
-class Memory:
+class TreeMemory:
     """Bytes of a tree. uss: pages that belong to one process alone; pss: also its part of shared ones (Linux only)."""
 
     uss: int
     pss: int | None
 
 
-def memory_of(pid: int) -> Memory:
+def memory_of(pid: int) -> TreeMemory:
     """Add up the memory of the tree of pid as it is now."""
     uss, pss = 0, 0
     for process in tree(pid):
@@ -37,7 +37,7 @@ def memory_of(pid: int) -> Memory:
             continue
         uss += full.uss
         pss += getattr(full, "pss", 0)
-    return Memory(uss, pss or None)
+    return TreeMemory(uss, pss or None)
 
 
 class PeakMeter:

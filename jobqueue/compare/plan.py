@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Options:
+class CompareOptions:
     """What was asked for. seconds: the budget, None for what the rest needs."""
 
     widths: tuple[int, ...] = WIDTHS
@@ -68,7 +68,7 @@ def runs_of(widths: Sequence[int], repeat: int) -> int:
     return (len(widths) * len(MODES + POOLS) + 1) * repeat
 
 
-def budget(options: Options, tasks: int) -> float:
+def budget(options: CompareOptions, tasks: int) -> float:
     """Seconds that all may take."""
     if options.seconds is not None:
         return options.seconds
@@ -83,7 +83,7 @@ def measuring(seconds: float, trials: bool) -> float:
     return before_trials if trials and before_trials >= 0.75 * seconds else seconds
 
 
-def slice_of(options: Options, tasks: int) -> float:
+def slice_of(options: CompareOptions, tasks: int) -> float:
     """Seconds that each run should take: SLICE, or less where the budget is small."""
     if options.seconds is None:
         return SLICE
@@ -148,7 +148,7 @@ def worst_seconds(cell: Cell, cost: Cost, cores: int, jobs: int | None) -> float
     return max(cost.wall * -(-n // cell.workers), cost.cpu * n / parallel)
 
 
-def fitting(widths: Sequence[int], cost: Cost, cores: int, options: Options, seconds: float) -> list[Cell]:
+def fitting(widths: Sequence[int], cost: Cost, cores: int, options: CompareOptions, seconds: float) -> list[Cell]:
     """The cells that fit into so many seconds; empty when not even one width does.
 
     Where not all fit, the bare pools go first, then the widest; as many processes as there are cores go last.
@@ -165,7 +165,7 @@ def fitting(widths: Sequence[int], cost: Cost, cores: int, options: Options, sec
     return []
 
 
-def _needs(some: Sequence[Cell], cost: Cost, cores: int, options: Options, jobs: int | None) -> float:
+def _needs(some: Sequence[Cell], cost: Cost, cores: int, options: CompareOptions, jobs: int | None) -> float:
     return options.repeat * sum(worst_seconds(cell, cost, cores, jobs) for cell in some)
 
 

@@ -16,13 +16,13 @@ from contextlib import ExitStack, nullcontext
 from typing import Any, Protocol
 
 from jobqueue.compare import facts, plan
-from jobqueue.compare.baseline import Pace, profile
+from jobqueue.compare.baseline import TimeBudget, profile
 from jobqueue.compare.builtin import LATENCY, Wanted, wishes
-from jobqueue.compare.candidate_starter import Roster
-from jobqueue.compare.candidates import BareCrew, Crew, CrewFailed, Surroundings, TooSlow, modules_for
+from jobqueue.compare.candidate_starter import CandidateStarter
+from jobqueue.compare.candidates import BareCandidate, Candidate, CandidateFailed, Surroundings, TooSlow, modules_for
 from jobqueue.compare.figures import LOOP, MIXED, MODES, POOLS, Row, what
 from jobqueue.compare.noise import Others, cpu_of_a_store_nearby
-from jobqueue.compare.plan import Cell, Options
+from jobqueue.compare.plan import Cell, CompareOptions
 from jobqueue.compare.subject import Subject
 from jobqueue.compare.try_out import nothing_tried, try_out
 from jobqueue.compare.verdict import as_json, fits_memory
@@ -37,14 +37,16 @@ LAST_CALL = 1.4  # of the budget; no trial is begun that would end after that
 WARM = 1.0  # seconds: a task whose warm-up would take longer is measured cold, it has few imports beside its work
 
 
-class Screen(Protocol):
+class CompareScreen(Protocol):
     """Who is told while it runs."""
 
     def ready(self, store: str) -> None: ...
     def step(self, text: str, done: float) -> None: ...
 
 
-def run(wanted: Wanted | None, modules: Sequence[str], options: Options, screen: Screen) -> dict[str, Any]:
+def run(
+    wanted: Wanted | None, modules: Sequence[str], options: CompareOptions, screen: CompareScreen
+) -> dict[str, Any]:
     """Compare what is wanted (None: the built-in four) and return the report, as docs/compare.md describes it.
 
     modules: more modules for the workers to serve. Raises CrewFailed, StoreErrors; Ctrl-C raises KeyboardInterrupt.
@@ -63,7 +65,12 @@ class Comparison:
     """All runs of some subjects."""
 
     def __init__(
-        self, subjects: Sequence[Subject], options: Options, store: Store, around: Surroundings, screen: Screen
+        self,
+        subjects: Sequence[Subject],
+        options: CompareOptions,
+        store: Store,
+        around: Surroundings,
+        screen: CompareScreen,
     ) -> None:
         self._subjects, self._options, self._store = subjects, options, store
         self._screen = screen
@@ -72,7 +79,7 @@ class Comparison:
         self._slice = plan.slice_of(options, len(subjects))
         self._until = self._began + plan.measuring(self._budget, options.trials)
         self._cores = usable_cores()
-        self._roster = Roster(store, around)
+        self._starter = CandidateStarter(store, around)
         self._widths_left = list(options.widths)
         self._per_width, self._in_runs = plan.PER_WIDTH, 0.0
         self._load = os.getloadavg()[0]
@@ -86,11 +93,11 @@ class Comparison:
         for width in plan.in_order(self._options.widths, self._cores):
             self._measure(width)
         trials = self._try_out()
-        here, gil = Machine.here(), self._roster.gil
+        here, gil = Machine.here(), self._starter.gil
         machine = Machine(here.cores, here.memory_mb, gil, here.python)
         return {
             "version": 1,
-            "machine": facts.machine(self._store, gil, self._roster.turned_on_by(), self._load)
+            "machine": facts.machine(self._store, gil, self._starter.turned_on_by(), self._load)
             | {"others_before": round(self._others_before, 2), "others_during": round(self._during(), 2)},
             "settings": self._settings(),
             "took_s": round(time.monotonic() - self._began, 1),
@@ -107,8 +114,8 @@ class Comparison:
             return nothing_tried("there was no time for it; --seconds gives more" if late else None)
         self._screen.step("a counter, a leak, a crash, and jobs that are stuck in C, in both modes", 0.97)
         try:
-            return try_out(self._roster)
-        except CrewFailed as e:  # what was measured is worth more than what could not be tried
+            return try_out(self._starter)
+        except CandidateFailed as e:  # what was measured is worth more than what could not be tried
             return nothing_tried(str(e))
 
     def _during(self) -> float:
@@ -136,12 +143,14 @@ class Comparison:
 
     def _profile(self) -> None:
         """See what a job of each task costs in a plain loop."""
-        pace = Pace(self._slice, self._seconds_each, self._budget, self._options.jobs, self._options.repeat)
+        time_budget = TimeBudget(
+            self._slice, self._seconds_each, self._budget, self._options.jobs, self._options.repeat
+        )
         for subject in self._subjects:
             self._tell(f"{subject.work.task} in a plain loop")
-            with self._roster.crew(LOOP, 1) as crew:
-                assert isinstance(crew, BareCrew)
-                profile(subject, crew, pace, self._others)
+            with self._starter.candidate(LOOP, 1) as candidate:
+                assert isinstance(candidate, BareCandidate)
+                profile(subject, candidate, time_budget, self._others)
 
     def _choose(self) -> None:
         """Decide which rows fit into the time."""
@@ -202,25 +211,27 @@ class Comparison:
                 subject.left_out |= {cell for cell in subject.cells if cell.workers == width}
             return
         with ExitStack() as stack:
-            crews: dict[str, Crew] = {}
+            candidates: dict[str, Candidate] = {}
             for mode in modes:
                 self._screen.step(f"starting {what(mode, width)}", self._done / self._steps)
-                crews[mode] = stack.enter_context(self._roster.crew(mode, width))
+                candidates[mode] = stack.enter_context(self._starter.candidate(mode, width))
             for subject in subjects:
-                self._measure_subject(subject, [crews[m] for m in modes if Cell(m, width) in subject.cells])
+                self._measure_subject(subject, [candidates[m] for m in modes if Cell(m, width) in subject.cells])
 
-    def _measure_subject(self, subject: Subject, crews: list[Crew]) -> None:
-        workers = [crew for crew in crews if crew.mode in (*MODES, MIXED)]
-        pools = [crew for crew in crews if crew.mode in POOLS]
-        for crew in crews:
-            subject.rows[Cell(crew.mode, crew.workers)] = Row(crew.mode, crew.workers, crew.startup)
-            self._warm_up(subject, crew)
+    def _measure_subject(self, subject: Subject, candidates: list[Candidate]) -> None:
+        workers = [candidate for candidate in candidates if candidate.mode in (*MODES, MIXED)]
+        pools = [candidate for candidate in candidates if candidate.mode in POOLS]
+        for candidate in candidates:
+            subject.rows[Cell(candidate.mode, candidate.workers)] = Row(
+                candidate.mode, candidate.workers, candidate.startup
+            )
+            self._warm_up(subject, candidate)
         for turn in range(self._options.repeat):
-            for crew in [*(workers if turn % 2 == 0 else reversed(workers)), *pools]:
-                self._run(subject, crew)
-        for crew in crews:
-            row = subject.rows[Cell(crew.mode, crew.workers)]
-            row.memory = crew.memory() if row.samples else None
+            for candidate in [*(workers if turn % 2 == 0 else reversed(workers)), *pools]:
+                self._run(subject, candidate)
+        for candidate in candidates:
+            row = subject.rows[Cell(candidate.mode, candidate.workers)]
+            row.memory = candidate.memory() if row.samples else None
             self._done += 1
             if row.samples and row.all_failed:
                 subject.error = (
@@ -228,40 +239,41 @@ class Comparison:
                     or f"It works in a plain loop, but fails every time in {what(row.mode, row.workers)}: {row.error}"
                 )
 
-    def _warm_up(self, subject: Subject, crew: Crew) -> None:
-        seconds = plan.worst_seconds(Cell(crew.mode, crew.workers), subject.cost, self._cores, None)
+    def _warm_up(self, subject: Subject, candidate: Candidate) -> None:
+        seconds = plan.worst_seconds(Cell(candidate.mode, candidate.workers), subject.cost, self._cores, None)
         if seconds < WARM:
-            self._attempt(subject, crew, crew.workers, keep=False)
+            self._attempt(subject, candidate, candidate.workers, keep=False)
 
-    def _run(self, subject: Subject, crew: Crew) -> None:
-        cell = Cell(crew.mode, crew.workers)
+    def _run(self, subject: Subject, candidate: Candidate) -> None:
+        cell = Cell(candidate.mode, candidate.workers)
         rate = plan.expected_rate(cell, subject.cost, self._cores, subject.rates())
         jobs = self._options.jobs or plan.jobs_for(cell, rate, self._slice)
         if time.monotonic() + jobs / rate > self._until:
             subject.left_out.add(cell)
             return
-        self._tell(f"{subject.work.task} in {what(crew.mode, crew.workers)}, {jobs:,} jobs")
+        self._tell(f"{subject.work.task} in {what(candidate.mode, candidate.workers)}, {jobs:,} jobs")
         began = time.monotonic()
-        self._attempt(subject, crew, jobs, keep=True)
+        self._attempt(subject, candidate, jobs, keep=True)
         self._in_runs += time.monotonic() - began
 
-    def _attempt(self, subject: Subject, crew: Crew, jobs: int, *, keep: bool) -> None:
+    def _attempt(self, subject: Subject, candidate: Candidate, jobs: int, *, keep: bool) -> None:
         try:
-            sample = self._others.during(lambda: crew.run(subject.work, jobs, self._until))
+            sample = self._others.during(lambda: candidate.run(subject.work, jobs, self._until))
         except TooSlow:  # at the end of all time: the jobs that still run stop with the crew
-            subject.left_out.add(Cell(crew.mode, crew.workers))
+            subject.left_out.add(Cell(candidate.mode, candidate.workers))
             return
-        except CrewFailed as e:
-            if not isinstance(crew, BareCrew):
+        except CandidateFailed as e:
+            if not isinstance(candidate, BareCandidate):
                 raise
-            crew.restart()
-            note = f"Not measured in {what(crew.mode, crew.workers)} because {e}."
+            candidate.restart()
+            note = f"Not measured in {what(candidate.mode, candidate.workers)} because {e}."
             subject.notes += [note] if note not in subject.notes else []
             return
         if keep:
-            subject.rows[Cell(crew.mode, crew.workers)].samples.append(sample)
+            subject.rows[Cell(candidate.mode, candidate.workers)].samples.append(sample)
         if keep and sample.failed > 0:
-            text = f"{sample.failed:,} of {jobs:,} jobs failed in {what(crew.mode, crew.workers)}: {sample.error}"
+            where = what(candidate.mode, candidate.workers)
+            text = f"{sample.failed:,} of {jobs:,} jobs failed in {where}: {sample.error}"
             if not any(" jobs failed in " in note for note in subject.notes):
                 subject.notes.append(text)
 

@@ -28,7 +28,7 @@ FIGURES = (
 WITH_POOLS = 46  # columns from which the bare pools stand beside the modes
 POOLS = {"ThreadPoolExecutor": "bare\nthreads", "ProcessPoolExecutor": "bare\nprocs"}
 
-Run = dict[str, Any]
+RunFigures = dict[str, Any]
 
 
 def parts(report: dict[str, Any], width: int) -> Iterator[RenderableType]:
@@ -121,7 +121,7 @@ def _cells(task: dict[str, Any], workers: int, fastest: float, width: int, most:
     return cells[:most]
 
 
-def _barred(run: Run | None, task: dict[str, Any], fastest: float, length: int) -> Text:
+def _barred(run: RunFigures | None, task: dict[str, Any], fastest: float, length: int) -> Text:
     if run is None:
         return Text("-")
     advice = task["advice"]
@@ -132,7 +132,7 @@ def _barred(run: Run | None, task: dict[str, Any], fastest: float, length: int) 
     return said
 
 
-def is_advised(run: Run, advice: dict[str, Any]) -> bool:
+def is_advised(run: RunFigures, advice: dict[str, Any]) -> bool:
     """Whether this row is the one that was advised."""
     shape = (advice["workers"], advice.get("threads", 1))
     if "processes" in run:
@@ -140,7 +140,7 @@ def is_advised(run: Run, advice: dict[str, Any]) -> bool:
     return bool((run["mode"], run["workers"], 1) == (advice["mode"], *shape))
 
 
-def _figures(run: Run | None, width: int) -> list[str]:
+def _figures(run: RunFigures | None, width: int) -> list[str]:
     if run is None:
         return ["-"] * len(columns(width))
     latency = run["latency_ms"]
@@ -155,11 +155,11 @@ def _figures(run: Run | None, width: int) -> list[str]:
     return [cells[name] for name in columns(width)]
 
 
-def _find(task: dict[str, Any], mode: str, workers: int) -> Run | None:
+def _find(task: dict[str, Any], mode: str, workers: int) -> RunFigures | None:
     return next((run for run in task["runs"] if (run["mode"], run["workers"]) == (mode, workers)), None)
 
 
-def _rate(run: Run | None) -> str:
+def _rate(run: RunFigures | None) -> str:
     if run is None:
         return "-"
     value = run["jobs_per_s"]

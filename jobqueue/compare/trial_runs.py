@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psutil
 
 from jobqueue.compare import trials
-from jobqueue.compare.candidates import BareCrew, CrewFailed, Surroundings, WorkerCrew
+from jobqueue.compare.candidates import BareCandidate, CandidateFailed, Surroundings, WorkerCandidate
 from jobqueue.compare.figures import Work
 
 WORKERS = trials.NEIGHBOURS + 1
@@ -24,14 +24,14 @@ LIMIT = 1  # seconds
 CRASH_AFTER, NAP = 0.25, 0.45  # seconds: from when all neighbours of a crash are at work, and how long they go on then
 LONG_NAP = 3.4  # seconds: the neighbours of a job that is stuck are at work until the hard end of its limit
 STUCK = 30.0
-PATIENCE = 20.0  # seconds for one trial
+TRIAL_LIMIT = 20.0  # seconds for one trial
 TRIALS = "jobqueue.compare.trials"
 
 T = TypeVar("T")
 Trial = Generator[None, None, dict[str, Any]]
 
 
-class TrialFailed(CrewFailed):
+class TrialFailed(CandidateFailed):
     """A trial did not come to its end."""
 
 
@@ -60,20 +60,24 @@ def to_its_end(trial: Generator[None, None, T], every: float = 0.005) -> T:
         time.sleep(every)
 
 
-def _until(check: Callable[[], bool], crew: WorkerCrew) -> Generator[None, None, None]:
-    deadline = time.monotonic() + PATIENCE
+def _until(check: Callable[[], bool], candidate: WorkerCandidate) -> Generator[None, None, None]:
+    deadline = time.monotonic() + TRIAL_LIMIT
     while not check():
-        crew.check()
+        candidate.check()
         if time.monotonic() > deadline:
-            raise TrialFailed(f"A trial in {crew.mode} mode had no end after {PATIENCE:g} s: {crew.last_words()}")
+            raise TrialFailed(
+                f"A trial in {candidate.mode} mode had no end after {TRIAL_LIMIT:g} s: {candidate.last_words()}"
+            )
         yield
 
 
-def _results(crew: WorkerCrew, task: str, argses: Sequence[tuple[Any, ...]]) -> Generator[None, None, list[Any]]:
-    before = crew.queue.ended()
-    ids = crew.queue.submit(task, argses)
-    yield from _until(lambda: crew.queue.ended() >= before + len(ids), crew)
-    return list(crew.queue.results(ids))
+def _results(
+    candidate: WorkerCandidate, task: str, argses: Sequence[tuple[Any, ...]]
+) -> Generator[None, None, list[Any]]:
+    before = candidate.queue.ended()
+    ids = candidate.queue.submit(task, argses)
+    yield from _until(lambda: candidate.queue.ended() >= before + len(ids), candidate)
+    return list(candidate.queue.results(ids))
 
 
 # -- memory isolation ----------------------------------------------------------------------------------------------
@@ -102,31 +106,31 @@ class Counter:
         )
 
 
-def isolation(crew: WorkerCrew) -> Trial:
+def isolation(candidate: WorkerCandidate) -> Trial:
     """A counter of a module that all jobs raise, and one job that leaks."""
-    seen = yield from _counted(crew)
+    seen = yield from _counted(candidate)
     counted = Counter.of(seen)
-    there = yield from _results(crew, f"{TRIALS}.present", [(0.05,)] * crew.workers)
+    there = yield from _results(candidate, f"{TRIALS}.present", [(0.05,)] * candidate.workers)
     consumers = {*(one["pid"] for one in there), *(one["pid"] for one in seen)}
     before = {pid: _uss(pid) for pid in consumers}
-    yield from _results(crew, f"{TRIALS}.leak", [(LEAK,)])
+    yield from _results(candidate, f"{TRIALS}.leak", [(LEAK,)])
     grew = sorted((round((_uss(pid) - before[pid]) / 1e6, 1) for pid in consumers), reverse=True)
     leak = {"leaked_mb": LEAK, "processes": len(consumers), "grew_mb": grew}
     said = {name: getattr(counted, name) for name in ("jobs", "processes", "highest", "shared")}
-    return {"workers": crew.workers, "counter": said, "leak": leak}
+    return {"workers": candidate.workers, "counter": said, "leak": leak}
 
 
-def counter(crew: WorkerCrew) -> Generator[None, None, Counter]:
+def counter(candidate: WorkerCandidate) -> Generator[None, None, Counter]:
     """Let all consumers raise the counter, and see whether they saw the same one."""
-    return Counter.of((yield from _counted(crew)))
+    return Counter.of((yield from _counted(candidate)))
 
 
-def _counted(crew: WorkerCrew) -> Generator[None, None, list[Any]]:
+def _counted(candidate: WorkerCandidate) -> Generator[None, None, list[Any]]:
     """Raise the counter; again, where a process got no core before the others had done all jobs."""
-    processes = crew.workers if crew.mode == "process" else 1
+    processes = candidate.workers if candidate.mode == "process" else 1
     seen: list[Any] = []
     for _ in range(ROUNDS):
-        seen += yield from _results(crew, "jobqueue.tasks.count_here", [(0.02,)] * COUNTED)
+        seen += yield from _results(candidate, "jobqueue.tasks.count_here", [(0.02,)] * COUNTED)
         if len({one["pid"] for one in seen}) >= processes:
             break
     return seen
@@ -152,28 +156,28 @@ def _crashing(record: str) -> list[tuple[Any, ...]]:
     return _cast(record, "crash", CRASH_AFTER, "neighbour of a crash", NAP)
 
 
-def blast(crew: WorkerCrew, record: str) -> Trial:
+def blast(candidate: WorkerCandidate, record: str) -> Trial:
     """One job crashes, its neighbours work."""
     *around, it = _crashing(record)
-    before = crew.queue.ended()
-    ids = crew.queue.submit(f"{TRIALS}.act", around)
-    (crashed,) = crew.queue.submit(f"{TRIALS}.act", [it], on_crash="fail")
-    yield from _until(lambda: crew.queue.ended() >= before + WORKERS, crew)
-    finished = crew.queue.statuses(ids).count("finished")
-    return _after_crash(record, finished, crew.queue.why(crashed))
+    before = candidate.queue.ended()
+    ids = candidate.queue.submit(f"{TRIALS}.act", around)
+    (crashed,) = candidate.queue.submit(f"{TRIALS}.act", [it], on_crash="fail")
+    yield from _until(lambda: candidate.queue.ended() >= before + WORKERS, candidate)
+    finished = candidate.queue.statuses(ids).count("finished")
+    return _after_crash(record, finished, candidate.queue.why(crashed))
 
 
 def bare_blast(mode: str, around: Surroundings, record: str) -> dict[str, Any]:
     """The same in a pool without a queue: who was torn away is gone."""
-    crew = BareCrew(mode, WORKERS, around)
+    candidate = BareCandidate(mode, WORKERS, around)
     try:
         work = Work("act", f"{TRIALS}.act", tuple(_crashing(record)))
-        sample = crew.run(work, WORKERS, time.monotonic() + PATIENCE)
+        sample = candidate.run(work, WORKERS, time.monotonic() + TRIAL_LIMIT)
         return _after_crash(record, sample.jobs - sample.failed, sample.error or "nothing")
-    except CrewFailed as e:
+    except CandidateFailed as e:
         return _after_crash(record, 0, f"the whole program ended: {e}")
     finally:
-        crew.close()
+        candidate.close()
 
 
 def _after_crash(record: str, finished: int, said: str) -> dict[str, Any]:
@@ -197,18 +201,18 @@ def _after_crash(record: str, finished: int, said: str) -> dict[str, Any]:
 # -- time limits ---------------------------------------------------------------------------------------------------
 
 
-def stuck(crew: WorkerCrew, part: str, record: str) -> Trial:
+def stuck(candidate: WorkerCandidate, part: str, record: str) -> Trial:
     """A job with a limit is stuck in C: when it was ended, how, and whom it took with it."""
     *around, it = _cast(record, part, STUCK, "neighbour", LONG_NAP)
-    crew.queue.submit(f"{TRIALS}.act", around)
-    (ours,) = crew.queue.submit(f"{TRIALS}.act", [it], job_timeout=LIMIT, on_crash="fail")
-    yield from _until(lambda: crew.queue.statuses([ours]) == ["failed"], crew)
-    took = time.time() - crew.queue.started(ours)  # as its worker wrote it down: its limit counts from then
+    candidate.queue.submit(f"{TRIALS}.act", around)
+    (ours,) = candidate.queue.submit(f"{TRIALS}.act", [it], job_timeout=LIMIT, on_crash="fail")
+    yield from _until(lambda: candidate.queue.statuses([ours]) == ["failed"], candidate)
+    took = time.time() - candidate.queue.started(ours)  # as its worker wrote it down: its limit counts from then
     ended = time.monotonic()
     began = next(when for when, what in trials.read(record) if what == "began it")  # as it said itself, a little later
-    yield from _until(lambda: time.monotonic() > ended + 0.3, crew)  # those that run again have begun by then
+    yield from _until(lambda: time.monotonic() > ended + 0.3, candidate)  # those that run again have begun by then
     names = [what for _, what in trials.read(record)]
-    error = crew.queue.why(ours)
+    error = candidate.queue.why(ours)
     return {
         "ended_s": round(max(took, ended - began), 2),  # all that is known of one killed unmarked
         "how": how(error),
@@ -227,16 +231,16 @@ def how(error: str) -> str:
 # -- all of them ---------------------------------------------------------------------------------------------------
 
 
-def in_turn(crew: WorkerCrew, directory: str) -> Trial:
+def in_turn(candidate: WorkerCandidate, directory: str) -> Trial:
     """Isolation, crash, and the job that keeps the GIL, on one worker."""
-    found = {"isolation": (yield from isolation(crew))}
-    found["blast"] = yield from blast(crew, f"{directory}/{crew.mode}-crash")
-    found["gil"] = yield from stuck(crew, "gil", f"{directory}/{crew.mode}-gil")
+    found = {"isolation": (yield from isolation(candidate))}
+    found["blast"] = yield from blast(candidate, f"{directory}/{candidate.mode}-crash")
+    found["gil"] = yield from stuck(candidate, "gil", f"{directory}/{candidate.mode}-gil")
     return found
 
 
-def blocking(crew: WorkerCrew, directory: str) -> Trial:
-    return {"blocking": (yield from stuck(crew, "blocking", f"{directory}/{crew.mode}-blocking"))}
+def blocking(candidate: WorkerCandidate, directory: str) -> Trial:
+    return {"blocking": (yield from stuck(candidate, "blocking", f"{directory}/{candidate.mode}-blocking"))}
 
 
 def collect(found: dict[str, dict[str, Any]], pools: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ EVEN = 1.15  # below this factor two rates are called the same
 WORTH = 1.5  # processes have to be this much faster to be worth their memory for a task that waits
 KNEE = 0.9  # the smallest number that reaches this part of the mode's best rate is enough
 FILLED = 0.75  # the same, where it has a process for each core and computes
-STILL = 0.75  # of the growth in workers: with that much more jobs/s at its widest a mode has not come to its end
+GROWS_ON = 0.75  # of the growth in workers: with that much more jobs/s at its widest a mode has not come to its end
 PARALLEL = 1.25  # cores that threads have to use before it is said that the code gives the GIL away
 
 
@@ -140,7 +140,7 @@ def reason(subject: Subject, choice: Choice, machine: Machine) -> str:
     said += _at_once(subject, choice)
     if choice.crowded and max((row.workers for row in subject.of(choice.mode)), default=1) > 1:
         said += "; there was no core to spare, so measure again when this machine is quiet"
-    elif _still_grew(subject, choice):
+    elif _grows_on(subject, choice):
         said += f"; more than {choice.row.workers} were not measured"
     elif _passed_over_the_cores(subject, choice, machine):
         said += f"; {machine.cores}, one for each core, were not measured and may well do"
@@ -178,19 +178,19 @@ def doubts(subject: Subject, choice: Choice, machine: Machine) -> list[str]:
         found.append(in_words(subject.others, machine.cores))
     if choice.crowded:
         found.append("there was no core to spare")
-    if _still_grew(subject, choice) or _passed_over_the_cores(subject, choice, machine):
+    if _grows_on(subject, choice) or _passed_over_the_cores(subject, choice, machine):
         found.append("too few widths were measured")
     elif any(not subject.of(mode) for mode in MODES):
         found.append("only one of the two modes was measured")
     return found
 
 
-def _still_grew(subject: Subject, choice: Choice) -> bool:
+def _grows_on(subject: Subject, choice: Choice) -> bool:
     """Nothing says that the widest one measured is wide enough: it was the only one, or did much more than the next."""
     rows = subject.of(choice.row.mode)
     if choice.row is not rows[-1] or choice.kind == "computes":
         return False
-    return len(rows) == 1 or rows[-1].rate / rows[-2].rate > STILL * rows[-1].workers / rows[-2].workers
+    return len(rows) == 1 or rows[-1].rate / rows[-2].rate > GROWS_ON * rows[-1].workers / rows[-2].workers
 
 
 def _passed_over_the_cores(subject: Subject, choice: Choice, machine: Machine) -> bool:

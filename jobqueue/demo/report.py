@@ -12,7 +12,7 @@ from rich.table import Table
 
 from jobqueue.compare.figures import Sample, what
 from jobqueue.compare.noise import in_words, is_noisy
-from jobqueue.demo.run import Outcome, others
+from jobqueue.demo.run import DemoResult, others
 from jobqueue.harness.colours import STYLES
 from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.words import plural
@@ -25,7 +25,7 @@ WAITING = ("downloads", "page titles")
 # -- the table -----------------------------------------------------------------------------------------------------
 
 
-def table(outcomes: Sequence[Outcome], width: int) -> Table:
+def table(outcomes: Sequence[DemoResult], width: int) -> Table:
     """Return the table: a row per kind of work and in all, then memory and module state; three columns per mode.
 
     It takes 94 columns, or 80 where width is less; below that there is one column per mode, and the title says so.
@@ -55,7 +55,7 @@ def table(outcomes: Sequence[Outcome], width: int) -> Table:
     return made
 
 
-def _add_work(made: Table, name: str, outcomes: Sequence[Outcome], figures: Sequence[Sample], columns: int) -> None:
+def _add_work(made: Table, name: str, outcomes: Sequence[DemoResult], figures: Sequence[Sample], columns: int) -> None:
     cells = [cell for f in figures for cell in (_rate(f), f"{f.wall:.2f}", f"{f.cores:.2f}")[:columns]]
     best = min(range(len(figures)), key=lambda i: figures[i].wall)
     factor = max(f.wall for f in figures) / figures[best].wall
@@ -79,20 +79,20 @@ def _megabytes(size: int | None) -> str:
     return f"{(size or 0) / 1e6:.0f} MB"
 
 
-def _state(outcome: Outcome) -> str:
+def _state(outcome: DemoResult) -> str:
     return "shared" if outcome.counter.shared else "not shared"
 
 
 # -- the sentences -------------------------------------------------------------------------------------------------
 
 
-def sentences(outcomes: Sequence[Outcome]) -> list[str]:
+def sentences(outcomes: Sequence[DemoResult]) -> list[str]:
     """Say in two sentences, with the figures, what the table means."""
     threads, processes = outcomes
     return [_about_computing(threads, processes), _about_waiting(threads, processes)]
 
 
-def uncertain(outcomes: Sequence[Outcome]) -> str:
+def uncertain(outcomes: Sequence[DemoResult]) -> str:
     """Why nothing of it is certain; "" when it is."""
     if not is_noisy(others(outcomes), usable_cores()):
         return ""
@@ -100,7 +100,7 @@ def uncertain(outcomes: Sequence[Outcome]) -> str:
     return f"Not certain: {noise}, and took from the two modes unevenly. Run it again when this machine is quiet."
 
 
-def _about_computing(threads: Outcome, processes: Outcome) -> str:
+def _about_computing(threads: DemoResult, processes: DemoResult) -> str:
     t, p = threads.kinds["heavy"], processes.kinds["heavy"]
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     turns = "which take turns at the GIL" if gil else "which need no GIL on this Python"
@@ -115,14 +115,14 @@ def _about_computing(threads: Outcome, processes: Outcome) -> str:
     )
 
 
-def _about_waiting(threads: Outcome, processes: Outcome) -> str:
+def _about_waiting(threads: DemoResult, processes: DemoResult) -> str:
     t = sum(threads.kinds[name].wall for name in WAITING)
     p = sum(processes.kinds[name].wall for name in WAITING)
-    guard = ", and guard what they share" if threads.counter.shared else ""
+    caution = ", and guard what they share" if threads.counter.shared else ""
     return (
         f"Waiting needs no core, only somebody who waits: {what(*threads.mode)} fetched files and pages "
         f"{_compared(t, p)} as {what(*processes.mode)}, with {_megabytes(threads.memory.uss)} of memory against "
-        f"{_megabytes(processes.memory.uss)}, so give threads the work that waits{guard}."
+        f"{_megabytes(processes.memory.uss)}, so give threads the work that waits{caution}."
     )
 
 
@@ -141,7 +141,7 @@ def _compared(mine: float, other: float) -> str:
 # -- for programs --------------------------------------------------------------------------------------------------
 
 
-def as_json(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
+def as_json(outcomes: Sequence[DemoResult], seconds: float) -> dict[str, Any]:
     """Return all figures; seconds, bytes, and jobs per second."""
     return {
         "python": platform.python_version(),
@@ -154,7 +154,7 @@ def as_json(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
     }
 
 
-def _mode_as_json(outcome: Outcome) -> dict[str, Any]:
+def _mode_as_json(outcome: DemoResult) -> dict[str, Any]:
     kinds = {name: _figures_as_json(f) for name, f in outcome.kinds.items()}
     return {
         "consumers": outcome.mode.workers,

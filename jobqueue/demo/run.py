@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobqueue.compare.candidate_starter import Roster
-from jobqueue.compare.candidates import Surroundings, TooSlow, WorkerCrew
+from jobqueue.compare.candidate_starter import CandidateStarter
+from jobqueue.compare.candidates import Surroundings, TooSlow, WorkerCandidate
 from jobqueue.compare.figures import Sample, Work
-from jobqueue.compare.measure import Memory
+from jobqueue.compare.measure import TreeMemory
 from jobqueue.compare.noise import Others, in_words, is_noisy
 from jobqueue.compare.plan import Cell
 from jobqueue.compare.trial_runs import Counter, counter, to_its_end
@@ -39,7 +39,7 @@ class DemoFailed(JobqError):
 
 
 @dataclass(frozen=True)
-class Kind:
+class DemoKind:
     """Jobs of one kind, one for each arguments of the work, and whether their results are right."""
 
     name: str
@@ -52,14 +52,14 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoResult:
     """All figures of one mode; kinds by name, in order. boot: seconds until every consumer had done a job."""
 
     mode: Cell
     boot: float
     kinds: dict[str, Sample]
     counter: Counter
-    memory: Memory
+    memory: TreeMemory
 
     @property
     def total(self) -> Sample:
@@ -69,32 +69,32 @@ class Outcome:
         return Sample(sum(s.jobs for s in parts), wall, sum(s.cpu for s in parts), others=others)
 
 
-def others(outcomes: Sequence[Outcome]) -> float:
+def others(outcomes: Sequence[DemoResult]) -> float:
     """How many of our cores other programs took, in the mode that they disturbed most."""
     return max(outcome.total.others for outcome in outcomes)
 
 
-class Screen(Protocol):
+class DemoScreen(Protocol):
     """Who is told while the demo runs."""
 
     def ready(self, store: str, site: str) -> None: ...
-    def mode_begins(self, mode: Cell, kinds: Sequence[Kind]) -> None: ...
+    def mode_begins(self, mode: Cell, kinds: Sequence[DemoKind]) -> None: ...
     def booted(self, seconds: float) -> None: ...
-    def jobs_done(self, kind: Kind, jobs: int) -> None: ...
-    def kind_done(self, kind: Kind, figures: Sample) -> None: ...
+    def jobs_done(self, kind: DemoKind, jobs: int) -> None: ...
+    def kind_done(self, kind: DemoKind, figures: Sample) -> None: ...
     def mode_ends(self) -> None: ...
     def again(self, why: str) -> None: ...
 
 
-def kinds_on(site: Contents) -> list[Kind]:
+def kinds_on(site: Contents) -> list[DemoKind]:
     """Return the four kinds of jobs; sized so that the demo takes some 20 seconds on two cores."""
     files, pages = site.files * 5, site.pages * 3
     hashes, titles = [f.sha256 for f in files], [p.title for p in pages]
     return [
-        Kind("squares", work("square", range(10_000)), lambda results: results == [n * n for n in range(10_000)]),
-        Kind("heavy", work("heavy", [50] * 60), lambda results: len(set(results)) == 1),
-        Kind("downloads", work("download", [f.url for f in files]), lambda rs: [r["sha256"] for r in rs] == hashes),
-        Kind("page titles", work("scrape", [p.url for p in pages]), lambda rs: [r["title"] for r in rs] == titles),
+        DemoKind("squares", work("square", range(10_000)), lambda results: results == [n * n for n in range(10_000)]),
+        DemoKind("heavy", work("heavy", [50] * 60), lambda results: len(set(results)) == 1),
+        DemoKind("downloads", work("download", [f.url for f in files]), lambda rs: [r["sha256"] for r in rs] == hashes),
+        DemoKind("page titles", work("scrape", [p.url for p in pages]), lambda rs: [r["title"] for r in rs] == titles),
     ]
 
 
@@ -103,7 +103,7 @@ def work(task: str, values: Sequence[Any]) -> Work:
     return Work(task, catalog.dotted_name(task), tuple((value,) for value in values))
 
 
-def run(screen: Screen) -> list[Outcome]:
+def run(screen: DemoScreen) -> list[DemoResult]:
     """Do the whole demo and return an Outcome per mode. Raises DemoFailed, CrewFailed, TooSlow; Ctrl-C raises
     KeyboardInterrupt, once."""
     with (
@@ -112,18 +112,18 @@ def run(screen: Screen) -> list[Outcome]:
         spawn_site(LATENCY) as site,
     ):
         screen.ready(store.describe(), site.url)
-        return Demo(site, Roster(store, Surroundings(env, directory)), screen).outcomes()
+        return Demo(site, CandidateStarter(store, Surroundings(env, directory)), screen).outcomes()
 
 
 class Demo:
     """All runs of it."""
 
-    def __init__(self, site: Contents, roster: Roster, screen: Screen) -> None:
-        self._site, self._roster, self._screen = site, roster, screen
+    def __init__(self, site: Contents, starter: CandidateStarter, screen: DemoScreen) -> None:
+        self._site, self._starter, self._screen = site, starter, screen
         self._began, self._others = time.monotonic(), Others()
         self._until = self._began + LIMIT
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[DemoResult]:
         """Measure both modes; twice, where other programs disturb it and there is time."""
         first = [self._outcome(mode) for mode in MODES]
         took, cores = time.monotonic() - self._began, usable_cores()
@@ -136,27 +136,27 @@ class Demo:
             return first
         return min(first, again, key=others)
 
-    def _outcome(self, mode: Cell) -> Outcome:
+    def _outcome(self, mode: Cell) -> DemoResult:
         kinds = kinds_on(self._site)
         self._screen.mode_begins(mode, kinds)
         try:
-            with self._roster.worker(mode.mode, mode.workers, "demo") as crew:
-                self._screen.booted(crew.startup)
+            with self._starter.worker(mode.mode, mode.workers, "demo") as candidate:
+                self._screen.booted(candidate.startup)
                 warm_up = work("scrape", [self._site.url])  # imports and first connections are not measured
-                crew.run(warm_up, 2 * mode.workers, self._until)
-                figures = {kind.name: self._measure(crew, kind) for kind in kinds}
-                return Outcome(mode, crew.startup, figures, to_its_end(counter(crew)), crew.memory())
+                candidate.run(warm_up, 2 * mode.workers, self._until)
+                figures = {kind.name: self._measure(candidate, kind) for kind in kinds}
+                return DemoResult(mode, candidate.startup, figures, to_its_end(counter(candidate)), candidate.memory())
         finally:
             self._screen.mode_ends()
 
-    def _measure(self, crew: WorkerCrew, kind: Kind) -> Sample:
+    def _measure(self, candidate: WorkerCandidate, kind: DemoKind) -> Sample:
         results: list[Any] = []
         sample = self._others.during(
-            lambda: crew.run(
+            lambda: candidate.run(
                 kind.work, kind.jobs, self._until, lambda jobs: self._screen.jobs_done(kind, jobs), results.extend
             )
         )
         if not kind.right(results):
-            raise DemoFailed(f"The {kind.name} in {crew.mode} mode gave wrong results.")
+            raise DemoFailed(f"The {kind.name} in {candidate.mode} mode gave wrong results.")
         self._screen.kind_done(kind, sample)
         return sample

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from jobqueue.doctor.clocks import examine_clocks
 from jobqueue.doctor.deferred import dependents, examine_dependents
 from jobqueue.doctor.finding import Finding
-from jobqueue.doctor.lost_jobs import Suspect, Suspects, Tell, bring_back, in_limbo, suspects
+from jobqueue.doctor.lost_jobs import LostJob, LostJobs, Tell, bring_back, still_lost, suspects
 from jobqueue.doctor.owners import Holding, examine_leases, holdings
 from jobqueue.doctor.queues import examine_queues
 from jobqueue.doctor.schedules import examine_schedules
@@ -18,14 +18,14 @@ from jobqueue.doctor.wrong_keys import examine_wrong_keys
 from jobqueue.store.connection import redis
 from jobqueue.words import count
 
-PATIENCE = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop becomes a start in milliseconds
+BETWEEN_LOOKS = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop becomes a start in milliseconds
 
 
 def examine(
     client: redis.Redis,
     *,
     fix: bool = False,
-    patience: float = PATIENCE,
+    patience: float = BETWEEN_LOOKS,
     sleep: Callable[[float], None] = time.sleep,
     tell: Tell = lambda text: None,
 ) -> Iterator[Finding]:
@@ -41,7 +41,7 @@ def examine(
     yield from safely("wrong keys", examine_wrong_keys(client))
     failed: list[Finding] = []
     leases = look(lambda: holdings(client), "leases", failed)
-    seen: Suspects | None = look(lambda: suspects(client, tell), "limbo", failed)
+    seen: LostJobs | None = look(lambda: suspects(client, tell), "limbo", failed)
     waiting = look(lambda: dependents(client), "dependents", failed)
     yield from failed
     sleep(patience)
@@ -57,14 +57,14 @@ def _leases(client: redis.Redis, before: Mapping[str, Holding]) -> Iterator[Find
     yield from examine_leases(before, holdings(client))
 
 
-def _looked_again(client: redis.Redis, seen: Suspects, tell: Tell, fix: bool) -> Iterator[Finding]:
-    yield _limbo(client, in_limbo(client, seen.jobs, tell), fix)
+def _looked_again(client: redis.Redis, seen: LostJobs, tell: Tell, fix: bool) -> Iterator[Finding]:
+    yield _lost_jobs(client, still_lost(client, seen.jobs, tell), fix)
     if not seen.all:
         text = f"only {seen.looked_at:,} of the jobs that wait or run were looked at: there are more"
         yield Finding("limbo", "note", text, "Look again when there are fewer.")
 
 
-def _limbo(client: redis.Redis, lost: list[Suspect], fix: bool) -> Finding:
+def _lost_jobs(client: redis.Redis, lost: list[LostJob], fix: bool) -> Finding:
     if not lost:
         return Finding("limbo", "ok", "no job is in limbo")
     ids = tuple(job.id for job in lost)

@@ -23,13 +23,13 @@ from jobqueue.store.connection import redis
 PAGE = 1000
 IDS = 10_000  # ids of a queue, read at once
 MOST = 1_000_000  # jobs that wait or run, and are looked at
-TOLD_EVERY = 100_000  # keys, and places
+SAID_EVERY = 100_000  # keys, and places
 FIELDS = ("status", "enqueued_at", "started_at", "worker_name")
 HELD = (b"queued", b"started")  # by a list, or by a worker
 Tell = Callable[[str], object]
 
 
-class Suspect(NamedTuple):
+class LostJob(NamedTuple):
     """A job and what its hash said of it."""
 
     id: str
@@ -41,40 +41,40 @@ class Suspect(NamedTuple):
         return self.seen[0]
 
 
-class Suspects(NamedTuple):
+class LostJobs(NamedTuple):
     """The jobs that seem to be in limbo, how many were looked at, and whether these were all."""
 
-    jobs: list[Suspect]
+    jobs: list[LostJob]
     looked_at: int
     all: bool
 
 
-def suspects(client: redis.Redis, tell: Tell = lambda text: None) -> Suspects:
+def suspects(client: redis.Redis, tell: Tell = lambda text: None) -> LostJobs:
     """Look for jobs that seem to be in limbo; some may only be on their way. Reads, writes nothing.
 
     tell: called with a sentence about how far it is.
     """
     jobs, all_seen = _waiting_or_running(client, tell)
     looked_at = len(jobs)
-    return Suspects(_without_held(client, jobs, tell) if jobs else [], looked_at, all_seen)
+    return LostJobs(_without_held(client, jobs, tell) if jobs else [], looked_at, all_seen)
 
 
-def in_limbo(client: redis.Redis, before: Iterable[Suspect], tell: Tell = lambda text: None) -> list[Suspect]:
+def still_lost(client: redis.Redis, before: Iterable[LostJob], tell: Tell = lambda text: None) -> list[LostJob]:
     """Look again at these: return those that nobody has touched since."""
     seen = list(before)
     now = set(_without_held(client, {job.id.encode(): None for job in seen}, tell)) if seen else set()
     return [job for job in seen if job in now]
 
 
-def _without_held(client: redis.Redis, jobs: dict[bytes, None], tell: Tell) -> list[Suspect]:
+def _without_held(client: redis.Redis, jobs: dict[bytes, None], tell: Tell) -> list[LostJob]:
     for number, job_id in enumerate(_held(client), 1):
         jobs.pop(job_id, None)
-        if number % TOLD_EVERY == 0:
+        if number % SAID_EVERY == 0:
             tell(f"looked for them at {number:,} places")
     return _not_running(client, _still_so(client, list(jobs)))
 
 
-def bring_back(client: redis.Redis, lost: Iterable[Suspect]) -> list[Suspect]:
+def bring_back(client: redis.Redis, lost: Iterable[LostJob]) -> list[LostJob]:
     """Put the jobs at the heads of their queues, the one that has waited longest first; return those that went."""
     oldest_last = sorted(lost, key=lambda job: job.seen[1], reverse=True)
     protocol = Protocol(client)
@@ -88,7 +88,7 @@ def _waiting_or_running(client: redis.Redis, tell: Tell) -> tuple[dict[bytes, No
         cursor, ids = protocol.survey(cursor, PAGE)
         jobs |= dict.fromkeys(ids)
         keys_seen += PAGE
-        if keys_seen % TOLD_EVERY == 0:
+        if keys_seen % SAID_EVERY == 0:
             tell(f"looked at {keys_seen:,} keys of the store, {len(jobs):,} jobs wait or run")
         if cursor == b"0":
             return jobs, True
@@ -123,7 +123,7 @@ def _from_the_tail(client: redis.Redis, key: bytes) -> Iterator[bytes]:
         last -= IDS
 
 
-def _still_so(client: redis.Redis, ids: Sequence[bytes]) -> list[Suspect]:
+def _still_so(client: redis.Redis, ids: Sequence[bytes]) -> list[LostJob]:
     found = []
     for page in _pages(ids):
         with client.pipeline(transaction=False) as pipe:
@@ -132,11 +132,11 @@ def _still_so(client: redis.Redis, ids: Sequence[bytes]) -> list[Suspect]:
             read = pipe.execute(raise_on_error=False)
         for job_id, (origin, *fields) in ((i, h) for i, h in zip(page, read, strict=True) if isinstance(h, list)):
             if origin and fields[0] in HELD:
-                found.append(Suspect(_text(job_id), _text(origin), tuple(_text(f or b"") for f in fields)))
+                found.append(LostJob(_text(job_id), _text(origin), tuple(_text(f or b"") for f in fields)))
     return found
 
 
-def _not_running(client: redis.Redis, found: Sequence[Suspect]) -> list[Suspect]:
+def _not_running(client: redis.Redis, found: Sequence[LostJob]) -> list[LostJob]:
     """Without those that a worker runs for a queue whose key does not begin as RQ's do: its name is in the job only."""
     with client.pipeline(transaction=False) as pipe:
         for job in found:

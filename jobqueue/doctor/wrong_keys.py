@@ -16,7 +16,7 @@ def examine_wrong_keys(client: redis.Redis) -> Iterator[Finding]:
     found = moved_aside(client)
     if not found:
         return
-    some = "; ".join(one.told() for one in found[:SHOWN])
+    some = "; ".join(one.describe() for one in found[:SHOWN])
     rest = f"; and {len(found) - SHOWN:,} more: --json lists all" if len(found) > SHOWN else ""
     moved = count(len(found), "entry", "entries")
     text = f"{moved} of the store had to be moved out of the way in the last week: {some}{rest}."

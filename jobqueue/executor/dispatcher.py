@@ -22,13 +22,13 @@ from jobqueue.errors import BrokenWorkers
 from jobqueue.executor.collector import Collector
 from jobqueue.executor.futures import JobFuture
 from jobqueue.executor.references import Reference, refer
-from jobqueue.executor.worker_group import Shape, Staff
+from jobqueue.executor.worker_group import Shape, WorkerGroups
 from jobqueue.producing.batch import Arguments
 from jobqueue.producing.catalog import Task
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.results.stalled import Silence, hindrance
+from jobqueue.results.stalled import StallReporter, why_stalled
 from jobqueue.store.connection import redis
 from jobqueue.store.open import open_store
 
@@ -57,21 +57,23 @@ class Dispatcher:
         self._store = open_store(plan.url)
         self._client = self._store.client(patient=True)
         self._protocol = Protocol(self._client)
-        self._staff = Staff(self._store, plan.shape, plan.modules) if plan.shape else None
+        self._groups = WorkerGroups(self._store, plan.shape, plan.modules) if plan.shape else None
         self._queues: dict[str, Queue] = {}
         self._heard = False  # an outcome came since the last look for workers
-        self._silence = Silence(self._hindrance, lambda reason: log.warning("Waiting for results, but %s.", reason))
+        self._silence = StallReporter(
+            self._why_stalled, lambda reason: log.warning("Waiting for results, but %s.", reason)
+        )
         self._pid = os.getpid()
         self._collector = Collector(
             self._store,
             self._client,
             plan.serializer.loads,
             on_settled=self._settled,
-            on_turn=self._staff.check if self._staff else self._look_for_workers,
+            on_turn=self._groups.check if self._groups else self._look_for_workers,
             on_end=self._close,
         )
         self._collector.thread.start()
-        if self._staff:
+        if self._groups:
             atexit.register(self.finish)
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ class Dispatcher:
 
     @contextmanager
     def _queue_for(self, reference: Reference) -> Iterator[Queue]:
-        name = self._staff.queue_for(reference.serves) if self._staff else self._plan.queue
+        name = self._groups.queue_for(reference.serves) if self._groups else self._plan.queue
         try:
             if name not in self._queues:
                 self._queues[name] = Queue(name, store=self._store, serializer=self._plan.serializer)
@@ -110,22 +112,22 @@ class Dispatcher:
         return futures
 
     def _count(self, queue: str, jobs: int) -> None:
-        if self._staff:
-            self._staff.count(queue, jobs)
+        if self._groups:
+            self._groups.count(queue, jobs)
 
     def _settled(self, future: JobFuture) -> None:
         self._heard = True
-        if self._staff:
-            self._staff.settled(future.queue)
+        if self._groups:
+            self._groups.settled(future.queue)
 
     def _look_for_workers(self) -> None:
         """(collector's thread) Say once that nobody is there to run what is waited for."""
         heard, self._heard = self._heard, False
         self._silence.step(heard)
 
-    def _hindrance(self) -> str:
+    def _why_stalled(self) -> str:
         pending = self._collector.pending()
-        return hindrance(self._client, pending[0].job_id) if pending else ""
+        return why_stalled(self._client, pending[0].job_id) if pending else ""
 
     # -- what futures ask ------------------------------------------------------------------------------------------
 
@@ -179,9 +181,9 @@ class Dispatcher:
         if not self.of_this_process:
             return
         self._collector.close()
-        if self._staff:
+        if self._groups:
             self.cancel(self._collector.pending())
-            self._staff.halt()  # no more: a job that is gone would be an outcome, if the collector saw it first
+            self._groups.halt()  # no more: a job that is gone would be an outcome, if the collector saw it first
         self._collector.abandon(BrokenWorkers("The executor was interrupted before this job's result was there."))
         self.join()
 
@@ -195,8 +197,8 @@ class Dispatcher:
             raise
 
     def _close(self) -> None:
-        if self._staff:
-            self._staff.stop()
+        if self._groups:
+            self._groups.stop()
             atexit.unregister(self.finish)
         for queue in self._queues.values():
             queue.close()

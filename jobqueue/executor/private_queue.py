@@ -29,7 +29,7 @@ def new_name(prefix: str) -> str:
 # -- sending -------------------------------------------------------------------------------------------------------
 
 
-def pipe_to(client: redis.Redis, insist: Callable[[Callable[[], list[Any]]], list[Any]] | None = None) -> Pipe:
+def pipe_to(client: redis.Redis, retry_request: Callable[[Callable[[], list[Any]]], list[Any]] | None = None) -> Pipe:
     """Return what sends commands in pages, a round trip each; ``insist`` calls what does one, again if it likes."""
 
     def pipe(commands: Iterable[Command]) -> list[Any]:
@@ -37,7 +37,7 @@ def pipe_to(client: redis.Redis, insist: Callable[[Callable[[], list[Any]]], lis
         waiting = list(commands)
         for start in range(0, len(waiting), PAGE):
             page = waiting[start : start + PAGE]
-            answers += insist(lambda page=page: send(client, page)) if insist else send(client, page)  # type: ignore[misc]
+            answers += retry_request(lambda page=page: send(client, page)) if retry_request else send(client, page)  # type: ignore[misc]
         return answers
 
     return pipe

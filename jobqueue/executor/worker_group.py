@@ -40,7 +40,7 @@ class Shape:
     log: Path | None = None
 
 
-class Crew:
+class WorkerGroup:
     """One supervisor and its queue. Any thread."""
 
     def __init__(self, store: Store, shape: Shape, serves: Iterable[str]) -> None:
@@ -109,14 +109,14 @@ class Crew:
             log.warning("The queue %s could not be deleted: %s", self.queue, e)
 
 
-class Staff:
+class WorkerGroups:
     """The crews of one executor: one that takes new jobs, and older ones that still have some."""
 
     def __init__(self, store: Store, shape: Shape, serves: Iterable[str]) -> None:
-        self._make: Callable[[Iterable[str]], Crew] = lambda names: Crew(store, shape, names)
+        self._make: Callable[[Iterable[str]], WorkerGroup] = lambda names: WorkerGroup(store, shape, names)
         self._serves = frozenset(serves)
         self._checked: set[str] = set()  # what can be imported
-        self._crews: list[Crew] = []
+        self._groups: list[WorkerGroup] = []
         self._leaving: list[threading.Thread] = []
         self._mutex = threading.RLock()
         self._ending = threading.Lock()
@@ -128,69 +128,69 @@ class Staff:
             check_served(serves)  # one that cannot be imported would break the whole executor
             self._checked.add(serves)
         with self._mutex:
-            if not self._crews or not self._covers(self._crews[-1], serves):
-                known = self._crews[-1].serves if self._crews else self._serves
+            if not self._groups or not self._covers(self._groups[-1], serves):
+                known = self._groups[-1].serves if self._groups else self._serves
                 known |= {serves} if serves else frozenset()
-                self._crews.append(self._make(known))
+                self._groups.append(self._make(known))
                 self._dismiss_the_idle()
-            crew = self._crews[-1]
-            crew.check()
-            crew.outstanding += 1
-            return crew.queue
+            group = self._groups[-1]
+            group.check()
+            group.outstanding += 1
+            return group.queue
 
     @staticmethod
-    def _covers(crew: Crew, serves: str) -> bool:
+    def _covers(group: WorkerGroup, serves: str) -> bool:
         bits = serves.partition(":")[0].split(".")
         parents = {".".join(bits[:i]) for i in range(1, len(bits) + 1)}
-        return not serves or not crew.serves.isdisjoint({serves, *parents})
+        return not serves or not group.serves.isdisjoint({serves, *parents})
 
     def count(self, queue: str, jobs: int) -> None:
         """So many more jobs of that queue are outstanding; fewer, when they have ended or were never enqueued."""
         with self._mutex:
-            for crew in self._crews:
-                if crew.queue == queue:
-                    crew.outstanding += jobs
+            for group in self._groups:
+                if group.queue == queue:
+                    group.outstanding += jobs
             self._dismiss_the_idle()
 
     def settled(self, queue: str) -> None:
         """A job of that queue has its outcome: its workers do work."""
         with self._mutex:
-            for crew in self._crews:
-                if crew.queue == queue:
-                    crew.did_a_job()
+            for group in self._groups:
+                if group.queue == queue:
+                    group.did_a_job()
         self.count(queue, -1)
 
     def check(self) -> None:
         """Look after all crews. Raises BrokenWorkers."""
         with self._mutex:
-            crews = list(self._crews)
-        for crew in crews:
-            crew.check()
+            groups = list(self._groups)
+        for group in groups:
+            group.check()
 
     def _dismiss_the_idle(self) -> None:
         """Older crews that have no jobs leave, in threads of their own: nobody should wait for that."""
-        for crew in [crew for crew in self._crews[:-1] if not crew.outstanding]:
-            self._crews.remove(crew)
+        for group in [group for group in self._groups[:-1] if not group.outstanding]:
+            self._groups.remove(group)
             self._leaving = [thread for thread in self._leaving if thread.is_alive()]
-            self._leaving.append(threading.Thread(target=crew.stop, name="jobq-crew-leaves"))
+            self._leaving.append(threading.Thread(target=group.stop, name="jobq-crew-leaves"))
             self._leaving[-1].start()
 
     def halt(self) -> None:
         """Stop all workers; what they run is interrupted. Their jobs stay until ``stop``."""
         with self._ending:
             with self._mutex:
-                crews = list(self._crews)
-            for crew in crews:
-                crew.halt()
+                groups = list(self._groups)
+            for group in groups:
+                group.halt()
 
     def stop(self) -> None:
         """Stop all workers; what they run is interrupted. Safe to repeat, and from two threads: when it returns they
         have stopped, for then the store may be closed. (No threads here: Python starts none any more while it ends.)"""
         with self._ending:
             with self._mutex:
-                crews, self._crews = self._crews, []
+                groups, self._groups = self._groups, []
                 leaving, self._leaving = self._leaving, []
-            for crew in crews:
-                crew.stop()
+            for group in groups:
+                group.stop()
             for thread in leaving:
                 thread.join()

@@ -22,7 +22,7 @@ from jobqueue.errors import WorkerDied
 from jobqueue.store.open import Store
 from jobqueue.words import TITLE
 
-PATIENCE = 8.0  # seconds beyond the grace that a worker has for its last words to the store
+BEYOND_GRACE = 8.0  # seconds beyond the grace that a worker has for its last words to the store
 DYING = 5.0  # seconds that a killed process may take to be gone
 POLL = 0.01
 SILENT = "it said nothing"
@@ -117,7 +117,7 @@ class WorkerProcess:
     def stop(self, timeout: float | None = None) -> int | None:
         """Stop it as a deploy does, and after ``timeout`` seconds (grace and a little) for sure: it and everything
         below it. Returns its exit code, None when it was never started."""
-        return self._end(self._grace + PATIENCE if timeout is None else timeout)
+        return self._end(self._grace + BEYOND_GRACE if timeout is None else timeout)
 
     def kill(self) -> int | None:
         """End it at once. What it held is rescued by the next worker, after its lease."""
@@ -135,11 +135,11 @@ class WorkerProcess:
             self._process.wait()
             self._clean_up()
 
-    def _end(self, patience: float) -> int | None:
+    def _end(self, grace: float) -> int | None:
         if self._process is None:
             return None
         try:
-            end_tree(self._process, patience)
+            end_tree(self._process, grace)
         finally:
             self._clean_up()
         return self._process.returncode
@@ -199,15 +199,15 @@ def last_line(log: Path) -> str:
     return lines[-1] if lines else SILENT
 
 
-def end_tree(worker: subprocess.Popen[bytes], patience: float) -> None:
+def end_tree(worker: subprocess.Popen[bytes], grace: float) -> None:
     """End a worker as a deploy does and, after so many seconds, for sure: it and everything below it, but not the local
     store."""
     family: set[psutil.Process] = set()
     try:
         family |= family_of(worker.pid)
-        if patience:
+        if grace:
             worker.terminate()
-            worker.wait(patience)
+            worker.wait(grace)
     except subprocess.TimeoutExpired:
         pass  # killed below
     finally:

@@ -90,8 +90,8 @@ class Profile:
         because company makes runs longer; else from the width that ran it most."""
         most = max(usage.records, key=lambda r: r.runs)
         alone = usage.records[0] if usage.records[0].width == 1 else None
-        told = alone is not None and enough(alone.runs, alone.wall_s / alone.runs)
-        r = alone if alone is not None and told else most
+        measured = alone is not None and enough(alone.runs, alone.wall_s / alone.runs)
+        r = alone if alone is not None and measured else most
         widest = usage.records[-1] if enough(usage.records[-1].runs, usage.records[-1].wall_s) else None
         crowd = widest if widest is not None and widest.width > 1 else None
         return cls(
@@ -107,7 +107,7 @@ class Profile:
             gil_wait=r.gil_wait,
             core_wait=r.core_wait,
             lock_wait=crowd.lock_wait if crowd else None,
-            slower=_own_wall(crowd) / _own_wall(alone) if crowd and alone and told else None,
+            slower=_own_wall(crowd) / _own_wall(alone) if crowd and alone and measured else None,
             company=crowd.company if crowd else None,
             held=alone.held if alone else None,
         )

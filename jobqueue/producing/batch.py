@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.job import Job, LightJob
-from jobqueue.producing.encoding import Call, Shared
+from jobqueue.producing.encoding import EncodedCall, SharedFields
 from jobqueue.protocol import bounds
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHUNK = 500  # jobs per transaction
 CHUNK_BYTES = 4_000_000  # of job data per transaction, so that large arguments neither fill memory nor block the store
-PATIENCE = 0.05  # seconds that the first job of a chunk waits for others
+LINGER = 0.05  # seconds that the first job of a chunk waits for others
 
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 
@@ -36,8 +36,8 @@ class Target(Protocol):
     @property
     def connection(self) -> redis.Redis: ...
     def waiter(self) -> Waiter: ...
-    def pack(self, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call: ...
-    def transmit(self, shared: Shared, calls: Sequence[Call]) -> bytes: ...
+    def pack(self, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EncodedCall: ...
+    def transmit(self, shared: SharedFields, calls: Sequence[EncodedCall]) -> bytes: ...
 
 
 class Batch(Sequence[Job]):
@@ -81,7 +81,7 @@ class Batch(Sequence[Job]):
 class Sender:
     """Sends calls of one function; remembers only the prefix of their ids and how many there were."""
 
-    def __init__(self, queue: Target, name: str, shared: Shared, description: str | None = None) -> None:
+    def __init__(self, queue: Target, name: str, shared: SharedFields, description: str | None = None) -> None:
         self.sent = 0
         self._queue = queue
         self._name = name
@@ -111,20 +111,20 @@ class Sender:
             self.sent = first + count
             yield Batch(self._queue, self._prefix, range(first, self.sent))
 
-    def _chunk(self, calls: Iterator[Arguments]) -> list[Call]:
-        chunk: list[Call] = []
+    def _chunk(self, calls: Iterator[Arguments]) -> list[EncodedCall]:
+        chunk: list[EncodedCall] = []
         size, until = 0, 0.0
         for args, kwargs in calls:
             call = self._pack(self.sent + len(chunk), args, kwargs)
             chunk.append(call)
             size += len(call.data)
             now = time.monotonic()
-            until = until or now + PATIENCE
+            until = until or now + LINGER
             if len(chunk) == CHUNK or size >= CHUNK_BYTES or now >= until:
                 break
         return chunk
 
-    def _pack(self, n: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    def _pack(self, n: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EncodedCall:
         if n >= 1 << 32:
             raise UsageError("A batch holds up to 4,294,967,296 jobs.")
         try:

@@ -69,14 +69,14 @@ def _schedule(entry: dict[str, Any], path: str) -> Schedule:
 class Collector(CronScheduler):
     """RQ's loader logs an entry that cannot be, and goes on without it; here it is remembered."""
 
-    trouble: Exception | None = None
+    problem: Exception | None = None
 
     def register(self, *args: Any, **kwargs: Any) -> CronJob:
         try:
             return super().register(*args, **kwargs)
         except Exception as e:
             name = getattr(kwargs.get("func"), "__name__", kwargs.get("func"))
-            self.trouble = self.trouble or BadCronFile(f"the entry for {name}: {e}")
+            self.problem = self.problem or BadCronFile(f"the entry for {name}: {e}")
             raise
 
 
@@ -85,8 +85,8 @@ def load(path: str, accept: Sequence[str]) -> list[Schedule]:
     nowhere = client(Address(url="redis://127.0.0.1:1"))  # RQ wants one; nothing is sent
     collector = Collector(nowhere, logging_level="CRITICAL")  # what goes wrong comes back as an error
     collector.load_config_from_file(path)
-    if collector.trouble:
-        raise collector.trouble
+    if collector.problem:
+        raise collector.problem
     if not collector.get_jobs():
         raise BadCronFile("it registers nothing: it should call rq.cron.register(function, queue, ...).")
     ids = entry_ids((job.name, job.queue_name, job.interval, job.cron) for job in collector.get_jobs())

@@ -21,7 +21,7 @@ SOON_GONE = 60  # seconds; a job that is kept for less may have gone when a repe
 _LONGEST_ARGUMENT = 75  # characters of an argument in a description, as in RQ
 
 
-class Call(NamedTuple):
+class EncodedCall(NamedTuple):
     """What is a job's own in a chunk: its id, its data as it is stored, its description."""
 
     id: str
@@ -30,7 +30,7 @@ class Call(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedFields:
     """What jobs with the same options have in common: hash fields, place in the queue, time to wait in it."""
 
     fields: Mapping[str, bytes]
@@ -42,16 +42,16 @@ class Shared:
         """What SUBMIT is told of all jobs alike: its arguments 3 to 7, and the fields."""
         fields = [part for name, value in self.fields.items() for part in (name.encode(), value)]
         kept = [int(self.fields[name]) for name in ("result_ttl", "failure_ttl") if name in self.fields]
-        told = (
+        packed = (
             keys.job("").encode(),
             b"LPUSH" if self.at_front else b"RPUSH",
             b"" if self.ttl is None else b"%d" % self.ttl,
             b"1" if any(0 <= seconds <= SOON_GONE for seconds in kept) else b"",
             b"%d" % len(fields),
         )
-        return wire.strings((*told, *fields))
+        return wire.strings((*packed, *fields))
 
-    def all_fields(self, call: Call, stamp: bytes) -> dict[str, bytes]:
+    def all_fields(self, call: EncodedCall, stamp: bytes) -> dict[str, bytes]:
         """A job's whole hash."""
         own = {"created_at": stamp, "enqueued_at": stamp, "data": call.data, "description": call.description}
         return {**self.fields, **own}
@@ -133,7 +133,7 @@ def rq_now() -> bytes:
 
 
 def request(
-    queue: str, shared: Shared, stamp: bytes, calls: Sequence[Call], mark: str, attempt: int
+    queue: str, shared: SharedFields, stamp: bytes, calls: Sequence[EncodedCall], mark: str, attempt: int
 ) -> tuple[int, bytes]:
     """KEYS and ARGV of SUBMIT behind the script, packed, and how many strings these are."""
     key, number = keys.queue(queue).encode(), b"%d" % attempt

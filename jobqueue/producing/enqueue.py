@@ -18,7 +18,7 @@ from rq.exceptions import DuplicateJobError
 from jobqueue.errors import DuplicateJob, StoreRefused, StoreUnreachable
 from jobqueue.network.backoff import Backoff
 from jobqueue.network.failover import REFUSED_FOR, behind_sentinels
-from jobqueue.producing.encoding import Call, Shared, request, rq_now
+from jobqueue.producing.encoding import EncodedCall, SharedFields, request, rq_now
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.store.connection import bounded, explain
 from jobqueue.store.open import Store
@@ -43,7 +43,7 @@ class Submit:
         self._store = store
         self.mark = mark or os.urandom(16).hex()
 
-    def insist(self, request: Callable[[int], T]) -> T:
+    def retry_request(self, request: Callable[[int], T]) -> T:
         """Send the request, with its number, until the store answers. Raises StoreUnreachable, StoreRefused."""
         try:
             return request(0)
@@ -53,8 +53,8 @@ class Submit:
 
     def _repeat(self, request: Callable[[int], T], cause: redis.RedisError) -> T:
         log.warning("The store did not answer (%s); enqueueing again, no job will be there twice.", cause)
-        patience = REFUSED_FOR if behind_sentinels(self.client) else REPEAT_FOR
-        deadline, backoff = time.monotonic() + patience, Backoff(most=1.0)
+        retry_for = REFUSED_FOR if behind_sentinels(self.client) else REPEAT_FOR
+        deadline, backoff = time.monotonic() + retry_for, Backoff(most=1.0)
         while time.monotonic() + (pause := backoff.failed()) < deadline:
             time.sleep(pause)
             try:
@@ -76,13 +76,13 @@ class Submit:
             raise explained(error, self._store()) from error
 
 
-class Transmission:
+class Enqueuer:
     """Puts jobs into one queue."""
 
     def __init__(self, queue: str, client: redis.Redis, store: Store | None) -> None:
         self._queue, self._client, self._store = queue, client, store
 
-    def send(self, shared: Shared, calls: Sequence[Call]) -> bytes:
+    def send(self, shared: SharedFields, calls: Sequence[EncodedCall]) -> bytes:
         """Put the jobs into the queue in one step; return the time that they bear.
 
         Raises StoreUnreachable, StoreRefused.
@@ -94,7 +94,7 @@ class Transmission:
         def attempt(number: int) -> None:
             protocol.submit(*request(self._queue, shared, stamp, calls, submit.mark, number))
 
-        submit.insist(attempt)
+        submit.retry_request(attempt)
         return stamp
 
 

@@ -28,8 +28,8 @@ from jobqueue.job import Job, LightJob
 from jobqueue.producing import catalog
 from jobqueue.producing.batch import Batch, Sender
 from jobqueue.producing.encoding import (
-    Call,
-    Shared,
+    EncodedCall,
+    SharedFields,
     as_description,
     as_retry,
     description_of,
@@ -38,7 +38,7 @@ from jobqueue.producing.encoding import (
     option_fields,
     rq_now,
 )
-from jobqueue.producing.enqueue import AlreadyThere, RqAtWork, Submit, Transmission
+from jobqueue.producing.enqueue import AlreadyThere, Enqueuer, RqAtWork, Submit
 from jobqueue.protocol import bounds, keys, names
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Schedule, Timetable
@@ -232,7 +232,7 @@ class Queue(rq.queue.Queue):
         submit = Submit(self.connection, lambda: self._store)
         protocol = Protocol(submit.client)
         args = (self.name, how, if_there, ttl, lenient, len(others), *others, *flat)
-        status = submit.insist(lambda number: protocol.put(submit.mark, number, job.id, *args))
+        status = submit.retry_request(lambda number: protocol.put(submit.mark, number, job.id, *args))
         if status == "there":
             raise AlreadyThere(f"Job with ID '{job.id}' already exists.")
         if status == "held":
@@ -276,7 +276,7 @@ class Queue(rq.queue.Queue):
             begin = plan.timing.first(timetable.now()) if first is None else first.timestamp()
             timetable.put(plan, begin, mode, submit.mark, number)
 
-        submit.insist(attempt)
+        submit.retry_request(attempt)
         return schedule_id
 
     def plan(
@@ -317,7 +317,7 @@ class Queue(rq.queue.Queue):
             call = call._replace(description=as_description(spec.description))
         return self._send_one(self._shared(spec, on_crash), call)
 
-    def _send_one(self, shared: Shared, call: Call) -> Job:
+    def _send_one(self, shared: SharedFields, call: EncodedCall) -> Job:
         stamp = self.transmit(shared, [call])
         return LightJob.of(call.id, self.connection, self.serializer, shared.all_fields(call, stamp))
 
@@ -412,7 +412,7 @@ class Queue(rq.queue.Queue):
 
     # -- what is sent ------------------------------------------------------------------------------------------
 
-    def pack(self, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    def pack(self, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EncodedCall:
         """Make the part of a job that is its own. Raises NotSerializable."""
         try:
             data = self.serializer.dumps((name, None, args, kwargs))
@@ -425,20 +425,20 @@ class Queue(rq.queue.Queue):
             raise
         except RecursionError:
             raise NotSerializable("The arguments are nested too deeply for this format.") from None
-        return Call(job_id, not_too_large(compress(data)), description_of(name, args, kwargs))
+        return EncodedCall(job_id, not_too_large(compress(data)), description_of(name, args, kwargs))
 
     @cached_property
-    def _plain(self) -> Shared:
+    def _plain(self) -> SharedFields:
         return self._shared(rq.queue.Queue.parse_args(""), None)
 
-    def _shared(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> Shared:
+    def _shared(self, spec: rq.queue.EnqueueArgs, on_crash: str | None) -> SharedFields:
         spec = bounds.of_options(spec)
         timeout = self._default_timeout if spec.timeout is None else spec.timeout
         fields = {"origin": self.name.encode(), "timeout": b"%d" % cast(int, timeout)}
         fields |= option_fields(spec, on_crash, self.serializer)
         if spec.on_success or spec.on_failure or spec.on_stopped or spec.repeat or spec.webhooks:
             fields = self._fields_by_rq(spec) | fields
-        return Shared(fields, spec.at_front, spec.ttl)
+        return SharedFields(fields, spec.at_front, spec.ttl)
 
     def _fields_by_rq(self, spec: rq.queue.EnqueueArgs) -> dict[str, bytes]:
         """Callbacks, webhooks and repeats as RQ writes them; the empty texts that it writes too are not needed."""
@@ -453,13 +453,13 @@ class Queue(rq.queue.Queue):
 
     # -- sending -----------------------------------------------------------------------------------------------
 
-    def transmit(self, shared: Shared, calls: Sequence[Call]) -> bytes:
+    def transmit(self, shared: SharedFields, calls: Sequence[EncodedCall]) -> bytes:
         """Put the jobs into the queue in one transaction; return the time that they bear.
 
         A lost reply neither loses nor doubles any. Raises StoreUnreachable, StoreRefused.
         """
         client = self.connection  # opens the store
-        return Transmission(self.name, client, self._store).send(shared, calls)
+        return Enqueuer(self.name, client, self._store).send(shared, calls)
 
     def _rq_at_work(self) -> RqAtWork:
         return RqAtWork(lambda: self._store)

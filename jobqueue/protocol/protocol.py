@@ -37,7 +37,7 @@ class Claimed(NamedTuple):
     features: str  # one letter each; cycle.lua says which
 
 
-class Outcome(NamedTuple):
+class JobOutcome(NamedTuple):
     """How a claimed job ended; what CYCLE writes about it. Times are RQ's text and seconds since the epoch."""
 
     id: str
@@ -70,15 +70,15 @@ class Cycle(NamedTuple):
     """What CYCLE answered: a state, a verdict per outcome, and the jobs that were claimed."""
 
     state: str  # claimed | empty | suspended | paused | fenced
-    verdicts: list[int]
+    acks: list[int]
     jobs: list[Claimed]
 
 
-class Verdict(NamedTuple):
+class Ruling(NamedTuple):
     """What a rescuer says of a job that ran when its process died; rescue.lua has the meanings."""
 
     claim: int
-    verdict: str  # crash | suspect | interrupt | fail | stop
+    kind: str  # crash | suspect | interrupt | fail | stop
     cause: bytes  # as RQ's Result.serialize writes exc_string
 
 
@@ -88,7 +88,7 @@ class ForRQ(NamedTuple):
     id: str
     claim: int
     queue: str
-    verdict: str  # fail, dead (fail, RQ's retries do not apply), stop; returned: a record that found dependents
+    kind: str  # fail, dead (fail, RQ's retries do not apply), stop; returned: a record that found dependents
     cause: bytes
 
 
@@ -129,7 +129,7 @@ def cycle_args(
     owner: str,
     worker: str,
     queues: Sequence[str],
-    outcomes: Iterable[Outcome],
+    outcomes: Iterable[JobOutcome],
     want: int,
     idle: int,
     usage: Sequence[Spent] = (),
@@ -147,7 +147,7 @@ def cycle_args(
 
 
 def parse_cycle(reply: Any) -> Cycle:
-    state, verdicts, flat = reply
+    state, acks, flat = reply
     jobs = [
         Claimed(
             _text(flat[i]),
@@ -162,7 +162,7 @@ def parse_cycle(reply: Any) -> Cycle:
         )
         for i in range(0, len(flat), 9)
     ]
-    return Cycle(state.decode(), verdicts, jobs)
+    return Cycle(state.decode(), acks, jobs)
 
 
 def _whole(value: bytes) -> int | None:
@@ -292,7 +292,7 @@ class Protocol:
         owner: str,
         worker: str,
         queues: Sequence[str],
-        outcomes: Iterable[Outcome],
+        outcomes: Iterable[JobOutcome],
         want: int,
         idle: int = 0,
         usage: Sequence[Spent] = (),
@@ -320,7 +320,7 @@ class Protocol:
         worker: str,
         *,
         lease: str = "",
-        running: Iterable[Verdict] | None,
+        running: Iterable[Ruling] | None,
         on_crash: str,
         most: int,
         final: bool,
@@ -334,8 +334,8 @@ class Protocol:
         leaves RQ's lists with its last name unless it has moved. None: it was not ours to rescue."""
         args: list[Field] = [owner, worker, lease, int(running is not None), on_crash, most, int(final)]
         args += (ended_at, ended, cause, dead, len(keep), *keep)
-        for verdict in running or ():
-            args += verdict
+        for ruling in running or ():
+            args += ruling
         reply = self.run("rescue", 1, keys.own(owner), *args)
         if not reply:
             return None

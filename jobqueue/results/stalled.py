@@ -17,7 +17,7 @@ WORKER_TTL = 480_000  # milliseconds that a worker of ours has to live after eac
 LATE = 60_000  # milliseconds without a heartbeat after which it is gone
 
 
-class Silence:
+class StallReporter:
     """Asks ``look`` for a reason when nothing has come for a while, and tells ``say`` the first that there is."""
 
     def __init__(self, look: Callable[[], str], say: Callable[[str], None]) -> None:
@@ -43,7 +43,7 @@ class Silence:
             self._say(reason)
 
 
-def hindrance(client: redis.Redis, job_id: str) -> str:
+def why_stalled(client: redis.Redis, job_id: str) -> str:
     """Return why nobody will run this job as things are, and what to do; "" when there is no reason, or it runs."""
     fields: Any = client.hmget(keys.job(job_id), "status", "origin")
     status, origin = fields

@@ -19,7 +19,7 @@ from jobqueue.errors import ResultTimeout, StoreRefused, StoreUnreachable
 from jobqueue.model import Outcome
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol import bounds
-from jobqueue.results.stalled import Silence, hindrance
+from jobqueue.results.stalled import StallReporter, why_stalled
 from jobqueue.results.streams import Streams, last_line
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import bounded, redis
@@ -62,7 +62,9 @@ class Waiter:
         self._known = known
         self._answered = False  # the store has answered us before: an error now is an outage
         self._next_check = 0.0
-        self._silence = Silence(lambda: hindrance(client, next(iter(self._streams.outstanding), "")), say or _warn)
+        self._silence = StallReporter(
+            lambda: why_stalled(client, next(iter(self._streams.outstanding), "")), say or _warn
+        )
         socket_timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
         self._block = min(BLOCK, socket_timeout / 2) if socket_timeout else BLOCK
 
@@ -110,10 +112,10 @@ class Waiter:
         until = self._next_check if deadline is None else min(deadline, self._next_check)
         block = max(0.001, min(block, until - time.monotonic()))
         full = len(self._streams.outstanding) >= self._window
-        found = self._patiently(lambda: self._read(block), deadline)
+        found = self._retry_request(lambda: self._read(block), deadline)
         if time.monotonic() >= self._next_check:
             self._next_check = time.monotonic() + BLOCK
-            self._patiently(lambda: self._streams.check(self._streams.outstanding), deadline)
+            self._retry_request(lambda: self._streams.check(self._streams.outstanding), deadline)
             self._silence.step(bool(self._streams.ended))
         elif full and 0 < found < self._window // 4:
             time.sleep(GATHER)
@@ -121,9 +123,9 @@ class Waiter:
     def _look_once_more(self, job_id: str, deadline: float) -> bool:
         """Tell whether the job has ended. Who gave no time, or had none left, is told what there is."""
         streams = self._streams
-        self._patiently(lambda: streams.read(streams.outstanding, None), deadline)
+        self._retry_request(lambda: streams.read(streams.outstanding, None), deadline)
         if job_id not in streams.ended:
-            self._patiently(lambda: streams.check([job_id]), deadline)
+            self._retry_request(lambda: streams.check([job_id]), deadline)
         return job_id in streams.ended
 
     def _read(self, block: float) -> int:
@@ -132,7 +134,7 @@ class Waiter:
 
     # -- outages ---------------------------------------------------------------------------------------------------
 
-    def _patiently(self, read: Callable[[], T], deadline: float | None) -> T | int:
+    def _retry_request(self, read: Callable[[], T], deadline: float | None) -> T | int:
         """Read; while the store is away try again, so that an outage is a pause. Reading twice changes nothing."""
         backoff, until = Backoff(most=1.0), time.monotonic() + OUTAGE
         while True:

@@ -76,11 +76,11 @@ class Upcoming(NamedTuple):
 class Timetable:
     """One of the two sets of schedules, over one client. Without a token the stored ones, with it a leader's."""
 
-    def __init__(self, client: redis.Redis, token: str = "") -> None:
+    def __init__(self, client: redis.Redis, leader: str = "") -> None:
         self._client = client
         self._protocol = Protocol(client)
-        self._token = token
-        self._key = keys.CRON_ENTRIES if token else keys.SCHEDULES
+        self._leader = leader
+        self._key = keys.CRON_ENTRIES if leader else keys.SCHEDULES
 
     def now(self) -> float:
         """The store's time, in seconds since the epoch."""
@@ -94,7 +94,7 @@ class Timetable:
         refuses. mark and attempt: of this submit, see Submit. Return its next time; None: this token leads no more.
         Raises DuplicateJob."""
         meta = _flat(schedule.to_hash())
-        args = (self._token, schedule.id, repr(first), mode, attempt, len(meta), *meta, *_flat(schedule.fields))
+        args = (self._leader, schedule.id, repr(first), mode, attempt, len(meta), *meta, *_flat(schedule.fields))
         reply = self._protocol.run("schedule", 2, self._key, keys.submit(mark or os.urandom(16).hex()), *args)
         if reply == b"":
             raise DuplicateJob(f"There is a schedule {schedule.id} already.")
@@ -109,7 +109,14 @@ class Timetable:
     def tick(self, due: Due, after: float) -> str:
         """Enqueue this occurrence and set the next; return the job's id, or one of NOT_ENQUEUED. Raises BadSchedule
         for what the store holds and nobody could enqueue; then nothing was written."""
-        args = (self._token, due.id, due.due, repr(after), DEFAULT_CRON_JOB_HISTORY_LIMIT, DEFAULT_CRON_JOB_HISTORY_TTL)
+        args = (
+            self._leader,
+            due.id,
+            due.due,
+            repr(after),
+            DEFAULT_CRON_JOB_HISTORY_LIMIT,
+            DEFAULT_CRON_JOB_HISTORY_TTL,
+        )
         reply = self._protocol.run("tick", 1, self._key, *args)
         if isinstance(reply, list):
             raise BadSchedule(reply[0].decode(errors="backslashreplace"))
@@ -119,11 +126,11 @@ class Timetable:
 
     def lead(self, seconds: float) -> int:
         """Ask to lead for so long: 1 from now on, 2 still, 0 somebody else does."""
-        return int(self._protocol.run("cron_lead", 1, keys.CRON_LEADER, self._token, int(seconds * 1000)))
+        return int(self._protocol.run("cron_lead", 1, keys.CRON_LEADER, self._leader, int(seconds * 1000)))
 
     def keep_only(self, ids: Iterable[str]) -> bool:
         """Drop all other entries; False: this token leads no more."""
-        return int(self._protocol.run("cron_keep", 2, keys.CRON_ENTRIES, keys.SCHEDULES, self._token, *ids)) >= 0
+        return int(self._protocol.run("cron_keep", 2, keys.CRON_ENTRIES, keys.SCHEDULES, self._leader, *ids)) >= 0
 
     def missing(self, ids: list[str]) -> list[str]:
         """Return those that are not stored."""
@@ -131,7 +138,7 @@ class Timetable:
         return [schedule_id for schedule_id, score in zip(ids, scores, strict=True) if score is None]
 
     def resign(self) -> bool:
-        return bool(self._protocol.run("cron_resign", 1, keys.CRON_LEADER, self._token))
+        return bool(self._protocol.run("cron_resign", 1, keys.CRON_LEADER, self._leader))
 
 
 def _read(schedule_id: str, due: str, every: str, cron: str, tz: str, problem: str) -> Due:

@@ -17,7 +17,7 @@ _OF_A_SCRIPT = re.compile(r",? *script: \w+, on @user_script:\d+\.?")  # where i
 _OF_A_PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)  # redis-py's words
 _DISK = re.compile(r"MISCONF Errors writing to the AOF file: (.*)")
 
-Finding = tuple[type[JobqError], str]  # our exception, and what follows the address in its message
+Explanation = tuple[type[JobqError], str]  # our exception, and what follows the address in its message
 
 
 def explain(error: Exception, address: Address) -> JobqError:
@@ -38,7 +38,7 @@ def without_script(error: BaseException) -> str:
     return _OF_A_SCRIPT.sub("", _OF_A_PIPELINE.sub("", str(error), count=1))
 
 
-def _refusal(error: Exception, said: str) -> Finding | None:
+def _refusal(error: Exception, said: str) -> Explanation | None:
     match error:
         case redis.AuthenticationError() if "required" in said.lower():
             return StoreRefused, " wants a password: put it into the URL, as in redis://:PASSWORD@host:6379/0"
@@ -56,7 +56,7 @@ def _refusal(error: Exception, said: str) -> Finding | None:
     return None
 
 
-def _silence(error: Exception, tls: bool) -> Finding | None:
+def _silence(error: Exception, tls: bool) -> Explanation | None:
     match error:
         case MasterNotFoundError():
             return StoreUnreachable, ": no Sentinel there answers and knows a primary of this name"
@@ -67,7 +67,7 @@ def _silence(error: Exception, tls: bool) -> Finding | None:
     return None
 
 
-def _nobody(cause: OSError | None) -> Finding | None:
+def _nobody(cause: OSError | None) -> Explanation | None:
     match cause:
         case socket.gaierror():
             return StoreUnreachable, ": there is no host of this name"
@@ -82,7 +82,7 @@ def _nobody(cause: OSError | None) -> Finding | None:
     return None
 
 
-def _anything_else(error: Exception, said: str) -> Finding:
+def _anything_else(error: Exception, said: str) -> Explanation:
     match error:
         case redis.InvalidResponse():
             return StoreUnreachable, " answers, but not as Redis does: is this the right port?"

@@ -62,9 +62,9 @@ def test_plain_rq_loses_the_job_and_doctor_brings_it_back(
     assert not store.exists(keys.intermediate("default"), keys.registry("wip", "default"))  # they are nowhere
     assert {status(store, job_id) for job_id in lost} == {"queued"}
 
-    assert sorted(limbo(server)["ids"]) == sorted(lost)
-    assert sorted(limbo(server, "--fix")["ids"]) == sorted(lost)
-    assert limbo(server)["severity"] == "ok"
+    assert sorted(lost_jobs(server)["ids"]) == sorted(lost)
+    assert sorted(lost_jobs(server, "--fix")["ids"]) == sorted(lost)
+    assert lost_jobs(server)["severity"] == "ok"
     store.delete(*store.scan_iter(f"{keys.PREFIX}:worker*"))  # RQ's dead workers stay registered for eight minutes
     assert store.lrange(keys.queue("default"), 0, -1) == [job.id.encode() for job in jobs]
     start("--burst", "high", "default").wait()
@@ -130,7 +130,7 @@ def test_what_rq_gave_to_others_meanwhile_is_not_rescued(
     store.flushall()
 
 
-def limbo(server: Server, *flags: str) -> dict[str, Any]:
+def lost_jobs(server: Server, *flags: str) -> dict[str, Any]:
     """What the doctor says of lost jobs."""
     ran = jobq(server, "doctor", "--json", "--patience", "0.5", *flags)
     assert ran.returncode in (0, 3, 4), ran.stderr

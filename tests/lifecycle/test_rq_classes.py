@@ -414,8 +414,8 @@ def test_a_burst_waits_for_what_a_finish_enqueues(start_rq: StartRQ, place: str,
     jobs = [queue.enqueue(f"samples.{name}", "x", rate_limit=RateLimit("api", 1)) for name in names]
     assert start_rq(place, "--burst").wait() == 0
     assert [status(job) for job in jobs] == ["finished", "finished", "finished", "failed", "finished"]
-    (card,) = store.keys("rq:worker:*")  # RQ's registry keeps it for a minute
-    assert store.hget(card, "state") == b"idle"
+    (registration,) = store.keys("rq:worker:*")  # RQ's registry keeps it for a minute
+    assert store.hget(registration, "state") == b"idle"
 
 
 def test_what_a_job_forks_dies_of_sigterm(start_rq: StartRQ, store: redis.Redis) -> None:

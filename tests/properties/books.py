@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, Claimed, Cycle, Outcome
-from jobqueue.workers.shared.journal import BUFFERED, DONE, UNSETTLED, Region
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, Claimed, Cycle, JobOutcome
+from jobqueue.workers.shared.journal import BUFFERED, DONE, UNSETTLED, SharedPage
 
 BUFFER, HAND, FINISHED, FOR_RQ, WITH_RQ, DROPPED, GIVEN_BACK, SETTLED = (
     "in the buffer",
@@ -24,7 +24,7 @@ class Books:
     def __init__(self) -> None:
         self.place: dict[int, str] = {}
         self.ids: dict[int, str] = {}
-        self.outcomes: dict[int, Outcome] = {}  # as the slots told them
+        self.outcomes: dict[int, JobOutcome] = {}  # as the slots told them
         self.buffer: list[int] = []  # in order
         self.sent: list[int] = []  # on their way, in the order of the request
         self.on_page: set[int] = set()  # what the child's page shows as running
@@ -45,7 +45,7 @@ class Books:
 
     # -- the wire --
 
-    def sending(self, outcomes: list[Outcome]) -> None:
+    def sending(self, outcomes: list[JobOutcome]) -> None:
         for outcome in outcomes:
             claim = outcome.claim
             assert self.place.get(claim) == FINISHED, f"claim {claim} is {self.place.get(claim)}, and is sent"
@@ -55,7 +55,7 @@ class Books:
 
     def arrived(self, cycle: Cycle) -> None:
         sent, self.sent = self.sent, []
-        for claim, verdict in zip(sent, cycle.verdicts, strict=True):
+        for claim, verdict in zip(sent, cycle.acks, strict=True):
             if verdict != HAS_DEPENDENTS:
                 self.move(claim, FINISHED, SETTLED)
             elif claim not in self.on_page:  # else its slot waits for that, and has it back at once
@@ -78,7 +78,7 @@ class Books:
         self.move(claim, BUFFER, HAND)
         return claim
 
-    def finishing(self, outcome: Outcome) -> None:
+    def finishing(self, outcome: JobOutcome) -> None:
         self.outcomes[outcome.claim] = outcome
         self.move(outcome.claim, HAND, FINISHED)
 
@@ -92,7 +92,7 @@ class Books:
 
     # -- what must hold between two turns --
 
-    def agree_with(self, page: Region) -> None:
+    def agree_with(self, page: SharedPage) -> None:
         """What the supervisor would find if the child were killed now."""
         running = {job.claim for job in page.running()}
         assert running == self.on_page, f"the page shows {running} as running, and not {self.on_page}"

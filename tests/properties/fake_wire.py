@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import redis
 from turns import Turns
 
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST, RECORDED, Claimed, Cycle, Outcome
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST, RECORDED, Claimed, Cycle, JobOutcome
 
 OWNER = "w:0.1"
 
@@ -18,7 +18,7 @@ class Request(NamedTuple):
     """CYCLE, as it was sent."""
 
     want: int
-    outcomes: list[Outcome]
+    outcomes: list[JobOutcome]
 
 
 class FakeStore:
@@ -45,7 +45,7 @@ class FakeStore:
         jobs = [self._claim() for _ in range(min(request.want, len(self.queue)))]
         return Cycle("claimed" if jobs else "empty", verdicts, jobs)
 
-    def _settle(self, outcome: Outcome) -> int:
+    def _settle(self, outcome: JobOutcome) -> int:
         if outcome.claim not in self.held:
             return LOST
         if self.kinds[outcome.id] == "dependents":
@@ -118,7 +118,7 @@ class FakeWire:
     def send(self, args: list[Any]) -> None:
         _, _, _, _, want, _idle, queues, *rest = args
         rest = rest[queues:]
-        request = Request(want, [Outcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])])
+        request = Request(want, [JobOutcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])])
         assert self._request is self._reply is None, "a request before the reply to the last one was read"
         self.before_send(request)
         how = self._step("send")

@@ -14,7 +14,7 @@ from processes import THEN, Process, Run
 from view import expected, stored
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import Claimed, Cycle, ForRQ, Protocol, Rescue, Verdict, Wire
+from jobqueue.protocol.protocol import Claimed, Cycle, ForRQ, Protocol, Rescue, Ruling, Wire
 
 T = TypeVar("T")
 WORKERS = ("left", "right")
@@ -96,7 +96,7 @@ class Machine(RuleBasedStateMachine):
         outcomes = [run.outcome for run in process.of("finished")]
         verdicts = self.model.settle(process.owner, outcomes)
         cycle = self.protocol.cycle(process.owner, process.worker, queues, outcomes, want, idle)
-        assert cycle.verdicts == verdicts
+        assert cycle.acks == verdicts
         assert len(cycle.jobs) <= want
         for job in cycle.jobs:
             assert job.queue in queues
@@ -142,7 +142,7 @@ class Machine(RuleBasedStateMachine):
             process.owner,
             process.worker,
             lease=lease,
-            running=None if running is None else [Verdict(claim, said, CAUSE) for claim, said in running.items()],
+            running=None if running is None else [Ruling(claim, said, CAUSE) for claim, said in running.items()],
             on_crash=judge.on_crash,
             most=MOST_CRASHES,
             final=judge.final,

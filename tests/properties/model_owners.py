@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from model import Books, Hold, Job, Token
 
-from jobqueue.protocol.protocol import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, ForRQ, Outcome, Rescue
+from jobqueue.protocol.protocol import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, ForRQ, JobOutcome, Rescue
 from jobqueue.workers.shared.endings import encode_text
 
 MOST_CRASHES = 2
@@ -53,10 +53,10 @@ class Model(Books):
     def _is_waste(self, owner: str, job_id: str) -> None:
         assert job_id not in self.jobs or job_id in self.held[owner], f"{job_id} left its queue into nothing"
 
-    def settle(self, owner: str, outcomes: Iterable[Outcome]) -> list[int]:
+    def settle(self, owner: str, outcomes: Iterable[JobOutcome]) -> list[int]:
         return [self._settle(owner, outcome) for outcome in outcomes]
 
-    def _settle(self, owner: str, o: Outcome) -> int:
+    def _settle(self, owner: str, o: JobOutcome) -> int:
         job = self.jobs.get(o.id)
         if not (hold := self.hold((owner, o.id, o.claim))):
             return GONE if job and job.status == "canceled" else LOST

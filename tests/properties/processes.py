@@ -9,10 +9,10 @@ import redis
 from model_owners import CAUSE, RESULT_TTL, YEAR
 from rq.timeouts import BaseDeathPenalty
 
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, Outcome
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, JobOutcome
 from jobqueue.store.connection import Address
 from jobqueue.workers.rq_finish.finish import Finisher
-from jobqueue.workers.running.runner import Call, Ending
+from jobqueue.workers.running.runner import DecodedCall, Ending
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.settings import Settings
 
@@ -45,15 +45,15 @@ class Run:
         return ForRQ(self.job.id, self.job.claim, self.job.queue, verdict, CAUSE)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> JobOutcome:
         job = self.job
         ttl = job.result_ttl if self.kind == RETURNED else job.failure_ttl
         ttl = (RESULT_TTL if self.kind == RETURNED else YEAR) if ttl is None else ttl
         return outcome(job.id, job.claim, job.queue, self.kind, ttl)
 
 
-def outcome(job_id: str, claim: int, queue: str, kind: int, ttl: int) -> Outcome:
-    return Outcome(job_id, claim, queue, kind, ttl, encode_text("x"), THEN, THEN, 1.0, 2.0)
+def outcome(job_id: str, claim: int, queue: str, kind: int, ttl: int) -> JobOutcome:
+    return JobOutcome(job_id, claim, queue, kind, ttl, encode_text("x"), THEN, THEN, 1.0, 2.0)
 
 
 class Look(NamedTuple):
@@ -90,7 +90,7 @@ class Process:
         return [run for run in self.runs.values() if run.phase in phases]
 
     @property
-    def journal(self) -> list[Outcome]:
+    def journal(self) -> list[JobOutcome]:
         return [run.outcome for run in self.runs.values() if run.phase == "finished" or run.in_journal]
 
     @property
@@ -99,7 +99,7 @@ class Process:
 
     def learn(self, cycle: Cycle) -> None:
         """The reply to CYCLE came through."""
-        for run, verdict in zip(self.of("finished"), cycle.verdicts, strict=True):
+        for run, verdict in zip(self.of("finished"), cycle.acks, strict=True):
             if verdict == HAS_DEPENDENTS:
                 run.phase, run.in_journal = "for RQ", True
             else:
@@ -117,7 +117,7 @@ class Process:
         if dies:
             finisher._bring_on = lambda fence: None  # type: ignore[method-assign]
         ending = (
-            finisher.runner.returned(1, Call(len, (), {}, "json", "builtins.len"))
+            finisher.runner.returned(1, DecodedCall(len, (), {}, "json", "builtins.len"))
             if job.verdict == "returned"
             else Ending(RAISED, job.cause)
         )

@@ -144,7 +144,7 @@ class Children(Machine):
         if owner in self.model.held:
             stale = [outcome(job_id, claim, queue, kind, 500)]
             ought = self.model.settle(owner, stale)
-            assert self.protocol.cycle(owner, worker, QUEUES, stale, 0).verdicts == ought
+            assert self.protocol.cycle(owner, worker, QUEUES, stale, 0).acks == ought
             assert ought in ([LOST], [GONE])
 
     @precondition(lambda self: self.runs(self.untroubled, "buffered", "running"))

@@ -35,7 +35,7 @@ class Deaths(Machine):
         process.dead = True
         journal = process.journal
         verdicts = self.model.settle(process.owner, journal)
-        assert self.protocol.cycle(process.owner, process.worker, QUEUES, journal, 0).verdicts == verdicts
+        assert self.protocol.cycle(process.owner, process.worker, QUEUES, journal, 0).acks == verdicts
         found = [o.claim for o, verdict in zip(journal, verdicts, strict=True) if verdict == HAS_DEPENDENTS]
         done = [process.runs[claim].for_rq for claim in found]
         running = {claim: data.draw(judgements) for claim in process.running}
@@ -54,7 +54,7 @@ class Deaths(Machine):
 
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), dies=st.booleans())
-    def errand(self, data: st.DataObject, dies: bool) -> None:
+    def request(self, data: st.DataObject, dies: bool) -> None:
         """A short-lived child finishes by RQ's own code what a rescue left; it may die on the way."""
         process = self.one(data, [p for p in self.processes if p.left])
         for job in self.some(data, process.left):

@@ -33,13 +33,13 @@ from hypothesis.stateful import (
 )
 from turns import IDLE, WAITS, Actor, Turns
 
-from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Outcome
+from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, JobOutcome
 from jobqueue.store.connection import Address
-from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared import refusals
-from jobqueue.workers.shared.journal import BUFFERED, CAME_BACK, HUNGRY, REVOKED, UNSETTLED, Region, make_file
+from jobqueue.workers.shared.journal import BUFFERED, CAME_BACK, OUT_OF_WORK, REVOKED, UNSETTLED, SharedPage, make_file
 from jobqueue.workers.shared.settings import Settings
 
 EXAMPLES = int(os.environ.get("JOBQ_EXAMPLES") or 0)
@@ -60,7 +60,7 @@ KINDS = st.sampled_from(["plain", "plain", "plain", "dependents", "dependents", 
 TROUBLES = [("send", "lost"), ("send", "late"), ("receive", "lost"), ("receive", "late"), ("receive", "full")]
 TROUBLES += [("reconnect", "lost"), ("reconcile", "lost"), ("reconcile", "late")]
 ENDS = st.sampled_from(["finishes"] * 6 + ["finishes large", "fails with a callback", "is interrupted"])
-ERRANDS = ["settle", "settle", "reconcile", "settle and reconcile", "unburden", "come back", "look up", "quiet"]
+REQUESTS = ["settle", "settle", "reconcile", "settle and reconcile", "unburden", "come back", "look up", "quiet"]
 SECONDS = st.sampled_from([0.0001, 0.0001, 0.001, 0.5])  # that a job took
 ANY = st.integers(0, 5)
 FAR = 3000  # turns; a history needs some hundred to come to its end
@@ -89,14 +89,14 @@ class Looked(NamedTuple):
 
     newest: int
     running: list[int] | None = None  # None: not yet
-    finished: Sequence[Outcome] = ()
+    finished: Sequence[JobOutcome] = ()
 
 
-def _outcome(job: Claimed, seconds: float, payload: bytes = b"") -> Outcome:
-    return Outcome(job.id, job.claim, job.queue, RETURNED, 500, payload, "", "", 0.0, seconds)
+def _outcome(job: Claimed, seconds: float, payload: bytes = b"") -> JobOutcome:
+    return JobOutcome(job.id, job.claim, job.queue, RETURNED, 500, payload, "", "", 0.0, seconds)
 
 
-class Page(Region):
+class Page(SharedPage):
     """Tells when a slot takes a job out of the buffer: it may send for more before it comes back with it."""
 
     took: Callable[[int], None]
@@ -118,7 +118,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.books = Books()
         self.page = Page(make_file(1, SLOTS), 0, SLOTS)
         self.page.took = self._took
-        self.courier = self._courier()
+        self.consumer = self._consumer()
         self.wire.before_send = self._sending
         self.wire.before_reconnect = self._about_to_reconnect
         self.wire.before_reconcile = self._reconciling
@@ -131,14 +131,14 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.looked: Looked | None = None
         self.log = Lines()
 
-    def _courier(self) -> Courier:
+    def _consumer(self) -> Consumer:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1, "slots": SLOTS}
         settings_ = Settings(Address(url="redis://127.0.0.1:1/0"), **fields)
         usage = Usage(SLOTS, on=False)
         real, threading.Condition = threading.Condition, lambda _: self.turns.lock  # type: ignore[assignment, misc]
         try:
             nothing = [lambda: None] * 3
-            return Courier(settings_, OWNER, self.page, self.wire, usage, *nothing)  # type: ignore[arg-type]
+            return Consumer(settings_, OWNER, self.page, self.wire, usage, *nothing)  # type: ignore[arg-type]
         finally:
             threading.Condition = real  # type: ignore[misc]
 
@@ -184,7 +184,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     def put(self, kinds: list[str]) -> None:
         for kind in kinds:
             self.store.put(kind)
-        self.courier.wake()
+        self.consumer.wake()
 
     @precondition(lambda self: self.able)
     @rule(which=ANY)
@@ -216,7 +216,7 @@ class ConsumerMachine(RuleBasedStateMachine):
                 self._stand_in(self.looked.newest, self.looked.running, self.looked.finished)
                 self.looked = None
 
-    def _stand_in(self, newest: int, running: list[int], finished: Sequence[Outcome]) -> None:
+    def _stand_in(self, newest: int, running: list[int], finished: Sequence[JobOutcome]) -> None:
         """What it saw may not be true any more."""
         self.store.stand_in(newest, running, [outcome.claim for outcome in finished])
         self.store.cycle(Request(0, [outcome for outcome in finished if self.store.kinds[outcome.id] != "refused"]))
@@ -255,7 +255,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     def _take(self, slot: Slot) -> None:
         slot.asks = True
-        work = self.courier.next()
+        work = self.consumer.next()
         slot.asks = False
         if work is None:
             slot.left = True
@@ -273,32 +273,32 @@ class ConsumerMachine(RuleBasedStateMachine):
             if slot.actor is self.turns.current and left == len(self.books.buffer) - 1:
                 slot.takes = self.books.took()
 
-    def _note_if_refused(self, outcome: Outcome) -> None:
+    def _note_if_refused(self, outcome: JobOutcome) -> None:
         """Such a job fails, by RQ's own finish."""
-        if why := self.courier.why_refused(outcome.claim):
-            self.courier.note(outcome._replace(kind=RAISED, payload=why.encode(), by_rq=True))
+        if why := self.consumer.why_refused(outcome.claim):
+            self.consumer.note(outcome._replace(kind=RAISED, payload=why.encode(), by_rq=True))
 
     def _start(self, slot: Slot, job: Claimed) -> None:
         """As Slot._begin and _may_start: what it runs stands on the page; then it asks, where it must."""
         self.page.begin(slot.number, job.claim, 1.0, 0.0)
         self.books.on_page.add(job.claim)
-        must_ask = self.page.revoked or self.courier.is_doubtful(job.claim)
+        must_ask = self.page.revoked or self.consumer.is_doubtful(job.claim)
         slot.started = not must_ask or self.store.start_mark(job.claim)
         if not slot.started:
             self._let_go(slot, job.claim, HAND)
 
     def _let_go(self, slot: Slot, claim: int, before: str) -> None:
-        self.courier.let_go(claim, slot.number)
+        self.consumer.let_go(claim, slot.number)
         self.books.move(claim, before, SETTLED)
         self.books.on_page.discard(claim)
         slot.job = slot.for_rq = None
 
-    def _finish(self, slot: Slot, outcome: Outcome) -> None:
+    def _finish(self, slot: Slot, outcome: JobOutcome) -> None:
         self.books.finishing(outcome)
         slot.job = None
         if not outcome.payload:  # it fits into the journal, and is off the page at once
             self.books.on_page.discard(outcome.claim)
-        if not self.courier.finish(outcome, slot.number):
+        if not self.consumer.finish(outcome, slot.number):
             self.books.on_page.discard(outcome.claim)
             return
         assert outcome.payload, "an outcome that fits into the journal came back"
@@ -307,7 +307,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self._note_if_refused(outcome)
 
     def _fail_with_a_callback(self, slot: Slot, job: Claimed) -> None:
-        self.courier.note(_outcome(job, 0.0)._replace(kind=RAISED, by_rq=True))
+        self.consumer.note(_outcome(job, 0.0)._replace(kind=RAISED, by_rq=True))
         self.books.move(job.claim, HAND, WITH_RQ)
         slot.job, slot.for_rq = None, job.claim
 
@@ -319,25 +319,25 @@ class ConsumerMachine(RuleBasedStateMachine):
     # -- the clerk, and the thread that looks after the slots ----------------------------------------------------------
 
     @precondition(lambda self: self.clerk.place == IDLE)
-    @rule(what=st.sampled_from(ERRANDS), at_once=st.booleans())
+    @rule(what=st.sampled_from(REQUESTS), at_once=st.booleans())
     def the_clerk_does(self, what: str, at_once: bool) -> None:
-        self._begin_errand(what)
+        self._begin_request(what)
         for _ in range(10):
             if at_once and self.clerk.can_go_on:
                 self.clerk.go_on()
 
-    def _begin_errand(self, what: str) -> None:
+    def _begin_request(self, what: str) -> None:
         match what:
             case "settle":
-                self.clerk.do(self.courier.settle)
+                self.clerk.do(self.consumer.settle)
             case "reconcile":
-                self.clerk.do(self.courier.reconcile)
+                self.clerk.do(self.consumer.reconcile)
             case "unburden":  # jobs wait behind long ones
-                self.clerk.do(lambda: (self.courier.settle(), self._drop()))  # type: ignore[func-returns-value]
+                self.clerk.do(lambda: (self.consumer.settle(), self._drop()))  # type: ignore[func-returns-value]
             case "come back" if self.page.revoked:
                 self.clerk.do(self._come_back)
             case "look up":
-                self.courier.look_up()
+                self.consumer.look_up()
             case "quiet" if len(self.store.ended) > 2 and not self.quiet:
                 self.clerk.do(lambda: self._drop(quiet=True))
 
@@ -349,7 +349,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     def _drop(self, **how: bool) -> None:
         self.quiet = self.quiet or how.get("quiet", False)
-        self.books.dropped(self.courier.drop_buffer(**how))
+        self.books.dropped(self.consumer.drop_buffer(**how))
 
     @precondition(lambda self: self.books.are(DROPPED))
     @rule()
@@ -371,7 +371,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     def all_adds_up(self) -> None:
         self.books.agree_with(self.page)
-        if self.courier.at_rest:
+        if self.consumer.at_rest:
             in_hands = self.books.on_page  # also while one of them waits to hear that RQ has to record it
             left = self.books.buffer or set(self.books.are(FINISHED, FOR_RQ)) - in_hands
             assert not left, f"it says that it is at rest, and has {left}"
@@ -399,7 +399,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         assert not self.wire.is_busy, f"{waiting} wait, and nobody reads the reply"
         left = [claim for claim in self.books.are(FINISHED) if claim not in self.books.on_page]
         assert not left, f"{waiting} wait, and nobody sends how {left} ended"
-        assert self.page.get(HUNGRY) or self.books.buffer, f"{waiting} wait, and nobody asks for jobs"
+        assert self.page.get(OUT_OF_WORK) or self.books.buffer, f"{waiting} wait, and nobody asks for jobs"
 
     def _may_take(self) -> bool:
         in_hands = [*self.books.are(HAND, WITH_RQ, FOR_RQ), *self.books.on_page]  # or on their way into them
@@ -428,7 +428,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.looked, self.wire.troubles = None, []
         self._work_until(lambda: not self._work_left())
         if self.clerk.place == IDLE:
-            self.clerk.do(self.courier.reconcile)  # what a lost reply has claimed since the last one
+            self.clerk.do(self.consumer.reconcile)  # what a lost reply has claimed since the last one
         self._work_until(lambda: not self._work_left() and self.clerk.place == IDLE)
         if not self.quiet:
             assert not self.store.queue, f"nobody takes {list(self.store.queue)}"
@@ -467,12 +467,12 @@ class ConsumerMachine(RuleBasedStateMachine):
         if self.clerk.can_go_on:
             self.clerk.go_on()
         elif self.page.revoked:
-            self._begin_errand("come back")
+            self._begin_request("come back")
         self.check()
         if self.books.are(DROPPED):
             self.gives_back()
         if self._state() == before and not self.able:
-            self.courier.wake()
+            self.consumer.wake()
 
     def _state(self) -> tuple[object, ...]:
         return [actor.place for actor in self.actors], dict(self.books.place), len(self.store.ended)
@@ -526,7 +526,7 @@ def test_a_request_that_breaks_wakes_who_waited_for_it(by_hand: ConsumerMachine)
             else:
                 by_hand._next_step(slot, "finishes", 0.5)
     by_hand._next_step(runs, "finishes", 0.5)
-    by_hand._begin_errand("settle")
+    by_hand._begin_request("settle")
     by_hand._next_step(runs, "finishes", 0.5)
     assert (by_hand.clerk.place, runs.actor.place) == ("send", WAITS)
     by_hand.wire.troubles = [("send", "lost")]

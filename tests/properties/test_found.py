@@ -12,7 +12,7 @@ from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue.job import Job
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, ForRQ, Protocol, Verdict
+from jobqueue.protocol.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, ForRQ, Protocol, Ruling
 from jobqueue.serializers import JSON
 
 A, B, WORKER = "w:0.1", "w:1.1", "w"
@@ -41,7 +41,7 @@ def claim(protocol: Protocol, owner: str = A, want: int = 1) -> list[Claimed]:
 
 
 def settle(protocol: Protocol, job: Claimed, kind: int = RETURNED, ttl: int = 500) -> list[int]:
-    return protocol.cycle(A, WORKER, ["q"], [outcome(job.id, job.claim, "q", kind, ttl)], 0).verdicts
+    return protocol.cycle(A, WORKER, ["q"], [outcome(job.id, job.claim, "q", kind, ttl)], 0).acks
 
 
 def give_back(protocol: Protocol, *jobs: Claimed) -> int:
@@ -106,8 +106,8 @@ def test_nothing_is_left_of_a_job_whose_hash_is_gone(
 
 
 def rescue(protocol: Protocol, running: tuple[int, ...] = ()) -> None:
-    verdicts = [Verdict(claim, "crash", b"x") for claim in running]
-    judge: dict[str, Any] = {"running": verdicts, "on_crash": "fail", "most": 3, "final": False}
+    rulings = [Ruling(claim, "crash", b"x") for claim in running]
+    judge: dict[str, Any] = {"running": rulings, "on_crash": "fail", "most": 3, "final": False}
     assert protocol.rescue(A, WORKER, **judge, cause=b"x", ended_at=THEN, ended=2.0) is not None
 
 

@@ -27,7 +27,7 @@ class Actor:
         self.timeout: float | None = None  # while it waits: for so long at most
         self.notified = False
         self._turns = turns
-        self._errand: Callable[[], None] = lambda: None
+        self._request: Callable[[], None] = lambda: None
         self._is_over = False
         self._error: BaseException | None = None
         self._turn = threading.Lock()
@@ -44,10 +44,10 @@ class Actor:
             return self.notified or self.timeout is not None
         return self.place != IDLE
 
-    def do(self, errand: Callable[[], None]) -> None:
+    def do(self, request: Callable[[], None]) -> None:
         """Begin an errand, and run to the first place where it gives its turn away, or to its end."""
         assert self.place == IDLE, self
-        self._errand = errand
+        self._request = request
         self.go_on()
 
     def go_on(self) -> None:
@@ -81,7 +81,7 @@ class Actor:
         self._turn.acquire()
         while not self._is_over:
             try:
-                self._errand()
+                self._request()
             except Abandoned:
                 break
             except BaseException as e:

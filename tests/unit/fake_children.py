@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jobqueue.workers.shared.journal import HUNGRY, PULSE, Region, make_file
-from jobqueue.workers.supervisor.child_handle import Seat
+from jobqueue.workers.shared.journal import OUT_OF_WORK, PULSE, SharedPage, make_file
+from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 NO_PID = 5_000_000  # Linux gives none as high: a signal that got past the fakes would reach nobody
 
@@ -37,32 +37,32 @@ class FakeChild:
     """A place in the tree, and the other end of its socket. It is empty until ``come``."""
 
     def __init__(self, number: int = 0, slots: int = 1) -> None:
-        self.region = Region(make_file(1, slots), 0, slots)
-        self.seat = Seat(number, self.region)
+        self.page = SharedPage(make_file(1, slots), 0, slots)
+        self.handle = ChildHandle(number, self.page)
         self._theirs: socket.socket | None = None
 
     def come(self, begun: bool = True) -> FakeChild:
         """A process takes the place; ``begun``: and has come as far as to run jobs."""
         ours, self._theirs = socket.socketpair()
         self._theirs.setblocking(False)
-        self.seat.next_owner("w")
-        self.seat.seat(ours)
-        self.seat.pid = NO_PID + self.seat.number
-        self.region.set(PULSE, int(begun))
+        self.handle.next_owner("w")
+        self.handle.attach(ours)
+        self.handle.pid = NO_PID + self.handle.number
+        self.page.set(PULSE, int(begun))
         return self
 
     def run(self, claim: int, slot: int = 0, since: float = 1000.0, limit: float = 0.0) -> FakeChild:
-        self.region.begin(slot, claim, since, limit)
+        self.page.begin(slot, claim, since, limit)
         return self
 
     def rest(self) -> FakeChild:
         """It has found the queues empty."""
-        self.region.set(HUNGRY, 1)
+        self.page.set(OUT_OF_WORK, 1)
         return self
 
     def leave(self) -> None:
         """Its process has ended, and the supervisor has seen it."""
-        self.seat.vacate()
+        self.handle.vacate()
 
     def heard(self) -> list[str]:
         """What it was told since the last time."""
@@ -73,7 +73,7 @@ class FakeChild:
             return []
 
     def close(self) -> None:
-        for end in (self._theirs, self.seat.control):
+        for end in (self._theirs, self.handle.control):
             if end is not None:
                 end.close()
 
@@ -82,18 +82,18 @@ class Registrar:
     """Takes errands and does them when it is told to, as does the main loop with what they post."""
 
     def __init__(self) -> None:
-        self.errands: list[Callable[[], object]] = []
+        self.requests: list[Callable[[], object]] = []
         self.events: list[Callable[[], object]] = []
 
-    def do(self, errand: Callable[[], object]) -> None:
-        self.errands.append(errand)
+    def do(self, request: Callable[[], object]) -> None:
+        self.requests.append(request)
 
     def post(self, event: Callable[[], object]) -> None:
         self.events.append(event)
 
     def work(self) -> None:
         """Do the errands that are there; what comes of them waits for the main loop."""
-        self._all(self.errands)
+        self._all(self.requests)
 
     def turn(self) -> None:
         """One turn of the main loop."""
@@ -101,7 +101,7 @@ class Registrar:
 
     def settle(self) -> None:
         """Go on until nothing is under way."""
-        while self.errands or self.events:
+        while self.requests or self.events:
             self.work()
             self.turn()
 

@@ -19,8 +19,8 @@ from jobqueue.protocol import keys
 from jobqueue.schedules.schedules import Schedules
 from jobqueue.schedules.timetable import Timetable
 from jobqueue.store.connection import Address
-from jobqueue.workers.roles.cron_registration import CronCard
-from jobqueue.workers.roles.schedule_ticker import AT_ONCE, Ticker
+from jobqueue.workers.roles.cron_registration import CronRegistration
+from jobqueue.workers.roles.schedule_ticker import AT_ONCE, ScheduleTicker
 from jobqueue.workers.roles.scheduler import Scheduler
 from jobqueue.workers.shared.settings import Settings
 
@@ -89,11 +89,11 @@ def test_the_others_come_and_it_is_named_once(
     bad: str, store: redis.Redis, q: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = store.zscore(keys.SCHEDULES, "bad")
-    role, card = scheduler(store), CronCard(store)
+    role, registration = scheduler(store), CronRegistration(store)
     with caplog.at_level(logging.WARNING):
         for turn in range(5):
             role.step(float(turn))
-            card.step(float(turn))
+            registration.step(float(turn))
     assert [job_id.partition("-")[0] for job_id in q.job_ids] == ["good"]
     assert store.zscore(keys.SCHEDULES, "bad") == before
     [said] = caplog.messages
@@ -118,7 +118,7 @@ def test_more_of_them_than_are_read_at_once(store: redis.Redis, q: Queue) -> Non
         store.set(keys.schedule(f"bad{n}"), "x")
     for n in range(3):
         q.schedule("square", 2, every=60, schedule_id=f"good{n}")
-    ticker = Ticker(Timetable(store))
+    ticker = ScheduleTicker(Timetable(store))
     for _ in range(2):
         ticker.step()
     assert sorted(job_id.partition("-")[0] for job_id in q.job_ids) == ["good0", "good1", "good2"]
@@ -127,7 +127,7 @@ def test_more_of_them_than_are_read_at_once(store: redis.Redis, q: Queue) -> Non
 def test_one_that_is_mended_comes_at_once(store: redis.Redis, q: Queue) -> None:
     q.schedule("square", 3, every=60, schedule_id="s")
     store.hset(keys.schedule("s"), "every", "nan")
-    ticker = Ticker(Timetable(store))
+    ticker = ScheduleTicker(Timetable(store))
     ticker.step()
     assert q.job_ids == []
     store.hset(keys.schedule("s"), "every", "60.0")

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobqueue.workers.shared.journal import PULSE, Region, make_file
+from jobqueue.workers.shared.journal import PULSE, SharedPage, make_file
 from jobqueue.workers.supervisor.birth_watch import KILLED, SAID, BirthWatch
-from jobqueue.workers.supervisor.child_handle import Seat
+from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 
 @pytest.fixture
@@ -22,38 +22,42 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def seat(process: subprocess.Popen[bytes]) -> Seat:
-    seat = Seat(0, Region(make_file(1, 1), 0, 1))
-    seat.next_owner("w")
-    seat.pid = process.pid
-    return seat
+def handle(process: subprocess.Popen[bytes]) -> ChildHandle:
+    handle = ChildHandle(0, SharedPage(make_file(1, 1), 0, 1))
+    handle.next_owner("w")
+    handle.pid = process.pid
+    return handle
 
 
-def test_one_that_hangs(seat: Seat, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_hangs(
+    handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     watch = BirthWatch()
-    watch.step(seat, seat.born + SAID - 1)
+    watch.step(handle, handle.born + SAID - 1)
     assert not caplog.messages
     for _ in range(2):
-        watch.step(seat, seat.born + SAID)
+        watch.step(handle, handle.born + SAID)
     [said] = caplog.messages
     assert f"child w:0.1 (pid {process.pid}) was started 10 s ago and does not run yet" in said
     assert process.poll() is None
-    watch.step(seat, seat.born + KILLED)
+    watch.step(handle, handle.born + KILLED)
     assert process.wait(30) == -signal.SIGKILL
-    assert seat.failure
-    assert not seat.killed  # so it counts as a failed attempt
+    assert handle.failure
+    assert not handle.killed  # so it counts as a failed attempt
 
 
-def test_one_that_imports(seat: Seat, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_imports(
+    handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     watch = BirthWatch()
     watch.spawned = True
-    watch.step(seat, seat.born + 10 * KILLED)
+    watch.step(handle, handle.born + 10 * KILLED)
     assert "imports the served modules for itself" in caplog.text
     assert process.poll() is None
 
 
-def test_one_that_runs(seat: Seat, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
-    seat.region.set(PULSE, 1)
-    BirthWatch().step(seat, seat.born + 10 * KILLED)
+def test_one_that_runs(handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
+    handle.page.set(PULSE, 1)
+    BirthWatch().step(handle, handle.born + 10 * KILLED)
     assert not caplog.messages
     assert process.poll() is None

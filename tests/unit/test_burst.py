@@ -10,7 +10,7 @@ import pytest
 from fake_children import Clock, FakeChild, Registrar
 
 from jobqueue.protocol import keys
-from jobqueue.workers.shared.journal import BUFFERED, DONE, HUNGRY, UNSETTLED
+from jobqueue.workers.shared.journal import BUFFERED, DONE, OUT_OF_WORK, UNSETTLED
 from jobqueue.workers.supervisor.burst import Burst
 
 
@@ -30,7 +30,7 @@ class Bench:
     """Two children that are at rest, a place that is empty, and two queues without a job."""
 
     def __init__(self) -> None:
-        self.clock, self.registrar, self.others = Clock(), Registrar(), FakeOthers()
+        self.clock, self.roles_thread, self.others = Clock(), Registrar(), FakeOthers()
         self.store = fakeredis.FakeRedis()
         self.children = [FakeChild(n).come().rest() for n in range(2)]
         self.empty = FakeChild(2)
@@ -38,11 +38,11 @@ class Bench:
         self.over = 0
         others: Any = self.others
         self.burst = Burst(
-            [child.seat for child in (*self.children, self.empty)],
+            [child.handle for child in (*self.children, self.empty)],
             ("high", "low"),
             self.store,
-            errand=self.registrar.do,
-            post=self.registrar.post,
+            request=self.roles_thread.do,
+            post=self.roles_thread.post,
             full=lambda: self.full,
             on_over=self._on_over,
             others=others,
@@ -55,13 +55,13 @@ class Bench:
     def begins_to_look(self) -> bool:
         """Whether a turn of the main loop asks the registrar."""
         self.burst.step()
-        return bool(self.registrar.errands)
+        return bool(self.roles_thread.requests)
 
     def look(self) -> bool:
         """A whole look; whether the burst is over by it."""
         before = self.over
         self.burst.step()
-        self.registrar.settle()
+        self.roles_thread.settle()
         return self.over > before
 
 
@@ -80,19 +80,19 @@ def test_nobody_has_anything_and_nothing_waits(bench: Bench) -> None:
 def test_the_main_loop_does_not_ask_the_store(bench: Bench) -> None:
     """The registrar does; what it found counts in the main loop."""
     bench.burst.step()
-    bench.registrar.work()
+    bench.roles_thread.work()
     assert bench.over == 0
-    bench.registrar.turn()
+    bench.roles_thread.turn()
     assert bench.over == 1
 
 
 def test_one_look_at_a_time(bench: Bench) -> None:
     for _ in range(5):
         bench.burst.step()
-    assert len(bench.registrar.errands) == 1
-    bench.registrar.work()
+    assert len(bench.roles_thread.requests) == 1
+    bench.roles_thread.work()
     bench.burst.step()
-    assert bench.registrar.errands == []
+    assert bench.roles_thread.requests == []
 
 
 # -- what it waits for -----------------------------------------------------------------------------------------------
@@ -102,9 +102,9 @@ def test_one_look_at_a_time(bench: Bench) -> None:
     "busy",
     [
         lambda child: child.run(7),
-        lambda child: child.region.set(BUFFERED, 1),
-        lambda child: child.region.set(UNSETTLED, 1),
-        lambda child: child.region.set(HUNGRY, 0),
+        lambda child: child.page.set(BUFFERED, 1),
+        lambda child: child.page.set(UNSETTLED, 1),
+        lambda child: child.page.set(OUT_OF_WORK, 0),
     ],
     ids=["it runs a job", "it has one in its buffer", "it has not settled all", "it may yet get one"],
 )
@@ -137,16 +137,16 @@ def test_jobs_of_other_queues(bench: Bench) -> None:
 
 def test_a_job_that_stands_under_a_childs_name(bench: Bench) -> None:
     """A reply was lost that claimed it: the child will find out, and give it back."""
-    bench.store.zadd(keys.own(bench.children[0].seat.owner), {"a": 7})
+    bench.store.zadd(keys.own(bench.children[0].handle.owner), {"a": 7})
     assert not bench.look()
 
 
 def test_something_happened_while_the_store_was_asked(bench: Bench) -> None:
     """A job went through, and may have left another behind: what the store said is not true any more."""
     bench.burst.step()
-    bench.registrar.work()
-    bench.children[0].region.set(DONE, 1)
-    bench.registrar.turn()
+    bench.roles_thread.work()
+    bench.children[0].page.set(DONE, 1)
+    bench.roles_thread.turn()
     assert bench.over == 0
     assert bench.look()
 
@@ -154,12 +154,12 @@ def test_something_happened_while_the_store_was_asked(bench: Bench) -> None:
 @pytest.mark.parametrize("what", ["a child took something", "a child died"])
 def test_somebody_is_not_at_rest_any_more(bench: Bench, what: str) -> None:
     bench.burst.step()
-    bench.registrar.work()
+    bench.roles_thread.work()
     if what == "a child died":
         bench.full = False
     else:
         bench.children[1].run(7)
-    bench.registrar.turn()
+    bench.roles_thread.turn()
     assert bench.over == 0
 
 
@@ -191,7 +191,7 @@ def test_while_all_is_suspended_queues_count_as_empty(bench: Bench) -> None:
     bench.store.rpush(keys.queue("high"), "a")
     bench.others.may_be_dead = True
     assert bench.look()
-    bench.store.zadd(keys.own(bench.children[0].seat.owner), {"b": 7})
+    bench.store.zadd(keys.own(bench.children[0].handle.owner), {"b": 7})
     assert not bench.look()
 
 

@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 
 from jobqueue.chaos import plan, report, trees
-from jobqueue.chaos.count import Fact, Spread, Tally, cause, runs, tally
-from jobqueue.chaos.plan import Kill, Options
-from jobqueue.chaos.run import Outcome
-from jobqueue.chaos.storm import Pace
+from jobqueue.chaos.count import ChaosCounts, Fact, Spread, cause, runs, tally
+from jobqueue.chaos.plan import ChaosOptions, Kill
+from jobqueue.chaos.run import StormResult
+from jobqueue.chaos.storm import KillSpacing
 
-OPTIONS = Options(seed=7)
+OPTIONS = ChaosOptions(seed=7)
 GOOD = Fact("finished", outcomes=1, begun=1, done=1)
 
 # -- the plan --------------------------------------------------------------------------------------------------------
@@ -69,19 +69,19 @@ def test_jobs_take_up_to_50_ms_and_a_third_none() -> None:
 
 
 def test_a_kill_waits_for_its_time() -> None:
-    pace = Pace(10, 10.0)
+    spacing = KillSpacing(10, 10.0)
     kill = Kill(0.3, plan.CHILD, 0.0)
-    assert not pace.allows(kill, 0.29, 100.0)
-    assert pace.allows(kill, 0.3, 100.0)
+    assert not spacing.allows(kill, 0.29, 100.0)
+    assert spacing.allows(kill, 0.3, 100.0)
 
 
 def test_kills_that_had_to_wait_do_not_come_all_at_once() -> None:
-    pace = Pace(10, 10.0)
-    pace.struck(0.8, 100.0)
+    spacing = KillSpacing(10, 10.0)
+    spacing.struck(0.8, 100.0)
     late = Kill(0.3, plan.CHILD, 0.0)
-    assert not pace.allows(late, 0.81, 100.1)
-    assert pace.allows(late, 0.86, 100.1)  # half a tenth of the storm later
-    assert pace.allows(late, 0.8, 100.5)  # or half a second: no job ends any more
+    assert not spacing.allows(late, 0.81, 100.1)
+    assert spacing.allows(late, 0.86, 100.1)  # half a tenth of the storm later
+    assert spacing.allows(late, 0.8, 100.5)  # or half a second: no job ends any more
 
 
 # -- the counting ----------------------------------------------------------------------------------------------------
@@ -144,9 +144,9 @@ def test_spread() -> None:
 # -- the report ------------------------------------------------------------------------------------------------------
 
 
-def outcome(t: Tally) -> Outcome:
+def outcome(t: ChaosCounts) -> StormResult:
     kills = {plan.CHILD: 8, plan.SUPERVISOR: 1, plan.FORK_SERVER: 0, plan.STORE: 1}
-    return Outcome("thread", t, kills, 10, Spread(5.0, 9.0, 8), Spread(), 0, 3.5)
+    return StormResult("thread", t, kills, 10, Spread(5.0, 9.0, 8), Spread(), 0, 3.5)
 
 
 def test_json_has_the_keys_of_the_contract() -> None:
@@ -161,9 +161,9 @@ def test_json_has_the_keys_of_the_contract() -> None:
 
 
 def test_verdict() -> None:
-    good = report.verdict([outcome(tally([GOOD, Fact("finished", 1, 2, 1)]))])
+    good = report.conclusion([outcome(tally([GOOD, Fact("finished", 1, 2, 1)]))])
     assert good == "Nothing was lost: 10 kills, 2 jobs, each with one outcome; 1 job ran more than once."
-    bad = report.verdict([outcome(tally([GOOD, Fact(None), Fact("queued", stands=True)]))])
+    bad = report.conclusion([outcome(tally([GOOD, Fact(None), Fact("queued", stands=True)]))])
     assert bad == "The promise was broken: of 3 jobs under 10 kills, 1 lost, 1 stuck."
 
 

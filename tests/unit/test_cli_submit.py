@@ -430,7 +430,7 @@ def test_lines_come_as_they_are_written() -> None:
     reading, writing = os.pipe()
     try:
         os.write(writing, b"a\nb\nhalf")
-        chunks = chunks_of_lines(reading, patience=0.01)
+        chunks = chunks_of_lines(reading, linger=0.01)
         assert next(chunks) == [(1, b"a"), (2, b"b")]
         os.write(writing, b" and half\n\nlast")
         os.close(writing)

@@ -10,7 +10,7 @@ import pytest
 from fake_children import Clock, FakeChild, Kills
 
 from jobqueue.workers.shared.endings import HARD, STOPPED
-from jobqueue.workers.supervisor.command_handler import Orders
+from jobqueue.workers.supervisor.command_handler import CommandHandler
 
 
 class Bench:
@@ -25,8 +25,8 @@ class Bench:
         self.empty = FakeChild(3, slots=2)
         self.shutdowns = 0
         self.searches: list[tuple[str, list[str], Callable[[int | None], None]]] = []
-        seats = [child.seat for child in (*self.children, self.empty)]
-        self.orders = Orders(seats, self._shutdown, lambda *search: self.searches.append(search), self.clock)
+        handles = [child.handle for child in (*self.children, self.empty)]
+        self.orders = CommandHandler(handles, self._shutdown, lambda *search: self.searches.append(search), self.clock)
 
     def _shutdown(self) -> None:
         self.shutdowns += 1
@@ -45,7 +45,7 @@ class Bench:
     @property
     def condemned(self) -> dict[int, tuple[str, str, float]]:
         """By claim: verdict, cause, since when."""
-        all_of_them = [child.seat.condemned for child in self.children]
+        all_of_them = [child.handle.condemned for child in self.children]
         return {claim: tuple(c)[:3] for condemned in all_of_them for claim, c in condemned.items()}  # type: ignore[misc]
 
     def nothing_happened(self) -> bool:

@@ -13,7 +13,7 @@ from rq.command import send_kill_horse_command, send_shutdown_command
 
 from jobqueue.protocol import keys
 from jobqueue.store.connection import client
-from jobqueue.workers.roles.command_listener import Commands
+from jobqueue.workers.roles.command_listener import CommandListener
 
 WORKER = "w"
 
@@ -40,7 +40,7 @@ def heard(server: Server) -> Iterator[list[dict[str, Any]]]:
     """What a listening thread heard."""
     orders: list[dict[str, Any]] = []
     ending = Ending(server)
-    commands = Commands(ending, WORKER, orders.append)  # type: ignore[arg-type]
+    commands = CommandListener(ending, WORKER, orders.append)  # type: ignore[arg-type]
     commands.start()
     eventually(lambda: listeners(server.client))
     yield orders

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue.compare import plan
-from jobqueue.compare.plan import Cell, Cost, Options
+from jobqueue.compare.plan import Cell, CompareOptions, Cost
 
 WAITS = Cost(0.05, 0.001)
 COMPUTES = Cost(0.05, 0.05)
@@ -18,15 +18,15 @@ def test_widths_are_powers_of_two_and_the_largest_itself() -> None:
 
 
 def test_the_defaults_take_75_seconds() -> None:
-    assert plan.budget(Options(), 4) <= 80
-    assert plan.budget(Options(repeat=5), 4) > 150
-    assert plan.budget(Options(seconds=30.0), 4) == 30.0
+    assert plan.budget(CompareOptions(), 4) <= 80
+    assert plan.budget(CompareOptions(repeat=5), 4) > 150
+    assert plan.budget(CompareOptions(seconds=30.0), 4) == 30.0
 
 
 def test_a_small_budget_makes_short_runs_and_none_shorter_than_can_be_measured() -> None:
-    assert plan.slice_of(Options(), 4) == plan.SLICE
-    assert plan.slice_of(Options(seconds=50.0), 4) < plan.SLICE
-    assert plan.slice_of(Options(seconds=5.0), 4) == plan.SLICES[0]
+    assert plan.slice_of(CompareOptions(), 4) == plan.SLICE
+    assert plan.slice_of(CompareOptions(seconds=50.0), 4) < plan.SLICE
+    assert plan.slice_of(CompareOptions(seconds=5.0), 4) == plan.SLICES[0]
 
 
 def test_the_trials_get_time_of_what_is_measured_only_where_enough_is_left() -> None:
@@ -61,23 +61,23 @@ def test_jobs_fill_the_time_and_every_consumer_has_as_many() -> None:
 
 
 def test_all_rows_fit_when_jobs_are_short() -> None:
-    assert plan.fitting((1, 2, 4), WAITS, 2, Options(), 10.0) == plan.cells((1, 2, 4))
+    assert plan.fitting((1, 2, 4), WAITS, 2, CompareOptions(), 10.0) == plan.cells((1, 2, 4))
 
 
 def test_where_time_is_short_the_pools_go_first_then_the_widest() -> None:
     one = Cost(1.0, 1.0)
-    whole = plan.fitting((1, 2, 4), one, 2, Options(), 100.0)
+    whole = plan.fitting((1, 2, 4), one, 2, CompareOptions(), 100.0)
     assert {cell.mode for cell in whole} == {"thread", "process", "ThreadPoolExecutor", "ProcessPoolExecutor"}
-    some = plan.fitting((1, 2, 4), one, 2, Options(), 13.0)
+    some = plan.fitting((1, 2, 4), one, 2, CompareOptions(), 13.0)
     assert {cell.mode for cell in some} == {"thread", "process"}
     assert {cell.workers for cell in some} == {1, 2, 4}
-    few = plan.fitting((1, 2, 4), one, 2, Options(), 3.0)
+    few = plan.fitting((1, 2, 4), one, 2, CompareOptions(), 3.0)
     assert few == [Cell("thread", 2), Cell("process", 2)]
 
 
 def test_what_does_not_fit_at_all_is_not_measured() -> None:
-    assert plan.fitting((1, 2, 4), Cost(30.0, 0.0), 2, Options(), 10.0) == []
-    assert plan.fitting((1, 2), Cost(1.0, 0.0), 2, Options(jobs=100), 10.0) == []
+    assert plan.fitting((1, 2, 4), Cost(30.0, 0.0), 2, CompareOptions(), 10.0) == []
+    assert plan.fitting((1, 2), Cost(1.0, 0.0), 2, CompareOptions(jobs=100), 10.0) == []
 
 
 def test_the_widths_that_say_most_go_first() -> None:

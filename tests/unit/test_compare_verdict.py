@@ -11,7 +11,7 @@ import pytest
 from jobqueue.compare import figures, plan, trial_sentences
 from jobqueue.compare.candidates import gil_turned_on_by
 from jobqueue.compare.figures import LOOP, MIXED, Row, Sample, Work, percentile, slope
-from jobqueue.compare.measure import Memory
+from jobqueue.compare.measure import TreeMemory
 from jobqueue.compare.noise import taken
 from jobqueue.compare.plan import Cell, Cost
 from jobqueue.compare.subject import Subject
@@ -51,7 +51,7 @@ def subject(
             seconds = jobs / rate
             latencies = [wall if width == 1 else width / rate] * jobs
             sample = Sample(jobs, seconds, cores * seconds, latencies, others=others)
-            memory = Memory(int(base + each * width), None)
+            memory = TreeMemory(int(base + each * width), None)
             rows.append(Row(mode, width, 0.5, [sample], memory))
     made.rows = {Cell(row.mode, row.workers): row for row in rows}
     return made

@@ -11,12 +11,21 @@ import pytest
 import redis
 from helpers import eventually
 
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, Outcome
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, JobOutcome
 from jobqueue.store.connection import Address
-from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
 from jobqueue.workers.running.task_meter import Usage
-from jobqueue.workers.shared.journal import BUFFERED, CAME_BACK, DONE, HUNGRY, REVOKED, UNSETTLED, Region, make_file
+from jobqueue.workers.shared.journal import (
+    BUFFERED,
+    CAME_BACK,
+    DONE,
+    OUT_OF_WORK,
+    REVOKED,
+    UNSETTLED,
+    SharedPage,
+    make_file,
+)
 from jobqueue.workers.shared.settings import Settings
 
 OWNER = "w:0.1"
@@ -70,15 +79,15 @@ class FakeWire:
         self._may_fail("send")
         _, _, _, _, want, idle, queues, *rest = args
         rest = rest[queues:]
-        outcomes = [Outcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])]
+        outcomes = [JobOutcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])]
         self.requests.append(Request(want, idle, [o.claim for o in outcomes]))
         self.usage.append(rest[1 + 10 * rest[0] :])
-        verdicts = [self._settle(outcome) for outcome in outcomes]
+        acks = [self._settle(outcome) for outcome in outcomes]
         jobs = [self._claim() for _ in range(min(want, len(self.queue)))]
         state = "fenced" if self.fenced else "claimed" if jobs else "empty"
-        self._replies.append(Cycle(state, verdicts, jobs))
+        self._replies.append(Cycle(state, acks, jobs))
 
-    def _settle(self, outcome: Outcome) -> int:
+    def _settle(self, outcome: JobOutcome) -> int:
         if outcome.claim not in self.held:
             return LOST
         if outcome.id in self.has_dependents:
@@ -105,17 +114,17 @@ class Bench:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1, "slots": slots}
         fields["max_jobs"] = max_jobs
         self.wire = FakeWire()
-        self.region = Region(make_file(1, slots), 0, slots)
+        self.page = SharedPage(make_file(1, slots), 0, slots)
         self.calls: list[str] = []
         self.usage = Usage(slots)
-        self.courier = Courier(
+        self.consumer = Consumer(
             Settings(Address(url="redis://127.0.0.1:1/0"), **fields),
             OWNER,
-            self.region,
+            self.page,
             self.wire,  # type: ignore[arg-type]
             self.usage,
-            on_hungry=lambda: self.calls.append("hungry"),
-            on_worn=lambda: self.calls.append("worn"),
+            on_out_of_work=lambda: self.calls.append("out of work"),
+            on_retire=lambda: self.calls.append("retire"),
             on_fenced=self._fenced,
         )
 
@@ -127,7 +136,7 @@ class Bench:
         self.wire.queue.extend(ids)
 
     def take(self) -> Claimed:
-        work = self.courier.next()
+        work = self.consumer.next()
         assert isinstance(work, Claimed)
         return work
 
@@ -141,16 +150,16 @@ class Bench:
         return ran
 
     def finish(self, job: Claimed, seconds: float = 0.001, payload: bytes = b"") -> bool:
-        self.region.begin(0, job.claim, 0.0, 0.0)
-        ended = Outcome(job.id, job.claim, "default", RETURNED, 500, payload, "", "", 0.0, seconds)
-        return self.courier.finish(ended, 0)
+        self.page.begin(0, job.claim, 0.0, 0.0)
+        ended = JobOutcome(job.id, job.claim, "default", RETURNED, 500, payload, "", "", 0.0, seconds)
+        return self.consumer.finish(ended, 0)
 
     def leave(self) -> None:
         """As the supervisor's quiet: claim nothing, settle, and go."""
-        self.courier.drop_buffer(quiet=True)
-        while (work := self.courier.next()) is not None:
-            assert isinstance(work, Outcome)
-            self.courier.let_go(work.claim, 0)
+        self.consumer.drop_buffer(quiet=True)
+        while (work := self.consumer.next()) is not None:
+            assert isinstance(work, JobOutcome)
+            self.consumer.let_go(work.claim, 0)
 
 
 @pytest.fixture
@@ -189,9 +198,9 @@ def test_everything_runs_in_order_and_is_recorded_once(bench: Bench) -> None:
     bench.leave()
     assert sorted(bench.wire.recorded) == sorted(ids(300))
     assert bench.wire.held == {}
-    assert bench.region.get(DONE) == 300
-    assert (bench.region.get(UNSETTLED), bench.region.get(BUFFERED)) == (0, 0)
-    assert list(bench.region.journal.read()) == []
+    assert bench.page.get(DONE) == 300
+    assert (bench.page.get(UNSETTLED), bench.page.get(BUFFERED)) == (0, 0)
+    assert list(bench.page.journal.read()) == []
 
 
 def test_short_jobs_are_fetched_ahead(bench: Bench) -> None:
@@ -208,7 +217,7 @@ def test_long_jobs_have_no_company(bench: Bench) -> None:
     bench.put(*ids(40))
     bench.run(20, seconds=0.5)
     assert {request.want for request in bench.wire.requests[-15:]} <= {0, 1}
-    assert bench.region.get(BUFFERED) == 0
+    assert bench.page.get(BUFFERED) == 0
     assert len(bench.wire.held) <= 1
 
 
@@ -232,7 +241,7 @@ def buffer_some(bench: Bench) -> Claimed:
     bench.put(*ids(200))
     for _ in range(100):
         job = bench.take()
-        if bench.region.get(BUFFERED) > 3:
+        if bench.page.get(BUFFERED) > 3:
             return job
         bench.finish(job)
     pytest.fail("nothing was fetched ahead")
@@ -241,36 +250,36 @@ def buffer_some(bench: Bench) -> Claimed:
 def test_what_a_slot_has_in_hand_when_the_child_comes_back_is_doubtful(bench: Bench) -> None:
     """It was taken before anybody knew of the revocation, and is started after it was answered."""
     job = buffer_some(bench)
-    assert not bench.courier.is_doubtful(job.claim)
-    bench.courier.drop_buffer(at_rest=True)
-    assert bench.courier.is_doubtful(job.claim)
+    assert not bench.consumer.is_doubtful(job.claim)
+    bench.consumer.drop_buffer(at_rest=True)
+    assert bench.consumer.is_doubtful(job.claim)
     bench.finish(job)
     after = bench.take()
-    assert not bench.courier.is_doubtful(job.claim)
-    assert not bench.courier.is_doubtful(after.claim)
+    assert not bench.consumer.is_doubtful(job.claim)
+    assert not bench.consumer.is_doubtful(after.claim)
 
 
 def test_the_buffer_goes_back(bench: Bench) -> None:
     job = buffer_some(bench)
-    dropped = bench.courier.drop_buffer()
+    dropped = bench.consumer.drop_buffer()
     assert len(dropped) > 3
     assert [d.claim for d in dropped] == list(range(job.claim + 1, job.claim + 1 + len(dropped)))
     assert set(bench.wire.held) >= {job.claim, *(d.claim for d in dropped)}
-    assert bench.region.get(BUFFERED) == 0
+    assert bench.page.get(BUFFERED) == 0
     bench.finish(job)
     assert bench.take().claim > dropped[-1].claim  # what was dropped is not run here
 
 
 def test_quiet_claims_nothing_and_settles_all(bench: Bench) -> None:
     job = buffer_some(bench)
-    dropped = bench.courier.drop_buffer(quiet=True)
+    dropped = bench.consumer.drop_buffer(quiet=True)
     asked = len(bench.wire.requests)
     bench.finish(job)
-    assert bench.courier.next() is None
+    assert bench.consumer.next() is None
     assert job.id in bench.wire.recorded
     assert [request.want for request in bench.wire.requests[asked:]] == [0]
     assert set(bench.wire.held) == {d.claim for d in dropped}
-    assert bench.courier.next() is None  # and again
+    assert bench.consumer.next() is None  # and again
 
 
 # -- alone, and worn ----------------------------------------------------------------------------------------------
@@ -288,8 +297,8 @@ def test_a_suspect_runs_alone(background: Any) -> None:
     bench.finish(second)
     assert eventually(lambda: suspect)[0].id == "j2"
     behind = background(bench.take)
-    bench.courier.wake()
-    bench.courier.settle()
+    bench.consumer.wake()
+    bench.consumer.settle()
     assert not behind
     bench.finish(suspect[0])
     assert eventually(lambda: behind)[0].id == "j3"
@@ -307,7 +316,7 @@ def test_suspects_one_after_the_other(background: Any) -> None:
     assert eventually(lambda: second)[0].id == "j1"
     third = background(bench.take)
     assert not third
-    bench.courier.let_go(second[0].claim, 0)  # given back, or recorded by RQ's own finish
+    bench.consumer.let_go(second[0].claim, 0)  # given back, or recorded by RQ's own finish
     assert eventually(lambda: third)[0].id == "j2"
 
 
@@ -317,16 +326,16 @@ def test_with_one_slot_everybody_is_alone(bench: Bench) -> None:
     assert bench.run(3) == ids(3)
 
 
-def test_worn_is_said_once() -> None:
+def test_it_asks_once_to_retire() -> None:
     """After so many jobs; it goes on until it is told to leave."""
     bench = Bench(max_jobs=5)
     bench.put(*ids(20))
     bench.run(4)
-    assert "worn" not in bench.calls
+    assert "retire" not in bench.calls
     bench.run(1)
-    assert bench.calls.count("worn") == 1
+    assert bench.calls.count("retire") == 1
     bench.run(15)
-    assert bench.calls.count("worn") == 1
+    assert bench.calls.count("retire") == 1
 
 
 # -- hunger --------------------------------------------------------------------------------------------------------
@@ -336,30 +345,30 @@ def test_hunger(bench: Bench, background: Any) -> None:
     """It says once that it is hungry, sends nothing more, and asks again when it is woken."""
     took = background(bench.take)
     eventually(lambda: bench.calls == ["hungry"])
-    assert bench.region.get(HUNGRY) == 1
+    assert bench.page.get(OUT_OF_WORK) == 1
     asked = len(bench.wire.requests)
     assert not took
     bench.put("late")
     assert len(bench.wire.requests) == asked
-    bench.courier.wake()
+    bench.consumer.wake()
     assert eventually(lambda: took)[0].id == "late"
-    assert bench.region.get(HUNGRY) == 0
+    assert bench.page.get(OUT_OF_WORK) == 0
 
 
-def test_a_hungry_courier_leaves(bench: Bench, background: Any) -> None:
-    left = background(bench.courier.next)
+def test_a_consumer_without_work_leaves(bench: Bench, background: Any) -> None:
+    left = background(bench.consumer.next)
     eventually(lambda: bench.calls == ["hungry"])
-    assert bench.courier.drop_buffer(quiet=True) == []
+    assert bench.consumer.drop_buffer(quiet=True) == []
     assert eventually(lambda: left) == [None]
 
 
 def test_what_was_finished_before_the_hunger_is_settled(bench: Bench, background: Any) -> None:
     bench.put("only")
     bench.finish(bench.take())
-    left = background(bench.courier.next)
+    left = background(bench.consumer.next)
     eventually(lambda: bench.wire.recorded == ["only"])
-    eventually(lambda: bench.region.at_rest)
-    bench.courier.drop_buffer(quiet=True)
+    eventually(lambda: bench.page.at_rest)
+    bench.consumer.drop_buffer(quiet=True)
     assert eventually(lambda: left) == [None]
 
 
@@ -370,11 +379,11 @@ def test_the_journal_holds_what_is_not_settled(bench: Bench) -> None:
     bench.put(*ids(2))
     job = bench.take()
     bench.finish(job)
-    assert [o.claim for o in bench.region.journal.read()] == [job.claim]
-    assert bench.region.get(UNSETTLED) == 1
-    assert bench.region.running() == []
-    bench.courier.settle()
-    assert list(bench.region.journal.read()) == []
+    assert [o.claim for o in bench.page.journal.read()] == [job.claim]
+    assert bench.page.get(UNSETTLED) == 1
+    assert bench.page.running() == []
+    bench.consumer.settle()
+    assert list(bench.page.journal.read()) == []
     assert bench.wire.recorded == [job.id]
 
 
@@ -382,7 +391,7 @@ def test_a_result_larger_than_the_page_is_settled_at_once(bench: Bench) -> None:
     bench.put("big", "next")
     bench.finish(bench.take(), payload=b"x" * 200_000)
     assert bench.wire.recorded == ["big"]
-    assert bench.region.running() == []
+    assert bench.page.running() == []
     assert bench.run(1) == ["next"]
 
 
@@ -392,9 +401,9 @@ def test_a_big_result_with_dependents_stays_with_its_slot(bench: Bench) -> None:
     bench.put("big", "next")
     job = bench.take()
     assert bench.finish(job, payload=b"x" * 200_000)
-    assert [running.claim for running in bench.region.running()] == [job.claim]
-    bench.courier.let_go(job.claim, 0)
-    assert bench.region.running() == []
+    assert [running.claim for running in bench.page.running()] == [job.claim]
+    bench.consumer.let_go(job.claim, 0)
+    assert bench.page.running() == []
     assert bench.run(1) == ["next"]
 
 
@@ -429,7 +438,7 @@ def test_a_broken_wire_loses_nothing(bench: Bench, step: str, others: list[str])
     assert sorted(ran) == sorted(ids(200))
     assert sorted(bench.wire.recorded) == sorted(ids(200))
     assert bench.wire.held == {}
-    assert list(bench.region.journal.read()) == []
+    assert list(bench.page.journal.read()) == []
 
 
 def test_a_store_that_is_away_for_hours(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,10 +472,10 @@ def test_known_are_jobs_in_hands_in_the_buffer_and_finished() -> None:
     running = bench.take()  # the other slot's
     bench.run(20)
     finished = bench.take()
-    bench.courier.settle()
+    bench.consumer.settle()
     bench.finish(finished)
     bench.wire.fails.append("send")
-    bench.courier.settle()
+    bench.consumer.settle()
     assert not bench.wire.fails
     held = sorted(bench.wire.held)
     assert held[0] == running.claim
@@ -486,15 +495,15 @@ def test_who_reads_while_others_run(background: Any) -> None:
     bench.put("a")
     job = bench.take()
     bench.wire.hold.clear()
-    other = background(bench.courier.next)
+    other = background(bench.consumer.next)
     eventually(lambda: len(bench.wire.requests) >= 2)
     bench.finish(job)  # returns although the wire is busy
-    assert bench.region.running() == []
+    assert bench.page.running() == []
     bench.put("b")
     bench.wire.hold.set()
-    bench.courier.wake()
+    bench.consumer.wake()
     eventually(lambda: "a" in bench.wire.recorded)
-    bench.courier.wake()
+    bench.consumer.wake()
     assert eventually(lambda: other)[0].id == "b"
 
 
@@ -526,17 +535,17 @@ def test_what_the_supervisor_settled_is_no_news(bench: Bench, caplog: pytest.Log
     bench.put(*ids(2))
     first = bench.take()
     bench.finish(first)
-    bench.courier.settle()
+    bench.consumer.settle()
     second = bench.take()
     bench.finish(second)
     bench.wire.held.pop(second.claim)
     if revoked:
-        bench.region.revoke()
-        bench.courier.drop_buffer(at_rest=True)
-        bench.region.set(CAME_BACK, bench.region.get(REVOKED))
-    bench.courier.settle()
+        bench.page.revoke()
+        bench.consumer.drop_buffer(at_rest=True)
+        bench.page.set(CAME_BACK, bench.page.get(REVOKED))
+    bench.consumer.settle()
     assert ("no longer ours" in caplog.text) is not revoked
-    assert bench.region.get(DONE) == 2
+    assert bench.page.get(DONE) == 2
 
 
 def test_dependents_are_finished_by_a_slot(bench: Bench) -> None:
@@ -544,18 +553,18 @@ def test_dependents_are_finished_by_a_slot(bench: Bench) -> None:
     bench.wire.has_dependents.add("a")
     bench.put("a", "b")
     bench.finish(bench.take())
-    bench.courier.settle()
-    work = bench.courier.next()
+    bench.consumer.settle()
+    work = bench.consumer.next()
     while isinstance(work, Claimed):
         bench.finish(work)
-        work = bench.courier.next()
-    assert isinstance(work, Outcome)
+        work = bench.consumer.next()
+    assert isinstance(work, JobOutcome)
     assert work.id == "a"
-    assert [o.id for o in bench.region.journal.read() if o.id == "a"]
+    assert [o.id for o in bench.page.journal.read() if o.id == "a"]
     bench.wire.held.pop(work.claim)  # as RQ's finish does
-    bench.courier.let_go(work.claim, 0)
+    bench.consumer.let_go(work.claim, 0)
     bench.leave()
-    assert bench.region.get(UNSETTLED) == 0
+    assert bench.page.get(UNSETTLED) == 0
 
 
 def test_what_needs_rqs_own_finish_stands_in_the_journal_until_it_had_it(bench: Bench) -> None:
@@ -563,36 +572,36 @@ def test_what_needs_rqs_own_finish_stands_in_the_journal_until_it_had_it(bench: 
 
     def do_another() -> bool:
         bench.run(1)
-        bench.courier.settle()
-        return "a" in {outcome.id for outcome in bench.region.journal.read()}
+        bench.consumer.settle()
+        return "a" in {outcome.id for outcome in bench.page.journal.read()}
 
     bench.wire.has_dependents.add("a")
     bench.put("a", *ids(4))
     bench.finish(bench.take())
     running = bench.take()
-    bench.courier.settle()
+    bench.consumer.settle()
     bench.finish(running)  # it waits for a slot
-    bench.courier.settle()
-    assert "a" in {outcome.id for outcome in bench.region.journal.read()}
-    work = bench.courier.next()
-    assert isinstance(work, Outcome)  # a slot is at it, others go on
+    bench.consumer.settle()
+    assert "a" in {outcome.id for outcome in bench.page.journal.read()}
+    work = bench.consumer.next()
+    assert isinstance(work, JobOutcome)  # a slot is at it, others go on
     assert do_another()
     assert do_another()
-    assert bench.region.get(UNSETTLED) == 1
-    bench.courier.reconcile()
+    assert bench.page.get(UNSETTLED) == 1
+    bench.consumer.reconcile()
     assert work.claim in bench.wire.known[-1]
     bench.wire.held.pop(work.claim)  # as RQ's finish does
-    bench.courier.let_go(work.claim, 0)
-    assert bench.region.get(UNSETTLED) == 0
+    bench.consumer.let_go(work.claim, 0)
+    assert bench.page.get(UNSETTLED) == 0
     assert not do_another()
 
 
 def test_reconcile_beside_the_work(bench: Bench) -> None:
     job = buffer_some(bench)
-    bench.courier.settle()
+    bench.consumer.settle()
     bench.wire.held[999] = "forgotten"
     held = set(bench.wire.held)
-    bench.courier.reconcile()
+    bench.consumer.reconcile()
     assert bench.wire.known[-1] == sorted(held - {999})
     assert bench.wire.queue[0] == "forgotten"
     assert job.claim in bench.wire.known[-1]
@@ -626,12 +635,12 @@ def test_usage_goes_with_the_outcome(bench: Bench) -> None:
 def test_usage_of_a_job_that_rq_finished_goes_before_the_child_leaves(bench: Bench) -> None:
     bench.put("a")
     job = bench.take()
-    bench.courier.settle()  # the look ahead found the queue empty
-    bench.courier.drop_buffer(quiet=True)
+    bench.consumer.settle()  # the look ahead found the queue empty
+    bench.consumer.drop_buffer(quiet=True)
     spend(bench)
     bench.wire.held.pop(job.claim)
-    bench.courier.let_go(job.claim, 0)
-    assert bench.courier.next() is None
+    bench.consumer.let_go(job.claim, 0)
+    assert bench.consumer.next() is None
     assert tasks_sent(bench) == ["t"]
     assert bench.wire.requests[-1].want == 0
 
@@ -641,13 +650,13 @@ def test_usage_of_a_job_that_rq_finished_does_not_wait_for_the_next(
 ) -> None:
     bench.put("a")
     job = bench.take()
-    bench.courier.settle()
+    bench.consumer.settle()
     spend(bench)
     bench.wire.held.pop(job.claim)
-    bench.courier.let_go(job.claim, 0)
-    background(bench.courier.next)
+    bench.consumer.let_go(job.claim, 0)
+    background(bench.consumer.next)
     eventually(lambda: tasks_sent(bench))
-    bench.courier.drop_buffer(quiet=True)
+    bench.consumer.drop_buffer(quiet=True)
 
 
 @pytest.mark.parametrize("step", ["send", "receive"])
@@ -666,7 +675,7 @@ def test_usage_is_sent_once_also_when_the_wire_breaks(bench: Bench, step: str) -
 def test_a_store_that_is_away_does_not_keep_usage_or_the_child(bench: Bench) -> None:
     bench.put("a")
     bench.run(1)
-    bench.courier.settle()
+    bench.consumer.settle()
     spend(bench)
     bench.wire.fails.append("send")
     bench.leave()
@@ -679,9 +688,9 @@ def test_a_quiet_one_that_has_nothing_leaves_while_the_store_is_away(
 ) -> None:
     bench = Bench(slots)
     bench.wire.fails.extend(["reconnect"] * 10_000)
-    results = [background(bench.courier.next) for _ in range(slots)]
-    eventually(lambda: bench.courier.mending and len(bench.wire.fails) < 9_998)
-    bench.courier.drop_buffer(quiet=True)
+    results = [background(bench.consumer.next) for _ in range(slots)]
+    eventually(lambda: bench.consumer.mending and len(bench.wire.fails) < 9_998)
+    bench.consumer.drop_buffer(quiet=True)
     eventually(lambda: results == [[None]] * slots)
 
 

@@ -9,22 +9,22 @@ import pytest
 from rich.console import Console
 
 from jobqueue.compare.figures import Sample
-from jobqueue.compare.measure import Memory
+from jobqueue.compare.measure import TreeMemory
 from jobqueue.compare.trial_runs import Counter
 from jobqueue.demo import report
-from jobqueue.demo.run import MODES, Outcome
+from jobqueue.demo.run import MODES, DemoResult
 
 NAMES = ("squares", "heavy", "downloads", "page titles")
 
 
-def outcomes(others: float = 0.0) -> list[Outcome]:
+def outcomes(others: float = 0.0) -> list[DemoResult]:
     """Threads are good at waiting, processes at computing; other programs took so many cores."""
     walls = ((1.0, 3.4, 0.6, 0.6), (1.1, 2.1, 2.1, 2.1))
     made = []
     for mode, times in zip(MODES, walls, strict=True):
         kinds = {name: Sample(60, wall, wall, others=others) for name, wall in zip(NAMES, times, strict=True)}
         counter = Counter(40, mode.workers, 1, 40, shared=mode.mode == "thread")
-        made.append(Outcome(mode, 0.5, kinds, counter, Memory(40_000_000, 45_000_000)))
+        made.append(DemoResult(mode, 0.5, kinds, counter, TreeMemory(40_000_000, 45_000_000)))
     return made
 
 
@@ -33,7 +33,7 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "usable_cores", lambda: 2)
 
 
-def shown(outcomes: list[Outcome], width: int) -> str:
+def shown(outcomes: list[DemoResult], width: int) -> str:
     console = Console(file=io.StringIO(), width=width)
     console.print(report.table(outcomes, width))
     assert isinstance(console.file, io.StringIO)

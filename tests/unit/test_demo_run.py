@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from jobqueue.cli.demo import Quiet
+from jobqueue.cli.demo import DemoQuiet
 from jobqueue.compare.figures import Sample, Work
 from jobqueue.compare.trial_runs import Counter, to_its_end
-from jobqueue.demo.run import MODES, Demo, DemoFailed, Outcome, kinds_on
+from jobqueue.demo.run import MODES, Demo, DemoFailed, DemoResult, kinds_on
 from jobqueue.harness.site import Contents, File, Page
 
 SITE = Contents("http://site/", [Page("http://site/a", "A")], [File("http://site/f", 1, "abc")])
@@ -22,7 +22,7 @@ RIGHT: dict[str, Any] = {
 }
 
 
-class FakeCrew:
+class FakeCandidate:
     """Does no job, and has the results at hand."""
 
     mode = "thread"
@@ -38,7 +38,7 @@ class FakeCrew:
         return Sample(jobs, 1.0, 0.5)
 
 
-class Told(Quiet):
+class Told(DemoQuiet):
     def __init__(self) -> None:
         self.said: list[tuple[str, int]] = []
 
@@ -48,10 +48,10 @@ class Told(Quiet):
 
 def measure(results: dict[str, Any]) -> list[tuple[str, int]]:
     unused: Any = None
-    screen, crew = Told(), FakeCrew(results)
+    screen, candidate = Told(), FakeCandidate(results)
     demo = Demo(SITE, unused, screen)
     for kind in kinds_on(SITE):
-        assert demo._measure(crew, kind).jobs == kind.jobs  # type: ignore[arg-type]
+        assert demo._measure(candidate, kind).jobs == kind.jobs  # type: ignore[arg-type]
     return screen.said
 
 
@@ -70,7 +70,7 @@ def test_the_sum_of_all_kinds() -> None:
     counter: Any = None
     memory: Any = None
     kinds = {"a": Sample(10, 1.0, 0.5, others=1.0), "b": Sample(20, 3.0, 1.5)}
-    total = Outcome(MODES[0], 0.5, kinds, counter, memory).total
+    total = DemoResult(MODES[0], 0.5, kinds, counter, memory).total
     assert (total.jobs, total.wall, total.cpu, total.others) == (30, 4.0, 2.0, 0.25)
     assert (total.rate, total.cores) == (7.5, 0.5)
 

@@ -21,7 +21,7 @@ from jobqueue.doctor import lost_jobs, queues
 from jobqueue.doctor.clocks import pause_of
 from jobqueue.doctor.examine import examine
 from jobqueue.doctor.finding import Finding, worst
-from jobqueue.doctor.lost_jobs import bring_back, in_limbo, suspects
+from jobqueue.doctor.lost_jobs import bring_back, still_lost, suspects
 from jobqueue.doctor.server import examine_server, fail_over, size
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
@@ -266,7 +266,7 @@ def test_what_moves_between_the_looks_is_left_alone(store: redis.Redis, queue: Q
     assert {job.id for job in seen} == {back.id, started.id, again.id}
     store.lpush(keys.queue("q"), back.id)
     store.hset(keys.job(started.id), mapping={"status": "started", "started_at": "2026-01-01T00:00:00.000000Z"})
-    assert [job.id for job in in_limbo(store, seen)] == [again.id]
+    assert [job.id for job in still_lost(store, seen)] == [again.id]
     store.delete(keys.job(again.id))
     assert bring_back(store, seen) == []
     assert store.lrange(keys.queue("q"), 0, -1) == [back.id.encode()]
@@ -432,7 +432,7 @@ def test_a_large_store_is_looked_at_in_part_and_tells_how_far_it_is(
     assert 2 <= len(asked) <= 5  # once, although there are two looks: nobody was a suspect
     told: list[str] = []
     monkeypatch.undo()
-    monkeypatch.setattr(lost_jobs, "TOLD_EVERY", 1000)
+    monkeypatch.setattr(lost_jobs, "SAID_EVERY", 1000)
     assert suspects(store, told.append).looked_at == 3000
     assert any("3,000 jobs wait or run" in text for text in told)
     assert any("at 3,000 places" in text for text in told)

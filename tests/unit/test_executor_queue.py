@@ -14,7 +14,7 @@ from jobqueue.executor import private_queue
 from jobqueue.executor.private_queue import PAGE, erase, new_name, pipe_to
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import Outcome, Protocol
+from jobqueue.protocol.protocol import JobOutcome, Protocol
 from jobqueue.serializers import Auto
 
 OWNER = "w:0.1"
@@ -74,7 +74,7 @@ def test_a_job_whose_hash_is_gone_leaves_no_trace(store: fakeredis.FakeRedis, qu
 def end(protocol: Protocol, queue: Queue, kind: int) -> None:
     (job,) = protocol.cycle(OWNER, "w", ["q"], [], 1, 1).jobs
     times: tuple[Any, ...] = ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:00.000000Z", 1.0, 1.0)
-    protocol.cycle(OWNER, "w", ["q"], [Outcome(job.id, job.claim, "q", kind, 500, b"", *times)], 0)
+    protocol.cycle(OWNER, "w", ["q"], [JobOutcome(job.id, job.claim, "q", kind, 500, b"", *times)], 0)
 
 
 def test_a_private_queue_goes_with_everything(store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol) -> None:
@@ -136,12 +136,12 @@ def test_an_end_that_was_cut_off_is_gone_on_with(
 def test_each_page_of_commands_is_insisted_on(store: fakeredis.FakeRedis) -> None:
     pages: list[int] = []
 
-    def insist(do: Callable[[], list[Any]]) -> list[Any]:
+    def retry_request(do: Callable[[], list[Any]]) -> list[Any]:
         do()  # and again, as after a lost reply
         pages.append(1)
         return do()
 
-    pipe = pipe_to(store, insist)
+    pipe = pipe_to(store, retry_request)
     assert pipe(("set", f"k{n}", n) for n in range(PAGE + 1)) == [True] * (PAGE + 1)
     assert len(pages) == 2
 

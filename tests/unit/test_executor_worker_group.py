@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue.executor.worker_group import Shape, Staff
+from jobqueue.executor.worker_group import Shape, WorkerGroups
 
 
 class SlowToStop:
@@ -27,18 +27,18 @@ class SlowToStop:
 
 def test_who_stops_them_a_second_time_waits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C two threads do: the second one then closes the store, which the first needs to delete the queue."""
-    crew = SlowToStop()
+    group = SlowToStop()
     unused: Any = None
-    staff = Staff(unused, Shape("thread", 1), ())
-    monkeypatch.setattr(staff, "_make", lambda names: crew)
-    assert staff.queue_for("") == "q"
-    first, second = threading.Thread(target=staff.stop), threading.Thread(target=staff.stop)
+    groups = WorkerGroups(unused, Shape("thread", 1), ())
+    monkeypatch.setattr(groups, "_make", lambda names: group)
+    assert groups.queue_for("") == "q"
+    first, second = threading.Thread(target=groups.stop), threading.Thread(target=groups.stop)
     first.start()
-    assert crew.stopping.wait(10)
+    assert group.stopping.wait(10)
     second.start()
     second.join(0.2)
     assert second.is_alive()
-    crew.may_stop.set()
+    group.may_stop.set()
     for thread in (first, second):
         thread.join(10)
         assert not thread.is_alive()

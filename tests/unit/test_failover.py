@@ -90,8 +90,8 @@ def test_what_may_be_done_in_part_is_not_repeated(following: Following) -> None:
 
 def test_it_ends(store: redis.Redis) -> None:
     refusal = redis.ReadOnlyError("You can't write against a read only replica.")
-    patience = Patience(store, 0.2)
-    eventually(lambda: not patience.wait(refusal), 10)
+    window = Patience(store, 0.2)
+    eventually(lambda: not window.wait(refusal), 10)
 
 
 def test_what_no_replica_has_is_not_acknowledged(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 from helpers import ROOT, eventually
 
-from jobqueue.protocol.protocol import RETURNED, Outcome
-from jobqueue.workers.shared.journal import BUFFERED, HALF, HUNGRY, UNSETTLED, Region, Running, make_file
+from jobqueue.protocol.protocol import RETURNED, JobOutcome
+from jobqueue.workers.shared.journal import BUFFERED, HALF, OUT_OF_WORK, UNSETTLED, Running, SharedPage, make_file
 
 
 @pytest.fixture
@@ -24,65 +24,65 @@ def pages() -> Iterator[int]:
 
 
 @pytest.fixture
-def region(pages: int) -> Region:
-    return Region(pages, 1, 2)
+def page(pages: int) -> SharedPage:
+    return SharedPage(pages, 1, 2)
 
 
-def outcome(claim: int, size: int = 10) -> Outcome:
+def outcome(claim: int, size: int = 10) -> JobOutcome:
     payload = bytes([claim % 251]) * size
-    return Outcome(f"id{claim}", claim, "default", RETURNED, 500, payload, "start", "end", claim + 0.25, claim + 0.5)
+    return JobOutcome(f"id{claim}", claim, "default", RETURNED, 500, payload, "start", "end", claim + 0.25, claim + 0.5)
 
 
-def test_two_maps_of_one_file_see_the_same(pages: int, region: Region) -> None:
-    region.bind(1, 0x7F00)
-    region.begin(1, 7, 12.5, 180.0)
-    region.set(HUNGRY, 1)
-    region.journal.append(outcome(3))
-    other = Region(pages, 1, 2)
+def test_two_maps_of_one_file_see_the_same(pages: int, page: SharedPage) -> None:
+    page.bind(1, 0x7F00)
+    page.begin(1, 7, 12.5, 180.0)
+    page.set(OUT_OF_WORK, 1)
+    page.journal.append(outcome(3))
+    other = SharedPage(pages, 1, 2)
     assert other.running() == [Running(1, 7, 12.5, 180.0, 0x7F00, 12.5)]
-    assert other.get(HUNGRY) == 1
+    assert other.get(OUT_OF_WORK) == 1
     assert list(other.journal.read()) == [outcome(3)]
-    region.end(1)
+    page.end(1)
     assert other.running() == []
 
 
 def test_regions_do_not_touch(pages: int) -> None:
-    regions = [Region(pages, n, 2) for n in range(3)]
-    for n, region in enumerate(regions):
+    pages = [SharedPage(pages, n, 2) for n in range(3)]
+    for n, page in enumerate(pages):
         for slot in range(2):
-            region.begin(slot, 10 * n + slot + 1, 0.0, 0.0)
-        while region.journal.append(outcome(n, 1000)):
+            page.begin(slot, 10 * n + slot + 1, 0.0, 0.0)
+        while page.journal.append(outcome(n, 1000)):
             pass
-    regions[1].wipe()
-    assert regions[1].running() == []
-    assert list(regions[1].journal.read()) == []
+    pages[1].wipe()
+    assert pages[1].running() == []
+    assert list(pages[1].journal.read()) == []
     for n in (0, 2):
-        assert [r.claim for r in regions[n].running()] == [10 * n + 1, 10 * n + 2]
-        assert {o.claim for o in regions[n].journal.read()} == {n}
+        assert [r.claim for r in pages[n].running()] == [10 * n + 1, 10 * n + 2]
+        assert {o.claim for o in pages[n].journal.read()} == {n}
 
 
-def test_at_rest(region: Region) -> None:
-    assert not region.at_rest
-    region.set(HUNGRY, 1)
-    assert region.at_rest
+def test_at_rest(page: SharedPage) -> None:
+    assert not page.at_rest
+    page.set(OUT_OF_WORK, 1)
+    assert page.at_rest
     for word in (BUFFERED, UNSETTLED):
-        region.set(word, 1)
-        assert not region.at_rest
-        region.set(word, 0)
-    region.begin(0, 1, 0.0, 0.0)
-    assert not region.at_rest
+        page.set(word, 1)
+        assert not page.at_rest
+        page.set(word, 0)
+    page.begin(0, 1, 0.0, 0.0)
+    assert not page.at_rest
 
 
-def test_a_record_that_does_not_fit_is_refused_whole(region: Region) -> None:
-    assert not region.journal.append(outcome(1, HALF))
-    assert list(region.journal.read()) == []
-    assert region.journal.append(outcome(2, HALF - 200))
-    assert not region.journal.append(outcome(3, 200))
-    assert [o.claim for o in region.journal.read()] == [2]
+def test_a_record_that_does_not_fit_is_refused_whole(page: SharedPage) -> None:
+    assert not page.journal.append(outcome(1, HALF))
+    assert list(page.journal.read()) == []
+    assert page.journal.append(outcome(2, HALF - 200))
+    assert not page.journal.append(outcome(3, 200))
+    assert [o.claim for o in page.journal.read()] == [2]
 
 
-def test_what_is_on_its_way_stays_until_it_is_settled(region: Region) -> None:
-    journal = region.journal
+def test_what_is_on_its_way_stays_until_it_is_settled(page: SharedPage) -> None:
+    journal = page.journal
     journal.append(outcome(1))
     journal.switch()
     journal.append(outcome(2))
@@ -94,8 +94,8 @@ def test_what_is_on_its_way_stays_until_it_is_settled(region: Region) -> None:
     assert list(journal.read()) == []
 
 
-def test_what_came_back_is_kept_with_what_came_after(region: Region) -> None:
-    journal = region.journal
+def test_what_came_back_is_kept_with_what_came_after(page: SharedPage) -> None:
+    journal = page.journal
     journal.append(outcome(1))
     journal.switch()
     journal.append(outcome(2))
@@ -107,9 +107,9 @@ def test_what_came_back_is_kept_with_what_came_after(region: Region) -> None:
     assert [o.claim for o in journal.read()] == [3]
 
 
-def test_what_came_back_and_does_not_fit_is_not_lost(region: Region) -> None:
+def test_what_came_back_and_does_not_fit_is_not_lost(page: SharedPage) -> None:
     """Two full halves cannot come together. Nothing is lost: a record may stand there longer than it must."""
-    journal = region.journal
+    journal = page.journal
     assert journal.append(outcome(1, HALF - 1000))
     journal.switch()
     assert journal.append(outcome(2, HALF - 1000))
@@ -146,17 +146,17 @@ def test_kill_9_of_the_writer(seed: int) -> None:
         try:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"go\n"
-            region = Region(fd, 0, 1)
-            eventually(lambda: any(r.claim > 1 for r in region.running()))  # 1 is recorded; a live journal is not read
+            page = SharedPage(fd, 0, 1)
+            eventually(lambda: any(r.claim > 1 for r in page.running()))  # 1 is recorded; a live journal is not read
             time.sleep(random.Random(seed).uniform(0.0, 0.05))  # the random moment
         finally:
             writer.kill()
-    records = list(region.journal.read())
+    records = list(page.journal.read())
     for record in records:
         assert record.payload == bytes([record.claim % 251]) * (record.claim % 3000)
         assert record.started == record.claim + 0.25
     claims = sorted(record.claim for record in records)
     assert claims == list(range(claims[0], claims[-1] + 1))
-    running = [r.claim for r in region.running()]
+    running = [r.claim for r in page.running()]
     assert running in ([], [claims[-1]], [claims[-1] + 1])
     os.close(fd)

@@ -18,7 +18,7 @@ from rq.rate_limit import RateLimit
 from jobqueue.errors import DuplicateJob, StoreRefused
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import RETURNED, Outcome, Protocol
+from jobqueue.protocol.protocol import RETURNED, JobOutcome, Protocol
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
@@ -65,7 +65,7 @@ def run_all(store: redis.Redis) -> int:
     now = "2026-01-01T00:00:00.000000Z"
     ttls = [500 if job.result_ttl is None else job.result_ttl for job in jobs]
     ended = [
-        Outcome(job.id, job.claim, job.queue, RETURNED, ttl, b"", now, now, 1.0, 2.0)
+        JobOutcome(job.id, job.claim, job.queue, RETURNED, ttl, b"", now, now, 1.0, 2.0)
         for job, ttl in zip(jobs, ttls, strict=True)
     ]
     protocol.cycle(OWNER, W, ["q"], ended, 0)

@@ -110,19 +110,19 @@ def test_the_next_job_is_never_hit(place: Callable[[Callable[[], None]], None]) 
     def fire() -> None:
         last = 0
         while not stop.is_set():
-            if (token := slot.token) not in (0, last):
-                slot.interrupt(token, Interrupted)
-                last = token
+            if (target := slot.target) not in (0, last):
+                slot.interrupt(target, Interrupted)
+                last = target
 
     def work() -> None:
         slot.bind()
-        token, deadline = 0, time.monotonic() + 30
-        while token < rounds or (not hits[0] and time.monotonic() < deadline):  # the shooter may still want for a core
-            token += 1
+        target, deadline = 0, time.monotonic() + 30
+        while target < rounds or (not hits[0] and time.monotonic() < deadline):  # the shooter may still want for a core
+            target += 1
             try:
-                slot.enter(token, 60)
+                slot.enter(target, 60)
                 try:
-                    for _ in range(token % 3000):
+                    for _ in range(target % 3000):
                         pass
                 finally:
                     slot.leave()
@@ -194,7 +194,7 @@ def test_one_slot_among_many() -> None:
     threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(3)]
     for thread in threads:
         thread.start()
-    eventually(lambda: all(slot.token for slot in slots))
+    eventually(lambda: all(slot.target for slot in slots))
     assert slots[1].interrupt(2, Interrupted)
     eventually(lambda: ended == {1: "interrupted"})
     go_on.set()
@@ -219,7 +219,7 @@ def test_deadlines() -> None:
     slot.enter(2, 5)
     assert 0 < slot.deadline - time.monotonic() <= 5
     slot.leave()
-    assert (slot.token, slot.deadline) == (0, 0.0)
+    assert (slot.target, slot.deadline) == (0, 0.0)
 
 
 def test_a_callbacks_penalty_sets_and_clears_the_deadline() -> None:
@@ -229,10 +229,10 @@ def test_a_callbacks_penalty_sets_and_clears_the_deadline() -> None:
     tokens = set()
     for _ in range(2):
         with penalty(5, JobTimeoutException, job_id="x"):
-            assert slot.token < 0  # no claim number, and another one for each callback
+            assert slot.target < 0  # no claim number, and another one for each callback
             assert slot.deadline
-            tokens.add(slot.token)
-        assert (slot.token, slot.deadline) == (0, 0.0)
+            tokens.add(slot.target)
+        assert (slot.target, slot.deadline) == (0, 0.0)
     assert len(tokens) == 2
 
 
@@ -243,15 +243,15 @@ def test_between_requests_to_the_store_a_finish_is_limited() -> None:
     with limits.stretch(3):
         assert LEAST - 1 < slot.deadline - time.monotonic() <= LEAST
         with limits.paused():
-            assert slot.token == 0
+            assert slot.target == 0
         with limits.penalty()(5, JobTimeoutException, job_id="x"):
             with limits.paused():  # a callback that waits for the store
-                assert slot.token < 0
+                assert slot.target < 0
             assert slot.deadline - time.monotonic() <= 5
-        assert slot.token < 0
+        assert slot.target < 0
         limits.close()
-        assert slot.token == 0
-    assert (slot.token, slot.deadline) == (0, 0.0)
+        assert slot.target == 0
+    assert (slot.target, slot.deadline) == (0, 0.0)
 
 
 def test_a_thread_that_was_written_off_gets_no_further() -> None:

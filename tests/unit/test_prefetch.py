@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from jobqueue.workers.child.prefetch import AHEAD, LONG, MOST_PER_CYCLE, MOST_PER_SLOT, Pace
+from jobqueue.workers.child.prefetch import AHEAD, LONG, MOST_PER_CYCLE, MOST_PER_SLOT, Prefetch
 
 
-def made(slots: int = 1, *, gave: int = 0, seconds: float = 0.0) -> Pace:
-    pace = Pace(slots)
+def made(slots: int = 1, *, gave: int = 0, seconds: float = 0.0) -> Prefetch:
+    prefetch = Prefetch(slots)
     for _ in range(gave):
-        pace.gave_all()
+        prefetch.gave_all()
     if seconds:
-        pace.ended(seconds)
-    return pace
+        prefetch.ended(seconds)
+    return prefetch
 
 
 def test_it_doubles_while_the_queues_give() -> None:
@@ -27,19 +27,19 @@ def test_no_more_than_a_moment_of_work() -> None:
 
 
 def test_a_long_job_has_no_company_and_forgets_what_was_learnt() -> None:
-    pace = made(gave=9, seconds=2 * LONG)
-    assert pace.ahead == 0
+    prefetch = made(gave=9, seconds=2 * LONG)
+    assert prefetch.ahead == 0
     for _ in range(100):
-        pace.ended(0.0001)
-    assert pace.ahead == 1
-    pace.gave_all()
-    assert pace.ahead == 2
+        prefetch.ended(0.0001)
+    assert prefetch.ahead == 1
+    prefetch.gave_all()
+    assert prefetch.ahead == 2
 
 
 def test_a_jam_counts_as_a_long_job() -> None:
-    pace = made(gave=9, seconds=0.0001)
-    pace.jammed()
-    assert pace.ahead == 0
+    prefetch = made(gave=9, seconds=0.0001)
+    prefetch.jammed()
+    assert prefetch.ahead == 0
 
 
 def test_when_an_outcome_is_sent_at_once() -> None:
@@ -48,6 +48,6 @@ def test_when_an_outcome_is_sent_at_once() -> None:
 
 
 def test_one_at_a_time() -> None:
-    pace = made(gave=9)
-    pace.most_ahead = 0
-    assert pace.ahead == 0
+    prefetch = made(gave=9)
+    prefetch.most_ahead = 0
+    assert prefetch.ahead == 0

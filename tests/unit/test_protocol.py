@@ -31,10 +31,10 @@ from jobqueue.protocol.protocol import (
     Claimed,
     Cycle,
     ForRQ,
-    Outcome,
+    JobOutcome,
     Protocol,
     Rescue,
-    Verdict,
+    Ruling,
 )
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address
@@ -68,8 +68,8 @@ class Desk:
         """Claim everything, although two owners share the queue."""
         return self.claim(64, owner, idle=64).jobs
 
-    def settle(self, *outcomes: Outcome, owner: str = ONE) -> list[int]:
-        return self.protocol.cycle(owner, W, ["default"], outcomes, 0).verdicts
+    def settle(self, *outcomes: JobOutcome, owner: str = ONE) -> list[int]:
+        return self.protocol.cycle(owner, W, ["default"], outcomes, 0).acks
 
     def waiting(self, queue: str = "default") -> list[str]:
         return [i.decode() for i in self.store.lrange(keys.queue(queue), 0, -1)]
@@ -90,7 +90,7 @@ class Desk:
         self, owner: str = ONE, running: Sequence[int] | None = (), verdict: str = "crash", **told: Any
     ) -> Rescue | None:
         cause = text("ChildKilled: it is gone")
-        judged = None if running is None else [Verdict(claim, verdict, cause) for claim in running]
+        judged = None if running is None else [Ruling(claim, verdict, cause) for claim in running]
         base = {"on_crash": "retry", "most": 3, "final": False, "cause": cause, "ended_at": rq_time(NOW), "ended": NOW}
         return self.protocol.rescue(owner, W, running=judged, **{**base, **told})
 
@@ -112,13 +112,13 @@ def text(words: str) -> bytes:
     return base64.b64encode(zlib.compress(words.encode()))
 
 
-def returned(job: Claimed, value: Any = 4, ttl: int = 500, **changes: Any) -> Outcome:
+def returned(job: Claimed, value: Any = 4, ttl: int = 500, **changes: Any) -> JobOutcome:
     payload = b"" if value is None else base64.b64encode(json.dumps(value).encode())
     times = (rq_time(NOW), rq_time(NOW + 0.25), NOW, NOW + 0.25)
-    return Outcome(job.id, job.claim, job.queue, RETURNED, ttl, payload, *times)._replace(**changes)
+    return JobOutcome(job.id, job.claim, job.queue, RETURNED, ttl, payload, *times)._replace(**changes)
 
 
-def raised(job: Claimed, words: str = "ValueError: no") -> Outcome:
+def raised(job: Claimed, words: str = "ValueError: no") -> JobOutcome:
     return returned(job)._replace(kind=RAISED, payload=text(words), ttl=1000)
 
 
@@ -921,7 +921,7 @@ def test_each_heartbeat_makes_the_whole_registration_true(desk: Desk, how: str) 
     assert desk.store.exists(keys.lease(W))
 
 
-def test_rqs_worker_reads_our_card(desk: Desk) -> None:
+def test_rqs_worker_reads_our_registration(desk: Desk) -> None:
     heartbeat = heartbeat_of(desk, lambda: True)
     heartbeat.step(0.0)
     assert not desk.store.exists(keys.WORKERS)  # not born yet

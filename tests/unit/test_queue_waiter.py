@@ -16,27 +16,27 @@ from proxy import Proxy
 
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address, client
-from jobqueue.workers.roles.queue_waiter import Waiter
+from jobqueue.workers.roles.queue_waiter import QueueWaiter
 from jobqueue.workers.shared.failures import Failures
 
-Make = Callable[..., Waiter]
+Make = Callable[..., QueueWaiter]
 
 
 @pytest.fixture
 def make(server: Server) -> Iterator[Make]:
-    waiters: list[Waiter] = []
+    waiters: list[QueueWaiter] = []
 
-    def start(*queues: str, url: str = server.url) -> Waiter:
-        waiter = Waiter(client(Address(url=url)), queues or ("default",))
-        waiters.append(waiter)
-        waiter.start()
-        return waiter
+    def start(*queues: str, url: str = server.url) -> QueueWaiter:
+        queue_waiter = QueueWaiter(client(Address(url=url)), queues or ("default",))
+        waiters.append(queue_waiter)
+        queue_waiter.start()
+        return queue_waiter
 
     yield start
-    for waiter in waiters:
-        waiter.stop()
-        waiter._thread.join(20)
-        assert not waiter._thread.is_alive()
+    for queue_waiter in waiters:
+        queue_waiter.stop()
+        queue_waiter._thread.join(20)
+        assert not queue_waiter._thread.is_alive()
 
 
 def blocked(store: redis.Redis) -> int:
@@ -53,9 +53,9 @@ def waiting(store: redis.Redis, queue: str = "default") -> list[bytes]:
 
 def test_a_push_wakes_one_and_stays(make: Make, store: redis.Redis) -> None:
     woken: list[str] = []
-    waiter = make()
+    queue_waiter = make()
     for name in ("first", "second"):
-        waiter.hungry(lambda name=name: woken.append(name))  # type: ignore[misc]
+        queue_waiter.call_at_push(lambda name=name: woken.append(name))  # type: ignore[misc]
     eventually(lambda: blocked(store) == 1)
     assert woken == []
     push(store, "a", "b", "c")
@@ -66,14 +66,14 @@ def test_a_push_wakes_one_and_stays(make: Make, store: redis.Redis) -> None:
 def test_one_job_wakes_one_child_at_a_time(make: Make, store: redis.Redis) -> None:
     """The first child takes the job away; the second goes on waiting."""
     woken: list[str] = []
-    waiter = make()
+    queue_waiter = make()
 
     def first() -> None:
         store.lpop(keys.queue("default"))
         woken.append("first")
 
-    waiter.hungry(first)
-    waiter.hungry(lambda: woken.append("second"))
+    queue_waiter.call_at_push(first)
+    queue_waiter.call_at_push(lambda: woken.append("second"))
     eventually(lambda: blocked(store) == 1)
     push(store, "a")
     eventually(lambda: woken == ["first"])
@@ -83,16 +83,16 @@ def test_one_job_wakes_one_child_at_a_time(make: Make, store: redis.Redis) -> No
 
 def test_each_queue_wakes(make: Make, store: redis.Redis) -> None:
     woken: list[int] = []
-    waiter = make("high", "low")
+    queue_waiter = make("high", "low")
     for n, queue in enumerate(("low", "high")):
-        waiter.hungry(lambda n=n: woken.append(n))  # type: ignore[misc]
+        queue_waiter.call_at_push(lambda n=n: woken.append(n))  # type: ignore[misc]
         eventually(lambda: blocked(store) == 2)  # one connection for each queue
         push(store, "a", queue=queue)
         eventually(lambda n=n: woken[-1:] == [n])  # type: ignore[misc]
         store.delete(keys.queue(queue))
 
 
-def test_nobody_hungry_nothing_asked(make: Make, store: redis.Redis) -> None:
+def test_nobody_waits_nothing_asked(make: Make, store: redis.Redis) -> None:
     make()
     before = store.info("stats")["total_commands_processed"]
     push(store, "a")
@@ -110,7 +110,7 @@ def test_it_does_not_enter_the_wait(make: Make, store: redis.Redis, how: str) ->
     else:
         store.sadd(keys.PAUSED, "default")
     push(store, "a")
-    make().hungry(lambda: woken.append(1))
+    make().call_at_push(lambda: woken.append(1))
     before = store.info("stats")["total_commands_processed"]
     eventually(lambda: store.info("stats")["total_commands_processed"] > before + 20, every=0.1)
     assert woken == []
@@ -123,7 +123,7 @@ def test_a_paused_queue_beside_an_open_one(make: Make, store: redis.Redis) -> No
     woken: list[int] = []
     store.sadd(keys.PAUSED, "closed")
     push(store, "a", queue="closed")
-    make("closed", "open").hungry(lambda: woken.append(1))
+    make("closed", "open").call_at_push(lambda: woken.append(1))
     eventually(lambda: blocked(store) == 1)
     assert woken == []
     push(store, "b", queue="open")
@@ -132,7 +132,7 @@ def test_a_paused_queue_beside_an_open_one(make: Make, store: redis.Redis) -> No
 
 def test_a_cut_connection_is_made_again(make: Make, store: redis.Redis) -> None:
     woken: list[int] = []
-    make().hungry(lambda: woken.append(1))
+    make().call_at_push(lambda: woken.append(1))
     eventually(lambda: blocked(store) == 1)
     own = store.client_id()
     for other in store.client_list():
@@ -144,38 +144,38 @@ def test_a_cut_connection_is_made_again(make: Make, store: redis.Redis) -> None:
 
 
 def test_stop_ends_a_wait(make: Make, store: redis.Redis) -> None:
-    waiter = make()
-    waiter.hungry(lambda: None)
+    queue_waiter = make()
+    queue_waiter.call_at_push(lambda: None)
     eventually(lambda: blocked(store) == 1)
     started = time.monotonic()
-    waiter.stop()
-    waiter._thread.join(20)
+    queue_waiter.stop()
+    queue_waiter._thread.join(20)
     assert time.monotonic() - started < 4  # a BLMOVE alone would wait for 5 s
-    waiter.stop()
+    queue_waiter.stop()
 
 
 def test_what_nobody_expected_is_a_pause(make: Make, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread goes on, and the health check hears of it meanwhile."""
     failures, woken, broken = Failures(), [], [True]
-    waiter = Waiter(store, ("default",), failures)
-    look = waiter._open_queues
+    queue_waiter = QueueWaiter(store, ("default",), failures)
+    look = queue_waiter._open_queues
 
     def fails() -> list[str]:
         if broken:
             raise ValueError("filedescriptor out of range in select()")
         return look()
 
-    monkeypatch.setattr(waiter, "_open_queues", fails)
-    waiter.start()
-    waiter.hungry(lambda: woken.append(1))
+    monkeypatch.setattr(queue_waiter, "_open_queues", fails)
+    queue_waiter.start()
+    queue_waiter.call_at_push(lambda: woken.append(1))
     eventually(lambda: failures.why() == "waiting for jobs fails: ValueError: filedescriptor out of range in select()")
     push(store, "a")
     broken.clear()
     eventually(lambda: woken)
     eventually(lambda: not failures.why())
-    waiter.stop()
-    waiter._thread.join(20)
-    assert not waiter._thread.is_alive()
+    queue_waiter.stop()
+    queue_waiter._thread.join(20)
+    assert not queue_waiter._thread.is_alive()
 
 
 # -- connections that die, and many queues ---------------------------------------------------------------------------
@@ -191,12 +191,12 @@ def test_an_answer_that_does_not_come_wakes_all_the_same(make: Make, proxy: Prox
     """Nobody knows whether something was pushed; the other queue's connection is not touched."""
     woken: list[int] = []
     proxy.swallow(b"BLMOVE", keys.queue("b").encode() + b"\r\n")
-    waiter = make("a", "b", url=proxy.url)
-    waiter.hungry(lambda: woken.append(1))
+    queue_waiter = make("a", "b", url=proxy.url)
+    queue_waiter.call_at_push(lambda: woken.append(1))
     eventually(lambda: blocked(store) == 2)
     push(store, "x", queue="b")
     eventually(lambda: woken == [1])
-    waiter.hungry(lambda: woken.append(2))
+    queue_waiter.call_at_push(lambda: woken.append(2))
     push(store, "y", queue="a")
     eventually(lambda: woken == [1, 2])
 
@@ -206,15 +206,15 @@ def test_hundreds_of_queues_and_a_few_connections(make: Make, store: redis.Redis
     before = store.info("clients")["connected_clients"]
     for name in ("q0", "q31", "q32", "q1099"):
         woken: list[int] = []
-        waiter = make(*names)
-        waiter.hungry(lambda woken=woken: woken.append(1))  # type: ignore[misc]
+        queue_waiter = make(*names)
+        queue_waiter.call_at_push(lambda woken=woken: woken.append(1))  # type: ignore[misc]
         eventually(lambda: blocked(store) == 32)
         assert store.info("clients")["connected_clients"] <= before + 40
         assert woken == []
         push(store, "a", queue=name)
         eventually(lambda woken=woken: woken == [1])  # type: ignore[misc]
         store.delete(keys.queue(name))
-        waiter.stop()
+        queue_waiter.stop()
         eventually(lambda: blocked(store) == 0)
 
 
@@ -226,7 +226,7 @@ def test_sockets_beyond_what_select_takes(make: Make, store: redis.Redis) -> Non
     files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
     try:
         woken: list[int] = []
-        make().hungry(lambda: woken.append(1))
+        make().call_at_push(lambda: woken.append(1))
         eventually(lambda: blocked(store) == 1)
         push(store, "a")
         eventually(lambda: woken == [1])
@@ -243,7 +243,7 @@ def test_a_key_that_is_no_list_does_not_keep_the_other_queues(
     store.set(keys.queue("wrong"), "x")
     store.set(keys.workers_of("wrong"), "x")
     with caplog.at_level(logging.WARNING):
-        make("wrong", "right").hungry(lambda: woken.append(1))
+        make("wrong", "right").call_at_push(lambda: woken.append(1))
         eventually(lambda: blocked(store) == 1)
         push(store, "a", queue="right")
         eventually(lambda: woken == [1])
@@ -255,8 +255,8 @@ def test_who_cannot_open_a_connection_says_so_and_wakes(
 ) -> None:
     """A child asks over the connection that it has."""
     woken: list[int] = []
-    waiter = make()
-    no_more = waiter._client.connection_pool
+    queue_waiter = make()
+    no_more = queue_waiter._client.connection_pool
 
     def refuse() -> None:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -264,16 +264,16 @@ def test_who_cannot_open_a_connection_says_so_and_wakes(
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(no_more, "make_connection", refuse)
         for n in range(3):
-            waiter.hungry(lambda n=n: woken.append(n))  # type: ignore[misc]
+            queue_waiter.call_at_push(lambda n=n: woken.append(n))  # type: ignore[misc]
         eventually(lambda: woken == [0, 1, 2])
     assert caplog.messages == ["too many open files to wait for jobs: raise the limit (ulimit -n)"]
-    since = waiter._failing_since
-    assert "Too many open files" in waiter.why_not(since + 6)
-    assert waiter.why_not(since + 1) == ""
-    waiter.hungry(lambda: woken.append(3))
+    since = queue_waiter._failing_since
+    assert "Too many open files" in queue_waiter.why_not(since + 6)
+    assert queue_waiter.why_not(since + 1) == ""
+    queue_waiter.call_at_push(lambda: woken.append(3))
     eventually(lambda: blocked(store) == 1)
     push(store, "a")
-    eventually(lambda: woken[3:] == [3] and waiter.why_not(since + 60) == "")
+    eventually(lambda: woken[3:] == [3] and queue_waiter.why_not(since + 60) == "")
 
 
 def test_one_job_wakes_few_of_a_crowd(make: Make, store: redis.Redis) -> None:
@@ -286,8 +286,8 @@ def test_one_job_wakes_few_of_a_crowd(make: Make, store: redis.Redis) -> None:
         woken.append(1)
         store.lpop(keys.queue("default"))
 
-    for waiter in waiters:
-        waiter.hungry(wake)
+    for queue_waiter in waiters:
+        queue_waiter.call_at_push(wake)
     for jobs in (1, 2, 3):
         eventually(lambda: blocked(store) == crowd - len(woken))
         push(store, "a")

@@ -8,14 +8,14 @@ import pytest
 from fake_children import Registrar
 
 from jobqueue.protocol.protocol import ForRQ
-from jobqueue.workers.shared.deaths import Left, Remains
-from jobqueue.workers.supervisor.reaper import Undertaker
+from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
+from jobqueue.workers.supervisor.reaper import Reaper
 
 OWNER, PID = "w:0.1", 4711
-DEAD = Remains(OWNER, [], [])
-NOTHING = Left(OWNER, "w", [])
+DEAD = DeathReport(OWNER, [], [])
+NOTHING = LeftForRQ(OWNER, "w", [])
 JOBS = [ForRQ("a", 7, "q", "fail", b""), ForRQ("b", 8, "q", "stop", b"")]
-SOME = Left(OWNER, "w", JOBS)
+SOME = LeftForRQ(OWNER, "w", JOBS)
 ALL = frozenset({7, 8})
 FAILED = 1 << 8  # a wait status
 
@@ -23,46 +23,46 @@ FAILED = 1 << 8  # a wait status
 class FakeRescuer:
     """Finds what it is told to, and notes what it is asked."""
 
-    def __init__(self, left: Left | None) -> None:
+    def __init__(self, left: LeftForRQ | None) -> None:
         self.left = left
         self.calls: list[tuple[str, Any]] = []
 
-    def rescue_own(self, remains: Remains) -> Left | None:
-        self.calls.append(("rescue", remains))
+    def rescue_own(self, death_report: DeathReport) -> LeftForRQ | None:
+        self.calls.append(("rescue", death_report))
         return self.left
 
-    def close(self, left: Left) -> None:
+    def close(self, left: LeftForRQ) -> None:
         self.calls.append(("close", left))
 
 
 class Bench:
     """Something that is left of a dead child, and a fork server that forks, or does not."""
 
-    def __init__(self, left: Left | None = SOME) -> None:
-        self.registrar = Registrar()
+    def __init__(self, left: LeftForRQ | None = SOME) -> None:
+        self.roles_thread = Registrar()
         self.rescuer: Any = FakeRescuer(left)
         self.can_fork = True
-        self.forked: list[Left] = []
-        self.reaper = Undertaker(self.registrar.do, self.registrar.post, self._fork)
+        self.forked: list[LeftForRQ] = []
+        self.reaper = Reaper(self.roles_thread.do, self.roles_thread.post, self._fork)
 
-    def _fork(self, left: Left) -> bool:
+    def _fork(self, left: LeftForRQ) -> bool:
         self.forked.append(left)
         return self.can_fork
 
     def bury(self) -> None:
         """As far as it goes by itself."""
         self.reaper.bury(self.rescuer, DEAD)
-        self.registrar.settle()
+        self.roles_thread.settle()
 
-    def errand_starts(self, pid: int = PID) -> None:
+    def request_starts(self, pid: int = PID) -> None:
         assert self.reaper.forked(OWNER, pid)
 
-    def errand_ends(self, status: int, pid: int = PID) -> None:
+    def request_ends(self, status: int, pid: int = PID) -> None:
         assert self.reaper.died(self.rescuer, pid, status)
-        self.registrar.settle()
+        self.roles_thread.settle()
 
     @property
-    def closed(self) -> list[Left]:
+    def closed(self) -> list[LeftForRQ]:
         return [what for name, what in self.rescuer.calls if name == "close"]
 
 
@@ -71,14 +71,14 @@ def test_the_main_loop_waits_for_nothing() -> None:
     bench = Bench(NOTHING)
     bench.reaper.bury(bench.rescuer, DEAD)
     assert (bench.rescuer.calls, bench.reaper.busy) == ([], True)
-    bench.registrar.work()
+    bench.roles_thread.work()
     assert (bench.rescuer.calls, bench.reaper.busy) == ([("rescue", DEAD)], True)
-    bench.registrar.turn()
+    bench.roles_thread.turn()
     assert not bench.reaper.busy
 
 
 @pytest.mark.parametrize("left", [NOTHING, None])
-def test_when_nothing_is_left_that_is_all(left: Left | None) -> None:
+def test_when_nothing_is_left_that_is_all(left: LeftForRQ | None) -> None:
     """None: somebody else has struck the name off."""
     bench = Bench(left)
     bench.bury()
@@ -89,12 +89,12 @@ def test_two_deaths_are_two_burials() -> None:
     bench = Bench(NOTHING)
     bench.reaper.bury(bench.rescuer, DEAD)
     bench.reaper.bury(bench.rescuer, DEAD._replace(owner="w:1.1"))
-    bench.registrar.work()
-    bench.registrar.events.pop()()
+    bench.roles_thread.work()
+    bench.roles_thread.events.pop()()
     assert bench.reaper.busy
-    bench.registrar.turn()
+    bench.roles_thread.turn()
     assert not bench.reaper.busy
-    assert [remains.owner for _, remains in bench.rescuer.calls] == [OWNER, "w:1.1"]
+    assert [death_report.owner for _, death_report in bench.rescuer.calls] == [OWNER, "w:1.1"]
 
 
 def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixture) -> None:
@@ -102,13 +102,13 @@ def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixtur
     bench = Bench()
     bench.bury()
     assert (bench.forked, bench.closed, bench.reaper.busy) == ([SOME], [], True)
-    bench.errand_starts()
+    bench.request_starts()
     assert bench.reaper.busy
     assert bench.reaper.died(bench.rescuer, PID, 0)
     assert (bench.closed, bench.reaper.busy) == ([], True)
-    bench.registrar.work()
+    bench.roles_thread.work()
     assert (bench.closed, bench.reaper.busy) == ([SOME], True)
-    bench.registrar.turn()
+    bench.roles_thread.turn()
     assert not bench.reaper.busy
     assert caplog.messages == []
 
@@ -117,12 +117,12 @@ def test_one_that_died_at_it_is_followed_by_one_without_their_code(caplog: pytes
     """Callbacks of the user's killed it, perhaps: the second one records only."""
     bench = Bench()
     bench.bury()
-    bench.errand_starts()
-    bench.errand_ends(FAILED)
+    bench.request_starts()
+    bench.request_ends(FAILED)
     assert bench.forked == [SOME, SOME._replace(plain=ALL)]
     assert (bench.closed, bench.reaper.busy) == ([], True)
-    bench.errand_starts(PID + 1)
-    bench.errand_ends(0, PID + 1)
+    bench.request_starts(PID + 1)
+    bench.request_ends(0, PID + 1)
     assert (bench.closed, bench.reaper.busy) == ([SOME._replace(plain=ALL)], False)
     assert caplog.messages == [f"finishing the jobs of {OWNER} failed; they are recorded without their own code"]
 
@@ -131,8 +131,8 @@ def test_a_third_one_there_is_not(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.bury()
     for pid in (PID, PID + 1):
-        bench.errand_starts(pid)
-        bench.errand_ends(FAILED, pid)
+        bench.request_starts(pid)
+        bench.request_ends(FAILED, pid)
     assert len(bench.forked) == 2
     assert ([left.jobs for left in bench.closed], bench.reaper.busy) == ([JOBS], False)
     assert "recorded without callbacks and retries" in caplog.messages[-1]
@@ -142,8 +142,8 @@ def test_one_that_had_nothing_of_theirs_to_run_is_not_repeated() -> None:
     """All its jobs were to be recorded plainly in the first place."""
     bench = Bench(SOME._replace(plain=ALL))
     bench.bury()
-    bench.errand_starts()
-    bench.errand_ends(FAILED)
+    bench.request_starts()
+    bench.request_ends(FAILED)
     assert (len(bench.forked), len(bench.closed), bench.reaper.busy) == (1, 1, False)
 
 
@@ -151,8 +151,8 @@ def test_part_of_it_was_plain() -> None:
     """One callback did not end before; now another one does not: both are left out."""
     bench = Bench(SOME._replace(plain=frozenset({7})))
     bench.bury()
-    bench.errand_starts()
-    bench.errand_ends(FAILED)
+    bench.request_starts()
+    bench.request_ends(FAILED)
     assert bench.forked[1].plain == ALL
 
 
@@ -167,9 +167,9 @@ def test_without_a_fork_server_the_final_rescue_does_without(caplog: pytest.LogC
 def test_the_fork_server_went_between_two_attempts() -> None:
     bench = Bench()
     bench.bury()
-    bench.errand_starts()
+    bench.request_starts()
     bench.can_fork = False
-    bench.errand_ends(FAILED)
+    bench.request_ends(FAILED)
     assert (len(bench.closed), bench.reaper.busy) == (1, False)
 
 
@@ -179,19 +179,19 @@ def test_a_process_that_could_not_be_started() -> None:
     assert not bench.reaper.unborn(bench.rescuer, "w:1.1")  # a child of ours, say
     assert bench.reaper.busy
     assert bench.reaper.unborn(bench.rescuer, OWNER)
-    bench.registrar.settle()
+    bench.roles_thread.settle()
     assert (bench.closed, bench.reaper.busy) == ([SOME], False)
 
 
-def test_the_fork_server_is_gone_with_every_errand() -> None:
+def test_the_fork_server_is_gone_with_every_request() -> None:
     """Also with one of which nobody said yet that it was forked; and a late word of its death does no harm."""
     bench = Bench()
     bench.bury()
-    bench.errand_starts()
+    bench.request_starts()
     other = SOME._replace(owner="w:1.1")
     bench.reaper.finish_by_rq(bench.rescuer, other)
     bench.reaper.all_died(bench.rescuer)
-    bench.registrar.settle()
+    bench.roles_thread.settle()
     assert (bench.closed, bench.reaper.busy) == ([SOME, other], False)
     assert not bench.reaper.died(bench.rescuer, PID, 0)
     assert not bench.reaper.forked(OWNER, PID)
@@ -202,10 +202,10 @@ def test_what_another_tree_left_is_finished_once() -> None:
     bench = Bench()
     bench.reaper.finish_by_rq(bench.rescuer, SOME)
     bench.reaper.finish_by_rq(bench.rescuer, SOME)
-    bench.errand_starts()
+    bench.request_starts()
     bench.reaper.finish_by_rq(bench.rescuer, SOME)
     assert len(bench.forked) == 1
-    bench.errand_ends(0)
+    bench.request_ends(0)
     bench.reaper.finish_by_rq(bench.rescuer, SOME)
     assert len(bench.forked) == 2
 
@@ -213,7 +213,7 @@ def test_what_another_tree_left_is_finished_once() -> None:
 def test_others_are_none_of_its_business() -> None:
     bench = Bench()
     bench.bury()
-    bench.errand_starts()
+    bench.request_starts()
     assert not bench.reaper.forked("w:1.1", PID + 1)
     assert not bench.reaper.died(bench.rescuer, PID + 1, 0)
     assert bench.reaper.busy
@@ -224,7 +224,7 @@ def test_what_else_the_registrar_is_asked_keeps_a_stop_waiting() -> None:
     bench = Bench()
     found: list[int] = []
     bench.reaper.ask(lambda: 42, found.append)
-    bench.registrar.work()
+    bench.roles_thread.work()
     assert (found, bench.reaper.busy) == ([], True)
-    bench.registrar.turn()
+    bench.roles_thread.turn()
     assert (found, bench.reaper.busy) == ([42], False)

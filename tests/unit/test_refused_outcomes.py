@@ -6,12 +6,12 @@ import pytest
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from jobqueue.protocol.protocol import RETURNED, Outcome
+from jobqueue.protocol.protocol import RETURNED, JobOutcome
 from jobqueue.workers.shared.refusals import ENOUGH, FULL, LARGE, UNSAID, Refusals, never_taken, of_the_store
 
 
-def outcome(claim: int, size: int = 10) -> Outcome:
-    return Outcome(f"job{claim}", claim, "default", RETURNED, 500, b"x" * size, "", "", 0.0, 0.0)
+def outcome(claim: int, size: int = 10) -> JobOutcome:
+    return JobOutcome(f"job{claim}", claim, "default", RETURNED, 500, b"x" * size, "", "", 0.0, 0.0)
 
 
 def test_a_small_one_is_never_to_blame_for_a_lost_connection() -> None:

@@ -13,19 +13,19 @@ import pytest
 from rq.job import Job
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import RETURNED, Claimed, Outcome, Protocol, Verdict
+from jobqueue.protocol.protocol import RETURNED, Claimed, JobOutcome, Protocol, Ruling
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.rescuer import REMEMBERED, Rescuer
 from jobqueue.workers.shared.clock import rq_time
-from jobqueue.workers.shared.deaths import FENCED, Left, Remains, cause_of_death, end_of_process
+from jobqueue.workers.shared.deaths import FENCED, DeathReport, LeftForRQ, cause_of_death, end_of_process
 from jobqueue.workers.shared.endings import encode_text
-from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, Region, make_file
+from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, SharedPage, make_file
 from jobqueue.workers.shared.settings import Settings
 
 OURS, THEIRS = "us", "them"
 NOW = 1_795_000_000.0
-LEFT: list[Left] = []
+LEFT: list[LeftForRQ] = []
 
 
 @pytest.fixture(autouse=True)
@@ -35,15 +35,15 @@ def nothing_left() -> None:
 
 def looks(watch: Rescuer, start: float, end: float) -> list[str]:
     """Look every 2 s, as the registrar does, and once more at the end; whom it buried."""
-    buried: list[str] = []
+    rescued: list[str] = []
     while start < end:
-        buried += watch.step(start)
+        rescued += watch.step(start)
         start += 2.0
-    return buried + watch.step(end)
+    return rescued + watch.step(end)
 
 
-def crash(job: Claimed, cause: str = "gone") -> Verdict:
-    return Verdict(job.claim, "crash", encode_text(cause))
+def crash(job: Claimed, cause: str = "gone") -> Ruling:
+    return Ruling(job.claim, "crash", encode_text(cause))
 
 
 def owner(worker: str, child: int = 0) -> str:
@@ -67,9 +67,9 @@ def claimed(store: fakeredis.FakeRedis, name: str, *ids: str, **more: str) -> li
     return Protocol(store).cycle(name, name.partition(":")[0], ["default"], [], len(ids), len(ids)).jobs
 
 
-def done(job: Claimed) -> Outcome:
+def done(job: Claimed) -> JobOutcome:
     payload = base64.b64encode(b"4")
-    return Outcome(job.id, job.claim, "default", RETURNED, 500, payload, rq_time(NOW), rq_time(NOW), NOW, NOW)
+    return JobOutcome(job.id, job.claim, "default", RETURNED, 500, payload, rq_time(NOW), rq_time(NOW), NOW, NOW)
 
 
 def waiting(store: fakeredis.FakeRedis) -> list[str]:
@@ -82,23 +82,23 @@ def waiting(store: fakeredis.FakeRedis) -> list[str]:
 def test_a_child_that_holds_still(store: fakeredis.FakeRedis) -> None:
     """What waits behind the running job goes back; the child is to ask before it starts anything."""
     first, _second = claimed(store, owner(OURS), "a", "b")
-    region = Region(make_file(1, 1), 0, 1)
-    region.begin(0, first.claim, time.monotonic(), 0.0)
-    rescuer(store).stand_in(owner(OURS), region, region.get(PULSE))
+    page = SharedPage(make_file(1, 1), 0, 1)
+    page.begin(0, first.claim, time.monotonic(), 0.0)
+    rescuer(store).stand_in(owner(OURS), page, page.get(PULSE))
     assert (waiting(store), store.hget(keys.job("a"), "status")) == (["b"], b"started")
-    assert region.revoked
-    region.set(CAME_BACK, region.get(REVOKED))
-    assert not region.revoked
+    assert page.revoked
+    page.set(CAME_BACK, page.get(REVOKED))
+    assert not page.revoked
 
 
 def test_a_child_that_is_awake_again_is_left_alone(store: fakeredis.FakeRedis) -> None:
     """The errand comes late, or again after a lost reply: it has its own jobs by then, and runs them unasked."""
     claimed(store, owner(OURS), "a")
-    region = Region(make_file(1, 1), 0, 1)
-    region.set(PULSE, 8)
-    rescuer(store).stand_in(owner(OURS), region, 7)
+    page = SharedPage(make_file(1, 1), 0, 1)
+    page.set(PULSE, 8)
+    rescuer(store).stand_in(owner(OURS), page, 7)
     assert waiting(store) == []
-    assert not region.revoked
+    assert not page.revoked
 
 
 def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
@@ -106,8 +106,8 @@ def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
     the record wins."""
     finished, both, running, _ = claimed(store, owner(OURS), *"abcd")
     cause = cause_of_death(77, signal.SIGKILL)
-    remains = Remains(owner(OURS), [done(finished), done(both)], [crash(both, cause), crash(running, cause)])
-    rescuer(store).rescue_own(remains)
+    death_report = DeathReport(owner(OURS), [done(finished), done(both)], [crash(both, cause), crash(running, cause)])
+    rescuer(store).rescue_own(death_report)
     assert [Job.fetch(i, store, Auto).return_value() for i in "ab"] == [4, 4]
     assert waiting(store) == ["c", "d"]
     assert store.hget(keys.job("c"), "jobq_crashes") == b"1"
@@ -117,9 +117,9 @@ def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
 
 def test_twice_is_once(store: fakeredis.FakeRedis) -> None:
     finished, running = claimed(store, owner(OURS), *"ab")
-    remains = Remains(owner(OURS), [done(finished)], [crash(running)])
+    death_report = DeathReport(owner(OURS), [done(finished)], [crash(running)])
     for _ in range(3):
-        rescuer(store).rescue_own(remains)
+        rescuer(store).rescue_own(death_report)
     assert waiting(store) == ["b"]
     assert store.hget(keys.job("b"), "jobq_crashes") == b"1"
     assert store.xlen(keys.results("a")) == 1
@@ -140,7 +140,7 @@ def test_a_rescue_that_the_store_forgot_is_done_again(store: fakeredis.FakeRedis
     finished, running, _ = jobs = claimed(store, owner(OURS), *"abc")
     claimed(store, owner(OURS, 1), "d")  # lives
     watch = rescuer(store)
-    watch.rescue_own(Remains(owner(OURS), [done(finished)], [crash(running)]))
+    watch.rescue_own(DeathReport(owner(OURS), [done(finished)], [crash(running)]))
     forget_the_rescue(store, owner(OURS), *jobs[1:])
     watch.step(100.0)
     assert waiting(store) == ["b", "c"]
@@ -153,7 +153,7 @@ def test_a_forgotten_rescue_that_rqs_code_ended_is_handed_on_again(store: fakere
     (running,) = claimed(store, owner(OURS), "a")
     store.hset(keys.job("a"), mapping={"failure_callback_name": "samples.ok", "jobq_on_crash": "fail"})
     watch = rescuer(store)
-    left = watch.rescue_own(Remains(owner(OURS), [], [crash(running)]))
+    left = watch.rescue_own(DeathReport(owner(OURS), [], [crash(running)]))
     assert left is not None
     watch.step(100.0)  # it is under way: nothing is forgotten yet
     assert LEFT == []
@@ -166,16 +166,16 @@ def test_a_forgotten_rescue_that_rqs_code_ended_is_handed_on_again(store: fakere
     assert store.smembers(keys.OWNERS) == set()
 
 
-def test_not_every_burial_is_remembered(store: fakeredis.FakeRedis) -> None:
+def test_not_every_rescue_is_remembered(store: fakeredis.FakeRedis) -> None:
     watch = rescuer(store)
     for n in range(2 * REMEMBERED):
-        watch.rescue_own(Remains(owner(OURS, n), [], []))
-    assert len(watch._buried) == REMEMBERED
+        watch.rescue_own(DeathReport(owner(OURS, n), [], []))
+    assert len(watch._rescued) == REMEMBERED
 
 
 def test_many_records(store: fakeredis.FakeRedis) -> None:
     jobs = claimed(store, owner(OURS), *(f"j{n}" for n in range(200)))
-    rescuer(store).rescue_own(Remains(owner(OURS), [done(job) for job in jobs], []))
+    rescuer(store).rescue_own(DeathReport(owner(OURS), [done(job) for job in jobs], []))
     assert store.zcard(keys.registry("finished", "default")) == 200
     assert waiting(store) == []
 
@@ -184,8 +184,8 @@ def test_a_poison_job_fails_with_the_cause(store: fakeredis.FakeRedis) -> None:
     for _ in range(3):
         store.sadd(keys.OWNERS, owner(OURS))
         [job] = claimed(store, owner(OURS), "a")
-        remains = Remains(owner(OURS), [], [crash(job, cause_of_death(77, signal.SIGSEGV))])
-        rescuer(store).rescue_own(remains)
+        death_report = DeathReport(owner(OURS), [], [crash(job, cause_of_death(77, signal.SIGSEGV))])
+        rescuer(store).rescue_own(death_report)
     failed = Job.fetch("a", store, Auto)
     assert failed.get_status().value == "failed"
     said = "ChildKilled: The process that ran this job (pid 77) was killed by SIGSEGV."
@@ -194,7 +194,7 @@ def test_a_poison_job_fails_with_the_cause(store: fakeredis.FakeRedis) -> None:
 
 def test_the_policy_is_the_workers(store: fakeredis.FakeRedis) -> None:
     [job] = claimed(store, owner(OURS), "a")
-    rescuer(store, on_crash="fail").rescue_own(Remains(owner(OURS), [], [crash(job)]))
+    rescuer(store, on_crash="fail").rescue_own(DeathReport(owner(OURS), [], [crash(job)]))
     assert Job.fetch("a", store, Auto).get_status().value == "failed"
 
 
@@ -219,9 +219,9 @@ def test_what_rqs_code_must_end_is_handed_on(store: fakeredis.FakeRedis) -> None
     store.sadd(keys.dependents("a"), "waits")
     store.hset(keys.job("b"), mapping={"failure_callback_name": "samples.ok", "jobq_on_crash": "fail"})
     rescue = rescuer(store)
-    left = rescue.rescue_own(Remains(owner(OURS), [done(finished)], [crash(running)]))
+    left = rescue.rescue_own(DeathReport(owner(OURS), [done(finished)], [crash(running)]))
     assert left is not None
-    assert [(job.id, job.verdict) for job in left.jobs] == [("b", "fail"), ("a", "returned")]
+    assert [(job.id, job.kind) for job in left.jobs] == [("b", "fail"), ("a", "returned")]
     assert store.zcard(keys.own(owner(OURS))) == 2
     rescue.close(left)
     assert Job.fetch("b", store, Auto).get_status().value == "failed"
@@ -261,7 +261,7 @@ def test_a_lease_that_stands_still(store: fakeredis.FakeRedis) -> None:
     assert watch.step(112.0) == []
 
 
-def test_a_rescuer_that_dies_of_its_burial(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rescuer_that_dies_of_its_rescue(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last name and the tree itself go in one step: nobody would look for it again."""
     for n, job in enumerate("ab"):
         claimed(store, owner(THEIRS, n), job)
@@ -362,7 +362,7 @@ def test_a_tree_whose_last_job_rqs_code_must_end(store: fakeredis.FakeRedis) -> 
     assert is_registered(store, THEIRS)
 
 
-def test_the_lists_forget_a_worker_without_a_card(store: fakeredis.FakeRedis) -> None:
+def test_the_lists_forget_a_worker_without_a_registration(store: fakeredis.FakeRedis) -> None:
     """All trees died at once, and the next begins long after their cards and leases have expired."""
     store.sadd(keys.WORKERS, keys.worker(THEIRS), keys.worker("rqs"))
     store.sadd(keys.workers_of("default"), keys.worker(THEIRS))

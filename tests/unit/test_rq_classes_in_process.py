@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
 from jobqueue.protocol import keys
-from jobqueue.workers.child.child_watchdog import Clerk
+from jobqueue.workers.child.child_watchdog import RequestThread
 from jobqueue.workers.rq_classes.worker import SimpleWorker
 
 
@@ -109,14 +109,14 @@ def test_a_burst_waits_for_what_is_on_its_way_back(
     store: redis.Redis, rq_queue: rq.Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a long job the others go back to the queue: between the two they stand in no list of waiting jobs."""
-    give_back, given = Clerk.give_back, []
+    give_back, given = RequestThread.give_back, []
 
-    def late(clerk: Clerk, tokens: list[tuple[str, str, int, str]]) -> None:
+    def late(clerk: RequestThread, tokens: list[tuple[str, str, int, str]]) -> None:
         time.sleep(0.5 if tokens else 0.0)
         give_back(clerk, tokens)
         given.extend(tokens)
 
-    monkeypatch.setattr(Clerk, "give_back", late)
+    monkeypatch.setattr(RequestThread, "give_back", late)
     jobs = [rq_queue.enqueue("samples.ok", n) for n in range(20)]
     jobs += [rq_queue.enqueue("samples.nap", 0.2), rq_queue.enqueue("samples.ok", 2)]
     run(store, rq_queue)

@@ -37,8 +37,8 @@ def data(function: str, *args: Any, **kwargs: Any) -> bytes:
     return JSON.dumps([function, None, args, kwargs])
 
 
-def run(job: bytes, *, guard: Callable[[], None] = lambda: None, **fields: Any) -> Ending:
-    return runner(**fields).run(job, guard)
+def run(job: bytes, *, after_call: Callable[[], None] = lambda: None, **fields: Any) -> Ending:
+    return runner(**fields).run(job, after_call)
 
 
 def text(ending: Ending) -> str:
@@ -81,10 +81,10 @@ def test_a_returned_retry_is_no_value() -> None:
     assert ending.payload == b""
 
 
-def test_the_guard_comes_after_the_call_whatever_its_end() -> None:
+def test_what_follows_the_call_comes_whatever_its_end() -> None:
     for function in ("samples.ok", "samples.fail", "samples.leave", "samples.nonsense"):
         calls: list[int] = []
-        run(data(function), guard=lambda calls=calls: calls.append(1))  # type: ignore[misc]
+        run(data(function), after_call=lambda calls=calls: calls.append(1))  # type: ignore[misc]
         assert calls == [1]
 
 
@@ -116,7 +116,12 @@ def test_an_interrupt_passes_through() -> None:
     """It is the worker's own; the guard has been called nevertheless."""
     calls: list[int] = []
     with pytest.raises(Interrupted):
-        run(pickled("samples.throw", Interrupted()), guard=lambda: calls.append(1), allow_any=True, accept=("pickle",))
+        run(
+            pickled("samples.throw", Interrupted()),
+            after_call=lambda: calls.append(1),
+            allow_any=True,
+            accept=("pickle",),
+        )
     assert calls == [1]
 
 

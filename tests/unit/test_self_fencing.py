@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from jobqueue.store.connection import Address
-from jobqueue.workers.roles.self_fencing import Freezer
-from jobqueue.workers.shared.journal import CAME_BACK, REVOKED, Region, make_file
+from jobqueue.workers.roles.self_fencing import SelfFencing
+from jobqueue.workers.shared.journal import CAME_BACK, REVOKED, SharedPage, make_file
 from jobqueue.workers.shared.settings import Settings
 
 
@@ -20,41 +20,41 @@ class Bench:
     def __init__(self) -> None:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 2, "slots": 1, "lease": 10.0}
         pages = make_file(2, 1)
-        self.regions = [Region(pages, n, 1) for n in range(2)]
+        self.pages = [SharedPage(pages, n, 1) for n in range(2)]
         self.heartbeat = SimpleNamespace(renewed=0.0, lapses=0)
         self.woken = 0
         settings = Settings(Address(url="redis://127.0.0.1:1/0"), **fields)
-        self.freezer = Freezer(settings, self.heartbeat, self.regions, self._wake)  # type: ignore[arg-type]
+        self.self_fencing = SelfFencing(settings, self.heartbeat, self.pages, self._wake)  # type: ignore[arg-type]
 
     def _wake(self) -> None:
         assert self.revoked  # who is woken sees it
         self.woken += 1
 
-    def frozen(self, now: float) -> bool:
+    def active(self, now: float) -> bool:
         """Its children ask before they start anything."""
-        self.freezer.step(now)
-        stale = {region.is_stale(now) for region in self.regions}
-        assert stale == {self.freezer.frozen}
-        return self.freezer.frozen
+        self.self_fencing.step(now)
+        stale = {page.is_stale(now) for page in self.pages}
+        assert stale == {self.self_fencing.active}
+        return self.self_fencing.active
 
     @property
     def revoked(self) -> bool:
-        found = {region.revoked for region in self.regions}
+        found = {page.revoked for page in self.pages}
         assert len(found) == 1
         return found.pop()
 
     def come_back(self) -> None:
-        for region in self.regions:
-            region.set(CAME_BACK, region.get(REVOKED))
+        for page in self.pages:
+            page.set(CAME_BACK, page.get(REVOKED))
 
 
 def test_it_freezes_before_the_lease_is_over_and_thaws(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     with caplog.at_level(logging.WARNING):
-        assert [bench.frozen(now) for now in (100.0, 106.9, 107.1, 109.0, 1000.0)] == [False, False, True, True, True]
+        assert [bench.active(now) for now in (100.0, 106.9, 107.1, 109.0, 1000.0)] == [False, False, True, True, True]
         bench.heartbeat.renewed = 1000.5
-        assert [bench.frozen(now) for now in (1001.0, 1007.4, 1007.6)] == [False, False, True]
+        assert [bench.active(now) for now in (1001.0, 1007.4, 1007.6)] == [False, False, True]
     assert caplog.messages == ["no word from the store for 7 s: nothing new is started"] * 2
 
 
@@ -62,36 +62,36 @@ def test_children_that_wake_before_their_supervisor_ask() -> None:
     """The whole worker stood still: its page says so without anybody's doing."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
-    bench.freezer.step(101.0)
-    assert [bench.regions[0].is_stale(now) for now in (106.9, 107.1)] == [False, True]
+    bench.self_fencing.step(101.0)
+    assert [bench.pages[0].is_stale(now) for now in (106.9, 107.1)] == [False, True]
 
 
 def test_after_a_lapse_the_buffers_are_revoked() -> None:
     """Also when nobody saw it frozen: the renewal was there before the next look."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
-    bench.freezer.step(101.0)
+    bench.self_fencing.step(101.0)
     bench.heartbeat.renewed, bench.heartbeat.lapses = 120.0, 1
-    bench.freezer.step(120.1)
-    assert not bench.freezer.frozen
+    bench.self_fencing.step(120.1)
+    assert not bench.self_fencing.active
     assert bench.revoked
     bench.come_back()
-    bench.freezer.step(121.0)
+    bench.self_fencing.step(121.0)
     assert not bench.revoked
     assert bench.woken == 1
 
 
 def test_before_its_birth_it_has_nothing_to_lose() -> None:
-    assert not Bench().frozen(1e9)
+    assert not Bench().active(1e9)
 
 
-def test_a_fresh_region_catches_up() -> None:
+def test_a_fresh_page_catches_up() -> None:
     """A wiped page of a child that is about to start."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
-    assert bench.frozen(200.0)
-    bench.regions[0].wipe()
-    bench.regions[1].wipe()
-    assert bench.frozen(200.0)
+    assert bench.active(200.0)
+    bench.pages[0].wipe()
+    bench.pages[1].wipe()
+    assert bench.active(200.0)
     bench.heartbeat.renewed = 200.0
-    assert not bench.frozen(201.0)
+    assert not bench.active(201.0)

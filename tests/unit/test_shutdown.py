@@ -11,7 +11,7 @@ import pytest
 from fake_children import Clock, FakeChild, Kills
 
 from jobqueue.workers.shared.journal import UNSETTLED
-from jobqueue.workers.supervisor.shutdown import BIRTH_WAIT, LAST_WORDS, QUIET_WAIT, Phase, Stopping
+from jobqueue.workers.supervisor.shutdown import BIRTH_WAIT, LAST_WORDS, QUIET_WAIT, Phase, Shutdown
 
 GRACE = 10.0
 MOMENT = 0.05  # seconds between two turns of the main loop
@@ -27,8 +27,8 @@ class Bench:
         self.children = [FakeChild(n).come().run(100 + n) for n in range(3)]
         self.empty = FakeChild(3)
         self.given_back: list[list[Any]] = []
-        seats = [child.seat for child in (*self.children, self.empty)]
-        self.stop = Stopping(seats, grace, self.given_back.append, clock=self.clock)
+        handles = [child.handle for child in (*self.children, self.empty)]
+        self.stop = Shutdown(handles, grace, self.given_back.append, clock=self.clock)
 
     def after(self, seconds: float) -> None:
         """Let so much time pass, without a look; then look."""
@@ -41,7 +41,7 @@ class Bench:
             self.after(MOMENT)
 
     def answer(self, number: int, *tokens: Any) -> None:
-        self.stop.dropped(self.children[number].seat, list(tokens))
+        self.stop.dropped(self.children[number].handle, list(tokens))
 
     def all_answer(self) -> None:
         for number in range(3):
@@ -78,7 +78,7 @@ def test_every_child_hears_once_to_claim_nothing_more(bench: Bench) -> None:
 
 def test_one_that_was_told_before_is_not_told_again(bench: Bench) -> None:
     """A retiring child has been told to leave already."""
-    bench.children[1].seat.quiet()
+    bench.children[1].handle.quiet()
     bench.heard()
     bench.stop.begin("because")
     assert bench.heard() == [["q"], [], ["q"]]
@@ -286,8 +286,8 @@ def test_what_the_grace_is_for(
     caplog.set_level(logging.INFO)
     for child in bench.children:
         if not running:
-            child.region.end(0)
-    bench.children[2].region.set(UNSETTLED, int(unsettled))
+            child.page.end(0)
+    bench.children[2].page.set(UNSETTLED, int(unsettled))
     bench.stop.asked("SIGTERM")
     assert caplog.messages == [f"SIGTERM: taking no more jobs; {what}"]
 
@@ -299,13 +299,13 @@ def test_how_long_nobody_is_there(bench: Bench) -> None:
     """It counts from the look that found no child."""
     bench.stop.begin("because")
     bench.after(MOMENT)
-    assert bench.stop.alone_for(bench.clock.now + 100) == 0.0
+    assert bench.stop.without_children_for(bench.clock.now + 100) == 0.0
     for child in bench.children:
         child.leave()
-    assert bench.stop.alone_for(bench.clock.now + 100) == 0.0
+    assert bench.stop.without_children_for(bench.clock.now + 100) == 0.0
     bench.after(MOMENT)
     bench.after(3)
-    assert bench.stop.alone_for(bench.clock.now) == pytest.approx(3.0)
+    assert bench.stop.without_children_for(bench.clock.now) == pytest.approx(3.0)
 
 
 def test_who_comes_meanwhile_is_company(bench: Bench) -> None:
@@ -315,4 +315,4 @@ def test_who_comes_meanwhile_is_company(bench: Bench) -> None:
     bench.after(1)
     bench.empty.come()
     bench.after(1)
-    assert bench.stop.alone_for(bench.clock.now) == 0.0
+    assert bench.stop.without_children_for(bench.clock.now) == 0.0

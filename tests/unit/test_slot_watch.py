@@ -13,7 +13,7 @@ NOW = 1000.0
 LATE = NOW + LOOK_EVERY + STUCK
 
 
-class Courier:
+class Consumer:
     mending = False
 
     def __init__(self) -> None:
@@ -37,28 +37,28 @@ class Slot:
     since: float = 0.0
 
 
-def watch(courier: Any, *slots: Any) -> SlotWatch:
+def watch(consumer: Any, *slots: Any) -> SlotWatch:
     """Its slots were asked at NOW."""
-    made = SlotWatch(courier, slots)
+    made = SlotWatch(consumer, slots)
     assert made.step(NOW) == set()
     return made
 
 
 def test_a_slot_that_does_not_come_back() -> None:
     """Looked at twice; the one that answers is not meant."""
-    courier, stuck, well = Courier(), Slot(1), Slot(2)
-    made = watch(courier, stuck, well)
-    courier.seen[2] = 1
+    consumer, stuck, well = Consumer(), Slot(1), Slot(2)
+    made = watch(consumer, stuck, well)
+    consumer.seen[2] = 1
     assert made.step(LATE) == set()
     assert made.is_curious
     assert made.step(LATE + LOOK_AGAIN) == {stuck}
 
 
 def test_one_that_was_held_up_with_all_of_its_process() -> None:
-    courier, slot = Courier(), Slot()
-    made = watch(courier, slot)
+    consumer, slot = Consumer(), Slot()
+    made = watch(consumer, slot)
     assert made.step(LATE) == set()
-    courier.seen[1] = 2
+    consumer.seen[1] = 2
     assert made.step(LATE + LOOK_AGAIN) == set()
     assert made.step(LATE + LOOK_AGAIN + LOOK_EVERY) == set()
     assert not made.is_curious  # of the next round
@@ -66,6 +66,6 @@ def test_one_that_was_held_up_with_all_of_its_process() -> None:
 
 @pytest.mark.parametrize("state", [{"token": 7}, {"finishing": "x"}, {"waits": True}, {"since": NOW + 1}])
 def test_one_that_is_at_work(state: dict[str, Any]) -> None:
-    made = watch(Courier(), replace(Slot(), **state))
+    made = watch(Consumer(), replace(Slot(), **state))
     assert [made.step(LATE), made.step(LATE + LOOK_AGAIN)] == [set(), set()]
     assert made._suspects == set()

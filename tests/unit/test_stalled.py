@@ -14,7 +14,7 @@ from jobqueue.executor.executor import JobExecutor
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.results import stalled as module
-from jobqueue.results.stalled import WORKER_TTL, Silence, hindrance
+from jobqueue.results.stalled import WORKER_TTL, StallReporter, why_stalled
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 
@@ -33,29 +33,31 @@ def register(client: redis.Redis, version: str, ttl_ms: int) -> None:
 def test_reasons(client: redis.Redis) -> None:
     job_id = Queue("q x", client).enqueue(square, 2).id
     nobody = "no worker serves 'q x' yet: if none is starting, start one with jobq worker 'q x'"
-    assert hindrance(client, job_id) == nobody
+    assert why_stalled(client, job_id) == nobody
     register(client, "jobq 0.1", WORKER_TTL - 5_000)
-    assert hindrance(client, job_id) == ""
+    assert why_stalled(client, job_id) == ""
     register(client, "jobq 0.1", WORKER_TTL - 100_000)  # killed: no heartbeat for a while
-    assert hindrance(client, job_id) == nobody
+    assert why_stalled(client, job_id) == nobody
     register(client, "3.0", 100_000)  # RQ's own are silent while they wait
-    assert hindrance(client, job_id) == ""
+    assert why_stalled(client, job_id) == ""
     client.sadd(keys.PAUSED, "q x")
-    assert hindrance(client, job_id) == "queue 'q x' is paused: jobq resume 'q x' lets it go on"
+    assert why_stalled(client, job_id) == "queue 'q x' is paused: jobq resume 'q x' lets it go on"
     client.set(keys.SUSPENDED, 1)
-    assert hindrance(client, job_id) == "all workers are suspended: jobq resume lets them go on"
+    assert why_stalled(client, job_id) == "all workers are suspended: jobq resume lets them go on"
     client.hset(keys.job(job_id), "status", "started")
-    assert hindrance(client, job_id) == ""
-    assert hindrance(client, "nobody") == ""
+    assert why_stalled(client, job_id) == ""
+    assert why_stalled(client, "nobody") == ""
     other = Queue("default", client).enqueue(square, 2).id
     client.delete(keys.SUSPENDED)
-    assert hindrance(client, other) == "no worker serves 'default' yet: if none is starting, start one with jobq worker"
+    assert (
+        why_stalled(client, other) == "no worker serves 'default' yet: if none is starting, start one with jobq worker"
+    )
 
 
 def test_said_once_and_not_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now, said, reasons = [100.0], [], [""]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    silence = Silence(lambda: reasons[0], said.append)
+    silence = StallReporter(lambda: reasons[0], said.append)
     for heard in (False, False, False, True, False, False):  # something comes now and then
         silence.step(heard)
         now[0] += 1

@@ -23,7 +23,7 @@ from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol, Spent
 from jobqueue.workers.running import procfs
 from jobqueue.workers.running import task_meter as measuring
-from jobqueue.workers.running.procfs import Scale, queued_for_a_core, waits_outside
+from jobqueue.workers.running.procfs import MemoryMeter, queued_for_a_core, waits_outside
 from jobqueue.workers.running.task_meter import BRIEFS, SHORTS, Meter, Usage
 
 OWNER = "w:0.1"
@@ -454,7 +454,7 @@ def test_a_system_without_proc_gives_no_memory_instead_of_zero(monkeypatch: pyte
 @linux
 def test_a_kernel_that_cannot_reset_the_peak_still_gives_the_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "_reset_peak", lambda: False)
-    scale = Scale()
+    scale = MemoryMeter()
     scale.begin()
     weight = scale.end()
     assert weight is not None

@@ -9,7 +9,7 @@ import pytest
 import redis
 from helpers import eventually
 
-from jobqueue.workers.roles.timed_role import ERRAND, Periodic
+from jobqueue.workers.roles.timed_role import REQUEST, RoleThread
 from jobqueue.workers.shared.failures import Failures
 
 
@@ -31,45 +31,45 @@ class Role:
 def failing(times: int, then: Callable[[], object]) -> Callable[[], object]:
     left = [times]
 
-    def errand() -> object:
+    def request() -> object:
         if left[0]:
             left[0] -= 1
             raise redis.ConnectionError("away")
         return then()
 
-    return errand
+    return request
 
 
 def test_steps_on_time() -> None:
     often, seldom = Role(0.01), Role(3600)
-    periodic = Periodic("test", [often, seldom])
-    periodic.start()
+    role_thread = RoleThread("test", [often, seldom])
+    role_thread.start()
     eventually(lambda: often.steps > 3)
-    assert periodic.stop(20)
+    assert role_thread.stop(20)
     assert seldom.steps == 1
     assert often.reconnects == 0
 
 
-def test_errands_in_order_each_until_it_succeeds() -> None:
+def test_requests_in_order_each_until_it_succeeds() -> None:
     done: list[int] = []
-    periodic = Periodic("test", [])
-    periodic.do(failing(3, lambda: done.append(1)))
-    periodic.do(lambda: done.append(2))
-    periodic.start()
-    periodic.do(lambda: done.append(3))
-    assert periodic.stop(20)
+    role_thread = RoleThread("test", [])
+    role_thread.do(failing(3, lambda: done.append(1)))
+    role_thread.do(lambda: done.append(2))
+    role_thread.start()
+    role_thread.do(lambda: done.append(3))
+    assert role_thread.stop(20)
     assert done == [1, 2, 3]
 
 
 def test_after_an_outage_every_role_hears_of_it_before_it_steps(caplog: pytest.LogCaptureFixture) -> None:
     first, second = Role(), Role()
-    periodic = Periodic("test", [first, second])
+    role_thread = RoleThread("test", [first, second])
     with caplog.at_level(logging.INFO, "jobqueue.workers.roles.timed_role"):
-        periodic.start()
+        role_thread.start()
         eventually(lambda: first.steps > 1)
-        periodic.do(failing(3, lambda: None))
+        role_thread.do(failing(3, lambda: None))
         eventually(lambda: second.reconnects)
-        assert periodic.stop(20)
+        assert role_thread.stop(20)
     assert min(first.reconnects, second.reconnects) >= 1
     said = [record.getMessage() for record in caplog.records]
     assert len([line for line in said if "does not answer" in line]) == 1
@@ -80,32 +80,32 @@ def test_an_outage_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of attempts in vain, here without their pauses."""
     monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
     done: list[int] = []
-    periodic = Periodic("test", [Role(3600)])
-    periodic.do(failing(10_000, lambda: done.append(1)))
-    periodic.start()
-    assert periodic.stop(60)
+    role_thread = RoleThread("test", [Role(3600)])
+    role_thread.do(failing(10_000, lambda: done.append(1)))
+    role_thread.start()
+    assert role_thread.stop(60)
     assert done == [1]
 
 
-def test_stop_gives_up_on_an_errand_that_never_succeeds() -> None:
-    periodic = Periodic("test", [])
+def test_stop_gives_up_on_an_request_that_never_succeeds() -> None:
+    role_thread = RoleThread("test", [])
     away = [True]
 
-    def errand() -> None:
+    def request() -> None:
         if away[0]:
             raise redis.ConnectionError("away")
 
-    periodic.do(errand)
-    periodic.start()
-    assert not periodic.stop(0.1)
+    role_thread.do(request)
+    role_thread.start()
+    assert not role_thread.stop(0.1)
     away[0] = False
-    assert periodic.stop(20)
+    assert role_thread.stop(20)
 
 
 def test_stop_before_start_and_twice() -> None:
-    periodic = Periodic("test", [Role()])
-    assert periodic.stop(1)
-    assert periodic.stop(1)
+    role_thread = RoleThread("test", [Role()])
+    assert role_thread.stop(1)
+    assert role_thread.stop(1)
 
 
 # -- what nobody expected --------------------------------------------------------------------------------------------
@@ -139,17 +139,17 @@ def test_a_role_that_fails_is_tried_again_and_the_others_go_on(
 ) -> None:
     broken, other, changes = Broken(error), Role(), []
     failures = Failures(on_change=lambda: changes.append(failures.why()))
-    periodic = Periodic("test", [broken, other], failures=failures)
+    role_thread = RoleThread("test", [broken, other], failures=failures)
     with caplog.at_level(logging.INFO):
-        periodic.start()
+        role_thread.start()
         eventually(lambda: broken.steps >= 2 and other.steps > 3)
         assert failures.why().startswith(f"the broken fails: {type(error).__name__}")
         done: list[int] = []
-        periodic.do(lambda: done.append(1))
+        role_thread.do(lambda: done.append(1))
         eventually(lambda: done)
         broken.error = None
         eventually(lambda: not failures.why())
-        assert periodic.stop(20)
+        assert role_thread.stop(20)
     assert "Traceback" in caplog.text
     assert caplog.messages.count("the broken works again") == 1
     assert (changes[0].startswith("the broken fails"), changes[-1]) == (True, "")
@@ -157,42 +157,42 @@ def test_a_role_that_fails_is_tried_again_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
-def test_an_errand_that_fails_holds_up_nobody(error: Exception) -> None:
+def test_an_request_that_fails_holds_up_nobody(error: Exception) -> None:
     """It is tried again until it succeeds; meanwhile other errands are done, and the roles take their steps."""
     role, done, broken = Role(), [], [True]
     failures = Failures()
 
-    def errand() -> None:
+    def request() -> None:
         if broken:
             raise error
         done.append("mended")
 
-    periodic = Periodic("test", [role], failures=failures)
-    periodic.do(errand)
-    periodic.do(lambda: done.append("next"))
-    periodic.start()
+    role_thread = RoleThread("test", [role], failures=failures)
+    role_thread.do(request)
+    role_thread.do(lambda: done.append("next"))
+    role_thread.start()
     eventually(lambda: done == ["next"] and role.steps > 3)
-    assert failures.why().startswith(f"{ERRAND} fails: ")
-    assert not periodic.stop(0.2)
+    assert failures.why().startswith(f"{REQUEST} fails: ")
+    assert not role_thread.stop(0.2)
     broken.clear()
-    assert periodic.stop(20)
+    assert role_thread.stop(20)
     assert done == ["next", "mended"]
 
 
-def test_roles_step_while_the_store_refuses_one_errand() -> None:
+def test_roles_step_while_the_store_refuses_one_request() -> None:
     """A store that is away for an errand may still take a heartbeat."""
     role, away = Role(), [True]
 
-    def errand() -> None:
+    def request() -> None:
         if away:
             raise redis.ConnectionError("away")
 
-    periodic = Periodic("test", [role])
-    periodic.do(errand)
-    periodic.start()
+    role_thread = RoleThread("test", [role])
+    role_thread.do(request)
+    role_thread.start()
     eventually(lambda: role.steps > 3)
     away.clear()
-    assert periodic.stop(20)
+    assert role_thread.stop(20)
 
 
 def test_a_store_that_cannot_be_started_again() -> None:
@@ -204,27 +204,27 @@ def test_a_store_that_cannot_be_started_again() -> None:
         calls.append(1)
         raise FileNotFoundError("its directory is gone")
 
-    periodic = Periodic("test", [Role()], on_away=cannot)
-    periodic.do(failing(3, lambda: done.append(1)))
-    periodic.start()
+    role_thread = RoleThread("test", [Role()], on_away=cannot)
+    role_thread.do(failing(3, lambda: done.append(1)))
+    role_thread.start()
     eventually(lambda: done)
     assert len(calls) == 3
-    assert periodic.stop(20)
+    assert role_thread.stop(20)
 
 
 def test_whether_the_store_is_away() -> None:
     """What a stop that is left with something undone says: not "it does not answer" when it does."""
     gate = [False]
 
-    def errand() -> None:
+    def request() -> None:
         if not gate[0]:
             raise redis.ConnectionError("away")
 
-    periodic = Periodic("test", [Role()])
-    periodic.start()
-    assert not periodic.is_away
-    periodic.do(errand)
-    eventually(lambda: periodic.is_away)
+    role_thread = RoleThread("test", [Role()])
+    role_thread.start()
+    assert not role_thread.is_away
+    role_thread.do(request)
+    eventually(lambda: role_thread.is_away)
     gate[0] = True
-    eventually(lambda: not periodic.is_away)
-    assert periodic.stop(20)
+    eventually(lambda: not role_thread.is_away)
+    assert role_thread.stop(20)

@@ -17,9 +17,9 @@ from jobqueue.schedules.schedules import Schedules
 from jobqueue.schedules.timetable import Due, Schedule, Timetable
 from jobqueue.schedules.timing import Timing
 from jobqueue.store.connection import Address
-from jobqueue.workers.roles.cron_leader import Cron
-from jobqueue.workers.roles.cron_registration import NAME, CronCard
-from jobqueue.workers.roles.schedule_ticker import Ticker
+from jobqueue.workers.roles.cron_leader import CronLeader
+from jobqueue.workers.roles.cron_registration import NAME, CronRegistration
+from jobqueue.workers.roles.schedule_ticker import ScheduleTicker
 from jobqueue.workers.roles.scheduler import Scheduler
 from jobqueue.workers.shared.settings import Settings
 
@@ -57,7 +57,7 @@ def put_back(client: redis.Redis, schedule_id: str, seconds: float, key: str = k
 def test_an_occurrence_is_a_job(client: redis.Redis, q: Queue) -> None:
     assert q.schedule("square", 7, every=60, schedule_id="s", meta={"a": 1}, ttl=50, at_front=True) == "s"
     other = q.enqueue("square", 1)
-    Ticker(Timetable(client)).step()
+    ScheduleTicker(Timetable(client)).step()
     ids = q.job_ids
     assert len(ids) == 2
     assert ids[1] == other.id
@@ -89,7 +89,7 @@ def test_each_occurrence_once(client: redis.Redis, q: Queue) -> None:
 def test_missed_occurrences_come_once(client: redis.Redis, q: Queue) -> None:
     q.schedule("square", 7, every=60, schedule_id="s")
     due = put_back(client, "s", 3601)
-    ticker = Ticker(Timetable(client))
+    ticker = ScheduleTicker(Timetable(client))
     wait = ticker.step()
     assert wait == 1.0
     assert ticker.step() == 1.0
@@ -98,9 +98,9 @@ def test_missed_occurrences_come_once(client: redis.Redis, q: Queue) -> None:
 
 
 def test_the_wait_until_the_next(client: redis.Redis, q: Queue) -> None:
-    assert Ticker(Timetable(client)).step() == 1.0
+    assert ScheduleTicker(Timetable(client)).step() == 1.0
     q.schedule("square", 7, every=0.25, schedule_id="s")
-    assert 0.005 <= Ticker(Timetable(client)).step() <= 0.25
+    assert 0.005 <= ScheduleTicker(Timetable(client)).step() <= 0.25
 
 
 def test_no_overlap(client: redis.Redis, q: Queue) -> None:
@@ -136,7 +136,7 @@ def test_deploying_it_again_delays_nothing(client: redis.Redis, q: Queue) -> Non
 def test_a_schedule_whose_keys_are_gone_is_dropped(client: redis.Redis, q: Queue) -> None:
     q.schedule("square", 7, every=60, schedule_id="s")
     client.delete(keys.schedule_job("s"))
-    Ticker(Timetable(client)).step()
+    ScheduleTicker(Timetable(client)).step()
     assert client.zcard(keys.SCHEDULES) == 0
     assert q.job_ids == []
 
@@ -146,7 +146,7 @@ def test_a_zone_that_is_not_here_is_left_to_another(client: redis.Redis, q: Queu
     client.hset(keys.schedule("far"), "tz", "Mars/Olympus")
     q.schedule("square", 8, every=60, schedule_id="near")
     put_back(client, "far", 5)
-    Ticker(Timetable(client)).step()
+    ScheduleTicker(Timetable(client)).step()
     assert [job_id.partition("-")[0] for job_id in q.job_ids] == ["near"]
     assert client.zscore(keys.SCHEDULES, "far") is not None
 
@@ -189,7 +189,7 @@ def test_delete_leaves_nothing_for_rqs_readers(client: redis.Redis, q: Queue) ->
     """Neither its name nor the history of its jobs; those of the same name go with the last that bears it."""
     for schedule_id, name in [("a", ""), ("b", "twins"), ("c", "twins"), ("d", "other")]:
         q.schedule("square", 7, every=60, schedule_id=schedule_id, name=name)
-    Ticker(Timetable(client)).step()
+    ScheduleTicker(Timetable(client)).step()
 
     def left() -> set[str]:
         names = {name.decode() for name in client.zrange(keys.CRON_NAMES, 0, -1)}
@@ -231,7 +231,7 @@ def test_delete_a_delayed_job(client: redis.Redis, q: Queue) -> None:
 
 
 def test_one_leads_and_the_next_goes_on_where_it_died(client: redis.Redis, q: Queue) -> None:
-    one, two = (Cron(name, [entry(q, "a"), entry(q, "b")], client) for name in ("one", "two"))
+    one, two = (CronLeader(name, [entry(q, "a"), entry(q, "b")], client) for name in ("one", "two"))
     assert one.step(0.0)
     assert not two.step(0.0)
     assert len(q.job_ids) == 2
@@ -246,12 +246,12 @@ def test_one_leads_and_the_next_goes_on_where_it_died(client: redis.Redis, q: Qu
 def test_an_entry_that_left_its_file_leaves_nothing_for_rqs_readers(client: redis.Redis, q: Queue) -> None:
     """A name that a stored schedule bears too stays."""
     q.schedule("square", 7, every=60, schedule_id="s", name="twins")
-    Ticker(Timetable(client)).step()
+    ScheduleTicker(Timetable(client)).step()
     gone, twins, stays = (replace(entry(q, name), name=name) for name in ("gone", "twins", "stays"))
-    assert Cron("one", [gone, twins, stays], client).step(0.0)
+    assert CronLeader("one", [gone, twins, stays], client).step(0.0)
     assert set(client.zrange(keys.CRON_NAMES, 0, -1)) == {b"gone", b"twins", b"stays"}
     client.delete(keys.CRON_LEADER)
-    assert Cron("two", [stays], client).step(0.0)
+    assert CronLeader("two", [stays], client).step(0.0)
     assert set(client.zrange(keys.CRON_NAMES, 0, -1)) == {b"twins", b"stays"}
     assert not client.exists(keys.cron_history("gone"))
     assert client.exists(keys.cron_history("twins"))
@@ -259,14 +259,14 @@ def test_an_entry_that_left_its_file_leaves_nothing_for_rqs_readers(client: redi
 
 def test_who_lost_the_lead_enqueues_nothing(client: redis.Redis, q: Queue) -> None:
     """It was stopped between reading what is due and enqueueing it; meanwhile its lock expired."""
-    Cron("old", [entry(q, "a")], client).step(0.0)
+    CronLeader("old", [entry(q, "a")], client).step(0.0)
     put_back(client, "a", 3, keys.CRON_ENTRIES)
-    old = Timetable(client, token="old")
+    old = Timetable(client, leader="old")
     [due] = old.upcoming().due
     client.delete(keys.CRON_LEADER)
     assert old.tick(due, 5e9) == "fenced"
     assert old.put(entry(q, "c"), 0.0) is None
-    Timetable(client, token="new").lead(5)
+    Timetable(client, leader="new").lead(5)
     assert old.tick(due, 5e9) == "fenced"
     assert not old.keep_only([])
     assert not old.resign()
@@ -275,8 +275,8 @@ def test_who_lost_the_lead_enqueues_nothing(client: redis.Redis, q: Queue) -> No
 
 
 def test_the_leaders_file_counts(client: redis.Redis, q: Queue) -> None:
-    old = Cron("old", [entry(q, "a"), entry(q, "b")], client)
-    new = Cron("new", [replace(entry(q, "b", value=9), source="f.py"), entry(q, "c")], client)
+    old = CronLeader("old", [entry(q, "a"), entry(q, "b")], client)
+    new = CronLeader("new", [replace(entry(q, "b", value=9), source="f.py"), entry(q, "c")], client)
     old.step(0.0)
     before = client.zscore(keys.CRON_ENTRIES, "b")
     assert not new.step(0.0)
@@ -296,8 +296,11 @@ def test_the_leaders_file_counts(client: redis.Redis, q: Queue) -> None:
 def test_who_stands_by_with_another_file_says_so(
     client: redis.Redis, q: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Cron("one", [entry(q, "a"), entry(q, "b")], client).step(0.0)
-    same, other = Cron("two", [entry(q, "a")], client), Cron("three", [entry(q, "a"), entry(q, "c")], client)
+    CronLeader("one", [entry(q, "a"), entry(q, "b")], client).step(0.0)
+    same, other = (
+        CronLeader("two", [entry(q, "a")], client),
+        CronLeader("three", [entry(q, "a"), entry(q, "c")], client),
+    )
     for cron in (same, other):
         for now in (1.0, 5.0, 15.0, 30.0):  # not at once: who leads may be about to store them
             assert not cron.step(now)
@@ -306,7 +309,7 @@ def test_who_stands_by_with_another_file_says_so(
 
 
 def test_a_flushed_store_is_filled_again(client: redis.Redis, q: Queue) -> None:
-    cron = Cron("one", [entry(q, "a")], client)
+    cron = CronLeader("one", [entry(q, "a")], client)
     cron.step(0.0)
     client.flushall()
     assert cron.step(0.0)
@@ -317,13 +320,13 @@ def test_a_flushed_store_is_filled_again(client: redis.Redis, q: Queue) -> None:
 
 
 def test_rq_sees_schedules_and_entries(client: redis.Redis, q: Queue) -> None:
-    card = CronCard(client)
-    assert not card.step(0.0)
+    registration = CronRegistration(client)
+    assert not registration.step(0.0)
     q.schedule("square", 7, cron="0 3 * * *", tz="UTC", schedule_id="nightly")
-    Cron("one", [replace(entry(q, "a"), source="cron_config.py")], client).step(0.0)
+    CronLeader("one", [replace(entry(q, "a"), source="cron_config.py")], client).step(0.0)
     Queue("q", connection=client, serializer="pickle").schedule("square", {1}, every=60, schedule_id="pickled")
-    assert card.step(0.0)
-    assert not card.step(0.0)  # it is fresh
+    assert registration.step(0.0)
+    assert not registration.step(0.0)  # it is fresh
     [scheduler] = CronScheduler.all(client)
     jobs = {job.name: job for job in scheduler.get_jobs()}
     assert (scheduler.name, scheduler.config_file) == (NAME, "cron_config.py")
@@ -334,15 +337,15 @@ def test_rq_sees_schedules_and_entries(client: redis.Redis, q: Queue) -> None:
 
 
 def test_rq_sees_no_scheduler_without_schedules(client: redis.Redis, q: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = CronCard(client)
+    registration = CronRegistration(client)
     q.schedule("square", 7, every=60, schedule_id="s")
-    assert card.step(0.0)
+    assert registration.step(0.0)
     Schedules(client).delete("s")
     monkeypatch.setattr("jobqueue.workers.roles.cron_registration.OLD", 0.0)
-    assert card.step(0.0)
+    assert registration.step(0.0)
     assert CronScheduler.all(client, cleanup=False) == []
     assert not client.exists(keys.CRON_SCHEDULERS, keys.cron_scheduler(NAME))
-    assert not card.step(0.0)
+    assert not registration.step(0.0)
 
 
 def test_a_job_that_is_there_is_not_enqueued_again(client: redis.Redis, q: Queue) -> None:

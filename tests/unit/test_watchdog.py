@@ -17,12 +17,12 @@ from helpers import eventually
 
 from jobqueue.store.connection import Address
 from jobqueue.workers.shared.endings import HARD
-from jobqueue.workers.shared.journal import BUFFERED, HUNGRY, PULSE, Region, make_file
+from jobqueue.workers.shared.journal import BUFFERED, OUT_OF_WORK, PULSE, SharedPage, make_file
 from jobqueue.workers.shared.settings import Settings
-from jobqueue.workers.supervisor.child_handle import Condemned, Seat
-from jobqueue.workers.supervisor.watchdog import BETWEEN, DEAD_STILL, FRESH, STILL, Guard, memory_mb
+from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned
+from jobqueue.workers.supervisor.watchdog import BETWEEN, FRESH, SILENT, SILENT_FOR_GOOD, Watchdog, memory_mb
 
-PAUSE = 1.1 * STILL
+PAUSE = 1.1 * SILENT
 T0 = 1000.0  # monotonic seconds at which the jobs here begin
 
 
@@ -35,21 +35,21 @@ class Bench:
         self.stood_in = 0
         self.asked = 0
         self.retired: list[str] = []
-        self.guard = Guard(settings, self._stand_in, lambda _, why: self.retired.append(why))
+        self.watchdog = Watchdog(settings, self._stand_in, lambda _, why: self.retired.append(why))
         self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        self.region = Region(make_file(1, slots), 0, slots)
-        self.seat = Seat(0, self.region)
+        self.page = SharedPage(make_file(1, slots), 0, slots)
+        self.handle = ChildHandle(0, self.page)
         ours, self.child = socket.socketpair()
         self.child.setblocking(False)
-        self.seat.seat(ours)
-        self.seat.pid = self.process.pid
+        self.handle.attach(ours)
+        self.handle.pid = self.process.pid
 
-    def _stand_in(self, _: Seat) -> None:
+    def _stand_in(self, _: ChildHandle) -> None:
         self.stood_in += 1
 
     def look(self, *times: float) -> None:
         for now in times:
-            self.guard.step(self.seat, now)
+            self.watchdog.step(self.handle, now)
 
     def pings(self) -> int:
         try:
@@ -64,7 +64,7 @@ class Bench:
 
     def answer(self) -> None:
         """As the child's steward when it wakes up."""
-        self.region.set(PULSE, self.region.get(PULSE) + 1)
+        self.page.set(PULSE, self.page.get(PULSE) + 1)
 
     @property
     def lives(self) -> bool:
@@ -81,8 +81,8 @@ class Bench:
         self.process.kill()
         self.process.wait()
         self.child.close()
-        if self.seat.control:
-            self.seat.control.close()
+        if self.handle.control:
+            self.handle.control.close()
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ THREADS = pytest.mark.parametrize("bench", [{"slots": 2}], indirect=True)
 
 def test_who_is_at_rest_is_left_alone(bench: Bench) -> None:
     bench.answer()
-    bench.region.set(HUNGRY, 1)
+    bench.page.set(OUT_OF_WORK, 1)
     bench.look(T0, T0 + 10)
     assert (bench.pings(), bench.stood_in) == (0, 0)
 
@@ -108,7 +108,7 @@ def test_who_is_at_rest_is_left_alone(bench: Bench) -> None:
 def test_who_holds_still_between_two_jobs(bench: Bench) -> None:
     """What it has claimed goes back: it may have been stopped before it began the next job."""
     bench.answer()
-    bench.region.set(BUFFERED, 5)
+    bench.page.set(BUFFERED, 5)
     bench.look(T0, T0 + 0.9 * BETWEEN)
     assert (bench.pings(), bench.stood_in) == (0, 0)  # it may just be on its way
     bench.look(T0 + 1.1 * BETWEEN)
@@ -129,18 +129,18 @@ def test_who_waits_for_the_store_is_asked_seldom(bench: Bench) -> None:
 
 def test_a_pulse_that_does_not_answer(bench: Bench) -> None:
     """It is asked once; a moment later somebody stands in for it, once."""
-    bench.region.begin(0, 7, T0, 0.0)
+    bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 0.01)
     assert (bench.pings(), bench.stood_in) == (1, 0)
-    bench.look(T0 + 0.01 + 0.9 * STILL)
+    bench.look(T0 + 0.01 + 0.9 * SILENT)
     assert bench.stood_in == 0
-    bench.look(T0 + 0.02 + STILL, T0 + 0.5, T0 + 0.6)
+    bench.look(T0 + 0.02 + SILENT, T0 + 0.5, T0 + 0.6)
     assert (bench.pings(), bench.stood_in) == (0, 1)
     assert bench.lives
 
 
 def test_a_pulse_that_answers(bench: Bench) -> None:
-    bench.region.begin(0, 7, T0, 0.0)
+    bench.page.begin(0, 7, T0, 0.0)
     for turn in range(10):
         bench.look(T0 + turn * PAUSE)
         bench.answer()
@@ -149,7 +149,7 @@ def test_a_pulse_that_answers(bench: Bench) -> None:
 
 
 def test_who_held_still_twice(bench: Bench) -> None:
-    bench.region.begin(0, 7, T0, 0.0)
+    bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0, T0 + PAUSE)
     bench.answer()
     bench.look(T0 + 0.2, T0 + 0.2 + PAUSE)
@@ -158,20 +158,20 @@ def test_who_held_still_twice(bench: Bench) -> None:
 
 def test_nobody_is_asked_when_nothing_depends_on_it(bench: Bench) -> None:
     """A long job without company and within its limit costs nothing; with a buffer behind it, it does."""
-    bench.region.begin(0, 7, T0, 100.0)
+    bench.page.begin(0, 7, T0, 100.0)
     bench.look(T0)
     bench.answer()
     assert bench.pings() == 1
     bench.look(T0 + FRESH, T0 + 50)
     assert bench.pings() == 0
-    bench.region.set(BUFFERED, 1)
+    bench.page.set(BUFFERED, 1)
     bench.look(T0 + 51, T0 + 51 + PAUSE)
     assert (bench.pings(), bench.stood_in) == (1, 1)
 
 
 def test_a_job_that_is_seen_late(bench: Bench) -> None:
     """An idle supervisor looks seldom, a stalled one later still: nobody else marks a job that holds the GIL."""
-    bench.region.begin(0, 7, T0, 0.0)
+    bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 2 * FRESH, T0 + 4 * FRESH, T0 + 5 * FRESH)
     assert (bench.pings(), bench.stood_in) == (1, 1)
 
@@ -180,70 +180,72 @@ def test_a_job_that_is_seen_late(bench: Bench) -> None:
 
 
 def test_a_job_past_its_limit(bench: Bench) -> None:
-    bench.region.begin(0, 7, T0, 1.0)
+    bench.page.begin(0, 7, T0, 1.0)
     bench.look(T0 + 1.0, T0 + 0.9 + HARD)
     assert bench.lives
     bench.look(T0 + 1.0 + HARD)
     assert bench.killed()
-    assert bench.seat.killed
-    end = bench.seat.condemned[7]
-    assert end.verdict == "fail"
+    assert bench.handle.killed
+    end = bench.handle.condemned[7]
+    assert end.kind == "fail"
     assert end.cause.startswith("TimeLimitExceeded: The job ran longer than its time limit of 1 s.")
 
 
 def test_a_job_without_a_limit(bench: Bench) -> None:
-    bench.region.begin(0, 7, T0, 0.0)
+    bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 1e6)
     assert bench.lives
 
 
 def test_a_job_that_is_to_stop(bench: Bench) -> None:
-    bench.region.begin(0, 7, T0, 0.0)
-    bench.seat.condemned[7] = Condemned("stop", "as you wished", T0 + 50)
+    bench.page.begin(0, 7, T0, 0.0)
+    bench.handle.condemned[7] = Condemned("stop", "as you wished", T0 + 50)
     bench.look(T0 + 51)
     assert bench.lives
     bench.look(T0 + 50 + HARD)
     assert bench.killed()
-    assert bench.seat.condemned[7].cause == "as you wished"
+    assert bench.handle.condemned[7].cause == "as you wished"
 
 
 def test_the_next_job_is_not_hit(bench: Bench) -> None:
     """Between the look and the kill the job ended and another began: the process goes on."""
-    bench.region.begin(0, 7, T0, 1.0)
-    [job] = bench.region.running()
-    bench.region.begin(0, 8, T0 + 5, 1.0)
-    bench.guard._end(bench.seat, job, Condemned("fail", "late", T0))
+    bench.page.begin(0, 7, T0, 1.0)
+    [job] = bench.page.running()
+    bench.page.begin(0, 8, T0 + 5, 1.0)
+    bench.watchdog._end(bench.handle, job, Condemned("fail", "late", T0))
     assert bench.lives
-    assert not bench.seat.killed
-    assert bench.seat.condemned == {}
+    assert not bench.handle.killed
+    assert bench.handle.condemned == {}
 
 
 @THREADS
 def test_neighbours_are_spared_while_the_process_reacts(bench: Bench) -> None:
     """Its steward writes off a single thread by itself; only a process that holds still is killed."""
-    bench.region.begin(0, 7, T0, 1.0)
-    bench.region.begin(1, 8, T0, 0.0)
+    bench.page.begin(0, 7, T0, 1.0)
+    bench.page.begin(1, 8, T0, 0.0)
     for turn in range(5):
         bench.look(T0 + 10 + turn)
         bench.answer()
     assert bench.lives
     bench.look(T0 + 20, T0 + 20 + PAUSE)  # it may only want for a core
     assert bench.lives
-    bench.look(T0 + 20 + 1.1 * DEAD_STILL)
+    bench.look(T0 + 20 + 1.1 * SILENT_FOR_GOOD)
     assert bench.killed()
-    assert set(bench.seat.condemned) == {7}
-    verdicts = {v.claim: (v.verdict, zlib.decompress(b64decode(v.cause))) for v in bench.seat.remains(9, False).running}
-    assert verdicts[7][0] == "fail"
-    assert verdicts[8][0] == "interrupt"
-    assert b"because of another job" in verdicts[8][1]
+    assert set(bench.handle.condemned) == {7}
+    rulings = {
+        v.claim: (v.kind, zlib.decompress(b64decode(v.cause))) for v in bench.handle.death_report(9, False).running
+    }
+    assert rulings[7][0] == "fail"
+    assert rulings[8][0] == "interrupt"
+    assert b"because of another job" in rulings[8][1]
 
 
 def test_a_process_that_is_gone_already(bench: Bench) -> None:
-    bench.region.begin(0, 7, T0, 1.0)
+    bench.page.begin(0, 7, T0, 1.0)
     bench.process.kill()
     bench.process.wait()
     bench.look(T0 + 100)
-    assert not bench.seat.killed
+    assert not bench.handle.killed
 
 
 # -- who has grown ---------------------------------------------------------------------------------------------------
@@ -255,19 +257,19 @@ def test_a_process_that_is_gone_already(bench: Bench) -> None:
 def test_memory(bench: Bench, retires: bool) -> None:
     """Measured about once a second; who retires already is not told again."""
     eventually(lambda: memory_mb(bench.process.pid) > 1)
-    bench.guard.weigh([bench.seat], T0)
+    bench.watchdog.weigh([bench.handle], T0)
     assert len(bench.retired) == retires
-    bench.guard.weigh([bench.seat], T0 + 0.5)
+    bench.watchdog.weigh([bench.handle], T0 + 0.5)
     assert len(bench.retired) == retires
-    bench.seat.retiring = True
-    bench.guard.weigh([bench.seat], T0 + 2)
+    bench.handle.retiring = True
+    bench.watchdog.weigh([bench.handle], T0 + 2)
     assert len(bench.retired) == retires
     if retires:
         assert bench.retired[0].endswith("MB, more than --max-memory 1")
 
 
 def test_without_a_maximum_nobody_is_weighed(bench: Bench) -> None:
-    bench.guard.weigh([bench.seat], T0)
+    bench.watchdog.weigh([bench.handle], T0)
     assert bench.retired == []
 
 

@@ -14,8 +14,8 @@ from jobqueue.workers.shared.endings import FAILURE, HARD, JOB, RECORDING, SUCCE
 from jobqueue.workers.shared.journal import PULSE
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor import watchdog
-from jobqueue.workers.supervisor.child_handle import Condemned, Seat
-from jobqueue.workers.supervisor.watchdog import DEAD_STILL, MEASURE_EVERY, STILL, Guard
+from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned
+from jobqueue.workers.supervisor.watchdog import MEASURE_EVERY, SILENT, SILENT_FOR_GOOD, Watchdog
 
 T0 = 1000.0  # monotonic seconds at which the jobs here begin
 STOP, CONT, KILL = signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL
@@ -28,9 +28,11 @@ class Bench:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 2, "max_memory": max_memory}
         settings = Settings(Address(url="redis://127.0.0.1:1/0"), slots=slots, **fields)
         self.kills = kills
-        self.stood_in: list[Seat] = []
+        self.stood_in: list[ChildHandle] = []
         self.retired: list[tuple[int, str]] = []
-        self.watchdog = Guard(settings, self.stood_in.append, lambda seat, why: self.retired.append((seat.number, why)))
+        self.watchdog = Watchdog(
+            settings, self.stood_in.append, lambda handle, why: self.retired.append((handle.number, why))
+        )
         self.children = [FakeChild(n, slots).come() for n in range(2)]
 
     @property
@@ -39,15 +41,15 @@ class Bench:
 
     @property
     def condemned(self) -> dict[int, Condemned]:
-        return self.child.seat.condemned
+        return self.child.handle.condemned
 
     def look(self, *times: float) -> None:
         for now in times:
-            self.watchdog.step(self.child.seat, now)
+            self.watchdog.step(self.child.handle, now)
 
     def answer(self) -> None:
         """As the child does when it wakes up."""
-        self.child.region.set(PULSE, self.child.region.get(PULSE) + 1)
+        self.child.page.set(PULSE, self.child.page.get(PULSE) + 1)
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_it_is_stopped_before_it_is_killed(bench: Bench) -> None:
     assert bench.kills == []
     bench.look(T0 + 1.0 + HARD)
     assert bench.kills == [(0, STOP), (0, KILL)]
-    assert bench.child.seat.killed
+    assert bench.child.handle.killed
 
 
 def test_one_that_ended_in_the_last_moment_goes_on(bench: Bench, kills: Kills, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_one_that_ended_in_the_last_moment_goes_on(bench: Bench, kills: Kills, m
     monkeypatch.setattr("os.kill", stop)
     bench.look(T0 + 5)
     assert kills == [(0, STOP), (0, CONT)]
-    assert (bench.child.seat.killed, bench.condemned) == (False, {})
+    assert (bench.child.handle.killed, bench.condemned) == (False, {})
 
 
 def test_one_that_is_gone_when_it_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,21 +104,21 @@ def test_one_that_is_gone_when_it_is_stopped(bench: Bench, monkeypatch: pytest.M
     bench.child.run(7, limit=1.0)
     monkeypatch.setattr("os.kill", fail)
     bench.look(T0 + 5)
-    assert (bench.child.seat.killed, bench.condemned) == (False, {})
+    assert (bench.child.handle.killed, bench.condemned) == (False, {})
 
 
 def test_one_of_which_nobody_said_yet_that_it_was_forked(bench: Bench) -> None:
     bench.child.run(7, limit=1.0)
-    bench.child.seat.pid = 0
+    bench.child.handle.pid = 0
     bench.look(T0 + 5)
-    assert (bench.kills, bench.child.seat.killed, bench.condemned) == ([], False, {})
+    assert (bench.kills, bench.child.handle.killed, bench.condemned) == ([], False, {})
 
 
 def test_each_child_for_itself(bench: Bench) -> None:
     bench.children[0].run(7, limit=1.0)
     bench.children[1].run(8, limit=100.0)
     for child in bench.children:
-        bench.watchdog.step(child.seat, T0 + 5)
+        bench.watchdog.step(child.handle, T0 + 5)
     assert {number for number, _ in bench.kills} == {0}
 
 
@@ -130,7 +132,7 @@ def test_each_child_for_itself(bench: Bench) -> None:
 def test_a_limit_behind_the_jobs_end_counts_from_when_it_was_set(bench: Bench, what: int, subject: str) -> None:
     """The job itself took an hour; its callback may take ten seconds more."""
     bench.child.run(7, since=T0 - 3600, limit=5000.0)
-    bench.child.region.allow(0, what, T0, 10.0)
+    bench.child.page.allow(0, what, T0, 10.0)
     bench.look(T0 + 10 + HARD - 0.01)
     assert bench.kills == []
     bench.look(T0 + 10 + HARD)
@@ -144,7 +146,7 @@ def test_a_job_that_reacted_to_the_stop_is_left_alone(bench: Bench) -> None:
     """It has come back, and RQ's code records that it was stopped: that may take its time."""
     bench.child.run(7)
     bench.condemned[7] = Condemned("stop", "as you wished", T0)
-    bench.child.region.allow(0, RECORDING, T0 + 1, 0.0)
+    bench.child.page.allow(0, RECORDING, T0 + 1, 0.0)
     bench.look(T0 + HARD, T0 + 100 * HARD)
     assert bench.kills == []
 
@@ -152,7 +154,7 @@ def test_a_job_that_reacted_to_the_stop_is_left_alone(bench: Bench) -> None:
 def test_one_that_was_stopped_and_whose_callback_hangs_stays_stopped(bench: Bench) -> None:
     bench.child.run(7)
     bench.condemned[7] = Condemned("stop", "as you wished", T0)
-    bench.child.region.allow(0, FAILURE, T0 + 1, 10.0)
+    bench.child.page.allow(0, FAILURE, T0 + 1, 10.0)
     bench.look(T0 + 11 + HARD)
     assert bench.kills == [(0, STOP), (0, KILL)]
     assert bench.condemned[7] == Condemned("stop", "as you wished", T0, FAILURE)
@@ -171,12 +173,12 @@ def test_among_several_only_what_holds_still_as_a_whole_is_killed(bench: Bench) 
     """A busy machine takes its time: so it has to hold still for longer than it takes to call it still."""
     bench.child.run(7, 0, limit=1.0).run(8, 1)
     late = T0 + 100
-    bench.look(late, late + STILL, late + DEAD_STILL - 0.01)
+    bench.look(late, late + SILENT, late + SILENT_FOR_GOOD - 0.01)
     assert (len(bench.stood_in), bench.kills) == (1, [])
     bench.answer()
-    bench.look(late + DEAD_STILL, late + 2 * DEAD_STILL - 0.01)
+    bench.look(late + SILENT_FOR_GOOD, late + 2 * SILENT_FOR_GOOD - 0.01)
     assert (len(bench.stood_in), bench.kills) == (2, [])
-    bench.look(late + 2 * DEAD_STILL)
+    bench.look(late + 2 * SILENT_FOR_GOOD)
     assert bench.kills == [(0, STOP), (0, KILL)]
     assert set(bench.condemned) == {7}
 
@@ -185,7 +187,7 @@ def test_among_several_only_what_holds_still_as_a_whole_is_killed(bench: Bench) 
 def test_two_that_are_past_their_limits_end_with_one_kill(bench: Bench) -> None:
     """The first is at fault; what is said of the other, its seat says."""
     bench.child.run(7, 0, limit=1.0).run(8, 1, limit=1.0)
-    bench.look(T0 + 100, T0 + 100 + DEAD_STILL)
+    bench.look(T0 + 100, T0 + 100 + SILENT_FOR_GOOD)
     assert bench.kills == [(0, STOP), (0, KILL)]
     assert set(bench.condemned) == {7}
 
@@ -206,29 +208,29 @@ LIMITED = pytest.mark.parametrize("bench", [{"max_memory": 100}], indirect=True)
 
 @LIMITED
 def test_who_is_larger_than_it_may_be_retires(bench: Bench, sizes: dict[int, int]) -> None:
-    seats = [child.seat for child in bench.children]
+    handles = [child.handle for child in bench.children]
     sizes.update({0: 100, 1: 101})
-    bench.watchdog.weigh(seats, T0)
+    bench.watchdog.weigh(handles, T0)
     assert bench.retired == [(1, "it uses 101 MB, more than --max-memory 100")]
     assert bench.kills == []
 
 
 @LIMITED
 def test_they_are_weighed_about_once_a_second(bench: Bench, sizes: dict[int, int]) -> None:
-    seats = [child.seat for child in bench.children]
-    bench.watchdog.weigh(seats, T0)
+    handles = [child.handle for child in bench.children]
+    bench.watchdog.weigh(handles, T0)
     sizes[0] = 200
-    bench.watchdog.weigh(seats, T0 + MEASURE_EVERY - 0.01)
+    bench.watchdog.weigh(handles, T0 + MEASURE_EVERY - 0.01)
     assert bench.retired == []
-    bench.watchdog.weigh(seats, T0 + MEASURE_EVERY)
+    bench.watchdog.weigh(handles, T0 + MEASURE_EVERY)
     assert len(bench.retired) == 1
 
 
 @LIMITED
 def test_who_retires_or_has_no_process_yet_is_not_weighed(bench: Bench, sizes: dict[int, int]) -> None:
-    seats = [child.seat for child in bench.children]
+    handles = [child.handle for child in bench.children]
     sizes.update({0: 200, 1: 200})
-    seats[0].retiring = True
-    seats[1].pid = 0
-    bench.watchdog.weigh(seats, T0)
+    handles[0].retiring = True
+    handles[1].pid = 0
+    bench.watchdog.weigh(handles, T0)
     assert bench.retired == []

@@ -68,7 +68,7 @@ def delayed(desk: RealDesk) -> None:
         desk.store.zadd(keys.registry("scheduled", "default"), {job_id: 1})
 
 
-def limbo(desk: RealDesk) -> tuple[str, ...]:
+def lost_jobs(desk: RealDesk) -> tuple[str, ...]:
     desk.enqueue(*IDS)
     desk.store.delete(keys.queue("default"))
     h = desk.store.hmget(keys.job("a"), "status", "enqueued_at", "started_at", "worker_name")
@@ -112,7 +112,7 @@ SCRIPTS: dict[str, Acts] = {
     "rescue, failed": (marked, lambda desk, jobs: desk.rescue(running=[job.claim for job in jobs], most=1, final=True)),
     "cancel": (lambda desk: desk.enqueue(*IDS), lambda desk, _: desk.protocol.cancel("default", IDS[:2])),
     "due": (delayed, lambda desk, _: desk.protocol.due(["default"])),
-    "bring back": (limbo, lambda desk, seen: desk.protocol.bring_back("default", "a", seen)),
+    "bring back": (lost_jobs, lambda desk, seen: desk.protocol.bring_back("default", "a", seen)),
     "heartbeat": (marked, lambda desk, _: desk.protocol.heartbeat(W, 90)),
     "schedule": (a_schedule, lambda desk, _: Timetable(desk.store).put(SCHEDULE, 7.0, "first")),
     "tick": (a_schedule, lambda desk, due: tick(desk, due)),

@@ -26,8 +26,8 @@ from typing import Protocol
 from jobqueue.protocol.protocol import Protocol as StoreProtocol
 from jobqueue.protocol.protocol import Wire
 from jobqueue.store.connection import client
-from jobqueue.workers.child.child_watchdog import Clerk, Steward
-from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.child.child_watchdog import ChildWatchdog, RequestThread
+from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
@@ -39,7 +39,7 @@ from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.deaths import FAILED, FENCED
-from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import guard_logging
 from jobqueue.workers.shared.process_tree import MARK, TO_ALL, Forks
 from jobqueue.workers.shared.settings import Settings
@@ -54,21 +54,23 @@ LAST_WORD = 5.0  # seconds
 class Child:
     """What one child process is made of."""
 
-    def __init__(self, settings: Settings, owner: str, region: Region, control: socket.socket, runner: Runner) -> None:
+    def __init__(
+        self, settings: Settings, owner: str, page: SharedPage, control: socket.socket, runner: Runner
+    ) -> None:
         self._worker = settings.worker
         store = client(settings.address)
         protocol = StoreProtocol(store)
-        self._steward: Steward
+        self._watchdog: ChildWatchdog
         usage = Usage(settings.slots, settings.accounting)
         current = current_of(job_class_of(settings))
-        self._courier = Courier(
+        self._consumer = Consumer(
             settings,
             owner,
-            region,
+            page,
             Wire(store),
             usage,
-            on_hungry=lambda: self._steward.hungry(),
-            on_worn=lambda: self._steward.worn(),
+            on_out_of_work=lambda: self._watchdog.out_of_work(),
+            on_retire=lambda: self._watchdog.ask_to_retire(),
             on_fenced=partial(leave, FENCED),
             on_cut_off=partial(leave, CUT_OFF),
         )
@@ -76,8 +78,8 @@ class Child:
             Slot,
             settings=settings,
             owner=owner,
-            region=region,
-            courier=self._courier,
+            page=page,
+            consumer=self._consumer,
             runner=runner,
             protocol=protocol,
             make_current=partial(
@@ -87,18 +89,18 @@ class Child:
                 serializer_of=runner.serializer_of,
             ),
             usage=usage,
-            stir=lambda: self._steward.stir(),
+            stir=lambda: self._watchdog.stir(),
         )
         self._slots = [self._make_slot(n) for n in range(settings.slots)]
-        self._clerk = Clerk(protocol, settings.worker)
-        self._steward = Steward(
+        self._request_thread = RequestThread(protocol, settings.worker)
+        self._watchdog = ChildWatchdog(
             settings,
             owner,
             control,
-            self._courier,
+            self._consumer,
             self._slots,
-            region,
-            self._clerk,
+            page,
+            self._request_thread,
             usage,
             make_slot=self._make_slot,
             start_slot=self._start,
@@ -111,7 +113,7 @@ class Child:
         """Run until the supervisor says that it is over."""
         os.environ["RQ_WORKER_ID"] = self._worker  # for jobs and what they start, as in RQ
         os.environ.pop("RQ_JOB_ID", None)  # of a job that started this worker: threads would show it to every job
-        self._steward.start()
+        self._watchdog.start()
         if len(self._slots) == 1:
             self._slots[0].run()
             self._leave_if_deaf()
@@ -120,17 +122,17 @@ class Child:
             self._start(slot)
         while working := self._working():
             working[0].join(0.2)  # not for ever: it may be written off meanwhile
-        self._clerk.finish(LAST_WORD)  # or the end of a written-off job is lost, and it runs again
+        self._request_thread.finish(LAST_WORD)  # or the end of a written-off job is lost, and it runs again
         self._leave_if_deaf()
 
     def _leave_if_deaf(self) -> None:
         """Its jobs are done and settled. The exit code tells the supervisor's log why it left."""
-        if self._steward.failed:
-            self._clerk.finish(LAST_WORD)
+        if self._watchdog.failed:
+            self._request_thread.finish(LAST_WORD)
             leave(DEAF)
 
     def _working(self) -> list[threading.Thread]:
-        with self._steward.replacing:
+        with self._watchdog.replacing:
             return [thread for thread, slot in self._threads if thread.is_alive() and not slot.written_off]
 
     def _start(self, slot: Slot) -> None:

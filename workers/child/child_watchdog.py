@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from jobqueue.protocol.protocol import RAISED, Claimed, Protocol
 from jobqueue.store.error_texts import is_own_fault
-from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import LONG
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.child.slot_watch import STUCK, SlotWatch
@@ -52,9 +52,9 @@ from jobqueue.workers.shared.endings import (
     encode_text,
     time_limit_text,
 )
-from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, Region
+from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, SharedPage
 from jobqueue.workers.shared.polling import readable
-from jobqueue.workers.shared.retry import insist
+from jobqueue.workers.shared.retry import retry_request
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ LATE = 0.02  # seconds; who computes in Python gives the GIL away after 5 ms, so
 SOFT = 1.0  # seconds that an interrupted job has to end by itself what it started
 
 
-class Steward:
+class ChildWatchdog:
     """Ears, start marks, give-backs and limits of one child."""
 
     def __init__(
@@ -74,10 +74,10 @@ class Steward:
         settings: Settings,
         owner: str,
         control: socket.socket,
-        courier: Courier,
+        consumer: Consumer,
         slots: list[Slot],
-        region: Region,
-        clerk: Clerk,
+        page: SharedPage,
+        request_thread: RequestThread,
         usage: Usage,
         make_slot: Callable[[int], Slot],
         start_slot: Callable[[Slot], None],
@@ -91,21 +91,21 @@ class Steward:
         self._settings = settings
         self._owner = owner
         self._control = control
-        self._courier = courier
+        self._consumer = consumer
         self._slots = slots  # a written-off one is replaced in place
-        self._region = region
+        self._page = page
         self._make_slot = make_slot
         self._start_slot = start_slot
-        self._clerk = clerk
+        self._request_thread = request_thread
         self._usage = usage
         self._on_orphaned = on_orphaned
         self.replacing = threading.Lock()  # held while a slot is written off and no other is there yet
         self._on_failed = on_failed
         self._on_stuck = on_stuck
         self._asks_itself = asks_itself
-        self._slot_watch = SlotWatch(courier, slots)
+        self._slot_watch = SlotWatch(consumer, slots)
         self.failed = False  # its thread has ended of an error
-        clerk.on_failed = self.worn
+        request_thread.on_failed = self.ask_to_retire
         self._awake = True
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
@@ -146,10 +146,10 @@ class Steward:
             except OSError:  # it is full of stirs already; or a job has closed it, which ends the thread that reads it
                 pass
 
-    def hungry(self) -> None:
+    def out_of_work(self) -> None:
         self._tell(b"h")
 
-    def worn(self) -> None:
+    def ask_to_retire(self) -> None:
         """This process has done its share (--max-jobs), or lost a thread: somebody else should take over."""
         self._tell(b"r")
 
@@ -166,19 +166,19 @@ class Steward:
                 e,
                 exc_info=None if is_own_fault(e) else e,  # what a job did to descriptors and limits is no fault of ours
             )
-            self.worn()
+            self.ask_to_retire()
             self._on_failed()
             self._withdraw()
 
     def _withdraw(self) -> None:
-        dropped = self._courier.drop_buffer(quiet=True)
+        dropped = self._consumer.drop_buffer(quiet=True)
         tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
-        self._clerk.do(lambda: self._clerk.give_back(tokens))
+        self._request_thread.do(lambda: self._request_thread.give_back(tokens))
 
     def _watch(self) -> None:
         while not self._over:
             self._pulse += 1
-            self._region.set(PULSE, self._pulse)
+            self._page.set(PULSE, self._pulse)
             self._step(time.monotonic())
             timeout = self._next_look()
             if timeout is None or timeout > 2 * TICK:
@@ -214,17 +214,17 @@ class Steward:
             self._on_orphaned()  # does not come back where a process is no more than its slots
             self._over = True
             return
-        *orders, self._unheard = (self._unheard + heard).split(b"\n")
-        for order in orders:
-            if order == b"w":
-                self._courier.wake()
-            elif order == b"q":
-                self._clerk.do(self._quiet)
-            elif order == b"i":
+        *messages, self._unheard = (self._unheard + heard).split(b"\n")
+        for message in messages:
+            if message == b"w":
+                self._consumer.wake()
+            elif message == b"q":
+                self._request_thread.do(self._quiet)
+            elif message == b"i":
                 self._interrupt()
-            elif order.startswith(b"s"):
-                self._stop(int(order[1:]))
-            elif order == b"p":  # that we woke up the pulse says; and the slots?
+            elif message.startswith(b"s"):
+                self._stop(int(message[1:]))
+            elif message == b"p":  # that we woke up the pulse says; and the slots?
                 self._look_at_slots(time.monotonic())
 
     def _stop(self, claim: int) -> None:
@@ -238,15 +238,15 @@ class Steward:
     def _stop_callback(self, slot: Slot, claim: int) -> None:
         """The job itself has ended, so its end stays what it is: only what was called behind it ends. Not what a stop
         calls, and each once: who asks to stop asks again."""
-        token, finishing = slot.token, slot.finishing  # in this order: if the shot hits, the token was this job's
-        if finishing is None or finishing.claim != claim or finishing.stopped or token >= 0 or token in self._fired:
+        target, finishing = slot.target, slot.finishing  # in this order: if the shot hits, the token was this job's
+        if finishing is None or finishing.claim != claim or finishing.stopped or target >= 0 or target in self._fired:
             return
-        if slot.what in (SUCCESS, FAILURE, HANDLER) and slot.interrupt(token, CallbackStopped):
-            self._fired[token] = time.monotonic()
+        if slot.what in (SUCCESS, FAILURE, HANDLER) and slot.interrupt(target, CallbackStopped):
+            self._fired[target] = time.monotonic()
 
     def _quiet(self) -> None:
         """(clerk) Claim nothing more; tell the supervisor what nobody started: the tree gives it back in one step."""
-        dropped = self._courier.drop_buffer(quiet=True)
+        dropped = self._consumer.drop_buffer(quiet=True)
         tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
         self._tell(b"d" + json.dumps(tokens).encode() + b"\n")
 
@@ -269,10 +269,10 @@ class Steward:
             "collector ran there (a __del__, a callback of a weak reference) keeps it; the process is replaced",
             STUCK,
         )
-        self.worn()
+        self.ask_to_retire()
         if all(slot in stuck for slot, _ in self._running()):
             self._on_stuck()  # does not come back: what is buffered goes back when this process is buried
-        self._clerk.do(self._give_back)
+        self._request_thread.do(self._give_back)
 
     # -- what it looks after -------------------------------------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class Steward:
             self._usage.look(slot.meter for slot, _ in running if slot.meter and now - slot.since >= TICK)
         if now >= self._next_reconcile:
             self._next_reconcile = now + RECONCILE_EVERY
-            self._clerk.do_if_awake(self._courier.reconcile)
+            self._request_thread.do_if_awake(self._consumer.reconcile)
 
     def _running(self) -> list[tuple[Slot, Claimed]]:
         return [(slot, job) for slot in self._slots if (job := slot.job) is not None]
@@ -300,74 +300,76 @@ class Steward:
         marks = [slot.start_mark(job) for slot, job in due]
         for slot, job in due:
             slot.marked = job.claim
-        self._clerk.do(lambda: self._clerk.protocol.start_mark(self._owner, self._settings.worker, marks))
+        self._request_thread.do(
+            lambda: self._request_thread.protocol.start_mark(self._owner, self._settings.worker, marks)
+        )
 
     def _unburden(self, now: float) -> None:
         """All slots are busy with long jobs, or with callbacks: what waits behind them is better off with somebody
         else."""
         if self._returning or any(now - (slot.busy_since or now) < LONG for slot in self._slots):
             return
-        if self._courier.holds_up or self._courier.lets_wait:
+        if self._consumer.holds_up or self._consumer.lets_wait:
             self._returning = True
-            self._clerk.do(self._give_back)
+            self._request_thread.do(self._give_back)
 
     def _recover(self) -> None:
         """We held still so long that the supervisor gave our buffer back: drop it, nothing starts unasked before."""
-        if self._region.revoked and not self._recovering:
+        if self._page.revoked and not self._recovering:
             self._recovering = True
-            self._clerk.do(self._come_back)
+            self._request_thread.do(self._come_back)
 
     def _come_back(self) -> None:
         """(clerk) Answer what was asked before the buffer was dropped, not what comes meanwhile."""
-        revoked = self._region.get(REVOKED)
+        revoked = self._page.get(REVOKED)
         try:
-            dropped = self._courier.drop_buffer(at_rest=True)
-            self._region.set(CAME_BACK, revoked)
+            dropped = self._consumer.drop_buffer(at_rest=True)
+            self._page.set(CAME_BACK, revoked)
         finally:
             self._recovering = False
         tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
-        self._clerk.do(lambda: self._clerk.give_back(tokens))
+        self._request_thread.do(lambda: self._request_thread.give_back(tokens))
 
     def _give_back(self) -> None:
         """(clerk)"""
         try:
-            self._courier.settle()
-            tokens = [(self._owner, job.id, job.claim, job.queue) for job in self._courier.drop_buffer()]
-            self._clerk.do(lambda: self._clerk.give_back(tokens))
+            self._consumer.settle()
+            tokens = [(self._owner, job.id, job.claim, job.queue) for job in self._consumer.drop_buffer()]
+            self._request_thread.do(lambda: self._request_thread.give_back(tokens))
         finally:
             self._returning = False
 
     def _enforce(self, now: float) -> None:
-        self._fired = {token: at for token, at in self._fired.items() if any(s.token == token for s in self._slots)}
+        self._fired = {target: at for target, at in self._fired.items() if any(s.target == target for s in self._slots)}
         for number, slot in enumerate(self._slots):
-            token, deadline = slot.token, slot.deadline
-            if not token:
+            target, deadline = slot.target, slot.deadline
+            if not target:
                 continue
-            if token in self._fired:
-                if now >= self._fired[token] + SOFT and token not in self._freed:
-                    self._free(slot, token)
-                if now < self._fired[token] + HARD:
+            if target in self._fired:
+                if now >= self._fired[target] + SOFT and target not in self._freed:
+                    self._free(slot, target)
+                if now < self._fired[target] + HARD:
                     continue
                 if len(self._slots) > 1:
-                    self._write_off(number, slot, token)
-                elif slot.is_deaf and slot.interrupt(token, _limit_error(slot)):
-                    self._fired[token] = now
-            elif deadline and now >= deadline and slot.interrupt(token, _limit_error(slot)):
-                self._fired[token] = now
+                    self._write_off(number, slot, target)
+                elif slot.is_deaf and slot.interrupt(target, _limit_error(slot)):
+                    self._fired[target] = now
+            elif deadline and now >= deadline and slot.interrupt(target, _limit_error(slot)):
+                self._fired[target] = now
 
-    def _free(self, slot: Slot, token: int) -> None:
+    def _free(self, slot: Slot, target: int) -> None:
         """It may wait for a program that it started: that ends now, and then it hears that its time is over."""
-        self._freed = {token, *self._freed & self._fired.keys()}
+        self._freed = {target, *self._freed & self._fired.keys()}
         slot.end_processes(slot.deadline - slot.limit if slot.deadline else slot.since)
 
-    def _write_off(self, number: int, slot: Slot, token: int) -> None:
+    def _write_off(self, number: int, slot: Slot, target: int) -> None:
         """The thread is stuck in C: a fresh slot takes its place, and records how the job ended."""
         with self.replacing:
             job, finishing = slot.job, slot.finishing
-            if not slot.write_off(token):
+            if not slot.write_off(target):
                 return
             fresh = self._make_slot(number)
-            if token < 0 and finishing is not None:
+            if target < 0 and finishing is not None:
                 was_stopped = finishing.claim in self._stopping and not finishing.stopped
                 fresh.inherited = finishing.taken_over(CallbackStopped if was_stopped else _limit_error(slot))
             elif job is not None:
@@ -376,7 +378,7 @@ class Steward:
             self._start_slot(fresh)
         name = finishing.job_id if finishing else job.id if job else "?"
         log.warning("job %s did not react: its thread is written off, and this process is replaced", name)
-        self.worn()
+        self.ask_to_retire()
 
     def _ending(self, job: Claimed, limit: float) -> Ending:
         stopped = job.claim in self._stopping
@@ -390,10 +392,10 @@ class Steward:
             return TICK
         if any(slot.busy_since and now - slot.busy_since < 2 * LONG for slot in self._slots):
             return TICK
-        deadlines = [s.deadline for s in self._slots if s.deadline and s.token not in self._fired]
-        deadlines += [at + (HARD if token in self._freed else SOFT) for token, at in self._fired.items()]
+        deadlines = [s.deadline for s in self._slots if s.deadline and s.target not in self._fired]
+        deadlines += [at + (HARD if target in self._freed else SOFT) for target, at in self._fired.items()]
         waits = [max(TICK, deadline - now) for deadline in deadlines]
-        if self._courier.holds_up or self._courier.lets_wait:
+        if self._consumer.holds_up or self._consumer.lets_wait:
             waits.append(LONG)
         if self._usage.watches_gil and self._running():
             waits.append(LOOK_EVERY)
@@ -403,21 +405,21 @@ class Steward:
 
     def _looks_at_slots_unasked(self) -> bool:
         """Also behind a job's limit, where the supervisor takes a slot for one that runs."""
-        return self._asks_itself or self._slot_watch.is_curious or bool(self._region.running())
+        return self._asks_itself or self._slot_watch.is_curious or bool(self._page.running())
 
 
 def _limit_error(slot: Slot) -> type[BaseException]:
     return time_limit_error(slot.limit, SUBJECTS[slot.what])
 
 
-class Clerk:
+class RequestThread:
     """The child's thread for slow errands to Redis; it is started by the first of them. It repeats until they succeed:
     each acts under its token, so doing it twice is doing it once."""
 
     def __init__(self, protocol: Protocol, worker: str) -> None:
         self.protocol = protocol
         self._worker = worker
-        self._errands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="jobq-clerk", daemon=True)
         self._started = False
         self._asked = itertools.count(1)
@@ -430,9 +432,9 @@ class Clerk:
         """Tell whether an errand waits or is under way: what it gives back stands nowhere yet."""
         return self._done < self._last
 
-    def do(self, errand: Callable[[], object]) -> None:
+    def do(self, request: Callable[[], object]) -> None:
         self._last = next(self._asked)
-        self._errands.put(errand)
+        self._waiting.put(request)
         if not self._started:
             try:
                 self._thread.start()
@@ -441,11 +443,11 @@ class Clerk:
             else:
                 self._started = True
 
-    def do_if_awake(self, errand: Callable[[], object]) -> None:
+    def do_if_awake(self, request: Callable[[], object]) -> None:
         """Only where the thread runs anyway: not worth starting it."""
         if self._started:
             self._last = next(self._asked)
-            self._errands.put(errand)
+            self._waiting.put(request)
 
     def give_back(self, tokens: list[tuple[str, str, int, str]]) -> None:
         if tokens:
@@ -454,7 +456,7 @@ class Clerk:
     def stop(self) -> None:
         """End the thread, after the errands that are there. Where a process does not end with its slots."""
         if self._started:
-            self._errands.put(None)
+            self._waiting.put(None)
 
     def finish(self, timeout: float) -> None:
         """Do what is there, as far as the store answers within ``timeout`` seconds. Before a process ends."""
@@ -463,9 +465,9 @@ class Clerk:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        while (errand := self._errands.get()) is not None:
+        while (request := self._waiting.get()) is not None:
             try:
-                insist(errand, "an errand to the store")
+                retry_request(request, "an errand to the store")
             except (
                 RedisError
             ) as e:  # who refuses this may take the next; the job goes on, and a rescue sees to the rest

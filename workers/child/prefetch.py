@@ -9,7 +9,7 @@ MOST_PER_CYCLE = 64
 MOST_PER_SLOT = 32
 
 
-class Pace:
+class Prefetch:
     """Learns from the jobs that ended and from what the queues gave. The courier's lock guards it."""
 
     def __init__(self, slots: int) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from rq import job as rq_job
 
-from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Outcome, Protocol
-from jobqueue.workers.child.consumer import Courier
+from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, JobOutcome, Protocol
+from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
@@ -28,9 +28,9 @@ from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.clock import now, rq_time
 from jobqueue.workers.shared.endings import JOB, RECORDING, STOPPED, encode_text
-from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
-from jobqueue.workers.shared.retry import insist
+from jobqueue.workers.shared.retry import retry_request
 from jobqueue.workers.shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Slot(Interruptible):
         number: int,
         settings: Settings,
         owner: str,
-        region: Region,
-        courier: Courier,
+        page: SharedPage,
+        consumer: Consumer,
         runner: Runner,
         protocol: Protocol,
         make_current: Callable[[str], CurrentJob],
@@ -59,8 +59,8 @@ class Slot(Interruptible):
         self.number = number
         self._settings = settings
         self._owner = owner
-        self._region = region
-        self._courier = courier
+        self._page = page
+        self._consumer = consumer
         self._runner = runner
         self._protocol = protocol
         self._make_current = make_current
@@ -86,14 +86,14 @@ class Slot(Interruptible):
     def run(self) -> None:
         """Run until there is nothing more to run."""
         self.bind()
-        self._region.bind(self.number, threading.get_ident())
+        self._page.bind(self.number, threading.get_ident())
         if self.meter:
             self.meter.bind()
         try:
             if self.inherited is not None:
                 after_imports.copy().run(self._finish, self.inherited)
-            while not self.written_off and (work := self._courier.next()) is not None:
-                if isinstance(work, Outcome):  # the fast path found dependents
+            while not self.written_off and (work := self._consumer.next()) is not None:
+                if isinstance(work, JobOutcome):  # the fast path found dependents
                     after_imports.copy().run(self._finish_settled, work)
                 else:
                     after_imports.copy().run(self._run_one, work)
@@ -101,18 +101,18 @@ class Slot(Interruptible):
             pass
         self.waits = True  # nobody waits for it any more
 
-    def _finish_settled(self, work: Outcome) -> None:
+    def _finish_settled(self, work: JobOutcome) -> None:
         self._finish(self._finishing(work, self._left(work.claim, Ending(work.kind, work.payload)), work.started))
 
     def _left(self, claim: int, ending: Ending) -> Ending:
         """What RQ's finish has to record of what CYCLE did not: the job has dependents, or the store refuses it."""
-        why = self._courier.why_refused(claim)
+        why = self._consumer.why_refused(claim)
         return Ending(RAISED, encode_text(why)) if why else ending
 
     def _run_one(self, job: Claimed) -> None:
         self._begin(job)
         if not self._may_start(job):
-            self._courier.let_go(job.claim, self.number)
+            self._consumer.let_go(job.claim, self.number)
             return
         if self.meter:
             self.meter.begin()
@@ -152,9 +152,9 @@ class Slot(Interruptible):
         if self._processes is not None and (number := end_processes(self._processes, since)):
             log.info("%d processes that the job had started are ended with it", number)
 
-    def enter(self, token: int, limit: float) -> None:
+    def enter(self, target: int, limit: float) -> None:
         """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
-        super().enter(token, limit)
+        super().enter(target, limit)
         self._stir()
 
     @contextmanager
@@ -188,20 +188,20 @@ class Slot(Interruptible):
         limit = self._settings.default_timeout if job.timeout is None else job.timeout
         self.limit = limit
         self.since = time.monotonic()
-        self._region.begin(self.number, job.claim, self.since, max(0.0, limit))
+        self._page.begin(self.number, job.claim, self.since, max(0.0, limit))
         self.job = job
 
     def _may_start(self, job: Claimed) -> bool:
         """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
-        region = self._region  # what stands there after the claim was written
-        must_ask = region.revoked or region.is_stale(self.since) or self._courier.is_doubtful(job.claim)
+        page = self._page  # what stands there after the claim was written
+        must_ask = page.revoked or page.is_stale(self.since) or self._consumer.is_doubtful(job.claim)
         if not (must_ask or self._settings.strict_start or "m" in job.features):
             return True
         self.marked = job.claim
         mark = [self.start_mark(job)]
         with self.waiting():
             owner, worker = self._owner, self._settings.worker
-            return insist(lambda: self._protocol.start_mark(owner, worker, mark), "a start mark")[0]
+            return retry_request(lambda: self._protocol.start_mark(owner, worker, mark), "a start mark")[0]
 
     def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
         """What START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
@@ -238,16 +238,16 @@ class Slot(Interruptible):
         elif self._settings.verbose:
             log.info("job %s finished in %.3f s", job.id, seconds)
 
-    def _outcome(self, job: Claimed, ending: Ending, started: float, ended: float) -> Outcome:
+    def _outcome(self, job: Claimed, ending: Ending, started: float, ended: float) -> JobOutcome:
         if ending.kind == RETURNED:
             ttl = self._settings.default_result_ttl if job.result_ttl is None else job.result_ttl
         else:
             ttl = self._settings.default_failure_ttl if job.failure_ttl is None else job.failure_ttl
         times = (rq_time(started), rq_time(ended), started, ended)
-        return Outcome(job.id, job.claim, job.queue, ending.kind, ttl, ending.payload, *times)
+        return JobOutcome(job.id, job.claim, job.queue, ending.kind, ttl, ending.payload, *times)
 
     def _settle(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
-        if self._courier.finish(self._outcome(job, ending, started, ended), self.number):
+        if self._consumer.finish(self._outcome(job, ending, started, ended), self.number):
             self._finish(self._finishing(job, self._left(job.claim, ending), started))
 
     # -- the slow ways out ---------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Slot(Interruptible):
         return "f" in job.features or bool(self._settings.exception_handlers)
 
     def _finishing(
-        self, job: Claimed | Outcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
+        self, job: Claimed | JobOutcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
     ) -> Finishing:
         return Finishing(job.id, job.claim, job.queue, ending, started, self.limit, changes)
 
@@ -281,15 +281,15 @@ class Slot(Interruptible):
         """Let RQ's own code record the end."""
         self._show(RECORDING, 0.0)
         if finishing.ending.kind == RAISED and not finishing.recorded:
-            self._courier.note(finishing.outcome())
+            self._consumer.note(finishing.outcome())
         self.finishing_since = time.monotonic()
         self.finishing = finishing
         finishing.record(self._rq)
         with self._limits.stretch(finishing.limit):
             finishing.forget()
         self.finishing = None
-        self._region.allow(self.number, JOB, 0.0, 0.0)
-        self._courier.let_go(finishing.claim, self.number)
+        self._page.allow(self.number, JOB, 0.0, 0.0)
+        self._consumer.let_go(finishing.claim, self.number)
 
     @property
     def _rq(self) -> Finisher:
@@ -302,7 +302,7 @@ class Slot(Interruptible):
 
     def _show(self, what: int, limit: float) -> None:
         """On the page: what runs behind the job's end. The store may take its time, and is no job out of time."""
-        self._region.allow(self.number, what, time.monotonic(), limit)
+        self._page.allow(self.number, what, time.monotonic(), limit)
 
     def _end_early(self, job: Claimed, why: BaseException, started: float, ended: float) -> None:
         """Ended by us: stopped on request, or interrupted because the worker shuts down, which counts nothing."""
@@ -321,8 +321,10 @@ class Slot(Interruptible):
         log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
         token = (self._owner, job.id, job.claim, job.queue)
         with self.waiting():
-            insist(lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back")
-        self._courier.let_go(job.claim, self.number)
+            retry_request(
+                lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back"
+            )
+        self._consumer.let_go(job.claim, self.number)
 
     def _may_not_repeat(self, job: Claimed) -> bool:
         """--on-crash fail, of the job or else of this worker."""
@@ -333,7 +335,7 @@ class Slot(Interruptible):
     def write_off(self, claim: int) -> bool:
         """(steward) The thread does not come back from this job. False: it just did."""
         with self._lock:  # leave() waits for it, because an interrupt was fired before
-            if self.token != claim:
+            if self.target != claim:
                 return False
             self.written_off = True
             return True
@@ -346,6 +348,6 @@ class Slot(Interruptible):
         if (
             stopped
             or "f" in job.features
-            or self._courier.finish(self._outcome(job, ending, started, ended), self.number)
+            or self._consumer.finish(self._outcome(job, ending, started, ended), self.number)
         ):
             self.inherited = finishing

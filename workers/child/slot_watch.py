@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobqueue.workers.child.consumer import Courier
+from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.slot import Slot
 
 STUCK = 12.0  # seconds; longer than any of our connections waits for an answer
@@ -22,8 +22,8 @@ LOOK_AGAIN = 1.0  # seconds
 class SlotWatch:
     """Used by the child's watchdog only."""
 
-    def __init__(self, courier: Courier, slots: Sequence[Slot]) -> None:
-        self._courier = courier
+    def __init__(self, consumer: Consumer, slots: Sequence[Slot]) -> None:
+        self._consumer = consumer
         self._slots = slots  # as the watchdog has them: replaced in place
         self._round = 0
         self._asked_at = 0.0  # monotonic seconds
@@ -46,7 +46,7 @@ class SlotWatch:
                 before, self._suspects = self._suspects, away
                 return before & away
         self._suspects = set()
-        self._round, self._asked_at = self._courier.look_up(), now
+        self._round, self._asked_at = self._consumer.look_up(), now
         self.is_curious = True
         return set()
 
@@ -58,4 +58,4 @@ class SlotWatch:
         """None of its user's code is under a limit (that would be the watchdog's to end), nor has it been since."""
         if slot.token or slot.finishing is not None or slot.waits or slot.since > self._asked_at:
             return False
-        return not (self._courier.mending or self._courier.has_answered(slot.thread, self._round))
+        return not (self._consumer.mending or self._consumer.has_answered(slot.thread, self._round))

@@ -35,8 +35,8 @@ class AlarmSlot(Interruptible):
         super().__init__()
         self._nowhere = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
 
-    def enter(self, token: int, limit: float) -> None:
-        super().enter(token, limit)
+    def enter(self, target: int, limit: float) -> None:
+        super().enter(target, limit)
         if limit > 0:
             self._pending = time_limit_error(limit, SUBJECTS[self.what])
             faulthandler.dump_traceback_later(limit + HARD, exit=True, file=self._nowhere)
@@ -49,7 +49,7 @@ class AlarmSlot(Interruptible):
         super().leave()
 
 
-class Errand:
+class FinishProcess:
     """Finishes the jobs of a dead owner; looks like a Child to whoever starts it."""
 
     def __init__(

@@ -4,7 +4,7 @@ A process of its own, started by the supervisor, which alone holds the other end
 object per line:
 
     to it      {"fork": owner, "child": n, "faults": fd} with the child's own socket as ancillary data
-               {"fork": owner, "worker": name, "errand": jobs}, likewise
+               {"fork": owner, "worker": name, "finish": jobs}, likewise
                {"fork": "maintenance", "maintenance": true}, likewise
                {"ping": true}                  without a descriptor
     from it    {"importing": name}           this module is next
@@ -43,7 +43,7 @@ from jobqueue.producing.importing import place_of
 from jobqueue.protocol.protocol import ForRQ
 from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
 from jobqueue.workers.forking import preload
-from jobqueue.workers.forking.finish_process import Errand
+from jobqueue.workers.forking.finish_process import FinishProcess
 from jobqueue.workers.rq_finish.maintenance import Chores
 from jobqueue.workers.running import exit_handlers, output, randomness, runner
 from jobqueue.workers.running.fork_hazards import ForkHazards
@@ -51,7 +51,7 @@ from jobqueue.workers.running.own_classes import runner_for
 from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.shared import served, titles
 from jobqueue.workers.shared.faults import report_to
-from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
 from jobqueue.workers.shared.settings import Settings
@@ -62,7 +62,7 @@ class Birth(NamedTuple):
     """What is known of a child."""
 
     name: str  # as in the mark of what its jobs start
-    page: int | None  # None: it runs no jobs
+    child_number: int | None  # None: it runs no jobs
     forks: Forks
     at: float  # monotonic seconds
 
@@ -73,11 +73,11 @@ log = logging.getLogger("jobqueue.workers.forking.forkserver")  # it is __main__
 class ForkServer:
     """Forks and reaps until the supervisor is gone."""
 
-    def __init__(self, settings: Settings, control: socket.socket, pages: int, supervisor: int) -> None:
+    def __init__(self, settings: Settings, control: socket.socket, page_file: int, supervisor: int) -> None:
         self._settings = settings
         self._supervisor = supervisor  # its pid
         self._control = control
-        self._pages = pages
+        self._page_file = page_file
         self._runner = Runner(settings)
         self._children: dict[int, Birth] = {}
         self._births = itertools.count()
@@ -116,7 +116,7 @@ class ForkServer:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, *TO_ALL))
 
     def _preload(self) -> bool:
-        needed = {fd: os.fstat(fd) for fd in (self._control.fileno(), self._pages)}
+        needed = {fd: os.fstat(fd) for fd in (self._control.fileno(), self._page_file)}
         hazards = ForkHazards()
         try:
             preload.preload(
@@ -153,43 +153,43 @@ class ForkServer:
         self._unread += data
         *lines, self._unread = self._unread.split(b"\n")
         for line in lines:
-            order = json.loads(line)
-            if "ping" in order:
+            request = json.loads(line)
+            if "ping" in request:
                 self._say({"pong": True})
             else:
-                self._start(order, self._fds.pop(0))
+                self._start(request, self._fds.pop(0))
         return bool(data)
 
-    def _start(self, order: dict[str, Any], fd: int) -> None:
+    def _start(self, request: dict[str, Any], fd: int) -> None:
         """A system that starts no process now (limits, memory) is no reason to leave, and take all children along."""
         try:
-            self._fork(order, fd)
+            self._fork(request, fd)
         except OSError as e:
             with contextlib.suppress(OSError):
                 os.close(fd)
-            self._say({"unborn": order["fork"], "why": e.strerror or str(e)})
+            self._say({"unborn": request["fork"], "why": e.strerror or str(e)})
 
-    def _fork(self, order: dict[str, Any], fd: int) -> None:
-        parent, page = os.getpid(), order.get("child")
-        name = order["fork"] if page is not None else f"{self._settings.worker}:{parent}.{next(self._births)}"
-        birth = Birth(name, page, Forks(), time.monotonic())
+    def _fork(self, request: dict[str, Any], fd: int) -> None:
+        parent, child_number = os.getpid(), request.get("child")
+        name = request["fork"] if child_number is not None else f"{self._settings.worker}:{parent}.{next(self._births)}"
+        birth = Birth(name, child_number, Forks(), time.monotonic())
         output.flush()
-        pid = self._spawn(order, name, fd) if self._spawns else os.fork()
+        pid = self._spawn(request, name, fd) if self._spawns else os.fork()
         if pid == 0:
             self._control.close()
             exit_handlers.forget_inherited()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            become_child(lambda: self._make_child(order, fd), parent, name, birth.forks)
+            become_child(lambda: self._make_child(request, fd), parent, name, birth.forks)
         self._listen()
         os.close(fd)
         self._generators = {}
         self._children[pid] = birth
-        self._say({"forked": order["fork"], "pid": pid})
+        self._say({"forked": request["fork"], "pid": pid})
 
-    def _make_child(self, order: dict[str, Any], fd: int) -> Runs:
+    def _make_child(self, request: dict[str, Any], fd: int) -> Runs:
         self._warn_of_equal_numbers()
-        return make_child(self._settings, order, self._pages, fd, self._runner)
+        return make_child(self._settings, request, self._page_file, fd, self._runner)
 
     def _warn_of_equal_numbers(self) -> None:
         """(in the first child) What its modules registered with ``os.register_at_fork`` has been called by now."""
@@ -197,19 +197,19 @@ class ForkServer:
         if equal := [name for name, state in self._generators.items() if states.get(name) == state]:
             log.warning("%s", randomness.warning_of(equal))
 
-    def _spawn(self, order: dict[str, Any], name: str, fd: int) -> int:
+    def _spawn(self, request: dict[str, Any], name: str, fd: int) -> int:
         """The preload left what a fork would not copy, or would share: the child imports for itself."""
         argv = [
             sys.executable,
             "-P",
             "-m",
             "jobqueue.workers.forking.spawned",
-            json.dumps(order),
-            str(self._pages),
+            json.dumps(request),
+            str(self._page_file),
             str(fd),
             name,
         ]
-        inherited = [fd, self._pages, *([order["faults"]] if "faults" in order else [])]
+        inherited = [fd, self._page_file, *([request["faults"]] if "faults" in request else [])]
         for number in inherited:
             os.set_inheritable(number, True)
         # by the environment, not by argv: the address may hold a password, and everybody can read argv
@@ -232,10 +232,12 @@ class ForkServer:
 
     def _end_jobs(self, pid: int, birth: Birth, well: bool) -> None:
         """What the jobs that it ran had started ends with it, before anybody hears of its death and runs them again."""
-        if birth.page is None:
+        if birth.child_number is None:
             starts = [] if well else [birth.at]
         else:
-            starts = [job.start for job in Region(self._pages, birth.page, self._settings.slots).running()]
+            starts = [
+                job.start for job in SharedPage(self._page_file, birth.child_number, self._settings.slots).running()
+            ]
         if starts:
             end_processes(OfProcess(pid, birth.name, birth.forks), min(starts))
 
@@ -266,37 +268,37 @@ def describe_import_error(error: BaseException) -> str:
     return f"{text} ({place})" if place else text
 
 
-def make_child(settings: Settings, order: dict[str, Any], pages: int, fd: int, runner: Runner) -> Runs:
+def make_child(settings: Settings, request: dict[str, Any], page_file: int, fd: int, runner: Runner) -> Runs:
     """(in the new process) What the order asks for."""
     control = socket.socket(fileno=fd)
-    titles.show(settings.worker, _role(order))
-    if "errand" in order:
-        jobs = [ForRQ(i, claim, queue, verdict, cause.encode()) for i, claim, queue, verdict, cause in order["errand"]]
-        return Errand(settings, order["fork"], order["worker"], jobs, order["plain"], control)
-    if "maintenance" in order:
+    titles.show(settings.worker, _role(request))
+    if "finish" in request:
+        jobs = [ForRQ(i, claim, queue, kind, cause.encode()) for i, claim, queue, kind, cause in request["finish"]]
+        return FinishProcess(settings, request["fork"], request["worker"], jobs, request["plain"], control)
+    if "maintenance" in request:
         return Chores(settings, control)
-    report_to(order["faults"])
-    region = Region(pages, order["child"], settings.slots)
-    return Child(settings, order["fork"], region, control, runner)
+    report_to(request["faults"])
+    page = SharedPage(page_file, request["child"], settings.slots)
+    return Child(settings, request["fork"], page, control, runner)
 
 
-def _role(order: dict[str, Any]) -> str:
-    if "child" in order:
-        return f"child {order['child']}"
-    return "maintenance" if "maintenance" in order else "finishing jobs"
+def _role(request: dict[str, Any]) -> str:
+    if "child" in request:
+        return f"child {request['child']}"
+    return "maintenance" if "maintenance" in request else "finishing jobs"
 
 
 def main() -> None:
     """``python -m jobqueue.workers.forking.forkserver CONTROL_FD PAGES_FD PARENT FAULTS_FD...``; the settings come
     first on the control socket, as one line."""
-    control_fd, pages, parent = (int(a) for a in sys.argv[1:4])
+    control_fd, page_file, parent = (int(a) for a in sys.argv[1:4])
     die_with(parent)
     for number in TO_ALL:
         signal.signal(number, _nothing)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_ALL)
     control = socket.socket(fileno=control_fd)
     os.set_inheritable(control_fd, False)
-    for fd in (pages, *(int(a) for a in sys.argv[4:])):
+    for fd in (page_file, *(int(a) for a in sys.argv[4:])):
         os.set_inheritable(fd, False)
     first = b""
     while not first.endswith(b"\n"):
@@ -309,7 +311,7 @@ def main() -> None:
     os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
     adopt_orphans()
     titles.show(settings.worker, "fork server")
-    ForkServer(settings, control, pages, parent).run()
+    ForkServer(settings, control, page_file, parent).run()
 
 
 if __name__ == "__main__":

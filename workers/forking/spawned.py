@@ -20,7 +20,7 @@ from jobqueue.workers.shared.settings import Settings
 
 def main() -> None:
     settings = Settings.from_json(os.environ.pop("JOBQ_CHILD_SETTINGS"))
-    order, pages, fd, name = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    request, page_file, fd, name = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     lead_a_session()
     os.set_inheritable(fd, False)
     set_up_logging(settings.log_format, settings.verbose)
@@ -30,7 +30,9 @@ def main() -> None:
     except BaseException as e:
         _say_why(fd, e)
         raise SystemExit(1) from None
-    become_child(lambda: make_child(settings, order, pages, fd, runner_for(settings)), os.getppid(), name, Forks())
+    become_child(
+        lambda: make_child(settings, request, page_file, fd, runner_for(settings)), os.getppid(), name, Forks()
+    )
 
 
 def _say_why(fd: int, error: BaseException) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 WHO = "listening for commands"
 
 
-class Commands:
+class CommandListener:
     """A thread of the supervisor that listens; what it hears it posts to the main loop."""
 
     def __init__(

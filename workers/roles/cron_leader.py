@@ -16,7 +16,7 @@ import redis
 
 from jobqueue.schedules.timetable import Schedule, Timetable
 from jobqueue.store.error_texts import is_away
-from jobqueue.workers.roles.schedule_ticker import LONGEST, Ticker
+from jobqueue.workers.roles.schedule_ticker import LONGEST, ScheduleTicker
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ LEAD = 5.0  # seconds that a leader leads without a word
 LOOK = 10.0  # seconds after which who stands by looks at what the leader serves
 
 
-class Cron:
+class CronLeader:
     """A role; runs in the registrar's thread, or in that of ``jobq cron``."""
 
     def __init__(self, name: str, entries: Sequence[Schedule], client: redis.Redis) -> None:
         self.every = LONGEST
         self._entries = entries
-        self._timetable = Timetable(client, token=name)
-        self._ticker = Ticker(self._timetable)
+        self._timetable = Timetable(client, leader=name)
+        self._ticker = ScheduleTicker(self._timetable)
         self._stored = False
         self._resigned = False
         self._look_at = 0.0  # 0: it does not stand by

@@ -23,7 +23,7 @@ NAME = "jobq"
 OLD = 10.0  # seconds
 
 
-class CronCard:
+class CronRegistration:
     """A role; runs in the registrar's thread, or in that of ``jobq cron``."""
 
     every = OLD / 2
@@ -43,7 +43,7 @@ class CronCard:
             return written is not None and self._withdraw()
         with self._client.pipeline() as pipe:
             pipe.zadd(keys.CRON_SCHEDULERS, {NAME: now})
-            pipe.hset(keys.cron_scheduler(NAME), mapping=self._card(now, served))
+            pipe.hset(keys.cron_scheduler(NAME), mapping=self._registration(now, served))
             pipe.expire(keys.cron_scheduler(NAME), DEFAULT_CRON_SCHEDULER_TTL)
             pipe.execute()
         return True
@@ -59,7 +59,7 @@ class CronCard:
     def reconnected(self) -> None:
         """Nothing is remembered."""
 
-    def _card(self, now: float, served: list[ScheduleView]) -> Any:
+    def _registration(self, now: float, served: list[ScheduleView]) -> Any:
         return {
             "hostname": socket.gethostname(),
             "pid": os.getpid(),

@@ -29,7 +29,7 @@ RENEW_EXECUTIONS = 30.0
 SAFE = 0.7  # of the lease: a rescuer calls the tree dead after the whole of it
 
 
-def patience(lease: float) -> float:
+def renewal_timeout(lease: float) -> float:
     """Return the seconds that a renewal may take: a connection that died without a word must not cost the lease."""
     return max(1.0, 0.3 * lease)
 
@@ -55,10 +55,10 @@ class Heartbeat:
     def birth(self) -> None:
         """Register the tree; before that it may not own anything. Doing it twice is doing it once."""
         self._birth = self._birth or rq_time(time.time())
-        self._beat({"birth": self._birth, "state": "started", **self._card()})
+        self._beat({"birth": self._birth, "state": "started", **self._registration()})
         self._born = True
 
-    def _card(self) -> dict[str, Any]:
+    def _registration(self) -> dict[str, Any]:
         return {
             "last_heartbeat": rq_time(time.time()),
             "queues": ",".join(self._settings.queues),
@@ -81,7 +81,7 @@ class Heartbeat:
     def _renew(self, now: float) -> None:
         state = "busy" if self._is_busy() else "idle"
         if self._beat({"last_heartbeat": rq_time(time.time()), "state": state}) != self._birth.encode():
-            self._beat({"birth": self._birth, "state": state, **self._card()})  # flushed, or away for too long
+            self._beat({"birth": self._birth, "state": state, **self._registration()})  # flushed, or away for too long
         if state == "idle" and self._is_busy():  # a job began meanwhile, and its mark may have come before ours
             self._client.hset(keys.worker(self._settings.worker), "state", "busy")
         self._renew_executions(now, EXECUTION_TTL)
@@ -96,16 +96,16 @@ class Heartbeat:
         the card. What stands in the place of one of our own keys and is no such thing is deleted; an outage is raised.
         """
         worker, asked = self._settings.worker, time.monotonic()
-        card = keys.worker(worker)
+        registration = keys.worker(worker)
         with self._client.pipeline(transaction=False) as pipe:
             pipe.incr(keys.lease(worker))
-            pipe.hget(card, "birth")
-            pipe.hset(card, mapping=fields)  # type: ignore[arg-type]  # redis-py's mapping type is invariant
-            pipe.hdel(card, "death")  # of a rescuer who took us for dead
-            pipe.expire(card, ttl)
+            pipe.hget(registration, "birth")
+            pipe.hset(registration, mapping=fields)  # type: ignore[arg-type]  # redis-py's mapping type is invariant
+            pipe.hdel(registration, "death")  # of a rescuer who took us for dead
+            pipe.expire(registration, ttl)
             pipe.expire(keys.lease(worker), WORKER_TTL)  # the last of all trees has nobody to take it away
             for name in (keys.WORKERS, *map(keys.workers_of, self._settings.queues)):
-                pipe.sadd(name, card)
+                pipe.sadd(name, registration)
             replies = replies_of(pipe)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         if not isinstance(replies[0], Exception):

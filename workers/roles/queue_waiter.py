@@ -58,13 +58,13 @@ class Wait(NamedTuple):
     overdue: float
 
 
-class Waiter:
+class QueueWaiter:
     """A thread of the supervisor, with connections of its own."""
 
     def __init__(self, client: redis.Redis, queues: tuple[str, ...], failures: Failures | None = None) -> None:
         self._client = client
         self._queues = queues
-        self._hungry: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
         self._stop = False
@@ -92,9 +92,9 @@ class Waiter:
             if poke:
                 self._poke()
 
-    def hungry(self, wake: Callable[[], None]) -> None:
+    def call_at_push(self, wake: Callable[[], None]) -> None:
         """A child has nothing to do; ``wake`` is called once when there may be something."""
-        self._hungry.append(wake)
+        self._waiting.append(wake)
         self._poke()
 
     def why_not(self, now: float) -> str:
@@ -126,8 +126,8 @@ class Waiter:
         self._disconnect()
         if _out_of_files(error):
             self._complain("files", "too many open files to wait for jobs: raise the limit (ulimit -n)")
-        if self._hungry and (isinstance(error, redis.TimeoutError) or _out_of_files(error)):
-            self._hungry.popleft()()  # it asks over its own connection
+        if self._waiting and (isinstance(error, redis.TimeoutError) or _out_of_files(error)):
+            self._waiting.popleft()()  # it asks over its own connection
 
     def _complain(self, about: str, text: str) -> None:
         if about not in self._complained:
@@ -137,11 +137,11 @@ class Waiter:
     # -- one turn ------------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        if not self._hungry:
+        if not self._waiting:
             self._sleep(None)
         elif open_queues := self._open_queues():
             if self._pushed(open_queues):
-                self._hungry.popleft()()
+                self._waiting.popleft()()
         else:
             self._sleep(LOOK)
 
@@ -166,11 +166,11 @@ class Waiter:
         self._wait_for(watched)
         if others and self._client.exists(*map(keys.queue, others)):
             return True
-        patience = LOOK_AT_REST if others else LOOK if len(queues) < len(self._queues) else None
+        look_after = LOOK_AT_REST if others else LOOK if len(queues) < len(self._queues) else None
         overdue = min(self._waits[name].overdue for name in watched)
         limit = overdue - time.monotonic()
         names = {self._waits[name].connection._sock.fileno(): name for name in watched}
-        ready = readable([*names, self._pipe[0]], limit if patience is None else min(limit, patience))
+        ready = readable([*names, self._pipe[0]], limit if look_after is None else min(limit, look_after))
         if self._pipe[0] in ready:
             os.read(self._pipe[0], 4096)
         pushed = [names[fd] for fd in ready if fd != self._pipe[0] and self._answer(names[fd])]

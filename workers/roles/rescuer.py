@@ -19,12 +19,12 @@ from typing import NamedTuple
 import redis
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Verdict
+from jobqueue.protocol.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Ruling
 from jobqueue.store.error_texts import is_away
 from jobqueue.workers.shared.clock import rq_time
-from jobqueue.workers.shared.deaths import EXECUTION_TTL, Left, Remains
+from jobqueue.workers.shared.deaths import EXECUTION_TTL, DeathReport, LeftForRQ
 from jobqueue.workers.shared.endings import encode_text
-from jobqueue.workers.shared.journal import PULSE, Region
+from jobqueue.workers.shared.journal import PULSE, SharedPage
 from jobqueue.workers.shared.retry import replies_of
 from jobqueue.workers.shared.settings import Settings
 
@@ -61,13 +61,13 @@ class Seen(NamedTuple):
 class Rescuer:
     """Runs in the registrar's thread."""
 
-    def __init__(self, settings: Settings, client: redis.Redis, on_left: Callable[[Left], None]) -> None:
+    def __init__(self, settings: Settings, client: redis.Redis, on_left: Callable[[LeftForRQ], None]) -> None:
         self.every = min(LOOK_EVERY, settings.lease / 3)
         self._settings = settings
         self._on_left = on_left
         self._client = client
         self._protocol = Protocol(client)
-        self._buried: dict[str, Remains] = {}  # our dead children's, the latest ones
+        self._rescued: dict[str, DeathReport] = {}  # our dead children's, the latest ones
         self._looked = 0.0  # monotonic seconds of the last look
         self._seen: dict[str, Seen] = {}  # by worker
         self._nameless: set[str] = set()  # workers of whom no name stands among the owners
@@ -75,67 +75,67 @@ class Rescuer:
 
     # -- our own children ----------------------------------------------------------------------------------------------
 
-    def rescue_own(self, remains: Remains, final: bool = False) -> Left | None:
+    def rescue_own(self, death_report: DeathReport, final: bool = False) -> LeftForRQ | None:
         """Settle what it had finished, give back what it never started, judge what ran. Twice is once."""
         s = self._settings
-        ran = {verdict.claim for verdict in remains.running}
-        noted = {o.claim: o for o in remains.finished if o.by_rq and o.claim in ran}  # the others are recorded
+        ran = {ruling.claim for ruling in death_report.running}
+        noted = {o.claim: o for o in death_report.finished if o.by_rq and o.claim in ran}  # the others are recorded
         for_rq = [ForRQ(o.id, o.claim, o.queue, o.started_at, o.payload) for o in noted.values()]
-        finished = [outcome for outcome in remains.finished if not outcome.by_rq and outcome.claim not in noted]
+        finished = [outcome for outcome in death_report.finished if not outcome.by_rq and outcome.claim not in noted]
         for at in range(0, len(finished), SETTLE_AT_ONCE):
             some = finished[at : at + SETTLE_AT_ONCE]
-            verdicts = self._protocol.cycle(remains.owner, s.worker, s.queues, some, want=0).verdicts
-            for outcome, verdict in zip(some, verdicts, strict=False):
-                if verdict == HAS_DEPENDENTS:
+            acks = self._protocol.cycle(death_report.owner, s.worker, s.queues, some, want=0).acks
+            for outcome, ack in zip(some, acks, strict=False):
+                if ack == HAS_DEPENDENTS:
                     kind = "returned" if outcome.kind == RETURNED else "fail"
                     for_rq.append(ForRQ(outcome.id, outcome.claim, outcome.queue, kind, outcome.payload))
         done = {outcome.claim for outcome in finished} | noted.keys()
-        running = [verdict for verdict in remains.running if verdict.claim not in done]
-        left = self._rescue(remains.owner, s.worker, running, final=final, done=for_rq)
-        left = left and left._replace(plain=remains.plain)
+        running = [ruling for ruling in death_report.running if ruling.claim not in done]
+        left = self._rescue(death_report.owner, s.worker, running, final=final, done=for_rq)
+        left = left and left._replace(plain=death_report.plain)
         if left is None or not left.jobs:
-            self._remember(remains)
+            self._remember(death_report)
         self._bring_on_all()
         return left
 
-    def rescue_unknown(self, owner: str) -> Left | None:
+    def rescue_unknown(self, owner: str) -> LeftForRQ | None:
         """The jobs of an earlier worker of our name, of whom nothing but the name is left."""
         cause = f"WorkerGone: The worker {self._settings.worker} that ran this job died, and another took its name."
         return self._rescue(owner, self._settings.worker, None, cause=cause)
 
-    def close(self, left: Left) -> None:
+    def close(self, left: LeftForRQ) -> None:
         """RQ's finish is over: end what it could not do, and strike the dead owner off."""
         last_words = [self._last_word(job) for job in left.jobs]
         policy = self._policy_of(left.worker)
         self._rescue(left.owner, left.worker, last_words, final=True, on_crash=policy, dead=left.dead)
         self._bring_on_all()
         if left.worker == self._settings.worker:
-            self._remember(Remains(left.owner, [], last_words))
+            self._remember(DeathReport(left.owner, [], last_words))
 
-    def _remember(self, remains: Remains) -> None:
-        self._buried[remains.owner] = remains
-        if len(self._buried) > REMEMBERED:
-            self._buried.pop(next(iter(self._buried)), None)
+    def _remember(self, death_report: DeathReport) -> None:
+        self._rescued[death_report.owner] = death_report
+        if len(self._rescued) > REMEMBERED:
+            self._rescued.pop(next(iter(self._rescued)), None)
 
-    def _bury_again(self, owners: list[str]) -> None:
+    def _rescue_again(self, owners: list[str]) -> None:
         """Names of ours that stand in the store: those of dead children were forgotten to be struck off."""
         for owner in owners:
-            if remains := self._buried.get(owner):
-                left = self.rescue_own(remains)
+            if death_report := self._rescued.get(owner):
+                left = self.rescue_own(death_report)
                 if left and left.jobs:  # to be closed once more
-                    self._buried.pop(owner, None)
+                    self._rescued.pop(owner, None)
                     self._on_left(left)
 
-    def _last_word(self, job: ForRQ) -> Verdict:
-        if job.verdict == "returned":  # it runs again, unless it may not
-            return Verdict(job.claim, "interrupt", encode_text("RecordLost: It returned, and could not be recorded."))
-        return Verdict(job.claim, job.verdict, job.cause)
+    def _last_word(self, job: ForRQ) -> Ruling:
+        if job.kind == "returned":  # it runs again, unless it may not
+            return Ruling(job.claim, "interrupt", encode_text("RecordLost: It returned, and could not be recorded."))
+        return Ruling(job.claim, job.kind, job.cause)
 
     def _rescue(
         self,
         owner: str,
         worker: str,
-        running: list[Verdict] | None,
+        running: list[Ruling] | None,
         *,
         final: bool = False,
         cause: str = "",
@@ -143,7 +143,7 @@ class Rescuer:
         on_crash: str = "",
         done: list[ForRQ] | None = None,
         dead: str = "",
-    ) -> Left | None:
+    ) -> LeftForRQ | None:
         now = time.time()
         done = done or []
         rescue = self._protocol.rescue(
@@ -168,9 +168,9 @@ class Rescuer:
                 owner,
                 *rescue[:4],
             )
-        return Left(owner, worker, [*rescue.for_rq, *done], dead=dead)
+        return LeftForRQ(owner, worker, [*rescue.for_rq, *done], dead=dead)
 
-    def stand_in(self, owner: str, region: Region, pulse: int) -> None:
+    def stand_in(self, owner: str, page: SharedPage, pulse: int) -> None:
         """For a child that holds still at ``pulse``: mark what it runs, give back what waits behind it, settle what it
         finished.
 
@@ -178,15 +178,15 @@ class Rescuer:
         in hand it does not start before it has asked Redis.
         """
         newest = self._protocol.newest_claim()
-        if region.get(PULSE) != pulse:
+        if page.get(PULSE) != pulse:
             return
-        region.revoke()
+        page.revoke()
         time.sleep(0.001)  # a slot that was about to begin has written its claim by now, or asks Redis
         now, monotonic = time.time(), time.monotonic()
-        running = [(job.claim, rq_time(now - (monotonic - job.start))) for job in region.running()]
+        running = [(job.claim, rq_time(now - (monotonic - job.start))) for job in page.running()]
         try:
-            finished = list(region.journal.read())
-            if list(region.journal.read()) != finished or not region.revoked:  # so it does not hold still any more
+            finished = list(page.journal.read())
+            if list(page.journal.read()) != finished or not page.revoked:  # so it does not hold still any more
                 return
         except (ValueError, EOFError, TypeError):
             return
@@ -218,7 +218,7 @@ class Rescuer:
             owners, workers, ended = ([] if isinstance(it, Exception) else it for it in replies_of(pipe))
         self._bring_on(ended)
         trees = self._trees(owners, workers)
-        self._bury_again(trees.pop(self._settings.worker, []))
+        self._rescue_again(trees.pop(self._settings.worker, []))
         if now - self._looked > UNWATCHED:  # we were stopped, perhaps with all others: that proves nothing
             self._seen.clear()
         self._looked = now
@@ -229,7 +229,7 @@ class Rescuer:
     def _look_at(self, worker: str, lease: str, owners: list[str], now: float) -> bool:
         """Bury the tree if it is dead. What the store holds of one tree must not keep us from the others."""
         try:
-            return self._is_dead(worker, lease, now) and self._bury(worker, owners)
+            return self._is_dead(worker, lease, now) and self._rescue_tree(worker, owners)
         except Exception as e:  # a key of another type, a name that is no text: anybody may have written it
             if is_away(e):
                 raise
@@ -322,7 +322,7 @@ class Rescuer:
         """Its --on-crash, as it said at its birth; "": it did not."""
         return text(self._client.hget(keys.worker(worker), "jobq_on_crash") or b"")
 
-    def _bury(self, worker: str, owners: list[str]) -> bool:
+    def _rescue_tree(self, worker: str, owners: list[str]) -> bool:
         lease = self._seen[worker].lease
         cause = (
             f"LeaseExpired: The worker {worker} that ran this job has given no sign of life for "

@@ -20,7 +20,7 @@ REMEMBERED = 10_000  # such entries
 LOOK_AGAIN = 60.0  # seconds until an entry that could not be is looked at again, if it has not changed
 
 
-class Ticker:
+class ScheduleTicker:
     """Used from one thread. A step that was cut short, or done twice, by anybody, enqueues no occurrence twice.
 
     An entry that cannot be (an older version, RQ or anybody may have written it) is named in a warning and passed

@@ -15,7 +15,7 @@ import redis
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Timetable
 from jobqueue.store.error_texts import is_away
-from jobqueue.workers.roles.schedule_ticker import LONGEST, Ticker
+from jobqueue.workers.roles.schedule_ticker import LONGEST, ScheduleTicker
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Scheduler:
         self.every = LONGEST
         self._queues = settings.queues
         self._protocol = Protocol(client)
-        self._ticker = Ticker(Timetable(client))
+        self._ticker = ScheduleTicker(Timetable(client))
         self._move_at = 0.0
         self._retry_at = 0.0
         self._refused: set[str] = set()  # queues of which that was said

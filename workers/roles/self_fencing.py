@@ -14,41 +14,41 @@ import logging
 from collections.abc import Callable, Sequence
 
 from jobqueue.workers.roles.heartbeat import SAFE, Heartbeat
-from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-class Freezer:
+class SelfFencing:
     """Runs in the supervisor's main loop: it knows how long ago the registrar last heard from the store."""
 
     def __init__(
         self,
         settings: Settings,
         heartbeat: Heartbeat,
-        regions: Sequence[Region],
-        on_thaw: Callable[[], object] = lambda: None,
+        pages: Sequence[SharedPage],
+        on_lapse: Callable[[], object] = lambda: None,
     ) -> None:
         """on_thaw: called when the children shall look at their pages."""
         self._limit = SAFE * settings.lease
         self._heartbeat = heartbeat
-        self._regions = regions
-        self._on_thaw = on_thaw
+        self._pages = pages
+        self._on_lapse = on_lapse
         self._lapses = 0
-        self.frozen = False
+        self.active = False
 
     def step(self, now: float) -> None:
         renewed, lapses = self._heartbeat.renewed, self._heartbeat.lapses
-        frozen = bool(renewed) and now - renewed > self._limit
-        if frozen and not self.frozen:
+        active = bool(renewed) and now - renewed > self._limit
+        if active and not self.active:
             log.warning("no word from the store for %g s: nothing new is started", self._limit)
-        self.frozen = frozen
+        self.active = active
         if lapses != self._lapses:
             self._lapses = lapses
             log.warning("the lease may have been over: what was claimed before is given back, and claimed anew")
-            for region in self._regions:
-                region.revoke()
-            self._on_thaw()
-        for region in self._regions if renewed else ():
-            region.stay_fresh(renewed + self._limit)
+            for page in self._pages:
+                page.revoke()
+            self._on_lapse()
+        for page in self._pages if renewed else ():
+            page.stay_fresh(renewed + self._limit)

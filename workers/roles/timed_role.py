@@ -19,13 +19,13 @@ from jobqueue.workers.shared.failures import Failures, keep_going
 
 log = logging.getLogger(__name__)
 
-ERRAND = "an errand to the store"
+REQUEST = "a request to the store"
 
 
 SAME_OUTAGE = 10.0  # seconds after its begin within which a thread may still find out about it
 
 
-class Step(Protocol):
+class TimedRole(Protocol):
     """A role: does one turn when it is due."""
 
     every: float  # seconds
@@ -70,7 +70,7 @@ class Attempt(Enum):
     FAILED = "failed"  # it answered; something else is wrong
 
 
-class Periodic:
+class RoleThread:
     """Runs errands in order, each until it succeeds, and steps on time, also while an errand does not succeed.
 
     While the store is away it waits with backoff and says so once; afterwards every role hears of it before it steps
@@ -81,7 +81,7 @@ class Periodic:
     def __init__(
         self,
         name: str,
-        steps: Sequence[Step],
+        steps: Sequence[TimedRole],
         on_away: Callable[[], object] = lambda: None,
         failures: Failures | None = None,
         outage: Outage | None = None,
@@ -93,7 +93,7 @@ class Periodic:
         self._on_away = on_away  # a local store is started again; somebody else's is waited for
         self._failures = failures or Failures()
         self._due = [0.0 for _ in steps]
-        self._errands: queue.Queue[Callable[[], object]] = queue.Queue()
+        self._requests: queue.Queue[Callable[[], object]] = queue.Queue()
         self._at_hand: Callable[[], object] | None = None  # the store was away when it was tried
         self._set_aside: list[tuple[float, Callable[[], object]]] = []  # failed; when each is tried again
         self._stop = threading.Event()
@@ -110,7 +110,7 @@ class Periodic:
         """Finish the errands that are there; False: the time was not enough. Stopping twice is fine."""
         if not self._stop.is_set():
             self._stop.set()
-            self._errands.put(lambda: None)
+            self._requests.put(lambda: None)
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -120,14 +120,14 @@ class Periodic:
         """The store did not answer the last time, to whatever was tried last."""
         return bool(self._away) or self._at_hand is not None
 
-    def do(self, errand: Callable[[], object]) -> None:
-        self._errands.put(errand)
+    def do(self, request: Callable[[], object]) -> None:
+        self._requests.put(request)
 
     def _run(self) -> None:
-        while not (self._stop.is_set() and self._errands.empty() and not self._at_hand and not self._set_aside):
-            errand = self._next()
-            if errand is not None:
-                self._do(errand)
+        while not (self._stop.is_set() and self._requests.empty() and not self._at_hand and not self._set_aside):
+            request = self._next()
+            if request is not None:
+                self._do(request)
             self._step()
 
     def _next(self) -> Callable[[], object] | None:
@@ -135,20 +135,20 @@ class Periodic:
         if self._at_hand is not None:
             return self._at_hand
         now = time.monotonic()
-        if self._set_aside and (self._set_aside[0][0] <= now or (self._stop.is_set() and self._errands.empty())):
+        if self._set_aside and (self._set_aside[0][0] <= now or (self._stop.is_set() and self._requests.empty())):
             time.sleep(0.5 if self._set_aside[0][0] > now else 0.0)  # at a stop it need not wait for long
             return self._set_aside.pop(0)[1]
         due = [*self._due, *(when for when, _ in self._set_aside[:1])]
         try:
-            return self._errands.get(timeout=bounded(min(due, default=now + 60.0) - now))
+            return self._requests.get(timeout=bounded(min(due, default=now + 60.0) - now))
         except queue.Empty:
             return None
 
-    def _do(self, errand: Callable[[], object]) -> None:
-        done, pause = self._attempt(-1, ERRAND, errand)
-        self._at_hand = errand if done is Attempt.AWAY else None
+    def _do(self, request: Callable[[], object]) -> None:
+        done, pause = self._attempt(-1, REQUEST, request)
+        self._at_hand = request if done is Attempt.AWAY else None
         if done is Attempt.FAILED:  # those behind it need not wait for what an operator has to mend
-            self._set_aside.append((time.monotonic() + pause, errand))
+            self._set_aside.append((time.monotonic() + pause, request))
             self._set_aside.sort(key=lambda pair: pair[0])
 
     def _step(self) -> None:
@@ -176,7 +176,7 @@ class Periodic:
             self._answered(who)
             return Attempt.FAILED, self._failures.failed(name, e)
         self._answered(who)
-        if name is not ERRAND or not self._set_aside:
+        if name is not REQUEST or not self._set_aside:
             self._failures.works(name)
         return Attempt.DONE, 0.0
 

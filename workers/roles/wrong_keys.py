@@ -32,7 +32,7 @@ class WrongKeys:
         found = moved_aside(self._client, self._since)
         for one in found:
             self._since = one.moved + 1
-            log.warning("%s", one.told())
+            log.warning("%s", one.describe())
         return len(found)
 
     def reconnected(self) -> None:

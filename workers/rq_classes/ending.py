@@ -20,7 +20,7 @@ from jobqueue.workers.running.copies import end_copy
 from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed_anyhow
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.runner import Runner
-from jobqueue.workers.shared.deaths import Left
+from jobqueue.workers.shared.deaths import LeftForRQ
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class RQFinisher(Finisher):
         return RQRunner(self._settings, self._place_of.serializer)
 
 
-def finish_left(left: Left, worker: BaseWorker, settings: Settings, client: redis.Redis) -> None:
+def finish_left(left: LeftForRQ, worker: BaseWorker, settings: Settings, client: redis.Redis) -> None:
     """Let RQ's own code end what a rescue left to it. It is user code: only in the main thread."""
     penalty = worker.death_penalty_class
     finisher: Finisher

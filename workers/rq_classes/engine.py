@@ -27,13 +27,13 @@ from jobqueue.network.silence import FIRST_ANSWER
 from jobqueue.protocol.protocol import Claimed, Protocol, Wire
 from jobqueue.store.connection import like
 from jobqueue.workers.child.child import CUT_OFF, STUCK, leave
-from jobqueue.workers.child.child_watchdog import Clerk, Steward
-from jobqueue.workers.child.consumer import Courier
-from jobqueue.workers.roles.queue_waiter import Waiter
+from jobqueue.workers.child.child_watchdog import ChildWatchdog, RequestThread
+from jobqueue.workers.child.consumer import Consumer
+from jobqueue.workers.roles.queue_waiter import QueueWaiter
 from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_classes.slot import RQSlot
 from jobqueue.workers.running.task_meter import Usage
-from jobqueue.workers.shared.journal import Region
+from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.settings import Settings
 
@@ -52,7 +52,7 @@ class Engine:
         worker: BaseWorker,
         settings: Settings,
         owner: str,
-        region: Region,
+        page: SharedPage,
         client: redis.Redis,
         tend: Callable[[], object] = lambda: None,
         in_horse: bool = False,
@@ -65,47 +65,47 @@ class Engine:
         self._stirred, self._stirrer = socket.socketpair()
         self._stirred.setblocking(False)
         self._stirrer.setblocking(False)
-        self._waiter: Waiter | None = None
+        self._queue_waiter: QueueWaiter | None = None
         self._waiting = False
         self._looked = False  # for more, since the last job
         self._backoff = Backoff()  # while the store refuses to say that we idle
         self.fenced = False
         self.completed = 0
-        self._steward: Steward
+        self._watchdog: ChildWatchdog
         self._control, ours = socket.socketpair()
         protocol, usage = Protocol(client), Usage(settings.slots, settings.accounting)
-        self.courier = Courier(
+        self.consumer = Consumer(
             settings,
             owner,
-            region,
+            page,
             Wire(client),
             usage,
-            on_hungry=_nothing,
-            on_worn=_nothing,
+            on_out_of_work=_nothing,
+            on_retire=_nothing,
             on_fenced=self._on_fenced,
             on_cut_off=partial(leave, CUT_OFF) if in_horse else self._on_cut_off,
         )
-        self._clerk = Clerk(protocol, settings.worker)
+        self._request_thread = RequestThread(protocol, settings.worker)
         self.slot = RQSlot(
             worker,
             in_horse=in_horse,
             settings=settings,
             owner=owner,
-            region=region,
-            courier=self.courier,
+            page=page,
+            consumer=self.consumer,
             runner=RQRunner(settings, worker.serializer),
             protocol=protocol,
             usage=usage,
-            stir=lambda: self._steward.stir(),
+            stir=lambda: self._watchdog.stir(),
         )
-        self._steward = Steward(
+        self._watchdog = ChildWatchdog(
             settings,
             owner,
             ours,
-            self.courier,
+            self.consumer,
             [self.slot],
-            region,
-            self._clerk,
+            page,
+            self._request_thread,
             usage,
             make_slot=_cannot,
             start_slot=_cannot,
@@ -115,27 +115,27 @@ class Engine:
             asks_itself=in_horse,
         )
         self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
-        self.courier.on_away = self._give_up_at_last
+        self.consumer.on_away = self._give_up_at_last
         self._one_by_one = not _plain_order(worker)
         if self._one_by_one:
-            self.courier.pace.most_ahead = 0
+            self.consumer.prefetch.most_ahead = 0
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
     def serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
         """Run jobs until there is a reason to stop. Raises what RQ's loop raises: StopRequested, SystemExit."""
         worker = self._worker
-        self.courier.most_more = max_jobs
+        self.consumer.most_more = max_jobs
         self.slot.bind()
-        self._steward.start()
+        self._watchdog.start()
         idle_since = time.monotonic()
         while not (worker._stop_requested or self.fenced):
             self._tend()
-            if (work := self.courier.next(linger=False)) is not None:
+            if (work := self.consumer.next(linger=False)) is not None:
                 self._looked = False
                 self._run(work)
                 idle_since = time.monotonic()
-            elif self.courier.most_more == 0:
+            elif self.consumer.most_more == 0:
                 worker.log.info("Worker %s: finished executing %d jobs, quitting", worker.name, max_jobs)
                 return
             elif not self._idle(burst, max_idle_time, idle_since):
@@ -156,7 +156,7 @@ class Engine:
         """RQ's strategies decide after each job which queue comes first."""
         worker = self._worker
         worker.reorder_queues(next(queue for queue in worker.queues if queue.name == served))
-        self.courier.queues = tuple(queue.name for queue in worker._ordered_queues)
+        self.consumer.queues = tuple(queue.name for queue in worker._ordered_queues)
 
     def _idle(self, burst: bool, max_idle_time: int | None, since: float) -> bool:
         """Nothing to run, and all is settled. False: it is time to go."""
@@ -167,15 +167,17 @@ class Engine:
             self._sleep(self._backoff.failed())
             stays = True
         if stays:
-            self.courier.wake()
+            self.consumer.wake()
         return stays
 
     def _stay(self, burst: bool, max_idle_time: int | None, since: float) -> bool:
         worker = self._worker
-        if self.courier.said == "suspended":
+        if self.consumer.said == "suspended":
             with self.slot.waiting():
                 worker.check_for_suspension(burst)
-        elif burst and self._looked and self._clerk.is_busy:  # jobs on their way back to the queue are not seen in it
+        elif (
+            burst and self._looked and self._request_thread.is_busy
+        ):  # jobs on their way back to the queue are not seen in it
             self._looked = False
             self._sleep(SOON)
         elif burst and self._looked:
@@ -198,12 +200,12 @@ class Engine:
         worker.procline("Listening on " + ",".join(self._settings.queues))
         if worker._stop_requested:  # the signal came before the state
             return
-        if self._waiter is None:
-            self._waiter = Waiter(like(self._worker.connection, FIRST_ANSWER), self._settings.queues)
-            self._waiter.start()
+        if self._queue_waiter is None:
+            self._queue_waiter = QueueWaiter(like(self._worker.connection, FIRST_ANSWER), self._settings.queues)
+            self._queue_waiter.start()
         if not self._waiting:
             self._waiting = True
-            self._waiter.hungry(self._pushed)
+            self._queue_waiter.call_at_push(self._pushed)
         self._sleep(min(most, LOOK))
 
     def _sleep(self, most: float) -> None:
@@ -238,32 +240,32 @@ class Engine:
 
     def set_aside(self) -> None:
         """Before something that may take long: nobody shall wait for what is buffered here."""
-        self.courier.settle()
-        tokens = [(self.owner, job.id, job.claim, job.queue) for job in self.courier.drop_buffer()]
+        self.consumer.settle()
+        tokens = [(self.owner, job.id, job.claim, job.queue) for job in self.consumer.drop_buffer()]
         if tokens:
-            self._clerk.give_back(tokens)
+            self._request_thread.give_back(tokens)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Settle what is finished; what is left in the owner's hands is for the rescue that follows."""
-        if self.courier.quiet_now():
+        if self.consumer.quiet_now():
             try:
-                self.courier.settle()
+                self.consumer.settle()
             except (RedisError, OSError) as e:
                 log.warning("not settled: %s", e)
-        cut_off = self._steward.failed  # a job closed what was open: these numbers may be somebody else's by now
+        cut_off = self._watchdog.failed  # a job closed what was open: these numbers may be somebody else's by now
         ends = (self._control, self._stirred, self._stirrer)
         if not cut_off:  # told by a shutdown: a copy that a job forked may hold this end open for as long as it lives
             with contextlib.suppress(OSError):
                 self._control.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             self._control.detach() if cut_off else self._control.close()
-        self._steward.close()
-        self._clerk.stop()
+        self._watchdog.close()
+        self._request_thread.stop()
         self.slot.unbind()
-        if self._waiter is not None:
-            self._waiter.stop(poke=not cut_off)
+        if self._queue_waiter is not None:
+            self._queue_waiter.stop(poke=not cut_off)
         for end in ends:
             with contextlib.suppress(OSError):
                 end.detach() if cut_off else end.close()

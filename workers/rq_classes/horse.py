@@ -25,17 +25,17 @@ from rq.exceptions import NoSuchJobError, StopRequested
 from rq.worker import WorkerStatus
 
 from jobqueue.network.backoff import Backoff
-from jobqueue.protocol.protocol import Verdict
+from jobqueue.protocol.protocol import Ruling
 from jobqueue.store.connection import like
 from jobqueue.workers.child.child import die_with, lead_a_session, leave, obey_the_parent_only
 from jobqueue.workers.rq_classes.engine import Engine
-from jobqueue.workers.rq_classes.rq_roles import Duties
+from jobqueue.workers.rq_classes.rq_roles import RQRoles
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.shared.attempts import TRIES
-from jobqueue.workers.shared.deaths import FENCED, Remains
+from jobqueue.workers.shared.deaths import FENCED, DeathReport
 from jobqueue.workers.shared.endings import STOPPED, encode_text
 from jobqueue.workers.shared.journal import DONE, PULSE
 from jobqueue.workers.shared.logs import guard_logging
@@ -60,10 +60,10 @@ TOO_SOON = 1.0  # a child that dies younger than this without a job waits so lon
 class Horse:
     """The parent's side of the warm child."""
 
-    def __init__(self, worker: Worker, duties: Duties) -> None:
+    def __init__(self, worker: Worker, rq_roles: RQRoles) -> None:
         self._worker = worker
-        self._duties = duties
-        self._region = duties.region
+        self._rq_roles = rq_roles
+        self._page = rq_roles.page
         self.pid = 0
         self.owner = ""
         self.completed = 0
@@ -75,7 +75,7 @@ class Horse:
         self._stopped_since = self._looked_at = 0.0  # monotonic seconds: since when its child is stopped; the last look
         self._pulse, self._heard_at = 0, 0.0  # its child's last sign of life, and when it came (monotonic seconds)
         self._stillbirths = Backoff(first=1.0, most=5.0)  # in a row: children that could not begin
-        self._told: set[int] | None = None  # to stop; what ran then, which may have taken the signal for itself
+        self._stop_sent: set[int] | None = None  # to stop; what ran then, which may have taken the signal for itself
         self._stirred, self._stirrer = socket.socketpair()
         self._stirrer.setblocking(False)
         self._stirred.setblocking(False)
@@ -83,7 +83,7 @@ class Horse:
     @property
     def is_busy(self) -> bool:
         """Its child runs a job."""
-        return bool(self.pid and self._region.running())
+        return bool(self.pid and self._page.running())
 
     def run(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
         """Keep a child running until it says that it is over."""
@@ -96,7 +96,7 @@ class Horse:
             except BaseException:  # a cold shutdown, or a bug: the child does not outlive us
                 self._end_child()
                 raise
-            died = self._bury(status, usage)
+            died = self._rescue_child(status, usage)
             if (status == 0 and self._asked[1]) or self._worker._stop_requested or self.completed == max_jobs:
                 return
             if not died and time.monotonic() - born < TOO_SOON:
@@ -105,7 +105,7 @@ class Horse:
             self._count_stillbirths()
 
     def _count_stillbirths(self) -> None:
-        if self._region.get(PULSE):  # it came as far as to claim
+        if self._page.get(PULSE):  # it came as far as to claim
             self._stillbirths.reset()
         elif self._stillbirths.failed() and self._stillbirths.failures >= TRIES:
             log.error("no work horse comes up (%d attempts): this worker quits", TRIES)
@@ -114,9 +114,9 @@ class Horse:
     # -- the child -----------------------------------------------------------------------------------------------------
 
     def _fork(self, *limits: Any) -> None:
-        self.owner, self._told = self._insist(self._duties.own), None
+        self.owner, self._stop_sent = self._retry_request(self._rq_roles.own), None
         parent = os.getpid()
-        with self._duties.nobody_at_work():
+        with self._rq_roles.nobody_at_work():
             output.flush()
             self._forks = Forks()
             self._asked[:] = bytes(len(self._asked))
@@ -140,7 +140,7 @@ class Horse:
             reseed()
             worker._is_horse, worker.horse = True, None
             client = like(worker.connection)
-            engine = Engine(worker, self._duties.settings, self.owner, self._region, client, in_horse=True)
+            engine = Engine(worker, self._rq_roles.settings, self.owner, self._page, client, in_horse=True)
             worker.engine = engine
             obey_the_parent_only(lambda *_: _stop(worker) if self._asked[0] else None)
             with contextlib.suppress(StopRequested):
@@ -165,9 +165,9 @@ class Horse:
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
                 if pid:
                     return status, usage
-                if self._worker._stop_requested and self._told != self._running():
+                if self._worker._stop_requested and self._stop_sent != self._running():
                     self._tell()
-                self._duties.tend()
+                self._rq_roles.tend()
                 self._end_overdue()
                 self._end_useless(time.monotonic())
                 self._rest(LOOK if fd else POLL, fd)
@@ -185,12 +185,12 @@ class Horse:
             pass
 
     def _running(self) -> set[int]:
-        return {job.claim for job in self._region.running()}
+        return {job.claim for job in self._page.running()}
 
     def _tell(self) -> None:
         if self.pid:
             self._asked[0] = 1
-            self._told = self._running()
+            self._stop_sent = self._running()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
 
@@ -201,7 +201,7 @@ class Horse:
 
     def _end_overdue(self) -> None:
         """A job that its time limit did not end (C code holds the GIL) is ended from here, as in RQ."""
-        for job in self._region.running():
+        for job in self._page.running():
             if job.limit and time.monotonic() > job.since + job.limit + OVERDUE:
                 self._kill_for(job.claim)
 
@@ -215,7 +215,7 @@ class Horse:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGSTOP)
-            if self._region.running():  # it has just begun a job, which is spared
+            if self._page.running():  # it has just begun a job, which is spared
                 os.kill(self.pid, signal.SIGCONT)
                 return
             log.warning("the work horse (pid %d) is replaced: it %s", self.pid, why)
@@ -232,7 +232,7 @@ class Horse:
             self._stopped_since = now
         elif now - self._stopped_since >= STOPPED_FOR:
             return "is stopped"
-        if (pulse := self._region.get(PULSE)) != self._pulse or self._asked[2]:
+        if (pulse := self._page.get(PULSE)) != self._pulse or self._asked[2]:
             self._pulse, self._heard_at = pulse, now
         elif now - self._heard_at >= (SILENT if pulse else KILLED):
             return "does not react"
@@ -244,7 +244,7 @@ class Horse:
             return False
         try:
             os.kill(self.pid, signal.SIGSTOP)
-            if any(job.claim == claim for job in self._region.running()):
+            if any(job.claim == claim for job in self._page.running()):
                 kill_group(self.pid)
                 return True
             os.kill(self.pid, signal.SIGCONT)
@@ -257,50 +257,50 @@ class Horse:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             kill_group(self.pid)
             _, _, usage = os.wait4(self.pid, 0)
-        self._bury(signal.SIGKILL, usage)
+        self._rescue_child(signal.SIGKILL, usage)
 
     # -- a death -------------------------------------------------------------------------------------------------------
 
-    def _bury(self, status: int, usage: Any) -> bool:
+    def _rescue_child(self, status: int, usage: Any) -> bool:
         """Do for the dead what is to be done. Returns whether it died of a job, or with one."""
         pid, self.pid = self.pid, 0
         try:
-            finished = list(self._region.journal.read())
+            finished = list(self._page.journal.read())
         except (ValueError, EOFError, TypeError):  # killed in the middle of bringing its halves together
             finished = []
         done = {outcome.claim for outcome in finished if not outcome.by_rq}
-        ran = [job for job in self._region.running() if job.claim not in done]
+        ran = [job for job in self._page.running() if job.claim not in done]
         if ran:
             end_processes(OfProcess(pid, self.owner, self._forks), min(job.start for job in ran))
         running = [job.claim for job in ran]
-        verdicts = [self._judge(claim, pid, status, usage) for claim in running]
-        self._insist(lambda: self._duties.bury(Remains(self.owner, finished, verdicts)))
+        rulings = [self._rule(claim, pid, status, usage) for claim in running]
+        self._retry_request(lambda: self._rq_roles.rescue(DeathReport(self.owner, finished, rulings)))
         if running:
-            self._insist(lambda: self._worker.set_state(WorkerStatus.IDLE))
-        self.completed += self._region.get(DONE) + len(done) + len(running)
+            self._retry_request(lambda: self._worker.set_state(WorkerStatus.IDLE))
+        self.completed += self._page.get(DONE) + len(done) + len(running)
         return bool(running)
 
-    def _judge(self, claim: int, pid: int, status: int, usage: Any) -> Verdict:
+    def _rule(self, claim: int, pid: int, status: int, usage: Any) -> Ruling:
         if claim in self._stopped:
-            return Verdict(claim, "stop", encode_text(STOPPED))
+            return Ruling(claim, "stop", encode_text(STOPPED))
         worker = self._worker
         how = f" (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else ""
         text = f"Work-horse terminated unexpectedly; waitpid returned {status}{how}; "
-        if job_id := self._insist(lambda: self._duties.job_of(self.owner, claim)):
+        if job_id := self._retry_request(lambda: self._rq_roles.job_of(self.owner, claim)):
             worker.log.warning("Worker %s: job %s failed (%s)", worker.name, job_id, text)
             try:
-                job = self._insist(lambda: worker.job_class.fetch(job_id, worker.connection, worker.serializer))
+                job = self._retry_request(lambda: worker.job_class.fetch(job_id, worker.connection, worker.serializer))
                 after_imports.run(worker.handle_work_horse_killed, job, pid, status, usage)
             except NoSuchJobError:
                 pass
-        return Verdict(claim, "fail", encode_text(text))
+        return Ruling(claim, "fail", encode_text(text))
 
-    def _insist(self, errand: Callable[[], T]) -> T:
+    def _retry_request(self, request: Callable[[], T]) -> T:
         """Repeat what the store does not answer, until somebody asks to stop: then it is left to a rescue."""
         backoff = Backoff()
         while True:
             try:
-                return errand()
+                return request()
             except RedisError as e:
                 if self._worker._stop_requested:
                     raise StopRequested from e

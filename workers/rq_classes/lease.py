@@ -31,9 +31,9 @@ def is_dead(client: redis.Redis, worker: str) -> bool:
     lease, died = client.hmget(keys.worker(worker), "jobq_lease", "death")
     if not lease or died:
         return False
-    before, patience = client.get(keys.lease(worker)), _seconds(lease) + 1.0
-    log.info("Worker %s: the name is taken; waiting for up to %.0f s to see whether its owner lives", worker, patience)
-    deadline = time.monotonic() + patience
+    before, timeout = client.get(keys.lease(worker)), _seconds(lease) + 1.0
+    log.info("Worker %s: the name is taken; waiting for up to %.0f s to see whether its owner lives", worker, timeout)
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         time.sleep(LOOK_EVERY)
         if client.get(keys.lease(worker)) != before:

@@ -23,15 +23,15 @@ from rq.worker import BaseWorker
 
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address, like
-from jobqueue.workers.roles.heartbeat import patience
+from jobqueue.workers.roles.heartbeat import renewal_timeout
 from jobqueue.workers.roles.rescuer import Rescuer
-from jobqueue.workers.roles.self_fencing import Freezer
-from jobqueue.workers.roles.timed_role import Outage, Periodic, Step
+from jobqueue.workers.roles.self_fencing import SelfFencing
+from jobqueue.workers.roles.timed_role import Outage, RoleThread, TimedRole
 from jobqueue.workers.roles.wrong_keys import WrongKeys
 from jobqueue.workers.rq_classes.ending import finish_left
 from jobqueue.workers.rq_classes.lease import RQHeartbeat
-from jobqueue.workers.shared.deaths import Left, Remains
-from jobqueue.workers.shared.journal import Region, make_file
+from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
+from jobqueue.workers.shared.journal import SharedPage, make_file
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 TEND_EVERY = 1.0
 
 
-class Duties:
+class RQRoles:
     """One per work(). ``lease`` in seconds; JOBQ_LEASE overrides it (for tests). ``execution_ttl`` in seconds: for how
     long RQ's readers shall believe that a running job still runs."""
 
@@ -47,28 +47,28 @@ class Duties:
         self._worker = worker
         self.settings = settings_for(worker, float(os.environ.get("JOBQ_LEASE") or lease))
         self.client = like(worker.connection)
-        self.region = one_region()
-        self._own = like(worker.connection, patience(self.settings.lease))  # for the lease alone
+        self.page = one_page()
+        self._own = like(worker.connection, renewal_timeout(self.settings.lease))  # for the lease alone
         self._heartbeat = RQHeartbeat(self.settings, self._own, worker, execution_ttl)
-        self._left: deque[Left] = deque()
+        self._left: deque[LeftForRQ] = deque()
         self._rescuer = Rescuer(self.settings, self.client, self._left.append)
-        self._freezer = Freezer(self.settings, self._heartbeat, [self.region])
+        self._self_fencing = SelfFencing(self.settings, self._heartbeat, [self.page])
         # a process that is forked while a thread of ours is at work may inherit a lock that it held
         self._locks = (threading.Lock(), threading.Lock())
         outage = Outage()
-        self._renewal = Periodic("jobq-lease", [_Locked(self._heartbeat, self._locks[0])], outage=outage)
+        self._heartbeat_thread = RoleThread("jobq-lease", [_Locked(self._heartbeat, self._locks[0])], outage=outage)
         roles = [_Locked(role, self._locks[1]) for role in (self._rescuer, WrongKeys(self.client))]
-        self._periodic = Periodic("jobq-duties", roles, outage=outage)
+        self._roles_thread = RoleThread("jobq-duties", roles, outage=outage)
         self._tend_at = 0.0
 
     def start(self) -> None:
         """Give the lease; end what an earlier worker of this name left."""
         self._heartbeat.birth()
-        self._renewal.start()
+        self._heartbeat_thread.start()
         for owner in self._heartbeat.owners_of_the_dead():
             if left := self._rescuer.rescue_unknown(owner):
                 self._end(left)
-        self._periodic.start()
+        self._roles_thread.start()
 
     @contextlib.contextmanager
     def nobody_at_work(self) -> Iterator[None]:
@@ -80,12 +80,12 @@ class Duties:
         """A fresh name under which jobs are claimed from now on."""
         owner = f"{self.settings.worker}:0.{uuid4().hex[:8]}"
         self._heartbeat.add_owner(owner)
-        self.region.wipe()
+        self.page.wipe()
         return owner
 
-    def bury(self, remains: Remains) -> None:
+    def rescue(self, death_report: DeathReport) -> None:
         """Settle what its journal holds, give back what never ran, judge what did, strike the name off."""
-        left = self._rescuer.rescue_own(remains)
+        left = self._rescuer.rescue_own(death_report)
         if left is not None and left.jobs:
             self._end(left)
 
@@ -95,7 +95,7 @@ class Duties:
         if now < self._tend_at:
             return
         self._tend_at = now + TEND_EVERY
-        self._freezer.step(now)
+        self._self_fencing.step(now)
         try:
             if self._left or self._worker.should_run_maintenance_tasks:
                 before()
@@ -110,7 +110,7 @@ class Duties:
         if self._worker.should_run_maintenance_tasks:
             self._worker.run_maintenance_tasks()
 
-    def _end(self, left: Left) -> None:
+    def _end(self, left: LeftForRQ) -> None:
         if left.jobs:
             finish_left(left, self._worker, self.settings, self.client)
         self._rescuer.close(left)
@@ -125,8 +125,8 @@ class Duties:
         return found[0].decode() if found else None
 
     def stop(self) -> None:
-        self._renewal.stop(5.0)
-        self._periodic.stop(5.0)
+        self._heartbeat_thread.stop(5.0)
+        self._roles_thread.stop(5.0)
         self._heartbeat.death()
         self.client.close()
         self._own.close()
@@ -135,7 +135,7 @@ class Duties:
 class _Locked:
     """A role that steps only while nobody forks."""
 
-    def __init__(self, role: Step, lock: threading.Lock) -> None:
+    def __init__(self, role: TimedRole, lock: threading.Lock) -> None:
         self._role = role
         self._lock = lock
         self.role = type(role).__name__  # what the log calls it
@@ -167,10 +167,10 @@ def settings_for(worker: BaseWorker, lease: float) -> Settings:
     )
 
 
-def one_region() -> Region:
+def one_page() -> SharedPage:
     """A page for one child with one slot, shared with who is forked from here on."""
     fd = make_file(1, 1)
     try:
-        return Region(fd, 0, 1)
+        return SharedPage(fd, 0, 1)
     finally:
         os.close(fd)

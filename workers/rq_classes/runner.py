@@ -15,7 +15,7 @@ from rq.utils import import_attribute
 from jobqueue.protocol.protocol import RETURNED
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.own_classes import OwnRunner
-from jobqueue.workers.running.runner import Call, Ending
+from jobqueue.workers.running.runner import DecodedCall, Ending
 
 
 class RQRunner(OwnRunner):
@@ -24,7 +24,7 @@ class RQRunner(OwnRunner):
     name = "?"  # of what was decoded last, for the log
     on_decoded: Callable[[Any], None] = staticmethod(lambda call: None)  # told name and arguments; None: no call
 
-    def decode(self, data: bytes) -> Call:
+    def decode(self, data: bytes) -> DecodedCall:
         self.name = "?"
         try:
             name, instance, args, kwargs = self.reads.loads(_decompressed(data))
@@ -35,14 +35,14 @@ class RQRunner(OwnRunner):
             raise DeserializationError() from e
         self.name = name
         self.on_decoded((name, args, kwargs))
-        return Call(getattr(instance, name) if instance else _function(name), args, kwargs, "rq", name)
+        return DecodedCall(getattr(instance, name) if instance else _function(name), args, kwargs, "rq", name)
 
     def _resolve(self, name: str) -> Callable[..., Any]:
         """A callback, in RQ's words if it is not there."""
         found: Callable[..., Any] = import_attribute(name)
         return found
 
-    def returned(self, value: Any, call: Call) -> Ending:
+    def returned(self, value: Any, call: DecodedCall) -> Ending:
         """As RQ's Result.serialize: what cannot be carried is replaced by a sentence that says so."""
         if value is None:
             return Ending(RETURNED, b"", None)

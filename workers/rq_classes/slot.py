@@ -17,7 +17,7 @@ from rq.timeouts import JobTimeoutException
 from rq.utils import get_call_string
 from rq.worker import BaseWorker
 
-from jobqueue.protocol.protocol import RAISED, Claimed, Outcome
+from jobqueue.protocol.protocol import RAISED, Claimed, JobOutcome
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.rq_classes.ending import RQFinisher
 from jobqueue.workers.rq_classes.runner import RQRunner
@@ -42,9 +42,9 @@ class RQSlot(Slot):
         self._in_horse = self._has_process = in_horse
         self._logs = worker.log.isEnabledFor(logging.INFO)
 
-    def take(self, work: Claimed | Outcome) -> None:
+    def take(self, work: Claimed | JobOutcome) -> None:
         """Do one piece of work."""
-        if isinstance(work, Outcome):  # the fast path found dependents
+        if isinstance(work, JobOutcome):  # the fast path found dependents
             after_imports.copy().run(self._finish_settled, work)
         else:
             after_imports.copy().run(self._run_one, work)
@@ -58,11 +58,11 @@ class RQSlot(Slot):
         """Give SIGALRM back."""
         signal.signal(signal.SIGALRM, self._handler)
 
-    def interrupt(self, token: int, error: type[BaseException]) -> bool:
+    def interrupt(self, target: int, error: type[BaseException]) -> bool:
         """In RQ's words, which tasks and people know."""
         if issubclass(error, JobTimeoutException) and error is not CallbackStopped:
             error = _rq_time_limit(self.limit)
-        return super().interrupt(token, error)
+        return super().interrupt(target, error)
 
     @property
     def is_deaf(self) -> bool:
@@ -76,7 +76,7 @@ class RQSlot(Slot):
 
     def _finish(self, finishing: Finishing) -> None:
         super()._finish(finishing)
-        self._courier.wake()  # it may have enqueued dependents, or the job itself, behind a queue that was found empty
+        self._consumer.wake()  # it may have enqueued dependents, or the job itself, behind a queue that was found empty
 
     # -- the steps of a run --------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ from jobqueue.workers.rq_classes.eligibility import why_rq
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.rq_classes.horse import Horse
 from jobqueue.workers.rq_classes.lease import is_dead
-from jobqueue.workers.rq_classes.rq_roles import Duties
+from jobqueue.workers.rq_classes.rq_roles import RQRoles
 from jobqueue.workers.rq_finish.maintenance import Intermediate, take_out_wrong_entries
 from jobqueue.workers.rq_finish.overrides import remember
 from jobqueue.workers.running.context import after_imports
@@ -46,7 +46,7 @@ from jobqueue.workers.running.fork_hazards import MOST, in_words
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.open_descriptors import connections
 from jobqueue.workers.running.output import lines_buffered
-from jobqueue.workers.shared.deaths import EXECUTION_TTL, Remains, claim_in
+from jobqueue.workers.shared.deaths import EXECUTION_TTL, DeathReport, claim_in
 from jobqueue.workers.shared.logs import logging_guarded
 
 RAISED_BY_SIGNALS = (StopRequested, SystemExit, KeyboardInterrupt)  # in this process, wherever it stands
@@ -57,7 +57,7 @@ class OnOurEngine(BaseWorker):
 
     engine: Engine | None = None  # while jobs run in this process
     horse: Horse | None = None  # while they run in a child
-    duties: Duties | None = None
+    rq_roles: RQRoles | None = None
     lease = 10.0  # seconds without a renewal after which this worker may be called dead
     execution_ttl = EXECUTION_TTL
 
@@ -95,7 +95,7 @@ class OnOurEngine(BaseWorker):
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         try:
             with self._closed_terminal_stops(), logging_guarded(RAISED_BY_SIGNALS + PASSING, self.log):
-                return bool(self._on_duty(burst, max_jobs, max_idle_time))
+                return bool(self._work_on_engine(burst, max_jobs, max_idle_time))
         finally:
             self.teardown()  # type: ignore[no-untyped-call]
 
@@ -121,12 +121,12 @@ class OnOurEngine(BaseWorker):
         """Run jobs; return how many."""
         raise NotImplementedError
 
-    def _on_duty(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
+    def _work_on_engine(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
         this_is_the_original()
-        self.duties = Duties(self, self.lease, self.execution_ttl)
+        self.rq_roles = RQRoles(self, self.lease, self.execution_ttl)
         after_imports.capture()
         try:
-            self.duties.start()
+            self.rq_roles.start()
             with after_imports.watching_imports():
                 return self._serve(burst, max_jobs, max_idle_time)
         except StopRequested:
@@ -135,9 +135,9 @@ class OnOurEngine(BaseWorker):
             self.log.error("Worker %s: found an unhandled exception, quitting...", self.name, exc_info=True)
             return 0
         finally:
-            duties, self.duties = self.duties, None
+            rq_roles, self.rq_roles = self.rq_roles, None
             try:
-                duties.stop()
+                rq_roles.stop()
             except RedisError as e:
                 self.log.warning("Worker %s: could not give its lease back: %s", self.name, e)
 
@@ -197,14 +197,14 @@ class OnOurEngine(BaseWorker):
     def handle_payload(self, message: Any) -> None:
         """(pubsub thread) A command from outside."""
         payload = parse_payload(message)
-        if self.duties is not None and payload["command"] in ("stop-job", "stop-execution"):
-            self._stop_job(self.duties, payload.get("job_id", ""), payload.get("execution_id"))
+        if self.rq_roles is not None and payload["command"] in ("stop-job", "stop-execution"):
+            self._stop_job(self.rq_roles, payload.get("job_id", ""), payload.get("execution_id"))
         else:
             super().handle_payload(message)  # type: ignore[no-untyped-call]
 
-    def _stop_job(self, duties: Duties, job_id: str, execution_id: str | None) -> None:
+    def _stop_job(self, rq_roles: RQRoles, job_id: str, execution_id: str | None) -> None:
         runs = self.horse or self.engine
-        claim = duties.claim_of(runs.owner, job_id) if runs is not None else None
+        claim = rq_roles.claim_of(runs.owner, job_id) if runs is not None else None
         meant = claim if execution_id is None else claim_in(execution_id)
         if runs is None or claim is None or meant != claim or not runs.stop_job(claim):
             self.log.warning("Not working on job %s, command ignored.", job_id)
@@ -214,7 +214,7 @@ class OnOurEngine(BaseWorker):
         runs = self.horse or self.engine
         if runs is None:
             super()._shutdown()  # type: ignore[no-untyped-call]
-        elif self.engine is not None and self.engine.courier.mending:  # the store is away, and may be for long
+        elif self.engine is not None and self.engine.consumer.mending:  # the store is away, and may be for long
             raise StopRequested
         else:
             self._stop_requested = True
@@ -260,15 +260,15 @@ class SimpleWorker(OnOurEngine, RQSimpleWorker):
                 return completed
 
     def _serve_once(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> Engine:
-        duties = self.duties
-        assert duties is not None
+        rq_roles = self.rq_roles
+        assert rq_roles is not None
         engine = Engine(
             self,
-            duties.settings,
-            self._own(duties),
-            duties.region,
-            duties.client,
-            tend=lambda: duties.tend(before=engine.set_aside),
+            rq_roles.settings,
+            self._own(rq_roles),
+            rq_roles.page,
+            rq_roles.client,
+            tend=lambda: rq_roles.tend(before=engine.set_aside),
         )
         self.engine = engine
         try:
@@ -280,18 +280,18 @@ class SimpleWorker(OnOurEngine, RQSimpleWorker):
             self.engine = None
             engine.close()
             try:
-                duties.bury(Remains(engine.owner, list(duties.region.journal.read()), []))
+                rq_roles.rescue(DeathReport(engine.owner, list(rq_roles.page.journal.read()), []))
             except RedisError as e:
                 self.log.warning("Worker %s: what it holds is left to a rescue: %s", self.name, e)
         return engine
 
-    def _own(self, duties: Duties) -> str:
+    def _own(self, rq_roles: RQRoles) -> str:
         """A fresh name, however long the store does not answer: it may be away, and where a job has closed what was
         open, the connection over which it is asked first leads nowhere, or to what has its number now."""
         backoff = Backoff()
         while True:
             try:
-                return duties.own()
+                return rq_roles.own()
             except RedisError as e:
                 if self._stop_requested:
                     raise StopRequested from e
@@ -317,8 +317,8 @@ class Worker(OnOurEngine, RQWorker):
             )
 
     def _serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
-        assert self.duties is not None
-        self.horse = horse = Horse(self, self.duties)
+        assert self.rq_roles is not None
+        self.horse = horse = Horse(self, self.rq_roles)
         try:
             horse.run(burst, max_jobs, max_idle_time)
         finally:

@@ -46,7 +46,7 @@ class ServedCallbacks(Job):
         if not self._success_callback_name:
             return None
         callback = self._resolved(self._success_callback_name)
-        return callback if inspect.iscoroutinefunction(callback) else _told_apart(_apart(callback))
+        return callback if inspect.iscoroutinefunction(callback) else _by_name(_apart(callback))
 
     @property
     def failure_callback(self) -> Any:
@@ -62,7 +62,7 @@ def _apart(callback: Any) -> Any:
     return callback if inspect.iscoroutinefunction(callback) else _ending_copies(after_imports.apart(callback))
 
 
-def _told_apart(callback: Callable[..., Any]) -> Callable[..., Any]:
+def _by_name(callback: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(callback)
     def call(*args: Any) -> Any:
         try:

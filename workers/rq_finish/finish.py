@@ -61,7 +61,7 @@ from jobqueue.workers.running.runner import Ending, Runner
 from jobqueue.workers.shared.clock import now
 from jobqueue.workers.shared.endings import FAILURE, HANDLER, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
 from jobqueue.workers.shared.refusals import never_taken, refused_text
-from jobqueue.workers.shared.retry import insist
+from jobqueue.workers.shared.retry import retry_request
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class FinishingJob(ServedCallbacks):
     def stopped_callback(self) -> Any:
         return super().stopped_callback if not self.plain else None
 
-    def to_dict(self, *args: Any, **told: Any) -> dict[str, Any]:
-        written: dict[str, Any] = super().to_dict(*args, **told)
+    def to_dict(self, *args: Any, **set_up: Any) -> dict[str, Any]:
+        written: dict[str, Any] = super().to_dict(*args, **set_up)
         check_written(written)
         return written
 
@@ -248,7 +248,7 @@ class Finisher:
         return worker
 
     @contextmanager
-    def told(self, limit: float, plain: bool, on_commit: Callable[[], None]) -> Iterator[None]:
+    def set_up(self, limit: float, plain: bool, on_commit: Callable[[], None]) -> Iterator[None]:
         """For what is finished inside: the job's time limit (seconds; 0 or less: none), whether to do without any code
         of the user's, and whom to tell that the outcome is in the store."""
         self._limit, self._plain, self._on_commit = limit, plain, on_commit
@@ -273,25 +273,27 @@ class Finisher:
             job.__dict__.update(changes or {})
             self._finalize(job, queue, execution, ending)
 
-        self._insist(job_id, claim, queue, ending, started, finalize)
+        self._retry_request(job_id, claim, queue, ending, started, finalize)
 
     def finish_stopped(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
         """Record that the job was stopped on request, as RQ does: its callback first, then status and registry."""
-        self._insist(job_id, claim, queue, ending, started, self._finalize_stopped)
+        self._retry_request(job_id, claim, queue, ending, started, self._finalize_stopped)
 
     def finish_for_good(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
         """Record a failure after which RQ's retries do not apply, and are not touched: the job killed its process."""
-        self._insist(job_id, claim, queue, ending, started, self._finalize_for_good)
+        self._retry_request(job_id, claim, queue, ending, started, self._finalize_for_good)
 
     def finish_left(self, job: ForRQ, plain: bool = False) -> None:
         """Record what a rescue left to us: what the dead owner had returned, or why the job failed. ``plain``: without
         any code of the user's."""
-        ending = Ending(RETURNED if job.verdict == "returned" else RAISED, job.cause)
-        finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.verdict, self.finish)
-        with self.told(limit=0.0, plain=plain, on_commit=_nothing):
+        ending = Ending(RETURNED if job.kind == "returned" else RAISED, job.cause)
+        finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.kind, self.finish)
+        with self.set_up(limit=0.0, plain=plain, on_commit=_nothing):
             after_imports.run(finish, job.id, job.claim, job.queue, ending, now())
 
-    def _insist(self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize) -> None:
+    def _retry_request(
+        self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize
+    ) -> None:
         self._disturbed = 0
         was_plain = self._plain
         fence = Fence(self._owner, job_id, claim, queue, self._on_commit)
@@ -318,7 +320,7 @@ class Finisher:
             self._bring_on(fence)
 
         try:
-            insist(attempt, f"finishing job {job_id}")
+            retry_request(attempt, f"finishing job {job_id}")
         finally:
             self._plain = was_plain
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jobqueue.protocol.protocol import RAISED, RETURNED, Outcome
+from jobqueue.protocol.protocol import RAISED, RETURNED, JobOutcome
 from jobqueue.workers.running.limits import CANNOT_BE_INTERRUPTED
 from jobqueue.workers.running.runner import Ending
 from jobqueue.workers.shared.endings import decode_text, encode_text
@@ -42,17 +42,19 @@ class Finishing:
         """Record it, by RQ's code."""
         if self.recorded:
             return
-        with finisher.told(limit=self.limit, plain=self.plain, on_commit=self._committed):
+        with finisher.set_up(limit=self.limit, plain=self.plain, on_commit=self._committed):
             if self.stopped:
                 finisher.finish_stopped(self.job_id, self.claim, self.queue, self.ending, self.started)
             else:
                 finisher.finish(self.job_id, self.claim, self.queue, self.ending, self.started, self.changes)
         self.recorded = True
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> JobOutcome:
         """For the journal: a failure."""
         ids, payload = (self.job_id, self.claim, self.queue), self.ending.payload
-        return Outcome(*ids, RAISED, 0, payload, "stop" if self.stopped else "fail", "", self.started, 0.0, by_rq=True)
+        return JobOutcome(
+            *ids, RAISED, 0, payload, "stop" if self.stopped else "fail", "", self.started, 0.0, by_rq=True
+        )
 
     def _committed(self) -> None:
         self.recorded = True

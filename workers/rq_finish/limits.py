@@ -23,7 +23,7 @@ from jobqueue.workers.shared.endings import JOB, RECORDING, SUCCESS
 
 LEAST, MOST = 10.0, 60.0  # seconds of a stretch, the job's own limit in between; RQ gives callbacks the latter
 
-_tokens = itertools.count(1)  # negative ones, so that none is a claim number
+_targets = itertools.count(1)  # negative ones, so that none is a claim number
 
 
 class FinishLimits:
@@ -81,7 +81,7 @@ class FinishLimits:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The store is waited for; inside of a callback that counts."""
-        if not self._stretch or self._slot.what != RECORDING or not self._slot.token:
+        if not self._stretch or self._slot.what != RECORDING or not self._slot.target:
             yield
             return
         self.leave()
@@ -106,4 +106,4 @@ class FinishLimits:
     def _enter(self, what: int, limit: float) -> None:
         self._slot.what = what
         self._show(what, max(0.0, limit))
-        self._slot.enter(-next(_tokens), limit)
+        self._slot.enter(-next(_targets), limit)

@@ -145,8 +145,8 @@ class Chores:
         self._store = store or client(settings.address)
         runner = runner_for(settings)
         own = _apart(runner.reads) if settings.serializer else None
-        told = {"accept": settings.accept, "own": own, "resolve": staticmethod(runner.resolve)}
-        job_class = on_top(MaintainedJob, job_class_of(settings), **told)
+        fields = {"accept": settings.accept, "own": own, "resolve": staticmethod(runner.resolve)}
+        job_class = on_top(MaintainedJob, job_class_of(settings), **fields)
         self._worker = SimpleWorker(
             [Queue(name, connection=self._store, job_class=job_class) for name in settings.queues],
             name=settings.worker,
@@ -160,7 +160,7 @@ class Chores:
 
     def run(self) -> None:
         """All queues, each under RQ's lock; one that fails does not keep the others from it. Raises the last error."""
-        trouble: Exception | None = None
+        problem: Exception | None = None
         for queue in self._worker.queues:
             if not queue.acquire_maintenance_lock():
                 continue
@@ -168,12 +168,12 @@ class Chores:
                 self._clean(queue)
             except Exception as e:
                 log.exception("queue %s: RQ's maintenance failed", queue.name)
-                trouble = e
+                problem = e
             finally:
                 queue.release_maintenance_lock()
         self._worker.clean_group_registries()
-        if trouble is not None:
-            raise trouble
+        if problem is not None:
+            raise problem
 
     def _clean(self, queue: Queue) -> None:
         """RQ's clean_registries, and what its worker does after it. RQ lets the names of deferred and canceled jobs

@@ -97,7 +97,7 @@ class Interruptible:
         self._shots = 0  # at this slot, whether they hit or not
         self._settled = 0  # so many of them can do nothing any more
         self.was_aimed_at = False  # since enter
-        self.token = 0  # what runs, 0: nothing that may be interrupted
+        self.target = 0  # what runs, 0: nothing that may be interrupted
         self.deadline = 0.0  # monotonic seconds, 0: none
         self.limit = 0.0  # seconds, <= 0: none
         self.what = JOB  # what the limit is on
@@ -118,7 +118,7 @@ class Interruptible:
             signal.signal(signal.SIGALRM, self._alarm)
             self._blocked = sigmask(_SIG_BLOCK, ())  # none, unless somebody wants it so
 
-    def enter(self, token: int, limit: float) -> None:
+    def enter(self, target: int, limit: float) -> None:
         if self._in_main:
             self.unblock()
             if not self._has_the_alarm():  # or taken the alarm for itself
@@ -126,7 +126,7 @@ class Interruptible:
         self.limit = limit
         self.was_aimed_at = False
         self.deadline = time.monotonic() + limit if limit > 0 else 0.0
-        self.token = token
+        self.target = target
 
     def unblock(self) -> None:
         """(main thread) Hear signals again that the last job may have blocked: the alarm, and who asks us to stop."""
@@ -136,7 +136,7 @@ class Interruptible:
         """Nothing may be interrupted any more; an exception on its way is called back. It may arrive in here: then
         leave again. All user code ends here, so a copy of this process that it forked does as well."""
         end_copy()
-        self.token = 0
+        self.target = 0
         self.deadline = 0.0
         if (shots := self._shots) != self._settled:
             _pass_through(self._lock)  # who aimed before the token was cleared has fired now
@@ -149,11 +149,11 @@ class Interruptible:
     def end_processes(self, since: float) -> None:
         """End what was started by user code here at ``since`` (monotonic seconds) or later. A slot knows how."""
 
-    def interrupt(self, token: int, error: type[BaseException]) -> bool:
+    def interrupt(self, target: int, error: type[BaseException]) -> bool:
         """Raise ``error`` in the job ``token``; False: it is no longer running."""
         with self._lock:
             self._shots += 1  # before the look at the token: leave() clears the token before it looks at this
-            if self.token != token or self._thread is None:
+            if self.target != target or self._thread is None:
                 return False
             self._pending = error
             if self._in_main and self._has_the_alarm():
@@ -167,5 +167,5 @@ class Interruptible:
 
     def _on_alarm(self, _signum: int, _frame: FrameType | None) -> None:
         error, self._pending = self._pending, None
-        if error is not None and self.token:
+        if error is not None and self.target:
             raise error

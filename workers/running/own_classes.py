@@ -13,7 +13,7 @@ from rq.utils import import_attribute
 
 from jobqueue.serializers import decompress
 from jobqueue.workers.running.limits import PASSING
-from jobqueue.workers.running.runner import Call, Runner
+from jobqueue.workers.running.runner import DecodedCall, Runner
 from jobqueue.workers.shared.settings import Settings
 
 J = TypeVar("J", bound=Job)
@@ -35,7 +35,7 @@ class OwnRunner(Runner):
         super().__init__(settings)
         self.reads = serializer
 
-    def decode(self, data: bytes) -> Call:
+    def decode(self, data: bytes) -> DecodedCall:
         """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
         kind = self._settings.serializer
         try:

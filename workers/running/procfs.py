@@ -16,7 +16,7 @@ RUSAGE_THREAD: int | None = getattr(resource, "RUSAGE_THREAD", None)  # Linux's
 PAGE_KB = resource.getpagesize() // 1024
 
 
-class Memory(NamedTuple):
+class MemoryReading(NamedTuple):
     """Of one run, in kB: what stayed, and how much more than before there was at its height."""
 
     growth: int
@@ -31,14 +31,14 @@ class Clocks(NamedTuple):
     switches: int | None  # None: this system does not count them per thread
 
 
-def alone_clocks() -> Clocks:
+def process_clocks() -> Clocks:
     """Of this process, its threads and its subprocesses that have ended; nobody else is here."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = time.process_time() + ended.ru_utime + ended.ru_stime
     return Clocks(cpu, cpu, None)
 
 
-def crowd_clocks() -> Clocks:
+def thread_clocks() -> Clocks:
     """Of this thread, beside others."""
     # not getrusage's CPU time: it is as of the last tick or context switch, often one that a short run has made itself
     switches = None if RUSAGE_THREAD is None else resource.getrusage(RUSAGE_THREAD).ru_nvcsw
@@ -72,7 +72,7 @@ def queued_for_a_core(thread: int) -> float | None:
         return None
 
 
-class Scale:
+class MemoryMeter:
     """Weighs one run of a process that runs one job at a time. About 25 µs for both ends."""
 
     def __init__(self) -> None:
@@ -82,14 +82,14 @@ class Scale:
         self._resets = _reset_peak()
         self._before = _try(_rss_kb)
 
-    def end(self) -> Memory | None:
+    def end(self) -> MemoryReading | None:
         """None: there is no /proc, or not all of it (hardened containers, gVisor)."""
         before, after = self._before, _try(_rss_kb)
         if before is None or after is None:
             return None
         peak = _try(_peak_kb) if self._resets else None
         # the kernel takes the peak into its books late, so it may stand below what we see
-        return Memory(after - before, None if peak is None else max(0, after - before, peak - before))
+        return MemoryReading(after - before, None if peak is None else max(0, after - before, peak - before))
 
 
 def _try(read: Callable[[], int]) -> int | None:

@@ -36,7 +36,7 @@ from jobqueue.workers.shared.settings import Settings
 _OWN = (__name__, check_served.__module__)  # modules whose frames no traceback of a job shows
 
 
-class Call(NamedTuple):
+class DecodedCall(NamedTuple):
     """What a job asks for, decoded."""
 
     function: Callable[..., Any]
@@ -73,7 +73,7 @@ class Runner:
         self.resolve = functools.cache(self._resolve)
 
     def run(
-        self, data: bytes, guard: Callable[[], None], close: Callable[[Ending], Ending] = lambda ending: ending
+        self, data: bytes, after_call: Callable[[], None], close: Callable[[Ending], Ending] = lambda ending: ending
     ) -> Ending:
         """Run the job in ``data``, encode what it returned or print what it raised, and let go of all that it made but
         the ending, as ``close`` leaves it: each of these runs code of the user's. Then call ``guard``, whatever the
@@ -86,7 +86,7 @@ class Runner:
             except OURS as e:  # its traceback holds what the job had in hand: not beyond the guard
                 early = type(e)
             finally:
-                guard()
+                after_call()
         except OURS:
             raise
         except BaseException as e:
@@ -118,7 +118,7 @@ class Runner:
             finally:
                 self.prints = False
 
-    def decode(self, data: bytes) -> Call:
+    def decode(self, data: bytes) -> DecodedCall:
         """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
         if not data:
             raise DeserializationError(
@@ -140,15 +140,15 @@ class Runner:
             raise DeserializationError(f"The job's data is not a call in {kind}: {e}") from e
         return self._call(name, instance, args, kwargs, kind)
 
-    def _call(self, name: str, instance: Any, args: Any, kwargs: Any, kind: str) -> Call:
+    def _call(self, name: str, instance: Any, args: Any, kwargs: Any, kind: str) -> DecodedCall:
         if instance is None:
-            return Call(self.resolve(name), args, kwargs, kind, name)
+            return DecodedCall(self.resolve(name), args, kwargs, kind, name)
         home = instance if inspect.isclass(instance) else type(instance)  # a class method is bound to its class
         if not self._settings.allow_any:
             check_served(home.__module__, name, self._served)
-        return Call(getattr(instance, name), args, kwargs, kind, f"{home.__module__}.{home.__qualname__}.{name}")
+        return DecodedCall(getattr(instance, name), args, kwargs, kind, f"{home.__module__}.{home.__qualname__}.{name}")
 
-    def returned(self, value: Any, call: Call) -> Ending:
+    def returned(self, value: Any, call: DecodedCall) -> Ending:
         """Encode what a function returned, in the format of its job's data. Raises ResultNotSerializable."""
         if value is None:
             return Ending(RETURNED, b"", None, None, call.task)
@@ -185,7 +185,7 @@ class Runner:
         return function
 
 
-def value_of(call: Call) -> Any:
+def value_of(call: DecodedCall) -> Any:
     """Call the function. A copy of this process that it forked ends here, as the function does."""
     try:
         value = call.function(*call.args, **call.kwargs)

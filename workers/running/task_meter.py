@@ -33,11 +33,11 @@ from jobqueue.insight.usage import bucket, bucket_field
 from jobqueue.protocol.protocol import Spent
 from jobqueue.workers.running.procfs import (
     Clocks,
-    Memory,
-    Scale,
-    alone_clocks,
-    crowd_clocks,
+    MemoryMeter,
+    MemoryReading,
+    process_clocks,
     queued_for_a_core,
+    thread_clocks,
     waits_outside,
 )
 
@@ -66,7 +66,7 @@ class Measured(NamedTuple):
     others: float  # CPU time of others in the process, meanwhile
     turns: float  # how long it can have waited for the GIL, at most
     queued: float | None  # able to run, while other processes had the cores
-    memory: Memory | None
+    memory: MemoryReading | None
     looks: int  # of the steward
     waiting: int  # how often it saw the run wait, but not for the GIL
     company: int  # how many others ran beside it, added up over the looks
@@ -105,7 +105,7 @@ class Tally:
         if found.memory is not None:
             self._weigh(found.memory)
 
-    def _weigh(self, memory: Memory) -> None:
+    def _weigh(self, memory: MemoryReading) -> None:
         self.measured += 1
         self.growth += memory.growth
         self.grew += memory.growth >= GREW_KB
@@ -153,7 +153,7 @@ class Usage:
 
     def meter(self) -> Meter | None:
         """What one slot measures with; None: nobody wants to know."""
-        return Meter(self, alone=self._slots == 1) if self._on else None
+        return Meter(self, in_process=self._slots == 1) if self._on else None
 
     @property
     def watches_gil(self) -> bool:
@@ -231,11 +231,11 @@ def safe(task: str) -> str:
 class Meter:
     """Measures the runs of one slot, whose thread calls it. Of short runs most are only timed: that is the hot path."""
 
-    def __init__(self, usage: Usage, alone: bool) -> None:
+    def __init__(self, usage: Usage, in_process: bool) -> None:
         self._note = usage.runs.append
         self._walls = usage.walls
-        self._clocks = alone_clocks if alone else crowd_clocks
-        self._scale = Scale() if alone and sys.platform == "linux" else None
+        self._clocks = process_clocks if in_process else thread_clocks
+        self._scale = MemoryMeter() if in_process and sys.platform == "linux" else None
         self.thread = 0  # as the kernel names it
         self.looks = self.waiting = self.company = 0  # of the steward at this run
         self.held = 0.0

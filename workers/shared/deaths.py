@@ -6,23 +6,23 @@ import os
 import signal
 from typing import NamedTuple
 
-from jobqueue.protocol.protocol import ForRQ, Outcome, Verdict
+from jobqueue.protocol.protocol import ForRQ, JobOutcome, Ruling
 
 FAILED = 1  # the exit code of a child that an exception ended, outside a job
 FENCED = 3  # the exit code of a child whose name was struck off
 EXECUTION_TTL = 90  # seconds that RQ's readers believe a start mark: RQ's job_monitoring_interval + 60
 
 
-class Remains(NamedTuple):
+class DeathReport(NamedTuple):
     """What a dead child of ours left in shared memory, and what we say of the jobs that ran."""
 
     owner: str
-    finished: list[Outcome]
-    running: list[Verdict]
+    finished: list[JobOutcome]
+    running: list[Ruling]
     plain: frozenset[int] = frozenset()  # claims of jobs to be recorded without any code of the user's
 
 
-class Left(NamedTuple):
+class LeftForRQ(NamedTuple):
     """Jobs of a dead owner that RQ's own finish must end; a second, final rescue closes the case."""
 
     owner: str

@@ -25,15 +25,15 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jobqueue.protocol.protocol import Outcome
+from jobqueue.protocol.protocol import JobOutcome
 
 HALF = 64 * 1024
-HUNGRY, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK = range(8)
+OUT_OF_WORK, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK = range(8)
 HEADER_WORDS, SLOT_WORDS = 8, 6
 CLAIM, START, LIMIT, THREAD, SINCE, WHAT = range(6)
 
 
-def region_size(slots: int) -> int:
+def page_size(slots: int) -> int:
     return 8 * (HEADER_WORDS + SLOT_WORDS * slots) + 2 * (8 + HALF)
 
 
@@ -48,7 +48,7 @@ def memory_file(name: str) -> int:
 def make_file(children: int, slots: int) -> int:
     """A file large enough for the regions of all children; returns its descriptor."""
     fd = memory_file("jobq-pages")
-    os.ftruncate(fd, children * region_size(slots))
+    os.ftruncate(fd, children * page_size(slots))
     return fd
 
 
@@ -64,11 +64,11 @@ class Running(NamedTuple):
     what: int = 0  # that the limit is on; limits.SUBJECTS has the words
 
 
-class Region:
+class SharedPage:
     """One child's part of the shared memory."""
 
     def __init__(self, fd: int, child: int, slots: int) -> None:
-        size = region_size(slots)
+        size = page_size(slots)
         self._map = mmap.mmap(fd, 0)  # the whole file: regions are not page-aligned
         view = memoryview(self._map)[child * size : (child + 1) * size]
         words = HEADER_WORDS + SLOT_WORDS * slots
@@ -143,7 +143,7 @@ class Region:
     def at_rest(self) -> bool:
         """It found the queues empty, nothing runs, and all is settled."""
         words = self._words
-        return bool(words[HUNGRY]) and not words[BUFFERED] and not words[UNSETTLED] and not self.running()
+        return bool(words[OUT_OF_WORK]) and not words[BUFFERED] and not words[UNSETTLED] and not self.running()
 
     def wipe(self) -> None:
         self._view[:] = bytes(len(self._view))
@@ -156,7 +156,7 @@ class Journal:
         self._halves = (_Half(view[: 8 + HALF]), _Half(view[8 + HALF :]))
         self._current = 0
 
-    def append(self, outcome: Outcome) -> bool:
+    def append(self, outcome: JobOutcome) -> bool:
         """Write a record; False: it is too large, settle it at once."""
         return self._halves[self._current].append(marshal.dumps(tuple(outcome)))
 
@@ -173,7 +173,7 @@ class Journal:
         if current.append_from(sent):
             sent.clear()
 
-    def read(self) -> Iterator[Outcome]:
+    def read(self) -> Iterator[JobOutcome]:
         """All records, for the supervisor of a dead child. A job may stand there twice; the token sorts that out."""
         for half in self._halves:
             yield from half.read()
@@ -204,9 +204,9 @@ class _Half:
     def clear(self) -> None:
         self._used[0] = 0
 
-    def read(self) -> Iterator[Outcome]:
+    def read(self) -> Iterator[JobOutcome]:
         at, used = 0, min(self._used[0], HALF)
         while at + 4 <= used:
             size = int.from_bytes(self._data[at : at + 4], "little")
-            yield Outcome(*marshal.loads(bytes(self._data[at + 4 : at + 4 + size])))
+            yield JobOutcome(*marshal.loads(bytes(self._data[at + 4 : at + 4 + size])))
             at += 4 + size

@@ -25,7 +25,7 @@ from redis.exceptions import (
 )
 
 from jobqueue.network.backoff import Backoff
-from jobqueue.protocol.protocol import Outcome
+from jobqueue.protocol.protocol import JobOutcome
 from jobqueue.store.error_texts import without_script
 
 LARGE = 256 * 1024  # bytes; no server has a limit below 1 MB
@@ -60,7 +60,7 @@ def never_taken(size: int, error: BaseException, losses: int) -> bool:
     return size >= LARGE and losses >= UNSAID
 
 
-class Suspect:
+class SuspectOutcome:
     """An outcome that was on its way when the store refused something."""
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class Refusals:
     """Finds the outcomes that the store does not take. The courier's lock guards it."""
 
     def __init__(self) -> None:
-        self._suspects: dict[int, Suspect] = {}  # by claim
+        self._suspects: dict[int, SuspectOutcome] = {}  # by claim
         self.largest = 0  # bytes that the server takes, as it says; 0: not known
 
     def __bool__(self) -> bool:
         return bool(self._suspects)
 
-    def portion(self, finished: Sequence[Outcome]) -> list[Outcome]:
+    def portion(self, finished: Sequence[JobOutcome]) -> list[JobOutcome]:
         """What may be sent with the next request: a suspect alone, or else those that are none."""
         now = time.monotonic()
         for outcome in finished:
@@ -88,11 +88,11 @@ class Refusals:
                 return [outcome]
         return [outcome for outcome in finished if outcome.claim not in self._suspects]
 
-    def passed(self, outcomes: Sequence[Outcome]) -> None:
+    def passed(self, outcomes: Sequence[JobOutcome]) -> None:
         for outcome in outcomes:
             self._suspects.pop(outcome.claim, None)
 
-    def refused(self, outcomes: Sequence[Outcome], error: Exception) -> bool:
+    def refused(self, outcomes: Sequence[JobOutcome], error: Exception) -> bool:
         """These were on their way. True: there is one, and the store will never take it."""
         answered = isinstance(error, ResponseError)
         if not answered and sum(len(outcome.payload) for outcome in outcomes) < LARGE:
@@ -101,12 +101,12 @@ class Refusals:
             return False
         if len(outcomes) > 1:
             for outcome in outcomes:
-                self._suspects.setdefault(outcome.claim, Suspect())
+                self._suspects.setdefault(outcome.claim, SuspectOutcome())
             return False
         return bool(outcomes) and self._refused_alone(outcomes[0], error)
 
-    def _refused_alone(self, outcome: Outcome, error: Exception) -> bool:
-        suspect = self._suspects.setdefault(outcome.claim, Suspect())
+    def _refused_alone(self, outcome: JobOutcome, error: Exception) -> bool:
+        suspect = self._suspects.setdefault(outcome.claim, SuspectOutcome())
         suspect.attempts += 1
         suspect.not_before = time.monotonic() + suspect.backoff.failed()
         size = len(outcome.payload)

@@ -28,13 +28,13 @@ def replies_of(pipe: Any) -> list[Any]:
     return replies
 
 
-def insist(errand: Callable[[], T], what: str) -> T:
+def retry_request(request: Callable[[], T], what: str) -> T:
     """Return what ``errand`` returns; repeat it with backoff (0.05 s to 2 s, with jitter) while Redis is away. Raises
     what it refuses, after a few attempts."""
     backoff, refused = Backoff(), 0
     while True:
         try:
-            return errand()
+            return request()
         except (RedisError, OSError) as e:
             refused += not is_away(e)
             if refused > REFUSALS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from jobqueue.workers.supervisor.child_handle import Seat
+from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 log = logging.getLogger(__name__)
 
@@ -24,24 +24,24 @@ class BirthWatch:
         self.spawned = False  # children import for themselves
         self._said: set[str] = set()  # owners
 
-    def step(self, seat: Seat, now: float) -> None:
+    def step(self, handle: ChildHandle, now: float) -> None:
         """Look at the child of this seat."""
-        if seat.has_begun or not seat.pid:
-            self._said.discard(seat.owner)
+        if handle.has_begun or not handle.pid:
+            self._said.discard(handle.owner)
             return
-        age = now - seat.born
-        if age >= SAID and seat.owner not in self._said:
-            self._said.add(seat.owner)
+        age = now - handle.born
+        if age >= SAID and handle.owner not in self._said:
+            self._said.add(handle.owner)
             log.warning(
                 "child %s (pid %d) was started %.0f s ago and does not run yet: %s",
-                seat.owner,
-                seat.pid,
+                handle.owner,
+                handle.pid,
                 age,
                 self._why,
             )
-        if age >= KILLED and not self.spawned and not seat.failure:
-            seat.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed"
-            seat.kill()
+        if age >= KILLED and not self.spawned and not handle.failure:
+            handle.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed"
+            handle.kill()
 
     @property
     def _why(self) -> str:

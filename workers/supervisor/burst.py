@@ -10,7 +10,7 @@ import redis
 
 from jobqueue.protocol import keys
 from jobqueue.workers.shared.journal import DONE
-from jobqueue.workers.supervisor.child_handle import Seat, Use
+from jobqueue.workers.supervisor.child_handle import ChildHandle, HandleState
 from jobqueue.workers.supervisor.other_trees import OtherTrees
 
 
@@ -19,20 +19,20 @@ class Burst:
 
     def __init__(
         self,
-        seats: Sequence[Seat],
+        handles: Sequence[ChildHandle],
         queues: Sequence[str],
         client: redis.Redis,
-        errand: Callable[[Callable[[], None]], None],
+        ask: Callable[[Callable[[], None]], None],
         post: Callable[[Callable[[], None]], None],
         full: Callable[[], bool],
         on_over: Callable[[], None],
         others: OtherTrees,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._seats = seats
+        self._handles = handles
         self._queues = queues
         self._client = client
-        self._errand = errand
+        self._ask = ask
         self._post = post
         self._full = full
         self._on_over = on_over
@@ -50,7 +50,7 @@ class Burst:
             empty = self._nothing_waits()
             self._post(lambda: self._looked(empty, before))
 
-        self._errand(look)
+        self._ask(look)
 
     def _looked(self, empty: bool, before: list[int]) -> None:
         self._looking = False
@@ -58,23 +58,25 @@ class Burst:
             self._on_over()
 
     def _at_rest(self) -> bool:
-        return self._full() and all(seat.region.at_rest for seat in self._seats if seat.use is Use.TAKEN)
+        return self._full() and all(
+            handle.page.at_rest for handle in self._handles if handle.state is HandleState.IN_USE
+        )
 
     def _progress(self) -> list[int]:
-        return [seat.region.get(DONE) for seat in self._seats]
+        return [handle.page.get(DONE) for handle in self._handles]
 
     def _nothing_waits(self) -> bool:
         """Suspended and paused queues count as empty, as in RQ: nobody would take from them."""
         paused = self._client.smembers(keys.PAUSED)
         with self._client.pipeline(transaction=False) as pipe:
             pipe.exists(keys.SUSPENDED)
-            for seat in self._seats:
-                pipe.exists(keys.own(seat.owner or "nobody"))
+            for handle in self._handles:
+                pipe.exists(keys.own(handle.owner or "nobody"))
             for name in self._queues:
                 if name.encode() not in paused:
                     pipe.llen(keys.queue(name))
             suspended, *counts = pipe.execute()
-        held, waiting = counts[: len(self._seats)], counts[len(self._seats) :]
+        held, waiting = counts[: len(self._handles)], counts[len(self._handles) :]
         if any(held) or (any(waiting) and not suspended):
             return False
         ours = [name for name in self._queues if name.encode() not in paused]

@@ -11,57 +11,57 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from jobqueue.network.backoff import Backoff
-from jobqueue.protocol.protocol import Outcome, Verdict
+from jobqueue.protocol.protocol import JobOutcome, Ruling
 from jobqueue.workers.shared import oom
-from jobqueue.workers.shared.deaths import Remains, cause_of_death, end_of_process
+from jobqueue.workers.shared.deaths import DeathReport, cause_of_death, end_of_process
 from jobqueue.workers.shared.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text
 from jobqueue.workers.shared.faults import Faults
-from jobqueue.workers.shared.journal import BUFFERED, DONE, HUNGRY, PULSE, UNSETTLED, Region, Running
+from jobqueue.workers.shared.journal import BUFFERED, DONE, OUT_OF_WORK, PULSE, UNSETTLED, Running, SharedPage
 
 YOUNG = 1.0  # seconds; who dies younger and did nothing makes the next one wait
 NEIGHBOUR = "ChildKilled: The process that ran this job was killed because of another job that ran in it."
 
 
-WORDS = {b"h": "hungry", b"r": "worn"}
+MESSAGES = {b"h": "out of work", b"r": "retire"}
 
 
 class Condemned(NamedTuple):
     """A job that we end: by what verdict, with what cause, since when (monotonic seconds)."""
 
-    verdict: str  # fail | stop
+    kind: str  # fail | stop
     cause: str
     since: float
     what: int = JOB  # that did not react
 
 
-class Use(Enum):
+class HandleState(Enum):
     """What a seat is doing."""
 
     EMPTY = "empty"
-    FILLING = "filling"  # its next owner's name is on the way into the store
-    TAKEN = "taken"  # a process was asked for, or runs
+    STARTING = "starting"  # its next owner's name is on the way into the store
+    IN_USE = "in use"  # a process was asked for, or runs
 
 
-class Seat:
+class ChildHandle:
     """Owned by the supervisor's main loop; ``tell`` may be called from any thread."""
 
-    def __init__(self, number: int, region: Region) -> None:
+    def __init__(self, number: int, page: SharedPage) -> None:
         self.number = number
-        self.region = region
+        self.page = page
         self.faults = Faults()
-        self.use = Use.EMPTY
+        self.state = HandleState.EMPTY
         self.owner = ""
         self.pid = 0
         self.control: socket.socket | None = None
         self.dropped: list[Any] | None = None  # tokens that it will not run; None: it has not said yet
         self.not_before = 0.0  # monotonic seconds
         self.retiring = False  # somebody takes over; it leaves when its jobs are done
-        self.told_quiet = False
+        self.quiet_sent = False
         self.condemned: dict[int, Condemned] = {}  # claim → how we end it
         self.killed = False  # by us, for one of its jobs
         self.seen: dict[int, float] = {}  # the guard's: claim → when it was first seen running (monotonic seconds)
         self.pulse = 0  # the guard's: the last pulse seen, since when it holds still, whether we stood in for it
-        self.still_since = 0.0
+        self.silent_since = 0.0
         self.stood_in = False
         self.done = -1  # the guard's: how many jobs it had done when it was last seen between two, when to ask it
         self.ask_at = 0.0
@@ -76,34 +76,34 @@ class Seat:
 
     def next_owner(self, worker: str) -> str:
         """The name of the next incarnation."""
-        self.use = Use.FILLING
+        self.state = HandleState.STARTING
         self._incarnation += 1
         self.owner = f"{worker}:{self.number}.{self._incarnation}"
         return self.owner
 
-    def seat(self, control: socket.socket) -> None:
-        self.use = Use.TAKEN
+    def attach(self, control: socket.socket) -> None:
+        self.state = HandleState.IN_USE
         self.control = control
         self.pid = 0
         self.dropped = None
-        self.retiring = self.told_quiet = self.killed = self.stood_in = False
+        self.retiring = self.quiet_sent = self.killed = self.stood_in = False
         self.worked = False
         self.condemned, self.seen = {}, {}
-        self.pulse, self.still_since, self.deaf_since, self.failure = 0, 0.0, 0.0, ""
+        self.pulse, self.silent_since, self.deaf_since, self.failure = 0, 0.0, 0.0, ""
         self._unread = b""
         self._born = time.monotonic()
         self._oom_kills = oom.kills()
 
-    def tell(self, order: bytes) -> None:
+    def tell(self, message: bytes) -> None:
         try:
             if control := self.control:
-                control.send(order)
+                control.send(message)
         except OSError:  # it died; the fork server says so
             pass
 
     def hear(self) -> list[str | list[Any]] | None:
-        """What it says when its socket is readable: "hungry", "worn", or the tokens that it dropped. None: the end, or
-        what only a job can have written there."""
+        """What it says when its socket is readable: "out of work", "retire", or the tokens that it dropped. None: the
+        end, or what only a job can have written there."""
         assert self.control is not None
         try:
             heard = self.control.recv(65536)
@@ -114,7 +114,7 @@ class Seat:
         self._unread += heard
         said: list[str | list[Any]] = []
         while self._unread:
-            if word := WORDS.get(self._unread[:1]):
+            if word := MESSAGES.get(self._unread[:1]):
                 self._unread = self._unread[1:]
                 said.append(word)
                 continue
@@ -136,24 +136,24 @@ class Seat:
 
     def quiet(self) -> None:
         """Tell it to claim nothing more and to leave when its jobs are done. Twice is once."""
-        if not self.told_quiet:
-            self.told_quiet = True
+        if not self.quiet_sent:
+            self.quiet_sent = True
             self.tell(b"q\n")
 
-    def remains(self, status: int | None, stopping: bool) -> Remains:
+    def death_report(self, status: int | None, stopping: bool) -> DeathReport:
         """What its process left in shared memory, and our verdict on what ran in it."""
-        running = self.region.running()
+        running = self.page.running()
         cause = SHUTDOWN if stopping else self.cause_of_death(status)
         culprit = self.faults.culprit(running) if status is not None else None
-        verdicts = [self._judge(job, len(running), culprit, cause, stopping) for job in running]
+        rulings = [self._rule(job, len(running), culprit, cause, stopping) for job in running]
         plain = frozenset(claim for claim, condemned in self.condemned.items() if condemned.what not in (JOB, SUCCESS))
-        finished = [self._explained(outcome) for outcome in self._finished()]
-        return Remains(self.owner, finished, verdicts, plain)
+        finished = [self._with_cause(outcome) for outcome in self._finished()]
+        return DeathReport(self.owner, finished, rulings, plain)
 
-    def _explained(self, outcome: Outcome) -> Outcome:
+    def _with_cause(self, outcome: JobOutcome) -> JobOutcome:
         """Why the job failed stays what is recorded, also when its callback did not end."""
         condemned = self.condemned.get(outcome.claim)
-        if not (outcome.by_rq and condemned and condemned.verdict == "fail"):
+        if not (outcome.by_rq and condemned and condemned.kind == "fail"):
             return outcome
         text = f"{decode_text(outcome.payload).rstrip()}\n{condemned.cause}\n"
         return outcome._replace(payload=encode_text(text))
@@ -162,18 +162,20 @@ class Seat:
         return cause_of_death(self.pid, status, out_of_memory=oom.kills() > self._oom_kills)
 
     def end_of_process(self, status: int | None) -> str:
-        ran = bool(self.region.running())
+        ran = bool(self.page.running())
         return end_of_process(status, out_of_memory=oom.kills() > self._oom_kills, ran=ran)
 
     @property
     def has_begun(self) -> bool:
         """Its process has come as far as to run jobs."""
-        return bool(self.region.get(PULSE))
+        return bool(self.page.get(PULSE))
 
     def look_whether_it_works(self) -> bool:
         """Its process has had an answer to a claim: it has jobs, or found no more. Once true it stays so."""
-        region = self.region
-        self.worked = self.worked or any(map(region.get, (HUNGRY, BUFFERED, DONE, UNSETTLED))) or bool(region.running())
+        page = self.page
+        self.worked = (
+            self.worked or any(map(page.get, (OUT_OF_WORK, BUFFERED, DONE, UNSETTLED))) or bool(page.running())
+        )
         return self.worked
 
     @property
@@ -181,30 +183,30 @@ class Seat:
         """Monotonic seconds."""
         return self._born
 
-    def _finished(self) -> list[Outcome]:
+    def _finished(self) -> list[JobOutcome]:
         try:
-            return list(self.region.journal.read())
+            return list(self.page.journal.read())
         except (ValueError, EOFError, TypeError):  # killed in the middle of bringing its halves together
             return []
 
-    def _judge(self, job: Running, company: int, culprit: int | None, cause: str, stopping: bool) -> Verdict:
+    def _rule(self, job: Running, company: int, culprit: int | None, cause: str, stopping: bool) -> Ruling:
         if condemned := self.condemned.get(job.claim):
-            return Verdict(job.claim, condemned.verdict, encode_text(condemned.cause))
+            return Ruling(job.claim, condemned.kind, encode_text(condemned.cause))
         if self.killed or stopping:
-            return Verdict(job.claim, "interrupt", encode_text(SHUTDOWN if stopping else NEIGHBOUR))
+            return Ruling(job.claim, "interrupt", encode_text(SHUTDOWN if stopping else NEIGHBOUR))
         if culprit is not None and culprit != job.claim:
-            return Verdict(job.claim, "interrupt", encode_text(NEIGHBOUR))
+            return Ruling(job.claim, "interrupt", encode_text(NEIGHBOUR))
         kind = "crash" if company == 1 or culprit == job.claim else "suspect"
-        return Verdict(job.claim, kind, encode_text(cause))
+        return Ruling(job.claim, kind, encode_text(cause))
 
-    def vacate(self) -> None:
+    def release(self) -> None:
         """Its process is gone. Three in a row that died young and idle make the next one wait, longer each time, 5 s at
         most; who died of a job did start, so its successor may too."""
         if self.control is not None:
             self.control.close()
-        self.control, self.pid, self.use = None, 0, Use.EMPTY
+        self.control, self.pid, self.state = None, 0, HandleState.EMPTY
         now = time.monotonic()
-        young = now - self._born < YOUNG and self.region.get(DONE) == 0 and not self.region.running()
+        young = now - self._born < YOUNG and self.page.get(DONE) == 0 and not self.page.running()
         if young:
             self._short_lives.failed()
         else:

@@ -10,56 +10,60 @@ from typing import Any
 from jobqueue.workers.shared.deaths import claim_in
 from jobqueue.workers.shared.endings import STOPPED
 from jobqueue.workers.shared.failures import describe
-from jobqueue.workers.supervisor.child_handle import Condemned, Seat, Use
+from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned, HandleState
 
 log = logging.getLogger(__name__)
 
 
-class Orders:
+class CommandHandler:
     """Obeys in the supervisor's main loop. ``find`` looks up, in the store, under which claim one of the named owners
     holds a job, and calls back with it."""
 
     def __init__(
         self,
-        seats: Sequence[Seat],
+        handles: Sequence[ChildHandle],
         shutdown: Callable[[], None],
         find: Callable[[str, list[str], Callable[[int | None], None]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._seats = seats
+        self._handles = handles
         self._shutdown = shutdown
         self._find = find
         self._clock = clock
 
-    def obey(self, order: dict[str, Any]) -> None:
+    def handle(self, command: dict[str, Any]) -> None:
         """Do what anybody who can write to the store has sent: whatever it is, it must not end the worker."""
         try:
-            self._obey(order)
+            self._handle(command)
         except Exception as e:
-            log.warning("the command %.200r was ignored: %s", order, describe(e))
+            log.warning("the command %.200r was ignored: %s", command, describe(e))
 
-    def _obey(self, order: dict[str, Any]) -> None:
-        match order.get("command"):
+    def _handle(self, command: dict[str, Any]) -> None:
+        match command.get("command"):
             case "shutdown":
                 self._shutdown()
             case "stop-job":
-                owners = [seat.owner for seat in self._seats if seat.use is Use.TAKEN]
-                job_id = str(order.get("job_id"))
+                owners = [handle.owner for handle in self._handles if handle.state is HandleState.IN_USE]
+                job_id = str(command.get("job_id"))
                 job_id.encode()  # a lone surrogate is no id, and would fail where it is sent
                 self._find(job_id, owners, self._stop)
             case "stop-execution":
-                self._stop(claim_in(str(order.get("execution_id"))))
+                self._stop(claim_in(str(command.get("execution_id"))))
             case "kill-horse":
-                for seat in self._seats:
-                    if seat.region.running():
-                        seat.kill()
+                for handle in self._handles:
+                    if handle.page.running():
+                        handle.kill()
             case other:
                 log.warning("unknown command %.200r was ignored", other)
 
     def _stop(self, claim: int | None) -> None:
-        for seat in self._seats:
-            if claim and seat.use is Use.TAKEN and any(job.claim == claim for job in seat.region.running()):
-                seat.condemned.setdefault(claim, Condemned("stop", STOPPED, self._clock()))
-                seat.tell(b"s%d\n" % claim)
+        for handle in self._handles:
+            if (
+                claim
+                and handle.state is HandleState.IN_USE
+                and any(job.claim == claim for job in handle.page.running())
+            ):
+                handle.condemned.setdefault(claim, Condemned("stop", STOPPED, self._clock()))
+                handle.tell(b"s%d\n" % claim)
                 return
         log.warning("a job that does not run here is to be stopped: ignored")

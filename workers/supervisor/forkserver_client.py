@@ -14,7 +14,7 @@ from typing import Any
 
 from jobqueue.errors import BootFailed
 from jobqueue.producing.importing import cannot_import
-from jobqueue.workers.shared.deaths import Left
+from jobqueue.workers.shared.deaths import LeftForRQ
 from jobqueue.workers.shared.process_tree import TO_ALL
 from jobqueue.workers.shared.settings import Settings
 
@@ -33,19 +33,19 @@ CLOSED = 7  # its exit code when an import has closed what it needs
 SEND = 5.0  # seconds that it may take to read an order
 
 
-class Nursery:
+class ForkServerClient:
     """Starts the fork server and speaks its protocol (see forkserver.py). Used by the supervisor's main loop only."""
 
-    def __init__(self, settings: Settings, pages: int, faults: Sequence[int]) -> None:
+    def __init__(self, settings: Settings, page_file: int, faults: Sequence[int]) -> None:
         self._unread = b""
         self.control, theirs = socket.socketpair()
         with theirs:
-            numbers = (theirs.fileno(), pages, os.getpid(), *faults)
+            numbers = (theirs.fileno(), page_file, os.getpid(), *faults)
             argv = [sys.executable, "-P", "-m", "jobqueue.workers.forking.forkserver", *map(str, numbers)]
             with blocked(*TO_ALL):  # until it has its own handlers
                 self._process = subprocess.Popen(
                     argv,
-                    pass_fds=(theirs.fileno(), pages, *faults),
+                    pass_fds=(theirs.fileno(), page_file, *faults),
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
@@ -58,26 +58,26 @@ class Nursery:
 
     def fork(self, owner: str, child: int, faults: int) -> socket.socket:
         """Ask for a child; returns our end of its control socket. Its pid comes as a {"forked"} message."""
-        return self._order({"fork": owner, "child": child, "faults": faults})
+        return self._request({"fork": owner, "child": child, "faults": faults})
 
-    def fork_errand(self, left: Left) -> socket.socket:
+    def fork_finish_process(self, left: LeftForRQ) -> socket.socket:
         """Ask for a short-lived child that finishes by RQ's own code what a rescue left to it."""
         jobs = [[*job[:4], job.cause.decode()] for job in left.jobs]
-        return self._order({"fork": left.owner, "worker": left.worker, "errand": jobs, "plain": [*left.plain]})
+        return self._request({"fork": left.owner, "worker": left.worker, "finish": jobs, "plain": [*left.plain]})
 
     def fork_maintenance(self) -> socket.socket:
         """Ask for a short-lived child that does RQ's maintenance."""
-        return self._order({"fork": "maintenance", "maintenance": True})
+        return self._request({"fork": "maintenance", "maintenance": True})
 
     def ping(self) -> None:
         """Ask for a sign of life; it comes as a {"pong"} message."""
         self.control.sendall(b'{"ping": true}\n')
 
-    def _order(self, order: dict[str, Any]) -> socket.socket:
+    def _request(self, request: dict[str, Any]) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
             # the descriptor goes with the first byte; a long order may take more than one write
-            line = json.dumps(order).encode() + b"\n"
+            line = json.dumps(request).encode() + b"\n"
             socket.send_fds(self.control, [line[:1]], [theirs.fileno()])
             self.control.sendall(line[1:])
         return ours

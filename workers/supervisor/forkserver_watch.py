@@ -25,7 +25,7 @@ UNTOLD = 5.0  # seconds that a child has been dead
 UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
 
 
-class ServerWatch:
+class ForkServerWatch:
     """Of one fork server that is ready. Runs in the supervisor's main loop."""
 
     def __init__(self, pid: int) -> None:

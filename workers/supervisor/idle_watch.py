@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from jobqueue.workers.shared.journal import PULSE
 from jobqueue.workers.shared.process_state import is_dead, is_stopped
-from jobqueue.workers.supervisor.child_handle import Seat
+from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
 class IdleWatch:
     """Runs in the supervisor's main loop, for one seat; ``retire`` is the supervisor's."""
 
-    def __init__(self, seat: Seat, retire: Callable[[Seat, str], None]) -> None:
-        self._seat = seat
+    def __init__(self, handle: ChildHandle, retire: Callable[[ChildHandle, str], None]) -> None:
+        self._handle = handle
         self._retire = retire
         self._pid = 0
         self._looked = 0.0  # monotonic seconds, all of them; 0: never, or it is not so
@@ -47,9 +47,9 @@ class IdleWatch:
 
     def step(self, now: float, is_idle: bool) -> None:
         """Look at its process, which runs no job if ``is_idle``."""
-        if now < self._looked + LOOK_EVERY and self._pid == self._seat.pid:
+        if now < self._looked + LOOK_EVERY and self._pid == self._handle.pid:
             return
-        if self._pid != self._seat.pid or now > self._looked + UNWATCHED:
+        if self._pid != self._handle.pid or now > self._looked + UNWATCHED:
             self._begin(now)
         self._looked = now
         if not self._pid:
@@ -59,8 +59,8 @@ class IdleWatch:
             return
         self._look_whether_stopped(now)
         self._ask(now, is_idle)
-        if self._seat.deaf_since and now - self._seat.deaf_since >= DEAF:
-            self._retire(self._seat, "it has closed what the supervisor reaches it by")
+        if self._handle.deaf_since and now - self._handle.deaf_since >= DEAF:
+            self._retire(self._handle, "it has closed what the supervisor reaches it by")
         if is_idle and (why := self._why_useless(now)):
             self._end(why)
 
@@ -70,47 +70,47 @@ class IdleWatch:
         return not self.stopped and not self.dead and not (self._asked and self._looked - self._asked >= 2 * LOOK_EVERY)
 
     def _begin(self, now: float) -> None:
-        self._pid = self._seat.pid
+        self._pid = self._handle.pid
         self._asked = self.stopped = self.dead = 0.0
         self._ask_at = now + ASK_EVERY
-        self._pulse = self._seat.region.get(PULSE)
+        self._pulse = self._handle.page.get(PULSE)
 
     def _look_whether_stopped(self, now: float) -> None:
         """All the time, that is: one that has answered meanwhile has run in between."""
-        has_run = self._seat.region.get(PULSE) != self._pulse
+        has_run = self._handle.page.get(PULSE) != self._pulse
         if not is_stopped(self._pid):
             self.stopped = 0.0
         elif not self.stopped or has_run:
             self.stopped = now
-            self._seat.tell(b"p\n")
+            self._handle.tell(b"p\n")
 
     def _ask(self, now: float, is_idle: bool) -> None:
-        pulse = self._seat.region.get(PULSE)
+        pulse = self._handle.page.get(PULSE)
         if pulse != self._pulse or not is_idle:  # a busy one is the guard's
             self._pulse, self._asked, self._ask_at = pulse, 0.0, now + ASK_EVERY
-        elif pulse and not self._asked and (now >= self._ask_at or not self._seat.region.at_rest):
+        elif pulse and not self._asked and (now >= self._ask_at or not self._handle.page.at_rest):
             self._asked = now
-            self._seat.tell(b"p\n")
+            self._handle.tell(b"p\n")
 
     def _why_useless(self, now: float) -> str:
         if self.stopped and now - self.stopped >= STOPPED_FOR:
             return "it is stopped"
         if self._asked and now - self._asked >= SILENT:
             return "it does not react"
-        if self._seat.deaf_since and now - self._seat.deaf_since >= DEAF:
+        if self._handle.deaf_since and now - self._handle.deaf_since >= DEAF:
             return "it cannot hear the supervisor"
         return ""
 
     def _end(self, why: str) -> None:
         """A job that it has just begun is spared: stopped first, and looked at again."""
-        seat = self._seat
+        handle = self._handle
         try:
-            os.kill(seat.pid, signal.SIGSTOP)
-            if seat.region.running():
-                os.kill(seat.pid, signal.SIGCONT)
+            os.kill(handle.pid, signal.SIGSTOP)
+            if handle.page.running():
+                os.kill(handle.pid, signal.SIGCONT)
                 return
-            log.warning("child %s (pid %d) is replaced: %s", seat.owner, seat.pid, why)
-            seat.killed = True
-            os.kill(seat.pid, signal.SIGKILL)
+            log.warning("child %s (pid %d) is replaced: %s", handle.owner, handle.pid, why)
+            handle.killed = True
+            os.kill(handle.pid, signal.SIGKILL)
         except ProcessLookupError:  # it is gone already; the fork server says how
             pass

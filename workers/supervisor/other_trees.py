@@ -17,7 +17,7 @@ from jobqueue.protocol import keys
 log = logging.getLogger(__name__)
 
 RESCUE = 10.0  # seconds after the end of a lease within which a rescue is expected
-TOLD = 4.0  # seconds without a sign of life after which we say what we wait for
+SAID_AFTER = 4.0  # seconds without a sign of life after which we say what we wait for
 UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
 
 
@@ -30,7 +30,7 @@ class OtherTrees:
         self._lease_of = lease_of
         self._looked = 0.0  # monotonic seconds
         self._first: dict[str, tuple[Any, float]] = {}  # by worker: the lease as first seen, and when
-        self._told: set[str] = set()
+        self._said: set[str] = set()
 
     def may_lose(self, queues: Iterable[str], now: float) -> bool:
         """Whether a tree that may be dead holds jobs of these queues."""
@@ -62,10 +62,10 @@ class OtherTrees:
         first, since = self._first.setdefault(worker, (lease, now))
         if lease != first:
             return False
-        if now > since + TOLD and worker not in self._told:
-            self._told.add(worker)
+        if now > since + SAID_AFTER and worker not in self._said:
+            self._said.add(worker)
             log.info("waiting for jobs that the worker %s holds: it gives no sign of life", ascii(worker)[1:-1])
-        return now <= since + TOLD or now <= since + self._lease_of(worker) + RESCUE
+        return now <= since + SAID_AFTER or now <= since + self._lease_of(worker) + RESCUE
 
     def _any_of(self, queues: Iterable[str], ids: list[bytes]) -> bool:
         names = {name.encode() for name in queues}

@@ -13,36 +13,36 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jobqueue.workers.roles.rescuer import Rescuer
-from jobqueue.workers.shared.deaths import Left, Remains
+from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Event = Callable[[], None]
 
 
-class Undertaker:
+class Reaper:
     """``do`` hands to the registrar, ``post`` back to the main loop, ``fork`` starts an errand (False: it cannot)."""
 
     def __init__(
-        self, do: Callable[[Event], None], post: Callable[[Event], None], fork: Callable[[Left], bool]
+        self, do: Callable[[Event], None], post: Callable[[Event], None], fork: Callable[[LeftForRQ], bool]
     ) -> None:
         self._do = do
         self._post = post
         self._fork = fork
         self._under_way = 0
-        self._errands: dict[str, Left] = {}  # by owner
+        self._finishing: dict[str, LeftForRQ] = {}  # by owner
         self._pids: dict[int, str] = {}  # of errand children
 
     @property
     def busy(self) -> bool:
-        return bool(self._under_way or self._errands)
+        return bool(self._under_way or self._finishing)
 
-    def ask(self, errand: Callable[[], T], then: Callable[[T], None]) -> None:
+    def ask(self, request: Callable[[], T], then: Callable[[T], None]) -> None:
         """Let the registrar do this, and the main loop that with what came of it."""
         self._under_way += 1
 
         def run() -> None:
-            result = errand()
+            result = request()
             self._post(lambda: done(result))
 
         def done(result: T) -> None:
@@ -51,29 +51,29 @@ class Undertaker:
 
         self._do(run)
 
-    def bury(self, rescuer: Rescuer, remains: Remains) -> None:
-        self.ask(lambda: rescuer.rescue_own(remains), lambda left: self.finish_by_rq(rescuer, left))
+    def reap(self, rescuer: Rescuer, death_report: DeathReport) -> None:
+        self.ask(lambda: rescuer.rescue_own(death_report), lambda left: self.finish_by_rq(rescuer, left))
 
-    def finish_by_rq(self, rescuer: Rescuer, left: Left | None) -> None:
+    def finish_by_rq(self, rescuer: Rescuer, left: LeftForRQ | None) -> None:
         """What is left of a dead owner's jobs needs RQ's own code, which is user code: in a child of its own."""
-        if left is None or not left.jobs or left.owner in self._errands:
+        if left is None or not left.jobs or left.owner in self._finishing:
             return
-        self._errands[left.owner] = left
+        self._finishing[left.owner] = left
         if not self._fork(left):  # no fork server, and perhaps none again: the final rescue does without
             self._close(rescuer, left, None)
 
     def forked(self, owner: str, pid: int) -> bool:
         """Was it one of ours?"""
-        if owner in self._errands:
+        if owner in self._finishing:
             self._pids[pid] = owner
             return True
         return False
 
     def unborn(self, rescuer: Rescuer, owner: str) -> bool:
         """Its process could not be started. Was it one of ours?"""
-        if owner not in self._errands:
+        if owner not in self._finishing:
             return False
-        self._close(rescuer, self._errands[owner], None)
+        self._close(rescuer, self._finishing[owner], None)
         return True
 
     def died(self, rescuer: Rescuer, pid: int, status: int) -> bool:
@@ -81,12 +81,12 @@ class Undertaker:
         owner = self._pids.pop(pid, None)
         if owner is None:
             return False
-        left = self._errands[owner]
+        left = self._finishing[owner]
         claims = frozenset(job.claim for job in left.jobs)
         if status != 0 and left.plain != claims:
             log.warning("finishing the jobs of %s failed; they are recorded without their own code", owner)
-            self._errands[owner] = left._replace(plain=claims)
-            if self._fork(self._errands[owner]):
+            self._finishing[owner] = left._replace(plain=claims)
+            if self._fork(self._finishing[owner]):
                 return True
         self._close(rescuer, left, status)
         return True
@@ -94,11 +94,11 @@ class Undertaker:
     def all_died(self, rescuer: Rescuer) -> None:
         """The fork server is gone, and with it every errand."""
         self._pids.clear()
-        for left in list(self._errands.values()):
+        for left in list(self._finishing.values()):
             self._close(rescuer, left, None)
 
-    def _close(self, rescuer: Rescuer, left: Left, status: int | None) -> None:
+    def _close(self, rescuer: Rescuer, left: LeftForRQ, status: int | None) -> None:
         if status != 0:
             log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", left.owner)
-        del self._errands[left.owner]
+        del self._finishing[left.owner]
         self.ask(lambda: rescuer.close(left), lambda _: None)

@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import Any
 
 from jobqueue.workers.shared.journal import BUFFERED, UNSETTLED
-from jobqueue.workers.supervisor.child_handle import Seat, Use
+from jobqueue.workers.supervisor.child_handle import ChildHandle, HandleState
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +38,19 @@ class Phase(IntEnum):
     KILL = 3
 
 
-class Stopping:
+class Shutdown:
     """Tells the seats what to do. ``give_back`` takes tokens of jobs that nobody started; ``is_away`` says whether the
     store does not answer; ``clock`` says the time between two steps, as their ``now`` does in them."""
 
     def __init__(
         self,
-        seats: Sequence[Seat],
+        handles: Sequence[ChildHandle],
         grace: float,
         give_back: Callable[[list[Any]], None],
         is_away: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._seats = seats
+        self._handles = handles
         self._grace = grace
         self._give_back = give_back
         self._is_away = is_away
@@ -61,7 +61,7 @@ class Stopping:
         self._killed_at = 0.0  # monotonic seconds
         self._idle_since: dict[str, float] = {}  # by owner, monotonic seconds
         self._given_back = False
-        self._alone_since = 0.0  # monotonic seconds, 0: there are children
+        self._no_children_since = 0.0  # monotonic seconds, 0: there are children
 
     def begin(self, why: str) -> None:
         """Enter the first phase; twice is once."""
@@ -71,8 +71,8 @@ class Stopping:
         self.phase = Phase.QUIET
         self._began = self._clock()
         self._next_phase = self._began + self._grace
-        for seat in self._seats:
-            seat.quiet()
+        for handle in self._handles:
+            handle.quiet()
 
     def asked(self, by: str, at_once: bool = False) -> None:
         """A signal or a command asks to stop; the second one ends the grace, and so does one that will not wait."""
@@ -87,70 +87,70 @@ class Stopping:
 
     def _what_has_time(self) -> str:
         """Say what the grace is for."""
-        regions = [seat.region for seat in self._seats if seat.use is Use.TAKEN]
-        if any(region.get(UNSETTLED) for region in regions) and not any(region.running() for region in regions):
+        pages = [handle.page for handle in self._handles if handle.state is HandleState.IN_USE]
+        if any(page.get(UNSETTLED) for page in pages) and not any(page.running() for page in pages):
             return f"finished jobs have {self._grace:g} s to be recorded"
         return f"running jobs have {self._grace:g} s to finish"
 
-    def dropped(self, seat: Seat, tokens: list[Any]) -> None:
+    def dropped(self, handle: ChildHandle, tokens: list[Any]) -> None:
         """A child says what it will not run."""
-        seat.dropped = tokens
+        handle.dropped = tokens
         if self._given_back:
-            log.info("child %s answers late: %d buffered jobs go back", seat.owner, len(tokens))
+            log.info("child %s answers late: %d buffered jobs go back", handle.owner, len(tokens))
         if tokens and (self._given_back or not self.phase):  # late, or one that retires by itself
             self._give_back(tokens)
 
     def step(self, now: float) -> None:
         """One look at what the stop waits for."""
-        silent = [seat for seat in self._seats if seat.use is Use.TAKEN and seat.dropped is None]
+        silent = [handle for handle in self._handles if handle.state is HandleState.IN_USE and handle.dropped is None]
         if not self._given_back and (not silent or now >= self._began + QUIET_WAIT):
             self._given_back = True
-            tokens = [token for seat in self._seats for token in seat.dropped or ()]
+            tokens = [token for handle in self._handles for token in handle.dropped or ()]
             if tokens:
                 self._give_back(tokens)
             level = logging.INFO if tokens or silent else logging.DEBUG  # the usual stop has nothing to say here
             log.log(level, "quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
         if self.phase is Phase.QUIET and now >= self._began + BIRTH_WAIT:
-            for seat in self._seats:
-                if seat.use is Use.TAKEN and not seat.has_begun:  # it has nothing to end
-                    seat.kill()
+            for handle in self._handles:
+                if handle.state is HandleState.IN_USE and not handle.has_begun:  # it has nothing to end
+                    handle.kill()
         if self.phase is Phase.QUIET:
             self._end_idle(now)
         if now >= self._next_phase:
             self._advance(now)
-        if any(seat.use is Use.TAKEN for seat in self._seats):
-            self._alone_since = 0.0
+        if any(handle.state is HandleState.IN_USE for handle in self._handles):
+            self._no_children_since = 0.0
         else:
-            self._alone_since = self._alone_since or now
+            self._no_children_since = self._no_children_since or now
 
-    def alone_for(self, now: float) -> float:
+    def without_children_for(self, now: float) -> float:
         """Seconds since the last child left; 0 while there are any, or while it runs."""
-        return now - self._alone_since if self._alone_since else 0.0
+        return now - self._no_children_since if self._no_children_since else 0.0
 
     def takes_too_long(self, now: float) -> bool:
         """All were killed, and of some nobody says that they are dead."""
-        return bool(self._killed_at) and not self._alone_since and now - self._killed_at >= KILL_WAIT
+        return bool(self._killed_at) and not self._no_children_since and now - self._killed_at >= KILL_WAIT
 
     def _end_idle(self, now: float) -> None:
         """Who has outcomes to send, claimed jobs to give back, or no store to do so, keeps the whole grace."""
-        for seat in self._seats:
-            region = seat.region
-            owes = region.get(UNSETTLED) or region.get(BUFFERED) or region.running() or self._is_away()
-            if seat.use is not Use.TAKEN or owes:
-                self._idle_since.pop(seat.owner, None)
-            elif now - self._idle_since.setdefault(seat.owner, now) >= IDLE_WAIT:
-                log.warning("child %s (pid %d) runs no job and does not leave: it is killed", seat.owner, seat.pid)
-                self._idle_since[seat.owner] = now
-                seat.kill()
+        for handle in self._handles:
+            page = handle.page
+            owes = page.get(UNSETTLED) or page.get(BUFFERED) or page.running() or self._is_away()
+            if handle.state is not HandleState.IN_USE or owes:
+                self._idle_since.pop(handle.owner, None)
+            elif now - self._idle_since.setdefault(handle.owner, now) >= IDLE_WAIT:
+                log.warning("child %s (pid %d) runs no job and does not leave: it is killed", handle.owner, handle.pid)
+                self._idle_since[handle.owner] = now
+                handle.kill()
 
     def _advance(self, now: float) -> None:
         self._next_phase = now + LAST_WORDS
         if self.phase is Phase.QUIET:
             self.phase = Phase.INTERRUPT
-            for seat in self._seats:
-                seat.tell(b"i\n")
+            for handle in self._handles:
+                handle.tell(b"i\n")
         else:
             self.phase = Phase.KILL
             self._killed_at = self._killed_at or now
-            for seat in self._seats:
-                seat.kill()
+            for handle in self._handles:
+                handle.kill()

@@ -19,7 +19,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line: its name, the class that colours it, a value for each column."""
 
     name: str
@@ -27,7 +27,7 @@ class Row:
     values: Sequence[Any]
 
 
-def table(caption: str, first: str, columns: Sequence[Column], groups: Sequence[Sequence[Row]]) -> Html:
+def table(caption: str, first: str, columns: Sequence[Column], groups: Sequence[Sequence[TableRow]]) -> Html:
     """Return a table with a caption, a row header in each line, a tbody per group, and notes on what is missing."""
     rows = [row for group in groups for row in group]
     pads = [_pads([row.values[n] for row in rows]) for n in range(len(columns))]
@@ -69,7 +69,7 @@ def _decimals(value: Any) -> int:
     return len(said.partition(".")[2]) if isinstance(value, float) and "e" not in said else 0
 
 
-def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> Html | None:
+def _notes(columns: Sequence[Column], rows: Sequence[TableRow]) -> Html | None:
     """Say once for each column why some of its figures are missing."""
     said: dict[str, list[str]] = {}
     for n, column in enumerate(columns):

@@ -12,7 +12,7 @@ from jobqueue.compare.charts.drawing import NARROW, WIDE
 from jobqueue.compare.charts.lines import Plot
 from jobqueue.compare.charts.modes import LOOKS, look
 from jobqueue.compare.markup import Html, el, exact
-from jobqueue.compare.page.tables import Column, Row, table
+from jobqueue.compare.page.tables import Column, TableRow, table
 from jobqueue.compare.page.top import chip, name, said
 from jobqueue.words import count
 
@@ -156,7 +156,7 @@ def _runs(task: dict[str, Any], repeated: bool) -> Html:
     return table(caption, "Row", (*RUNS, *SPREAD) if repeated else RUNS, groups)
 
 
-def _run(run: dict[str, Any], repeated: bool) -> Row:
+def _run(run: dict[str, Any], repeated: bool) -> TableRow:
     latency = run["latency_ms"] or {}
     fields = ("jobs", "failed", "wall_s", "jobs_per_s", "cores_used")
     values = [run.get(field) for field in fields] + [latency.get("p50"), latency.get("p95")]
@@ -167,7 +167,7 @@ def _run(run: dict[str, Any], repeated: bool) -> Row:
     name = look(run["mode"]).of(run["workers"])
     if "processes" in run:
         name = f"{count(run['processes'], 'process')} x {count(run['threads'], 'thread')}"
-    return Row(name, look(run["mode"]).css, values)
+    return TableRow(name, look(run["mode"]).css, values)
 
 
 def _ratios(task: dict[str, Any]) -> Html | None:
@@ -179,7 +179,7 @@ def _ratios(task: dict[str, Any]) -> Html | None:
     rows = []
     for ratio in task["process_over_thread"]:
         samples = list(ratio["samples"]) + [None] * (most - len(ratio["samples"]))
-        rows.append(Row(count(ratio["workers"], "worker"), "", [ratio["ratio"], *(samples if most > 1 else [])]))
+        rows.append(TableRow(count(ratio["workers"], "worker"), "", [ratio["ratio"], *(samples if most > 1 else [])]))
     return table("Jobs/s in processes over jobs/s in threads", "Width", columns, [rows])
 
 
@@ -188,7 +188,7 @@ def _memory(task: dict[str, Any]) -> Html | None:
     if not adds:
         return None
     rows = [
-        Row(look(mode).many, look(mode).css, [adds[mode].get("uss_mb"), adds[mode].get("pss_mb")])
+        TableRow(look(mode).many, look(mode).css, [adds[mode].get("uss_mb"), adds[mode].get("pss_mb")])
         for mode in (*LOOKS, *sorted(set(adds) - set(LOOKS)))
         if adds.get(mode)
     ]

@@ -8,13 +8,13 @@ from typing import Any
 from jobqueue.compare.charts import of_trials
 from jobqueue.compare.charts.modes import LOOKS, MODES, look
 from jobqueue.compare.markup import Html, el, exact
-from jobqueue.compare.page.tables import Column, Row, table
+from jobqueue.compare.page.tables import Column, TableRow, table
 from jobqueue.compare.page.tasks import figure
 
 UNTRIED = "This was not tried out: there was no time left. More is given with --seconds."
 NONE_TRIED = "A leak, a crash and a time limit were not tried out: "
 
-Tell = Callable[[dict[str, Any]], tuple[str, Html | None, Html]]  # the explanation, the chart, the table
+Sentence = Callable[[dict[str, Any]], tuple[str, Html | None, Html]]  # the explanation, the chart, the table
 
 
 def section(report: dict[str, Any]) -> Html:
@@ -34,7 +34,7 @@ def section(report: dict[str, Any]) -> Html:
     )
 
 
-def _part(name: str, title: str, found: dict[str, Any] | None, tell: Tell) -> Html:
+def _part(name: str, title: str, found: dict[str, Any] | None, tell: Sentence) -> Html:
     if not found:
         return el("section", el("h3", title), el("p", UNTRIED, class_="notice"), id=name)
     explained, chart, rest = tell(found)
@@ -67,11 +67,11 @@ def _isolation(found: dict[str, Any]) -> tuple[str, Html | None, Html]:
     return explained, drawn, table("A counter and a leak, seen in each mode", "Mode", columns, [rows])
 
 
-def _isolated(mode: str, found: dict[str, Any]) -> Row:
+def _isolated(mode: str, found: dict[str, Any]) -> TableRow:
     counter, leak = found["counter"], found["leak"]
     grew = ", ".join(exact(megabytes) for megabytes in leak["grew_mb"]) or None
     values = [found["workers"], *(counter[key] for key in ("jobs", "processes", "highest", "shared"))]
-    return Row(look(mode).many, look(mode).css, [*values, leak["leaked_mb"], leak["processes"], grew])
+    return TableRow(look(mode).many, look(mode).css, [*values, leak["leaked_mb"], leak["processes"], grew])
 
 
 # -- the crash -----------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def _blast(found: dict[str, Any]) -> tuple[str, Html | None, Html]:
         Column("The job that crashed", "nothing was said about it", words=True),
     )
     keys = ("workers", "neighbours", "interrupted", "finished", "lost", "recovery_s", "crashed_job")
-    rows = [Row(look(m).many, look(m).css, [found[m].get(key) for key in keys]) for m in LOOKS if found.get(m)]
+    rows = [TableRow(look(m).many, look(m).css, [found[m].get(key) for key in keys]) for m in LOOKS if found.get(m)]
     chart = of_trials.blast(found)
     note = "A disc went on undisturbed, an arrow had to begin again, a cross was lost."
     drawn = figure(chart, "The jobs beside it", note) if chart else None
@@ -124,10 +124,10 @@ def _limits(found: dict[str, Any]) -> tuple[str, Html | None, Html]:
     return explained, drawn, table("Jobs that were stuck in C", "Job", columns, [group for group in groups if group])
 
 
-def _stuck(mode: str, case: str, found: dict[str, Any]) -> Row | None:
+def _stuck(mode: str, case: str, found: dict[str, Any]) -> TableRow | None:
     ended = (found.get(mode) or {}).get(case)
     if not ended:
         return None
     keys = ("ended_s", "how", "neighbours_interrupted", "error")
     values = [found[mode]["workers"], *(ended.get(key) for key in keys)]
-    return Row(f"{look(mode).one} {of_trials.CASES[case]}", look(mode).css, values)
+    return TableRow(f"{look(mode).one} {of_trials.CASES[case]}", look(mode).css, values)

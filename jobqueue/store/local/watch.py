@@ -23,10 +23,10 @@ import time
 
 EVERY = 1.0  # seconds between two looks
 SOON = 0.02  # after the server has gone, or did not answer
-PATIENCE = 30.0  # seconds that a server has for its end
+END_LIMIT = 30.0  # seconds that a server has for its end
 
 
-class Watch:
+class LocalStoreWatch:
     """Of one directory, until it has no server and no users."""
 
     def __init__(self, home: str, path: str, lease: int, watch: int) -> None:
@@ -108,7 +108,7 @@ class Watch:
         if self._server is None:
             return
         try:
-            self._server.settimeout(PATIENCE)
+            self._server.settimeout(END_LIMIT)
             self._server.sendall(b"SHUTDOWN NOSAVE\r\n")
             while self._server.recv(4096):
                 pass
@@ -143,4 +143,4 @@ def _lock(fd: int) -> bool:
 
 
 if __name__ == "__main__":
-    Watch(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])).run()
+    LocalStoreWatch(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])).run()
