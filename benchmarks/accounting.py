@@ -2,7 +2,7 @@
 
     python benchmarks/accounting.py [--rounds N] [--jobs N] [--mode process|thread] [-n N] [--pairs N] [--json]
 
-First inside one worker (``jobqueue.rq.SimpleWorker``: the same slot and courier), which accounts for one block of
+First inside one worker (``jobqueue.rq.SimpleWorker``: the same slot and consumer), which accounts for one block of
 1,000 jobs and not for the next: what comes and goes on the machine hits both, and hundreds of pairs leave an interval
 that tells one per cent from three. Then whole workers, whose runs no machine repeats that well: each round runs one
 with accounting and one without (JOBQ_ACCOUNTING=0), on the same store with the same jobs, every second round in the

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 THREADS = 16
 MOST_THREADS = 4096  # in one process; each has a stack, and all share one GIL
 MOST_CHILDREN = 4096
-FILES_PER_CHILD = 3  # of the supervisor's: two seats with a file for the faults of each, one socket
+FILES_PER_CHILD = 3  # of the supervisor's: two handles with a file for the faults of each, one socket
 OTHER_FILES = 48  # its own: the store's connections, the fork server, pages, bells
 
 

@@ -114,7 +114,7 @@ class Ledger:
             yield from (job.error for job in failed)
 
     def clean(self) -> None:
-        """Delete all that this run wrote; of its workers too, those that nobody has buried."""
+        """Delete all that this run wrote; of its workers too, those that nobody has rescued."""
         self.note_workers()
         private_queue.erase(self._pipe, self.queues, ids=self.ids, workers=self.workers.values())
         private_queue.delete(self._pipe, [self.record])

@@ -96,7 +96,7 @@ class Storm:
         return bool(self._plan) and over < 1
 
     def settle(self, jobs: int) -> bool:
-        """Do one turn after the storm; False when all has ended and all the dead are buried, or the time is over."""
+        """Do one turn after the storm; False when all has ended and all the dead are rescued, or the time is over."""
         now = time.monotonic()
         self._watch(now)
         time.sleep(TURN if any(tree.is_recovering for tree in self._forest.trees) else 0.02)

@@ -17,7 +17,7 @@ BEGUN, DONE = "begun", "done"
 def work(record: str, seconds: float) -> None:
     """Note in the hash ``record`` that a run of this job began, sleep, note that it is done.
 
-    A run has a token of its own, so that a note which is sent again after a lost reply is still one run.
+    A run has an id of its own, so that a note which is sent again after a lost reply is still one run.
     """
     job = get_current_job()
     if job is None:

@@ -42,7 +42,7 @@ def stop_at_eof(is_on: bool, directory: str) -> Iterator[threading.Event]:
             shutil.rmtree(directory, ignore_errors=True)
 
     if is_on:
-        threading.Thread(target=wait, name="jobq-leash", daemon=True).start()
+        threading.Thread(target=wait, name="jobq-until-eof", daemon=True).start()
     try:
         yield gone
     finally:

@@ -1,4 +1,4 @@
-"""Who works in a comparison: starts crews, sees them out, and remembers what they said about the GIL."""
+"""Start and stop the candidates of a comparison, and remember what they said about the GIL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobqueue.store.open import Store
 
 
 class CandidateStarter:
-    """Makes crews; the queues of its workers are its own."""
+    """Makes candidates; the queues of its workers are its own."""
 
     def __init__(self, store: Store, around: Surroundings) -> None:
         self.around = around
@@ -23,7 +23,7 @@ class CandidateStarter:
 
     @contextmanager
     def candidate(self, mode: str, workers: int) -> Iterator[Candidate]:
-        """Start a crew; hand it out when all its consumers are there. Raises CrewFailed."""
+        """Start a candidate; hand it out when all its consumers are there. Raises CandidateFailed."""
         if mode in (*MODES, MIXED):
             with self.worker(mode, workers, str(workers)) as made:
                 yield made
@@ -38,7 +38,7 @@ class CandidateStarter:
 
     @contextmanager
     def worker(self, mode: str, workers: int, name: str) -> Iterator[WorkerCandidate]:
-        """Start a worker on a queue that ends in this name. Raises CrewFailed."""
+        """Start a worker on a queue that ends in this name. Raises CandidateFailed."""
         with measured_queue(self._store, f"compare-{self._suffix}-{mode.replace(' ', '-')}-{name}") as queue:
             candidate = WorkerCandidate(mode, workers, self.around, queue)
             try:

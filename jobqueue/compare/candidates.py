@@ -1,4 +1,4 @@
-"""Those who do the work while it is measured: a real worker with a queue of its own, or a bare process without one.
+"""Start the processes whose speed is measured: a real worker with a queue of its own, or a bare process without one.
 
 Both are started once per width, do the jobs of all tasks there, and are read from outside: wall, CPU and memory of the
 whole process tree.
@@ -94,7 +94,7 @@ class WorkerCandidate:
         self._worker.start()
 
     def boot(self) -> None:
-        """Wait until every consumer has done a job. Raises CrewFailed."""
+        """Wait until every consumer has done a job. Raises CandidateFailed."""
         ids = self.queue.submit(f"{TRIALS}:present", [(PRESENT,)] * self.workers)
         if not self.queue.wait(len(ids), time.monotonic() + BOOT_LIMIT, self.check):
             raise CandidateFailed(f"The {self.mode} worker was not ready after {BOOT_LIMIT:g} s: {self.last_words()}")
@@ -110,7 +110,7 @@ class WorkerCandidate:
         tell: Callable[[int], None] | None = None,
         take: Callable[[Iterator[Any]], None] | None = None,
     ) -> Sample:
-        """Submit the jobs and wait for their ends. Raises TooSlow at the deadline, CrewFailed.
+        """Submit the jobs and wait for their ends. Raises TooSlow at the deadline, CandidateFailed.
 
         tell: is told how many have ended, again and again; take: gets the results when all have, and raises what
         Job.result() raises.
@@ -135,7 +135,7 @@ class WorkerCandidate:
         return memory_of(self._worker.pid)
 
     def check(self) -> None:
-        """Raise CrewFailed if the worker has left, which waiting would not see."""
+        """Raise CandidateFailed if the worker has left, which waiting would not see."""
         if (code := self._worker.exit_code) is not None:
             raise CandidateFailed(f"The {self.mode} worker left with exit code {code}: {self.last_words()}")
 
@@ -184,13 +184,13 @@ class BareCandidate:
         self._start()
 
     def boot(self) -> None:
-        """Wait until every consumer has done a job. Raises CrewFailed."""
+        """Wait until every consumer has done a job. Raises CandidateFailed."""
         jobs = 1 if self.mode == "loop" else self.workers
         self.run(Work("present", f"{TRIALS}.present", ((PRESENT,),)), jobs, time.monotonic() + BOOT_LIMIT)
         self.startup = time.monotonic() - self._began - PRESENT
 
     def run(self, work: Work, jobs: int, deadline: float) -> Sample:
-        """Let it do the jobs. Raises TooSlow at the deadline (the crew is of no use then), CrewFailed."""
+        """Let it do the jobs. Raises TooSlow at the deadline (the candidate is of no use then), CandidateFailed."""
         meter = CpuMeter(self.process.pid)
         said = self._ask({"task": work.name, "argses": work.argses, "kwargs": work.kwargs, "jobs": jobs}, deadline)
         cpu = said["cpu"] if self.mode == "loop" else meter.lap()[0]

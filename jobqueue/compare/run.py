@@ -49,7 +49,8 @@ def run(
 ) -> dict[str, Any]:
     """Compare what is wanted (None: the built-in four) and return the report, as docs/compare.md describes it.
 
-    modules: more modules for the workers to serve. Raises CrewFailed, StoreErrors; Ctrl-C raises KeyboardInterrupt.
+    modules: more modules for the workers to serve. Raises CandidateFailed, StoreErrors; Ctrl-C raises
+    KeyboardInterrupt.
     """
     with run_directory("jobq-compare-") as directory, opened(options.url, environment(directory)) as (store, env):
         refuse_suspended(store)
@@ -259,7 +260,7 @@ class Comparison:
     def _attempt(self, subject: Subject, candidate: Candidate, jobs: int, *, keep: bool) -> None:
         try:
             sample = self._others.during(lambda: candidate.run(subject.work, jobs, self._until))
-        except TooSlow:  # at the end of all time: the jobs that still run stop with the crew
+        except TooSlow:  # at the end of all time: the jobs that still run stop with the candidate
             subject.left_out.add(Cell(candidate.mode, candidate.workers))
             return
         except CandidateFailed as e:

@@ -13,7 +13,7 @@ KEYS = ("isolation", "blast_radius", "time_limits")
 
 
 def try_out(starter: CandidateStarter) -> dict[str, Any]:
-    """Run the trials; return the report's part about them. Raises CrewFailed."""
+    """Run the trials; return the report's part about them. Raises CandidateFailed."""
     directory = str(starter.around.directory)
     with ExitStack() as stack:
         trials: dict[str, trial_runs.Trial] = {}

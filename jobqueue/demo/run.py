@@ -104,7 +104,7 @@ def work(task: str, values: Sequence[Any]) -> Work:
 
 
 def run(screen: DemoScreen) -> list[DemoResult]:
-    """Do the whole demo and return an Outcome per mode. Raises DemoFailed, CrewFailed, TooSlow; Ctrl-C raises
+    """Do the whole demo and return a DemoResult per mode. Raises DemoFailed, CandidateFailed, TooSlow; Ctrl-C raises
     KeyboardInterrupt, once."""
     with (
         run_directory("jobq-demo-") as directory,

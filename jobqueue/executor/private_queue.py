@@ -1,8 +1,8 @@
 """A queue that one program fills and its own workers serve, and that is gone with them: its name, and its end.
 
-The end goes through a ``Pipe``, which sends commands and returns the answers in order, as patiently as its owner likes.
-It may repeat each of them, and ``erase`` may be called again after it was cut off: what names something is deleted only
-after what it names.
+The end goes through a ``Pipe``, which sends commands and returns the answers in order, again and again if its owner
+likes. It may repeat each of them, and ``erase`` may be called again after it was cut off: what names something is
+deleted only after what it names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def new_name(prefix: str) -> str:
 
 
 def pipe_to(client: redis.Redis, retry_request: Callable[[Callable[[], list[Any]]], list[Any]] | None = None) -> Pipe:
-    """Return what sends commands in pages, a round trip each; ``insist`` calls what does one, again if it likes."""
+    """Return what sends commands in pages, a round trip each; ``retry_request`` calls what does one, again if it
+    likes."""
 
     def pipe(commands: Iterable[Command]) -> list[Any]:
         answers: list[Any] = []

@@ -1,11 +1,11 @@
 """The own workers of an executor: a supervisor on a queue that only this executor knows, and what it may run there.
 
-    submit(f) ──► does the crew serve f? ──no──► a new crew that serves f too, on a queue of its own; the old one takes
+    submit(f) ──► does the group serve f? ──no──► a new group that serves f too, on a queue of its own; the old takes
         │                                        no more jobs and leaves when it has done those that it has
         └──yes──► its queue ──► `jobq worker QUEUE -I ...`
 
-A crew runs what the caller has named, and nothing else, whatever somebody writes into the store: that is why a crew is
-not started with --allow-any, and why it is replaced when the caller names more.
+A group runs what the caller has named, and nothing else, whatever somebody writes into the store: that is why a group
+is not started with --allow-any, and why it is replaced when the caller names more.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class WorkerGroup:
 
 
 class WorkerGroups:
-    """The crews of one executor: one that takes new jobs, and older ones that still have some."""
+    """The groups of one executor: one that takes new jobs, and older ones that still have some."""
 
     def __init__(self, store: Store, shape: Shape, serves: Iterable[str]) -> None:
         self._make: Callable[[Iterable[str]], WorkerGroup] = lambda names: WorkerGroup(store, shape, names)
@@ -161,18 +161,18 @@ class WorkerGroups:
         self.count(queue, -1)
 
     def check(self) -> None:
-        """Look after all crews. Raises BrokenWorkers."""
+        """Look after all groups. Raises BrokenWorkers."""
         with self._mutex:
             groups = list(self._groups)
         for group in groups:
             group.check()
 
     def _dismiss_the_idle(self) -> None:
-        """Older crews that have no jobs leave, in threads of their own: nobody should wait for that."""
+        """Older groups that have no jobs leave, in threads of their own: nobody should wait for that."""
         for group in [group for group in self._groups[:-1] if not group.outstanding]:
             self._groups.remove(group)
             self._leaving = [thread for thread in self._leaving if thread.is_alive()]
-            self._leaving.append(threading.Thread(target=group.stop, name="jobq-crew-leaves"))
+            self._leaving.append(threading.Thread(target=group.stop, name="jobq-group-leaves"))
             self._leaving[-1].start()
 
     def halt(self) -> None:

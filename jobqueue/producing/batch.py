@@ -103,7 +103,7 @@ class Sender:
         return Batch(self._queue, self._prefix, range(first, self.sent))
 
     def send_all(self, calls: Iterable[Arguments]) -> Iterator[Batch]:
-        """Enqueue chunk by chunk, as far as the iterator is advanced; a chunk waits for no more than PATIENCE."""
+        """Enqueue chunk by chunk, as far as the iterator is advanced; a chunk waits for no more than LINGER."""
         iterator = iter(calls)
         while chunk := self._chunk(iterator):
             first, count = self.sent, len(chunk)

@@ -2,7 +2,7 @@
 
 enqueue ──► a pipeline, a synchronous queue, a class of somebody's own? ──► RQ's own code
     ├─────► job_id, depends_on, rate_limit, unique, a time? ──► a job of RQ's ──► PUT
-    └─────► Shared (fields of the whole chunk) + Call (id, data, description) ──► Transmission ──► SUBMIT
+    └─────► SharedFields (of the whole chunk) + EncodedCall (id, data, description) ──► Enqueuer ──► SUBMIT
 Each is one request in one write; reply lost? The next one gives it up, and skips what is there already.
 """
 

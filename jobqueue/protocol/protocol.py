@@ -63,11 +63,11 @@ class Spent(NamedTuple):
 
 
 RETURNED, RAISED = 1, 2
-RECORDED, LOST, GONE, HAS_DEPENDENTS = 1, 0, 2, 3  # verdicts on an outcome
+RECORDED, LOST, GONE, HAS_DEPENDENTS = 1, 0, 2, 3  # acks of an outcome
 
 
 class Cycle(NamedTuple):
-    """What CYCLE answered: a state, a verdict per outcome, and the jobs that were claimed."""
+    """What CYCLE answered: a state, an ack per outcome, and the jobs that were claimed."""
 
     state: str  # claimed | empty | suspended | paused | fenced
     acks: list[int]
@@ -275,7 +275,7 @@ class Protocol:
         return [bool(new) for new in self.run("enqueue", 1, keys.queue(queue), *args)]
 
     def submit(self, count: int, packed: bytes) -> bytes:
-        """Put the jobs that parcel.request packed into their queue; return b"ok" or b"given up"."""
+        """Put the jobs that encoding.request packed into their queue; return b"ok" or b"given up"."""
         size = b"*%d\r\n" % (count + 2)
         try:
             return cast(bytes, wire.ask(self.client, size + packed_head("submit", True) + packed))

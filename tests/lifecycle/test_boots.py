@@ -87,7 +87,7 @@ def test_children_that_cannot_begin(start: Start, store: redis.Redis, tmp_path: 
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_children_that_fail_at_their_first_claim(start: Start, mode: str, store: redis.Redis, tmp_path: Path) -> None:
     """They come as far as to run jobs, and no further."""
-    tree = serve(start, tmp_path, "import jobqueue.workers.child.consumer as c\nc.Courier._send = None", mode=mode)
+    tree = serve(start, tmp_path, "import jobqueue.workers.child.consumer as c\nc.Consumer._send = None", mode=mode)
     assert tree.wait() == 2, tree.log
     last = tree.log.strip().splitlines()[-1]
     assert re.search(r"No process that could run jobs comes up: the last one \(pid \d+\) exited with status 1", last)

@@ -248,7 +248,7 @@ def test_a_store_that_goes_away_for_a_while(tmp_path: Path) -> None:
 
 
 def test_more_modules_more_groups(make: Callable[..., JobExecutor], tmp_path: Path) -> None:
-    """The first crew finishes what it has while the second already serves more; then it leaves."""
+    """The first group finishes what it has while the second already serves more; then it leaves."""
     executor = make()
     gate = tmp_path / "gate"
     long = executor.submit(samples.wait_for, str(tmp_path / "record"), "long", str(gate))

@@ -126,7 +126,8 @@ class Machine(RuleBasedStateMachine):
             assert not want or not any(self.model.queues[queue] for queue in open_queues), "it is not empty"
 
     def rescue(self, process: Process, judge: Judge, lease: str = "", done: Sequence[ForRQ] = ()) -> None:
-        """Rescue, by two at once: the second gets nothing. What only RQ's own finish can end is left to an errand."""
+        """Rescue, by two at once: the second gets nothing. What only RQ's own finish can end is left to a finish
+        process."""
         ought = self.model.rescue(process.owner, judge)
         if lease and not any(owner.startswith(f"{process.worker}:") for owner in self.model.held):
             self.model.strike_off(process.worker)

@@ -111,7 +111,8 @@ class Process:
             self.runs.pop(claim, None)
 
     def finish_by_rq(self, client: redis.Redis, job: ForRQ, dies: bool = False) -> None:
-        """As the child does it, or an errand for it when it is dead; ``dies``: as soon as the end is recorded."""
+        """As the child does it, or a finish process for it when it is dead; ``dies``: as soon as the end is
+        recorded."""
         settings = Settings(Address(url=""), self.worker, QUEUES, children=1, slots=1)
         finisher = Finisher(settings, self.owner, client, BaseDeathPenalty)
         if dies:

@@ -52,7 +52,7 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
     def mark_long_runs(self, data: st.DataObject, repeats: int) -> None:
-        """From the ticker, perhaps again after a lost reply; also after the job ended meanwhile."""
+        """From the child watchdog, perhaps again after a lost reply; also after the job ended meanwhile."""
         process = self.one(data, {p.owner: p for p, _ in self.runs(self.alive, "running")}.values())
         runs = self.some(data, process.of("running", "finished"))
         for _ in range(1 + repeats):

@@ -72,7 +72,7 @@ class Deaths(Machine):
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), on_crash=policies)
     def last_word(self, data: st.DataObject, on_crash: str) -> None:
-        """The errand is over: what it could not do is done without RQ, and the name is struck off."""
+        """The finish process is over: what it could not do is done without RQ, and the name is struck off."""
         process = self.one(data, [p for p in self.processes if p.left])
         words = {job.claim: "interrupt" if job.verdict == "returned" else job.verdict for job in process.left}
         self.rescue(process, Judge(words, on_crash, final=True))

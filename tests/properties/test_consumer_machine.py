@@ -125,7 +125,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.wire.arrived = self.books.arrived
         self.wire.lost = self.books.sent.clear
         self.slots = [Slot(n, Actor(self.turns, f"slot {n}")) for n in range(SLOTS)]
-        self.clerk = Actor(self.turns, "clerk")
+        self.clerk = Actor(self.turns, "request thread")
         self.known: set[int] | None = None  # what a reconcile that has begun has to know
         self.quiet = False
         self.looked: Looked | None = None
@@ -225,7 +225,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     @rule(order=st.lists(st.integers(0, SLOTS), min_size=8, max_size=30), end=ENDS, seconds=SECONDS)
     def work_goes_on(self, order: list[int], end: str, seconds: float) -> None:
-        """Each does its next step, in this order; the last number is the clerk."""
+        """Each does its next step, in this order; the last number is the request thread."""
         for number in order:
             if number < SLOTS:
                 self._next_step(self.slots[number], end, seconds)
@@ -316,7 +316,7 @@ class ConsumerMachine(RuleBasedStateMachine):
             self.store.end(claim)
         self._let_go(slot, claim, WITH_RQ)
 
-    # -- the clerk, and the thread that looks after the slots ----------------------------------------------------------
+    # -- the request thread, and the thread that looks after the slots -------------------------------------------------
 
     @precondition(lambda self: self.clerk.place == IDLE)
     @rule(what=st.sampled_from(REQUESTS), at_once=st.booleans())
@@ -342,7 +342,7 @@ class ConsumerMachine(RuleBasedStateMachine):
                 self.clerk.do(lambda: self._drop(quiet=True))
 
     def _come_back(self) -> None:
-        """As Steward._come_back."""
+        """As ChildWatchdog._come_back."""
         revoked = self.page.get(REVOKED)
         self._drop(at_rest=True)
         self.page.set(CAME_BACK, revoked)
@@ -515,8 +515,8 @@ def by_hand() -> Iterator[ConsumerMachine]:
 
 
 def test_a_request_that_breaks_wakes_who_waited_for_it(by_hand: ConsumerMachine) -> None:
-    """The clerk settles while a slot runs out of work: the slot waits for that request, and has to mend the wire when
-    it fails, for the clerk does not."""
+    """The request thread settles while a slot runs out of work: the slot waits for that request, and has to mend the
+    wire when it fails, for the request thread does not."""
     by_hand.put(["plain"])
     runs = None
     while runs is None or by_hand.able:  # one runs the job, and the others wait

@@ -19,7 +19,7 @@ class Abandoned(BaseException):
 
 
 class Actor:
-    """A thread that does one errand after the other, each in as many turns as it takes."""
+    """A thread that does one finish process after the other, each in as many turns as it takes."""
 
     def __init__(self, turns: Turns, name: str) -> None:
         self.name = name
@@ -45,7 +45,7 @@ class Actor:
         return self.place != IDLE
 
     def do(self, request: Callable[[], None]) -> None:
-        """Begin an errand, and run to the first place where it gives its turn away, or to its end."""
+        """Begin a finish process, and run to the first place where it gives its turn away, or to its end."""
         assert self.place == IDLE, self
         self._request = request
         self.go_on()

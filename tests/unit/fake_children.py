@@ -79,7 +79,7 @@ class FakeChild:
 
 
 class Registrar:
-    """Takes errands and does them when it is told to, as does the main loop with what they post."""
+    """Takes requests and does them when it is told to, as does the main loop with what they post."""
 
     def __init__(self) -> None:
         self.requests: list[Callable[[], object]] = []
@@ -92,7 +92,7 @@ class Registrar:
         self.events.append(event)
 
     def work(self) -> None:
-        """Do the errands that are there; what comes of them waits for the main loop."""
+        """Do the requests that are there; what comes of them waits for the main loop."""
         self._all(self.requests)
 
     def turn(self) -> None:

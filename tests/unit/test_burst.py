@@ -53,7 +53,7 @@ class Bench:
         self.over += 1
 
     def begins_to_look(self) -> bool:
-        """Whether a turn of the main loop asks the registrar."""
+        """Whether a turn of the main loop asks the roles thread."""
         self.burst.step()
         return bool(self.roles_thread.requests)
 
@@ -78,7 +78,7 @@ def test_nobody_has_anything_and_nothing_waits(bench: Bench) -> None:
 
 
 def test_the_main_loop_does_not_ask_the_store(bench: Bench) -> None:
-    """The registrar does; what it found counts in the main loop."""
+    """The roles thread does; what it found counts in the main loop."""
     bench.burst.step()
     bench.roles_thread.work()
     assert bench.over == 0

@@ -1,4 +1,4 @@
-"""A seat: names, what its child says, and what is said of the jobs that a dead child ran."""
+"""A handle: names, what its child says, and what is said of the jobs that a dead child ran."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def handle() -> ChildHandle:
 
 @pytest.fixture
 def child(handle: ChildHandle) -> Iterator[socket.socket]:
-    """The child's end of the socket of a seat that is taken."""
+    """The child's end of the socket of a handle that is taken."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(10)
     handle.next_owner("w")
@@ -74,7 +74,7 @@ def test_what_a_child_says(handle: ChildHandle, child: socket.socket) -> None:
     for at in range(0, len(said), 7):
         child.sendall(said[at : at + 7])
         heard += handle.hear() or []
-    assert heard == ["hungry", "retire", "hungry", tokens, "retire", [], "hungry"]
+    assert heard == ["out of work", "retire", "out of work", tokens, "retire", [], "out of work"]
     child.close()
     assert handle.hear() is None
 

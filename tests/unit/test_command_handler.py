@@ -35,7 +35,7 @@ class Bench:
         self.orders.obey({"command": command, **fields})
 
     def found(self, claim: int | None) -> None:
-        """The registrar has looked it up."""
+        """The roles thread has looked it up."""
         _, _, then = self.searches.pop()
         then(claim)
 

@@ -1,4 +1,4 @@
-"""The courier with a wire that breaks when it is told to: nothing is lost, nothing is claimed twice."""
+"""The consumer with a wire that breaks when it is told to: nothing is lost, nothing is claimed twice."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class FakeWire:
 
 
 class Bench:
-    """A courier with its fake wire."""
+    """A consumer with its fake wire."""
 
     def __init__(self, slots: int = 1, max_jobs: int = 0) -> None:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1, "slots": slots}
@@ -282,7 +282,7 @@ def test_quiet_claims_nothing_and_settles_all(bench: Bench) -> None:
     assert bench.consumer.next() is None  # and again
 
 
-# -- alone, and worn ----------------------------------------------------------------------------------------------
+# -- alone, and asked to retire ----------------------------------------------------------------------------------------
 
 
 def test_a_suspect_runs_alone(background: Any) -> None:
@@ -342,9 +342,9 @@ def test_it_asks_once_to_retire() -> None:
 
 
 def test_hunger(bench: Bench, background: Any) -> None:
-    """It says once that it is hungry, sends nothing more, and asks again when it is woken."""
+    """It says once that it is out of work, sends nothing more, and asks again when it is woken."""
     took = background(bench.take)
-    eventually(lambda: bench.calls == ["hungry"])
+    eventually(lambda: bench.calls == ["out of work"])
     assert bench.page.get(OUT_OF_WORK) == 1
     asked = len(bench.wire.requests)
     assert not took
@@ -357,7 +357,7 @@ def test_hunger(bench: Bench, background: Any) -> None:
 
 def test_a_consumer_without_work_leaves(bench: Bench, background: Any) -> None:
     left = background(bench.consumer.next)
-    eventually(lambda: bench.calls == ["hungry"])
+    eventually(lambda: bench.calls == ["out of work"])
     assert bench.consumer.drop_buffer(quiet=True) == []
     assert eventually(lambda: left) == [None]
 
@@ -416,7 +416,7 @@ def test_a_big_result_waits_for_the_store(bench: Bench) -> None:
     assert not bench.wire.fails
 
 
-# -- trouble -------------------------------------------------------------------------------------------------------
+# -- failures ------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_thing_is_to_reconcile(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from jobqueue.executor.worker_group import Shape, WorkerGroups
 
 
 class SlowToStop:
-    """A crew whose end takes as long as the test wants."""
+    """A group whose end takes as long as the test wants."""
 
     def __init__(self) -> None:
         self.queue, self.serves, self.outstanding = "q", frozenset[str](), 0

@@ -21,7 +21,7 @@ import psutil
 from rq.job import Job
 from jobqueue.workers.rq_classes.slot import RQSlot
 from jobqueue.workers.child.slot import Slot
-names = ("owner", "region", "courier", "runner", "protocol", "usage", "stir")
+names = ("owner", "page", "consumer", "runner", "protocol", "usage", "stir")
 parts = {name: Mock() for name in names} | {"settings": SimpleNamespace(slots=1)}
 worker = Mock(job_class=Job)
 worker.name = "w"

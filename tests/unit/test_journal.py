@@ -119,20 +119,20 @@ def test_what_came_back_and_does_not_fit_is_not_lost(page: SharedPage) -> None:
 
 WRITER = """
 import itertools, sys
-from jobqueue.protocol.protocol import RETURNED, Outcome
-from jobqueue.workers.shared.journal import Region
+from jobqueue.protocol.protocol import RETURNED, JobOutcome
+from jobqueue.workers.shared.journal import SharedPage
 
-region = Region(int(sys.argv[1]), 0, 1)
+page = SharedPage(int(sys.argv[1]), 0, 1)
 print("go", flush=True)
 for claim in itertools.count(1):
-    region.begin(0, claim, float(claim), 0.0)
+    page.begin(0, claim, float(claim), 0.0)
     payload = bytes([claim % 251]) * (claim % 3000)
-    done = Outcome(f"id{claim}", claim, "default", RETURNED, 500, payload, "s", "e", claim + 0.25, claim + 0.5)
-    if not region.journal.append(done):
-        region.journal.sent_is_settled()  # the half that was full before this one
-        region.journal.switch()
-        region.journal.append(done)
-    region.end(0)
+    done = JobOutcome(f"id{claim}", claim, "default", RETURNED, 500, payload, "s", "e", claim + 0.25, claim + 0.5)
+    if not page.journal.append(done):
+        page.journal.sent_is_settled()  # the half that was full before this one
+        page.journal.switch()
+        page.journal.append(done)
+    page.end(0)
 """
 
 

@@ -360,7 +360,7 @@ def test_an_endless_generator_streams(client: redis.Redis, queue: Queue) -> None
 def test_a_bad_value_in_a_stream_says_how_many_were_sent(
     client: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobqueue.producing.batch.PATIENCE", 600.0)  # or a slow machine sends shorter chunks
+    monkeypatch.setattr("jobqueue.producing.batch.LINGER", 600.0)  # or a slow machine sends shorter chunks
     values: list[Any] = [*range(CHUNK), 1, {2}]
     with pytest.raises(NotSerializable, match=rf"Job {CHUNK + 2}: .* The \d+ jobs before") as refused:
         queue.enqueue_many(square, values)

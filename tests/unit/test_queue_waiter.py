@@ -1,4 +1,4 @@
-"""The waiter on a real server: it wakes a hungry child when there is something, and takes nothing away."""
+"""The waiter on a real server: it wakes a child that is out of work when there is something, and takes nothing away."""
 
 from __future__ import annotations
 

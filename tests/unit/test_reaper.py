@@ -67,7 +67,7 @@ class Bench:
 
 
 def test_the_main_loop_waits_for_nothing() -> None:
-    """The registrar rescues; what came of it is seen to in the main loop, and until then a stop has to wait."""
+    """The roles thread rescues; what came of it is seen to in the main loop, and until then a stop has to wait."""
     bench = Bench(NOTHING)
     bench.reaper.bury(bench.rescuer, DEAD)
     assert (bench.rescuer.calls, bench.reaper.busy) == ([], True)
@@ -98,7 +98,7 @@ def test_two_deaths_are_two_burials() -> None:
 
 
 def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixture) -> None:
-    """It is user code: never in the supervisor. Then the case is closed, by the registrar."""
+    """It is user code: never in the supervisor. Then the case is closed, by the roles thread."""
     bench = Bench()
     bench.bury()
     assert (bench.forked, bench.closed, bench.reaper.busy) == ([SOME], [], True)
@@ -198,7 +198,7 @@ def test_the_fork_server_is_gone_with_every_request() -> None:
 
 
 def test_what_another_tree_left_is_finished_once() -> None:
-    """Its rescue is repeated until the case is closed: one errand at a time for one owner."""
+    """Its rescue is repeated until the case is closed: one request at a time for one owner."""
     bench = Bench()
     bench.reaper.finish_by_rq(bench.rescuer, SOME)
     bench.reaper.finish_by_rq(bench.rescuer, SOME)

@@ -34,7 +34,7 @@ def nothing_left() -> None:
 
 
 def looks(watch: Rescuer, start: float, end: float) -> list[str]:
-    """Look every 2 s, as the registrar does, and once more at the end; whom it buried."""
+    """Look every 2 s, as the roles thread does, and once more at the end; whom it rescued."""
     rescued: list[str] = []
     while start < end:
         rescued += watch.step(start)
@@ -92,7 +92,7 @@ def test_a_child_that_holds_still(store: fakeredis.FakeRedis) -> None:
 
 
 def test_a_child_that_is_awake_again_is_left_alone(store: fakeredis.FakeRedis) -> None:
-    """The errand comes late, or again after a lost reply: it has its own jobs by then, and runs them unasked."""
+    """The request comes late, or again after a lost reply: it has its own jobs by then, and runs them unasked."""
     claimed(store, owner(OURS), "a")
     page = SharedPage(make_file(1, 1), 0, 1)
     page.set(PULSE, 8)
@@ -363,7 +363,7 @@ def test_a_tree_whose_last_job_rqs_code_must_end(store: fakeredis.FakeRedis) -> 
 
 
 def test_the_lists_forget_a_worker_without_a_registration(store: fakeredis.FakeRedis) -> None:
-    """All trees died at once, and the next begins long after their cards and leases have expired."""
+    """All trees died at once, and the next begins long after their registrations and leases have expired."""
     store.sadd(keys.WORKERS, keys.worker(THEIRS), keys.worker("rqs"))
     store.sadd(keys.workers_of("default"), keys.worker(THEIRS))
     store.hset(keys.worker("rqs"), "queues", "default")

@@ -69,7 +69,7 @@ def test_no_thread_stays(store: redis.Redis, rq_queue: rq.Queue) -> None:
     for _ in range(3):
         rq_queue.enqueue("samples.nap", 0.1)
         run(store, rq_queue)
-    eventually(lambda: threading.active_count() <= before)  # RQ's listener and our clerk may take a moment
+    eventually(lambda: threading.active_count() <= before)  # RQ's listener and our request thread may take a moment
 
 
 def test_the_environment_stays_as_it_was(store: redis.Redis, rq_queue: rq.Queue) -> None:

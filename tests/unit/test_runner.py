@@ -113,7 +113,7 @@ def test_what_a_job_may_not_do_to_us(function: str, last: str) -> None:
 
 
 def test_an_interrupt_passes_through() -> None:
-    """It is the worker's own; the guard has been called nevertheless."""
+    """It is the worker's own; what follows the call came nevertheless."""
     calls: list[int] = []
     with pytest.raises(Interrupted):
         run(

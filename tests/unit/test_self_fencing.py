@@ -15,7 +15,7 @@ from jobqueue.workers.shared.settings import Settings
 
 
 class Bench:
-    """A freezer with a lease of 10 s and two regions."""
+    """Self-fencing with a lease of 10 s and two shared pages."""
 
     def __init__(self) -> None:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 2, "slots": 1, "lease": 10.0}

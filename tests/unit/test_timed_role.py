@@ -1,4 +1,4 @@
-"""The one timed loop: errands in order until they succeed, steps on time, an outage said once."""
+"""The one timed loop: requests in order until they succeed, steps on time, an outage said once."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_role_that_fails_is_tried_again_and_the_others_go_on(
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
 def test_an_request_that_fails_holds_up_nobody(error: Exception) -> None:
-    """It is tried again until it succeeds; meanwhile other errands are done, and the roles take their steps."""
+    """It is tried again until it succeeds; meanwhile other requests are done, and the roles take their steps."""
     role, done, broken = Role(), [], [True]
     failures = Failures()
 
@@ -180,7 +180,7 @@ def test_an_request_that_fails_holds_up_nobody(error: Exception) -> None:
 
 
 def test_roles_step_while_the_store_refuses_one_request() -> None:
-    """A store that is away for an errand may still take a heartbeat."""
+    """A store that is away for a request may still take a heartbeat."""
     role, away = Role(), [True]
 
     def request() -> None:

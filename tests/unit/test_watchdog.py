@@ -1,4 +1,4 @@
-"""The guard ends what nothing else ends, and hits nothing but that; the processes here only sleep."""
+"""The watchdog ends what nothing else ends, and hits nothing but that; the processes here only sleep."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T0 = 1000.0  # monotonic seconds at which the jobs here begin
 
 
 class Bench:
-    """A guard, and one seat with a process that has one or more slots."""
+    """A watchdog, and one handle with a process that has one or more slots."""
 
     def __init__(self, slots: int = 1, max_memory: int = 0) -> None:
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1}
@@ -63,7 +63,7 @@ class Bench:
         return pings > 0
 
     def answer(self) -> None:
-        """As the child's steward when it wakes up."""
+        """As the child watchdog when it wakes up."""
         self.page.set(PULSE, self.page.get(PULSE) + 1)
 
     @property
@@ -220,7 +220,7 @@ def test_the_next_job_is_not_hit(bench: Bench) -> None:
 
 @THREADS
 def test_neighbours_are_spared_while_the_process_reacts(bench: Bench) -> None:
-    """Its steward writes off a single thread by itself; only a process that holds still is killed."""
+    """Its child watchdog writes off a single thread by itself; only a process that holds still is killed."""
     bench.page.begin(0, 7, T0, 1.0)
     bench.page.begin(1, 8, T0, 0.0)
     for turn in range(5):

@@ -185,7 +185,7 @@ def test_among_several_only_what_holds_still_as_a_whole_is_killed(bench: Bench) 
 
 @THREADS
 def test_two_that_are_past_their_limits_end_with_one_kill(bench: Bench) -> None:
-    """The first is at fault; what is said of the other, its seat says."""
+    """The first is at fault; what is said of the other, its handle says."""
     bench.child.run(7, 0, limit=1.0).run(8, 1, limit=1.0)
     bench.look(T0 + 100, T0 + 100 + SILENT_FOR_GOOD)
     assert bench.kills == [(0, STOP), (0, KILL)]

@@ -1,1 +1,1 @@
-"""One process that runs jobs: its slots, the thread that claims and settles for them, the thread that watches them."""
+"""One process that runs jobs: its slots, the consumer that claims and settles for them, the child watchdog."""

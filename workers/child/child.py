@@ -1,4 +1,4 @@
-"""One child process: its slots, its courier, its steward. Forked (warm) or spawned by the fork server.
+"""One child process: its slots, its consumer, its watchdog. Forked (warm) or spawned by the fork server.
 
 Life: a session of its own, SIGINT, SIGTERM and SIGHUP silenced (only the supervisor decides) → slots take and run jobs
 → the supervisor says quiet → running jobs end and are settled → exit 0. It dies at once (exit 3) when its name was
@@ -155,7 +155,7 @@ def _run_for_good(slot: Slot) -> None:
 
 
 class Runs(Protocol):
-    """A child, an errand, or RQ's maintenance."""
+    """A child, a finish process, or RQ's maintenance."""
 
     def run(self) -> None: ...
 
@@ -242,8 +242,8 @@ def _nothing(*_: object) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies. (macOS has no such thing: the steward sees the end of
-    the supervisor's socket, which C code holding the GIL can delay.)"""
+    """Ask the kernel to kill this process when its parent dies. (macOS has no such thing: the child watchdog sees the
+    end of the supervisor's socket, which C code holding the GIL can delay.)"""
     if not _at_death_of(parent, signal.SIGKILL):
         leave(ORPHANED)
 

@@ -6,9 +6,9 @@
     as told by the supervisor                  wake, quiet, interrupt, stop a job, give a sign of life
     at the end of the supervisor's socket      leave: a child never outlives its supervisor
 
-It never waits for Redis: what needs Redis is done by the clerk, a third thread that is started by the first job that
-runs longer than 5 ms. Between long jobs it sleeps in ``select`` without a timeout; a slot that begins a job while it
-sleeps that way stirs it.
+It never waits for Redis: what needs Redis is done by the request thread, a third thread that is started by the first
+job that runs longer than 5 ms. Between long jobs it sleeps in ``select`` without a timeout; a slot that begins a job
+while it sleeps that way stirs it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ChildWatchdog:
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
         os.set_blocking(self._pipe[1], False)
-        self._fired: dict[int, float] = {}  # token → when it was interrupted: by its limit, or because it is to stop
+        self._fired: dict[int, float] = {}  # target → when it was interrupted: by its limit, or because it is to stop
         self._freed: set[int] = set()  # of these: what they started was ended
         self._stopping: set[int] = set()  # claims that somebody asked to stop
         self._unheard = b""
@@ -123,7 +123,7 @@ class ChildWatchdog:
         self._queued = 0.0  # seconds that this thread has waited for a core, when it last asked
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self.run, name="jobq-steward", daemon=True)
+        self._thread = threading.Thread(target=self.run, name="jobq-child-watchdog", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -238,14 +238,15 @@ class ChildWatchdog:
     def _stop_callback(self, slot: Slot, claim: int) -> None:
         """The job itself has ended, so its end stays what it is: only what was called behind it ends. Not what a stop
         calls, and each once: who asks to stop asks again."""
-        target, finishing = slot.target, slot.finishing  # in this order: if the shot hits, the token was this job's
+        target, finishing = slot.target, slot.finishing  # in this order: if the shot hits, the target was this job's
         if finishing is None or finishing.claim != claim or finishing.stopped or target >= 0 or target in self._fired:
             return
         if slot.what in (SUCCESS, FAILURE, HANDLER) and slot.interrupt(target, CallbackStopped):
             self._fired[target] = time.monotonic()
 
     def _quiet(self) -> None:
-        """(clerk) Claim nothing more; tell the supervisor what nobody started: the tree gives it back in one step."""
+        """(request thread) Claim nothing more; tell the supervisor what nobody started: the tree gives it back in one
+        step."""
         dropped = self._consumer.drop_buffer(quiet=True)
         tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
         self._tell(b"d" + json.dumps(tokens).encode() + b"\n")
@@ -320,7 +321,7 @@ class ChildWatchdog:
             self._request_thread.do(self._come_back)
 
     def _come_back(self) -> None:
-        """(clerk) Answer what was asked before the buffer was dropped, not what comes meanwhile."""
+        """(request thread) Answer what was asked before the buffer was dropped, not what comes meanwhile."""
         revoked = self._page.get(REVOKED)
         try:
             dropped = self._consumer.drop_buffer(at_rest=True)
@@ -331,7 +332,7 @@ class ChildWatchdog:
         self._request_thread.do(lambda: self._request_thread.give_back(tokens))
 
     def _give_back(self) -> None:
-        """(clerk)"""
+        """(request thread)"""
         try:
             self._consumer.settle()
             tokens = [(self._owner, job.id, job.claim, job.queue) for job in self._consumer.drop_buffer()]
@@ -413,23 +414,23 @@ def _limit_error(slot: Slot) -> type[BaseException]:
 
 
 class RequestThread:
-    """The child's thread for slow errands to Redis; it is started by the first of them. It repeats until they succeed:
+    """The child's thread for slow requests to Redis; it is started by the first of them. It repeats until they succeed:
     each acts under its token, so doing it twice is doing it once."""
 
     def __init__(self, protocol: Protocol, worker: str) -> None:
         self.protocol = protocol
         self._worker = worker
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="jobq-clerk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="jobq-requests", daemon=True)
         self._started = False
         self._asked = itertools.count(1)
-        self._last = 0  # errand that was asked for
-        self._done = 0  # errands
+        self._last = 0  # request that was asked for
+        self._done = 0  # requests
         self.on_failed: Callable[[], object] = lambda: None
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether an errand waits or is under way: what it gives back stands nowhere yet."""
+        """Tell whether a request waits or is under way: what it gives back stands nowhere yet."""
         return self._done < self._last
 
     def do(self, request: Callable[[], object]) -> None:
@@ -438,8 +439,8 @@ class RequestThread:
         if not self._started:
             try:
                 self._thread.start()
-            except RuntimeError as e:  # the system has no thread to give now; the next errand asks again
-                log.debug("the child's errands to the store wait: %s", e)
+            except RuntimeError as e:  # the system has no thread to give now; the next request asks again
+                log.debug("the child's requests to the store wait: %s", e)
             else:
                 self._started = True
 
@@ -454,7 +455,7 @@ class RequestThread:
             self.protocol.give_back(self._worker, tokens)
 
     def stop(self) -> None:
-        """End the thread, after the errands that are there. Where a process does not end with its slots."""
+        """End the thread, after the requests that are there. Where a process does not end with its slots."""
         if self._started:
             self._waiting.put(None)
 
@@ -467,13 +468,13 @@ class RequestThread:
     def _run(self) -> None:
         while (request := self._waiting.get()) is not None:
             try:
-                retry_request(request, "an errand to the store")
+                retry_request(request, "a request to the store")
             except (
                 RedisError
             ) as e:  # who refuses this may take the next; the job goes on, and a rescue sees to the rest
-                log.warning("the store refuses an errand of this process: %s", e)
+                log.warning("the store refuses a request of this process: %s", e)
             except Exception:
-                log.exception("an errand failed: this process is replaced")
+                log.exception("a request failed: this process is replaced")
                 self.on_failed()
             finally:
                 self._done += 1  # by this thread only

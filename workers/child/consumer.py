@@ -176,7 +176,7 @@ class Consumer:
         self._quiet = True
         return self._state in (WireState.FREE, WireState.AWAITING)
 
-    # -- what the steward and its clerk call -------------------------------------------------------------------------
+    # -- what the child watchdog and its request thread call -----------------------------------------------------------
 
     def wake(self) -> None:
         """There may be work again."""
@@ -449,7 +449,7 @@ class Consumer:
             self._on_out_of_work()
         self._out_of_work = out_of_work
 
-    # -- trouble -----------------------------------------------------------------------------------------------------
+    # -- failures ----------------------------------------------------------------------------------------------------
 
     def _broke(self, error: Exception) -> None:
         """What was in flight may or may not have happened: it goes out again, and the token decides."""

@@ -10,7 +10,7 @@ MOST_PER_SLOT = 32
 
 
 class Prefetch:
-    """Learns from the jobs that ended and from what the queues gave. The courier's lock guards it."""
+    """Learns from the jobs that ended and from what the queues gave. The consumer's lock guards it."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Slot(Interruptible):
-    """Runs one job after the other until the courier says that it is over."""
+    """Runs one job after the other until the consumer says that it is over."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Slot(Interruptible):
         self.finishing_since = 0.0  # monotonic seconds
         self.inherited: Finishing | None = None  # from a thread that was written off, to be done first
         self.marked = 0  # the claim whose start was marked last
-        self.waits = False  # outside of the courier, for the store or for work, or has left: no user code keeps it
+        self.waits = False  # outside of the consumer, for the store or for work, or has left: no user code keeps it
 
     def run(self) -> None:
         """Run until there is nothing more to run."""
@@ -148,7 +148,7 @@ class Slot(Interruptible):
         self._processes = OfProcess.here(self._owner) if self._has_process else OfThread()
 
     def end_processes(self, since: float) -> None:
-        """(its thread, or the steward) What its job has started ends with it. ``since``: monotonic seconds."""
+        """(its thread, or the child watchdog) What its job has started ends with it. ``since``: monotonic seconds."""
         if self._processes is not None and (number := end_processes(self._processes, since)):
             log.info("%d processes that the job had started are ended with it", number)
 
@@ -159,7 +159,7 @@ class Slot(Interruptible):
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Inside, its thread may stay away from the courier for as long as it likes."""
+        """Inside, its thread may stay away from the consumer for as long as it likes."""
         self.waits = True
         try:
             yield
@@ -168,14 +168,14 @@ class Slot(Interruptible):
 
     @property
     def is_deaf(self) -> bool:
-        """(steward) A limit that was raised may have been swallowed by what prints exceptions, and nobody ends this
-        process for it: raise it again."""
+        """(child watchdog) A limit that was raised may have been swallowed by what prints exceptions, and nobody ends
+        this process for it: raise it again."""
         return False
 
     @property
     def busy_since(self) -> float:
-        """(steward) Since when it runs a job or has RQ's code record its end, callbacks and all (monotonic seconds);
-        0: neither."""
+        """(child watchdog) Since when it runs a job or has RQ's code record its end, callbacks and all (monotonic
+        seconds); 0: neither."""
         if self.job is not None:
             return self.since
         return self.finishing_since if self.finishing is not None else 0.0
@@ -333,7 +333,7 @@ class Slot(Interruptible):
     # -- written off ---------------------------------------------------------------------------------------------------
 
     def write_off(self, claim: int) -> bool:
-        """(steward) The thread does not come back from this job. False: it just did."""
+        """(child watchdog) The thread does not come back from this job. False: it just did."""
         with self._lock:  # leave() waits for it, because an interrupt was fired before
             if self.target != claim:
                 return False
@@ -341,7 +341,7 @@ class Slot(Interruptible):
             return True
 
     def inherit(self, stuck: Slot, job: Claimed, ending: Ending, stopped: bool) -> None:
-        """(steward, before the thread starts) Record how the job ended of which ``stuck`` did not come back."""
+        """(child watchdog, before the thread starts) Record how the job ended of which ``stuck`` did not come back."""
         ended = now()
         started = ended - (time.monotonic() - stuck.since)
         finishing = Finishing(job.id, job.claim, job.queue, ending, started, stuck.limit, stopped=stopped)

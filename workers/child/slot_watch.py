@@ -3,7 +3,7 @@ the user's that runs outside of every limit: what the garbage collector calls th
 reference), what takes part in a line of the log.
 
 A slot that waits is woken and says that it has been here; one that does not within ``STUCK`` seconds, and ran no job
-meanwhile, is stuck: also on its way to its job's limit, or from there to the courier. It is looked at twice, as all of
+meanwhile, is stuck: also on its way to its job's limit, or from there to the consumer. It is looked at twice, as all of
 this process may have stood still. A slot that waits for a store that is away is not stuck.
 """
 

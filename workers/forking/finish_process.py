@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class AlarmSlot(Interruptible):
-    """Nobody looks after an errand: what is limited is interrupted by a timer, and what does not react ends the
+    """Nobody looks after a finish process: what is limited is interrupted by a timer, and what does not react ends the
     process, by a thread that needs no GIL."""
 
     def __init__(self) -> None:

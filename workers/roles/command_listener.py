@@ -39,7 +39,7 @@ class CommandListener:
         self._thread = threading.Thread(
             target=keep_going,
             args=[WHO, self._run, self._failures, threading.Event()],
-            name="jobq-commands",
+            name="jobq-command-listener",
             daemon=True,
         )
 

@@ -3,7 +3,7 @@
     lead (a lock in the store, with an expiry) ──► store the entries, drop those of an older file ──► tick
 
 The entries come as data; a process of its own has loaded the file. They stand in the store with their next time, so
-that a new leader goes on where the last one died. Every write carries the leader's name as its token: who lost the
+that a new leader goes on where the last one died. Every write carries the leader's name: who lost the
 lead without knowing, because it was stopped or cut off, enqueues nothing.
 """
 
@@ -25,7 +25,7 @@ LOOK = 10.0  # seconds after which who stands by looks at what the leader serves
 
 
 class CronLeader:
-    """A role; runs in the registrar's thread, or in that of ``jobq cron``."""
+    """A role; runs in the roles thread, or in that of ``jobq cron``."""
 
     def __init__(self, name: str, entries: Sequence[Schedule], client: redis.Redis) -> None:
         self.every = LONGEST

@@ -24,7 +24,7 @@ OLD = 10.0  # seconds
 
 
 class CronRegistration:
-    """A role; runs in the registrar's thread, or in that of ``jobq cron``."""
+    """A role; runs in the roles thread, or in that of ``jobq cron``."""
 
     every = OLD / 2
 
@@ -49,8 +49,8 @@ class CronRegistration:
         return True
 
     def _withdraw(self) -> bool:
-        """Take the card away, of a store without schedules. Another supervisor may have written one meanwhile, for a
-        schedule that is new: it is missed at the next step, and written again."""
+        """Take the registration away, of a store without schedules. Another supervisor may have written one meanwhile,
+        for a schedule that is new: it is missed at the next step, and written again."""
         with self._client.pipeline() as pipe:
             pipe.zrem(keys.CRON_SCHEDULERS, NAME)
             pipe.delete(keys.cron_scheduler(NAME))

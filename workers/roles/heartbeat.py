@@ -36,7 +36,7 @@ def renewal_timeout(lease: float) -> float:
 
 class Heartbeat:
     """Birth, death and the time between. Steps in a thread of its own, in which nothing else can be slow; birth and
-    death come from the registrar's."""
+    death come from the roles thread."""
 
     def __init__(self, settings: Settings, client: redis.Redis, is_busy: Callable[[], bool]) -> None:
         self.every = min(3.0, settings.lease / 3)
@@ -92,8 +92,9 @@ class Heartbeat:
             self._renew_at = now + RENEW_EXECUTIONS
 
     def _beat(self, fields: dict[str, Any], ttl: int = WORKER_TTL) -> bytes | None:
-        """Renew the lease, write ``fields`` into the card and the name into RQ's lists; return the birth that stood on
-        the card. What stands in the place of one of our own keys and is no such thing is deleted; an outage is raised.
+        """Renew the lease, write ``fields`` into the registration and the name into RQ's lists; return the birth that
+        stood on the registration. What stands in the place of one of our own keys and is no such thing is deleted; an
+        outage is raised.
         """
         worker, asked = self._settings.worker, time.monotonic()
         registration = keys.worker(worker)

@@ -1,6 +1,6 @@
 """RQ's maintenance, in its turn: what it does is user code in part, so a short-lived child does it.
 
-    (registrar) due? ──► (main loop) fork ──► child: workers/rq_finish/maintenance.py ──► gone
+    (roles thread) due? ──► (main loop) fork ──► child: workers/rq_finish/maintenance.py ──► gone
 
 RQ's workers do this every ten minutes, and so does every supervisor; RQ's lock on each queue keeps them apart. After an
 outage it waits for a minute: who was cut off renews first what it holds.
@@ -20,7 +20,7 @@ SETTLING = 60.0  # seconds after the start, or an outage
 
 
 class Maintenance:
-    """``step`` runs in the registrar's thread, everything else in the main loop. ``interval`` 0: never."""
+    """``step`` runs in the roles thread, everything else in the main loop. ``interval`` 0: never."""
 
     every = 1.0
 

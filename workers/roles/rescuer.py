@@ -6,7 +6,7 @@ it may come before the living have renewed. RESCUE carries that value and refuse
 
 A store that was killed while its disk was slow, or one that took over from it, may have forgotten its last writes, and
 among them a rescue: then the dead child's name stands there again, under the lease of our living tree, and nobody else
-looks after it. So we remember whom we buried, and do it again.
+looks after it. So we remember whom we rescued, and do it again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_CRASHES = 3
 SETTLE_AT_ONCE = 64
 DEFAULT_LEASE = 10.0  # seconds
 LONGEST_LEASE = 3600.0  # what JOBQ_LEASE may be; a longer one was written by somebody else
-REMEMBERED = 128  # burials of our own; a store forgets seconds, not hours
+REMEMBERED = 128  # rescues of our own; a store forgets seconds, not hours
 LOOK_EVERY = 2.0  # seconds, or a third of a short lease
 ENOUGH_LOOKS = 3
 BRING_ON = 0.5  # seconds at most in a row for dependents that somebody else has left
@@ -59,7 +59,7 @@ class Seen(NamedTuple):
 
 
 class Rescuer:
-    """Runs in the registrar's thread."""
+    """Runs in the roles thread."""
 
     def __init__(self, settings: Settings, client: redis.Redis, on_left: Callable[[LeftForRQ], None]) -> None:
         self.every = min(LOOK_EVERY, settings.lease / 3)
@@ -208,8 +208,8 @@ class Rescuer:
     # -- other trees ---------------------------------------------------------------------------------------------------
 
     def step(self, now: float) -> list[str]:
-        """Look at the leases of all other trees; bury those whose lease stands still, and return their names. Bury our
-        own dead again where the store forgot them. Go on with the dependents of jobs whose end is recorded."""
+        """Look at the leases of all other trees; rescue those whose lease stands still, and return their names. Rescue
+        our own dead again where the store forgot them. Go on with the dependents of jobs whose end is recorded."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.smembers(keys.OWNERS)
             pipe.smembers(keys.WORKERS)
@@ -227,7 +227,8 @@ class Rescuer:
         return [worker for worker, lease in leases.items() if self._look_at(worker, lease, trees[worker], now)]
 
     def _look_at(self, worker: str, lease: str, owners: list[str], now: float) -> bool:
-        """Bury the tree if it is dead. What the store holds of one tree must not keep us from the others."""
+        """Rescue the jobs of the tree if it is dead. What the store holds of one tree must not keep us from the
+        others."""
         try:
             return self._is_dead(worker, lease, now) and self._rescue_tree(worker, owners)
         except Exception as e:  # a key of another type, a name that is no text: anybody may have written it
@@ -278,7 +279,7 @@ class Rescuer:
         return trees
 
     def _leases(self, workers: list[str]) -> dict[str, str]:
-        """By worker. One without a name and without a lease is not ours; without a card it is nobody's."""
+        """By worker. One without a name and without a lease is not ours; without a registration it is nobody's."""
         with self._client.pipeline(transaction=False) as pipe:
             for worker in workers:
                 pipe.get(_raw(keys.lease(worker)))
@@ -293,7 +294,8 @@ class Rescuer:
         return found
 
     def _forget(self, worker: str) -> None:
-        """Its card has expired: RQ's clean_worker_registry takes it off the lists too, where somebody runs that."""
+        """Its registration has expired: RQ's clean_worker_registry takes it off the lists too, where somebody runs
+        that."""
         key = keys.worker(worker)
         with self._client.pipeline(transaction=False) as pipe:
             pipe.srem(keys.WORKERS, _raw(key))

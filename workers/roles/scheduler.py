@@ -1,6 +1,6 @@
 """Delayed jobs and stored schedules: moves and enqueues what is due.
 
-Runs in the registrar's thread. Any number of supervisors may do this: a move is one atomic step, and so is an
+Runs in the roles thread. Any number of supervisors may do this: a move is one atomic step, and so is an
 occurrence with the next time of its schedule. So there is no leader and no lock; where an RQ scheduler holds its lock
 on a queue, the queue's delayed jobs are left to it.
 """

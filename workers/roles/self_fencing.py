@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class SelfFencing:
-    """Runs in the supervisor's main loop: it knows how long ago the registrar last heard from the store."""
+    """Runs in the supervisor's main loop: it knows how long ago the roles thread last heard from the store."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class SelfFencing:
         pages: Sequence[SharedPage],
         on_lapse: Callable[[], object] = lambda: None,
     ) -> None:
-        """on_thaw: called when the children shall look at their pages."""
+        """on_lapse: called when the children shall look at their pages."""
         self._limit = SAFE * settings.lease
         self._heartbeat = heartbeat
         self._pages = pages

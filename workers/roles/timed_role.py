@@ -1,4 +1,4 @@
-"""The one timed loop: a thread that does errands as they come and steps when they are due."""
+"""The one timed loop: a thread that does requests as they come and steps when they are due."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class Attempt(Enum):
 
 
 class RoleThread:
-    """Runs errands in order, each until it succeeds, and steps on time, also while an errand does not succeed.
+    """Runs requests in order, each until it succeeds, and steps on time, also while a request does not succeed.
 
     While the store is away it waits with backoff and says so once; afterwards every role hears of it before it steps
-    again. A role that fails although the store answers rests by itself, with backoff, and so does an errand: the others
+    again. A role that fails although the store answers rests by itself, with backoff, and so does a request: the others
     go on (see failures.py).
     """
 
@@ -107,7 +107,7 @@ class RoleThread:
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Finish the errands that are there; False: the time was not enough. Stopping twice is fine."""
+        """Finish the requests that are there; False: the time was not enough. Stopping twice is fine."""
         if not self._stop.is_set():
             self._stop.set()
             self._requests.put(lambda: None)
@@ -131,7 +131,7 @@ class RoleThread:
             self._step()
 
     def _next(self) -> Callable[[], object] | None:
-        """The next errand, or None when it is time for a role; waits until there is one or the other."""
+        """The next request, or None when it is time for a role; waits until there is one or the other."""
         if self._at_hand is not None:
             return self._at_hand
         now = time.monotonic()
@@ -202,6 +202,6 @@ class RoleThread:
 
 
 def name_of(role: object) -> str:
-    """What the log calls it: "the cron card"."""
+    """What the log calls it: "the cron registration"."""
     named = getattr(role, "role", None) or type(role).__name__
     return "the " + re.sub(r"(?<=[a-z])(?=[A-Z])", " ", named).lower()

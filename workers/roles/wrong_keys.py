@@ -1,6 +1,6 @@
 """Names what stood in the store by mistake, and what a script did about it. Each worker says it once.
 
-Runs in the registrar's thread.
+Runs in the roles thread.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     take ──► nothing there: settle, look whether suspended, wait for a push ──► take again
       └────► a job: run it in this thread ──► the outcome settles with the next claim
 
-Life: serve() → close(). Only the main thread serves. Threads beside it: the steward (start marks, limits, the buffer
-behind a long job), its clerk, and the waiter while there is nothing to do.
+Life: serve() → close(). Only the main thread serves. Threads beside it: the child watchdog (start marks, limits, the
+buffer behind a long job), its request thread, and the waiter while there is nothing to do.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Engine:
         try:
             stays = self._stay(burst, max_idle_time, since)
             self._backoff.reset()
-        except RedisError:  # the courier asks next; where the store only refuses writes, it hears nothing of that
+        except RedisError:  # the consumer asks next; where the store only refuses writes, it hears nothing of that
             self._sleep(self._backoff.failed())
             stays = True
         if stays:

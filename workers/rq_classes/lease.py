@@ -1,7 +1,8 @@
 """The life signs of a process that stands in RQ's place: what RQ's worker registers, and jobq's lease beside it.
 
-RQ registers the worker (birth, death, its card). The lease is what jobq's rescuers look at, and the card says how this
-worker wants to be judged: after how many seconds without a renewal, and ``fail`` for what it was running.
+RQ registers the worker (birth, death, its registration). The lease is what jobq's rescuers look at, and the
+registration says how this worker wants to be judged: after how many seconds without a renewal, and ``fail`` for what it
+was running.
 """
 
 from __future__ import annotations

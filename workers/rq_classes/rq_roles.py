@@ -56,9 +56,9 @@ class RQRoles:
         # a process that is forked while a thread of ours is at work may inherit a lock that it held
         self._locks = (threading.Lock(), threading.Lock())
         outage = Outage()
-        self._heartbeat_thread = RoleThread("jobq-lease", [_Locked(self._heartbeat, self._locks[0])], outage=outage)
+        self._heartbeat_thread = RoleThread("jobq-heartbeat", [_Locked(self._heartbeat, self._locks[0])], outage=outage)
         roles = [_Locked(role, self._locks[1]) for role in (self._rescuer, WrongKeys(self.client))]
-        self._roles_thread = RoleThread("jobq-duties", roles, outage=outage)
+        self._roles_thread = RoleThread("jobq-roles", roles, outage=outage)
         self._tend_at = 0.0
 
     def start(self) -> None:

@@ -26,7 +26,7 @@ Handler = Callable[..., Any]
 
 
 class CallbackFailed(Exception):
-    """What a success callback raised: no trouble of the store, which a finish meets with patience."""
+    """What a success callback raised: no failure of the store, after which a finish is tried again."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)

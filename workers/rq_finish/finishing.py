@@ -64,9 +64,9 @@ class Finishing:
         self.ending, self.changes = self.ending._replace(value=None, error=None), NOTHING
 
     def taken_over(self, error: type[BaseException]) -> Finishing:
-        """(steward) What is left to do when this is stuck where ``error`` was raised. A success has become a failure,
-        of which the job's failure callback hears; a failure stays what it is, and is recorded without any code of the
-        user's."""
+        """(child watchdog) What is left to do when this is stuck where ``error`` was raised. A success has become a
+        failure, of which the job's failure callback hears; a failure stays what it is, and is recorded without any code
+        of the user's."""
         plain = self.stopped or self.ending.kind != RETURNED
         what = f"{error()} {CANNOT_BE_INTERRUPTED}"
         text = f"{decode_text(self.ending.payload).rstrip()}\n{what}\n" if plain else f"{error.__name__}: {what}"

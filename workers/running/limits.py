@@ -5,7 +5,7 @@ calls. Any other slot gets CPython's asynchronous exception, which is delivered 
 in C (``time.sleep``, ``recv``) sees it when it returns. So does a job that took SIGALRM for itself. Both are fenced by
 the slot's lock and by the job's claim number: an interruption meant for one job never hits the next.
 
-The watchdog is the child's steward: it looks at the slots' deadlines each time it wakes. (RQ's TimerDeathPenalty
+The child watchdog looks at the slots' deadlines each time it wakes. (RQ's TimerDeathPenalty
 starts one OS thread per job, 257 us, and overwrites the exception's message for everybody: measured.)
 """
 
@@ -59,7 +59,7 @@ class WrittenOff(BaseException):
 
 
 OURS = (Interrupted, Stopped, WrittenOff)  # everything else that comes out of user code is its own failure
-PASSING = (*OURS, JobTimeoutException)  # what the guard raises; who wraps what user code raises lets these through
+PASSING = (*OURS, JobTimeoutException)  # raised by the child watchdog: who wraps user code lets these through
 
 
 def time_limit_error(limit: float, subject: str = "The job") -> type[JobTimeoutException]:
@@ -139,7 +139,7 @@ class Interruptible:
         self.target = 0
         self.deadline = 0.0
         if (shots := self._shots) != self._settled:
-            _pass_through(self._lock)  # who aimed before the token was cleared has fired now
+            _pass_through(self._lock)  # who aimed before the target was cleared has fired now
             self._pending = None
             if self._thread is not None:
                 _set_async_exc(self._thread, ctypes.py_object())  # NULL: clears a pending one
@@ -150,9 +150,9 @@ class Interruptible:
         """End what was started by user code here at ``since`` (monotonic seconds) or later. A slot knows how."""
 
     def interrupt(self, target: int, error: type[BaseException]) -> bool:
-        """Raise ``error`` in the job ``token``; False: it is no longer running."""
+        """Raise ``error`` in the job ``target``; False: it is no longer running."""
         with self._lock:
-            self._shots += 1  # before the look at the token: leave() clears the token before it looks at this
+            self._shots += 1  # before the look at the target: leave() clears the target before it looks at this
             if self.target != target or self._thread is None:
                 return False
             self._pending = error

@@ -76,14 +76,14 @@ class Runner:
         self, data: bytes, after_call: Callable[[], None], close: Callable[[Ending], Ending] = lambda ending: ending
     ) -> Ending:
         """Run the job in ``data``, encode what it returned or print what it raised, and let go of all that it made but
-        the ending, as ``close`` leaves it: each of these runs code of the user's. Then call ``guard``, whatever the
-        end: nothing may be interrupted after it. What the job raises fails it, also what is no Exception (SystemExit,
-        asyncio's CancelledError); only what we raise in it (limits.OURS) passes through."""
+        the ending, as ``close`` leaves it: each of these runs code of the user's. Then call ``after_call``, whatever
+        the end: nothing may be interrupted after it. What the job raises fails it, also what is no Exception
+        (SystemExit, asyncio's CancelledError); only what we raise in it (limits.OURS) passes through."""
         early: type[BaseException] | None = None
         try:
             try:
                 return close(self._attempt(data))
-            except OURS as e:  # its traceback holds what the job had in hand: not beyond the guard
+            except OURS as e:  # its traceback holds what the job had in hand: not beyond that call
                 early = type(e)
             finally:
                 after_call()

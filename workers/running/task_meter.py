@@ -1,7 +1,7 @@
 """What jobs cost: measured around every run of a slot, added up in memory, written by the CYCLE that settles anyway.
 
     slot ── Meter: begin … end ──► Usage (one per child) ── take ──► CYCLE ──► rq:jobq:usage:TASK
-    steward ── look ──►┘
+    child watchdog ─ look ►┘
 
 Nearly free: the wall time is the slot's own, the CPU clock is read where runs are long and at few of those that
 are short, memory more rarely still. What each figure is:
@@ -12,8 +12,8 @@ memory     only with one slot, and only on Linux: RSS before and after; the peak
            the begin of each measured run (/proc/self/clear_refs "5", Linux 4.0), not the lifetime maximum, which every
            later run would inherit. macOS has neither (ru_maxrss is a lifetime maximum).
 core       what the thread waited for one, as the kernel counts it (schedstat): a busy machine is no property of a task.
-GIL        with several slots and a GIL the steward looks at long runs twenty times a second, see Usage.look. With one
-           slot it wakes late when a job keeps the GIL in C code, computing or not, see Usage.late.
+GIL        with several slots and a GIL the child watchdog looks at long runs twenty times a second, see Usage.look.
+           With one slot it wakes late when a job keeps the GIL in C code, computing or not, see Usage.late.
 
 Not counted: runs that we ended (stop, shutdown), jobs that could not be decoded, threads that were written off. Lost:
 what a child that is killed had not sent yet, and what was on its way when the connection broke: sent once, a figure is
@@ -67,10 +67,10 @@ class Measured(NamedTuple):
     turns: float  # how long it can have waited for the GIL, at most
     queued: float | None  # able to run, while other processes had the cores
     memory: MemoryReading | None
-    looks: int  # of the steward
+    looks: int  # of the child watchdog
     waiting: int  # how often it saw the run wait, but not for the GIL
     company: int  # how many others ran beside it, added up over the looks
-    held: float  # how long the steward could not run, as far as it tried
+    held: float  # how long the child watchdog could not run, as far as it tried
 
 
 class Tally:
@@ -162,7 +162,7 @@ class Usage:
 
     @property
     def watches_lateness(self) -> bool:
-        """Whether the steward's lateness says something: of one slot, with a GIL."""
+        """Whether the child watchdog's lateness says something: of one slot, with a GIL."""
         return self._on and self._slots == 1 and _has_gil()
 
     @property
@@ -170,7 +170,7 @@ class Usage:
         return bool(self.runs) or any(list(self.walls.values()))  # a copy: slots add tasks meanwhile
 
     def look(self, meters: Iterable[Meter]) -> None:
-        """(steward) See what these slots do, which have been running a job for a while.
+        """(child watchdog) See what these slots do, which have been running a job for a while.
 
         We hold the GIL as we look, so a thread that is in the kernel for anything but a futex waits for the world; who
         waits on a futex waits for the GIL (or some lock), and gave it to us if it computes.
@@ -184,8 +184,8 @@ class Usage:
                 meter.company += len(running) - 1
 
     def late(self, meters: Iterable[Meter], seconds: float) -> None:
-        """(steward, with one slot) It woke so much later than it wanted to, and not for want of a core: the job kept
-        the GIL, by computing in C or by waiting there."""
+        """(child watchdog, with one slot) It woke so much later than it wanted to, and not for want of a core: the job
+        kept the GIL, by computing in C or by waiting there."""
         for meter in meters:
             meter.held += seconds
 
@@ -237,7 +237,7 @@ class Meter:
         self._clocks = process_clocks if in_process else thread_clocks
         self._scale = MemoryMeter() if in_process and sys.platform == "linux" else None
         self.thread = 0  # as the kernel names it
-        self.looks = self.waiting = self.company = 0  # of the steward at this run
+        self.looks = self.waiting = self.company = 0  # of the child watchdog at this run
         self.held = 0.0
         self._seen: set[str] = set()
         self._skip = 0  # runs that will only be timed

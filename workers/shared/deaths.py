@@ -28,7 +28,7 @@ class LeftForRQ(NamedTuple):
     owner: str
     worker: str
     jobs: list[ForRQ]
-    plain: frozenset[int] = frozenset()  # as in Remains
+    plain: frozenset[int] = frozenset()  # as in DeathReport
     dead: str = ""  # the lease of a whole tree that died; "": of a child of a tree that lives
 
 

@@ -1,11 +1,13 @@
 """The shared memory between a supervisor and its children: who runs what, and what is finished but not yet settled.
 
-One region per child, written by the child, read by the supervisor, also after the child was killed at any instruction:
+One shared page per child, written by the child, read by the supervisor, also after the child was killed at any
+instruction:
 
-    header      8-byte words; the child writes hungry, buffered, unsettled, done, its pulse and what it came back from,
-                the supervisor revoked and fresh. Revoked counts how often the buffer was given back, or may have been,
-                behind the child's back, and the child answers with that number. Until it has, and later than fresh
-                (monotonic seconds, 0: not said yet; the lease may be over), nothing is started without asking Redis
+    header      8-byte words; the child writes out of work, buffered, unsettled, done, its pulse and what it came back
+                from, the supervisor revoked and fresh. Revoked counts how often the buffer was given back, or may have
+                been, behind the child's back, and the child answers with that number. Until it has, and later than
+                fresh (monotonic seconds, 0: not said yet; the lease may be over), nothing is started without asking
+                Redis
     slots       per slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none), thread;
                 behind a job's end, in a callback: since when the limit counts (0: since the start), and what it is on
     journal     two halves; each a word (bytes used) and then records: outcomes that Redis may not have yet
@@ -46,7 +48,7 @@ def memory_file(name: str) -> int:
 
 
 def make_file(children: int, slots: int) -> int:
-    """A file large enough for the regions of all children; returns its descriptor."""
+    """A file large enough for the shared pages of all children; returns its descriptor."""
     fd = memory_file("jobq-pages")
     os.ftruncate(fd, children * page_size(slots))
     return fd
@@ -69,7 +71,7 @@ class SharedPage:
 
     def __init__(self, fd: int, child: int, slots: int) -> None:
         size = page_size(slots)
-        self._map = mmap.mmap(fd, 0)  # the whole file: regions are not page-aligned
+        self._map = mmap.mmap(fd, 0)  # the whole file: shared pages are not page-aligned
         view = memoryview(self._map)[child * size : (child + 1) * size]
         words = HEADER_WORDS + SLOT_WORDS * slots
         self._view = view
@@ -150,7 +152,7 @@ class SharedPage:
 
 
 class Journal:
-    """Outcomes that Redis may not have yet. Only the child appends; it holds its courier's lock."""
+    """Outcomes that Redis may not have yet. Only the child appends; it holds its consumer's lock."""
 
     def __init__(self, view: memoryview) -> None:
         self._halves = (_Half(view[: 8 + HALF]), _Half(view[8 + HALF :]))

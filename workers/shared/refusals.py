@@ -70,7 +70,7 @@ class SuspectOutcome:
 
 
 class Refusals:
-    """Finds the outcomes that the store does not take. The courier's lock guards it."""
+    """Finds the outcomes that the store does not take. The consumer's lock guards it."""
 
     def __init__(self) -> None:
         self._suspects: dict[int, SuspectOutcome] = {}  # by claim

@@ -1,4 +1,4 @@
-"""Say it again until Redis has heard it: for errands that act under a token, so that twice is once. What Redis hears
+"""Retry a request with backoff until Redis answers. It acts under a token, so that twice is once. What Redis hears
 and refuses (a key of another type, say) is not helped by saying it for ever: it is raised."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def replies_of(pipe: Any) -> list[Any]:
 
 
 def retry_request(request: Callable[[], T], what: str) -> T:
-    """Return what ``errand`` returns; repeat it with backoff (0.05 s to 2 s, with jitter) while Redis is away. Raises
+    """Return what ``request`` returns; repeat it with backoff (0.05 s to 2 s, with jitter) while Redis is away. Raises
     what it refuses, after a few attempts."""
     backoff, refused = Backoff(), 0
     while True:

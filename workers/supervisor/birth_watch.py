@@ -25,7 +25,7 @@ class BirthWatch:
         self._said: set[str] = set()  # owners
 
     def step(self, handle: ChildHandle, now: float) -> None:
-        """Look at the child of this seat."""
+        """Look at the child of this handle."""
         if handle.has_begun or not handle.pid:
             self._said.discard(handle.owner)
             return

@@ -15,7 +15,7 @@ from jobqueue.workers.supervisor.other_trees import OtherTrees
 
 
 class Burst:
-    """Asked by the supervisor's main loop on each turn; looks into the store by an errand of the registrar."""
+    """Asked by the supervisor's main loop on each turn; looks into the store by a request on the roles thread."""
 
     def __init__(
         self,

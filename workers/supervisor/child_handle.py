@@ -26,7 +26,7 @@ MESSAGES = {b"h": "out of work", b"r": "retire"}
 
 
 class Condemned(NamedTuple):
-    """A job that we end: by what verdict, with what cause, since when (monotonic seconds)."""
+    """A job that we end: by what ruling, with what cause, since when (monotonic seconds)."""
 
     kind: str  # fail | stop
     cause: str
@@ -35,7 +35,7 @@ class Condemned(NamedTuple):
 
 
 class HandleState(Enum):
-    """What a seat is doing."""
+    """What a handle is doing."""
 
     EMPTY = "empty"
     STARTING = "starting"  # its next owner's name is on the way into the store
@@ -59,11 +59,11 @@ class ChildHandle:
         self.quiet_sent = False
         self.condemned: dict[int, Condemned] = {}  # claim → how we end it
         self.killed = False  # by us, for one of its jobs
-        self.seen: dict[int, float] = {}  # the guard's: claim → when it was first seen running (monotonic seconds)
-        self.pulse = 0  # the guard's: the last pulse seen, since when it holds still, whether we stood in for it
+        self.seen: dict[int, float] = {}  # the watchdog's: claim → when it was first seen running (monotonic seconds)
+        self.pulse = 0  # the watchdog's: the last pulse seen, since when it holds still, whether we stood in for it
         self.silent_since = 0.0
         self.stood_in = False
-        self.done = -1  # the guard's: how many jobs it had done when it was last seen between two, when to ask it
+        self.done = -1  # the watchdog's: how many jobs it had done when it was last seen between two, when to ask it
         self.ask_at = 0.0
         self.worked = False  # it has come as far as to claim
         self.failure = ""  # why its process could not begin, as it said itself
@@ -141,7 +141,7 @@ class ChildHandle:
             self.tell(b"q\n")
 
     def death_report(self, status: int | None, stopping: bool) -> DeathReport:
-        """What its process left in shared memory, and our verdict on what ran in it."""
+        """What its process left in shared memory, and our ruling on each job that ran in it."""
         running = self.page.running()
         cause = SHUTDOWN if stopping else self.cause_of_death(status)
         culprit = self.faults.culprit(running) if status is not None else None

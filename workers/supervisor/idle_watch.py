@@ -1,4 +1,4 @@
-"""Looks at children that run nothing: one that is stopped, deaf or stuck would keep its seat for ever, as nobody waits
+"""Looks at children that run nothing: one that is stopped, deaf or stuck would keep its place for ever, as nobody waits
 for it.
 
     it is stopped (SIGSTOP), for 2 s                         its process is killed, another takes its place
@@ -6,7 +6,7 @@ for it.
     its end of the control socket is closed, for 1 s         a successor starts; killed as soon as it runs nothing
     it is dead, and the fork server does not say so          nothing here: see server_watch.py
 
-What such a child had claimed goes back when its process is buried, and before that when the guard stands in for it.
+What such a child had claimed goes back when its process is reaped, and before that when the watchdog stands in for it.
 Where the supervisor itself held still, the watch begins again.
 """
 
@@ -32,7 +32,7 @@ UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
 
 
 class IdleWatch:
-    """Runs in the supervisor's main loop, for one seat; ``retire`` is the supervisor's."""
+    """Runs in the supervisor's main loop, for one handle; ``retire`` is the supervisor's."""
 
     def __init__(self, handle: ChildHandle, retire: Callable[[ChildHandle, str], None]) -> None:
         self._handle = handle
@@ -86,7 +86,7 @@ class IdleWatch:
 
     def _ask(self, now: float, is_idle: bool) -> None:
         pulse = self._handle.page.get(PULSE)
-        if pulse != self._pulse or not is_idle:  # a busy one is the guard's
+        if pulse != self._pulse or not is_idle:  # a busy one is the watchdog's
             self._pulse, self._asked, self._ask_at = pulse, 0.0, now + ASK_EVERY
         elif pulse and not self._asked and (now >= self._ask_at or not self._handle.page.at_rest):
             self._asked = now

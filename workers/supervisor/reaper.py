@@ -1,7 +1,7 @@
-"""What is done for the dead: their remains go to the registrar, and what RQ's own code must end to a child for that.
+"""Clean up after dead children: the roles thread rescues their jobs, a finish process ends those that need RQ's code.
 
-    a child dies ──► bury ──► (registrar) settle, give back, judge ──► nothing left: done
-                                                                   └─► for RQ: errand child ──► (registrar) close
+    a child dies ──► reap ──► (roles thread) settle, give back, judge ──► nothing left: done
+                                                                   └─► for RQ: finish process ──► (roles thread) close
 
 Owned by the supervisor's main loop. A stop waits until it is not busy any more.
 """
@@ -21,7 +21,8 @@ Event = Callable[[], None]
 
 
 class Reaper:
-    """``do`` hands to the registrar, ``post`` back to the main loop, ``fork`` starts an errand (False: it cannot)."""
+    """``do`` hands to the roles thread, ``post`` back to the main loop, ``fork`` starts a finish process (False: it
+    cannot)."""
 
     def __init__(
         self, do: Callable[[Event], None], post: Callable[[Event], None], fork: Callable[[LeftForRQ], bool]
@@ -31,14 +32,14 @@ class Reaper:
         self._fork = fork
         self._under_way = 0
         self._finishing: dict[str, LeftForRQ] = {}  # by owner
-        self._pids: dict[int, str] = {}  # of errand children
+        self._pids: dict[int, str] = {}  # of finish processes
 
     @property
     def busy(self) -> bool:
         return bool(self._under_way or self._finishing)
 
     def ask(self, request: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Let the registrar do this, and the main loop that with what came of it."""
+        """Let the roles thread do this, and the main loop that with what came of it."""
         self._under_way += 1
 
         def run() -> None:
@@ -92,7 +93,7 @@ class Reaper:
         return True
 
     def all_died(self, rescuer: Rescuer) -> None:
-        """The fork server is gone, and with it every errand."""
+        """The fork server is gone, and with it every finish process."""
         self._pids.clear()
         for left in list(self._finishing.values()):
             self._close(rescuer, left, None)

@@ -39,8 +39,8 @@ class Phase(IntEnum):
 
 
 class Shutdown:
-    """Tells the seats what to do. ``give_back`` takes tokens of jobs that nobody started; ``is_away`` says whether the
-    store does not answer; ``clock`` says the time between two steps, as their ``now`` does in them."""
+    """Tells the handles what to do. ``give_back`` takes tokens of jobs that nobody started; ``is_away`` says whether
+    the store does not answer; ``clock`` says the time between two steps, as their ``now`` does in them."""
 
     def __init__(
         self,

@@ -2,13 +2,13 @@
 
     signals ──►┐                          ┌──► fork server ──► children
     births,    ├── main loop (never waits ├──► lease: renews it, and does nothing else
-    deaths ───►│   for Redis, runs no     ├──► registrar: birth, owners, rescue, scheduler (waits for Redis)
-    hunger ───►┘   user code)             └──► waiter: BLMOVE, wakes hungry children
+    deaths ───►│   for Redis, runs no     ├──► roles thread: birth, owners, rescue, scheduler (waits for Redis)
+    no work ──►┘   user code)             └──► waiter: BLMOVE, wakes children that are out of work
 
-Life: boot the fork server → birth → one owner name and one child per seat → loop → quiet → drained or out of grace →
+Life: boot the fork server → birth → one owner name and one child per handle → loop → quiet → drained or out of grace →
 everything given back → death. The order of stopping: children claim nothing more, what nobody started goes back at
-once and in order, running jobs end until the deadline, then they are interrupted, then killed; each child's remains
-are rescued; the waiter, the registrar and the fork server go last.
+once and in order, running jobs end until the deadline, then they are interrupted, then killed; each child's jobs
+are rescued; the waiter, the roles thread and the fork server go last.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from jobqueue.workers.supervisor.watchdog import EVERY, Watchdog
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-GIVE_UP = 5.0  # seconds for the last errands, when the store is away
+GIVE_UP = 5.0  # seconds for the last requests, when the store is away
 TURN = 0.05  # seconds between two looks when something is awaited that sends no event
 IDLE = 1.0  # seconds between two looks when nothing is
 
@@ -107,7 +107,7 @@ class Supervisor:
             settings.maintenance_interval, settings.burst, self._post, self._fork_maintenance
         )
         outage = Outage()
-        self._heartbeat_thread = RoleThread("jobq-lease", [self._heartbeat], store.ensure, self._failures, outage)
+        self._heartbeat_thread = RoleThread("jobq-heartbeat", [self._heartbeat], store.ensure, self._failures, outage)
         roles: list[TimedRole] = [self._rescuer, self._maintenance, WrongKeys(client)]
         if settings.scheduler:
             roles.append(Scheduler(settings, client))
@@ -116,7 +116,7 @@ class Supervisor:
         if settings.scheduler or self._cron_leader:
             roles.append(CronRegistration(client))
         self._roles_thread = RoleThread(
-            "jobq-registrar", roles, on_away=store.ensure, failures=self._failures, outage=outage
+            "jobq-roles", roles, on_away=store.ensure, failures=self._failures, outage=outage
         )
         self._born = False
         self._queue_waiter = QueueWaiter(store.client(socket_timeout=FIRST_ANSWER), settings.queues, self._failures)
@@ -259,7 +259,7 @@ class Supervisor:
             return request()
         except OSError as e:
             if self._fork_server_watch is not None:
-                self._replace_fork_server(f"takes no orders ({describe(e)})")
+                self._replace_fork_server(f"takes no requests ({describe(e)})")
             return None
 
     def _full(self) -> bool:
@@ -356,9 +356,8 @@ class Supervisor:
         if not self._ready or now < self._births.not_before or not (missing := self._missing()):
             return
         empty = [handle for handle in self._handles if handle.state is HandleState.EMPTY]
-        if any(
-            now < handle.not_before for handle in empty
-        ):  # children keep dying young: no spare seat gets round the wait
+        # children keep dying young: no spare handle gets round the wait
+        if any(now < handle.not_before for handle in empty):
             return
         for handle in empty[:missing]:
             self._start_child(handle, handle.next_owner(self._settings.worker))
@@ -446,7 +445,7 @@ class Supervisor:
                 self._lost(handle, status)
 
     def _lost(self, handle: ChildHandle, status: int | None, how: str = "") -> None:
-        """A child is gone: what it held is somebody else's now, and its seat is free."""
+        """A child is gone: what it held is somebody else's now, and its handle is free."""
         how = handle.failure or how or handle.end_of_process(status)
         if status != 0 and self._shutdown.phase < Phase.INTERRUPT:
             log.warning("child %s (pid %d) %s", handle.owner, handle.pid, how)
@@ -482,7 +481,7 @@ class Supervisor:
         self._reaper.reap(self._rescuer, handle.death_report(status, stopping))
 
     def _on_left(self, left: LeftForRQ) -> None:
-        """(registrar) Of another tree."""
+        """(roles thread) Of another tree."""
         self._post(lambda: self._reaper.finish_by_rq(self._rescuer, left))
 
     def _fork_finish_process(self, left: LeftForRQ) -> bool:
@@ -507,7 +506,7 @@ class Supervisor:
             handle.tell(b"p\n")
 
     def _stand_in(self, handle: ChildHandle) -> None:
-        """(guard) The child holds still: nothing may wait behind what it runs, and RQ's readers should see that."""
+        """(watchdog) The child holds still: nothing may wait behind what it runs, and RQ's readers should see that."""
         owner, pulse = handle.owner, handle.pulse
         self._reaper.ask(lambda: self._rescuer.stand_in(owner, handle.page, pulse), lambda _: None)
 

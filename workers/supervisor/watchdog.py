@@ -1,8 +1,8 @@
-"""The supervisor's eye on its children's slot pages: the second ticker, and the hand that ends what nothing else ends.
+"""Watch the children by their shared pages: it marks starts too, and ends what nothing else ends.
 
     a child's pulse holds still (C code holds the GIL)     mark what runs, give back what waits behind it
     a job is HARD seconds past its limit, or past the      SIGSTOP, look again, SIGKILL; in a child with several slots
-    request to stop it                                     only when the whole process holds still: its steward writes
+    request to stop it                                     only when the whole process holds still: its watchdog writes
                                                            off a single thread by itself
     the process is larger than --max-memory                retire it
 
@@ -27,10 +27,8 @@ from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned
 log = logging.getLogger(__name__)
 
 EVERY = 0.05  # seconds between two looks while something runs
-SILENT = 0.05  # seconds after which a pulse that does not answer is called still
-SILENT_FOR_GOOD = (
-    0.25  # seconds of that after which a process with several slots is killed: a busy machine takes its time
-)
+SILENT = 0.05  # seconds without a new pulse after which a child is called silent
+SILENT_FOR_GOOD = 0.25  # seconds of that after which a child of several slots is killed: a busy machine takes its time
 FRESH = 1.0  # seconds after it was first seen in which a job's mark is looked after; while idle we look seldom
 BETWEEN = 0.25  # seconds between two jobs after which a child is asked whether it reacts
 ASK_EVERY = 1.0  # seconds until one that runs nothing and has answered is asked again
@@ -38,7 +36,7 @@ MEASURE_EVERY = 1.0
 
 
 class Watchdog:
-    """Looks at all seats; ``stand_in`` and ``retire`` are the supervisor's."""
+    """Looks at all handles; ``stand_in`` and ``retire`` are the supervisor's."""
 
     def __init__(
         self, settings: Settings, stand_in: Callable[[ChildHandle], None], retire: Callable[[ChildHandle, str], None]
@@ -75,7 +73,8 @@ class Watchdog:
                 self._retire(handle, f"it uses {size} MB, more than --max-memory {self._settings.max_memory}")
 
     def _silent_for(self, handle: ChildHandle, running: list[Running], now: float) -> float:
-        """Since when (seconds) the steward has not answered a ping. It is asked only when something depends on it."""
+        """Since when (seconds) the child watchdog has not answered a ping. It is asked only when something depends on
+        it."""
         pulse = handle.page.get(PULSE)
         if pulse != handle.pulse:
             handle.pulse, handle.silent_since, handle.stood_in = pulse, 0.0, False

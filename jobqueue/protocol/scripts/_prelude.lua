@@ -361,17 +361,17 @@ local function has_names(w)
   return false
 end
 
--- A dead tree without a name leaves RQ's lists, as by RQ's register_death. Its card stays for a minute, for who counts
+-- A dead tree without a name leaves RQ's lists, as by RQ's register_death. Its registration stays for a minute, for who counts
 -- on it meanwhile.
 local function strike_off(w, death)
-  local card = worker_key(w)
-  for q in string.gmatch(redis.call('HGET', card, 'queues') or '', '[^,]+') do
-    redis.call('SREM', P .. ':workers:' .. q, card)
+  local registration = worker_key(w)
+  for q in string.gmatch(redis.call('HGET', registration, 'queues') or '', '[^,]+') do
+    redis.call('SREM', P .. ':workers:' .. q, registration)
   end
-  redis.call('SREM', P .. ':workers', card)
+  redis.call('SREM', P .. ':workers', registration)
   redis.call('DEL', lease_key(w), worker_executions_key(w))
-  if redis.call('EXISTS', card) == 1 then
-    redis.call('HSET', card, 'death', death)
-    redis.call('EXPIRE', card, 60)
+  if redis.call('EXISTS', registration) == 1 then
+    redis.call('HSET', registration, 'death', death)
+    redis.call('EXPIRE', registration, 60)
   end
 end

@@ -7,9 +7,9 @@
 --       started_at, ended_at (RQ's text), started, ended (seconds)
 --       then number of usage entries (may be left out), then for each: task, slots of the process, greatest extra
 --       memory of a run in kB or '', number of sums, then for each sum: field, amount (whole numbers)
--- returns  { state, verdicts, jobs }
+-- returns  { state, acks, jobs }
 --       state     claimed | empty | suspended | paused | fenced
---       verdicts  per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone or was canceled
+--       acks      per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone or was canceled
 --                 while it ran (let go),
 --                 3 it has dependents: RQ's own finish must do it (nothing written)
 --       jobs      per job 9 values: id, claim, queue, data, timeout, result_ttl, failure_ttl, retries_left, features
@@ -35,24 +35,24 @@ local queues = {}
 for i = 1, tonumber(next_arg()) do queues[i] = next_arg() end
 
 -- settle
-local verdicts, seen, returned, raised, busy = {}, {}, 0, 0, 0
+local acks, seen, returned, raised, busy = {}, {}, 0, 0, 0
 for i = 1, tonumber(next_arg()) do
   local id, claim, q, kind, ttl = next_arg(), next_arg(), next_arg(), tonumber(next_arg()), seconds(next_arg()) or LONGEST
   local payload = next_arg()
   local started_at, ended_at, started_ts, ended_ts = next_arg(), next_arg(), next_arg(), next_arg()
   if not owns(owner, id, claim) then
-    verdicts[i] = redis.call('HGET', job_key(id), 'status') == 'canceled' and 2 or 0 -- START MARK let it go
+    acks[i] = redis.call('HGET', job_key(id), 'status') == 'canceled' and 2 or 0 -- START MARK let it go
   else
     local status = redis.call('HGET', job_key(id), 'status')
     if not status or status == 'canceled' then
-      verdicts[i] = 2
+      acks[i] = 2
       if not status then redis.call('DEL', job_key(id)) end -- what its function wrote on itself after it was deleted
       clean_execution(w, q, id, claim)
       release(owner, q, id)
     elseif raw('EXISTS', dependents_key(id)) == 1 then
-      verdicts[i] = 3
+      acks[i] = 3
     else
-      verdicts[i] = 1
+      acks[i] = 1
       if status ~= 'queued' then clean_execution(w, q, id, claim) end
       if ENDS[status] then redis.call('ZREM', registry_key(ENDS[status], q), id) end -- of another run: one place, the last
       raw('ZREM', own, id)
@@ -111,8 +111,8 @@ end
 
 -- claim
 local want, idle = tonumber(ARGV[3]), tonumber(ARGV[4])
-if want == 0 then return { 'empty', verdicts, {} } end
-if redis.call('EXISTS', SUSPENDED) == 1 then return { 'suspended', verdicts, {} } end
+if want == 0 then return { 'empty', acks, {} } end
+if redis.call('EXISTS', SUSPENDED) == 1 then return { 'suspended', acks, {} } end
 
 local owners = math.max(1, redis.call('SCARD', OWNERS))
 local some_paused = redis.call('EXISTS', PAUSED) == 1
@@ -210,5 +210,5 @@ for _, q in ipairs(queues) do
     take_from(q)
   end
 end
-if taken > 0 then return { 'claimed', verdicts, jobs } end
-return { open > 0 and 'empty' or 'paused', verdicts, {} }
+if taken > 0 then return { 'claimed', acks, jobs } end
+return { open > 0 and 'empty' or 'paused', acks, {} }

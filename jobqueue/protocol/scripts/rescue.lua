@@ -3,15 +3,15 @@
 --
 -- KEYS  1 the owner's zset
 -- ARGV  1 owner  2 worker  3 the lease that the rescuer watched ('' when it reaped the child itself)
---       4 known: 1 the slot page was read, so what is not among the running claims never started; 0 nobody knows
+--       4 known: 1 the shared page was read, so what is not among the running claims never started; 0 nobody knows
 --       5 on_crash: retry | fail (a job's own jobq_on_crash wins)  6 how many deaths a job may have
 --       7 final: 1 fail here what RQ's own finish should have failed, because that died too; 0 leave it to RQ's finish
 --       8 ended_at (RQ's text)  9 ended (seconds)  10 the cause for jobs of unknown start, as RQ's exc_string payload
 --       11 the lease of a dead tree: if it is still this one when the tree's last name is struck off, the tree leaves
 --       RQ's lists; '' the tree lives
 --       12 number of claims to keep (finished, and RQ's own finish must record it), then these
---       then for each running claim: claim, verdict, cause (payload)
---       verdicts  crash      it may have killed its process: counted, and the last one fails it
+--       then for each running claim: claim, ruling, cause (payload)
+--       rulings   crash      it may have killed its process: counted, and the last one fails it
 --                 suspect    one of several that may have: uncounted, the next time it runs alone
 --                 interrupt  we or a neighbour ended it: uncounted
 --                 fail       we ended it for its time limit
@@ -28,35 +28,35 @@ if redis.call('SISMEMBER', OWNERS, owner) == 0 then return false end
 if lease ~= '' and (redis.call('GET', lease_key(w)) or '0') ~= lease then return false end
 local known, default_policy, most, final = ARGV[4] == '1', ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
 local ended_at, ended_ts, unknown_cause = ARGV[8], ARGV[9], ARGV[10]
-local dead, verdicts, causes, kept, keeps = ARGV[11], {}, {}, {}, tonumber(ARGV[12])
+local dead, rulings, causes, kept, keeps = ARGV[11], {}, {}, {}, tonumber(ARGV[12])
 for at = 13, 12 + keeps do kept[tonumber(ARGV[at])] = true end
 for at = 13 + keeps, #ARGV, 3 do
   local claim = tonumber(ARGV[at])
-  verdicts[claim], causes[claim] = ARGV[at + 1], ARGV[at + 2]
+  rulings[claim], causes[claim] = ARGV[at + 1], ARGV[at + 2]
 end
 
 local back, again, failed, unknown, for_rq = 0, 0, 0, 0, {}
 
 -- RQ's own code must end it: it may be retried, somebody is to be told, or somebody waits for it.
-local function needs_rq(id, h, verdict)
+local function needs_rq(id, h, ruling)
   local function set(n) return h[n] and h[n] ~= '' end
-  local retries = verdict == 'fail' and (tonumber(h[4] or '') or 0) > 0
-  return verdict == 'stop' or retries or set(6) or set(7) or set(8)
+  local retries = ruling == 'fail' and (tonumber(h[4] or '') or 0) > 0
+  return ruling == 'stop' or retries or set(6) or set(7) or set(8)
     or redis.call('EXISTS', dependents_key(id)) == 1
 end
 
-local function fail(id, q, claim, h, verdict, cause)
-  if not final and needs_rq(id, h, verdict) then
-    for _, v in ipairs({ id, claim, q, verdict, cause }) do for_rq[#for_rq + 1] = v end
+local function fail(id, q, claim, h, ruling, cause)
+  if not final and needs_rq(id, h, ruling) then
+    for _, v in ipairs({ id, claim, q, ruling, cause }) do for_rq[#for_rq + 1] = v end
     return
   end
   clean_execution(w, q, id, claim)
   release(owner, q, id)
-  if final then hand_over(id, verdict == 'stop' and 'stopped' or 'failed') end
+  if final then hand_over(id, ruling == 'stop' and 'stopped' or 'failed') end
   local ttl = seconds(h[5]) or 31536000 -- RQ keeps failed jobs for a year
   local started_at = h[1] == 'started' and h[9] or ended_at -- else it was marked for an earlier run, if for any
   record_outcome(w, q, id, claim, 2, ttl, cause, started_at, ended_at, ended_ts, ended_ts)
-  if verdict == 'stop' and ttl ~= 0 then redis.call('HSET', job_key(id), 'status', 'stopped') end
+  if ruling == 'stop' and ttl ~= 0 then redis.call('HSET', job_key(id), 'status', 'stopped') end
   if h[8] and h[8] ~= '' then free_place(id, h[8]) end
   redis.call('HINCRBY', worker_key(w), 'failed_job_count', 1)
   failed = failed + 1
@@ -84,8 +84,8 @@ for at = 1, #held, 2 do
   local h = redis.call('HMGET', job, 'status', 'origin', 'jobq_on_crash', 'retries_left', 'failure_ttl',
     'failure_callback_name', 'webhooks', 'rate_limit_key', 'started_at')
   local status, q = h[1], h[2]
-  local verdict, cause = verdicts[claim], causes[claim] or unknown_cause
-  if not verdict and not known and status == 'started' then verdict = 'crash' end
+  local ruling, cause = rulings[claim], causes[claim] or unknown_cause
+  if not ruling and not known and status == 'started' then ruling = 'crash' end
   local may_repeat = (h[3] or default_policy) == 'retry'
   redis.call('DEL', fin_key(id))
   if kept[claim] and status then
@@ -99,22 +99,22 @@ for at = 1, #held, 2 do
   elseif not known and is_elsewhere(id, q, claim, status) then
     redis.call('ZREM', own, id)
     clean_execution(w, q, id, claim)
-  elseif not verdict then
+  elseif not ruling then
     if not known then
       redis.call('HINCRBY', job, 'jobq_redelivered', 1)
       unknown = unknown + 1
     end
     back = back + requeue(owner, w, q, id, claim)
   else
-    local crashes = verdict == 'crash' and redis.call('HINCRBY', job, 'jobq_crashes', 1) or 0
-    if verdict == 'stop' or verdict == 'dead' then
-      fail(id, q, claim, h, verdict, cause)
-    elseif verdict == 'fail' or not may_repeat then
+    local crashes = ruling == 'crash' and redis.call('HINCRBY', job, 'jobq_crashes', 1) or 0
+    if ruling == 'stop' or ruling == 'dead' then
+      fail(id, q, claim, h, ruling, cause)
+    elseif ruling == 'fail' or not may_repeat then
       fail(id, q, claim, h, 'fail', cause)
     elseif crashes >= most then
       fail(id, q, claim, h, 'dead', cause)
     else
-      if verdict == 'suspect' then redis.call('HSET', job, 'jobq_suspect', 1) end
+      if ruling == 'suspect' then redis.call('HSET', job, 'jobq_suspect', 1) end
       again = again + requeue(owner, w, q, id, claim)
     end
   end
@@ -123,7 +123,7 @@ if #for_rq == 0 and keeps == 0 then
   redis.call('DEL', own)
   redis.call('SREM', OWNERS, owner)
 end
-if final and redis.call('TTL', worker_key(w)) == -1 then -- its card was gone, and what we counted made a new one
+if final and redis.call('TTL', worker_key(w)) == -1 then -- its registration was gone, and what we counted made a new one
   redis.call('EXPIRE', worker_key(w), 480)
 end
 -- In the step that takes the last name: a rescuer that is killed between the two would leave the tree there.
