@@ -1,11 +1,11 @@
-"""CONTRIBUTING.md, "Who may do what", where no linter can tell: calls of methods, and keys spelled as text."""
+"""CONTRIBUTING.md, where no linter can tell: who may do what (calls of methods, keys as text), the map, the words."""
 
 from __future__ import annotations
 
 import ast
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -112,3 +112,112 @@ def test_each_package_is_installed() -> None:
     there = {".".join(folder.parts).replace("workers", "jobqueue.workers", 1) for folder in folders}
     assert sorted(there) == sorted(listed)
     assert all((ROOT / folder / "__init__.py").exists() for folder in folders)
+
+
+# -- the map, and the words --------------------------------------------------------------------------------------------
+
+
+def mapped(text: str) -> dict[str, list[str]]:
+    """The modules that the map names, by package."""
+    found: dict[str, list[str]] = {}
+    package = ""
+    for line in text.partition("## The map")[2].partition("\n## ")[0].splitlines():
+        if match := re.match(r" {4}((?:jobqueue|workers)/\S*) +\S", line):
+            package = match[1]
+            found[package] = []
+        elif package and line.startswith(" " * 20):
+            found[package] += line.replace(",", " ").split()
+        else:
+            package = ""
+    return found
+
+
+def packaged(sources: Iterable[str]) -> dict[str, list[str]]:
+    """The modules that there are, by package."""
+    found: dict[str, list[str]] = {}
+    for name in sources:
+        folder, _, module = name.rpartition("/")
+        names = found.setdefault(f"{folder}/", [])
+        if not module.startswith("__"):
+            names.append(module.removesuffix(".py"))
+    return found
+
+
+def test_the_map_names_each_package_and_each_module() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    there = packaged(path.relative_to(ROOT).as_posix() for path in SOURCES)
+    assert {package: sorted(names) for package, names in mapped(text).items()} == {
+        package: sorted(names) for package, names in there.items()
+    }
+    assert max(map(len, text.partition("## The map")[2].partition("\n## ")[0].splitlines())) <= 120
+
+
+def test_what_the_map_misses_would_be_found() -> None:
+    text = "## The map\n\n    workers/child/    Runs jobs.\n" + " " * 22 + "slot, consumer\n\n    tests/unit   quick\n"
+    assert mapped(text) == packaged(["workers/child/__init__.py", "workers/child/slot.py", "workers/child/consumer.py"])
+    assert mapped(text) != packaged(["workers/child/slot.py"])
+
+
+# Class → why two may have this name.
+HOMONYMS: dict[str, str] = {}
+
+
+def classes(sources: Iterable[tuple[str, ast.Module]]) -> dict[str, list[str]]:
+    """Where each public class, and each name of a type, is defined."""
+    found: dict[str, list[str]] = {}
+    for name, tree in sources:
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(name)
+    return found
+
+
+def homonyms(sources: Iterable[tuple[str, ast.Module]]) -> dict[str, list[str]]:
+    return {name: places for name, places in classes(sources).items() if len(places) > 1}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    found = homonyms((path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())) for path in SOURCES)
+    assert {name: places for name, places in found.items() if name not in HOMONYMS} == {}
+    assert found.keys() >= HOMONYMS.keys()
+
+
+def test_a_homonym_would_be_found() -> None:
+    tree = ast.parse("class Row: ...\nclass _Own: ...")
+    assert homonyms([("a.py", tree), ("b.py", tree)]) == {"Row": ["a.py", "b.py"]}
+
+
+# Words that once stood for what the field has a term for, see the glossary.
+RETIRED = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        bury buried burial clerk courier crew crews duties errand errands freezer gauges guard hindrance hungry insist
+        leash nursery pace parcel patiently region regions registrar remains roster seat seats steward told transmission
+        trouble undertaker worn
+        """,
+    )
+)
+
+
+def retired(tree: ast.AST) -> Iterator[ast.AST]:
+    """An identifier that has one of them as a whole word in it."""
+    for node in ast.walk(tree):
+        names = [getattr(node, field, None) for field in ("id", "attr", "name", "arg", "module", "asname")]
+        words = re.sub(
+            r"(?<=[a-z0-9])(?=[A-Z])", "_", " ".join(name for name in names if isinstance(name, str))
+        ).lower()
+        if not RETIRED.isdisjoint(re.split(r"[^a-z0-9]+", words)):
+            yield node
+
+
+def test_no_retired_word_stands_in_a_name() -> None:
+    assert found(retired, set()) == []
+    assert RETIRED.isdisjoint(
+        part for path in SOURCES for part in re.split(r"[/_.]", path.relative_to(ROOT).as_posix())
+    )
+
+
+@pytest.mark.parametrize("source", ["class Courier: ...", "x._seat = 1", "from a.pace import b", "def f(on_worn): ..."])
+def test_a_retired_word_would_be_found(source: str) -> None:
+    assert list(retired(ast.parse(source)))
