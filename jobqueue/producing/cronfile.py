@@ -66,7 +66,7 @@ def _schedule(entry: dict[str, Any], path: str) -> Schedule:
 # -- in the process that loads it ----------------------------------------------------------------------------------
 
 
-class Collector(CronScheduler):
+class EntryCollector(CronScheduler):
     """RQ's loader logs an entry that cannot be, and goes on without it; here it is remembered."""
 
     problem: Exception | None = None
@@ -83,7 +83,7 @@ class Collector(CronScheduler):
 def load(path: str, accept: Sequence[str]) -> list[Schedule]:
     """Load the file here. Raises what it raises, and JobqErrors."""
     nowhere = client(Address(url="redis://127.0.0.1:1"))  # RQ wants one; nothing is sent
-    collector = Collector(nowhere, logging_level="CRITICAL")  # what goes wrong comes back as an error
+    collector = EntryCollector(nowhere, logging_level="CRITICAL")  # what goes wrong comes back as an error
     collector.load_config_from_file(path)
     if collector.problem:
         raise collector.problem
@@ -126,7 +126,7 @@ def _of_entry(job: CronJob, schedule_id: str, accept: Sequence[str], nowhere: An
         return plan("pickle")
 
 
-def _told(schedule: Schedule) -> dict[str, Any]:
+def _as_json(schedule: Schedule) -> dict[str, Any]:
     fields = {name: base64.b64encode(value).decode() for name, value in schedule.fields.items()}
     t, own = schedule.timing, {"id": schedule.id, "name": schedule.name, "queue": schedule.queue, "ttl": schedule.ttl}
     return {**own, "every": t.every, "cron": t.cron, "fields": fields}
@@ -145,7 +145,7 @@ def main() -> None:
     os.set_inheritable(fd, False)
     sys.path.insert(0, "")
     try:
-        answer: dict[str, Any] = {"entries": [_told(schedule) for schedule in load(path, formats)]}
+        answer: dict[str, Any] = {"entries": [_as_json(schedule) for schedule in load(path, formats)]}
     except JobqError as e:
         answer = {"error": str(e)}
     except SystemExit:

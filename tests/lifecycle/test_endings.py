@@ -221,7 +221,7 @@ def test_junk(queue: Queue, store: redis.Redis) -> None:
 
 @pytest.mark.parametrize("function", ["samples.nap", "samples.spin", "samples.sleep_in_c"])
 def test_the_time_limit(queue: Queue, store: redis.Redis, mode: str, function: str) -> None:
-    blocked = mode == "thread" and function == "samples.sleep_in_c"  # only its return lets the exception in: DESIGN 1.6
+    blocked = mode == "thread" and function == "samples.sleep_in_c"  # only its return lets the exception in
     job = queue.enqueue(function, 2.5 if blocked else 60, job_timeout=1)
     said = "The job ran longer than its time limit of 1 s."
     text = failure(store, job.id).strip()

@@ -40,7 +40,7 @@ from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.deaths import FAILED, FENCED
 from jobqueue.workers.shared.journal import SharedPage
-from jobqueue.workers.shared.logs import guard_logging
+from jobqueue.workers.shared.logs import protect_logging
 from jobqueue.workers.shared.process_tree import MARK, TO_ALL, Forks
 from jobqueue.workers.shared.settings import Settings
 
@@ -186,7 +186,7 @@ def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks)
         os.environ[MARK] = name
         forks.watch()
         this_is_the_original()
-        guard_logging(PASSING)
+        protect_logging(PASSING)
         obey_the_parent_only(_nothing)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, *TO_ALL))  # served modules may have blocked them
         reseed()

@@ -1,6 +1,6 @@
 """A child's second thread: it hears the supervisor, and it looks after jobs that take longer than a blink.
 
-    every 5 ms while an unmarked job runs      start marks (DESIGN 3), the buffer behind a long job goes back
+    every 5 ms while an unmarked job runs      start marks, the buffer behind a long job goes back
     at a job's deadline                        the time limit's exception
     behind a deadline that a thread ignored    its job is recorded, its slot written off, a fresh one takes over
     as told by the supervisor                  wake, quiet, interrupt, stop a job, give a sign of life

@@ -56,6 +56,6 @@ class SlotWatch:
 
     def _is_away(self, slot: Slot) -> bool:
         """None of its user's code is under a limit (that would be the watchdog's to end), nor has it been since."""
-        if slot.token or slot.finishing is not None or slot.waits or slot.since > self._asked_at:
+        if slot.target or slot.finishing is not None or slot.waits or slot.since > self._asked_at:
             return False
         return not (self._consumer.mending or self._consumer.has_answered(slot.thread, self._round))

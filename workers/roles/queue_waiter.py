@@ -3,7 +3,7 @@
 ``BLMOVE q q LEFT LEFT`` on each queue wakes when something is pushed and takes nothing away: it moves the head onto
 itself. One push wakes one child that is out of work, which claims with CYCLE like always; if more is there, the next
 BLMOVE returns at once and wakes the next. So N idle children cost the store one blocked client per queue, not N (50
-idle waiters cost 570 us of the store's CPU per push: EVIDENCE C.4), and a push is not 50 claims.
+idle waiters cost 570 us of the store's CPU per push, measured), and a push is not 50 claims.
 
 Each BLMOVE is a connection. The first queues have one each; those behind them are looked at four times a second, in one
 request, so that a worker of 1,000 queues does not hold 1,000 connections.

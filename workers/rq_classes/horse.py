@@ -38,7 +38,7 @@ from jobqueue.workers.shared.attempts import TRIES
 from jobqueue.workers.shared.deaths import FENCED, DeathReport
 from jobqueue.workers.shared.endings import STOPPED, encode_text
 from jobqueue.workers.shared.journal import DONE, PULSE
-from jobqueue.workers.shared.logs import guard_logging
+from jobqueue.workers.shared.logs import protect_logging
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.process_state import is_stopped
 from jobqueue.workers.shared.process_tree import MARK, Forks, OfProcess, end_processes
@@ -134,7 +134,7 @@ class Horse:
             die_with(parent)
             os.environ[MARK] = self.owner
             self._forks.watch()
-            guard_logging(PASSING, worker.log)
+            protect_logging(PASSING, worker.log)
             exit_handlers.forget_inherited()
             output.buffer_lines()
             reseed()

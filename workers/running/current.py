@@ -70,8 +70,8 @@ class CurrentJob(Job):
         status = super().get_status(refresh)
         return JobStatus.STARTED if status is JobStatus.QUEUED else status
 
-    def to_dict(self, *args: Any, **told: Any) -> dict[str, Any]:
-        written: dict[str, Any] = super().to_dict(*args, **told)
+    def to_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        written: dict[str, Any] = super().to_dict(*args, **options)
         check_written(written)
         return written
 

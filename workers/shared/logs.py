@@ -118,7 +118,7 @@ class WorkerLogger(GuardedLogger):
         return level >= self.getEffectiveLevel()
 
 
-def guard_logging(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> dict[logging.Logger, type]:
+def protect_logging(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> dict[logging.Logger, type]:
     """In a process that runs user code: see to it that no line of ours, or of RQ's, is the end of what logs it. Only
     ``passes`` come out of one. Returns the loggers whose class is another now, and which it was."""
     GuardedLogger.passes = passes
@@ -138,7 +138,7 @@ def guard_logging(passes: tuple[type[BaseException], ...], *more: logging.Logger
 @contextlib.contextmanager
 def logging_guarded(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> Iterator[None]:
     """While inside, in a process that is somebody else's."""
-    before, changed = GuardedLogger.passes, guard_logging(passes, *more)
+    before, changed = GuardedLogger.passes, protect_logging(passes, *more)
     try:
         yield
     finally:

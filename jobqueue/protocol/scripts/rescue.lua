@@ -1,4 +1,4 @@
--- Take everything out of a dead owner's hands: what never started goes back uncounted, what ran is judged (DESIGN 1.3),
+-- Take everything out of a dead owner's hands: what never started goes back uncounted, what ran is judged,
 -- and the owner's name is struck off.
 --
 -- KEYS  1 the owner's zset
