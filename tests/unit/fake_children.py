@@ -62,7 +62,7 @@ class FakeChild:
 
     def leave(self) -> None:
         """Its process has ended, and the supervisor has seen it."""
-        self.handle.vacate()
+        self.handle.release()
 
     def heard(self) -> list[str]:
         """What it was told since the last time."""

@@ -41,7 +41,7 @@ class Bench:
             [child.handle for child in (*self.children, self.empty)],
             ("high", "low"),
             self.store,
-            request=self.roles_thread.do,
+            ask=self.roles_thread.do,
             post=self.roles_thread.post,
             full=lambda: self.full,
             on_over=self._on_over,

@@ -32,7 +32,7 @@ class Bench:
         self.shutdowns += 1
 
     def order(self, command: Any, **fields: Any) -> None:
-        self.orders.obey({"command": command, **fields})
+        self.orders.handle({"command": command, **fields})
 
     def found(self, claim: int | None) -> None:
         """The roles thread has looked it up."""
@@ -142,7 +142,7 @@ def test_kill_horse(bench: Bench) -> None:
 def test_nonsense_is_ignored_in_one_short_line(
     bench: Bench, caplog: pytest.LogCaptureFixture, order: dict[str, Any]
 ) -> None:
-    bench.orders.obey(order)
+    bench.orders.handle(order)
     assert bench.nothing_happened()
     [message] = caplog.messages
     assert "ignored" in message

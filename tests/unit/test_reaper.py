@@ -49,9 +49,9 @@ class Bench:
         self.forked.append(left)
         return self.can_fork
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """As far as it goes by itself."""
-        self.reaper.bury(self.rescuer, DEAD)
+        self.reaper.reap(self.rescuer, DEAD)
         self.roles_thread.settle()
 
     def request_starts(self, pid: int = PID) -> None:
@@ -69,7 +69,7 @@ class Bench:
 def test_the_main_loop_waits_for_nothing() -> None:
     """The roles thread rescues; what came of it is seen to in the main loop, and until then a stop has to wait."""
     bench = Bench(NOTHING)
-    bench.reaper.bury(bench.rescuer, DEAD)
+    bench.reaper.reap(bench.rescuer, DEAD)
     assert (bench.rescuer.calls, bench.reaper.busy) == ([], True)
     bench.roles_thread.work()
     assert (bench.rescuer.calls, bench.reaper.busy) == ([("rescue", DEAD)], True)
@@ -81,14 +81,14 @@ def test_the_main_loop_waits_for_nothing() -> None:
 def test_when_nothing_is_left_that_is_all(left: LeftForRQ | None) -> None:
     """None: somebody else has struck the name off."""
     bench = Bench(left)
-    bench.bury()
+    bench.reap()
     assert (bench.forked, bench.closed, bench.reaper.busy) == ([], [], False)
 
 
 def test_two_deaths_are_two_burials() -> None:
     bench = Bench(NOTHING)
-    bench.reaper.bury(bench.rescuer, DEAD)
-    bench.reaper.bury(bench.rescuer, DEAD._replace(owner="w:1.1"))
+    bench.reaper.reap(bench.rescuer, DEAD)
+    bench.reaper.reap(bench.rescuer, DEAD._replace(owner="w:1.1"))
     bench.roles_thread.work()
     bench.roles_thread.events.pop()()
     assert bench.reaper.busy
@@ -100,7 +100,7 @@ def test_two_deaths_are_two_burials() -> None:
 def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixture) -> None:
     """It is user code: never in the supervisor. Then the case is closed, by the roles thread."""
     bench = Bench()
-    bench.bury()
+    bench.reap()
     assert (bench.forked, bench.closed, bench.reaper.busy) == ([SOME], [], True)
     bench.request_starts()
     assert bench.reaper.busy
@@ -116,7 +116,7 @@ def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixtur
 def test_one_that_died_at_it_is_followed_by_one_without_their_code(caplog: pytest.LogCaptureFixture) -> None:
     """Callbacks of the user's killed it, perhaps: the second one records only."""
     bench = Bench()
-    bench.bury()
+    bench.reap()
     bench.request_starts()
     bench.request_ends(FAILED)
     assert bench.forked == [SOME, SOME._replace(plain=ALL)]
@@ -129,7 +129,7 @@ def test_one_that_died_at_it_is_followed_by_one_without_their_code(caplog: pytes
 
 def test_a_third_one_there_is_not(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
-    bench.bury()
+    bench.reap()
     for pid in (PID, PID + 1):
         bench.request_starts(pid)
         bench.request_ends(FAILED, pid)
@@ -141,7 +141,7 @@ def test_a_third_one_there_is_not(caplog: pytest.LogCaptureFixture) -> None:
 def test_one_that_had_nothing_of_theirs_to_run_is_not_repeated() -> None:
     """All its jobs were to be recorded plainly in the first place."""
     bench = Bench(SOME._replace(plain=ALL))
-    bench.bury()
+    bench.reap()
     bench.request_starts()
     bench.request_ends(FAILED)
     assert (len(bench.forked), len(bench.closed), bench.reaper.busy) == (1, 1, False)
@@ -150,7 +150,7 @@ def test_one_that_had_nothing_of_theirs_to_run_is_not_repeated() -> None:
 def test_part_of_it_was_plain() -> None:
     """One callback did not end before; now another one does not: both are left out."""
     bench = Bench(SOME._replace(plain=frozenset({7})))
-    bench.bury()
+    bench.reap()
     bench.request_starts()
     bench.request_ends(FAILED)
     assert bench.forked[1].plain == ALL
@@ -159,14 +159,14 @@ def test_part_of_it_was_plain() -> None:
 def test_without_a_fork_server_the_final_rescue_does_without(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.can_fork = False
-    bench.bury()
+    bench.reap()
     assert (bench.closed, bench.reaper.busy) == ([SOME], False)
     assert "recorded without callbacks and retries" in caplog.messages[-1]
 
 
 def test_the_fork_server_went_between_two_attempts() -> None:
     bench = Bench()
-    bench.bury()
+    bench.reap()
     bench.request_starts()
     bench.can_fork = False
     bench.request_ends(FAILED)
@@ -175,7 +175,7 @@ def test_the_fork_server_went_between_two_attempts() -> None:
 
 def test_a_process_that_could_not_be_started() -> None:
     bench = Bench()
-    bench.bury()
+    bench.reap()
     assert not bench.reaper.unborn(bench.rescuer, "w:1.1")  # a child of ours, say
     assert bench.reaper.busy
     assert bench.reaper.unborn(bench.rescuer, OWNER)
@@ -186,7 +186,7 @@ def test_a_process_that_could_not_be_started() -> None:
 def test_the_fork_server_is_gone_with_every_request() -> None:
     """Also with one of which nobody said yet that it was forked; and a late word of its death does no harm."""
     bench = Bench()
-    bench.bury()
+    bench.reap()
     bench.request_starts()
     other = SOME._replace(owner="w:1.1")
     bench.reaper.finish_by_rq(bench.rescuer, other)
@@ -212,14 +212,14 @@ def test_what_another_tree_left_is_finished_once() -> None:
 
 def test_others_are_none_of_its_business() -> None:
     bench = Bench()
-    bench.bury()
+    bench.reap()
     bench.request_starts()
     assert not bench.reaper.forked("w:1.1", PID + 1)
     assert not bench.reaper.died(bench.rescuer, PID + 1, 0)
     assert bench.reaper.busy
 
 
-def test_what_else_the_registrar_is_asked_keeps_a_stop_waiting() -> None:
+def test_what_else_the_roles_thread_is_asked_keeps_a_stop_waiting() -> None:
     """The result arrives in the main loop, once."""
     bench = Bench()
     found: list[int] = []

@@ -111,9 +111,9 @@ def test_a_burst_waits_for_what_is_on_its_way_back(
     """Behind a long job the others go back to the queue: between the two they stand in no list of waiting jobs."""
     give_back, given = RequestThread.give_back, []
 
-    def late(clerk: RequestThread, tokens: list[tuple[str, str, int, str]]) -> None:
+    def late(thread: RequestThread, tokens: list[tuple[str, str, int, str]]) -> None:
         time.sleep(0.5 if tokens else 0.0)
-        give_back(clerk, tokens)
+        give_back(thread, tokens)
         given.extend(tokens)
 
     monkeypatch.setattr(RequestThread, "give_back", late)

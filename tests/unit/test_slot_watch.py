@@ -31,7 +31,7 @@ class Consumer:
 @dataclass(eq=False)
 class Slot:
     thread: int = 1
-    token: int = 0
+    target: int = 0
     finishing: object = None
     waits: bool = False
     since: float = 0.0
@@ -64,7 +64,7 @@ def test_one_that_was_held_up_with_all_of_its_process() -> None:
     assert not made.is_curious  # of the next round
 
 
-@pytest.mark.parametrize("state", [{"token": 7}, {"finishing": "x"}, {"waits": True}, {"since": NOW + 1}])
+@pytest.mark.parametrize("state", [{"target": 7}, {"finishing": "x"}, {"waits": True}, {"since": NOW + 1}])
 def test_one_that_is_at_work(state: dict[str, Any]) -> None:
     made = watch(Consumer(), replace(Slot(), **state))
     assert [made.step(LATE), made.step(LATE + LOOK_AGAIN)] == [set(), set()]

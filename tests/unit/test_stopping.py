@@ -20,7 +20,7 @@ GRACE = 600.0
 def handle() -> Iterator[ChildHandle]:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     handle = ChildHandle(0, SharedPage(make_file(1, 1), 0, 1))
-    handle.use, handle.pid = HandleState.TAKEN, process.pid
+    handle.state, handle.pid = HandleState.IN_USE, process.pid
     handle.page.set(PULSE, 1)
     handle.page.set(OUT_OF_WORK, 1)
     handle.is_there = lambda: process.poll() is None  # type: ignore[attr-defined]
@@ -73,6 +73,6 @@ def test_a_kill_of_which_nobody_hears(handle: ChildHandle) -> None:
         it.step(now)
     assert not it.takes_too_long(now)
     assert it.takes_too_long(now + KILL_WAIT)
-    handle.use = HandleState.EMPTY
+    handle.state = HandleState.EMPTY
     it.step(now + KILL_WAIT)
     assert not it.takes_too_long(now + KILL_WAIT)
