@@ -155,7 +155,7 @@ class Machine(RuleBasedStateMachine):
         )
 
     def finish(self, process: Process, job: ForRQ, dies: bool = False) -> None:
-        self.model.finish_by_rq((process.owner, job.id, job.claim), job.verdict, dies)
+        self.model.finish_by_rq((process.owner, job.id, job.claim), job.kind, dies)
         process.finish_by_rq(self.client, job, dies)
 
     def reconcile_script(self, process: Process) -> int:

@@ -119,8 +119,8 @@ class Process:
             finisher._bring_on = lambda fence: None  # type: ignore[method-assign]
         ending = (
             finisher.runner.returned(1, DecodedCall(len, (), {}, "json", "builtins.len"))
-            if job.verdict == "returned"
+            if job.kind == "returned"
             else Ending(RAISED, job.cause)
         )
         ways = {"dead": finisher.finish_for_good, "stop": finisher.finish_stopped}
-        ways.get(job.verdict, finisher.finish)(job.id, job.claim, job.queue, ending, 1.0)
+        ways.get(job.kind, finisher.finish)(job.id, job.claim, job.queue, ending, 1.0)

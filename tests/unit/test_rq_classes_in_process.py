@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -171,6 +172,30 @@ def test_a_suspended_burst_leaves(store: redis.Redis, rq_queue: rq.Queue) -> Non
     assert run(store, rq_queue) is False
     resume(store)
     assert run(store, rq_queue) is True
+
+
+def test_a_signal_that_interrupts_no_wait(store: redis.Redis, rq_queue: rq.Queue) -> None:
+    """It comes just before the wait, or another thread takes it: the worker does not sleep on for a minute."""
+    worker, noticed = SimpleWorker([rq_queue], connection=store), []
+
+    def end() -> None:
+        eventually(lambda: worker.get_state() == "idle" and store.info("clients")["blocked_clients"])
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        deadline = time.monotonic() + 20.0
+        while not worker._shutdown_requested_date and time.monotonic() < deadline:
+            time.sleep(0.01)
+        noticed.append(worker._shutdown_requested_date)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        worker.work(logging_level="WARNING", max_idle_time=100)
+    finally:
+        thread.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert noticed[0], "not within 20 s"
 
 
 def test_the_idle_time_ends(store: redis.Redis, rq_queue: rq.Queue) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -209,9 +210,9 @@ class Engine:
         self._sleep(min(most, LOOK))
 
     def _sleep(self, most: float) -> None:
-        """Until somebody stirs, or for so many seconds."""
+        """Until somebody stirs, a signal comes, or for so many seconds."""
         try:
-            with self.slot.waiting():
+            with self.slot.waiting(), _woken_by_signals(self._stirrer):
                 stirred = readable([self._stirred.fileno()], most)
             if stirred:
                 self._stirred.recv(4096)
@@ -304,3 +305,18 @@ def _nothing() -> None:
 
 def _cannot(_: object) -> Any:
     raise RuntimeError("the one slot of this process is its main thread")
+
+
+@contextlib.contextmanager
+def _woken_by_signals(wake: socket.socket) -> Iterator[None]:
+    """While inside, each signal is a byte for ``wake``. One that comes just before a wait, or is taken by another
+    thread, interrupts nothing, and its handler would run when the wait is over. Set for each wait, as jobs set their
+    own (asyncio does). Raises OSError, ValueError when ``wake`` was closed."""
+    before = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        try:
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+        except (OSError, ValueError):  # it is closed by now
+            signal.set_wakeup_fd(-1)
