@@ -74,7 +74,7 @@ class Deaths(Machine):
     def last_word(self, data: st.DataObject, on_crash: str) -> None:
         """The finish process is over: what it could not do is done without RQ, and the name is struck off."""
         process = self.one(data, [p for p in self.processes if p.left])
-        words = {job.claim: "interrupt" if job.kind == "returned" else job.verdict for job in process.left}
+        words = {job.claim: "interrupt" if job.kind == "returned" else job.kind for job in process.left}
         self.rescue(process, Judge(words, on_crash, final=True))
         assert process.struck
 
