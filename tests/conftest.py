@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -41,6 +42,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 PASSED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(autouse=True)
+def no_shared_pages_stay() -> Iterator[None]:
+    """A worker keeps its pages for as long as it lives, so nothing closes those that a test has made: hundreds of them
+    leave no descriptors for what a later test starts."""
+    yield
+    with contextlib.suppress(OSError):  # only Linux lists them
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{number}").startswith("/memfd:jobq-"):
+                    os.close(int(number))
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,7 @@ class LocalStoreWatch:
                 fcntl.flock(self._lease, fcntl.LOCK_UN)
                 return False
             os.close(self._watch)  # before the locks: who starts a server then starts a watcher
+            fcntl.flock(self._lease, fcntl.LOCK_UN)  # before ``lock``: who gets that one sees no user where none is
             return True
         finally:
             os.close(lock)
