@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -42,18 +41,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 PASSED = pytest.StashKey[bool]()
-
-
-@pytest.fixture(autouse=True)
-def no_shared_pages_stay() -> Iterator[None]:
-    """A worker keeps its pages for as long as it lives, so nothing closes those that a test has made: hundreds of them
-    leave no descriptors for what a later test starts."""
-    yield
-    with contextlib.suppress(OSError):  # only Linux lists them
-        for number in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/self/fd/{number}").startswith("/memfd:jobq-"):
-                    os.close(int(number))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -37,8 +38,10 @@ class FakeChild:
     """A place in the tree, and the other end of its socket. It is empty until ``come``."""
 
     def __init__(self, number: int = 0, slots: int = 1) -> None:
-        self.page = SharedPage(make_file(1, slots), 0, slots)
+        pages = make_file(1, slots)
+        self.page = SharedPage(pages, 0, slots)
         self.handle = ChildHandle(number, self.page)
+        weakref.finalize(self, _close, pages, self.handle.faults.fd)  # a worker keeps them for as long as it lives
         self._theirs: socket.socket | None = None
 
     def come(self, begun: bool = True) -> FakeChild:
@@ -76,6 +79,11 @@ class FakeChild:
         for end in (self._theirs, self.handle.control):
             if end is not None:
                 end.close()
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)
 
 
 class Registrar:
