@@ -35,12 +35,9 @@ def test_a_store_that_is_far_away(start: Start, mode: str, server: Server) -> No
 @pytest.mark.parametrize("number", [300, 1_100])
 def test_more_queues_than_files(start: Start, mode: str, server: Server, tmp_path: Path, number: int) -> None:
     health, names = tmp_path / "health", [f"q{n}" for n in range(number)]
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        tree = start("-n", "1", "--health-file", str(health), *names, mode=mode)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    tree = start("-n", "1", "--health-file", str(health), *names, mode=mode)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.prlimit(tree.pid, resource.RLIMIT_NOFILE, (256, hard))  # long before it has imported what looks at it
     eventually(lambda: server.client.info("clients")["blocked_clients"])
     for name in (names[0], names[-1]):
         job = Queue(name, connection=server.client).enqueue("samples.ok", 1)
