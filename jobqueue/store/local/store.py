@@ -35,6 +35,8 @@ from jobqueue.store.local.status import StoreStatus, figures
 
 log = logging.getLogger(__name__)
 
+CONNECTED = 3.0  # seconds that a new watcher may take on a busy machine
+
 
 class LocalStore:
     """The local server and this process's lease on it. Thread-safe; after a fork the child's copy holds no lease.
@@ -202,9 +204,9 @@ class LocalStore:
             os.close(fd)  # without unlocking: the watcher has a copy
 
     def _await_watcher(self) -> None:
-        """Wait, for a second at most, until the watcher has a connection: only then does it end the server of a
+        """Wait, for three seconds at most, until the watcher has a connection: only then does it end the server of a
         directory that is removed. It has one within a few milliseconds of the server's start."""
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + CONNECTED
         fd = locks.open_lockable(self.home / "watch")
         try:
             while not os.fstat(fd).st_size and time.monotonic() < deadline:

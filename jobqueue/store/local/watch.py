@@ -59,7 +59,7 @@ class LocalStoreWatch:
         except OSError:
             server.close()
             return None
-        with contextlib.suppress(OSError):  # the disk is full: who waits for it waits for a second
+        with contextlib.suppress(OSError):  # the disk is full: who waits for this waits in vain, and goes on
             os.pwrite(self._watch, b"connected\n", 0)
         return server
 
