@@ -462,6 +462,7 @@ class Supervisor:
         them again and again, trying once more helps nobody."""
         failed = status is not None and os.waitstatus_to_exitcode(status) == FAILED
         if handle.has_begun and (handle.look_whether_it_works() or not failed):
+            self._births.worked()  # it came up: what failed before it is no row any more
             return
         others = [other for other in self._handles if other is not handle and other.state is HandleState.IN_USE]
         try:
