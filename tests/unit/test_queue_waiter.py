@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -297,3 +298,24 @@ def test_one_job_wakes_few_of_a_crowd(make: Make, store: redis.Redis) -> None:
     assert len(woken) <= crowd  # of 118 without it; on a busy machine 27 were seen, on a quiet one 6
     push(store, *"abcdefghijklmnopqrstuvwxyz")
     eventually(lambda: not waiting(store))
+
+
+def test_who_finds_nothing_left_waits_again_with_two_commands(make: Make, store: redis.Redis) -> None:
+    """A push of a job that others take costs each waiter an EXISTS and a BLMOVE, not a look at all pauses too."""
+    store.sadd(keys.workers_of("default"), *map(str, range(40)))
+    woken: list[str] = []
+    make().call_at_push(lambda: woken.append("child"))
+    eventually(lambda: blocked(store) == 1)
+    pushes, began, before = 20, time.monotonic(), calls(store)
+    for n in range(1, pushes + 1):
+        with store.pipeline(transaction=False) as pipe:
+            pipe.rpush(keys.queue("default"), "a").lpop(keys.queue("default")).execute()
+        eventually(lambda n=n: calls(store)["blmove"] == before["blmove"] + n and blocked(store) == 1)  # type: ignore[misc]
+    looks = calls(store)["smembers"] - before["smembers"]
+    assert woken == []
+    assert looks <= 1 + time.monotonic() - began  # 20 before
+
+
+def calls(store: redis.Redis) -> Counter[str]:
+    stats = store.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): int(entry["calls"]) for name, entry in stats.items()})

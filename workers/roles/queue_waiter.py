@@ -73,6 +73,8 @@ class QueueWaiter:
         self._waits: dict[str, Wait] = {}
         self._idle: dict[str, Any] = {}  # queue → connection without a pending BLMOVE
         self._workers = 0  # how many serve the first queue
+        self._open: list[str] = []  # the queues that are not paused, as of the last look
+        self._look_again = 0.0  # monotonic seconds at which that is looked up anew
         self._spoiled: dict[str, float] = {}  # queue whose key is no list → until when it is left alone
         self._complained: set[str] = set()
         self._failing_since = 0.0  # monotonic seconds; 0.0: the last turn worked
@@ -141,11 +143,19 @@ class QueueWaiter:
             self._sleep(None)
         elif open_queues := self._open_queues():
             if self._pushed(open_queues):
+                self._look_again = 0.0  # should all be paused, the wait would return at once for ever
                 self._waiting.popleft()()
         else:
             self._sleep(LOOK)
 
     def _open_queues(self) -> list[str]:
+        """Ask which queues are not paused, at most once a second as long as no child is woken."""
+        now = time.monotonic()
+        if not self._open or now >= self._look_again:
+            self._open, self._look_again = self._ask_open_queues(), now + LOOK
+        return [name for name in self._open if name not in self._spoiled]
+
+    def _ask_open_queues(self) -> list[str]:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.exists(keys.SUSPENDED)
             pipe.smembers(keys.PAUSED)
