@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
 from jobqueue.protocol import keys
-from jobqueue.workers.child.child_watchdog import RequestThread
+from jobqueue.workers.child.request_thread import RequestThread
 from jobqueue.workers.rq_classes.worker import SimpleWorker
 
 

@@ -26,8 +26,9 @@ from typing import Protocol
 from jobqueue.protocol.protocol import Protocol as StoreProtocol
 from jobqueue.protocol.protocol import Wire
 from jobqueue.store.connection import client
-from jobqueue.workers.child.child_watchdog import ChildWatchdog, RequestThread
+from jobqueue.workers.child.child_watchdog import ChildWatchdog
 from jobqueue.workers.child.consumer import Consumer
+from jobqueue.workers.child.request_thread import RequestThread
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports

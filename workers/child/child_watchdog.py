@@ -14,22 +14,19 @@ while it sleeps that way stirs it.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import os
-import queue
 import socket
 import threading
 import time
 from collections.abc import Callable
 
-from redis.exceptions import RedisError
-
-from jobqueue.protocol.protocol import RAISED, Claimed, Protocol
+from jobqueue.protocol.protocol import RAISED, Claimed
 from jobqueue.store.error_texts import is_own_fault
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import LONG
+from jobqueue.workers.child.request_thread import RequestThread
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.child.slot_watch import STUCK, SlotWatch
 from jobqueue.workers.running.limits import (
@@ -54,7 +51,6 @@ from jobqueue.workers.shared.endings import (
 )
 from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, SharedPage
 from jobqueue.workers.shared.polling import readable
-from jobqueue.workers.shared.retry import retry_request
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -411,70 +407,3 @@ class ChildWatchdog:
 
 def _limit_error(slot: Slot) -> type[BaseException]:
     return time_limit_error(slot.limit, SUBJECTS[slot.what])
-
-
-class RequestThread:
-    """The child's thread for slow requests to Redis; it is started by the first of them. It repeats until they succeed:
-    each acts under its token, so doing it twice is doing it once."""
-
-    def __init__(self, protocol: Protocol, worker: str) -> None:
-        self.protocol = protocol
-        self._worker = worker
-        self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="jobq-requests", daemon=True)
-        self._started = False
-        self._asked = itertools.count(1)
-        self._last = 0  # request that was asked for
-        self._done = 0  # requests
-        self.on_failed: Callable[[], object] = lambda: None
-
-    @property
-    def is_busy(self) -> bool:
-        """Tell whether a request waits or is under way: what it gives back stands nowhere yet."""
-        return self._done < self._last
-
-    def do(self, request: Callable[[], object]) -> None:
-        self._last = next(self._asked)
-        self._waiting.put(request)
-        if not self._started:
-            try:
-                self._thread.start()
-            except RuntimeError as e:  # the system has no thread to give now; the next request asks again
-                log.debug("the child's requests to the store wait: %s", e)
-            else:
-                self._started = True
-
-    def do_if_awake(self, request: Callable[[], object]) -> None:
-        """Only where the thread runs anyway: not worth starting it."""
-        if self._started:
-            self._last = next(self._asked)
-            self._waiting.put(request)
-
-    def give_back(self, tokens: list[tuple[str, str, int, str]]) -> None:
-        if tokens:
-            self.protocol.give_back(self._worker, tokens)
-
-    def stop(self) -> None:
-        """End the thread, after the requests that are there. Where a process does not end with its slots."""
-        if self._started:
-            self._waiting.put(None)
-
-    def finish(self, timeout: float) -> None:
-        """Do what is there, as far as the store answers within ``timeout`` seconds. Before a process ends."""
-        self.stop()
-        if self._started:
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while (request := self._waiting.get()) is not None:
-            try:
-                retry_request(request, "a request to the store")
-            except (
-                RedisError
-            ) as e:  # who refuses this may take the next; the job goes on, and a rescue sees to the rest
-                log.warning("the store refuses a request of this process: %s", e)
-            except Exception:
-                log.exception("a request failed: this process is replaced")
-                self.on_failed()
-            finally:
-                self._done += 1  # by this thread only

@@ -28,8 +28,9 @@ from jobqueue.network.silence import FIRST_ANSWER
 from jobqueue.protocol.protocol import Claimed, Protocol, Wire
 from jobqueue.store.connection import like
 from jobqueue.workers.child.child import CUT_OFF, STUCK, leave
-from jobqueue.workers.child.child_watchdog import ChildWatchdog, RequestThread
+from jobqueue.workers.child.child_watchdog import ChildWatchdog
 from jobqueue.workers.child.consumer import Consumer
+from jobqueue.workers.child.request_thread import RequestThread
 from jobqueue.workers.roles.queue_waiter import QueueWaiter
 from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_classes.slot import RQSlot
