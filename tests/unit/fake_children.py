@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from jobqueue.workers.shared.journal import OUT_OF_WORK, PULSE, SharedPage, make_file
+from jobqueue.workers.shared.messages import MessageReader, ToChild
 from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 NO_PID = 5_000_000  # Linux gives none as high: a signal that got past the fakes would reach nobody
@@ -43,6 +44,7 @@ class FakeChild:
         self.handle = ChildHandle(number, self.page)
         weakref.finalize(self, _close, pages, self.handle.faults.fd)  # a worker keeps them for as long as it lives
         self._theirs: socket.socket | None = None
+        self._reader: MessageReader[ToChild] = MessageReader(ToChild)
 
     def come(self, begun: bool = True) -> FakeChild:
         """A process takes the place; ``begun``: and has come as far as to run jobs."""
@@ -67,11 +69,11 @@ class FakeChild:
         """Its process has ended, and the supervisor has seen it."""
         self.handle.release()
 
-    def heard(self) -> list[str]:
+    def heard(self) -> list[ToChild]:
         """What it was told since the last time."""
         assert self._theirs is not None
         try:
-            return self._theirs.recv(4096).decode().split()
+            return self._reader.read(self._theirs.recv(4096))
         except BlockingIOError:
             return []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -14,8 +13,20 @@ from types import SimpleNamespace
 
 import pytest
 
+from jobqueue.protocol.claims import Token
 from jobqueue.protocol.protocol import RETURNED, JobOutcome
 from jobqueue.workers.shared.journal import DONE, SharedPage, make_file
+from jobqueue.workers.shared.messages import (
+    CannotBegin,
+    Dropped,
+    FromChild,
+    OutOfWork,
+    Ping,
+    Quiet,
+    Retire,
+    Wake,
+    encode,
+)
 from jobqueue.workers.supervisor import child_handle as handles
 from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned, HandleState
 
@@ -67,31 +78,42 @@ def test_each_incarnation_has_a_name_of_its_own(handle: ChildHandle) -> None:
 
 
 def test_what_a_child_says(handle: ChildHandle, child: socket.socket) -> None:
-    """Words and lists in any order, cut anywhere."""
-    tokens = [["w:4.1", "hr{}", 5, "default"]]
-    said = b"hrh" + b"d" + json.dumps(tokens).encode() + b"\n" + b"rd[]\nh"
-    heard = []
-    for at in range(0, len(said), 7):
-        child.sendall(said[at : at + 7])
+    """Messages in any order, cut anywhere."""
+    tokens = (Token("w:4.1", "hr{}\n", 5, "default"),)
+    said: list[FromChild] = [OutOfWork(), Retire(), OutOfWork(), Dropped(tokens), Retire(), Dropped(()), OutOfWork()]
+    sent = b"".join(map(encode, said))
+    heard: list[FromChild] = []
+    for at in range(0, len(sent), 7):
+        child.sendall(sent[at : at + 7])
         heard += handle.hear() or []
-    assert heard == ["out of work", "retire", "out of work", tokens, "retire", [], "out of work"]
+    assert heard == said
     child.close()
+    assert handle.hear() is None
+
+
+def test_why_a_child_cannot_begin_is_kept(handle: ChildHandle, child: socket.socket) -> None:
+    child.sendall(encode(CannotBegin("no such module")))
+    assert (handle.hear(), handle.failure) == ([], "no such module")
+
+
+def test_what_only_a_job_can_have_written(handle: ChildHandle, child: socket.socket) -> None:
+    child.sendall(b"h\n")
     assert handle.hear() is None
 
 
 def test_quiet_is_said_once(handle: ChildHandle, child: socket.socket) -> None:
     handle.quiet()
     handle.quiet()
-    handle.tell(b"x\n")
-    assert child.recv(100) == b"q\nx\n"
+    handle.tell(Ping())
+    assert child.recv(100) == encode(Quiet()) + encode(Ping())
 
 
 def test_telling_the_dead_or_nobody(handle: ChildHandle, child: socket.socket) -> None:
     child.close()
-    handle.tell(b"w\n")
-    handle.tell(b"w\n")
+    handle.tell(Wake())
+    handle.tell(Wake())
     handle.release()
-    handle.tell(b"w\n")
+    handle.tell(Wake())
     handle.kill()
     assert (handle.state, handle.pid, handle.control) == (HandleState.EMPTY, 0, None)
 
@@ -221,7 +243,7 @@ def test_a_new_child_begins_afresh(handle: ChildHandle, child: socket.socket) ->
 
 def test_awaiting_a_death(handle: ChildHandle, child: socket.socket) -> None:
     """It reads whatever is left until the end, and not for ever."""
-    child.sendall(b"h" * 1000)
+    child.sendall(encode(OutOfWork()) * 500)
     began = time.monotonic()
     handle.await_death(0.2)
     assert time.monotonic() - began >= 0.2

@@ -10,6 +10,7 @@ import pytest
 from fake_children import Clock, FakeChild, Kills
 
 from jobqueue.workers.shared.endings import HARD, STOPPED
+from jobqueue.workers.shared.messages import StopJob, ToChild
 from jobqueue.workers.supervisor.command_handler import CommandHandler
 
 
@@ -39,7 +40,7 @@ class Bench:
         _, _, then = self.searches.pop()
         then(claim)
 
-    def heard(self) -> list[list[str]]:
+    def heard(self) -> list[list[ToChild]]:
         return [child.heard() for child in self.children]
 
     @property
@@ -75,7 +76,7 @@ def test_stop_job(bench: Bench) -> None:
     assert not any(bench.heard())
     bench.clock.now = 1050.0
     bench.found(8)
-    assert bench.heard() == [["s8"], [], []]
+    assert bench.heard() == [[StopJob(8)], [], []]
     assert bench.condemned == {8: ("stop", STOPPED, 1050.0)}
 
 
@@ -84,7 +85,7 @@ def test_who_asks_again_wins_no_time_for_the_job(bench: Bench) -> None:
     for _ in range(3):
         bench.order("stop-execution", execution_id=f"{9:x}")
         bench.clock.now += HARD / 2
-    assert bench.heard() == [[], ["s9"] * 3, []]
+    assert bench.heard() == [[], [StopJob(9)] * 3, []]
     assert bench.condemned == {9: ("stop", STOPPED, 1000.0)}
 
 
@@ -92,7 +93,7 @@ def test_stop_execution(bench: Bench) -> None:
     """The execution's id is the claim, in hexadecimal; nothing has to be looked up."""
     bench.children[2].run(0xABC)
     bench.order("stop-execution", execution_id="abc")
-    assert bench.heard() == [[], [], ["s2748"]]
+    assert bench.heard() == [[], [], [StopJob(2748)]]
     assert bench.searches == []
 
 

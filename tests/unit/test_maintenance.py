@@ -21,8 +21,9 @@ from rq.serializers import JSONSerializer
 
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address
-from jobqueue.workers.roles.maintenance import NAME, Maintenance
+from jobqueue.workers.roles.maintenance import Maintenance
 from jobqueue.workers.rq_finish.maintenance import Chores, Intermediate
+from jobqueue.workers.shared.messages import MAINTENANCE
 from jobqueue.workers.shared.settings import Settings
 
 OWNER = "w-1:0.1"
@@ -277,7 +278,7 @@ class Tree:
 
     def _fork(self) -> bool:
         self.forks += 1
-        self.role.forked(NAME, 100 + self.forks)
+        self.role.forked(MAINTENANCE, 100 + self.forks)
         return True
 
     def steps(self, *times: float) -> list[bool]:

@@ -11,6 +11,7 @@ import pytest
 from fake_children import Clock, FakeChild, Kills
 
 from jobqueue.workers.shared.journal import UNSETTLED
+from jobqueue.workers.shared.messages import Interrupt, Quiet, ToChild
 from jobqueue.workers.supervisor.shutdown import BIRTH_WAIT, LAST_WORDS, QUIET_WAIT, Phase, Shutdown
 
 GRACE = 10.0
@@ -28,7 +29,7 @@ class Bench:
         self.empty = FakeChild(3)
         self.given_back: list[list[Any]] = []
         handles = [child.handle for child in (*self.children, self.empty)]
-        self.stop = Shutdown(handles, grace, self.given_back.append, clock=self.clock)
+        self.stop = Shutdown(handles, grace, lambda tokens: self.given_back.append([*tokens]), clock=self.clock)
 
     def after(self, seconds: float) -> None:
         """Let so much time pass, without a look; then look."""
@@ -41,13 +42,13 @@ class Bench:
             self.after(MOMENT)
 
     def answer(self, number: int, *tokens: Any) -> None:
-        self.stop.dropped(self.children[number].handle, list(tokens))
+        self.stop.dropped(self.children[number].handle, tokens)
 
     def all_answer(self) -> None:
         for number in range(3):
             self.answer(number)
 
-    def heard(self) -> list[list[str]]:
+    def heard(self) -> list[list[ToChild]]:
         return [child.heard() for child in self.children]
 
 
@@ -69,7 +70,7 @@ def bench(request: pytest.FixtureRequest, kills: Kills) -> Iterator[Bench]:
 
 def test_every_child_hears_once_to_claim_nothing_more(bench: Bench) -> None:
     bench.stop.begin("because")
-    assert bench.heard() == [["q"]] * 3
+    assert bench.heard() == [[Quiet()]] * 3
     assert bench.stop.phase is Phase.QUIET
     bench.stop.begin("and because")
     bench.until(GRACE - 1)
@@ -81,7 +82,7 @@ def test_one_that_was_told_before_is_not_told_again(bench: Bench) -> None:
     bench.children[1].handle.quiet()
     bench.heard()
     bench.stop.begin("because")
-    assert bench.heard() == [["q"], [], ["q"]]
+    assert bench.heard() == [[Quiet()], [], [Quiet()]]
 
 
 def test_beginning_twice_is_beginning_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -178,7 +179,7 @@ def test_the_grace(bench: Bench) -> None:
     bench.after(GRACE - 0.01)
     assert (bench.stop.phase, bench.heard()) == (Phase.QUIET, [[]] * 3)
     bench.after(0.01)
-    assert (bench.stop.phase, bench.heard()) == (Phase.INTERRUPT, [["i"]] * 3)
+    assert (bench.stop.phase, bench.heard()) == (Phase.INTERRUPT, [[Interrupt()]] * 3)
     bench.after(LAST_WORDS - 0.01)
     assert (bench.stop.phase, bench.heard(), bench.kills) == (Phase.INTERRUPT, [[]] * 3, [])
 
@@ -207,7 +208,7 @@ def test_a_kill_that_had_no_effect_is_repeated(bench: Bench) -> None:
 def test_without_a_grace_jobs_are_interrupted_at_once(bench: Bench) -> None:
     bench.stop.begin("because")
     bench.after(0.0)
-    assert bench.heard() == [["q", "i"]] * 3
+    assert bench.heard() == [[Quiet(), Interrupt()]] * 3
 
 
 def test_a_long_sleep_skips_no_phase(bench: Bench) -> None:
@@ -230,7 +231,7 @@ def test_the_second_signal_ends_the_grace(bench: Bench) -> None:
     bench.stop.asked("SIGTERM")
     bench.after(MOMENT)
     assert bench.stop.phase is Phase.INTERRUPT
-    assert bench.heard() == [["q", "i"]] * 3
+    assert bench.heard() == [[Quiet(), Interrupt()]] * 3
 
 
 def test_the_third_signal_hastens_nothing(bench: Bench) -> None:
@@ -252,7 +253,7 @@ def test_who_will_not_wait_asks_once(bench: Bench) -> None:
     bench.stop.asked("SIGQUIT", at_once=True)
     bench.after(0.0)
     assert bench.stop.phase is Phase.INTERRUPT
-    assert bench.heard() == [["q", "i"]] * 3
+    assert bench.heard() == [[Quiet(), Interrupt()]] * 3
 
 
 def test_who_will_not_wait_ends_the_grace_of_another(bench: Bench) -> None:

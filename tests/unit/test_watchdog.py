@@ -18,6 +18,7 @@ from helpers import eventually
 from jobqueue.store.connection import Address
 from jobqueue.workers.shared.endings import HARD
 from jobqueue.workers.shared.journal import BUFFERED, OUT_OF_WORK, PULSE, SharedPage, make_file
+from jobqueue.workers.shared.messages import Ping, encode
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned
 from jobqueue.workers.supervisor.watchdog import BETWEEN, FRESH, SILENT, SILENT_FOR_GOOD, Watchdog, memory_mb
@@ -53,7 +54,7 @@ class Bench:
 
     def pings(self) -> int:
         try:
-            return self.child.recv(4096).count(b"p\n")
+            return self.child.recv(4096).count(encode(Ping()))
         except BlockingIOError:
             return 0
 

@@ -14,7 +14,6 @@ while it sleeps that way stirs it.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -22,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from jobqueue.protocol.claims import Token
 from jobqueue.protocol.protocol import RAISED, Claimed
 from jobqueue.store.error_texts import is_own_fault
 from jobqueue.workers.child.consumer import Consumer
@@ -50,6 +50,20 @@ from jobqueue.workers.shared.endings import (
     time_limit_text,
 )
 from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, SharedPage
+from jobqueue.workers.shared.messages import (
+    Dropped,
+    FromChild,
+    Interrupt,
+    MessageReader,
+    OutOfWork,
+    Ping,
+    Quiet,
+    Retire,
+    StopJob,
+    ToChild,
+    Wake,
+    encode,
+)
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.settings import Settings
 
@@ -109,7 +123,7 @@ class ChildWatchdog:
         self._fired: dict[int, float] = {}  # target → when it was interrupted: by its limit, or because it is to stop
         self._freed: set[int] = set()  # of these: what they started was ended
         self._stopping: set[int] = set()  # claims that somebody asked to stop
-        self._unheard = b""
+        self._reader: MessageReader[ToChild] = MessageReader(ToChild, skips_others=True)
         self._recovering = False
         self._pulse = 0
         self._over = False
@@ -143,11 +157,11 @@ class ChildWatchdog:
                 pass
 
     def out_of_work(self) -> None:
-        self._tell(b"h")
+        self._tell(OutOfWork())
 
     def ask_to_retire(self) -> None:
         """This process has done its share (--max-jobs), or lost a thread: somebody else should take over."""
-        self._tell(b"r")
+        self._tell(Retire())
 
     def run(self) -> None:
         """Watch until the supervisor is gone. Without this thread the child would be deaf, with nobody to see to time
@@ -210,18 +224,18 @@ class ChildWatchdog:
             self._on_orphaned()  # does not come back where a process is no more than its slots
             self._over = True
             return
-        *messages, self._unheard = (self._unheard + heard).split(b"\n")
-        for message in messages:
-            if message == b"w":
-                self._consumer.wake()
-            elif message == b"q":
-                self._request_thread.do(self._quiet)
-            elif message == b"i":
-                self._interrupt()
-            elif message.startswith(b"s"):
-                self._stop(int(message[1:]))
-            elif message == b"p":  # that we woke up the pulse says; and the slots?
-                self._look_at_slots(time.monotonic())
+        for message in self._reader.read(heard):
+            match message:
+                case Wake():
+                    self._consumer.wake()
+                case Quiet():
+                    self._request_thread.do(self._quiet)
+                case Interrupt():
+                    self._interrupt()
+                case StopJob(claim):
+                    self._stop(claim)
+                case Ping():  # that we woke up the pulse says; and the slots?
+                    self._look_at_slots(time.monotonic())
 
     def _stop(self, claim: int) -> None:
         self._stopping.add(claim)
@@ -244,17 +258,17 @@ class ChildWatchdog:
         """(request thread) Claim nothing more; tell the supervisor what nobody started: the tree gives it back in one
         step."""
         dropped = self._consumer.drop_buffer(quiet=True)
-        tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
-        self._tell(b"d" + json.dumps(tokens).encode() + b"\n")
+        tokens = tuple(Token(self._owner, job.id, job.claim, job.queue) for job in dropped)
+        self._tell(Dropped(tokens))
 
     def _interrupt(self) -> None:
         for slot in self._slots:
             if job := slot.job:
                 slot.interrupt(job.claim, Interrupted)
 
-    def _tell(self, message: bytes) -> None:
+    def _tell(self, message: FromChild) -> None:
         try:
-            self._control.sendall(message)
+            self._control.sendall(encode(message))
         except OSError:  # the supervisor is gone: the end of its socket tells us so in a moment
             pass
 

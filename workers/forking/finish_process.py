@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import redis
 
@@ -57,7 +57,7 @@ class FinishProcess:
         settings: Settings,
         owner: str,
         worker: str,
-        jobs: list[ForRQ],
+        jobs: Sequence[ForRQ],
         plain: Collection[int],
         control: socket.socket,
     ) -> None:

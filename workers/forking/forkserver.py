@@ -1,19 +1,7 @@
 """The fork server: imports the served modules once, forks warm children, reaps them.
 
-A process of its own, started by the supervisor, which alone holds the other end of its control socket. One JSON
-object per line:
-
-    to it      {"fork": owner, "child": n, "faults": fd} with the child's own socket as ancillary data
-               {"fork": owner, "worker": name, "finish": jobs}, likewise
-               {"fork": "maintenance", "maintenance": true}, likewise
-               {"ping": true}                  without a descriptor
-    from it    {"importing": name}           this module is next
-               {"ready": why}                the modules are imported; why children cannot be forked, "" when they can
-               {"failed": text}              they are not: the worker exits 2 at once
-               {"forked": owner, "pid": p}
-               {"unborn": owner, "why": text}   the system would not start a process
-               {"died": p, "status": s}      a wait status
-               {"pong": true}
+A process of its own, started by the supervisor, which alone holds the other end of its control socket;
+``shared/messages.py`` has what is said over it.
 
 It runs no job. It leads a session of its own, without a terminal, as each child does: what is typed there, or sent to
 a job's process group, reaches neither it nor the supervisor. ``gc.freeze`` keeps the collector from touching what the
@@ -28,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import json
 import logging
 import os
 import selectors
@@ -40,7 +27,6 @@ import traceback
 from typing import Any, NamedTuple
 
 from jobqueue.producing.importing import place_of
-from jobqueue.protocol.protocol import ForRQ
 from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
 from jobqueue.workers.forking import preload
 from jobqueue.workers.forking.finish_process import FinishProcess
@@ -50,12 +36,30 @@ from jobqueue.workers.running.fork_hazards import ForkHazards
 from jobqueue.workers.running.own_classes import runner_for
 from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.shared import served, titles
+from jobqueue.workers.shared.deaths import CLOSED
 from jobqueue.workers.shared.faults import report_to
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import set_up_logging
+from jobqueue.workers.shared.messages import (
+    Died,
+    ForkChild,
+    Forked,
+    ForkFinish,
+    ForkMaintenance,
+    ForkRequest,
+    FromForkServer,
+    ImportBegun,
+    ImportFailed,
+    MessageReader,
+    Ping,
+    Pong,
+    Ready,
+    ToForkServer,
+    Unborn,
+    encode,
+)
 from jobqueue.workers.shared.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
 from jobqueue.workers.shared.settings import Settings
-from jobqueue.workers.supervisor.forkserver_client import CLOSED
 
 
 class Birth(NamedTuple):
@@ -81,7 +85,7 @@ class ForkServer:
         self._runner = Runner(settings)
         self._children: dict[int, Birth] = {}
         self._births = itertools.count()
-        self._unread = b""
+        self._reader: MessageReader[ToForkServer] = MessageReader(ToForkServer)
         self._fds: list[int] = []
         self._wake_write = -1
         self._generators: dict[str, Any] = {}  # that modules made for themselves: their states, until the first fork
@@ -123,11 +127,11 @@ class ForkServer:
                 self._settings.modules,
                 self._settings.exception_handlers,
                 self._settings.own_classes,
-                on_import=lambda name: self._say({"importing": name}),
+                on_import=lambda name: self._say(ImportBegun(name)),
             )
             self._runner = runner_for(self._settings)  # its serializer may be among what was imported
         except BaseException as e:
-            self._say({"failed": describe_import_error(e)})
+            self._say(ImportFailed(describe_import_error(e)))
             return False
         if not all(_is_same(fd, before) for fd, before in needed.items()):
             os._exit(CLOSED)  # nothing can be said any more but this
@@ -136,12 +140,12 @@ class ForkServer:
         self._spawns = bool(found)
         self._generators = {} if self._spawns else randomness.states_of_own(self._settings.modules)
         gc.freeze()
-        self._say({"ready": " and ".join(found)})
+        self._say(Ready(" and ".join(found)))
         return True
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _say(self, message: FromForkServer) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone: the next read says so
-            self._control.sendall(json.dumps(message).encode() + b"\n")
+            self._control.sendall(encode(message))
 
     def _hear(self) -> bool:
         """Read what the supervisor wants; False: it is gone."""
@@ -150,28 +154,25 @@ class ForkServer:
         except OSError:
             return False
         self._fds += fds
-        self._unread += data
-        *lines, self._unread = self._unread.split(b"\n")
-        for line in lines:
-            request = json.loads(line)
-            if "ping" in request:
-                self._say({"pong": True})
+        for request in self._reader.read(data):
+            if isinstance(request, Ping):
+                self._say(Pong())
             else:
                 self._start(request, self._fds.pop(0))
         return bool(data)
 
-    def _start(self, request: dict[str, Any], fd: int) -> None:
+    def _start(self, request: ForkRequest, fd: int) -> None:
         """A system that starts no process now (limits, memory) is no reason to leave, and take all children along."""
         try:
             self._fork(request, fd)
         except OSError as e:
             with contextlib.suppress(OSError):
                 os.close(fd)
-            self._say({"unborn": request["fork"], "why": e.strerror or str(e)})
+            self._say(Unborn(request.owner, e.strerror or str(e)))
 
-    def _fork(self, request: dict[str, Any], fd: int) -> None:
-        parent, child_number = os.getpid(), request.get("child")
-        name = request["fork"] if child_number is not None else f"{self._settings.worker}:{parent}.{next(self._births)}"
+    def _fork(self, request: ForkRequest, fd: int) -> None:
+        parent, child_number = os.getpid(), request.child if isinstance(request, ForkChild) else None
+        name = request.owner if child_number is not None else f"{self._settings.worker}:{parent}.{next(self._births)}"
         birth = Birth(name, child_number, Forks(), time.monotonic())
         output.flush()
         pid = self._spawn(request, name, fd) if self._spawns else os.fork()
@@ -185,9 +186,9 @@ class ForkServer:
         os.close(fd)
         self._generators = {}
         self._children[pid] = birth
-        self._say({"forked": request["fork"], "pid": pid})
+        self._say(Forked(request.owner, pid))
 
-    def _make_child(self, request: dict[str, Any], fd: int) -> Runs:
+    def _make_child(self, request: ForkRequest, fd: int) -> Runs:
         self._warn_of_equal_numbers()
         return make_child(self._settings, request, self._page_file, fd, self._runner)
 
@@ -197,19 +198,19 @@ class ForkServer:
         if equal := [name for name, state in self._generators.items() if states.get(name) == state]:
             log.warning("%s", randomness.warning_of(equal))
 
-    def _spawn(self, request: dict[str, Any], name: str, fd: int) -> int:
+    def _spawn(self, request: ForkRequest, name: str, fd: int) -> int:
         """The preload left what a fork would not copy, or would share: the child imports for itself."""
         argv = [
             sys.executable,
             "-P",
             "-m",
             "jobqueue.workers.forking.spawned",
-            json.dumps(request),
+            encode(request).decode(),
             str(self._page_file),
             str(fd),
             name,
         ]
-        inherited = [fd, self._page_file, *([request["faults"]] if "faults" in request else [])]
+        inherited = [fd, self._page_file, *([request.faults] if isinstance(request, ForkChild) else [])]
         for number in inherited:
             os.set_inheritable(number, True)
         # by the environment, not by argv: the address may hold a password, and everybody can read argv
@@ -228,7 +229,7 @@ class ForkServer:
                 return
             if birth := self._children.pop(pid, None):  # else it was adopted
                 self._end_jobs(pid, birth, well=status == 0)
-                self._say({"died": pid, "status": status})
+                self._say(Died(pid, status))
 
     def _end_jobs(self, pid: int, birth: Birth, well: bool) -> None:
         """What the jobs that it ran had started ends with it, before anybody hears of its death and runs them again."""
@@ -268,24 +269,23 @@ def describe_import_error(error: BaseException) -> str:
     return f"{text} ({place})" if place else text
 
 
-def make_child(settings: Settings, request: dict[str, Any], page_file: int, fd: int, runner: Runner) -> Runs:
-    """(in the new process) What the order asks for."""
+def make_child(settings: Settings, request: ForkRequest, page_file: int, fd: int, runner: Runner) -> Runs:
+    """(in the new process) Make what the request asks for."""
     control = socket.socket(fileno=fd)
     titles.show(settings.worker, _role(request))
-    if "finish" in request:
-        jobs = [ForRQ(i, claim, queue, kind, cause.encode()) for i, claim, queue, kind, cause in request["finish"]]
-        return FinishProcess(settings, request["fork"], request["worker"], jobs, request["plain"], control)
-    if "maintenance" in request:
-        return Chores(settings, control)
-    report_to(request["faults"])
-    page = SharedPage(page_file, request["child"], settings.slots)
-    return Child(settings, request["fork"], page, control, runner)
+    match request:
+        case ForkFinish(owner, worker, jobs, plain):
+            return FinishProcess(settings, owner, worker, jobs, plain, control)
+        case ForkMaintenance():
+            return Chores(settings, control)
+    report_to(request.faults)
+    return Child(settings, request.owner, SharedPage(page_file, request.child, settings.slots), control, runner)
 
 
-def _role(request: dict[str, Any]) -> str:
-    if "child" in request:
-        return f"child {request['child']}"
-    return "maintenance" if "maintenance" in request else "finishing jobs"
+def _role(request: ForkRequest) -> str:
+    if isinstance(request, ForkChild):
+        return f"child {request.child}"
+    return "maintenance" if isinstance(request, ForkMaintenance) else "finishing jobs"
 
 
 def main() -> None:

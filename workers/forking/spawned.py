@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import sys
@@ -14,13 +13,15 @@ from jobqueue.workers.forking.preload import preload
 from jobqueue.workers.running.output import buffer_lines
 from jobqueue.workers.running.own_classes import runner_for
 from jobqueue.workers.shared.logs import set_up_logging
+from jobqueue.workers.shared.messages import CannotBegin, ForkRequest, decode, encode
 from jobqueue.workers.shared.process_tree import Forks
 from jobqueue.workers.shared.settings import Settings
 
 
 def main() -> None:
     settings = Settings.from_json(os.environ.pop("JOBQ_CHILD_SETTINGS"))
-    request, page_file, fd, name = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    request: ForkRequest = decode(sys.argv[1].strip().encode(), ForkRequest)
+    page_file, fd, name = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     lead_a_session()
     os.set_inheritable(fd, False)
     set_up_logging(settings.log_format, settings.verbose)
@@ -38,7 +39,7 @@ def main() -> None:
 def _say_why(fd: int, error: BaseException) -> None:
     """In the fork server the same import went well: it does not here, and the supervisor tells its user why."""
     with contextlib.suppress(OSError), socket.socket(fileno=fd) as control:
-        control.sendall(b"f" + json.dumps(describe_import_error(error)).encode() + b"\n")
+        control.sendall(encode(CannotBegin(describe_import_error(error))))
 
 
 if __name__ == "__main__":

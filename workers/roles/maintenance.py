@@ -13,9 +13,10 @@ import random
 import time
 from collections.abc import Callable
 
+from jobqueue.workers.shared.messages import MAINTENANCE
+
 log = logging.getLogger(__name__)
 
-NAME = "maintenance"  # in the place of an owner's name
 SETTLING = 60.0  # seconds after the start, or an outage
 
 
@@ -57,15 +58,15 @@ class Maintenance:
 
     def forked(self, name: str, pid: int) -> bool:
         """Was it ours?"""
-        if name == NAME:
+        if name == MAINTENANCE:
             self._pid = pid
-        return name == NAME
+        return name == MAINTENANCE
 
     def unborn(self, name: str) -> bool:
         """Its process could not be started. Was it ours?"""
-        if name == NAME:
+        if name == MAINTENANCE:
             self.all_died()
-        return name == NAME
+        return name == MAINTENANCE
 
     def died(self, pid: int, status: int) -> bool:
         """Was it ours?"""

@@ -36,6 +36,7 @@ from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_classes.slot import RQSlot
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.journal import SharedPage
+from jobqueue.workers.shared.messages import StopJob, encode
 from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.settings import Settings
 
@@ -235,7 +236,7 @@ class Engine:
     def stop_job(self, claim: int) -> bool:
         """Raise in the job of this claim, if it runs here."""
         try:
-            self._control.send(b"s%d\n" % claim)
+            self._control.send(encode(StopJob(claim)))
         except OSError:
             return False
         return True

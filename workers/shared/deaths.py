@@ -10,6 +10,7 @@ from jobqueue.protocol.protocol import ForRQ, JobOutcome, Ruling
 
 FAILED = 1  # the exit code of a child that an exception ended, outside a job
 FENCED = 3  # the exit code of a child whose name was struck off
+CLOSED = 7  # the exit code of a fork server when an import has closed what it needs
 EXECUTION_TTL = 90  # seconds that RQ's readers believe a start mark: RQ's job_monitoring_interval + 60
 
 

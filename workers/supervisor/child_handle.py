@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import time
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jobqueue.network.backoff import Backoff
+from jobqueue.protocol.claims import Token
 from jobqueue.protocol.protocol import JobOutcome, Ruling
 from jobqueue.workers.shared import oom
 from jobqueue.workers.shared.deaths import DeathReport, cause_of_death, end_of_process
 from jobqueue.workers.shared.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text
 from jobqueue.workers.shared.faults import Faults
 from jobqueue.workers.shared.journal import BUFFERED, DONE, OUT_OF_WORK, PULSE, UNSETTLED, Running, SharedPage
+from jobqueue.workers.shared.messages import (
+    CannotBegin,
+    Dropped,
+    FromChild,
+    MessageReader,
+    NotAMessage,
+    OutOfWork,
+    Quiet,
+    Retire,
+    ToChild,
+    encode,
+)
 
 YOUNG = 1.0  # seconds; who dies younger and did nothing makes the next one wait
 NEIGHBOUR = "ChildKilled: The process that ran this job was killed because of another job that ran in it."
-
-
-MESSAGES = {b"h": "out of work", b"r": "retire"}
 
 
 class Condemned(NamedTuple):
@@ -53,7 +62,7 @@ class ChildHandle:
         self.owner = ""
         self.pid = 0
         self.control: socket.socket | None = None
-        self.dropped: list[Any] | None = None  # tokens that it will not run; None: it has not said yet
+        self.dropped: tuple[Token, ...] | None = None  # what it will not run; None: it has not said yet
         self.not_before = 0.0  # monotonic seconds
         self.retiring = False  # somebody takes over; it leaves when its jobs are done
         self.quiet_sent = False
@@ -69,7 +78,7 @@ class ChildHandle:
         self.failure = ""  # why its process could not begin, as it said itself
         self.deaf_since = 0.0  # monotonic seconds since its end of the socket is closed; 0: it is open
         self._incarnation = 0
-        self._unread = b""
+        self._reader: MessageReader[FromChild] = MessageReader(FromChild)
         self._born = 0.0
         self._oom_kills = 0
         self._short_lives = Backoff(first=0.8, most=5.0, free=2)
@@ -90,55 +99,43 @@ class ChildHandle:
         self.worked = False
         self.condemned, self.seen = {}, {}
         self.pulse, self.silent_since, self.deaf_since, self.failure = 0, 0.0, 0.0, ""
-        self._unread = b""
+        self._reader = MessageReader(FromChild)
         self._born = time.monotonic()
         self._oom_kills = oom.kills()
 
-    def tell(self, message: bytes) -> None:
+    def tell(self, message: ToChild) -> None:
         try:
             if control := self.control:
-                control.send(message)
+                control.send(encode(message))
         except OSError:  # it died; the fork server says so
             pass
 
-    def hear(self) -> list[str | list[Any]] | None:
-        """What it says when its socket is readable: "out of work", "retire", or the tokens that it dropped. None: the
-        end, or what only a job can have written there."""
+    def hear(self) -> list[OutOfWork | Retire | Dropped] | None:
+        """Read what its process says, when its socket is readable; None: the end, or what only a job can have written
+        there. Why it cannot begin is kept in ``failure``."""
         assert self.control is not None
         try:
-            heard = self.control.recv(65536)
+            data = self.control.recv(65536)
         except OSError:
-            heard = b""
-        if not heard:
+            data = b""
+        if not data:
             return None
-        self._unread += heard
-        said: list[str | list[Any]] = []
-        while self._unread:
-            if word := MESSAGES.get(self._unread[:1]):
-                self._unread = self._unread[1:]
-                said.append(word)
-                continue
-            kind, (line, newline, rest) = self._unread[:1], self._unread[1:].partition(b"\n")
-            if not newline:
-                break
-            self._unread = rest
-            try:
-                word = json.loads(line)
-            except (ValueError, RecursionError):
-                return None
-            if kind == b"f":
-                self.failure = str(word)
-            elif kind == b"d" and isinstance(word, list) and all(isinstance(token, list) for token in word):
-                said.append(word)
-            else:
-                return None
+        said: list[OutOfWork | Retire | Dropped] = []
+        try:
+            for message in self._reader.read(data):
+                if isinstance(message, CannotBegin):
+                    self.failure = message.why
+                else:
+                    said.append(message)
+        except NotAMessage:
+            return None
         return said
 
     def quiet(self) -> None:
         """Tell it to claim nothing more and to leave when its jobs are done. Twice is once."""
         if not self.quiet_sent:
             self.quiet_sent = True
-            self.tell(b"q\n")
+            self.tell(Quiet())
 
     def death_report(self, status: int | None, stopping: bool) -> DeathReport:
         """What its process left in shared memory, and our ruling on each job that ran in it."""

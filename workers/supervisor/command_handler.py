@@ -10,6 +10,7 @@ from typing import Any
 from jobqueue.workers.shared.deaths import claim_in
 from jobqueue.workers.shared.endings import STOPPED
 from jobqueue.workers.shared.failures import describe
+from jobqueue.workers.shared.messages import StopJob
 from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned, HandleState
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,6 @@ class CommandHandler:
                 and any(job.claim == claim for job in handle.page.running())
             ):
                 handle.condemned.setdefault(claim, Condemned("stop", STOPPED, self._clock()))
-                handle.tell(b"s%d\n" % claim)
+                handle.tell(StopJob(claim))
                 return
         log.warning("a job that does not run here is to be stopped: ignored")

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from jobqueue.errors import BootFailed
 from jobqueue.producing.importing import cannot_import
-from jobqueue.workers.shared.deaths import LeftForRQ
+from jobqueue.workers.shared.deaths import CLOSED, LeftForRQ
+from jobqueue.workers.shared.messages import (
+    ForkChild,
+    ForkFinish,
+    ForkMaintenance,
+    ForkRequest,
+    FromForkServer,
+    ImportFailed,
+    MessageReader,
+    NotAMessage,
+    Ping,
+    encode,
+)
 from jobqueue.workers.shared.process_tree import TO_ALL
 from jobqueue.workers.shared.settings import Settings
 
@@ -29,7 +39,6 @@ def blocked(*numbers: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-CLOSED = 7  # its exit code when an import has closed what it needs
 SEND = 5.0  # seconds that it may take to read an order
 
 
@@ -37,7 +46,7 @@ class ForkServerClient:
     """Starts the fork server and speaks its protocol (see forkserver.py). Used by the supervisor's main loop only."""
 
     def __init__(self, settings: Settings, page_file: int, faults: Sequence[int]) -> None:
-        self._unread = b""
+        self._reader: MessageReader[FromForkServer] = MessageReader(FromForkServer)
         self.control, theirs = socket.socketpair()
         with theirs:
             numbers = (theirs.fileno(), page_file, os.getpid(), *faults)
@@ -57,45 +66,44 @@ class ForkServerClient:
             self.control.sendall(settings.to_json().encode() + b"\n")
 
     def fork(self, owner: str, child: int, faults: int) -> socket.socket:
-        """Ask for a child; returns our end of its control socket. Its pid comes as a {"forked"} message."""
-        return self._request({"fork": owner, "child": child, "faults": faults})
+        """Ask for a child; returns our end of its control socket. Its pid comes as Forked."""
+        return self._request(ForkChild(owner, child, faults))
 
     def fork_finish_process(self, left: LeftForRQ) -> socket.socket:
         """Ask for a short-lived child that finishes by RQ's own code what a rescue left to it."""
-        jobs = [[*job[:4], job.cause.decode()] for job in left.jobs]
-        return self._request({"fork": left.owner, "worker": left.worker, "finish": jobs, "plain": [*left.plain]})
+        return self._request(ForkFinish(left.owner, left.worker, tuple(left.jobs), tuple(left.plain)))
 
     def fork_maintenance(self) -> socket.socket:
         """Ask for a short-lived child that does RQ's maintenance."""
-        return self._request({"fork": "maintenance", "maintenance": True})
+        return self._request(ForkMaintenance())
 
     def ping(self) -> None:
-        """Ask for a sign of life; it comes as a {"pong"} message."""
-        self.control.sendall(b'{"ping": true}\n')
+        """Ask for a sign of life; it comes as Pong."""
+        self.control.sendall(encode(Ping()))
 
-    def _request(self, request: dict[str, Any]) -> socket.socket:
+    def _request(self, request: ForkRequest) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
             # the descriptor goes with the first byte; a long order may take more than one write
-            line = json.dumps(request).encode() + b"\n"
+            line = encode(request)
             socket.send_fds(self.control, [line[:1]], [theirs.fileno()])
             self.control.sendall(line[1:])
         return ours
 
-    def messages(self) -> list[dict[str, Any]] | None:
-        """What it says, when its socket is readable; None: it is gone."""
+    def messages(self) -> list[FromForkServer] | None:
+        """Read what it says, when its socket is readable; None: it is gone. Raises BootFailed when a module cannot be
+        imported."""
         try:
             data = self.control.recv(65536)
         except OSError:
             data = b""
-        *lines, self._unread = (self._unread + data).split(b"\n")
         try:
-            found = [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError, RecursionError):  # a served module wrote into what is not its own
+            found = self._reader.read(data)
+        except NotAMessage:  # a served module wrote into what is not its own
             return None
         for message in found:
-            if "failed" in message:
-                raise BootFailed(cannot_import(message["failed"]))
+            if isinstance(message, ImportFailed):
+                raise BootFailed(cannot_import(message.why))
         return found if data else None
 
     @property

@@ -18,6 +18,7 @@ import signal
 from collections.abc import Callable
 
 from jobqueue.workers.shared.journal import PULSE
+from jobqueue.workers.shared.messages import Ping
 from jobqueue.workers.shared.process_state import is_dead, is_stopped
 from jobqueue.workers.supervisor.child_handle import ChildHandle
 
@@ -82,7 +83,7 @@ class IdleWatch:
             self.stopped = 0.0
         elif not self.stopped or has_run:
             self.stopped = now
-            self._handle.tell(b"p\n")
+            self._handle.tell(Ping())
 
     def _ask(self, now: float, is_idle: bool) -> None:
         pulse = self._handle.page.get(PULSE)
@@ -90,7 +91,7 @@ class IdleWatch:
             self._pulse, self._asked, self._ask_at = pulse, 0.0, now + ASK_EVERY
         elif pulse and not self._asked and (now >= self._ask_at or not self._handle.page.at_rest):
             self._asked = now
-            self._handle.tell(b"p\n")
+            self._handle.tell(Ping())
 
     def _why_useless(self, now: float) -> str:
         if self.stopped and now - self.stopped >= STOPPED_FOR:

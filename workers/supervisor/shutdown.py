@@ -15,9 +15,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any
 
+from jobqueue.protocol.claims import Token
 from jobqueue.workers.shared.journal import BUFFERED, UNSETTLED
+from jobqueue.workers.shared.messages import Interrupt
 from jobqueue.workers.supervisor.child_handle import ChildHandle, HandleState
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Shutdown:
         self,
         handles: Sequence[ChildHandle],
         grace: float,
-        give_back: Callable[[list[Any]], None],
+        give_back: Callable[[Sequence[Token]], None],
         is_away: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,7 +93,7 @@ class Shutdown:
             return f"finished jobs have {self._grace:g} s to be recorded"
         return f"running jobs have {self._grace:g} s to finish"
 
-    def dropped(self, handle: ChildHandle, tokens: list[Any]) -> None:
+    def dropped(self, handle: ChildHandle, tokens: tuple[Token, ...]) -> None:
         """A child says what it will not run."""
         handle.dropped = tokens
         if self._given_back:
@@ -148,7 +149,7 @@ class Shutdown:
         if self.phase is Phase.QUIET:
             self.phase = Phase.INTERRUPT
             for handle in self._handles:
-                handle.tell(b"i\n")
+                handle.tell(Interrupt())
         else:
             self.phase = Phase.KILL
             self._killed_at = self._killed_at or now

@@ -21,10 +21,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jobqueue.errors import BootFailed
 from jobqueue.network.silence import FIRST_ANSWER
+from jobqueue.protocol.claims import Token
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Schedule
 from jobqueue.store.local.server import server_pids
@@ -45,6 +46,7 @@ from jobqueue.workers.shared.attempts import Attempts
 from jobqueue.workers.shared.deaths import FAILED, LeftForRQ, by_sigkill
 from jobqueue.workers.shared.failures import Failures, describe
 from jobqueue.workers.shared.journal import DONE, SharedPage, make_file
+from jobqueue.workers.shared.messages import Died, Dropped, Forked, ImportBegun, Ping, Ready, Retire, Unborn, Wake
 from jobqueue.workers.shared.process_tree import TO_ALL, OfProcess, adopt_orphans, collect_orphans, end_processes
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor.birth_watch import BirthWatch
@@ -322,16 +324,17 @@ class Supervisor:
         if self._fork_server_watch:
             self._fork_server_watch.heard()
         for message in messages:
-            if "importing" in message:
-                self._importing.next(message["importing"])
-            elif "ready" in message:
-                self._on_ready(message["ready"])
-            elif "unborn" in message:
-                self._on_unborn(message["unborn"], message["why"])
-            elif "forked" in message:
-                self._on_forked(message["forked"], message["pid"])
-            elif "died" in message:
-                self._on_died(message["died"], message["status"])
+            match message:
+                case ImportBegun(module):
+                    self._importing.next(module)
+                case Ready(why_not_forked):
+                    self._on_ready(why_not_forked)
+                case Unborn(owner, why):
+                    self._on_unborn(owner, why)
+                case Forked(owner, pid):
+                    self._on_forked(owner, pid)
+                case Died(pid, status):
+                    self._on_died(pid, status)
 
     def _on_ready(self, why_not_forked: str) -> None:
         assert self._fork_server is not None
@@ -419,15 +422,15 @@ class Supervisor:
             handle.deaf_since = time.monotonic()
             return
         for word in said:
-            if isinstance(word, list):
-                self._shutdown.dropped(handle, word)
-            elif word == "retire":
+            if isinstance(word, Dropped):
+                self._shutdown.dropped(handle, word.tokens)
+            elif isinstance(word, Retire):
                 self._retire(
                     handle,
                     "it has done its share" if self._settings.max_jobs else "a thread of it is stuck, or it is cut off",
                 )
             else:
-                self._queue_waiter.call_at_push(lambda: handle.tell(b"w\n"))
+                self._queue_waiter.call_at_push(lambda: handle.tell(Wake()))
 
     def _retire(self, handle: ChildHandle, why: str) -> None:
         """A successor starts; when it is there, this one is told to finish what it runs and to leave."""
@@ -504,7 +507,7 @@ class Supervisor:
 
     def _wake_all(self) -> None:
         for handle in self._handles:
-            handle.tell(b"p\n")
+            handle.tell(Ping())
 
     def _stand_in(self, handle: ChildHandle) -> None:
         """(watchdog) The child holds still: nothing may wait behind what it runs, and RQ's readers should see that."""
@@ -564,10 +567,9 @@ class Supervisor:
             else:
                 self._shutdown.asked(signal.Signals(number).name, at_once=number == signal.SIGQUIT)
 
-    def _give_back(self, tokens: list[Any]) -> None:
+    def _give_back(self, tokens: Sequence[Token]) -> None:
         """One script for the whole tree, so that the order stays."""
-        given = [tuple(token) for token in tokens]
-        self._roles_thread.do(lambda: self._protocol.give_back(self._settings.worker, given))
+        self._roles_thread.do(lambda: self._protocol.give_back(self._settings.worker, tokens))
 
     # -- from other threads --------------------------------------------------------------------------------------------
 

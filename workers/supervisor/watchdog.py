@@ -21,6 +21,7 @@ import psutil
 
 from jobqueue.workers.shared.endings import HARD, JOB, SUBJECTS, time_limit_text
 from jobqueue.workers.shared.journal import BUFFERED, DONE, PULSE, Running
+from jobqueue.workers.shared.messages import Ping
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned
 
@@ -90,7 +91,7 @@ class Watchdog:
             return 0.0
         if not handle.silent_since:
             handle.silent_since = now
-            handle.tell(b"p\n")
+            handle.tell(Ping())
         return now - handle.silent_since
 
     def _is_between_jobs(self, handle: ChildHandle, now: float) -> bool:
