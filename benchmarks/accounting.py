@@ -16,55 +16,40 @@ import argparse
 import itertools
 import json
 import math
-import os
 import resource
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 from unittest import mock
 
 import rq
-from throughput import environment, seconds
+from bench import QUEUE, Bench, bench
 
 import jobqueue.workers.rq_classes.engine
 from jobqueue import Queue
 from jobqueue.protocol import keys
-from jobqueue.store.open import Store, open_store
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.rq_classes.worker import SimpleWorker
 from jobqueue.workers.running.task_meter import Usage
 
-QUEUE = "bench"
 BLOCK = 1000  # jobs; many more than bring along one record, so that its price stays in the block
 MOST = 0.03  # of the throughput may go
 
 
-def run(store: Store, options: argparse.Namespace, accounting: bool) -> tuple[float, float]:
+def run(on: Bench, options: argparse.Namespace, accounting: bool) -> tuple[float, float]:
     """Return jobs per second, and the CPU microseconds that the worker's processes took per job."""
-    client = store.client()
-    client.flushdb()
-    with Queue(QUEUE, store=store) as queue:
+    with on.store.client() as client:
+        client.flushdb()
+    with Queue(QUEUE, store=on.store) as queue:
         ids = list(queue.enqueue_many("square", range(options.jobs)).ids)
-    url = f"unix://{store.address.unix_socket_path}"
-    command = [sys.executable, "-m", "jobqueue.cli", "worker", QUEUE, "--burst", "--url", url]
-    command += ["--mode", options.mode, "-n", str(options.number)]
     before = cpu_of_children()
-    env = {**os.environ, "JOBQ_ACCOUNTING": str(int(accounting))}
-    subprocess.run(command, env=env, stderr=subprocess.DEVNULL, check=True, timeout=300)
+    on.burst(on.worker(options.mode, options.number, ["--burst"], {"JOBQ_ACCOUNTING": str(int(accounting))}))
     cpu = cpu_of_children() - before
-    with client.pipeline(transaction=False) as pipe:
-        for job_id in ids:
-            pipe.hmget(keys.job(job_id), "started_at", "ended_at")
-        rows = pipe.execute()
-    if any(None in row for row in rows):
-        raise SystemExit("the worker left jobs behind")
-    if bool(client.exists(keys.USAGE)) is not accounting:
-        raise SystemExit("the switch does not work")
-    took = max(seconds(row[1]) for row in rows) - min(seconds(row[0]) for row in rows)
-    return options.jobs / took, cpu / options.jobs * 1e6
+    with on.store.client() as client:
+        if bool(client.exists(keys.USAGE)) is not accounting:
+            raise SystemExit("the switch does not work")
+    return on.rate(ids), cpu / options.jobs * 1e6
 
 
 def cpu_of_children() -> float:
@@ -75,10 +60,10 @@ def cpu_of_children() -> float:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     rates: dict[bool, list[float]] = {True: [], False: []}
     cpus: dict[bool, list[float]] = {True: [], False: []}
-    with tempfile.TemporaryDirectory(prefix="jobq-bench-") as home, open_store(env=environment(home)) as store:
+    with bench() as on:
         for number in range(options.rounds):
             for accounting in (True, False) if number % 2 else (False, True):
-                rate, cpu = run(store, options, accounting)
+                rate, cpu = run(on, options, accounting)
                 rates[accounting].append(rate)
                 cpus[accounting].append(cpu)
             ratio = rates[True][-1] / rates[False][-1]
@@ -106,15 +91,10 @@ def measure_within(pairs: int) -> dict[str, Any]:
         run_one(slot, job)
 
     accounts = mock.patch.object(jobqueue.workers.rq_classes.engine, "Usage", lambda slots, _on: Usage(slots, True))
-    with (
-        tempfile.TemporaryDirectory(prefix="jobq-bench-") as home,
-        open_store(env=environment(home)) as store,
-        accounts,
-        mock.patch.object(Slot, "_run_one", switching),
-    ):
-        with Queue(QUEUE, store=store) as queue:
+    with bench() as on, accounts, mock.patch.object(Slot, "_run_one", switching):
+        with Queue(QUEUE, store=on.store) as queue:
             queue.enqueue_many("square", range((2 * pairs + 3) * BLOCK))
-        client = store.client()
+        client = on.store.client()
         theirs = rq.Queue(QUEUE, connection=client, serializer="json")
         SimpleWorker([theirs], connection=client, serializer="json").work(burst=True, logging_level="WARNING")
     blocks = [(BLOCK / (b[0] - a[0]), (b[1] - a[1]) / BLOCK * 1e6) for a, b in itertools.pairwise(marks)]

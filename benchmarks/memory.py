@@ -11,48 +11,40 @@ begin with (pools, caches, the allocator's reserve) is there after the first fif
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import subprocess
+import contextlib
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 
 import psutil
-from throughput import environment
+from bench import QUEUE, Bench, bench
 
 from jobqueue import Queue
-from jobqueue.store.open import Store, open_store
 
 MOST = 1.0  # bytes a job; an environment variable that was set with each job took 96
 SLACK = 300_000  # bytes that memory may go up and down by itself
 PARTS = 20
 SETTLED = 4  # parts until memory has found its level
 RQS = {"Worker": "jobqueue.rq.Worker", "SimpleWorker": "jobqueue.rq.SimpleWorker"}
-QUEUE = "bench"
 
 
-def command(kind: str, url: str) -> list[str]:
-    if kind in RQS:
-        serializer = ["--serializer", "jobqueue.serializers.Auto"]
-        return [
-            sys.executable,
-            "-m",
-            "rq.cli",
-            "worker",
-            QUEUE,
-            "--quiet",
-            "--url",
-            url,
-            "--worker-class",
-            RQS[kind],
-            *serializer,
-        ]
-    return [sys.executable, "-m", "jobqueue.cli", "worker", QUEUE, "--url", url, "--mode", kind, "-n", "1"]
+@contextlib.contextmanager
+def running(kind: str, on: Bench) -> Iterator[int]:
+    """Run a worker of this kind; yield the pid that it was started with."""
+    if kind not in RQS:
+        with on.worker(kind, 1) as worker:
+            yield worker.pid
+        return
+    rqs = on.rq_worker(RQS[kind], "--serializer", "jobqueue.serializers.Auto", RQ_WORKER_TTL="60")
+    try:
+        yield rqs.pid
+    finally:
+        rqs.terminate()
+        rqs.wait()
 
 
 def runs_jobs(kind: str, worker: psutil.Process) -> psutil.Process:
-    """The process in which the jobs of this kind of worker run. Waits for it."""
+    """Wait for the process in which the jobs of this kind of worker run, and return it."""
     depth = {"SimpleWorker": 0, "Worker": 1}.get(kind, 2)
     found = [worker]
     while len(found) <= depth:
@@ -73,24 +65,18 @@ def enqueue(queue: Queue, jobs: int) -> None:
         time.sleep(0.05)
 
 
-def measure(kind: str, jobs: int, store: Store) -> list[int]:
+def measure(kind: str, jobs: int, on: Bench) -> list[int]:
     """Return USS in bytes after each part."""
-    store.client().flushdb()
-    url = f"unix://{store.address.unix_socket_path}"
-    env = {**os.environ, "RQ_WORKER_TTL": "60"}
-    worker = subprocess.Popen(command(kind, url), env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    with on.store.client() as client:
+        client.flushdb()
     sizes = []
-    try:
-        with Queue(QUEUE, store=store) as queue:
-            queue.enqueue("square", 1).result(60)
-            process = runs_jobs(kind, psutil.Process(worker.pid))
-            for _ in range(PARTS):
-                enqueue(queue, jobs // PARTS)
-                sizes.append(process.memory_full_info().uss)
-                print(f"{kind}: {len(sizes) * jobs // PARTS:,} jobs, {sizes[-1] / 1e6:.1f} MB", flush=True)
-    finally:
-        worker.terminate()
-        worker.wait()
+    with running(kind, on) as pid, Queue(QUEUE, store=on.store) as queue:
+        queue.enqueue("square", 1).result(60)
+        process = runs_jobs(kind, psutil.Process(pid))
+        for _ in range(PARTS):
+            enqueue(queue, jobs // PARTS)
+            sizes.append(process.memory_full_info().uss)
+            print(f"{kind}: {len(sizes) * jobs // PARTS:,} jobs, {sizes[-1] / 1e6:.1f} MB", flush=True)
     return sizes
 
 
@@ -99,11 +85,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--kinds", default="process,thread,Worker,SimpleWorker")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the worker would stay
     grew = False
-    with tempfile.TemporaryDirectory(prefix="jobq-bench-") as home, open_store(env=environment(home)) as store:
+    with bench() as on:
         for kind in options.kinds.split(","):
-            sizes = measure(kind, options.jobs, store)
+            sizes = measure(kind, options.jobs, on)
             per_job = (sizes[-1] - sizes[SETTLED - 1]) / (options.jobs * (PARTS - SETTLED) / PARTS)
             print(
                 f"{kind}: {' '.join(f'{size / 1e6:.1f}' for size in sizes)} MB, {per_job:.2f} bytes a job", flush=True

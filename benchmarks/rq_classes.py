@@ -13,20 +13,13 @@ from __future__ import annotations
 
 import argparse
 import operator
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
-from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import redis
 import rq
-
-from jobqueue.protocol import keys
-from jobqueue.store.open import Store, open_store
+from bench import LIMIT, QUEUE, Bench, bench
 
 PLACES = {
     "rq SimpleWorker": "rq.worker.SimpleWorker",
@@ -44,34 +37,23 @@ class Run(NamedTuple):
     commands: float  # per job
 
 
-def run(name: str, jobs: int, store: Store) -> Run:
-    """Run the jobs with one class. Raises SystemExit when it left one behind."""
-    client = store.client()
+def run(name: str, jobs: int, on: Bench) -> Run:
+    """Run the jobs with one class. Raises SystemExit when it fails or leaves one behind."""
+    client = on.store.client()
     client.flushdb()
-    queue = rq.Queue("bench", connection=client)
+    queue = rq.Queue(QUEUE, connection=client)
     ids = [job.id for job in queue.enqueue_many([rq.Queue.prepare_data(operator.add, (1, 2))] * jobs)]
     before = counters(client)
-    argv = [sys.executable, "-m", "rq.cli", "worker", "bench", "--burst", "--quiet", "--worker-class", PLACES[name]]
-    url = f"unix://{store.address.unix_socket_path}"
-    subprocess.run([*argv, "--url", url], check=True, timeout=600, stderr=subprocess.DEVNULL)
+    if on.rq_worker(PLACES[name], "--burst").wait(LIMIT):
+        raise SystemExit(f"{name} failed")
     after = counters(client)
-    with client.pipeline(transaction=False) as pipe:
-        for job_id in ids:
-            pipe.hmget(keys.job(job_id), "status", "started_at", "ended_at")
-        rows = pipe.execute()
-    if any(status != b"finished" for status, _, _ in rows):
-        raise SystemExit(f"{name} left jobs behind")
-    seconds = max(map(stamp, (row[2] for row in rows))) - min(map(stamp, (row[1] for row in rows)))
-    return Run(jobs / seconds, (after[0] - before[0]) / jobs, (after[1] - before[1]) / jobs)
+    client.close()
+    return Run(on.rate(ids), (after[0] - before[0]) / jobs, (after[1] - before[1]) / jobs)
 
 
 def counters(client: redis.Redis) -> tuple[int, int]:
     info = client.info("stats")
     return info["total_reads_processed"], info["total_commands_processed"]
-
-
-def stamp(text: bytes) -> float:
-    return datetime.fromisoformat(text.decode()).timestamp()
 
 
 def main() -> None:
@@ -80,14 +62,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000, help="for our classes; RQ's get a tenth")
     options = parser.parse_args()
     runs: dict[str, list[Run]] = {name: [] for name in PLACES}
-    with tempfile.TemporaryDirectory(prefix="jobq-bench-") as home:
-        env = {"JOBQ_HOME": str(Path(home) / "store"), "PATH": os.environ.get("PATH", "")}
-        with open_store(env=env) as store:
-            for number in range(options.rounds):
-                for name, measured in runs.items():
-                    jobs = options.jobs if name.startswith("jobq") else max(1, options.jobs // 10)
-                    measured.append(run(name, jobs, store))
-                    print(f"round {number + 1}/{options.rounds}  {name:<20}{measured[-1].rate:>8,.0f}", file=sys.stderr)
+    with bench() as on:
+        for number in range(options.rounds):
+            for name, measured in runs.items():
+                jobs = options.jobs if name.startswith("jobq") else max(1, options.jobs // 10)
+                measured.append(run(name, jobs, on))
+                print(f"round {number + 1}/{options.rounds}  {name:<20}{measured[-1].rate:>8,.0f}", file=sys.stderr)
     show(runs)
 
 

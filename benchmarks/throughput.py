@@ -15,38 +15,31 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
-from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobqueue import Queue
-from jobqueue.protocol import keys
-from jobqueue.store.open import Store, open_store
+from bench import LIMIT, QUEUE, Bench, bench
 
-QUEUE = "bench"
+from jobqueue import Queue
+
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Variant(NamedTuple):
-    """A way to run the jobs: ``workers`` processes of this command, each on a store URL that is appended."""
+    """A way to run the jobs: ``mode`` is one of `jobq worker`'s, or "rq": then ``number`` workers of RQ's."""
 
     name: str
     jobs: int
-    workers: int
-    argv: tuple[str, ...]
+    mode: str
+    number: int
 
 
 def rq(workers: int) -> Variant:
-    argv = ("rq.cli", "worker", QUEUE, "--worker-class", "rq.worker.SimpleWorker", "--serializer", "json", "--burst")
-    return Variant(f"rq SimpleWorker, {workers} of them", 500 * workers, workers, (*argv, "--quiet"))
+    return Variant(f"rq SimpleWorker, {workers} of them", 500 * workers, "rq", workers)
 
 
 def jobq(mode: str, number: int) -> Variant:
-    argv = ("jobqueue.cli", "worker", QUEUE, "--mode", mode, "-n", str(number), "--burst")
-    return Variant(f"jobq --mode {mode} -n {number}", 20_000, 1, argv)
+    return Variant(f"jobq --mode {mode} -n {number}", 20_000, mode, number)
 
 
 def variants() -> list[Variant]:
@@ -54,45 +47,31 @@ def variants() -> list[Variant]:
     return [*map(rq, several), *(jobq("process", n) for n in several), jobq("thread", 8)]
 
 
-def run(variant: Variant, store: Store) -> float:
-    """Return jobs per second. Raises when a worker fails or a job did not give its result."""
-    client = store.client()
-    client.flushdb()
-    with Queue(QUEUE, store=store) as queue:
+def run(variant: Variant, on: Bench) -> float:
+    """Return jobs per second. Raises SystemExit when a worker fails or a job did not give its result."""
+    with on.store.client() as client:
+        client.flushdb()
+    with Queue(QUEUE, store=on.store) as queue:
         ids = list(queue.enqueue_many("square", range(variant.jobs)).ids)
-    url = f"unix://{store.address.unix_socket_path}"
-    argv = [sys.executable, "-m", *variant.argv, "--url", url]
-    running = [subprocess.Popen(argv, stderr=subprocess.DEVNULL) for _ in range(variant.workers)]
-    codes = [worker.wait(timeout=300) for worker in running]
-    if any(codes):
-        raise SystemExit(f"{variant.name} failed: {' '.join(argv)}")
-    with client.pipeline(transaction=False) as pipe:
-        for job_id in ids:
-            pipe.hmget(keys.job(job_id), "status", "started_at", "ended_at")
-        rows = pipe.execute()
-    if unfinished := sum(status != b"finished" for status, _, _ in rows):
-        raise SystemExit(f"{variant.name} left {unfinished} jobs behind")
-    began, ended = min(seconds(row[1]) for row in rows), max(seconds(row[2]) for row in rows)
-    return variant.jobs / (ended - began)
-
-
-def seconds(stamp: bytes) -> float:
-    return datetime.fromisoformat(stamp.decode()).timestamp()
+    if variant.mode == "rq":
+        flags = ("--serializer", "json", "--burst")
+        running = [on.rq_worker("rq.worker.SimpleWorker", *flags) for _ in range(variant.number)]
+        codes = [worker.wait(LIMIT) for worker in running]
+        if any(codes):
+            raise SystemExit(f"{variant.name} failed")
+    else:
+        on.burst(on.worker(variant.mode, variant.number, ["--burst"]))
+    return on.rate(ids)
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
     rates: dict[Variant, list[float]] = {variant: [] for variant in variants()}
-    with tempfile.TemporaryDirectory(prefix="jobq-bench-") as home, open_store(env=environment(home)) as store:
+    with bench() as on:
         for number in range(rounds):
             for variant, measured in rates.items():
-                measured.append(run(variant, store))
+                measured.append(run(variant, on))
                 print(f"round {number + 1}/{rounds}  {variant.name:<28}{measured[-1]:>8,.0f}", file=sys.stderr)
     return [{"name": v.name, "jobs": v.jobs, "rates": measured} for v, measured in rates.items()]
-
-
-def environment(home: str) -> dict[str, str]:
-    """A store of its own, whatever JOBQ_URL says."""
-    return {"JOBQ_HOME": str(Path(home) / "store"), "PATH": os.environ.get("PATH", "")}
 
 
 def show(results: list[dict[str, Any]]) -> None:

@@ -114,6 +114,16 @@ class WorkerProcess:
             how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
             raise WorkerDied(f"The worker {how}: {self.last_words()}", code)
 
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it leaves by itself, as one with --burst does, and return its exit code.
+
+        Raises TimeoutError after ``timeout`` seconds; it goes on working then."""
+        assert self._process is not None, "it was not started"
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"The worker did not leave within {timeout:g} s: {self.last_words()}") from None
+
     def stop(self, timeout: float | None = None) -> int | None:
         """Stop it as a deploy does, and after ``timeout`` seconds (grace and a little) for sure: it and everything
         below it. Returns its exit code, None when it was never started."""

