@@ -130,16 +130,8 @@ def submit(
         send = Recurring(queue, name, options, when, repeat) if repeat else Sending(queue, name, options, when)
         lines = calls_of_lines(fd, kwargs, checker, lambda: send.sent) if fd is not None else iter(())
         chunks = (chunk for source in (in_chunks(given), lines) for chunk in source)
-        try:
+        with _says_what_was_sent(send):
             failed = print_results(queue, send, chunks, as_json) if wait else _print_ids(send, chunks, as_json)
-        except KeyboardInterrupt:
-            sys.exit(_interrupted(send))
-        except BaseException as e:
-            if send.sent and not isinstance(e, UsageError):  # that of a line has its own count
-                e.add_note(_so_far(send, e))
-                if isinstance(e, BrokenPipeError):  # click ends the command at once, and says nothing
-                    sys.exit(output_failed(e))
-            raise
     sys.exit(1 if failed else 0)
 
 
@@ -247,6 +239,21 @@ class Sending:
         if self._when is not None:
             return self._queue.enqueue_at(self._when, self._name, **options).id
         return self._queue.enqueue(self._name, **options).id
+
+
+@contextlib.contextmanager
+def _says_what_was_sent(send: Sending | Recurring) -> Iterator[None]:
+    """Add to whatever cuts a submit short how many jobs it had enqueued by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(_interrupted(send))
+    except BaseException as e:
+        if send.sent and not isinstance(e, UsageError):  # that of a line has its own count
+            e.add_note(_so_far(send, e))
+            if isinstance(e, BrokenPipeError):  # click ends the command at once, and says nothing
+                sys.exit(output_failed(e))
+        raise
 
 
 def _print_ids(send: Sends, chunks: Iterable[Sequence[CallArguments]], as_json: bool) -> int:

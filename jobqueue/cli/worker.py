@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,6 +31,11 @@ def in_a_directory(_context: click.Context, parameter: click.Parameter, path: st
     if path and not os.access(place, os.W_OK | os.X_OK):
         raise click.BadParameter(f"{path}: there is no directory {place} that we may write to", param=parameter)
     return path
+
+
+def or_zero(_context: click.Context, _parameter: click.Parameter, value: int | None) -> int:
+    """Return 0, which is "no limit" in Settings, for an option that was not given."""
+    return value or 0
 
 
 EXIT_CODES = """
@@ -67,18 +72,18 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 @click.option("--allow-private", is_flag=True, help="Let download and scrape reach private and loopback addresses.")
 @click.option("--on-crash", type=click.Choice(["retry", "fail"]), default="retry", show_default=True,
               help="What becomes of a job whose process dies.")  # fmt: skip
-@click.option("--exception-handler", "handlers", multiple=True, metavar="MODULE:FUNCTION", callback=dotted_names,
-              help="Call this for each exception of a job, as `rq worker` does.")  # fmt: skip
+@click.option("--exception-handler", "exception_handlers", multiple=True, metavar="MODULE:FUNCTION",
+              callback=dotted_names, help="Call this for each exception of a job, as `rq worker` does.")  # fmt: skip
 @click.option("--dequeue-strategy", "-ds", type=click.Choice(["ordered", "round_robin", "random"]), default="ordered",
               show_default=True, help="Which of several queues gives the next job.")  # fmt: skip
-@click.option("--results-ttl", type=Number(bounds.RESULT_TTL), default=500, show_default=True, metavar="S",
-              help="Seconds to keep results of jobs that do not say how long; -1 for ever.")  # fmt: skip
+@click.option("--results-ttl", "default_result_ttl", type=Number(bounds.RESULT_TTL), default=500, show_default=True,
+              metavar="S", help="Seconds to keep results of jobs that do not say how long; -1 for ever.")  # fmt: skip
 @click.option("--strict-queue", is_flag=True, help="Do not start while the first job of a queue is not served.")
 @click.option("--strict-start", is_flag=True, help="Mark every start in the store before the job runs.")
-@click.option("--max-jobs", type=Number(bounds.COUNT), metavar="N", help="Replace a process after it began N jobs.")
-@click.option(
-    "--max-memory", type=Number(bounds.COUNT), metavar="MB", help="Replace a process that grew over MB (USS)."
-)
+@click.option("--max-jobs", type=Number(bounds.COUNT), metavar="N", callback=or_zero,
+              help="Replace a process after it began N jobs.")  # fmt: skip
+@click.option("--max-memory", type=Number(bounds.COUNT), metavar="MB", callback=or_zero,
+              help="Replace a process that grew over MB (USS).")  # fmt: skip
 @click.option("--grace", type=Number(bounds.DELAY), default=30.0, show_default=True, metavar="S",
               help="Seconds that running jobs have at a stop.")  # fmt: skip
 @click.option("--scheduler/--no-scheduler", default=True, help="Enqueue delayed jobs and schedules when they are due.")
@@ -104,35 +109,17 @@ def worker(
     mode: str,
     number: int | None,
     threads: int | None,
-    burst: bool,
-    modules: tuple[str, ...],
-    allow_any: bool,
     accept: str | None,
     serializer: str,
-    job_class: str,
-    queue_class: str,
-    allow_private: bool,
-    on_crash: str,
-    handlers: tuple[str, ...],
-    dequeue_strategy: str,
-    results_ttl: int,
-    strict_queue: bool,
-    strict_start: bool,
-    max_jobs: int | None,
-    max_memory: int | None,
-    grace: float,
-    scheduler: bool,
     cron_files: tuple[str, ...],
-    maintenance_interval: float,
-    health_file: str,
+    strict_queue: bool,
     until_eof: bool,
     private: bool,
     directory: str,
     store_wait: float,
-    log_format: str,
-    verbose: bool,
     check: bool,
     url: str | None,
+    **options: Any,  # fields of Settings
 ) -> None:
     """Run jobs from the QUEUEs ("default") in threads or in processes."""
     from jobqueue.workers.launcher import launch, shape, worker_name
@@ -152,29 +139,11 @@ def worker(
             queues=tuple(dict.fromkeys(queues)) or ("default",),
             children=children,
             slots=slots,
-            modules=modules,
-            allow_any=allow_any,
-            allow_private=allow_private,
             accept=accepted,
             serializer=own_serializer,
-            job_class=job_class,
-            queue_class=queue_class,
-            on_crash=on_crash,
-            exception_handlers=handlers,
-            dequeue_strategy=dequeue_strategy,
-            default_result_ttl=results_ttl,
-            strict_start=strict_start,
-            max_jobs=max_jobs or 0,
-            max_memory=max_memory or 0,
-            burst=burst,
-            scheduler=scheduler,
-            maintenance_interval=maintenance_interval,
-            grace=grace,
-            health_file=health_file,
             lease=lease_time(os.environ),
             accounting=os.environ.get("JOBQ_ACCOUNTING") != "0",  # for benchmarks/accounting.py, which measures it
-            log_format=log_format,
-            verbose=verbose,
+            **options,
         )
         code = launch(settings, mode, store, cron=entries, check_only=check, strict_queue=strict_queue)
         if private and left_alone.is_set():  # nobody else knows these queues: what waits in them would stay for ever
