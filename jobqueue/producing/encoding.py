@@ -13,7 +13,7 @@ from rq.job import Retry
 from rq.queue import EnqueueArgs
 
 from jobqueue.errors import NotSerializable, UsageError
-from jobqueue.protocol import keys, wire
+from jobqueue.protocol import keys, resp
 from jobqueue.serializers import compress
 
 LARGEST = 512 * 2**20  # bytes; what a Redis server takes in one value unless configured otherwise
@@ -49,7 +49,7 @@ class SharedFields:
             b"1" if any(0 <= seconds <= SOON_GONE for seconds in kept) else b"",
             b"%d" % len(fields),
         )
-        return wire.strings((*packed, *fields))
+        return resp.strings((*packed, *fields))
 
     def all_fields(self, call: EncodedCall, stamp: bytes) -> dict[str, bytes]:
         """A job's whole hash."""
@@ -137,7 +137,7 @@ def request(
 ) -> tuple[int, bytes]:
     """KEYS and ARGV of SUBMIT behind the script, packed, and how many strings these are."""
     key, number = keys.queue(queue).encode(), b"%d" % attempt
-    head = wire.strings((b"3", keys.submit(mark).encode(), key, keys.QUEUES.encode(), number, stamp))
+    head = resp.strings((b"3", keys.submit(mark).encode(), key, keys.QUEUES.encode(), number, stamp))
     own = [b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % _sized(*call) for call in calls]
     return 11 + 2 * len(shared.fields) + 3 * len(calls), b"".join((head, shared.packed, *own))
 

@@ -12,3 +12,17 @@ class Token(NamedTuple):
     id: str
     claim: int
     queue: str
+
+
+class Claimed(NamedTuple):
+    """A job in the hands of a child: (id, claim) is its token."""
+
+    id: str
+    claim: int
+    queue: str
+    data: bytes  # as in the hash: raw or zlib
+    timeout: float | None  # None: the default; negative: no limit
+    result_ttl: int | None
+    failure_ttl: int | None
+    retries_left: int
+    features: str  # one letter each; cycle.lua says which

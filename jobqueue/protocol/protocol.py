@@ -1,4 +1,4 @@
-"""The one module that runs Lua scripts: each method is one script under ``scripts/``, in Python's terms.
+"""The protocol with the store: each method runs one script under ``scripts/``, in Python's terms.
 
 A script's promise and the meaning of its arguments stand at the head of its file. Nothing here repeats a command by
 itself: after a lost reply the caller decides (every script is safe to run again, because each acts under the token).
@@ -6,237 +6,19 @@ itself: after a lost reply the caller decides (every script is safe to run again
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from importlib import resources
-from time import monotonic
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import redis
 from redis.exceptions import NoScriptError
 
-from jobqueue.network.silence import FIRST_ANSWER, SILENCE
-from jobqueue.protocol import bounds, keys, wire
-
-Field = bytes | str | int | float
-WITHOUT_PRELUDE = {"submit", "survey"}
-
-
-class Claimed(NamedTuple):
-    """A job in the hands of a child: (id, claim) is its token."""
-
-    id: str
-    claim: int
-    queue: str
-    data: bytes  # as in the hash: raw or zlib
-    timeout: float | None  # None: the default; negative: no limit
-    result_ttl: int | None
-    failure_ttl: int | None
-    retries_left: int
-    features: str  # one letter each; cycle.lua says which
-
-
-class JobOutcome(NamedTuple):
-    """How a claimed job ended; what CYCLE writes about it. Times are RQ's text and seconds since the epoch."""
-
-    id: str
-    claim: int
-    queue: str
-    kind: int  # RQ's result type: 1 returned, 2 raised
-    ttl: int
-    payload: bytes  # as RQ's Result.restore reads it; b"" for a job that returned None
-    started_at: str
-    ended_at: str
-    started: float
-    ended: float
-    by_rq: bool = False  # RQ's own finish is at it: not for CYCLE, a rescue leaves it to RQ's code again
-
-
-class Spent(NamedTuple):
-    """What the runs of one task took since the last CYCLE; jobqueue/insight/usage.py has the fields."""
-
-    task: str
-    slots: int  # of the process that ran them
-    peak_kb: int | None
-    sums: tuple[str | int, ...]  # field, amount, field, amount...
-
-
-RETURNED, RAISED = 1, 2
-RECORDED, LOST, GONE, HAS_DEPENDENTS = 1, 0, 2, 3  # acks of an outcome
-
-
-class Cycle(NamedTuple):
-    """What CYCLE answered: a state, an ack per outcome, and the jobs that were claimed."""
-
-    state: str  # claimed | empty | suspended | paused | fenced
-    acks: list[int]
-    jobs: list[Claimed]
-
-
-class Ruling(NamedTuple):
-    """What a rescuer says of a job that ran when its process died; rescue.lua has the meanings."""
-
-    claim: int
-    kind: str  # crash | suspect | interrupt | fail | stop
-    cause: bytes  # as RQ's Result.serialize writes exc_string
-
-
-class ForRQ(NamedTuple):
-    """A job that a rescue left to RQ's own finish, still under its dead owner's token."""
-
-    id: str
-    claim: int
-    queue: str
-    kind: str  # fail, dead (fail, RQ's retries do not apply), stop; returned: a record that found dependents
-    cause: bytes
-
-
-class Rescue(NamedTuple):
-    """What became of a dead owner's jobs."""
-
-    given_back: int
-    run_again: int
-    failed: int
-    of_unknown_start: int
-    for_rq: tuple[ForRQ, ...] = ()
-
-
-@cache
-def source(name: str) -> str:
-    """The text of script ``name`` behind the prelude, with RQ's key prefix put in."""
-    scripts = resources.files(__package__) / "scripts"
-    if name in WITHOUT_PRELUDE:
-        return (scripts / f"{name}.lua").read_text()
-    prelude = (scripts / "_prelude.lua").read_text()
-    prelude = prelude.replace("@PREFIX@", keys.PREFIX).replace("@LONGEST@", str(bounds.LONGEST))
-    return prelude + (scripts / f"{name}.lua").read_text()
-
-
-@cache
-def packed_head(name: str, by_digest: bool) -> bytes:
-    """The head of an EVALSHA, or of an EVAL, for wire.ask."""
-    what = digest(name) if by_digest else source(name)
-    return wire.strings((b"EVALSHA" if by_digest else b"EVAL", what.encode()))
-
-
-@cache
-def digest(name: str) -> str:
-    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
-
-
-def cycle_args(
-    owner: str,
-    worker: str,
-    queues: Sequence[str],
-    outcomes: Iterable[JobOutcome],
-    want: int,
-    idle: int,
-    usage: Sequence[Spent] = (),
-) -> list[Field]:
-    """The arguments of CYCLE behind the script: number of keys, key, ARGV."""
-    settled = list(outcomes)
-    args: list[Field] = [1, keys.own(owner), owner, worker, want, idle, len(queues), *queues, len(settled)]
-    for o in settled:
-        args += (o.id, o.claim, o.queue, o.kind, o.ttl, o.payload, o.started_at, o.ended_at, o.started, o.ended)
-    args.append(len(usage))
-    for spent in usage:
-        peak = "" if spent.peak_kb is None else spent.peak_kb
-        args += (spent.task, spent.slots, peak, len(spent.sums) // 2, *spent.sums)
-    return args
-
-
-def parse_cycle(reply: Any) -> Cycle:
-    state, acks, flat = reply
-    jobs = [
-        Claimed(
-            _text(flat[i]),
-            int(flat[i + 1]),
-            _text(flat[i + 2]),
-            flat[i + 3],
-            bounds.clamped(flat[i + 4]),
-            _whole(flat[i + 5]),
-            _whole(flat[i + 6]),
-            _whole(flat[i + 7]) or 0,
-            flat[i + 8].decode(),
-        )
-        for i in range(0, len(flat), 9)
-    ]
-    return Cycle(state.decode(), acks, jobs)
-
-
-def _whole(value: bytes) -> int | None:
-    number = bounds.clamped(value)
-    return None if number is None else int(number)
-
-
-def _text(value: bytes | str) -> str:
-    """Any bytes; ``_as_they_came`` makes them of it again."""
-    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
-
-
-def _as_they_came(args: Iterable[Field]) -> list[Field]:
-    """What redis-py can send, where an id in the store is no UTF-8."""
-    return [arg.encode(errors="surrogateescape") if isinstance(arg, str) else arg for arg in args]
-
-
-class Wire:
-    """One connection for CYCLE, with sending and receiving apart: the reply is read when it is needed.
-
-    The caller makes sure that one thread at a time sends or receives. Raises what redis-py raises.
-    """
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._connection = client.connection_pool.make_connection()  # not connected: reconnect() does it
-        self._args: list[Field] = []
-        self._heard = 0.0  # monotonic seconds of the last answer
-        self._was_silent = False
-
-    def send(self, args: list[Field]) -> None:
-        """Send CYCLE with the arguments that ``cycle_args`` made."""
-        self._args = args
-        self._was_silent = monotonic() - self._heard > SILENCE
-        try:
-            self._connection.send_command("EVALSHA", digest("cycle"), *args, check_health=False)
-        except UnicodeEncodeError:  # nothing was sent
-            self._args = _as_they_came(args)
-            self._connection.send_command("EVALSHA", digest("cycle"), *self._args, check_health=False)
-
-    def receive(self) -> Cycle:
-        if self._was_silent and not self._connection.can_read(FIRST_ANSWER):  # it may have died since without a word
-            raise redis.TimeoutError("no answer after a silence")
-        try:
-            reply = self._connection.read_response()
-        except NoScriptError:  # it did not run, so sending the whole text repeats nothing
-            self._connection.send_command("EVAL", source("cycle"), *self._args)
-            reply = self._connection.read_response()
-        self._heard = monotonic()
-        return parse_cycle(reply)
-
-    def largest(self) -> int:
-        """How many bytes the server takes at once, as far as it says so; 0: it does not."""
-        try:
-            found = [self._limit(name) for name in ("proto-max-bulk-len", "client-query-buffer-limit")]
-        except redis.ResponseError:  # not to everybody
-            return 0
-        return min((limit for limit in found if limit > 0), default=0)
-
-    def _limit(self, name: str) -> int:
-        self._connection.send_command("CONFIG", "GET", name)
-        reply = self._connection.read_response()
-        values = list(reply.values()) if isinstance(reply, dict) else reply[1:2]
-        return int(values[0]) if values else 0
-
-    def reconnect(self) -> None:
-        self._connection.disconnect()
-        self._connection.connect()
-
-    def reconcile(self, owner: str, worker: str, claims: Iterable[int]) -> int:
-        """Give back what the owner holds and does not know; -1: the owner is fenced."""
-        self._connection.send_command("EVAL", source("reconcile"), 1, keys.own(owner), owner, worker, *claims)
-        answer = int(self._connection.read_response())
-        self._heard = monotonic()
-        return answer
+from jobqueue.protocol import keys, resp
+from jobqueue.protocol.arguments import Field, as_they_came, text_of
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import Cycle, Spent, cycle_args, parse_cycle
+from jobqueue.protocol.lua import digest, packed_head, source
+from jobqueue.protocol.outcomes import JobOutcome
+from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling
 
 
 class Protocol:
@@ -250,7 +32,7 @@ class Protocol:
         try:
             return self._run(name, *args)
         except UnicodeEncodeError:  # nothing was sent
-            return self._run(name, *_as_they_came(args))
+            return self._run(name, *as_they_came(args))
 
     def _run(self, name: str, *args: Field) -> Any:
         try:
@@ -278,14 +60,14 @@ class Protocol:
         """Put the jobs that encoding.request packed into their queue; return b"ok" or b"given up"."""
         size = b"*%d\r\n" % (count + 2)
         try:
-            return cast(bytes, wire.ask(self.client, size + packed_head("submit", True) + packed))
+            return cast(bytes, resp.ask(self.client, size + packed_head("submit", True) + packed))
         except NoScriptError:  # it did not run, so sending the whole text repeats nothing
-            return cast(bytes, wire.ask(self.client, size + packed_head("submit", False) + packed))
+            return cast(bytes, resp.ask(self.client, size + packed_head("submit", False) + packed))
 
     def put(self, mark: str, attempt: int, job_id: str, *args: Field) -> str:
         """Store one job with options of RQ's; put.lua has the arguments. Return its status, "there" or "given up"."""
         queue, *rest = args
-        return _text(self.run("put", 2, keys.submit(mark), keys.job(job_id), attempt, queue, job_id, *rest))
+        return text_of(self.run("put", 2, keys.submit(mark), keys.job(job_id), attempt, queue, job_id, *rest))
 
     def cycle(
         self,
@@ -341,7 +123,7 @@ class Protocol:
             return None
         *counts, flat = reply
         left = tuple(
-            ForRQ(_text(flat[i]), int(flat[i + 1]), _text(flat[i + 2]), _text(flat[i + 3]), flat[i + 4])
+            ForRQ(text_of(flat[i]), int(flat[i + 1]), text_of(flat[i + 2]), text_of(flat[i + 3]), flat[i + 4])
             for i in range(0, len(flat), 5)
         )
         back, again, failed, unknown = map(int, counts)
@@ -357,14 +139,14 @@ class Protocol:
         """Set the fence of RQ's own finish, and return the job's hash; else why not: "lost", "gone" or "canceled"."""
         reply = self.run("begin_finish", 1, keys.own(owner), owner, worker, job_id, claim, queue, ttl)
         if not isinstance(reply, list):
-            return _text(reply)
+            return text_of(reply)
         return dict(zip(reply[::2], reply[1::2], strict=True))
 
     def enqueue_dependents(self, job_id: str, most: int = 200) -> tuple[bool, list[tuple[str, str]]]:
         """Enqueue some dependents of a job that stands in keys.ENDED; return whether there are more, and who went into
         which queue. A chunk takes the server some milliseconds, and others are served in between."""
         left, *moved = self.run("dependents", 1, keys.waiting_for(job_id), job_id, most)
-        return bool(left), [(_text(q), _text(i)) for q, i in zip(moved[::2], moved[1::2], strict=True)]
+        return bool(left), [(text_of(q), text_of(i)) for q, i in zip(moved[::2], moved[1::2], strict=True)]
 
     def cancel_job(
         self, job_id: str, *, only_waiting: bool, enqueue_dependents: bool = False, forget: bool = False
@@ -373,7 +155,7 @@ class Protocol:
         waits for does not know it any more."""
         flags = (int(only_waiting), int(enqueue_dependents), int(forget))
         done, before = self.run("cancel_job", 1, keys.job(job_id), job_id, *flags)
-        return bool(done), _text(before)
+        return bool(done), text_of(before)
 
     def newest_claim(self) -> int:
         """The number of the last claim that anybody made."""

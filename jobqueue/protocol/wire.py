@@ -1,53 +1,74 @@
-"""One write: a RESP command packed by hand and sent over a connection of a client's own pool.
-
-redis-py's pipeline spends about 100 µs of Python on a single enqueue and 30 µs per job of a bulk; half of a job's
-fields are the same for a whole chunk, so they are packed once. See docs/decisions.md, "Enqueue".
-"""
+"""The connection on which a child claims and settles: sending CYCLE and reading its reply are two steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from time import monotonic
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError
 
-from jobqueue.network.failover import WAIT, confirms, read_confirmation, while_refused
-
-
-def strings(parts: Iterable[bytes]) -> bytes:
-    """Pack bulk strings, without the head that says how many."""
-    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
-
-
-_WAIT = b"*%d\r\n%b" % (len(WAIT), strings(str(part).encode() for part in WAIT))
+from jobqueue.network.silence import FIRST_ANSWER, SILENCE
+from jobqueue.protocol import keys
+from jobqueue.protocol.arguments import Field, as_they_came
+from jobqueue.protocol.cycle import Cycle, parse_cycle
+from jobqueue.protocol.lua import digest, source
 
 
-def ask(client: redis.Redis, packed: bytes) -> Any:
-    """Send one packed command in one write; return the reply.
+class Wire:
+    """One connection for CYCLE, with sending and receiving apart: the reply is read when it is needed.
 
-    Behind Sentinels, what is refused during a fail-over is repeated for half a minute. Raises ResponseError (nothing
-    was done), ConnectionError or TimeoutError (it was done, it was not, or it will be).
+    The caller makes sure that one thread at a time sends or receives. Raises what redis-py raises.
     """
-    return while_refused(client, lambda: _ask(client, packed))
 
+    def __init__(self, client: redis.Redis) -> None:
+        self._connection = client.connection_pool.make_connection()  # not connected: reconnect() does it
+        self._args: list[Field] = []
+        self._heard = 0.0  # monotonic seconds of the last answer
+        self._was_silent = False
 
-def _ask(client: redis.Redis, packed: bytes) -> Any:
-    pool = client.connection_pool
-    connection: Any = pool.get_connection()
-    try:
-        confirm = _WAIT if confirms(connection) else b""
-        connection.send_packed_command([packed + confirm])
-        reply = connection.read_response()
-        if confirm:
-            read_confirmation(connection)
-        return reply
-    except ResponseError:
-        if confirms(connection):  # an answer to WAIT comes still, and late
-            connection.disconnect()
-        raise
-    except BaseException:  # also KeyboardInterrupt: an unread reply must not meet the next command
-        connection.disconnect()
-        raise
-    finally:
-        pool.release(connection)
+    def send(self, args: list[Field]) -> None:
+        """Send CYCLE with the arguments that ``cycle_args`` made."""
+        self._args = args
+        self._was_silent = monotonic() - self._heard > SILENCE
+        try:
+            self._connection.send_command("EVALSHA", digest("cycle"), *args, check_health=False)
+        except UnicodeEncodeError:  # nothing was sent
+            self._args = as_they_came(args)
+            self._connection.send_command("EVALSHA", digest("cycle"), *self._args, check_health=False)
+
+    def receive(self) -> Cycle:
+        if self._was_silent and not self._connection.can_read(FIRST_ANSWER):  # it may have died since without a word
+            raise redis.TimeoutError("no answer after a silence")
+        try:
+            reply = self._connection.read_response()
+        except NoScriptError:  # it did not run, so sending the whole text repeats nothing
+            self._connection.send_command("EVAL", source("cycle"), *self._args)
+            reply = self._connection.read_response()
+        self._heard = monotonic()
+        return parse_cycle(reply)
+
+    def largest(self) -> int:
+        """How many bytes the server takes at once, as far as it says so; 0: it does not."""
+        try:
+            found = [self._limit(name) for name in ("proto-max-bulk-len", "client-query-buffer-limit")]
+        except redis.ResponseError:  # not to everybody
+            return 0
+        return min((limit for limit in found if limit > 0), default=0)
+
+    def _limit(self, name: str) -> int:
+        self._connection.send_command("CONFIG", "GET", name)
+        reply = self._connection.read_response()
+        values = list(reply.values()) if isinstance(reply, dict) else reply[1:2]
+        return int(values[0]) if values else 0
+
+    def reconnect(self) -> None:
+        self._connection.disconnect()
+        self._connection.connect()
+
+    def reconcile(self, owner: str, worker: str, claims: Iterable[int]) -> int:
+        """Give back what the owner holds and does not know; -1: the owner is fenced."""
+        self._connection.send_command("EVAL", source("reconcile"), 1, keys.own(owner), owner, worker, *claims)
+        answer = int(self._connection.read_response())
+        self._heard = monotonic()
+        return answer

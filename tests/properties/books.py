@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, Claimed, Cycle, JobOutcome
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.outcomes import HAS_DEPENDENTS, JobOutcome
 from jobqueue.workers.shared.journal import BUFFERED, DONE, UNSETTLED, SharedPage
 
 BUFFER, HAND, FINISHED, FOR_RQ, WITH_RQ, DROPPED, GIVEN_BACK, SETTLED = (

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import redis
 from turns import Turns
 
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST, RECORDED, Claimed, Cycle, JobOutcome
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.outcomes import HAS_DEPENDENTS, LOST, RECORDED, JobOutcome
 
 OWNER = "w:0.1"
 

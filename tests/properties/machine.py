@@ -14,7 +14,11 @@ from processes import THEN, Process, Run
 from view import expected, stored
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import Claimed, Cycle, ForRQ, Protocol, Rescue, Ruling, Wire
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling
+from jobqueue.protocol.wire import Wire
 
 T = TypeVar("T")
 WORKERS = ("left", "right")

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from model import Books, Hold, Job, Token
 
-from jobqueue.protocol.protocol import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, ForRQ, JobOutcome, Rescue
+from jobqueue.protocol.outcomes import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, JobOutcome
+from jobqueue.protocol.rescue import ForRQ, Rescue
 from jobqueue.workers.shared.endings import encode_text
 
 MOST_CRASHES = 2

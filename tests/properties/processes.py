@@ -9,7 +9,10 @@ import redis
 from model_owners import CAUSE, RESULT_TTL, YEAR
 from rq.timeouts import BaseDeathPenalty
 
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, RAISED, RETURNED, Claimed, Cycle, ForRQ, JobOutcome
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.outcomes import HAS_DEPENDENTS, RAISED, RETURNED, JobOutcome
+from jobqueue.protocol.rescue import ForRQ
 from jobqueue.store.connection import Address
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.running.runner import DecodedCall, Ending

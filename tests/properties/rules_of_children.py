@@ -9,7 +9,7 @@ from processes import QUEUES, THEN, Look, Process, Run, outcome
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import GONE, LOST, RAISED, RETURNED
+from jobqueue.protocol.outcomes import GONE, LOST, RAISED, RETURNED
 
 fates = st.sampled_from(["answered", "answered", "answered", "reply lost", "request lost"])
 kinds = st.sampled_from([RETURNED, RAISED])

@@ -9,7 +9,7 @@ from model_owners import Judge
 from processes import QUEUES
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST
+from jobqueue.protocol.outcomes import HAS_DEPENDENTS, LOST
 
 policies = st.sampled_from(["retry", "fail"])
 judgements = st.sampled_from(["crash", "crash", "suspect", "interrupt", "fail", "stop"])

@@ -33,7 +33,8 @@ from hypothesis.stateful import (
 )
 from turns import IDLE, WAITS, Actor, Turns
 
-from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, JobOutcome
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
 from jobqueue.store.connection import Address
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE

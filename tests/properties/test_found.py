@@ -12,7 +12,10 @@ from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue.job import Job
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import GONE, RAISED, RECORDED, RETURNED, Claimed, ForRQ, Protocol, Ruling
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.outcomes import GONE, RAISED, RECORDED, RETURNED
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.protocol.rescue import ForRQ, Ruling
 from jobqueue.serializers import JSON
 
 A, B, WORKER = "w:0.1", "w:1.1", "w"

@@ -23,7 +23,7 @@ from rules_of_children import Children
 from rules_of_clients import Clients
 from rules_of_deaths import Deaths
 
-from jobqueue.protocol.protocol import Wire
+from jobqueue.protocol.wire import Wire
 
 EXAMPLES = int(os.environ.get("JOBQ_EXAMPLES") or 0)
 PROFILE = settings(

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobqueue.protocol.claims import Token
-from jobqueue.protocol.protocol import RETURNED, JobOutcome
+from jobqueue.protocol.outcomes import RETURNED, JobOutcome
 from jobqueue.workers.shared.journal import DONE, SharedPage, make_file
 from jobqueue.workers.shared.messages import (
     CannotBegin,

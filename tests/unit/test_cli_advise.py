@@ -16,7 +16,8 @@ from jobqueue.cli.advise import Judged, _print_table
 from jobqueue.insight.advice import Machine, Profile, judge
 from jobqueue.insight.usage import TaskUsage
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import Protocol, Spent
+from jobqueue.protocol.cycle import Spent
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.store.connection import redis
 
 PROFILE = Profile("shop.web.fetch_prices", 100, 0, 0.05, 0.001, 0.05, 0.06, 0.0, 1.0, None)

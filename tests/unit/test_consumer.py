@@ -11,7 +11,9 @@ import pytest
 import redis
 from helpers import eventually
 
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, Claimed, Cycle, JobOutcome
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.outcomes import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, JobOutcome
 from jobqueue.store.connection import Address
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE

@@ -14,7 +14,8 @@ from jobqueue.executor import private_queue
 from jobqueue.executor.private_queue import PAGE, erase, new_name, pipe_to
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import JobOutcome, Protocol
+from jobqueue.protocol.outcomes import JobOutcome
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.serializers import Auto
 
 OWNER = "w:0.1"

@@ -13,7 +13,7 @@ from helpers import Server, eventually
 from jobqueue.network import failover
 from jobqueue.network.failover import Following, NotPrimary, NotReplicated, Patience, was_refused
 from jobqueue.producing.queue import Queue
-from jobqueue.protocol import keys, wire
+from jobqueue.protocol import keys, resp
 from jobqueue.store.connection import client
 
 
@@ -97,15 +97,15 @@ def test_it_ends(store: redis.Redis) -> None:
 def test_what_no_replica_has_is_not_acknowledged(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the connection is given up: its answers would meet the next command."""
     monkeypatch.setattr(failover, "WAIT", ("WAIT", 1, 50))
-    monkeypatch.setattr(wire, "_WAIT", b"*3\r\n" + wire.strings([b"WAIT", b"1", b"50"]))
+    monkeypatch.setattr(resp, "_WAIT", b"*3\r\n" + resp.strings([b"WAIT", b"1", b"50"]))
     monkeypatch.setattr(failover, "confirms", lambda connection: True)
-    monkeypatch.setattr(wire, "confirms", lambda connection: True)
+    monkeypatch.setattr(resp, "confirms", lambda connection: True)
     following = Following(connection_pool=store.connection_pool)
     attempts: list[Any] = [
         lambda: following.set("a", 1),
         lambda: following.pipeline().set("a", 2).execute(),
         lambda: following.pipeline(transaction=False).set("a", 3).execute(),
-        lambda: wire.ask(store, b"*3\r\n" + wire.strings([b"SET", b"a", b"4"])),
+        lambda: resp.ask(store, b"*3\r\n" + resp.strings([b"SET", b"a", b"4"])),
     ]
     for n, attempt in enumerate(attempts, 1):
         with pytest.raises(NotReplicated):

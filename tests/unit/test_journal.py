@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from helpers import ROOT, eventually
 
-from jobqueue.protocol.protocol import RETURNED, JobOutcome
+from jobqueue.protocol.outcomes import RETURNED, JobOutcome
 from jobqueue.workers.shared.journal import BUFFERED, HALF, OUT_OF_WORK, UNSETTLED, Running, SharedPage, make_file
 
 
@@ -119,7 +119,7 @@ def test_what_came_back_and_does_not_fit_is_not_lost(page: SharedPage) -> None:
 
 WRITER = """
 import itertools, sys
-from jobqueue.protocol.protocol import RETURNED, JobOutcome
+from jobqueue.protocol.outcomes import JobOutcome, RETURNED
 from jobqueue.workers.shared.journal import SharedPage
 
 page = SharedPage(int(sys.argv[1]), 0, 1)

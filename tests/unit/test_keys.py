@@ -9,7 +9,7 @@ from typing import Any
 import fakeredis
 import pytest
 
-from jobqueue.protocol import keys, protocol
+from jobqueue.protocol import keys, lua
 
 # keys.py's function → (its name in the prelude, arguments)
 FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -42,7 +42,7 @@ CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED", "USAGE", "ASIDE",
 
 def in_lua(expression: str) -> Any:
     """Evaluate an expression behind the prelude, as a script would."""
-    source = protocol.source("due")  # any script: the prelude comes first
+    source = lua.source("due")  # any script: the prelude comes first
     prelude = source[: source.index("-- Move scheduled jobs")]
     return fakeredis.FakeRedis().eval(f"{prelude}\nreturn {expression}", 0)
 
@@ -60,7 +60,7 @@ def test_constants(name: str) -> None:
 
 
 def test_no_key_function_of_the_prelude_is_forgotten() -> None:
-    words = set(protocol.source("due").split("local function ")[1:])
+    words = set(lua.source("due").split("local function ")[1:])
     in_prelude = {word.split("(")[0] for word in words if "_key(" in word.splitlines()[0].split(")")[0] + "("}
     in_prelude = {name for name in in_prelude if name.endswith("_key")}
     spelled = {lua for lua, _ in FUNCTIONS.values()}
@@ -71,7 +71,7 @@ def test_all_keys_carry_rqs_prefix() -> None:
     for name, function in inspect.getmembers(keys, inspect.isfunction):
         arguments = ["a"] * len(inspect.signature(function).parameters)
         assert function(*arguments).startswith(f"{keys.PREFIX}:"), name
-    assert "@PREFIX@" not in protocol.source("cycle")
+    assert "@PREFIX@" not in lua.source("cycle")
 
 
 @pytest.mark.parametrize(

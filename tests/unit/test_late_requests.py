@@ -18,7 +18,8 @@ from rq.rate_limit import RateLimit
 from jobqueue.errors import DuplicateJob, StoreRefused
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import RETURNED, JobOutcome, Protocol
+from jobqueue.protocol.outcomes import RETURNED, JobOutcome
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.store.connection import redis
 from jobqueue.tasks import square
 

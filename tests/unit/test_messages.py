@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from jobqueue.protocol.claims import Token
-from jobqueue.protocol.protocol import ForRQ
+from jobqueue.protocol.rescue import ForRQ
 from jobqueue.workers.shared import messages
 from jobqueue.workers.shared.messages import (
     CannotBegin,

@@ -18,7 +18,7 @@ from samples_unfriendly import Reduced
 from test_rq_finish import ONE, Desk, NoLimit, W, error, value
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import Claimed
+from jobqueue.protocol.claims import Claimed
 from jobqueue.store.connection import Address
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.running.runner import Ending

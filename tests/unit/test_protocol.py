@@ -21,21 +21,11 @@ from rq.scheduler import RQScheduler
 from rq.worker import Worker
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import (
-    GONE,
-    HAS_DEPENDENTS,
-    LOST,
-    RAISED,
-    RECORDED,
-    RETURNED,
-    Claimed,
-    Cycle,
-    ForRQ,
-    JobOutcome,
-    Protocol,
-    Rescue,
-    Ruling,
-)
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.outcomes import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, JobOutcome
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.heartbeat import Heartbeat

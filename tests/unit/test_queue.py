@@ -28,7 +28,7 @@ from jobqueue.job import Job, LightJob
 from jobqueue.producing import enqueue
 from jobqueue.producing.batch import CHUNK
 from jobqueue.producing.queue import Queue
-from jobqueue.protocol import keys, wire
+from jobqueue.protocol import keys, resp
 from jobqueue.store.connection import Address, redis
 from jobqueue.store.open import Store
 from jobqueue.tasks import square
@@ -386,12 +386,12 @@ def test_an_empty_batch(client: redis.Redis, queue: Queue) -> None:
 
 
 class Disturbed:
-    """Stands in for wire.ask: loses requests or replies as told."""
+    """Stands in for resp.ask: loses requests or replies as told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *what: str) -> None:
         self.left = list(what)
-        self.real = wire.ask
-        monkeypatch.setattr(wire, "ask", self)
+        self.real = resp.ask
+        monkeypatch.setattr(resp, "ask", self)
 
     def __call__(self, client: redis.Redis, packed: bytes) -> Any:
         what = self.left.pop(0) if self.left else "ok"
@@ -443,7 +443,7 @@ def test_an_id_used_again_is_not_mistaken_for_the_repeat(
 
 def test_a_store_that_stays_away(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enqueue, "REPEAT_FOR", 0.2)
-    monkeypatch.setattr(wire, "ask", lambda *a: (_ for _ in ()).throw(redis.ConnectionError("away")))
+    monkeypatch.setattr(resp, "ask", lambda *a: (_ for _ in ()).throw(redis.ConnectionError("away")))
     with pytest.raises(StoreUnreachable, match="away"):
         queue.enqueue(square, 1)
 

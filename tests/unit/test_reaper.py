@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fake_children import Registrar
 
-from jobqueue.protocol.protocol import ForRQ
+from jobqueue.protocol.rescue import ForRQ
 from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
 from jobqueue.workers.supervisor.reaper import Reaper
 

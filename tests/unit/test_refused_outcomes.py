@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from jobqueue.protocol.protocol import RETURNED, JobOutcome
+from jobqueue.protocol.outcomes import RETURNED, JobOutcome
 from jobqueue.workers.shared.refusals import ENOUGH, FULL, LARGE, UNSAID, Refusals, never_taken, of_the_store
 
 

@@ -13,7 +13,10 @@ import pytest
 from rq.job import Job
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import RETURNED, Claimed, JobOutcome, Protocol, Ruling
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.outcomes import RETURNED, JobOutcome
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.protocol.rescue import Ruling
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.rescuer import REMEMBERED, Rescuer

@@ -11,7 +11,8 @@ import samples_rq
 from rq.job import Job, JobStatus
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import ForRQ, Protocol
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.protocol.rescue import ForRQ
 from jobqueue.workers.rq_classes.ending import finish_left
 from jobqueue.workers.rq_classes.rq_roles import settings_for
 from jobqueue.workers.rq_classes.worker import SimpleWorker

@@ -21,7 +21,9 @@ import jobqueue.job
 from jobqueue.admin.control import requeue
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, Protocol
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.outcomes import RAISED, RETURNED
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.serializers import JSON, Auto
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.rescuer import Rescuer

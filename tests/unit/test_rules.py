@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for package in ("jobqueue", "workers") for path in (ROOT / package).rglob("*.py"))
 
 CLIENTS = {"jobqueue/store/connection.py"}
-SCRIPTS = {"jobqueue/protocol/protocol.py"}
+SCRIPTS = {"jobqueue/protocol/protocol.py", "jobqueue/protocol/wire.py"}
 KEYS = {"jobqueue/protocol/keys.py"}
 
 Finder = Callable[[ast.AST], Iterator[ast.AST]]

@@ -16,7 +16,7 @@ import samples_rq
 from rq.exceptions import DeserializationError
 
 from jobqueue.errors import NotServed
-from jobqueue.protocol.protocol import RAISED, RETURNED
+from jobqueue.protocol.outcomes import RAISED, RETURNED
 from jobqueue.serializers import JSON
 from jobqueue.store.connection import Address
 from jobqueue.workers.forking.preload import preload

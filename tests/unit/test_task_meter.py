@@ -20,7 +20,8 @@ from helpers import eventually
 from jobqueue.insight.advice import Profile
 from jobqueue.insight.usage import BUCKETS, OTHERS, Record, bucket, quantile, read_usage, reset_usage
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import Protocol, Spent
+from jobqueue.protocol.cycle import Spent
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.running import procfs
 from jobqueue.workers.running import task_meter as measuring
 from jobqueue.workers.running.procfs import MemoryMeter, queued_for_a_core, waits_outside

@@ -17,7 +17,9 @@ from jobqueue.doctor.examine import examine
 from jobqueue.errors import NoSuchJob
 from jobqueue.protocol import keys
 from jobqueue.protocol.bounds import LONGEST
-from jobqueue.protocol.protocol import GONE, Claimed, Protocol
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.outcomes import GONE
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Due, Schedule, Timetable
 from jobqueue.schedules.timing import BadSchedule, Timing
 from jobqueue.store.connection import redis

@@ -24,7 +24,7 @@ from time import sleep
 from typing import Protocol
 
 from jobqueue.protocol.protocol import Protocol as StoreProtocol
-from jobqueue.protocol.protocol import Wire
+from jobqueue.protocol.wire import Wire
 from jobqueue.store.connection import client
 from jobqueue.workers.child.child_watchdog import ChildWatchdog
 from jobqueue.workers.child.consumer import Consumer

@@ -21,8 +21,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from jobqueue.protocol.claims import Token
-from jobqueue.protocol.protocol import RAISED, Claimed
+from jobqueue.protocol.claims import Claimed, Token
+from jobqueue.protocol.outcomes import RAISED
 from jobqueue.store.error_texts import is_own_fault
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import LONG

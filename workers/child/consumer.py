@@ -25,7 +25,10 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from jobqueue.network.backoff import Backoff
-from jobqueue.protocol.protocol import GONE, HAS_DEPENDENTS, RECORDED, Claimed, Cycle, JobOutcome, Wire, cycle_args
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import Cycle, cycle_args
+from jobqueue.protocol.outcomes import GONE, HAS_DEPENDENTS, RECORDED, JobOutcome
+from jobqueue.protocol.wire import Wire
 from jobqueue.store.error_texts import is_own_fault, without_script
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE, Prefetch
 from jobqueue.workers.child.strategies import REORDER, TURN_BACK

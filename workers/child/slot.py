@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from rq import job as rq_job
 
-from jobqueue.protocol.protocol import RAISED, RETURNED, Claimed, JobOutcome, Protocol
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
+from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits

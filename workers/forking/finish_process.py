@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 
 import redis
 
-from jobqueue.protocol.protocol import ForRQ
+from jobqueue.protocol.rescue import ForRQ
 from jobqueue.store.connection import client
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.rq_finish.limits import FinishLimits

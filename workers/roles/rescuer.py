@@ -19,7 +19,9 @@ from typing import NamedTuple
 import redis
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.protocol import HAS_DEPENDENTS, RETURNED, ForRQ, Protocol, Ruling
+from jobqueue.protocol.outcomes import HAS_DEPENDENTS, RETURNED
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.protocol.rescue import ForRQ, Ruling
 from jobqueue.store.error_texts import is_away
 from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, DeathReport, LeftForRQ

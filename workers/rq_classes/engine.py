@@ -25,7 +25,9 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from jobqueue.network.backoff import Backoff
 from jobqueue.network.silence import FIRST_ANSWER
-from jobqueue.protocol.protocol import Claimed, Protocol, Wire
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.protocol.wire import Wire
 from jobqueue.store.connection import like
 from jobqueue.workers.child.child import CUT_OFF, STUCK, leave
 from jobqueue.workers.child.child_watchdog import ChildWatchdog

@@ -25,7 +25,7 @@ from rq.exceptions import NoSuchJobError, StopRequested
 from rq.worker import WorkerStatus
 
 from jobqueue.network.backoff import Backoff
-from jobqueue.protocol.protocol import Ruling
+from jobqueue.protocol.rescue import Ruling
 from jobqueue.store.connection import like
 from jobqueue.workers.child.child import die_with, lead_a_session, leave, obey_the_parent_only
 from jobqueue.workers.rq_classes.engine import Engine

@@ -12,7 +12,7 @@ from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.exceptions import DeserializationError
 from rq.utils import import_attribute
 
-from jobqueue.protocol.protocol import RETURNED
+from jobqueue.protocol.outcomes import RETURNED
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.own_classes import OwnRunner
 from jobqueue.workers.running.runner import DecodedCall, Ending

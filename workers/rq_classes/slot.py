@@ -17,7 +17,8 @@ from rq.timeouts import JobTimeoutException
 from rq.utils import get_call_string
 from rq.worker import BaseWorker
 
-from jobqueue.protocol.protocol import RAISED, Claimed, JobOutcome
+from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.outcomes import RAISED, JobOutcome
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.rq_classes.ending import RQFinisher
 from jobqueue.workers.rq_classes.runner import RQRunner

@@ -34,7 +34,9 @@ from rq.worker import SimpleWorker
 from jobqueue.errors import OwnershipLost
 from jobqueue.protocol import bounds, keys
 from jobqueue.protocol.hashes import check_written, readable
-from jobqueue.protocol.protocol import RAISED, RETURNED, ForRQ, Protocol
+from jobqueue.protocol.outcomes import RAISED, RETURNED
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.protocol.rescue import ForRQ
 from jobqueue.store.error_texts import is_away
 from jobqueue.workers.rq_finish.callbacks import (
     CallbackFailed,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jobqueue.protocol.protocol import RAISED, RETURNED, JobOutcome
+from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
 from jobqueue.workers.running.limits import CANNOT_BE_INTERRUPTED
 from jobqueue.workers.running.runner import Ending
 from jobqueue.workers.shared.endings import decode_text, encode_text

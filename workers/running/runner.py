@@ -16,7 +16,7 @@ from rq.job import Retry
 from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed, ResultNotSerializable
-from jobqueue.protocol.protocol import RAISED, RETURNED
+from jobqueue.protocol.outcomes import RAISED, RETURNED
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy

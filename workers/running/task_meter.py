@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from jobqueue.insight.usage import bucket, bucket_field
-from jobqueue.protocol.protocol import Spent
+from jobqueue.protocol.cycle import Spent
 from jobqueue.workers.running.procfs import (
     Clocks,
     MemoryMeter,

@@ -6,7 +6,8 @@ import os
 import signal
 from typing import NamedTuple
 
-from jobqueue.protocol.protocol import ForRQ, JobOutcome, Ruling
+from jobqueue.protocol.outcomes import JobOutcome
+from jobqueue.protocol.rescue import ForRQ, Ruling
 
 FAILED = 1  # the exit code of a child that an exception ended, outside a job
 FENCED = 3  # the exit code of a child whose name was struck off

@@ -27,7 +27,7 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jobqueue.protocol.protocol import JobOutcome
+from jobqueue.protocol.outcomes import JobOutcome
 
 HALF = 64 * 1024
 OUT_OF_WORK, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK = range(8)

@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from jobqueue.protocol.claims import Token
-from jobqueue.protocol.protocol import ForRQ
+from jobqueue.protocol.rescue import ForRQ
 
 MAINTENANCE = "maintenance"  # in the place of an owner's name
 

@@ -25,7 +25,7 @@ from redis.exceptions import (
 )
 
 from jobqueue.network.backoff import Backoff
-from jobqueue.protocol.protocol import JobOutcome
+from jobqueue.protocol.outcomes import JobOutcome
 from jobqueue.store.error_texts import without_script
 
 LARGE = 256 * 1024  # bytes; no server has a limit below 1 MB

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.claims import Token
-from jobqueue.protocol.protocol import JobOutcome, Ruling
+from jobqueue.protocol.outcomes import JobOutcome
+from jobqueue.protocol.rescue import Ruling
 from jobqueue.workers.shared import oom
 from jobqueue.workers.shared.deaths import DeathReport, cause_of_death, end_of_process
 from jobqueue.workers.shared.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text

@@ -1,5 +1,5 @@
 -- The head of every script: the keys of jobqueue/protocol/keys.py, and the moves that several scripts share.
--- protocol.py puts RQ's key prefix in the place of @PREFIX@ and each script's own text behind this one.
+-- lua.py puts RQ's key prefix in the place of @PREFIX@ and each script's own text behind this one.
 
 local P = '@PREFIX@'
 local QUEUES, SUSPENDED, OWNERS, SEQ, PAUSED, USAGE =
