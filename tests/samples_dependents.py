@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from jobqueue.workers.rq_finish.finish import FinishingQueue
+from jobqueue.workers.rq_finish.rq_objects import FinishingQueue
 
 
 def first_end(*_: Any) -> int:

@@ -13,8 +13,9 @@ from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.worker import BaseWorker
 
 from jobqueue.workers.rq_classes.runner import RQRunner
-from jobqueue.workers.rq_finish.finish import Finisher, QuietWorker
+from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.rq_finish.rq_objects import QuietWorker
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy
 from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed_anyhow

@@ -20,34 +20,25 @@ from datetime import UTC, datetime
 from typing import Any
 
 import redis
-from redis.client import Pipeline
 from redis.exceptions import InvalidResponse, ResponseError, WatchError
 from rq.callbacks import execute_stopped_callback
-from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
-from rq.worker import SimpleWorker
 
 from jobqueue.errors import OwnershipLost
-from jobqueue.protocol import bounds, keys
-from jobqueue.protocol.hashes import check_written, readable
+from jobqueue.protocol import keys
 from jobqueue.protocol.outcomes import RAISED, RETURNED
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.protocol.rescue import ForRQ
 from jobqueue.store.error_texts import is_away
-from jobqueue.workers.rq_finish.callbacks import (
-    CallbackFailed,
-    ServedCallbacks,
-    call_failure_callback,
-    call_handlers,
-    handlers_of,
-)
+from jobqueue.workers.rq_finish.callbacks import CallbackFailed, call_failure_callback, handlers_of
 from jobqueue.workers.rq_finish.encode_once import EncodedOnce, Sealed
-from jobqueue.workers.rq_finish.fence import Fence, FencedPipeline, FencedRedis
+from jobqueue.workers.rq_finish.fence import Fence, FencedRedis
 from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.rq_finish.rq_objects import FinishingJob, FinishingQueue, QuietWorker
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.error_text import (
     LONGEST_IN_LOG,
@@ -55,13 +46,12 @@ from jobqueue.workers.running.error_text import (
     one_line_without_its_code,
     printed_anyhow,
     printed_without_its_code,
-    traceback_of,
 )
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.own_classes import job_class_of, on_top, runner_for
 from jobqueue.workers.running.runner import Ending, Runner
 from jobqueue.workers.shared.clock import now
-from jobqueue.workers.shared.endings import FAILURE, HANDLER, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
+from jobqueue.workers.shared.endings import FAILURE, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
 from jobqueue.workers.shared.refusals import never_taken, refused_text
 from jobqueue.workers.shared.retry import retry_request
 from jobqueue.workers.shared.settings import Settings
@@ -73,131 +63,6 @@ FIN_TTL = 3600  # seconds; a finish that takes longer is not fenced by WATCH any
 
 
 Finalize = Callable[[Job, Queue, Execution, Ending], None]
-
-
-class FinishingJob(ServedCallbacks):
-    """A job whose status is written by the fenced transaction only: RQ sets some of it directly before."""
-
-    may_retry = True
-    calls_back = True
-    plain = False  # without any code of the user's
-    ran: Mapping[str, Any] = {}  # when and where; in a job's first 5 ms the store does not know it yet
-
-    def restore(self, raw_data: Any) -> None:
-        super().restore(readable(raw_data))
-        self.__dict__.update(self.ran)
-
-    def get_status(self, refresh: bool = True) -> JobStatus:
-        """For callbacks: a job that ends was running."""
-        status = super().get_status(refresh)
-        return JobStatus.STARTED if status is JobStatus.QUEUED else status
-
-    @property
-    def failure_callback(self) -> Any:
-        return super().failure_callback if self.calls_back and not self.plain else None
-
-    @property
-    def stopped_callback(self) -> Any:
-        return super().stopped_callback if not self.plain else None
-
-    def to_dict(self, *args: Any, **set_up: Any) -> dict[str, Any]:
-        written: dict[str, Any] = super().to_dict(*args, **set_up)
-        check_written(written)
-        return written
-
-    def get_result_ttl(self, default_ttl: int) -> int:
-        ttl: int = super().get_result_ttl(default_ttl)
-        return min(ttl, bounds.LONGEST)  # beyond that the store refuses it in the middle of a transaction
-
-    @property
-    def should_retry(self) -> bool:
-        return self.may_retry and super().should_retry
-
-    def set_status(self, status: JobStatus, pipeline: Pipeline | None = None) -> None:
-        self._status = status
-        if pipeline is not None:
-            super().set_status(status, pipeline=pipeline)
-        if isinstance(pipeline, FencedPipeline) and status in (JobStatus.FAILED, JobStatus.STOPPED):
-            pipeline.fence.ends = status.value
-
-    def heartbeat(self, timestamp: datetime, ttl: int, pipeline: Pipeline | None = None, xx: bool = False) -> None:
-        self.last_heartbeat = timestamp
-        if pipeline is not None:
-            super().heartbeat(timestamp, ttl, pipeline=pipeline, xx=xx)
-
-
-class FinishingQueue(Queue):
-    """A queue whose dependents are enqueued by ENQUEUE DEPENDENTS: in steps that can be resumed by anybody, where RQ
-    commits the end first and then goes through the dependents one by one, in memory."""
-
-    bring_on: Callable[[], object]  # enqueue the dependents of the job that has just ended
-
-    def move_dependents_to_ready(self, job: Job, pipeline: Any = None, *_: Any, **__: Any) -> dict[str, list[str]]:
-        """RQ's success asks this in the transaction that records it."""
-        assert isinstance(pipeline, FencedPipeline)
-        pipeline.fence.ends = "finished"
-        return {}
-
-    def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: dict[str, list[str]]) -> None:
-        """RQ's success asks this after it."""
-        self.bring_on()
-
-    def enqueue_dependents(self, job: Job, *_: Any, **__: Any) -> dict[str, list[str]]:
-        """RQ's failure asks this after it; what this raises is logged by RQ, and asked again by ``Finisher``."""
-        self.bring_on()
-        return {}
-
-
-class QuietWorker(SimpleWorker):
-    """An RQ worker that only finishes: it prepares nothing, listens to nobody, and leaves the log to the slot."""
-
-    log_result_lifespan = False
-
-    connection: FencedRedis
-    limits: FinishLimits
-    text = ""  # why the job fails, once that is settled: handlers hear of it next
-
-    def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
-        """RQ calls this in the transaction that records the outcome, be it a success, a failure or a retry."""
-        assert isinstance(pipeline, FencedPipeline)
-        pipeline.records = True
-        fence = pipeline.fence
-        fence.frees = job.rate_limit_key or ""
-        if isinstance(job.failure_ttl, int):
-            job.failure_ttl = min(job.failure_ttl, bounds.LONGEST)
-        if fence.ends != "finished":
-            check_written({"failure_ttl": job.failure_ttl})  # the store would find out amid the transaction
-            fence.keeps = DEFAULT_FAILURE_TTL if job.failure_ttl is None else int(job.failure_ttl)
-        super().cleanup_execution(job, pipeline, execution)
-
-    def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Nobody gives a handler a limit: it has the failure callback's, whose default says nothing of a short job."""
-        limit = min(job.failure_callback_timeout, self.limits.longest)
-        call_handlers(self._exc_handlers, job, self.death_penalty_class, limit, *exc_info)
-
-    def fail(self, job: FinishingJob, queue: Queue, execution: Execution, error: BaseException, text: str) -> None:
-        """As RQ's _finalize_failure, but what was raised is printed already: that runs code of its class."""
-        job._status = JobStatus.FAILED
-        self.handle_execution_ended(job, queue, job.failure_callback_timeout)
-        try:
-            self.limits.of = FAILURE
-            call_failure_callback(job, self.death_penalty_class, error)
-        except OURS:
-            raise
-        except JobTimeoutException as e:  # why the job failed is worth more
-            text = f"{text.rstrip()}\n{e}\n"
-        except BaseException as e:  # a callback's failure takes the place of the job's, as in RQ
-            error, text = e, printed_anyhow(e)
-        self.text = text
-        self.limits.of = HANDLER
-        self.handle_exception(job, type(error), error, traceback_of(error))
-        self.handle_job_failure(
-            job=job,
-            exc_string=text,
-            queue=queue,
-            started_job_registry=queue.started_job_registry,
-            execution=execution,
-        )
 
 
 class Finisher:

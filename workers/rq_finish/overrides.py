@@ -10,7 +10,7 @@ from rq.worker import BaseWorker, SimpleWorker, Worker
 
 import jobqueue.job
 import jobqueue.producing.queue
-from jobqueue.workers.rq_finish.finish import FinishingJob
+from jobqueue.workers.rq_finish.rq_objects import FinishingJob
 from jobqueue.workers.running.current import CurrentJob
 
 # Settings rather than behaviour: who sets these wants something that the engine does too.
