@@ -119,7 +119,7 @@ class Process:
         settings = Settings(Address(url=""), self.worker, QUEUES, children=1, slots=1)
         finisher = Finisher(settings, self.owner, client, BaseDeathPenalty)
         if dies:
-            finisher._bring_on = lambda fence: None  # type: ignore[method-assign]
+            finisher._enqueue_dependents = lambda fence: None  # type: ignore[method-assign]
         ending = (
             finisher.runner.returned(1, DecodedCall(len, (), {}, "json", "builtins.len"))
             if job.kind == "returned"

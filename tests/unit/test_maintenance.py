@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.maintenance import Maintenance
-from jobqueue.workers.rq_finish.maintenance import Chores, Intermediate
+from jobqueue.workers.rq_finish.maintenance import Intermediate, MaintenanceRound
 from jobqueue.workers.shared.messages import MAINTENANCE
 from jobqueue.workers.shared.settings import Settings
 
@@ -41,7 +41,7 @@ def chores(client: redis.Redis) -> Iterator[Callable[..., None]]:
     ours, theirs = socket.socketpair()
 
     def run(**told: Any) -> None:
-        Chores(Settings(Address(url="redis://127.0.0.1:1/0"), "w", ("q",), 1, 1, **told), ours, client).run()
+        MaintenanceRound(Settings(Address(url="redis://127.0.0.1:1/0"), "w", ("q",), 1, 1, **told), ours, client).run()
 
     yield run
     ours.close()
@@ -195,7 +195,7 @@ def test_callbacks_and_handlers(client: redis.Redis, monkeypatch: pytest.MonkeyP
     ours, theirs = socket.socketpair()
     told = {"modules": ("samples",), "exception_handlers": ("samples_rq.handle",)}
     with ours, theirs:
-        Chores(Settings(Address(url="redis://127.0.0.1:1/0"), "w", ("q",), 1, 1, **told), ours, client).run()
+        MaintenanceRound(Settings(Address(url="redis://127.0.0.1:1/0"), "w", ("q",), 1, 1, **told), ours, client).run()
     assert client.hget(samples.words_of(served.id), "failure") is not None
     assert {job.get_status() for job in (served, other)} == {JobStatus.FAILED}
     assert [client.llen(samples_rq.handled(job.id)) for job in (served, other)] == [1, 1]

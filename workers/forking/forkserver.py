@@ -30,7 +30,7 @@ from jobqueue.producing.importing import place_of
 from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
 from jobqueue.workers.forking import preload
 from jobqueue.workers.forking.finish_process import FinishProcess
-from jobqueue.workers.rq_finish.maintenance import Chores
+from jobqueue.workers.rq_finish.maintenance import MaintenanceRound
 from jobqueue.workers.running import exit_handlers, output, randomness, runner
 from jobqueue.workers.running.fork_hazards import ForkHazards
 from jobqueue.workers.running.own_classes import runner_for
@@ -277,7 +277,7 @@ def make_child(settings: Settings, request: ForkRequest, page_file: int, fd: int
         case ForkFinish(owner, worker, jobs, plain):
             return FinishProcess(settings, owner, worker, jobs, plain, control)
         case ForkMaintenance():
-            return Chores(settings, control)
+            return MaintenanceRound(settings, control)
     report_to(request.faults)
     return Child(settings, request.owner, SharedPage(page_file, request.child, settings.slots), control, runner)
 

@@ -1,1 +1,1 @@
-"""RQ's own finish of a job, under a fence: callbacks, retries, repeats, dependents, webhooks."""
+"""Record a job's outcome by RQ's own code, under a fence: callbacks, retries, repeats, dependents, webhooks."""

@@ -1,4 +1,4 @@
-"""What RQ's code calls on behalf of a job or of the operator: callbacks of the served modules, exception handlers."""
+"""Call the callbacks of jobs and the operator's exception handlers, where RQ's code asks for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ Handler = Callable[..., Any]
 
 
 class CallbackFailed(Exception):
-    """What a success callback raised: no failure of the store, after which a finish is tried again."""
+    """Raised in place of what a success callback raised, so that a finish can tell it from an error of the store, after
+    which it is tried again."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -34,7 +35,7 @@ class CallbackFailed(Exception):
 
 
 class ServedCallbacks(Job):
-    """A job whose callbacks go through ``resolve``: a job may name only what this worker serves, there too."""
+    """A job that finds its callbacks by ``resolve``, so that it can name only functions that this worker serves."""
 
     resolve: Callable[[str], Any] = staticmethod(import_attribute)
 
@@ -58,11 +59,14 @@ class ServedCallbacks(Job):
 
 
 def _apart(callback: Any) -> Any:
-    """In a context of its own: neither the job's nor that of another callback. RQ refuses coroutine functions."""
+    """Return the callback so wrapped that it runs in its own context (PEP 567), neither the job's nor another
+    callback's. A coroutine function is returned as it is: RQ refuses it."""
     return callback if inspect.iscoroutinefunction(callback) else _ending_copies(after_imports.apart(callback))
 
 
 def _by_name(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the callback so wrapped that it raises ``CallbackFailed`` in place of an exception of its own."""
+
     @functools.wraps(callback)
     def call(*args: Any) -> Any:
         try:
@@ -78,6 +82,8 @@ def _by_name(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _ending_copies(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the callback so wrapped that a process which it forked, and which returns from it, ends there."""
+
     @functools.wraps(callback)
     def call(*args: Any) -> Any:
         try:
@@ -89,12 +95,13 @@ def _ending_copies(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def handlers_of(settings: Settings) -> list[Handler]:
-    """The operator's exception handlers, in their order. They were imported before the worker began."""
+    """Return the operator's exception handlers in their order. They were imported when the worker started."""
     return [after_imports.apart(import_attribute(name)) for name in settings.exception_handlers]
 
 
 def call_failure_callback(job: Job, penalty: type[BaseDeathPenalty], error: BaseException) -> None:
-    """As RQ's execute_failure_callback, which would log what it raises a second time, however long it is."""
+    """Do what RQ's ``execute_failure_callback`` does, but do not log what the callback raises: our caller does, cut to
+    a length."""
     if (callback := job.failure_callback) is None:
         return
     if inspect.iscoroutinefunction(callback):
@@ -106,8 +113,8 @@ def call_failure_callback(job: Job, penalty: type[BaseDeathPenalty], error: Base
 def call_handlers(
     handlers: list[Handler], job: Job, penalty: type[BaseDeathPenalty], limit: float, *exc_info: Any
 ) -> None:
-    """Call RQ's chain of handlers, which has ``limit`` seconds. What one raises ends the chain and is logged: the
-    failure itself has to be recorded."""
+    """Call RQ's chain of exception handlers, which has ``limit`` seconds. Log what one raises and end the chain: the
+    job's failure is recorded all the same."""
     if not handlers:
         return
     try:

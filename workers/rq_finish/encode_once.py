@@ -1,4 +1,4 @@
-"""The serializers of a job that is being finished: as little of the user's code as the record needs."""
+"""Serializers for a job that is being finished, which run as little of the user's code as the record needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobqueue.workers.running.limits import OURS
 
 
 class EncodedOnce:
-    """The job's own serializer, but for the result, which was encoded within the job's time limit."""
+    """The job's own serializer, except for the result: that was encoded within the job's time limit already."""
 
     def __init__(self, serializer: Any) -> None:
         self._serializer = serializer
@@ -17,12 +17,12 @@ class EncodedOnce:
         self._encoded = b""
 
     def has(self, value: Any, encoded: bytes) -> Any:
-        """Return what stands for a result that is encoded already: the value itself, where it is at hand."""
+        """Keep a result that is encoded already. Return the object that stands for it: the value, if it is known."""
         self._value, self._encoded = self if value is None else value, encoded
         return self._value
 
     def dumps(self, value: Any) -> bytes:
-        if value is None:  # RQ encodes also what it leaves out
+        if value is None:  # RQ encodes a result of None, and then does not write it
             return b""
         if value is self._value:
             return self._encoded
@@ -37,7 +37,8 @@ class EncodedOnce:
 
 
 def _called(code: Callable[[Any], Any], value: Any) -> Any:
-    """What the job's own code raises there is the job's failure, and ends no process."""
+    """Call the job's own code. An exception such as SystemExit becomes a ValueError: it fails the job and does not end
+    the process."""
     try:
         return code(value)
     except (Exception, *OURS):
@@ -47,7 +48,7 @@ def _called(code: Callable[[Any], Any], value: Any) -> Any:
 
 
 class Sealed:
-    """Opens nothing: RQ keeps what it could not read as it is."""
+    """A serializer that reads nothing: RQ leaves data that it cannot read as it is in the store."""
 
     def dumps(self, _value: Any) -> bytes:
         return b""

@@ -1,12 +1,12 @@
-"""The fence around RQ's own finish: pipelines that commit under the job's token.
+"""Fence RQ's own finish: pipelines that record an outcome only while the job's token stands.
 
-RQ cleans the execution up in the one transaction that records the outcome; before its EXEC a fenced pipeline
+RQ records the outcome and removes the execution in one transaction. Before the EXEC of that one, a fenced pipeline
 
-    WATCHes rq:jobq:fin:ID    set by BEGIN FINISH, deleted by RESCUE; and the job, which somebody may cancel
-    checks the token          gone, or the job is canceled: OwnershipLost, and nothing is written
-    adds to the same MULTI    what this end owes to others: its dependents are put aside, with a mark (ENDED) that
-                              stands until ENQUEUE DEPENDENTS has brought them on, whoever does that
-                              ZREM own, DEL fin, LREM intermediate, DEL first_seen, an expiry for what RQ lets stand
+    WATCHes rq:jobq:fin:ID    which BEGIN FINISH sets and RESCUE deletes; and the job's hash, as the job may be canceled
+    checks the token          gone, or the job is canceled: it raises OwnershipLost and writes nothing
+    adds to the transaction   the job's dependents move to a key of their own, with an entry in ENDED that stands until
+                              ENQUEUE DEPENDENTS, sent by any process, has enqueued them all;
+                              ZREM own, DEL fin, LREM intermediate, DEL first_seen, an expiry where RQ sets none
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from jobqueue.errors import OwnershipLost
 from jobqueue.protocol import keys
 from jobqueue.workers.rq_finish.limits import FinishLimits
 
-MOST_LOSSES = 3  # of the connection in one attempt
+MOST_LOSSES = 3  # lost connections after which one attempt ends, and the store counts as away
 _OF_ONE_CONNECTION = {"MULTI", "SELECT", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR", "CLIENT REPLY"}
 ENDS = {b"finished": "finished", b"failed": "failed", b"stopped": "failed"}  # status → RQ's registry
 
 
 class Fence:
-    """The token of the job that is being finished, and what a commit must clean up with it."""
+    """The token of the job that is being finished, and what the transaction does besides RQ's part."""
 
     def __init__(
         self, owner: str, job_id: str, claim: int, queue: str, on_commit: Callable[[], None] = lambda: None
@@ -37,13 +37,14 @@ class Fence:
         self.job_id = job_id
         self.claim = claim
         self.queue = queue
-        self.ends = ""  # how the job ends with this commit: finished, failed or stopped; "": it runs again
-        self.frees = ""  # the rate limit that has a free place then
-        self.keeps: int | None = None  # for how many seconds the record of a failure is kept: RQ would for ever
-        self.sent = False  # perhaps it was committed, and the reply was lost
+        self.outcome = ""  # finished, failed or stopped; "": the job runs again
+        self.rate_limit = ""  # the rate limit in which the job's place becomes free
+        self.failure_ttl: int | None = None  # seconds for which a failure's record is kept; RQ keeps it for ever
+        self.sent = False  # the transaction was sent: it may be committed also where its reply was lost
         self.committed = False
-        self.losses = 0  # of the connection, in the middle of it
-        self.error: BaseException | None = None  # why it was not committed: RQ logs that and goes on
+        self.losses = 0  # of the connection, in the middle of a commit
+        self.callback_losses = 0  # of a success callback's connection
+        self.error: BaseException | None = None  # why it was not committed; RQ logs such an error and continues
         self.on_commit = on_commit
 
     def check(self, score: Any, status: bytes | None) -> None:
@@ -53,33 +54,34 @@ class Fence:
             raise OwnershipLost(f"job {self.job_id} was canceled while it ran; its outcome is not recorded")
 
     def leave_registry(self, pipe: Any, status: bytes | None) -> None:
-        """Another run of the job ended before this one: it has one place, which is the last."""
+        """Take the job out of the registry in which an earlier run put it: only the last run's outcome counts."""
         if status in ENDS:
             pipe.zrem(keys.registry(ENDS[status], self.queue), self.job_id)
 
     def hand_over(self, pipe: Any, has_dependents: bool) -> None:
-        """Before RQ's own commands: they may delete the job with all that is its."""
-        if self.ends and has_dependents:
+        """Put the dependents aside and note them in ENDED. This comes before RQ's commands, which may delete the job
+        with all its keys."""
+        if self.outcome and has_dependents:
             waiting, dependents = keys.waiting_for(self.job_id), keys.dependents(self.job_id)
             pipe.sunionstore(waiting, waiting, dependents)
             pipe.delete(dependents)
-        if (self.ends and has_dependents) or self.frees:
-            pipe.hset(keys.ENDED, self.job_id, f"{self.ends or 'again'} {self.frees}".rstrip())
+        if (self.outcome and has_dependents) or self.rate_limit:
+            pipe.hset(keys.ENDED, self.job_id, f"{self.outcome or 'again'} {self.rate_limit}".rstrip())
 
     def clean_up(self, pipe: Any) -> None:
         intermediate = keys.intermediate(self.queue)
         pipe.zrem(self.own, self.job_id)
         pipe.delete(keys.fin(self.job_id), f"{intermediate}:first_seen:{self.job_id}")
         pipe.lrem(intermediate, 1, self.job_id)
-        if self.keeps is not None and self.keeps >= 0:
-            pipe.expire(keys.results(self.job_id), self.keeps)
-        if self.keeps == 0 and self.ends:
+        if self.failure_ttl is not None and self.failure_ttl >= 0:
+            pipe.expire(keys.results(self.job_id), self.failure_ttl)
+        if self.failure_ttl == 0 and self.outcome:
             pipe.zrem(keys.registry("failed", self.queue), self.job_id)
 
 
 class FencedPipeline(Pipeline):
-    """A pipeline that commits under the token if it is the one that records the outcome. What RQ reads before that,
-    what it does afterwards, and what a callback does on its connection, is not fenced and settles nothing."""
+    """A pipeline that checks the token if it records the outcome. Not fenced: what RQ reads before and writes after
+    that, and what a callback does on its job's connection."""
 
     fence: Fence
     limits: FinishLimits
@@ -100,7 +102,7 @@ class FencedPipeline(Pipeline):
         while True:
             try:
                 return self._commit(commands, raise_on_error)
-            except WatchError as e:  # the job's start was marked meanwhile, or the reply was lost: the token decides
+            except WatchError as e:  # its start was marked meanwhile, or the reply was lost: check the token again
                 if not str(e).startswith("Watched variable changed"):  # redis-py's word for a lost connection
                     self._lost(e)
                 if rq_repeats:
@@ -110,7 +112,8 @@ class FencedPipeline(Pipeline):
                 raise
 
     def _lost(self, error: WatchError) -> None:
-        """It is tried again at once, but not for ever: the store may not take what is sent."""
+        """Count a lost connection. The commit is tried again at once, up to MOST_LOSSES times: the store may close the
+        connection because of what is sent."""
         self.fence.losses += 1
         if self.fence.losses % MOST_LOSSES == 0:
             self.fence.error = redis.ConnectionError(str(error))
@@ -146,14 +149,14 @@ class FencedPipeline(Pipeline):
             for command in commands:
                 connection.send_command(*command)
             return [connection.read_response() for _ in commands]
-        except BaseException:  # replies that nobody reads must not meet the next command
+        except BaseException:  # unread replies would be taken for those of the next command
             connection.disconnect()
             self.watching = False
             raise
 
 
 class FencedRedis(redis.Redis):
-    """A client over an existing pool whose pipelines are fenced while a finish is under way."""
+    """A client on an existing pool, whose pipelines are fenced. RQ's code and callbacks get it during a finish."""
 
     fence: Fence
     limits: FinishLimits

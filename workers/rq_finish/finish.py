@@ -1,18 +1,21 @@
-"""RQ's own finish: callbacks, webhooks, repeats, rate limits, retries and dependents are RQ's to the letter.
+"""Record a job's outcome by RQ's own code, so that callbacks, retries, repeats, dependents, rate limits and webhooks
+do exactly what RQ does.
 
-RQ 3.0's ``_finalize_success`` and ``_finalize_failure`` run unchanged on a worker object whose connection gives out
-fenced pipelines (``fence``), so that who was rescued meanwhile writes nothing, and who commits is settled in the
-same step. Callbacks and webhooks run outside of it: at least once.
+RQ 3.0's ``_finalize_success`` and ``_finalize_failure`` run unchanged, on a worker object whose connection makes fenced
+pipelines (``fence``): the transaction that records the outcome also releases the claim, and it writes nothing where the
+job was rescued meanwhile. Callbacks and webhooks run outside of that transaction, at least once.
 
-    the store is away           the finish waits, and is done again
+    the store does not answer   the finish waits for it and starts over
     the token is gone           nothing is written
-    anything else is raised     what the job set on itself cannot be recorded, say: the job fails with the reason, in a
-                                second, plain finish, which knows the job as the store has it and calls nobody
+    another error               for example, the job set a value on itself that cannot be written: the job fails with
+                                this reason, in a second finish that reads the job from the store as it is and runs no
+                                code of the user's
+
+``finalize`` has the calls to RQ's methods, ``rq_objects`` the subclasses of RQ's classes that they run on.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -20,11 +23,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import redis
-from redis.exceptions import InvalidResponse, ResponseError, WatchError
-from rq.callbacks import execute_stopped_callback
-from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.queue import Queue
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 
@@ -33,40 +33,37 @@ from jobqueue.protocol import keys
 from jobqueue.protocol.outcomes import RAISED, RETURNED
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.protocol.rescue import ForRQ
-from jobqueue.store.error_texts import is_away
-from jobqueue.workers.rq_finish.callbacks import CallbackFailed, call_failure_callback, handlers_of
+from jobqueue.workers.rq_finish.callbacks import handlers_of
 from jobqueue.workers.rq_finish.encode_once import EncodedOnce, Sealed
 from jobqueue.workers.rq_finish.fence import Fence, FencedRedis
+from jobqueue.workers.rq_finish.finalize import Finalizer, is_store_error
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.rq_finish.rq_objects import FinishingJob, FinishingQueue, QuietWorker
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.error_text import (
-    LONGEST_IN_LOG,
     one_line,
     one_line_without_its_code,
     printed_anyhow,
     printed_without_its_code,
 )
-from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.own_classes import job_class_of, on_top, runner_for
 from jobqueue.workers.running.runner import Ending, Runner
 from jobqueue.workers.shared.clock import now
-from jobqueue.workers.shared.endings import FAILURE, STOPPED_CALLBACK, SUCCESS, decode_text, encode_text
+from jobqueue.workers.shared.endings import decode_text, encode_text
 from jobqueue.workers.shared.refusals import never_taken, refused_text
 from jobqueue.workers.shared.retry import retry_request
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-DISTURBED = 3  # times that a success callback may lose its connection to a store that is there, before it fails the job
-FIN_TTL = 3600  # seconds; a finish that takes longer is not fenced by WATCH any more, but still by the token
+FIN_TTL = 3600  # seconds; the key that a finish WATCHes expires then; afterwards only the check of the token fences it
 
 
 Finalize = Callable[[Job, Queue, Execution, Ending], None]
 
 
 class Finisher:
-    """Finishes jobs of one slot through RQ's own methods."""
+    """Finish the jobs of one slot, one at a time, in the slot's thread."""
 
     def __init__(
         self,
@@ -79,23 +76,24 @@ class Finisher:
         worker: str = "",
         job_class: type[Job] | None = None,
     ) -> None:
-        """limits: of a slot; without it only callbacks are limited, by ``penalty``. worker: in whose name. job_class:
-        of the jobs that callbacks and handlers see. Both are the settings' unless told."""
+        """limits: the slot's; without them only callbacks are limited, by ``penalty``. worker: the name of the worker
+        that ran the jobs. job_class: the class of the jobs that callbacks and handlers get. The last two are taken from
+        the settings where they are left out."""
         self._owner = owner
-        self._disturbed = 0  # in this finish
         self._job_class = on_top(FinishingJob, job_class or job_class_of(settings))
         self._name = worker or settings.worker
         self._settings = settings
         self._client = client
         self._protocol = Protocol(client)
         self._limits = limits or FinishLimits(None)
-        self._limit, self._plain = 0.0, False  # of the job that is finished: its time limit; no code of the user's
+        self._limit, self._plain = 0.0, False  # of the current job: its time limit; whether to run no user code
         self._on_commit: Callable[[], None] = _nothing
         self._connection = FencedRedis(connection_pool=client.connection_pool)
         self._connection.limits = self._limits
         self.runner = self._make_runner()
         self._worker = self._make_worker(penalty or self._limits.penalty())
         self._worker.limits = self._limits
+        self._finalizer = Finalizer(self._worker, self.runner, client, self._limits)
 
     def _make_runner(self) -> Runner:
         return runner_for(self._settings)
@@ -116,8 +114,8 @@ class Finisher:
 
     @contextmanager
     def set_up(self, limit: float, plain: bool, on_commit: Callable[[], None]) -> Iterator[None]:
-        """For what is finished inside: the job's time limit (seconds; 0 or less: none), whether to do without any code
-        of the user's, and whom to tell that the outcome is in the store."""
+        """Set what holds for the finish inside: limit is the job's time limit (seconds; 0 or less: none), plain says to
+        run no code of the user's, on_commit is called when the outcome is in the store."""
         self._limit, self._plain, self._on_commit = limit, plain, on_commit
         try:
             yield
@@ -133,26 +131,26 @@ class Finisher:
         started: float,
         changes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Record how the job ended; ``changes`` is what it set on its own RQ job while it ran. An outcome that is not
-        ours any more is dropped, with a warning."""
+        """Record how the job ended. ``changes``: the attributes that it set on its current job (``get_current_job()``)
+        while it ran. Where the token is gone, log a warning and record nothing."""
 
         def finalize(job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
             job.__dict__.update(changes or {})
-            self._finalize(job, queue, execution, ending)
+            self._finalizer.end(job, queue, execution, ending)
 
         self._retry_request(job_id, claim, queue, ending, started, finalize)
 
     def finish_stopped(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
-        """Record that the job was stopped on request, as RQ does: its callback first, then status and registry."""
-        self._retry_request(job_id, claim, queue, ending, started, self._finalize_stopped)
+        """Record that the job was stopped on request, as RQ does: call its callback, then write status and registry."""
+        self._retry_request(job_id, claim, queue, ending, started, self._finalizer.end_stopped)
 
     def finish_for_good(self, job_id: str, claim: int, queue: str, ending: Ending, started: float) -> None:
-        """Record a failure after which RQ's retries do not apply, and are not touched: the job killed its process."""
-        self._retry_request(job_id, claim, queue, ending, started, self._finalize_for_good)
+        """Record a failure without using RQ's retries or counting one: the job killed its process."""
+        self._retry_request(job_id, claim, queue, ending, started, self._finalizer.end_for_good)
 
     def finish_left(self, job: ForRQ, plain: bool = False) -> None:
-        """Record what a rescue left to us: what the dead owner had returned, or why the job failed. ``plain``: without
-        any code of the user's."""
+        """Record the end of a job of a dead owner, which a rescue left for RQ's code: the result that stood in the
+        journal, or why the job failed. ``plain``: run no code of the user's."""
         ending = Ending(RETURNED if job.kind == "returned" else RAISED, job.cause)
         finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.kind, self.finish)
         with self.set_up(limit=0.0, plain=plain, on_commit=_nothing):
@@ -161,7 +159,7 @@ class Finisher:
     def _retry_request(
         self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize
     ) -> None:
-        self._disturbed = 0
+        """Attempt the finish until the store has answered: the outcome is recorded, or it is not ours to record."""
         was_plain = self._plain
         fence = Fence(self._owner, job_id, claim, queue, self._on_commit)
 
@@ -173,18 +171,18 @@ class Finisher:
                     with nullcontext() if self._plain else self._limits.stretch(self._limit):
                         why = self._finish_once(fence, raw, ending, started, finalize)
                 except OwnershipLost:
-                    if self._begin(fence) is not None:  # it says why, and lets the job go; unless that has changed
+                    if self._begin(fence) is not None:  # logs why the job is not ours; if it is ours again, start over
                         raise redis.ConnectionError("RQ's finish was disturbed") from None
                 except (redis.RedisError, OSError) as e:
                     ending = self._after(fence, ending, e)
                     raise
                 if why:
                     ending, self._plain = Ending(RAISED, encode_text(why)), True
-                    if finalize != self._finalize_stopped:
-                        finalize = self._finalize_for_good
+                    if finalize != self._finalizer.end_stopped:
+                        finalize = self._finalizer.end_for_good
                     attempt()
                     return
-            self._bring_on(fence)
+            self._enqueue_dependents(fence)
 
         try:
             retry_request(attempt, f"finishing job {job_id}")
@@ -192,7 +190,7 @@ class Finisher:
             self._plain = was_plain
 
     def _after(self, fence: Fence, ending: Ending, error: BaseException) -> Ending:
-        """What to record in the next attempt: the same, unless the store will never take it."""
+        """Return what the next attempt records: the same, or a failure where the store will never take the result."""
         size, error = len(ending.payload), fence.error or error
         if ending.kind != RETURNED or not never_taken(size, error, fence.losses):
             return ending
@@ -200,7 +198,7 @@ class Finisher:
         return Ending(RAISED, encode_text(refused_text(size, error)))
 
     def _begin(self, fence: Fence) -> dict[bytes, bytes] | None:
-        """The job's hash; None: it is not ours to finish (any more), and nothing runs on its behalf."""
+        """Return the job's hash from the store; None: the job is not ours any more, and no code of it runs."""
         args = (fence.job_id, fence.claim, fence.queue, FIN_TTL)
         begun = self._protocol.begin_finish(self._owner, self._name, *args)
         if isinstance(begun, dict):
@@ -212,7 +210,8 @@ class Finisher:
         return None
 
     def _lost(self, fence: Fence) -> None:
-        """The token is gone. Where the reply to an EXEC of ours was lost, it is gone because that was executed."""
+        """Log that the token is gone. Where the reply to our own EXEC was lost, the token may be gone because that EXEC
+        was executed: then the outcome is recorded."""
         if fence.sent and self._has_recorded(fence):
             fence.committed = True
         elif fence.sent:
@@ -225,25 +224,26 @@ class Finisher:
         execution = b"%032x" % fence.claim
         return any(fields.get(b"execution_id") == execution for _, fields in latest)
 
-    def _bring_on(self, fence: Fence) -> None:
-        """Enqueue the dependents, some at a time; whoever else sees the mark may do it too."""
-        if not (fence.sent and (fence.ends or fence.frees)):
+    def _enqueue_dependents(self, fence: Fence) -> None:
+        """Enqueue the dependents, some with each request. Other processes may do the same at the same time: each
+        dependent is enqueued once."""
+        if not (fence.sent and (fence.outcome or fence.rate_limit)):
             return
         while self._protocol.enqueue_dependents(fence.job_id)[0]:
             pass
 
     def _finish_once(self, fence: Fence, raw: Any, ending: Ending, started: float, finalize: Finalize) -> str:
-        """Return why the job fails when its end cannot be recorded as the job left it, else ""."""
-        self._worker.text = fence.ends = ""
-        fence.error = fence.keeps = None
+        """Make one attempt. Return "", or why the job fails, where its outcome cannot be recorded as it is."""
+        self._worker.text = fence.outcome = ""
+        fence.error = fence.failure_ttl = None
         try:
             self._finish_by_rq(fence, raw, ending, started, finalize)
         except Exception as e:
-            if self._is_of_the_store(e, ending) or (self._plain and not fence.committed):
+            if is_store_error(e, ending) or (self._plain and not fence.committed):
                 raise
             if not fence.committed:
                 return self._why(fence, ending, e)
-            log.error("job %s: its end is recorded; behind it RQ failed: %s", fence.job_id, _line(e))
+            log.error("job %s: its end is recorded; what RQ does afterwards failed: %s", fence.job_id, _line(e))
         return ""
 
     def _finish_by_rq(self, fence: Fence, raw: Any, ending: Ending, started: float, finalize: Finalize) -> None:
@@ -252,7 +252,7 @@ class Finisher:
         queue = FinishingQueue(
             fence.queue, connection=self._connection, job_class=self._job_class, serializer=job.serializer
         )
-        queue.bring_on = lambda: self._bring_on(fence)
+        queue.enqueue_all_dependents = lambda: self._enqueue_dependents(fence)
         queue.death_penalty_class = self._worker.death_penalty_class
         execution = Execution(f"{fence.claim:032x}", job.id, self._connection, self._name)
         execution.created_at = datetime.fromtimestamp(started, UTC)
@@ -260,22 +260,16 @@ class Finisher:
         if not fence.committed:  # RQ logs what its transaction raises and goes on
             raise fence.error or RuntimeError("RQ's finish has recorded nothing")
 
-    def _is_of_the_store(self, error: BaseException, ending: Ending) -> bool:
-        """Whether waiting helps, or less of a result (``_after``). Not where the mistake is in what was to be sent:
-        redis-py cannot encode it, or the store refuses what a failure has to say."""
-        if isinstance(error, ResponseError):
-            return ending.kind == RETURNED or is_away(error)
-        return isinstance(error, (redis.ConnectionError, redis.TimeoutError, WatchError, InvalidResponse))
-
     def _why(self, fence: Fence, ending: Ending, error: Exception) -> str:
-        """(within the limit of a stretch) What is recorded instead: why the job failed, if it had, and this error."""
+        """Return the text that is recorded in place of the outcome: why the job failed, if it did, and this error. Runs
+        within the time limit of a stretch, as it may call the error's ``__str__``."""
         line = _line(error)
         log.error("job %s: its end cannot be recorded as the job left it: %s", fence.job_id, line)
-        said = self._worker.text or (decode_text(ending.payload) if ending.kind != RETURNED else "")
-        if not said:
+        text = self._worker.text or (decode_text(ending.payload) if ending.kind != RETURNED else "")
+        if not text:
             return _printed(error)
         return (
-            said if line in said else f"{said.rstrip()}\n\nIts end could not be recorded as the job left it. {line}\n"
+            text if line in text else f"{text.rstrip()}\n\nIts end could not be recorded as the job left it. {line}\n"
         )
 
     def _job(self, fence: Fence, raw: Any, started: float) -> FinishingJob:
@@ -289,105 +283,13 @@ class Finisher:
         job.last_heartbeat = datetime.now(UTC)
         return job
 
-    def _finalize(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
-        if ending.kind != RETURNED:
-            self._finalize_failure(job, queue, execution, ending)
-            return
-        try:
-            self._limits.of = SUCCESS
-            self._worker._finalize_success(job, queue, execution, self._value(job, ending))
-        except CallbackFailed as e:  # as in RQ's perform_job: what a success callback raises fails the job
-            if self._may_be_an_outage(e.error):
-                raise e.error from None
-            self._fail(job, queue, execution, e.error)
-        except Exception as e:
-            if self._connection.fence.committed or self._is_of_the_store(e, ending):
-                raise
-            self._fail(job, queue, execution, e)
-
-    def _value(self, job: Job, ending: Ending) -> Any:
-        """What the job returned. It is encoded already, and encoded again only after a success callback had it."""
-        if ending.is_retry or not ending.payload:
-            return ending.value
-        if job._success_callback_name:
-            return ending.value if ending.value is not None else self._decoded(ending)
-        serializer: Any = job.serializer
-        return serializer.has(ending.value, base64.b64decode(ending.payload))
-
-    def _decoded(self, ending: Ending) -> Any:
-        return self.runner.ending_of(ending.kind, ending.payload).value
-
-    def _fail(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
-        assert isinstance(job, FinishingJob)
-        fence = self._connection.fence
-        fence.ends, fence.error = "", None  # it was about to end otherwise
-        self._worker.fail(job, queue, execution, error, printed_anyhow(error))
-
-    def _may_be_an_outage(self, error: BaseException) -> bool:
-        """A callback lost its connection: to our store, which is away (the finish waits for it) or was for a moment
-        (it is tried again, a few times), or to another."""
-        if not isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
-            return False
-        try:
-            self._client.ping()
-        except redis.RedisError:
-            return True
-        self._disturbed += 1
-        return self._disturbed <= DISTURBED
-
-    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
-        assert isinstance(job, FinishingJob)
-        ending = self._without_refused_callback(job, ending)
-        if ending.error is not None and not self._plain:
-            self._worker.fail(job, queue, execution, ending.error, decode_text(ending.payload))
-            return
-        # Only the text is left: of a record that a dead process had written, or of the death itself.
-        text = decode_text(ending.payload)
-        job._status = JobStatus.FAILED
-        job.ended_at = datetime.now(UTC)
-        try:
-            self._limits.of = FAILURE
-            call_failure_callback(job, self._worker.death_penalty_class, AbandonedJobError(text))
-        except OURS:
-            raise
-        except BaseException as e:  # the job's own end stays what is recorded
-            log.error("job %s: its failure callback failed\n%s", job.id, printed_anyhow(e, LONGEST_IN_LOG))
-        self._worker.handle_job_failure(job, queue, exc_string=text, execution=execution)
-
-    def _without_refused_callback(self, job: FinishingJob, ending: Ending) -> Ending:
-        """A failure callback that this worker does not serve must not hide why the job failed."""
-        try:
-            _ = job.failure_callback
-            return ending
-        except Exception as e:
-            job.calls_back = False
-            note = f"Its failure callback was not called: {e}"
-        return ending._replace(payload=encode_text(f"{decode_text(ending.payload).rstrip()}\n{note}\n"))
-
-    def _finalize_for_good(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
-        assert isinstance(job, FinishingJob)
-        job.may_retry = False
-        self._finalize_failure(job, queue, execution, ending)
-
-    def _finalize_stopped(self, job: Job, queue: Queue, execution: Execution, ending: Ending) -> None:
-        job.ended_at = datetime.now(UTC)
-        self._worker._stopped_job_id = job.id
-        try:
-            self._limits.of = STOPPED_CALLBACK
-            execute_stopped_callback(job, self._worker.death_penalty_class)
-        except OURS:
-            raise
-        except BaseException as e:
-            log.error("job %s: its stopped callback failed\n%s", job.id, printed_anyhow(e, LONGEST_IN_LOG))
-        self._worker.handle_job_failure(job, queue, exc_string=decode_text(ending.payload), execution=execution)
-
 
 def _nothing() -> None:
     pass
 
 
 def _line(error: BaseException) -> str:
-    """Here and below: a limit may end the error's own code."""
+    """Return the error in one line. Its own ``__str__`` may run into the time limit: then do without that."""
     try:
         return one_line(error)
     except JobTimeoutException:
@@ -395,6 +297,7 @@ def _line(error: BaseException) -> str:
 
 
 def _printed(error: BaseException) -> str:
+    """Return the error with its traceback, likewise."""
     try:
         return printed_anyhow(error)
     except JobTimeoutException:

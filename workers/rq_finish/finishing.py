@@ -1,5 +1,7 @@
-"""One job whose end RQ's own code records, from the job's end to the record; a fresh slot takes it over from a thread
-that got stuck in code of the user's, and calls less of that."""
+"""Keep one job between its end and the record of its outcome by RQ's own code.
+
+Where the slot's thread gets stuck in the user's code meanwhile, a new slot takes the job over and runs less of that
+code."""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ NOTHING: Mapping[str, Any] = {}
 
 
 class Finishing:
-    """What is to be recorded. Its slot's thread owns it, and after a write-off that of the fresh slot."""
+    """The outcome that is to be recorded. The slot's thread uses it; after a write-off, the new slot's thread."""
 
     def __init__(
         self,
@@ -32,14 +34,14 @@ class Finishing:
         stopped: bool = False,
         plain: bool = False,
     ) -> None:
-        """limit: the job's own, in seconds; plain: without any code of the user's."""
+        """limit: the job's own, in seconds; plain: run no code of the user's."""
         self.job_id, self.claim, self.queue = job_id, claim, queue
         self.ending, self.started, self.limit, self.changes = ending, started, limit, changes
         self.stopped, self.plain = stopped, plain
         self.recorded = False
 
     def record(self, finisher: Finisher) -> None:
-        """Record it, by RQ's code."""
+        """Record the outcome by RQ's code; the second call does nothing."""
         if self.recorded:
             return
         with finisher.set_up(limit=self.limit, plain=self.plain, on_commit=self._committed):
@@ -50,7 +52,7 @@ class Finishing:
         self.recorded = True
 
     def outcome(self) -> JobOutcome:
-        """For the journal: a failure."""
+        """Return the failure for the journal."""
         ids, payload = (self.job_id, self.claim, self.queue), self.ending.payload
         return JobOutcome(
             *ids, RAISED, 0, payload, "stop" if self.stopped else "fail", "", self.started, 0.0, by_rq=True
@@ -60,13 +62,13 @@ class Finishing:
         self.recorded = True
 
     def forget(self) -> None:
-        """Let go of what the job made: that may run code of it."""
+        """Drop the references to the job's objects. This may run their code (``__del__``)."""
         self.ending, self.changes = self.ending._replace(value=None, error=None), NOTHING
 
     def taken_over(self, error: type[BaseException]) -> Finishing:
-        """(child watchdog) What is left to do when this is stuck where ``error`` was raised. A success has become a
-        failure, of which the job's failure callback hears; a failure stays what it is, and is recorded without any code
-        of the user's."""
+        """Return what a new slot has to record when this slot is stuck after ``error`` was raised in it. A success
+        becomes a failure, and the job's failure callback is called; a failure is recorded as it is, without any code of
+        the user's. The child watchdog calls this."""
         plain = self.stopped or self.ending.kind != RETURNED
         what = f"{error()} {CANNOT_BE_INTERRUPTED}"
         text = f"{decode_text(self.ending.payload).rstrip()}\n{what}\n" if plain else f"{error.__name__}: {what}"

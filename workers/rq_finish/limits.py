@@ -1,12 +1,13 @@
-"""Time limits of the user's code that RQ's own finish runs.
+"""Limit the time of the user's code that RQ's own finish runs.
 
-    callbacks               each under the limit that it was given, as in RQ (``penalty``)
-    exception handlers      the failure callback's limit, but no longer than a stretch (``longest``)
-    all else                job classes, serializers, ``__setstate__``, ``__str__``: a limit on each stretch between two
-                            requests to the store (``stretch``). While the store is waited for, none runs (``paused``)
+    callbacks               each has the limit that it was given, as in RQ (``penalty``)
+    exception handlers      have the failure callback's limit, and at most that of a stretch (``longest``)
+    other code              (job classes, serializers, ``__setstate__``, ``__str__``) has a limit for each stretch from
+                            one request to the store to the next (``stretch``); a wait for the store does not count
+                            (``paused``)
 
-When the thread that was stuck in one comes back after all, and another has its place, ``WrittenOff`` is raised in it
-at the next of these borders, before it can send anything.
+A thread that was stuck and given up may come back later. ``WrittenOff`` is raised in it where the next limit begins or
+ends, before it can send anything to the store.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from rq.timeouts import BaseDeathPenalty
 from jobqueue.workers.running.limits import Interruptible, WrittenOff
 from jobqueue.workers.shared.endings import JOB, RECORDING, SUCCESS
 
-LEAST, MOST = 10.0, 60.0  # seconds of a stretch, the job's own limit in between; RQ gives callbacks the latter
+LEAST, MOST = 10.0, 60.0  # seconds: a stretch has the job's own limit within these; 60 is RQ's default for callbacks
 
-_targets = itertools.count(1)  # negative ones, so that none is a claim number
+_targets = itertools.count(1)  # used as negative numbers, as claim numbers are positive
 
 
 class FinishLimits:
-    """What is limited in one slot's finishes, one at a time. ``of`` says what the next callback is. Without a slot
-    nobody watches: it limits nothing."""
+    """The time limits in one slot's finishes. ``of`` says what the next callback is. Without a slot there is no
+    watchdog, and only ``penalty`` limits anything."""
 
     def __init__(
         self, slot: Interruptible | None, show: Callable[[int, float], None] = lambda what, limit: None
     ) -> None:
-        """show: tell the supervisor what runs, and its limit in seconds; 0: nothing does."""
+        """show: called with what runs and its limit in seconds, for the supervisor; 0: no limited code runs."""
         self._show = show
         self._slot = slot or Interruptible()
         self._watched = slot is not None
@@ -41,7 +42,7 @@ class FinishLimits:
         self.of = SUCCESS
 
     def penalty(self) -> type[BaseDeathPenalty]:
-        """RQ's death penalty over the slot's deadline."""
+        """Return a death penalty class for RQ, which sets the slot's deadline."""
         limits = self
 
         class SlotPenalty(BaseDeathPenalty):
@@ -51,7 +52,7 @@ class FinishLimits:
 
             def cancel_death_penalty(self) -> None:
                 limits.leave()
-                if limits._slot.was_aimed_at:  # what a job has started ends with it, and so for its callbacks
+                if limits._slot.was_aimed_at:  # as after a job's time limit, the processes that it started are ended
                     limits._slot.end_processes(self._began)
                 limits._resume()
 
@@ -59,12 +60,12 @@ class FinishLimits:
 
     @property
     def longest(self) -> float:
-        """Seconds that a stretch of this finish may take."""
+        """The limit of a stretch of this finish, in seconds."""
         return self._stretch or MOST
 
     @contextmanager
     def stretch(self, limit: float) -> Iterator[None]:
-        """Watch all that is done inside; ``limit`` is the job's own, in seconds, 0 or less: none."""
+        """Limit the code inside. ``limit``: the job's own, in seconds; 0 or less: none."""
         self._stretch = min(MOST, max(LEAST, limit)) if limit > 0 else MOST
         try:
             self._resume()
@@ -73,14 +74,14 @@ class FinishLimits:
             self.close()
 
     def close(self) -> None:
-        """The outcome is in the store: what follows is RQ's own."""
+        """End the limit of the stretch: the outcome is in the store, and only RQ's own code follows."""
         self._stretch = 0.0
         self.leave()
         self._slot.what = JOB
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The store is waited for; inside of a callback that counts."""
+        """Suspend the limit of the stretch during a request to the store. A callback's limit is not suspended."""
         if not self._stretch or self._slot.what != RECORDING or not self._slot.target:
             yield
             return
@@ -94,7 +95,7 @@ class FinishLimits:
         try:
             self._slot.leave()
         finally:
-            self._slot.leave()  # again: an exception may have arrived in the first
+            self._slot.leave()  # again: the interrupt's exception may have been raised inside the first call
         if self._slot.written_off:
             raise WrittenOff
         self._show(RECORDING, 0.0)

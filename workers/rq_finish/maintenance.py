@@ -1,8 +1,9 @@
-"""RQ's maintenance by RQ's own code, in the main thread of a child: failure callbacks and handlers run in it.
+"""Do RQ's maintenance by RQ's own code, in the main thread of a short-lived process: failure callbacks and exception
+handlers run in it.
 
-What a dead RQ worker ran is failed or retried, what stands ready goes into its queue, expired entries leave their
-registries, and what RQ's workers lost between two lists is failed. Jobs that one of our processes holds, be it dead or
-alive, are not RQ's to judge: a rescue knows what ran, and RQ does not.
+Jobs that a dead RQ worker ran are failed or retried, jobs that are ready go into their queues, expired entries leave
+the registries, and jobs that RQ's workers lost between two lists are failed. Jobs that one of our processes holds, dead
+or alive, are left out: a rescue knows which of them had started, and RQ does not.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def held_by_us(store: redis.Redis) -> set[str]:
-    """The ids that any child of any tree holds, also one that died and was not rescued yet."""
+    """Return the ids of all jobs that a child of any tree holds; also a child that died and was not rescued yet."""
     owners: Any = store.smembers(keys.OWNERS)
     with store.pipeline(transaction=False) as pipe:
         for owner in owners:
@@ -51,10 +52,10 @@ def held_by_us(store: redis.Redis) -> set[str]:
 
 
 def take_out_wrong_entries(store: redis.Redis, queue: str) -> None:
-    """Take what RQ's code cannot read out of the lists that it goes through, and name it.
+    """Remove the entries that RQ's code cannot read from the lists that its maintenance reads, and log them.
 
-    RQ stops at such an entry each time, and never comes to those behind it. Among the jobs that run, an entry is
-    `JOB:EXECUTION`; elsewhere it is the id of a job.
+    RQ's code would fail at such an entry each time, and never reach those after it. An entry of the started jobs'
+    registry is `JOB:EXECUTION`; an entry elsewhere is a job's id.
     """
     for kind, parts in (("wip", 2), ("ready", 1)):
         key = keys.registry(kind, queue)
@@ -83,10 +84,10 @@ def _name(key: str, wrong: list[bytes]) -> None:
 
 
 class MaintainedJob(ServedCallbacks):
-    """A job of any format. The meta of a format that this worker was not told to accept stays unread, as it is."""
+    """A job in any format. If this worker does not accept the format, the job's meta is neither read nor changed."""
 
     accept: tuple[str, ...] = ("json",)
-    own: Any = None  # a serializer of the worker's own, for all jobs
+    own: Any = None  # the serializer of a worker that has one for all jobs
 
     def restore(self, raw_data: Any) -> None:
         raw: Mapping[bytes, bytes] = raw_data
@@ -101,7 +102,7 @@ class MaintainedJob(ServedCallbacks):
 
 
 class Started(StartedJobRegistry):
-    """Knows what is not RQ's to judge."""
+    """RQ's registry of started jobs, without the jobs that our processes hold."""
 
     def get_expired_job_ids(self, timestamp: float | None = None) -> list[str]:
         expired: list[str] = super().get_expired_job_ids(timestamp)
@@ -110,20 +111,20 @@ class Started(StartedJobRegistry):
 
 
 class Intermediate(IntermediateQueue):
-    """Likewise."""
+    """RQ's list of jobs between queue and start, without the jobs that our processes hold."""
 
     def get_job_ids(self) -> list[str]:
-        before = held_by_us(self.connection)  # and after: it may be claimed, or settled, while we look
+        before = held_by_us(self.connection)  # asked again below: a job may be claimed or settled meanwhile
         ids: list[str] = super().get_job_ids()
         if not ids:
             return []
         held = before | held_by_us(self.connection)
-        still = set(super().get_job_ids())  # else what was claimed and settled between the two looks was nobody's
+        still = set(super().get_job_ids())  # a job that was claimed and settled between the two requests is in neither
         return [job_id for job_id in ids if job_id in still and job_id not in held]
 
     def cleanup(self, worker: BaseWorker, queue: Queue) -> None:
-        """RQ's, which notes for a day whom it has seen here: not who has left meanwhile, to be taken for stuck when he
-        comes again, nor who was failed."""
+        """Do what RQ does, then delete RQ's note on each job that has left the list or was failed. RQ keeps the note
+        for a day, and would take such a job for stuck as soon as it is in the list again."""
         seen = self.get_job_ids()
         super().cleanup(worker, queue)
         still = set(super().get_job_ids())
@@ -132,16 +133,17 @@ class Intermediate(IntermediateQueue):
 
 
 def _apart(serializer: Any) -> Any:
-    """A serializer that sees no job's context variables, and leaves none to the next."""
+    """Return the serializer so wrapped that each call runs in its own context: no job's context variables are seen in
+    it, and none that it sets are left behind."""
     dumps, loads = after_imports.apart(serializer.dumps), after_imports.apart(serializer.loads)
     return SimpleNamespace(dumps=dumps, loads=loads)
 
 
-class Chores:
-    """One round; looks like a Child to whoever starts it."""
+class MaintenanceRound:
+    """One round of maintenance. The fork server starts it as it starts a ``Child``."""
 
     def __init__(self, settings: Settings, control: socket.socket, store: redis.Redis | None = None) -> None:
-        self._control = control  # held open: its end tells the supervisor that we are gone
+        self._control = control  # held open: when this process ends, it closes, and the supervisor reads that
         self._store = store or client(settings.address)
         runner = runner_for(settings)
         own = _apart(runner.reads) if settings.serializer else None
@@ -159,7 +161,8 @@ class Chores:
         self._worker.log = logging.getLogger("rq.worker")
 
     def run(self) -> None:
-        """All queues, each under RQ's lock; one that fails does not keep the others from it. Raises the last error."""
+        """Maintain all queues, each under RQ's lock. An error in one queue is logged, and the others are maintained all
+        the same; the last error is raised at the end."""
         problem: Exception | None = None
         for queue in self._worker.queues:
             if not queue.acquire_maintenance_lock():
@@ -176,8 +179,8 @@ class Chores:
             raise problem
 
     def _clean(self, queue: Queue) -> None:
-        """RQ's clean_registries, and what its worker does after it. RQ lets the names of deferred and canceled jobs
-        stand whose hashes have expired."""
+        """Do what RQ's ``clean_registries`` does, and what RQ's worker does after it. Also remove the deferred and
+        canceled jobs whose hashes have expired, which RQ leaves in its registries."""
         take_out_wrong_entries(self._store, queue.name)
         protocol = Protocol(self._store)
         for kind in ("deferred", "canceled"):

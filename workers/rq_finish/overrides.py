@@ -1,4 +1,4 @@
-"""Which of RQ's methods a user's class overrides, or somebody has patched: our engine would not call those."""
+"""Find which of RQ's methods a user's class overrides, and which were patched: our engine would not call those."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jobqueue.producing.queue
 from jobqueue.workers.rq_finish.rq_objects import FinishingJob
 from jobqueue.workers.running.current import CurrentJob
 
-# Settings rather than behaviour: who sets these wants something that the engine does too.
+# Attributes that are settings, not behaviour: the engine reads them too.
 SETTINGS = {"queue_class", "job_class", "death_penalty_class", "log_result_lifespan", "log_job_description"}
 
 
@@ -25,7 +25,7 @@ _as_made: dict[type, dict[str, Any]] = {}
 
 
 def remember(*classes: type) -> None:
-    """Keep how the classes are made, to notice later that somebody patched one."""
+    """Keep the attributes of the classes, so that ``patched`` can tell later what was changed."""
     _as_made.update((cls, _code_of(cls)) for cls in classes)
 
 
@@ -35,13 +35,13 @@ _ON_TOP = (CurrentJob, FinishingJob)
 
 
 def what_overrides(cls: type) -> str:
-    """What a job or queue class does instead of RQ's, or of what we put on top of it; "": it only adds."""
+    """Return what a job or queue class overrides of RQ's class, or of the subclass that we make of it; "": nothing."""
     base = Job if issubclass(cls, Job) else Queue
     return overridden(cls, base, base, *(_ON_TOP if base is Job else ())) or patched(base)
 
 
 def overridden(cls: type, until: type, *bases: type) -> str:
-    """What classes below ``until`` define although one of ``bases`` has it too."""
+    """Return the first attribute that a class below ``until`` defines and one of ``bases`` has too, as CLASS.NAME."""
     for below in cls.__mro__[: cls.__mro__.index(until)]:
         if below in _OURS:
             break
@@ -52,7 +52,7 @@ def overridden(cls: type, until: type, *bases: type) -> str:
 
 
 def patched(cls: type) -> str:
-    """What of the class is not as it was made."""
+    """Return the first attribute that was changed since ``remember``, as CLASS.NAME; "": none."""
     original = _as_made[cls]
     changed = (name for name, value in _code_of(cls).items() if name not in original or value is not original[name])
     return next((f"{cls.__name__}.{name}" for name in changed), "")

@@ -1,4 +1,4 @@
-"""RQ's job, queue and worker classes, changed where a finish needs it: see ``Finisher``."""
+"""RQ's job, queue and worker classes, with what a finish needs of them changed: see ``finish``."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from jobqueue.workers.shared.endings import FAILURE, HANDLER
 
 
 class FinishingJob(ServedCallbacks):
-    """A job whose status is written by the fenced transaction only: RQ sets some of it directly before."""
+    """A job whose status only the fenced transaction writes. RQ's job writes a part of it before, without a fence."""
 
     may_retry = True
     calls_back = True
-    plain = False  # without any code of the user's
-    ran: Mapping[str, Any] = {}  # when and where; in a job's first 5 ms the store does not know it yet
+    plain = False  # run no code of the user's
+    ran: Mapping[str, Any] = {}  # its start and its worker; the store does not have them before the start mark
 
     def restore(self, raw_data: Any) -> None:
         super().restore(readable(raw_data))
         self.__dict__.update(self.ran)
 
     def get_status(self, refresh: bool = True) -> JobStatus:
-        """For callbacks: a job that ends was running."""
+        """Return STARTED, which callbacks expect, also where the job ended before its start mark was sent."""
         status = super().get_status(refresh)
         return JobStatus.STARTED if status is JobStatus.QUEUED else status
 
@@ -56,7 +56,7 @@ class FinishingJob(ServedCallbacks):
 
     def get_result_ttl(self, default_ttl: int) -> int:
         ttl: int = super().get_result_ttl(default_ttl)
-        return min(ttl, bounds.LONGEST)  # beyond that the store refuses it in the middle of a transaction
+        return min(ttl, bounds.LONGEST)  # a longer one the store would refuse in the middle of the transaction
 
     @property
     def should_retry(self) -> bool:
@@ -67,7 +67,7 @@ class FinishingJob(ServedCallbacks):
         if pipeline is not None:
             super().set_status(status, pipeline=pipeline)
         if isinstance(pipeline, FencedPipeline) and status in (JobStatus.FAILED, JobStatus.STOPPED):
-            pipeline.fence.ends = status.value
+            pipeline.fence.outcome = status.value
 
     def heartbeat(self, timestamp: datetime, ttl: int, pipeline: Pipeline | None = None, xx: bool = False) -> None:
         self.last_heartbeat = timestamp
@@ -76,56 +76,59 @@ class FinishingJob(ServedCallbacks):
 
 
 class FinishingQueue(Queue):
-    """A queue whose dependents are enqueued by ENQUEUE DEPENDENTS: in steps that can be resumed by anybody, where RQ
-    commits the end first and then goes through the dependents one by one, in memory."""
+    """A queue that leaves dependents to the script ENQUEUE DEPENDENTS, whose work any process can resume. RQ's queue
+    first commits the outcome, then enqueues the dependents one by one from memory: a kill between loses them."""
 
-    bring_on: Callable[[], object]  # enqueue the dependents of the job that has just ended
+    enqueue_all_dependents: Callable[[], object]  # those of the job that has just ended
 
     def move_dependents_to_ready(self, job: Job, pipeline: Any = None, *_: Any, **__: Any) -> dict[str, list[str]]:
-        """RQ's success asks this in the transaction that records it."""
+        """Do nothing but note the success: RQ calls this in the transaction that records it."""
         assert isinstance(pipeline, FencedPipeline)
-        pipeline.fence.ends = "finished"
+        pipeline.fence.outcome = "finished"
         return {}
 
     def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: dict[str, list[str]]) -> None:
-        """RQ's success asks this after it."""
-        self.bring_on()
+        """Enqueue the dependents: RQ calls this after the transaction of a success."""
+        self.enqueue_all_dependents()
 
     def enqueue_dependents(self, job: Job, *_: Any, **__: Any) -> dict[str, list[str]]:
-        """RQ's failure asks this after it; what this raises is logged by RQ, and asked again by ``Finisher``."""
-        self.bring_on()
+        """Enqueue the dependents: RQ calls this after the transaction of a failure. RQ logs what this raises, and
+        ``Finisher`` does it again."""
+        self.enqueue_all_dependents()
         return {}
 
 
 class QuietWorker(SimpleWorker):
-    """An RQ worker that only finishes: it prepares nothing, listens to nobody, and leaves the log to the slot."""
+    """An RQ worker that only ends jobs: it does not register, takes no commands, and leaves the log to the slot."""
 
     log_result_lifespan = False
 
     connection: FencedRedis
     limits: FinishLimits
-    text = ""  # why the job fails, once that is settled: handlers hear of it next
+    text = ""  # why the job fails; set before the exception handlers are called
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
-        """RQ calls this in the transaction that records the outcome, be it a success, a failure or a retry."""
+        """Add the fence to the transaction: RQ calls this in the one that records a success, a failure or a retry."""
         assert isinstance(pipeline, FencedPipeline)
         pipeline.records = True
         fence = pipeline.fence
-        fence.frees = job.rate_limit_key or ""
+        fence.rate_limit = job.rate_limit_key or ""
         if isinstance(job.failure_ttl, int):
             job.failure_ttl = min(job.failure_ttl, bounds.LONGEST)
-        if fence.ends != "finished":
-            check_written({"failure_ttl": job.failure_ttl})  # the store would find out amid the transaction
-            fence.keeps = DEFAULT_FAILURE_TTL if job.failure_ttl is None else int(job.failure_ttl)
+        if fence.outcome != "finished":
+            check_written({"failure_ttl": job.failure_ttl})  # else the store fails it in the middle of the transaction
+            fence.failure_ttl = DEFAULT_FAILURE_TTL if job.failure_ttl is None else int(job.failure_ttl)
         super().cleanup_execution(job, pipeline, execution)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """Nobody gives a handler a limit: it has the failure callback's, whose default says nothing of a short job."""
+        """Call the exception handlers under the failure callback's time limit (RQ gives them none), and at most the
+        limit of a stretch."""
         limit = min(job.failure_callback_timeout, self.limits.longest)
         call_handlers(self._exc_handlers, job, self.death_penalty_class, limit, *exc_info)
 
     def fail(self, job: FinishingJob, queue: Queue, execution: Execution, error: BaseException, text: str) -> None:
-        """As RQ's _finalize_failure, but what was raised is printed already: that runs code of its class."""
+        """Do what RQ's ``_finalize_failure`` does, with a ``text`` that is printed already: printing an exception runs
+        code of its class, which has had its time limit."""
         job._status = JobStatus.FAILED
         self.handle_execution_ended(job, queue, job.failure_callback_timeout)
         try:
@@ -133,9 +136,9 @@ class QuietWorker(SimpleWorker):
             call_failure_callback(job, self.death_penalty_class, error)
         except OURS:
             raise
-        except JobTimeoutException as e:  # why the job failed is worth more
+        except JobTimeoutException as e:  # the record keeps why the job failed, and adds this
             text = f"{text.rstrip()}\n{e}\n"
-        except BaseException as e:  # a callback's failure takes the place of the job's, as in RQ
+        except BaseException as e:  # as in RQ, the record says what the callback raised, not the job
             error, text = e, printed_anyhow(e)
         self.text = text
         self.limits.of = HANDLER
