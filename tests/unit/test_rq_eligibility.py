@@ -12,7 +12,8 @@ import rq
 from rq.timeouts import TimerDeathPenalty
 
 import jobqueue
-from jobqueue.workers.rq_classes.worker import OnOurEngine, SimpleWorker, Worker
+from jobqueue.workers.rq_classes.on_engine import OnOurEngine
+from jobqueue.workers.rq_classes.worker import SimpleWorker, Worker
 
 
 class Tagged(SimpleWorker):

@@ -1,7 +1,7 @@
-"""Whether our engine may stand in the place of RQ's loop for a worker, or somebody has a say in how RQ runs jobs.
+"""Decide whether our engine may run a worker's jobs, or RQ's own loop has to.
 
-Who overrides a method of RQ's worker, job or queue, in a subclass, on an instance or by patching (Sentry does), counts
-on RQ calling it. Then RQ's own loop runs, method by method. Looked at once, when work() begins.
+A method of RQ's worker, job or queue that is overridden, in a subclass, on an instance or by patching (Sentry does),
+has to be called as RQ calls it. Then RQ's own loop runs the worker. This is decided once, when ``work()`` begins.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jobqueue.workers.rq_finish.overrides import SETTINGS, overridden, patched, 
 
 
 def why_rq(worker: BaseWorker, ours: type, theirs: type) -> str:
-    """Why RQ's own loop has to run this worker, whose class is or descends from our ``ours``, which stands in the place
-    of ``theirs``; "": the engine may."""
+    """Return why RQ's own loop has to run this worker; "": the engine may. ``ours``: the class of ours that the worker
+    is an instance of; ``theirs``: the class of RQ's that it replaces."""
     if threading.current_thread() is not threading.main_thread():
         return "it is not in the main thread"
     if worker.death_penalty_class is not UnixSignalDeathPenalty:

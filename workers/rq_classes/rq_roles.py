@@ -1,9 +1,9 @@
-"""What a process in RQ's place does beside running jobs: it lives by a lease, rescues, and does RQ's maintenance.
+"""Do what a worker of RQ's classes does besides running jobs: renew a lease, rescue, and do RQ's maintenance.
 
-(thread)       renew the lease and RQ's heartbeat
-(thread)       look for trees whose lease stands still
-(main thread)  between two jobs, about once a second: RQ's maintenance, and what a rescue left to RQ's own code,
-               because both run user code
+(heartbeat thread)  renews the lease and RQ's heartbeat
+(roles thread)      finds trees whose lease stands still, and rescues their jobs
+(main thread)       between two jobs, about once a second: RQ's maintenance, and the jobs that a rescue left for RQ's
+                    own code; both run user code
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ TEND_EVERY = 1.0
 
 
 class RQRoles:
-    """One per work(). ``lease`` in seconds; JOBQ_LEASE overrides it (for tests). ``execution_ttl`` in seconds: for how
-    long RQ's readers shall believe that a running job still runs."""
+    """The roles of one call of ``work()``. ``lease``: in seconds; JOBQ_LEASE overrides it (for tests).
+    ``execution_ttl``: seconds for which RQ's readers take a job for running after each heartbeat."""
 
     def __init__(self, worker: BaseWorker, lease: float, execution_ttl: int) -> None:
         self._worker = worker
         self.settings = settings_for(worker, float(os.environ.get("JOBQ_LEASE") or lease))
         self.client = like(worker.connection)
         self.page = one_page()
-        self._own = like(worker.connection, renewal_timeout(self.settings.lease))  # for the lease alone
+        self._own = like(worker.connection, renewal_timeout(self.settings.lease))  # only for the lease
         self._heartbeat = RQHeartbeat(self.settings, self._own, worker, execution_ttl)
         self._left: deque[LeftForRQ] = deque()
         self._rescuer = Rescuer(self.settings, self.client, self._left.append)
         self._self_fencing = SelfFencing(self.settings, self._heartbeat, [self.page])
-        # a process that is forked while a thread of ours is at work may inherit a lock that it held
+        # held while a role steps, and for a fork: a child forked meanwhile would inherit the locks that the role holds
         self._locks = (threading.Lock(), threading.Lock())
         outage = Outage()
         self._heartbeat_thread = RoleThread("jobq-heartbeat", [_Locked(self._heartbeat, self._locks[0])], outage=outage)
@@ -62,7 +62,7 @@ class RQRoles:
         self._tend_at = 0.0
 
     def start(self) -> None:
-        """Give the lease; end what an earlier worker of this name left."""
+        """Begin the lease and the threads; rescue the jobs of an earlier worker of this name."""
         self._heartbeat.birth()
         self._heartbeat_thread.start()
         for owner in self._heartbeat.owners_of_the_dead():
@@ -72,25 +72,27 @@ class RQRoles:
 
     @contextlib.contextmanager
     def nobody_at_work(self) -> Iterator[None]:
-        """Inside it a fork is safe."""
+        """Keep the roles from stepping, so that a fork inside is safe."""
         with self._locks[0], self._locks[1]:
             yield
 
     def own(self) -> str:
-        """A fresh name under which jobs are claimed from now on."""
+        """Register and return a new owner name, under which jobs are claimed from now on."""
         owner = f"{self.settings.worker}:0.{uuid4().hex[:8]}"
         self._heartbeat.add_owner(owner)
         self.page.wipe()
         return owner
 
     def rescue(self, death_report: DeathReport) -> None:
-        """Settle what its journal holds, give back what never ran, judge what did, strike the name off."""
+        """Settle what the journal holds, give back the jobs that never started, apply the rulings to those that did,
+        and strike the owner name off. May be repeated."""
         left = self._rescuer.rescue_own(death_report)
         if left is not None and left.jobs:
             self._end(left)
 
     def tend(self, before: Callable[[], object] = lambda: None) -> None:
-        """Do what is due; what the store does not answer stays due. ``before`` is called before what may take long."""
+        """Do what is due, in the main thread. What fails because the store does not answer stays due. ``before`` is
+        called before something that may take long."""
         now = time.monotonic()
         if now < self._tend_at:
             return
@@ -101,7 +103,7 @@ class RQRoles:
                 before()
                 self._tend()
         except RedisError as e:
-            log.debug("not now: %s", e)  # the thread says that the store is away
+            log.debug("not now: %s", e)  # the roles thread logs that the store does not answer
 
     def _tend(self) -> None:
         while self._left:
@@ -116,11 +118,11 @@ class RQRoles:
         self._rescuer.close(left)
 
     def claim_of(self, owner: str, job_id: str) -> int | None:
-        """Under which claim ``owner`` holds the job."""
+        """Return the number of the claim under which ``owner`` holds the job; None: it does not."""
         return self._rescuer.claim_of(job_id, [owner])
 
     def job_of(self, owner: str, claim: int) -> str | None:
-        """Which job ``owner`` holds under the claim."""
+        """Return the id of the job that ``owner`` holds under the claim; None: there is none."""
         found: Any = self.client.zrangebyscore(keys.own(owner), claim, claim)
         return found[0].decode() if found else None
 
@@ -133,12 +135,12 @@ class RQRoles:
 
 
 class _Locked:
-    """A role that steps only while nobody forks."""
+    """A role that does not step during a fork."""
 
     def __init__(self, role: TimedRole, lock: threading.Lock) -> None:
         self._role = role
         self._lock = lock
-        self.role = type(role).__name__  # what the log calls it
+        self.role = type(role).__name__  # its name in the log
         self.every = role.every
 
     def step(self, now: float) -> object:
@@ -150,7 +152,7 @@ class _Locked:
 
 
 def settings_for(worker: BaseWorker, lease: float) -> Settings:
-    """RQ's defaults in our words."""
+    """Return our settings with RQ's defaults."""
     return Settings(
         address=Address(),
         worker=worker.name,
@@ -168,7 +170,7 @@ def settings_for(worker: BaseWorker, lease: float) -> Settings:
 
 
 def one_page() -> SharedPage:
-    """A page for one child with one slot, shared with who is forked from here on."""
+    """Make a page for one child with one slot, which a process that is forked later shares."""
     fd = make_file(1, 1)
     try:
         return SharedPage(fd, 0, 1)

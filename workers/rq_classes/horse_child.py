@@ -1,0 +1,76 @@
+"""Be the horse: what the forked child of an RQ worker does, from the fork to its exit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from rq.exceptions import StopRequested
+
+from jobqueue.store.connection import like
+from jobqueue.workers.child.child import die_with, lead_a_session, leave, obey_the_parent_only
+from jobqueue.workers.rq_classes.engine import Engine
+from jobqueue.workers.rq_classes.horse_flags import HorseFlags
+from jobqueue.workers.rq_classes.on_engine import OnOurEngine
+from jobqueue.workers.rq_classes.rq_roles import RQRoles
+from jobqueue.workers.running import exit_handlers, output
+from jobqueue.workers.running.limits import PASSING
+from jobqueue.workers.running.randomness import reseed
+from jobqueue.workers.shared.deaths import FENCED
+from jobqueue.workers.shared.logs import protect_logging
+from jobqueue.workers.shared.process_tree import MARK, Forks
+
+
+class HorseChild:
+    """The child's side of a ``Horse``, made before the fork."""
+
+    def __init__(self, worker: OnOurEngine, rq_roles: RQRoles, owner: str, forks: Forks, flags: HorseFlags) -> None:
+        self._worker = worker
+        self._rq_roles = rq_roles
+        self._owner = owner
+        self._forks = forks
+        self._flags = flags
+
+    def run(self, parent: int, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
+        """(in the child) Run jobs, then exit the process; does not return. ``parent``: the pid of the parent."""
+        worker, code = self._worker, 1
+        try:
+            self._become_child(parent)
+            engine = self._make_engine()
+            with contextlib.suppress(StopRequested):
+                engine.serve(burst, max_jobs, max_idle_time)
+            self._flags.set_leaving()
+            engine.close()
+            if not engine.fenced:
+                exit_handlers.run()
+            code = FENCED if engine.fenced else 0
+            self._flags.set_left()
+        except BaseException:
+            worker.log.exception("Worker %s: the work horse failed", worker.name)
+        finally:
+            leave(code)
+
+    def _become_child(self, parent: int) -> None:
+        """Take leave of what was inherited: the session, the exit handlers, random numbers, output buffers."""
+        lead_a_session()
+        die_with(parent)
+        os.environ[MARK] = self._owner
+        self._forks.watch()
+        protect_logging(PASSING, self._worker.log)
+        exit_handlers.forget_inherited()
+        output.buffer_lines()
+        reseed()
+
+    def _make_engine(self) -> Engine:
+        worker, roles = self._worker, self._rq_roles
+        worker._is_horse, worker.horse = True, None
+        engine = Engine(worker, roles.settings, self._owner, roles.page, like(worker.connection), in_horse=True)
+        worker.engine = engine
+        obey_the_parent_only(lambda *_: self._stop() if self._flags.stop else None)
+        return engine
+
+    def _stop(self) -> None:
+        """(signal handler)"""
+        self._worker._stop_requested = True
+        if self._worker.engine is not None:
+            self._worker.engine.stir()
