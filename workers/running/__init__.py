@@ -1,1 +1,1 @@
-"""One run of one job: decode, call, limit, measure, and keep what it changed from the next."""
+"""Run one job: decode it, call its function, limit and measure that, and undo what the job changed in the process."""

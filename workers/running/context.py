@@ -1,8 +1,8 @@
-"""Keep context variables apart: each job, callback and handler runs in a copy of the context as it was after imports.
+"""Run each job, callback and exception handler in its own copy of the context (PEP 567) as it was after the imports.
 
-What a job sets in a ``contextvars.ContextVar`` (the user it acts for, a tenant) ends with it, in both modes. What a
-module sets while it is imported (``app.app_context().push()``) is there in every job, in every thread; also when a job
-is the first to import that module: the rest of the process's jobs would miss it otherwise.
+A value that a job sets in a ``contextvars.ContextVar`` (the user it acts for, a tenant) is gone after the job, in both
+modes. A value that a module sets while it is imported (``app.app_context().push()``) is seen by every job in every
+thread, also where a job was the first to import that module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 _ABSENT = object()
-_DECIMAL = "decimal_context"  # of the module decimal; its value is mutable, and copies would share it
+_DECIMAL = "decimal_context"  # the module decimal's variable: its value is mutable, and copies would share it
 
 
 def _own(var: ContextVar[Any], value: Any) -> Any:
@@ -29,32 +29,32 @@ def _own(var: ContextVar[Any], value: Any) -> Any:
 
 
 class ImportedContext:
-    """The context after the imports of this process. Any thread may run something in a copy of it."""
+    """The context after the imports of this process. Any thread may call the methods."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[ContextVar[Any], Any] = {}  # what modules set that were imported later
-        self._context = Context()  # replaced, never entered: copies need no lock
+        self._kept: dict[ContextVar[Any], Any] = {}  # set by modules that were imported after ``capture``
+        self._context = Context()  # replaced as a whole and never entered, so that copying needs no lock
         self._decimal: ContextVar[Any] | None = None
 
     def capture(self) -> None:
-        """Take the calling thread's context as it is now, and what late imports had set."""
+        """Take the calling thread's context as it is now, with the values that later imports have set."""
         with self._lock:
             self._replace(copy_context(), {})
 
     def copy(self) -> Context:
-        """Return a copy of the context that nobody else sees."""
+        """Return a new copy of the context."""
         context = self._context.copy()
         if self._decimal is not None:
             context.run(self._decimal.set, _own(self._decimal, context[self._decimal]))
         return context
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function in a copy of the context that nobody else sees."""
+        """Call the function in a new copy of the context."""
         return self.copy().run(function, *args, **kwargs)
 
     def apart(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Return the function so that each call of it runs in a copy of its own."""
+        """Return the function so wrapped that each call runs in a new copy of the context."""
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -64,7 +64,7 @@ class ImportedContext:
 
     @contextlib.contextmanager
     def watching_imports(self) -> Iterator[None]:
-        """Keep what modules set that are imported inside, in whatever job or thread."""
+        """While inside, keep the values that modules set when they are imported, in whatever job or thread."""
         watch = _ImportWatch(self)
         sys.meta_path.insert(0, watch)
         try:
@@ -74,7 +74,7 @@ class ImportedContext:
                 sys.meta_path.remove(watch)
 
     def execute_module(self, execute: Callable[[ModuleType], object], module: ModuleType) -> None:
-        """Execute a module's code in a copy of the context; what it sets counts from now on, here and in later jobs."""
+        """Execute a module's code in a copy of the context. The values that it sets are set here and in later jobs."""
         context = self._context.copy()
         before = context.copy()
         context.run(execute, module)
@@ -87,7 +87,8 @@ class ImportedContext:
                 self._replace(self._context.copy(), changed)
 
     def catch_up(self) -> None:
-        """Set here what an import has set since the caller's copy was made: its function's module, for another job."""
+        """Set the values in the caller's context that imports have set since that copy was made: another job may have
+        imported the module of the caller's function meanwhile."""
         if not self._kept:
             return
         for var, value in list(self._kept.items()):
@@ -102,7 +103,7 @@ class ImportedContext:
 
 
 class _ImportWatch(MetaPathFinder):
-    """Finds nothing itself: it asks the other finders, and has what they found executed by ``execute_module``."""
+    """A finder that asks the other finders, and lets ``execute_module`` execute the modules that they find."""
 
     def __init__(self, imported: ImportedContext) -> None:
         self._imported = imported
@@ -116,7 +117,8 @@ class _ImportWatch(MetaPathFinder):
         return None
 
     def _watched(self, spec: ModuleSpec) -> ModuleSpec:
-        """Only loaders that are made for one module: others are shared, and built-in modules run no code of users."""
+        """Change the spec's loader, if it was made for this module alone. Other loaders are shared, and load built-in
+        modules, which run no code of the user's."""
         if isinstance(loader := spec.loader, (FileLoader, ExtensionFileLoader)):
             execute = functools.partial(self._imported.execute_module, loader.exec_module)
             loader.exec_module = execute  # type: ignore[method-assign]

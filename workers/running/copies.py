@@ -1,8 +1,8 @@
-"""Copies of a process that runs jobs: user code may call ``os.fork`` and return twice.
+"""End the copies that user code makes of a process that runs jobs: ``os.fork`` returns in both.
 
-The copy has every socket and every page of its original, and would go on as a second worker of the same name. So it
-ends where the user's code ends, as a child of ``multiprocessing`` does: with the exit code that the code gave it, and
-without a word to the store, the supervisor, or the page.
+The copy has every socket and the shared page of its original, and would continue as a second worker of the same name.
+So it ends where the user's code returns, as a child of ``multiprocessing`` does: with the exit code that this code asks
+for, and without sending or writing anything to the store, the supervisor or the page.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import sys
 import traceback
 from os import getpid
 
-_original = 0  # the process that runs jobs here; 0: none yet
+_original = 0  # the pid of the process that runs jobs; 0: not known yet
 
 
 def this_is_the_original() -> None:
-    """Called where a process begins to run user code; what is forked in that code is a copy."""
+    """Note this process as the original. Call it before the process runs user code."""
     global _original
     _original = getpid()
 
 
 def end_copy() -> None:
-    """Called behind user code, also when that raised: in a copy of the process it does not return."""
+    """Exit if this process is a copy. Call it after user code, also after an exception."""
     if getpid() != _original != 0:
         _leave(sys.exc_info()[1])
 
 
 def end_copy_of(original: int) -> None:
-    """Likewise, where the process in which that code began is not one that runs jobs."""
+    """Exit if this process is not the one with the pid ``original``: for code outside of processes that run jobs."""
     if getpid() != original:
         _leave(sys.exc_info()[1])
 
 
 def _leave(error: BaseException | None) -> None:
-    """Without clean-up: what is registered for the end of the process is the original's."""
+    """Exit without clean-up: the exit handlers are the original's."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(5)  # the lock of a stream, held by another thread at the fork, is held for ever here
+    signal.alarm(5)  # ends this process if a flush hangs: a stream's lock that another thread held stays held here
     code = 0
     with contextlib.suppress(BaseException):
         code = _exit_code(error)
@@ -48,7 +48,7 @@ def _leave(error: BaseException | None) -> None:
 
 
 def _exit_code(error: BaseException | None) -> int:
-    """As Python's own end of a program."""
+    """Return the exit code that Python gives a program that ends with this exception; print what it prints."""
     if error is None:
         return 0
     if not isinstance(error, SystemExit):

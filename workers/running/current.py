@@ -1,8 +1,8 @@
-"""What ``rq.get_current_job()`` returns inside a job: a real RQ job that is read from Redis when somebody looks at it.
+"""Give jobs what ``rq.get_current_job()`` returns: an RQ job that is read from Redis at its first use.
 
-Most jobs never look (reading one costs 43 us and a round trip), so it starts as an id and a connection. In RQ it is the
-very object that the worker finishes afterwards: what a job sets on it (``result_ttl``, ``repeats_left``, ...) counts,
-saved or not. Here ``settled_by_rq`` tells that something was set, and ``changes`` what.
+Most jobs never use it, and reading it costs 43 us and a round trip: so it starts as an id and a connection. In RQ, the
+worker finishes this same object afterwards, so what a job sets on it (``result_ttl``, ``repeats_left``, ...) counts
+even if the job does not save it. Here ``settled_by_rq`` says whether something was set, and ``changes`` what.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from rq.job import Job, JobStatus
 from jobqueue.protocol.hashes import check_written, readable
 from jobqueue.workers.running.own_classes import on_top
 
-# What RQ's finish looks at or writes down. Not meta: RQ does not save it with a success or a failure, on purpose.
+# The attributes that RQ's finish reads or writes. Not meta: RQ deliberately does not save it with an outcome.
 _SETTLED = (
     *("result_ttl", "failure_ttl", "ttl", "description", "webhooks", "number_of_retries"),
     *("retries_left", "retry_intervals", "enqueue_at_front_on_retry", "repeats_left", "repeat_intervals"),
     *(f"_{when}_callback_{what}" for when in ("success", "failure", "stopped") for what in ("name", "timeout")),
 )
-# Ours, and a cache of RQ's: see CurrentJob.carried.
+# Our own attributes, and one that RQ uses as a cache: see CurrentJob.carried.
 _NOT_CARRIED = {"_serializer_of", "_hydrated", "_as_read", "_runs_on", "_began", "_dependency"}
 
 
 class CurrentJob(Job):
-    """An RQ job that hydrates itself at the first attribute that is read or set, once."""
+    """An RQ job that reads itself from Redis, once, when its first attribute is read or set."""
 
-    # Whom RQ reads through this class (its dependencies, its dependents) is an ordinary job.
+    # RQ reads a job's dependencies and dependents through its class: these are ordinary jobs.
     fetch = Job.fetch
     fetch_many = Job.fetch_many
     create = Job.create
@@ -38,13 +38,13 @@ class CurrentJob(Job):
     def __init__(
         self, job_id: str, connection: redis.Redis, worker: str, serializer_of: Callable[[bytes], Any]
     ) -> None:
-        """serializer_of: of a job's data, the format of its meta and results."""
+        """serializer_of: returns the serializer of meta and results for a job's data."""
         known = self.__dict__
         known.update(_id=job_id, connection=connection, _serializer_of=serializer_of, _hydrated=False, _as_read={})
         known.update(_runs_on=worker, _began=datetime.now(UTC))
 
     def changes(self) -> dict[str, Any]:
-        """What the job set on itself, for RQ's finish; meta too, which RQ writes down with a retry."""
+        """Return the attributes that the job set on itself, for RQ's finish; and meta, which RQ writes with a retry."""
         if not self.__dict__["_as_read"]:
             return {}
         now = _settled(self)
@@ -52,8 +52,8 @@ class CurrentJob(Job):
         return {**changed, "meta": self.meta}
 
     def carried(self) -> dict[str, Any]:
-        """What callbacks and handlers see of it, as in RQ, where theirs is the same object: the changes, attributes
-        that the job or its class put on it, and its arguments and time limit as the job left them."""
+        """Return what callbacks and exception handlers see of this job, which get the same object in RQ: ``changes``,
+        attributes that the job or its class added, and arguments and time limit as the job left them."""
         if not self.__dict__["_as_read"]:
             return {}
         rqs = vars(Job(self.id, connection=self.connection)).keys() - {"timeout", "_args", "_kwargs"}
@@ -62,11 +62,11 @@ class CurrentJob(Job):
 
     @property
     def settled_by_rq(self) -> bool:
-        """It set something on itself that RQ's finish looks at."""
+        """Whether the job set an attribute on itself that RQ's finish reads."""
         return self.changes().keys() > {"meta"}
 
     def get_status(self, refresh: bool = True) -> JobStatus:
-        """Seen from inside, a job is running, also in its first 5 ms when that does not stand in Redis yet."""
+        """Return STARTED also in the job's first 5 ms, when its hash still says that it is queued."""
         status = super().get_status(refresh)
         return JobStatus.STARTED if status is JobStatus.QUEUED else status
 
@@ -81,8 +81,8 @@ class CurrentJob(Job):
         self.__dict__["_as_read"] = _settled(self)
 
     def _read(self) -> None:
-        """As RQ's worker has prepared it: running, here and since now, also while the start is not marked yet and an
-        earlier run stands in the store."""
+        """Read the job as RQ's worker has prepared it: started, here, at the time of this run. Before the start mark
+        the store has no start, or that of an earlier run."""
         known = self.__dict__
         job_id, connection, worker, began = known["_id"], known["connection"], known["_runs_on"], known["_began"]
         raw = connection.hgetall(self.key_for(job_id))
@@ -113,7 +113,7 @@ class CurrentJob(Job):
 
 
 def current_of(job_class: type[Job]) -> type[CurrentJob]:
-    """CurrentJob, with the attributes and methods of the user's job class."""
+    """Return CurrentJob with the attributes and methods of the user's job class."""
     if issubclass(CurrentJob, job_class):
         return CurrentJob
     readers = {name: getattr(job_class, name) for name in ("fetch", "fetch_many", "create")}
@@ -121,6 +121,6 @@ def current_of(job_class: type[Job]) -> type[CurrentJob]:
 
 
 def _settled(job: Job) -> dict[str, Any]:
-    """Lists are copied: a job may change them in place."""
+    """Return the attributes that RQ's finish reads; lists are copied, as a job may change them in place."""
     values = {name: getattr(job, name) for name in _SETTLED}
     return {name: list(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,8 +1,8 @@
-"""What is recorded and logged of an exception: its traceback and one line, both bounded.
+"""Print an exception for the store and the log: its traceback, and one line; both of limited length.
 
-Printing an exception runs code of whoever wrote its class (``__str__``, notes, a cause's ``__str__``). So ``printed``
-is called where a time limit holds; ``printed_without_its_code`` runs none of it, for what a limit cut short. Reading
-an attribute runs such code too (``__getattribute__``, a property ``__traceback__``): there it reads past the class.
+Printing an exception runs code of its class (``__str__``, notes, a cause's ``__str__``). So call ``printed`` only
+within a time limit. ``printed_without_its_code`` runs none of that code, for an exception whose code was interrupted:
+it also reads attributes past the class, as ``__getattribute__`` or a property ``__traceback__`` is such code too.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from typing import Any
 
 from jobqueue.workers.running.limits import PASSING
 
-LONGEST_TRACEBACK = 40_000  # characters that are stored; also incompressible ones fit into a child's journal then
+LONGEST_TRACEBACK = 40_000  # characters that are stored; even if they do not compress, a child's journal has room
 LONGEST_IN_LOG = 4_000  # characters of a traceback that is recorded nowhere else
 LONGEST_LINE = 300  # characters of an exception in a log line
 _CHAIN = 20  # exceptions of a chain that are printed without their code
 
 
 def printed(error: BaseException, longest: int = LONGEST_TRACEBACK) -> str:
-    """The traceback with its chain, as Python prints it."""
+    """Return the traceback with the chain of exceptions, as Python prints it. Runs code of the exceptions."""
     return bounded("".join(traceback.format_exception(error)), longest)
 
 
 def printed_anyhow(error: BaseException, longest: int = LONGEST_TRACEBACK) -> str:
-    """The same, or what can be had of one that cannot be printed. Raises only what we raise in it."""
+    """Return the same, or as much as can be printed without their code. Raises only the exceptions with which we
+    interrupt a job."""
     try:
         return printed(error, longest)
     except PASSING:
@@ -37,7 +38,7 @@ def printed_anyhow(error: BaseException, longest: int = LONGEST_TRACEBACK) -> st
 
 
 def printed_without_its_code(error: BaseException) -> str:
-    """The same without a call of the exceptions' own code: of a text that only such code has, the class is left."""
+    """Return the same without running code of the exceptions: where only such code has the text, the class's name."""
     parts = []
     for one in islice(_chain(error), _CHAIN):
         frames = "".join(traceback.format_tb(traceback_of(one)))
@@ -47,13 +48,14 @@ def printed_without_its_code(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
-    """Without a call of its code."""
+    """Return the exception's traceback without running its code."""
     found: TracebackType | None = _read(error, "__traceback__")
     return found
 
 
 def one_line(error: BaseException) -> str:
-    """Its class and what it says, in one line. Some say nothing that can be printed. Runs the exception's own code."""
+    """Return the exception's class and text in one line. Runs code of the exception, which may fail: then only the
+    class."""
     try:
         text = str(error)
     except PASSING:
@@ -68,13 +70,13 @@ def one_line_without_its_code(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """In one line, and so long that a log stays readable."""
+    """Return the text in one line of at most LONGEST_LINE characters."""
     line = " ".join(text[: 4 * LONGEST_LINE].split())
     return line if len(line) <= LONGEST_LINE and len(text) <= 4 * LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
 
 
 def bounded(text: str, longest: int = LONGEST_TRACEBACK) -> str:
-    """The head and the tail of a text that is too long to be kept whole, with a word between them."""
+    """Return the text, or the beginning and the end of one that is too long, with a note between them."""
     left_out = len(text) - longest
     if left_out <= 0:
         return text
@@ -83,7 +85,7 @@ def bounded(text: str, longest: int = LONGEST_TRACEBACK) -> str:
 
 
 def _read(error: BaseException, name: str) -> Any:
-    """What Python itself keeps of every exception, whatever its class says."""
+    """Return an attribute of BaseException as Python stores it, past any override in the exception's class."""
     return BaseException.__dict__[name].__get__(error)
 
 
@@ -109,6 +111,6 @@ def _text_without_code(error: BaseException) -> str:
 
 
 def _has_plain_text(kind: type[BaseException]) -> bool:
-    """It says itself what BaseException says."""
+    """Return whether the class has no ``__str__`` of its own."""
     classes = type.__dict__["__mro__"].__get__(kind)
     return next(cls for cls in classes if "__str__" in type.__dict__["__dict__"].__get__(cls)) is BaseException

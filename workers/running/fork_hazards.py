@@ -1,8 +1,8 @@
-"""Find what importing the served modules left in this process that a fork would not copy, or would share.
+"""Find the threads and open files that the import of the served modules left in this process.
 
-Threads are not copied: who waits for one waits for ever, also those that native code started (polars, OpenMP). Open
-connections, pipes and files are shared: two children that read from one get each other's answers. Where either is
-found, children import for themselves instead of being forked.
+A fork does not copy threads, also those of native code (polars, OpenMP): code that waits for one waits for ever. A fork
+shares open connections, pipes and files: two children that read from one get each other's answers. Where either is
+found, each child imports the modules itself instead of being forked from a process that has.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from jobqueue.workers.running.randomness import modules_of, name_of
 from jobqueue.workers.shared.bare import attributes_of, has
 
 _TASKS = "/proc/self/task"
-MOST = 5  # that are named
-LINGERS = 0.2  # seconds that the kernel may still list a thread that was joined
-TRIAL = 5.0  # seconds for a process that only has to exit
+MOST = 5  # how many of them a message names
+LINGERS = 0.2  # seconds for which the kernel may still list a thread that was joined
+TRIAL = 5.0  # seconds that a process has which only exits
 
 
 class ForkHazards:
-    """Looks at the process when it is made, and again when ``found`` is called."""
+    """Compare the process as it is when ``found`` is called with what it was when this object was made."""
 
     def __init__(self) -> None:
         self._descriptors = open_descriptors()
@@ -38,7 +38,7 @@ class ForkHazards:
         self._threads = _count_threads()
 
     def found(self, served: Iterable[str]) -> list[str]:
-        """Return what the imports in between did, in words; empty: a fork is safe."""
+        """Return the hazards that were added meanwhile, in words; empty: a fork is safe."""
         opened = hazards_among(opened_since(self._descriptors))
         names = names_of(opened, served)
         what = in_words([f"{text} ({names[number]})" if number in names else text for number, text in opened.items()])
@@ -62,18 +62,18 @@ class ForkHazards:
         return False
 
     def _a_fork_ends_them(self) -> bool:
-        """Some libraries (OpenBLAS, which numpy brings) end their threads before a fork and start them again when they
-        need them. Only a fork can tell."""
+        """Return whether the threads end before a fork and are started again when needed, as OpenBLAS (part of numpy)
+        does: only a trial fork can tell."""
         return _forks_well() and _count_threads() <= self._threads
 
 
 def in_words(texts: Iterable[str]) -> list[str]:
-    """Each once, with how many there are."""
+    """Return each different text once, with its count."""
     return [text if n == 1 else f"{text} ({n} times)" for text, n in Counter(texts).items()]
 
 
 def names_of(opened: Iterable[int], served: Iterable[str]) -> dict[int, str]:
-    """Where the served modules keep what is open, by number of the descriptor."""
+    """Return the names under which the served modules keep open descriptors, by the descriptor's number."""
     wanted = set(opened)
     found: dict[int, str] = {}
     for module in modules_of(served) if wanted else ():
@@ -84,11 +84,11 @@ def names_of(opened: Iterable[int], served: Iterable[str]) -> dict[int, str]:
 
 
 def _number_of(value: Any) -> int:
-    if not has(type(value), "fileno"):  # of its class: asking a lazy object itself might make it
+    if not has(type(value), "fileno"):  # ask the class: asking a lazy object itself might create it
         return -1
     try:
         number = value.fileno()
-    except BaseException:  # it is closed, or has none; or code of the user's
+    except BaseException:  # it is closed, or has no descriptor; or the user's own code raised
         return -1
     return number if isinstance(number, int) else -1
 
@@ -96,7 +96,7 @@ def _number_of(value: Any) -> int:
 def _count_threads() -> int:
     try:
         return len(os.listdir(_TASKS))
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return psutil.Process().num_threads()
 
 
@@ -107,19 +107,19 @@ def _names_of_threads() -> str:
             if int(task) != os.getpid():
                 with open(f"{_TASKS}/{task}/comm") as file:
                     names.add(file.read().strip())
-    except OSError:  # one has just ended, or no Linux
+    except OSError:  # a thread has just ended, or this is not Linux
         pass
     return f" ({', '.join(sorted(names)[:3])})" if names else ""
 
 
 def _forks_well() -> bool:
-    """Fork a process that exits at once; tell whether it did."""
+    """Fork a process that exits at once; return whether it did."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Python's, about a fork beside threads: that is what is to be found out
+        warnings.simplefilter("ignore")  # Python warns of a fork in a process with threads
         pid = os.fork()
     if pid == 0:
         os._exit(0)
-    with contextlib.suppress(ChildProcessError):  # a module ignores SIGCHLD: the kernel has collected it
+    with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored, the kernel has collected it already
         return _ends(pid)
     return True
 

@@ -1,7 +1,7 @@
-"""The environment variable RQ_JOB_ID, for jobs and the programs that they start, as RQ sets it.
+"""Set the environment variable RQ_JOB_ID for jobs and the programs that they start, as RQ does.
 
-``os.environ[...] =`` calls ``setenv``, which copies each new value and never frees one: 96 bytes a job with glibc.
-``putenv`` takes memory of ours into the environment instead, and that is written again and again.
+``os.environ[...] = value`` calls ``setenv``, which copies each new value and never frees one: with glibc, 96 bytes per
+job are lost. ``putenv`` puts a buffer of ours into the environment instead, which is written again for each job.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 NAME = "RQ_JOB_ID"
 _KEY = os.fsencode(NAME)
 _START = _KEY + b"="
-ROOM = 128  # bytes of a buffer to begin with; RQ's ids have 36
+ROOM = 128  # bytes of a buffer at first; RQ's job ids have 36
 
-# A function object of our own, that keeps the GIL: Python's own changes of the environment are made under it.
+# A function object of our own. PYFUNCTYPE keeps the GIL during the call, as Python's own changes of the environment do.
 _putenv = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("putenv", ctypes.PyDLL(None)))
 
 
 class JobVariable:
-    """Sets the variable. Two buffers take turns: a thread that a job left behind may be reading the other."""
+    """Set the variable. Two buffers are used in turns: a thread that an earlier job left behind may be reading one."""
 
     def __init__(self) -> None:
         self._spare, self._shown = _buffer(ROOM), _buffer(ROOM)
-        self._outgrown: Any = None  # the environment may point there until the next ``set``
+        self._outgrown: Any = None  # a buffer that became too small; the environment may point to it until ``set``
 
     def set(self, job_id: str) -> None:
-        """For C code, for programs that are started from now on, and in ``os.environ``."""
-        mapping: Any = getattr(os.environ, "_data", None)  # setting an item of os.environ itself calls setenv
+        """Set the variable in ``os.environ`` and in the C library's environment, which new programs inherit."""
+        mapping: Any = getattr(os.environ, "_data", None)  # assigning to os.environ itself would call setenv
         if type(mapping) is not dict:
             os.environ[NAME] = job_id
             return

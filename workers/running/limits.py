@@ -1,12 +1,12 @@
-"""Interrupting a job: an exception raised in the thread that runs it, and in nothing else.
+"""Interrupt a job: raise an exception in the thread that runs it, and only while it runs.
 
-A slot in the main thread is interrupted by SIGALRM, whose handler raises: that also wakes ``time.sleep`` and blocking
-calls. Any other slot gets CPython's asynchronous exception, which is delivered between two bytecodes: a call blocked
-in C (``time.sleep``, ``recv``) sees it when it returns. So does a job that took SIGALRM for itself. Both are fenced by
-the slot's lock and by the job's claim number: an interruption meant for one job never hits the next.
+In the main thread, SIGALRM interrupts the slot: its handler raises, which also ends ``time.sleep`` and other blocking
+calls. In any other thread CPython's asynchronous exception does, which is delivered between two bytecodes: a call that
+blocks in C (``time.sleep``, ``recv``) ends first. The same is done to a job that has set a SIGALRM handler of its own.
+The slot's lock and the job's claim number make sure that an interrupt that is meant for one job never hits the next.
 
-The child watchdog looks at the slots' deadlines each time it wakes. (RQ's TimerDeathPenalty
-starts one OS thread per job, 257 us, and overwrites the exception's message for everybody: measured.)
+The child watchdog checks the slots' deadlines each time that it wakes. (RQ's TimerDeathPenalty starts one OS thread per
+job, which takes 257 us, and changes the exception's message for all threads: measured.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rq.timeouts import JobTimeoutException
 from jobqueue.workers.running.copies import end_copy, this_is_the_original
 from jobqueue.workers.shared.endings import JOB, time_limit_text
 
-# A function object of our own: types set on ctypes.pythonapi's would be everybody's, and break RQ's TimerDeathPenalty.
+# A function object of our own: argument types set on the one of ctypes.pythonapi would break RQ's TimerDeathPenalty.
 _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
 )
@@ -38,15 +38,15 @@ CANNOT_BE_INTERRUPTED = "It did not react: the thread that ran it was written of
 
 
 class Interrupted(BaseException):
-    """Raised in a job that the worker takes back: it is shutting down and the grace is over."""
+    """Raised in a job when the worker shuts down and the grace period is over: the job goes back to its queue."""
 
 
 class Stopped(BaseException):
-    """Raised in a job that somebody asked to be stopped."""
+    """Raised in a job that was stopped on request."""
 
 
 class CallbackStopped(JobTimeoutException):
-    """Raised in a callback or handler when somebody asks to stop the job that it runs for: that has ended already."""
+    """Raised in a callback or exception handler when a stop of its job is requested: the job itself has ended."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(
@@ -55,17 +55,17 @@ class CallbackStopped(JobTimeoutException):
 
 
 class WrittenOff(BaseException):
-    """Raised in a thread that came back from a callback after another had taken its place."""
+    """Raised in a thread that comes back from a callback after it was given up and replaced."""
 
 
-OURS = (Interrupted, Stopped, WrittenOff)  # everything else that comes out of user code is its own failure
-PASSING = (*OURS, JobTimeoutException)  # raised by the child watchdog: who wraps user code lets these through
+OURS = (Interrupted, Stopped, WrittenOff)  # any other exception that user code raises is its own failure
+PASSING = (*OURS, JobTimeoutException)  # raised by the child watchdog: code that calls user code lets these through
 
 
 def time_limit_error(limit: float, subject: str = "The job") -> type[JobTimeoutException]:
-    """A class whose instances say which limit it was: CPython's asynchronous exceptions carry only a class.
+    """Make an exception class whose text names the limit: CPython's asynchronous exceptions carry only a class.
 
-    A subclass of RQ's JobTimeoutException, so that tasks and handlers written for RQ catch it.
+    It is a subclass of RQ's JobTimeoutException, so that tasks and handlers written for RQ catch it.
     """
     text = time_limit_text(limit, subject)
 
@@ -79,7 +79,7 @@ def time_limit_error(limit: float, subject: str = "The job") -> type[JobTimeoutE
 
 
 def _pass_through(lock: threading.Lock) -> None:
-    """Wait until nobody holds the lock. Taken and given back in one call into C, because we may be interrupted: up to
+    """Wait until the lock is free. Acquire and release it in one call into C, as an interrupt may arrive here: up to
     CPython 3.14.10 at least, an exception that arrives as ``with lock:`` begins leaves the lock held for ever
     (python/cpython#148874; measured: one in four of those that arrive around one)."""
     both: tuple[Callable[[], object], ...] = (lock.acquire, lock.release)
@@ -87,41 +87,43 @@ def _pass_through(lock: threading.Lock) -> None:
 
 
 class Interruptible:
-    """The part of a slot that can be interrupted. ``enter`` and ``leave`` in its own thread, the rest from any."""
+    """The part of a slot that can be interrupted. Its own thread calls ``bind``, ``enter`` and ``leave``; any thread
+    calls the rest."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: int | None = None
         self._in_main = False
         self._pending: type[BaseException] | None = None
-        self._shots = 0  # at this slot, whether they hit or not
-        self._settled = 0  # so many of them can do nothing any more
-        self.was_aimed_at = False  # since enter
-        self.target = 0  # what runs, 0: nothing that may be interrupted
+        self._shots = 0  # interrupts that were tried, successful or not
+        self._settled = 0  # how many of these have been dealt with by ``leave``
+        self.was_aimed_at = False  # an interrupt was tried since ``enter``
+        self.target = 0  # what runs: a claim number, or a negative number for code of a finish; 0: nothing
         self.deadline = 0.0  # monotonic seconds, 0: none
         self.limit = 0.0  # seconds, <= 0: none
-        self.what = JOB  # what the limit is on
-        self.written_off = False  # its thread did not react; another slot has its number
+        self.what = JOB  # what runs under the limit
+        self.written_off = False  # its thread did not react and was given up; another slot has its number
 
     @property
     def thread(self) -> int | None:
-        """The thread that runs this slot's jobs, as Python numbers them; None before ``bind``."""
+        """Python's identifier of the thread that runs this slot's jobs; None before ``bind``."""
         return self._thread
 
     def bind(self) -> None:
-        """Say that the calling thread is the one that runs this slot's jobs."""
+        """Make the calling thread the one that runs this slot's jobs."""
         this_is_the_original()
         self._thread = threading.get_ident()
         self._in_main = threading.current_thread() is threading.main_thread()
         self._alarm = self._on_alarm
         if self._in_main:
             signal.signal(signal.SIGALRM, self._alarm)
-            self._blocked = sigmask(_SIG_BLOCK, ())  # none, unless somebody wants it so
+            self._blocked = sigmask(_SIG_BLOCK, ())  # the signals that are blocked now: usually none
 
     def enter(self, target: int, limit: float) -> None:
+        """Allow interrupts from now on. ``target``: a number that names what runs; limit: seconds, 0 or less: none."""
         if self._in_main:
             self.unblock()
-            if not self._has_the_alarm():  # or taken the alarm for itself
+            if not self._has_the_alarm():  # the last job has set a handler of its own
                 signal.signal(signal.SIGALRM, self._alarm)
         self.limit = limit
         self.was_aimed_at = False
@@ -129,30 +131,30 @@ class Interruptible:
         self.target = target
 
     def unblock(self) -> None:
-        """(main thread) Hear signals again that the last job may have blocked: the alarm, and who asks us to stop."""
+        """Unblock signals that the last job may have blocked: SIGALRM, and those that ask us to stop. Main thread."""
         sigmask(_SIG_SETMASK, self._blocked)
 
     def leave(self) -> None:
-        """Nothing may be interrupted any more; an exception on its way is called back. It may arrive in here: then
-        leave again. All user code ends here, so a copy of this process that it forked does as well."""
+        """Allow no interrupt any more, and cancel one that is on its way. The exception may arrive inside this call:
+        then call it again. User code ends before this call, so a copy of the process that it forked exits here."""
         end_copy()
         self.target = 0
         self.deadline = 0.0
         if (shots := self._shots) != self._settled:
-            _pass_through(self._lock)  # who aimed before the target was cleared has fired now
+            _pass_through(self._lock)  # an ``interrupt`` that saw the target has raised its exception after this
             self._pending = None
             if self._thread is not None:
-                _set_async_exc(self._thread, ctypes.py_object())  # NULL: clears a pending one
+                _set_async_exc(self._thread, ctypes.py_object())  # NULL: cancels a pending exception
             self._settled = shots
             self.was_aimed_at = True
 
     def end_processes(self, since: float) -> None:
-        """End what was started by user code here at ``since`` (monotonic seconds) or later. A slot knows how."""
+        """End the processes that user code started here since ``since`` (monotonic seconds). Slots override it."""
 
     def interrupt(self, target: int, error: type[BaseException]) -> bool:
-        """Raise ``error`` in the job ``target``; False: it is no longer running."""
+        """Raise ``error`` in what runs as ``target``; return False if it does not run any more."""
         with self._lock:
-            self._shots += 1  # before the look at the target: leave() clears the target before it looks at this
+            self._shots += 1  # before the target is read: ``leave`` clears the target before it reads this
             if self.target != target or self._thread is None:
                 return False
             self._pending = error

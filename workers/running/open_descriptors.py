@@ -1,9 +1,9 @@
-"""The descriptors that this process has open, and which of them two processes cannot use side by side.
+"""List the descriptors that this process has open, and tell which of them two processes cannot both use.
 
-Harmless are: terminals and other devices but for those of GPUs, files that are only written (logs) or that are mapped
-into memory, listening sockets (each connection goes to one process), datagrams of logging or to a daemon's named socket
-(syslog), redis-py's pools (they notice a fork), the local store's lock, and what only refers once more to something
-that was open before.
+These are harmless: terminals and other devices except GPUs, files that are only written (logs) or mapped into memory,
+listening sockets (each connection goes to one process), datagram sockets of logging or to a daemon's named socket
+(syslog), redis-py's pools (they notice a fork), the local store's lock, and duplicates of descriptors that were open
+before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from jobqueue.workers.shared.bare import bases_of
 
 _LISTS = ("/proc/self/fd", "/dev/fd")
-_MOST = 65_536  # descriptors that are tried where the system has no list of them
+_MOST = 65_536  # how many numbers are tried where the system does not list the open ones
 _GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/")
 _KINDS = {"[eventpoll]": "an event loop's epoll", "inotify": "an inotify watch", "[io_uring]": "an io_uring"}
 
@@ -31,7 +31,7 @@ Open = dict[int, os.stat_result]
 
 
 def open_descriptors() -> Open:
-    """All that are open, by number."""
+    """Return all open descriptors by number."""
     found: Open = {}
     for number in _numbers():
         try:
@@ -42,7 +42,7 @@ def open_descriptors() -> Open:
 
 
 def opened_since(before: Open) -> Open:
-    """Those that were not open before, nor refer to the same socket, pipe or device as one that was."""
+    """Return the descriptors that were not open before and are no duplicates of a socket, pipe or device that was."""
     known = {_identity(it) for it in before.values()}
     return {
         number: it
@@ -53,14 +53,14 @@ def opened_since(before: Open) -> Open:
 
 
 def hazards_among(opened: Open) -> dict[int, str]:
-    """What processes cannot share, in words, by number."""
+    """Return the descriptors that processes cannot share, in words, by number."""
     said = {number: text for number, it in opened.items() if (text := _hazard(number, it))}
-    safe = _known_to_be_safe() if said else ()  # it looks at every object of the process
+    safe = _known_to_be_safe() if said else ()  # slow: it looks at every object of the process
     return {number: text for number, text in said.items() if number not in safe}
 
 
 def connections() -> list[str]:
-    """Open sockets that a fork would share, in words. Not what the process was started with as its output."""
+    """Return the open sockets that a fork would share, in words; without those that are its standard streams."""
     opened = open_descriptors()
     output = {_identity(opened[number]) for number in (0, 1, 2) if number in opened}
     sockets = {n: it for n, it in opened.items() if stat.S_ISSOCK(it.st_mode) and _identity(it) not in output}
@@ -85,7 +85,7 @@ def _is_its_own_inode(it: os.stat_result) -> bool:
 
 
 def _hazard(number: int, it: os.stat_result) -> str:
-    """Say what it is that children cannot share; nothing when they can, or when it is closed by now."""
+    """Return in words what cannot be shared; "": it can be, or it is closed by now."""
     try:
         if stat.S_ISSOCK(it.st_mode):
             return _socket(number)
@@ -111,7 +111,7 @@ def _socket(number: int) -> str:
         except OSError:
             peer = None
         if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_DGRAM and peer != "" and not sock.getsockname():
-            return ""  # it has no name to which an answer could come
+            return ""  # it has no name, so nothing is ever received from it
         if peer is None:
             return "a socket for datagrams" if sock.type == socket.SOCK_DGRAM else "a socket that is not connected"
         return f"a connection to {_text(peer)}" if peer else "one of a pair of sockets"
@@ -148,11 +148,11 @@ def _path(number: int) -> str:
 
 
 def _known_to_be_safe() -> set[int]:
-    """Those whose Python objects take care of it."""
+    """Return the descriptors whose Python objects handle a fork themselves."""
     tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     found = {getattr(tracker, "_fd", None)}
     for handler in [ref() for ref in getattr(logging, "_handlerList", ())]:
-        with contextlib.suppress(BaseException):  # it may be a class of the user's
+        with contextlib.suppress(BaseException):  # it may be of a class of the user's
             if (sock := getattr(handler, "socket", None)) is not None and sock.type == socket.SOCK_DGRAM:
                 found.add(sock.fileno())
     found.update(_of_redis_pools())
@@ -160,10 +160,11 @@ def _known_to_be_safe() -> set[int]:
 
 
 def _of_redis_pools() -> Iterable[int]:
-    """Of connections that stand in a pool. One that is in use, such as a subscription, is not given up by a fork."""
+    """Return the descriptors of connections that wait in a redis-py pool. One in use, such as a subscription, would be
+    used after a fork too."""
     redis: Any = sys.modules.get("redis.connection")
     for pool in gc.get_objects() if redis else ():
-        if redis.ConnectionPool in bases_of(type(pool)):  # isinstance would ask, and so make, somebody's lazy object
+        if redis.ConnectionPool in bases_of(type(pool)):  # isinstance might create the object behind a lazy one
             for connection in getattr(pool, "_available_connections", ()):
                 if (sock := getattr(connection, "_sock", None)) is not None:
                     yield sock.fileno()

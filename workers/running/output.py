@@ -1,4 +1,4 @@
-"""What jobs print: seen line by line, also where stdout is a file or a pipe, and written once by one process."""
+"""Write what jobs print line by line, also where stdout is a file or a pipe, and by one process only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 
 def buffer_lines() -> None:
-    """A whole line is written when it is printed, as on a terminal: a kill loses no line. stderr does so anyway."""
+    """Write each line when it is printed, as on a terminal, so that a kill loses no line. stderr does this anyway."""
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.closed:
         sys.stdout.reconfigure(line_buffering=True)
 
 
 @contextlib.contextmanager
 def lines_buffered() -> Iterator[None]:
-    """While inside, in a process that is somebody else's."""
+    """Do the same while inside, and undo it: for a process that is not ours."""
     stream = sys.stdout
     before = getattr(stream, "line_buffering", True)
     buffer_lines()
@@ -29,8 +29,8 @@ def lines_buffered() -> Iterator[None]:
 
 
 def flush() -> None:
-    """Before a fork, or every child writes what stands in the buffers once more; before an end without clean-up."""
+    """Write the buffers' contents. Call it before a fork, else each child writes them again; and before ``_exit``."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # None, closed, a full disk: nothing that can be helped here
+        with contextlib.suppress(Exception):  # None, closed, or the disk is full: nothing can be done about it here
             stream.flush()
-    ctypes.CDLL(None).fflush(None)  # what code in C printed
+    ctypes.CDLL(None).fflush(None)  # the buffers of C code

@@ -1,6 +1,7 @@
-"""A worker's own classes: jobs with methods of the user's, and a serializer for everything that it reads and writes.
+"""Use a worker's own job class (--job-class) and serializer (--serializer).
 
-They only add. A class that overrides how RQ runs jobs is refused: RQ's own loop has to run it.
+A job class may only add attributes and methods. One that overrides how RQ runs jobs is refused: only RQ's own loop can
+run it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ J = TypeVar("J", bound=Job)
 
 
 def on_top(ours: type[J], theirs: type[Job], **more: Any) -> type[J]:
-    """``ours`` with ``theirs`` below it, under the name of theirs; ``more``: attributes of the class."""
+    """Make a class that inherits from ``ours``, then from ``theirs``, with the name of theirs and the attributes
+    ``more``."""
     if issubclass(ours, theirs) and not more:
         return ours
     names = {"__module__": theirs.__module__, "__qualname__": theirs.__qualname__, "__doc__": theirs.__doc__}
@@ -29,14 +31,15 @@ def on_top(ours: type[J], theirs: type[Job], **more: Any) -> type[J]:
 
 
 class OwnRunner(Runner):
-    """Runs jobs whose data, meta and results are in the user's own format."""
+    """Run jobs whose data, meta and results are in the format of the worker's own serializer."""
 
     def __init__(self, settings: Settings, serializer: Any) -> None:
         super().__init__(settings)
         self.reads = serializer
 
     def decode(self, data: bytes) -> DecodedCall:
-        """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
+        """Decode a job. Raises NotServed if this worker does not serve the function, DeserializationError if the data
+        cannot be read."""
         kind = self._settings.serializer
         try:
             name, instance, args, kwargs = self.reads.loads(decompress(data))
@@ -55,12 +58,12 @@ class OwnRunner(Runner):
 
 
 def runner_for(settings: Settings) -> Runner:
-    """What runs this worker's jobs. The classes were imported before, by ``jobqueue.workers.forking.preload``."""
+    """Make the runner for this worker's jobs. ``jobqueue.workers.forking.preload`` has imported the classes before."""
     return OwnRunner(settings, import_attribute(settings.serializer)) if settings.serializer else Runner(settings)
 
 
 def job_class_of(settings: Settings) -> type[Job]:
-    """The class of this worker's jobs, RQ's unless told."""
+    """Return the class of this worker's jobs; without --job-class, RQ's."""
     found: Any = import_attribute(settings.job_class) if settings.job_class else Job
     job_class: type[Job] = found
     return job_class

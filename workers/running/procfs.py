@@ -1,7 +1,7 @@
-"""What the kernel knows about a process and its threads: CPU time, memory, and what a thread waits for.
+"""Read what the kernel knows about a process and its threads: CPU time, memory, and what a thread waits for.
 
-Most of it is Linux's /proc, opened anew each time: a job that closes and reuses descriptors must not be read, let alone
-written into. What cannot be had is None, never zero.
+Most of this is in Linux's /proc. Each file is opened anew each time: a job may close our descriptors, and then a number
+that was kept may be another file's. A value that cannot be read is None, never zero.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-RUSAGE_THREAD: int | None = getattr(resource, "RUSAGE_THREAD", None)  # Linux's
+RUSAGE_THREAD: int | None = getattr(resource, "RUSAGE_THREAD", None)  # Linux only
 PAGE_KB = resource.getpagesize() // 1024
 
 
 class MemoryReading(NamedTuple):
-    """Of one run, in kB: what stayed, and how much more than before there was at its height."""
+    """The memory of one run, in kB: growth is what stayed afterwards, peak the most above the start; None: unknown."""
 
     growth: int
     peak: int | None
 
 
 class Clocks(NamedTuple):
-    """CPU seconds, and how often the thread went to sleep by itself."""
+    """CPU seconds of the thread (own) and the process, and the thread's voluntary context switches."""
 
     own: float
     process: float
-    switches: int | None  # None: this system does not count them per thread
+    switches: int | None  # None: this system does not count them for each thread
 
 
 def process_clocks() -> Clocks:
-    """Of this process, its threads and its subprocesses that have ended; nobody else is here."""
+    """Read the clocks of this process, including its threads and its subprocesses that have ended. For a process with
+    one slot."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = time.process_time() + ended.ru_utime + ended.ru_stime
     return Clocks(cpu, cpu, None)
 
 
 def thread_clocks() -> Clocks:
-    """Of this thread, beside others."""
-    # not getrusage's CPU time: it is as of the last tick or context switch, often one that a short run has made itself
+    """Read the clocks of this thread. For a process with several slots."""
+    # not getrusage's CPU time: that is only brought up to date at a clock tick or a context switch
     switches = None if RUSAGE_THREAD is None else resource.getrusage(RUSAGE_THREAD).ru_nvcsw
     return Clocks(time.thread_time(), time.process_time(), switches)
 
@@ -49,10 +50,10 @@ FUTEX = {"x86_64": b"202", "aarch64": b"98", "riscv64": b"98"}.get(platform.mach
 
 
 def waits_outside(thread: int) -> bool | None:
-    """Tell whether a thread of this process waits in the kernel, but not on a futex; None: nobody can tell.
+    """Return whether a thread of this process waits in the kernel for something else than a futex; None: unknown.
 
-    /proc/self/task/T/syscall holds "running", or the number of the system call that the thread is in. The kernel shows
-    it to threads of the same process without any privilege; macOS, gVisor and some kernels do not have it.
+    /proc/self/task/T/syscall holds "running", or the number of the system call that the thread is in. Threads of the
+    same process may read it without privileges; macOS, gVisor and some kernels do not have it.
     """
     try:
         with open(f"/proc/self/task/{thread}/syscall", "rb", buffering=0) as f:
@@ -63,8 +64,8 @@ def waits_outside(thread: int) -> bool | None:
 
 
 def queued_for_a_core(thread: int) -> float | None:
-    """Seconds that a thread of this process was able to run and had no core (/proc/self/task/T/schedstat); None where
-    the kernel does not count them."""
+    """Return for how many seconds a thread of this process could run but had no core (/proc/self/task/T/schedstat);
+    None where the kernel does not count them."""
     try:
         with open(f"/proc/self/task/{thread}/schedstat", "rb", buffering=0) as f:
             return int(f.read(100).split()[1]) * 1e-9
@@ -73,7 +74,8 @@ def queued_for_a_core(thread: int) -> float | None:
 
 
 class MemoryMeter:
-    """Weighs one run of a process that runs one job at a time. About 25 µs for both ends."""
+    """Measure the memory of one run, in a process that runs one job at a time. ``begin`` and ``end`` together take
+    about 25 µs."""
 
     def __init__(self) -> None:
         self._before: int | None = None
@@ -83,12 +85,12 @@ class MemoryMeter:
         self._before = _try(_rss_kb)
 
     def end(self) -> MemoryReading | None:
-        """None: there is no /proc, or not all of it (hardened containers, gVisor)."""
+        """Return the reading; None: there is no /proc, or a part of it is missing (hardened containers, gVisor)."""
         before, after = self._before, _try(_rss_kb)
         if before is None or after is None:
             return None
         peak = _try(_peak_kb) if self._resets else None
-        # the kernel takes the peak into its books late, so it may stand below what we see
+        # the kernel updates its peak late, so it may be below the present size
         return MemoryReading(after - before, None if peak is None else max(0, after - before, peak - before))
 
 

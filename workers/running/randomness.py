@@ -1,8 +1,8 @@
-"""Give each process random numbers of its own: a fork copies the state of every generator that is there.
+"""Give each process its own random numbers: a fork copies the state of all random number generators.
 
-The global generators (``random``, ``numpy.random``, torch's) are seeded again from the operating system, in a child and
-after a job has imported modules, which may seed them. What modules created for themselves nobody can seed for them:
-it may be meant that way. Whoever has such a generator is told so, unless a hook of ``os.register_at_fork`` took care.
+The global generators (``random``, ``numpy.random``, torch's) are seeded again from the operating system in each child,
+and after a job has imported modules, which may seed them. A generator that a module created for itself is not seeded
+again, as its sequence may be meant. The worker warns of it, unless a hook of ``os.register_at_fork`` seeds it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _METHODS = (BuiltinMethodType, MethodType)
 
 
 def reseed() -> None:
-    """Seed the global generators that are there from the operating system. Imports nothing."""
+    """Seed the global generators from the operating system. Imports nothing: generators of modules that are not
+    imported are left out."""
     random.seed()
     _reseed_numpy(sys.modules.get("numpy.random"))
     torch: Any = sys.modules.get("torch")
@@ -30,16 +31,16 @@ def reseed() -> None:
 
 
 def _reseed_numpy(module: Any) -> None:
-    if (seed := getattr(module, "seed", None)) is None:  # not imported, or half
+    if (seed := getattr(module, "seed", None)) is None:  # the module is not imported, or only in part
         return
     try:
         seed()
-    except TypeError:  # set_bit_generator put something in its place that cannot be seeded again
+    except TypeError:  # set_bit_generator has set a generator that cannot be seeded again
         module.set_bit_generator(type(module.get_bit_generator())())
 
 
 def reseeding(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call what may import modules; what these seeded is seeded again."""
+    """Call a function that may import modules; then seed again the generators that these modules may have seeded."""
     before = len(sys.modules)
     result = function(*args, **kwargs)
     if len(sys.modules) != before:
@@ -48,7 +49,7 @@ def reseeding(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def own_generators(served: Iterable[str]) -> dict[str, Any]:
-    """The generators that the served modules, and what belongs to them, created: by the names where they are found."""
+    """Return the generators that the served modules and their packages have created, by the names that hold them."""
     kinds = _kinds()
     found: dict[int, tuple[str, Any]] = {}
     for module in modules_of(served):
@@ -61,14 +62,14 @@ def own_generators(served: Iterable[str]) -> dict[str, Any]:
 
 
 def states_of_own(served: Iterable[str]) -> dict[str, Any]:
-    """Something that is equal for generators that go on with the same numbers, by their names."""
+    """Return the states of these generators, by name. Equal states produce the same numbers."""
     return {name: _state_of(generator) for name, generator in own_generators(served).items()}
 
 
 def _state_of(generator: Any) -> Any:
     try:
         return _asked_for_its_state(generator)
-    except BaseException:  # a class of the user's, which may have none
+    except BaseException:  # a class of the user's, which may have no state that can be read
         return object()
 
 
@@ -80,7 +81,7 @@ def _asked_for_its_state(generator: Any) -> Any:
 
 
 def warning_of(names: Iterable[str]) -> str:
-    """What to say of generators that continue alike in all children."""
+    """Return the warning for generators that produce the same numbers in all children."""
     first, *more = names
     what = ", ".join([first, *more])
     return (
@@ -97,7 +98,7 @@ def _kinds() -> tuple[type, ...]:
 
 
 def _is_global(generator: Any) -> bool:
-    """It is one that ``reseed`` knows."""
+    """Return whether ``reseed`` seeds this generator."""
     numpy: Any = sys.modules.get("numpy.random")
     mtrand: Any = getattr(numpy, "mtrand", None)
     known = (getattr(random, "_inst", None), getattr(mtrand, "_rand", None))
@@ -105,7 +106,7 @@ def _is_global(generator: Any) -> bool:
 
 
 def modules_of(served: Iterable[str]) -> Iterator[ModuleType]:
-    """The served modules, with all that was imported of their packages."""
+    """Yield the served modules, and all imported modules of their top-level packages."""
     roots = {name.partition(":")[0].partition(".")[0] for name in served} - {"jobqueue"}
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in roots and issubclass(type(module), ModuleType):
@@ -113,12 +114,12 @@ def modules_of(served: Iterable[str]) -> Iterator[ModuleType]:
 
 
 def name_of(module: ModuleType) -> str:
-    """As it says itself."""
+    """Return the module's own ``__name__``."""
     return str(attributes_of(module).get("__name__", "?"))
 
 
 def _values_of(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """Its globals, and the attributes of its classes."""
+    """Yield the module's globals, and the attributes of its classes, by name."""
     own = attributes_of(module)
     for name, value in list(own.items()):
         yield name, value

@@ -1,4 +1,4 @@
-"""Runs one job: decode, find the function, call it, encode what it returned. Knows neither Redis nor slots."""
+"""Run one job: decode it, find its function, call it, encode its result. This module knows neither Redis nor slots."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from jobqueue.workers.shared.endings import SHUTDOWN, encode_text
 from jobqueue.workers.shared.served import check_served, dotted, is_function
 from jobqueue.workers.shared.settings import Settings
 
-_OWN = (__name__, check_served.__module__)  # modules whose frames no traceback of a job shows
+_OWN = (__name__, check_served.__module__)  # modules whose frames are left out of a job's traceback
 
 
 class DecodedCall(NamedTuple):
-    """What a job asks for, decoded."""
+    """The call that a job asks for, decoded."""
 
     function: Callable[..., Any]
     args: Any
@@ -53,8 +53,8 @@ class Ending(NamedTuple):
     payload: bytes
     value: Any = None
     error: BaseException | None = None
-    task: str = ""  # what ran; "" when nothing did
-    words: str = ""  # of the error, for a line of the log
+    task: str = ""  # the function that ran; "": none did
+    words: str = ""  # the error in one line, for the log
 
     @property
     def is_retry(self) -> bool:
@@ -62,10 +62,10 @@ class Ending(NamedTuple):
 
 
 class Runner:
-    """Runs jobs as the settings allow."""
+    """Run jobs as the settings allow."""
 
-    reads: Any = Auto  # whatever the store may hold, also what this worker would not run
-    prints = False  # an exception, and Python's code for that swallows what is raised in it
+    reads: Any = Auto  # the serializer for any format that the store may hold, also one that this worker does not run
+    prints = False  # True while an exception is printed: Python's code for that discards exceptions raised inside it
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -75,15 +75,15 @@ class Runner:
     def run(
         self, data: bytes, after_call: Callable[[], None], close: Callable[[Ending], Ending] = lambda ending: ending
     ) -> Ending:
-        """Run the job in ``data``, encode what it returned or print what it raised, and let go of all that it made but
-        the ending, as ``close`` leaves it: each of these runs code of the user's. Then call ``after_call``, whatever
-        the end: nothing may be interrupted after it. What the job raises fails it, also what is no Exception
-        (SystemExit, asyncio's CancelledError); only what we raise in it (limits.OURS) passes through."""
+        """Run the job in ``data``: call it, encode its result or print its exception, and drop all its objects except
+        the ending, as ``close`` returns it. All of this runs code of the user's. Then call ``after_call``, in any case:
+        after that, nothing may be interrupted. Any exception of the job fails it, also one that is no Exception
+        (SystemExit, asyncio's CancelledError); only those with which we interrupt it (limits.OURS) are raised here."""
         early: type[BaseException] | None = None
         try:
             try:
                 return close(self._attempt(data))
-            except OURS as e:  # its traceback holds what the job had in hand: not beyond that call
+            except OURS as e:  # drop its traceback, which refers to the job's objects, before ``after_call``
                 early = type(e)
             finally:
                 after_call()
@@ -99,7 +99,7 @@ class Runner:
         try:
             modules = len(sys.modules)
             call = self.decode(data)
-            if len(sys.modules) != modules:  # it imported some, which may have seeded the global generators
+            if len(sys.modules) != modules:  # it has imported modules, which may have seeded the global generators
                 reseed()
             after_imports.catch_up()
             task = call.task
@@ -113,13 +113,14 @@ class Runner:
                 return raised(e, task)
             except OURS:
                 raise
-            except BaseException as late:  # the time limit, as it was printed; or it cannot be printed
+            except BaseException as late:  # the time limit was reached while it was printed, or it cannot be printed
                 return raised_without_its_code(late, task)
             finally:
                 self.prints = False
 
     def decode(self, data: bytes) -> DecodedCall:
-        """Decode a job. Raises NotServed for what this worker was not told to run, DeserializationError for junk."""
+        """Decode a job. Raises NotServed if this worker does not serve the function or accept the format,
+        DeserializationError if the data cannot be read."""
         if not data:
             raise DeserializationError(
                 "The job's data is not a call in any format: there is none. Its hash has no data, or its key had "
@@ -149,7 +150,7 @@ class Runner:
         return DecodedCall(getattr(instance, name), args, kwargs, kind, f"{home.__module__}.{home.__qualname__}.{name}")
 
     def returned(self, value: Any, call: DecodedCall) -> Ending:
-        """Encode what a function returned, in the format of its job's data. Raises ResultNotSerializable."""
+        """Encode the result in the format of the job's data. Raises ResultNotSerializable."""
         if value is None:
             return Ending(RETURNED, b"", None, None, call.task)
         try:
@@ -165,13 +166,13 @@ class Runner:
         return JSON.dumps(value) if kind == "json" else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
     def ending_of(self, kind: int, payload: bytes) -> Ending:
-        """The ending that a record of ours was made from; of an error only the text is left."""
+        """Return the ending again from its record; of an error, the record has only the text."""
         if kind != RETURNED or not payload:
             return Ending(kind, payload)
         return Ending(kind, payload, self.reads.loads(base64.b64decode(payload)))
 
     def serializer_of(self, data: bytes) -> Any:
-        """What reads and writes meta and results of the job with this data."""
+        """Return the serializer of meta and results of the job with this data."""
         return OfJob(format_of(decompress(data)), self._settings.accept)
 
     def _resolve(self, name: str) -> Callable[..., Any]:
@@ -186,7 +187,7 @@ class Runner:
 
 
 def value_of(call: DecodedCall) -> Any:
-    """Call the function. A copy of this process that it forked ends here, as the function does."""
+    """Call the function. A copy of this process that the function forked exits here."""
     try:
         value = call.function(*call.args, **call.kwargs)
         return run_coroutine(value) if inspect.iscoroutine(value) else value
@@ -195,9 +196,10 @@ def value_of(call: DecodedCall) -> Any:
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """As asyncio.run, but with a loop that was never the thread's current one: asyncio.run takes that away at its end,
-    and then ``asyncio.get_event_loop`` fails in the next plain job. A copy of this process that the coroutine forked
-    ends before the loop is closed: its selector is the original's too."""
+    """Run the coroutine as ``asyncio.run`` does, but do not touch the thread's current event loop: ``asyncio.run``
+    unsets it at the end, and then ``asyncio.get_event_loop`` fails in the next job that is no coroutine. A copy of this
+    process that the coroutine forked exits before the loop is closed: it shares the loop's selector with the original.
+    """
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as loop:
         try:
             return loop.run(coroutine)
@@ -208,7 +210,7 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
 def _imported(name: str) -> Any:
     try:
         return import_attribute(name)
-    except ValueError as e:  # RQ's; it does not say whose attribute, nor what the usual mistake is
+    except ValueError as e:  # RQ's text names neither the module nor the usual mistake
         home, _, function = name.rpartition(".")
         if not home:
             raise ValueError(f"{e}: a function is found by its module's name and its own, module.function.") from None
@@ -224,15 +226,15 @@ def checked_callable(found: Any, name: str) -> Callable[..., Any]:
 
 
 def raised(error: BaseException, task: str = "") -> Ending:
-    """The traceback is as the user's code made it: without our own frames at its top. One stays where the call itself
-    failed (the wrong arguments, a function in C): it is nobody else's, and not what we have to say."""
+    """Return the ending for an exception, with a traceback that begins in the user's code. Where the call itself failed
+    (wrong arguments, a function in C), the last of our own frames stays: there is no other."""
     _strip(error)
-    words = one_line(error)  # first: a limit that ends it is heard of here, and not by what prints tracebacks
+    words = one_line(error)  # before the traceback: Python's code that prints it would discard a time limit's exception
     return Ending(RAISED, encode_text(printed(error)), None, error, task, words)
 
 
 def raised_without_its_code(error: BaseException, task: str = "") -> Ending:
-    """The same of an error whose own code, or that of the error behind it, may not come to an end."""
+    """Return the same without running the exception's code, which may not come to an end."""
     _strip(error)
     text, words = printed_without_its_code(error), one_line_without_its_code(error)
     return Ending(RAISED, encode_text(text), None, error, task, words)
@@ -250,4 +252,5 @@ def _strip(error: BaseException) -> None:
 
 
 def interrupted() -> Ending:
+    """Return the ending of a job that a shutdown interrupted and that must not run again."""
     return Ending(RAISED, encode_text(f"{SHUTDOWN} --on-crash fail forbids a second run."))
