@@ -6,27 +6,22 @@ nothing is unpickled: a pickled job shows its description and its format.
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from jobqueue.admin.fields import counts, job_view, text_of, time_of, traceback_of, waiting_job, worker_view
 from jobqueue.errors import NoSuchJob
 from jobqueue.model import FailedJob, JobView, Overview, QueueView, WaitingJob, WorkerView
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import queue_names
 from jobqueue.results.waiter import last_line
-from jobqueue.serializers import decompress, format_of
 from jobqueue.store.connection import redis
 
 PAGE = 500  # jobs read per round trip
 _EXPIRING = ("finished", "failed")  # registries whose members have an expiry as their score; RQ cleans them up late
-
-Fields = Mapping[bytes, bytes]
 
 
 class Inspector:
@@ -51,14 +46,14 @@ class Inspector:
                 raise reply
         if b"data" not in fields:
             raise NoSuchJob(f"There is no job {job_id}: never enqueued, deleted, or expired.", job_id)
-        queue, status = _text(fields, b"origin") or "", _text(fields, b"status") or "created"
+        queue, status = text_of(fields, b"origin") or "", text_of(fields, b"status") or "created"
         with self._client.pipeline(transaction=False) as pipe:
             pipe.lpos(keys.queue(queue), job_id)
             pipe.zscore(keys.registry("scheduled", queue), job_id)
             found = pipe.execute(raise_on_error=False)  # a key of another type has no place for it
         position, scheduled = (None if isinstance(place, Exception) else place for place in found)
         entries = [] if isinstance(entries, Exception) else entries
-        view = _job_view(job_id, status, queue, fields, ttl, entries, position, scheduled)
+        view = job_view(job_id, status, queue, fields, ttl, entries, position, scheduled)
         return replace(view, waits_for=self._states(view.depends_on)) if status == "deferred" else view
 
     def _states(self, job_ids: Sequence[str]) -> dict[str, str]:
@@ -98,7 +93,7 @@ class Inspector:
                 for kind in ("canceled", "scheduled", "deferred"):
                     pipe.zcard(keys.registry(kind, name))
                 pipe.zcount(keys.registry("failed", name), "-inf", "(0")  # RQ's score of those kept for ever
-            n = _counts(pipe.execute(raise_on_error=False))
+            n = counts(pipe.execute(raise_on_error=False))
         return [
             QueueView(
                 name,
@@ -123,7 +118,7 @@ class Inspector:
                 pipe.scard(keys.worker_executions(name))
             read = pipe.execute(raise_on_error=False)  # RQ has changed the type of the executions key before
         return [
-            _worker_view(name, read[2 * i], read[2 * i + 1])
+            worker_view(name, read[2 * i], read[2 * i + 1])
             for i, name in enumerate(names)
             if isinstance(read[2 * i], dict) and read[2 * i]
         ]
@@ -137,7 +132,7 @@ class Inspector:
         with self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.llen(keys.queue(name))
-            lengths = _counts(pipe.execute(raise_on_error=False))
+            lengths = counts(pipe.execute(raise_on_error=False))
         jobs: list[WaitingJob] = []
         for name, length in zip(names, lengths, strict=True):
             left = most - len(jobs)
@@ -155,7 +150,7 @@ class Inspector:
                     pipe.hmget(keys.job(job_id), "description", "enqueued_at")
                 read = pipe.execute(raise_on_error=False)  # one key of another type hides none of the others
             for i, (job_id, fields) in enumerate(zip(page, read, strict=True)):
-                jobs.append(_waiting_job(job_id, queue, first + at + i, fields))
+                jobs.append(waiting_job(job_id, queue, first + at + i, fields))
         return jobs[::-1] if newest else jobs
 
     # -- failed jobs -----------------------------------------------------------------------------------------------
@@ -194,152 +189,13 @@ class Inspector:
         jobs = []
         for i, (queue, job_id) in enumerate(page):
             (description, ended_at, exc_info), entries = read[2 * i], read[2 * i + 1]
-            trace = _traceback(exc_info, entries)
+            trace = traceback_of(exc_info, entries)
             text = description.decode(errors="replace") if description is not None else "(expired)"
-            jobs.append(FailedJob(job_id, queue, text, _time(ended_at), last_line(trace or "")))
+            jobs.append(FailedJob(job_id, queue, text, time_of(ended_at), last_line(trace or "")))
         return jobs
-
-
-def _waiting_job(job_id: str, queue: str, position: int, fields: Any) -> WaitingJob:
-    description, enqueued_at = fields if isinstance(fields, list) else (None, None)
-    text = description.decode(errors="replace") if description is not None else "(no such job: workers pass over it)"
-    return WaitingJob(job_id, queue, position, _time(enqueued_at), text)
 
 
 def _latest(jobs: list[FailedJob], most: int) -> list[FailedJob]:
     beginning = datetime.min.replace(tzinfo=UTC)
     once = {job.id: job for job in jobs}  # a scan may show a member twice
     return sorted(once.values(), key=lambda job: job.ended_at or beginning, reverse=True)[:most]
-
-
-def _job_view(
-    job_id: str, status: str, queue: str, fields: Fields, ttl: int, entries: Any, position: Any, scheduled: Any
-) -> JobView:
-    data = decompress(fields[b"data"])
-    format_: str = format_of(data)
-    function, args, kwargs = _call(data) if format_ == "json" else (None, None, None)
-    if format_ == "json" and function is None:
-        format_ = "unknown"
-    returned = entries[0][1].get(b"return_value") if entries and entries[0][1].get(b"type") == b"1" else None
-    return JobView(
-        id=job_id,
-        status=status,
-        queue=queue,
-        description=_text(fields, b"description") or "",
-        format=format_,
-        function=function,
-        args=args,
-        kwargs=kwargs,
-        position=position,
-        worker=_text(fields, b"worker_name") or None,
-        created_at=_time(fields.get(b"created_at")),
-        enqueued_at=_time(fields.get(b"enqueued_at")),
-        started_at=_time(fields.get(b"started_at")),
-        ended_at=_time(fields.get(b"ended_at")),
-        last_heartbeat=_time(fields.get(b"last_heartbeat")),
-        scheduled_for=None if scheduled is None else datetime.fromtimestamp(scheduled, UTC),
-        expires_in=ttl / 1000 if ttl >= 0 else None,
-        timeout=_int(fields, b"timeout"),
-        ttl=_int(fields, b"ttl"),
-        result_ttl=_int(fields, b"result_ttl"),
-        failure_ttl=_int(fields, b"failure_ttl"),
-        retries_left=_int(fields, b"retries_left"),
-        on_crash=_text(fields, b"jobq_on_crash"),
-        crashes=_int(fields, b"jobq_crashes") or 0,
-        redelivered=_int(fields, b"jobq_redelivered") or 0,
-        depends_on=_names(_json(fields.get(b"dependency_ids"))),
-        allow_failure=(_text(fields, b"allow_dependency_failures") or "") in ("1", "True"),
-        meta=_json(fields.get(b"meta")),
-        has_result=bool(entries) and status == "finished",
-        result=_returned(returned) if returned and status == "finished" else None,
-        traceback=_traceback(fields.get(b"exc_info"), entries) if status in ("failed", "stopped") else None,
-    )
-
-
-def _worker_view(name: str, fields: Fields, running: Any) -> WorkerView:
-    heartbeat = _time(fields.get(b"last_heartbeat"))
-    return WorkerView(
-        name=name,
-        state=_text(fields, b"state") or "?",
-        queues=(_text(fields, b"queues") or "").split(","),
-        hostname=_text(fields, b"hostname"),
-        pid=_int(fields, b"pid"),
-        running=running if isinstance(running, int) else 0,
-        done=_int(fields, b"successful_job_count") or 0,
-        failed=_int(fields, b"failed_job_count") or 0,
-        working_time=_float(fields, b"total_working_time"),
-        heartbeat_age=(datetime.now(UTC) - heartbeat).total_seconds() if heartbeat else None,
-    )
-
-
-def _call(data: bytes) -> tuple[str | None, list[Any] | None, dict[str, Any] | None]:
-    call = _json(data)
-    if not isinstance(call, list) or len(call) != 4:
-        return None, None, None
-    return call[0], call[2], call[3]
-
-
-def _traceback(exc_info: bytes | None, entries: Any) -> str | None:
-    packed = entries[0][1].get(b"exc_string") if entries else None
-    if packed:
-        try:
-            return zlib.decompress(base64.b64decode(packed)).decode(errors="replace")
-        except (ValueError, zlib.error):
-            return "(its traceback cannot be read)"
-    return decompress(exc_info).decode(errors="replace") if exc_info else None
-
-
-def _json(data: bytes | None) -> Any:
-    """The value, or None for what is no JSON: a pickle is not opened only to look at it."""
-    try:
-        return json.loads(data) if data else None
-    except ValueError:
-        return None
-
-
-def _names(value: Any) -> list[str]:
-    return [str(name) for name in value] if isinstance(value, list) else []
-
-
-def _returned(value: bytes) -> Any:
-    try:
-        return _json(base64.b64decode(value))
-    except ValueError:
-        return None
-
-
-def _text(fields: Fields, name: bytes) -> str | None:
-    value = fields.get(name)
-    return None if value is None else value.decode(errors="replace")
-
-
-def _float(fields: Fields, name: bytes) -> float:
-    try:
-        return float(fields.get(name) or 0)
-    except ValueError:
-        return 0.0
-
-
-def _counts(replies: list[Any]) -> list[int]:
-    """A key of a wrong type holds nothing of what is counted; any other error is raised."""
-    for reply in replies:
-        if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
-            raise reply
-    return [0 if isinstance(reply, Exception) else reply for reply in replies]
-
-
-def _int(fields: Fields, name: bytes) -> int | None:
-    """The number, None for none, also where somebody wrote something else."""
-    try:
-        return int(fields.get(name) or b"")
-    except ValueError:
-        return None
-
-
-def _time(value: bytes | None) -> datetime | None:
-    """The aware time, None for none, also where somebody wrote something else."""
-    try:
-        moment = datetime.fromisoformat((value or b"").decode())
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
