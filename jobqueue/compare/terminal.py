@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jobqueue.compare import verdict
 from jobqueue.compare.facts import busy
+from jobqueue.compare.wording import mb, rate
 from jobqueue.harness.colours import STYLES
 from jobqueue.words import count, duration
 
@@ -164,7 +164,7 @@ def _rate(run: RunFigures | None) -> str:
         return "-"
     value = run["jobs_per_s"]
     if value < 10_000:
-        return verdict.rate(value) if value >= 100 else f"{value:#.3g}".rstrip(".")
+        return rate(value) if value >= 100 else f"{value:#.3g}".rstrip(".")
     return f"{value / 1000:.1f}k" if value < 100_000 else f"{value / 1000:,.0f}k"
 
 
@@ -212,7 +212,7 @@ def memory(task: dict[str, Any]) -> str:
     both = task["memory_per_worker"]
     if not {"thread", "process"} <= both.keys():
         return ""
-    parts = [f"{verdict.mb(both[mode]['uss_mb'])} for {name}" for mode, name in _NAMES if mode in both]
+    parts = [f"{mb(both[mode]['uss_mb'])} for {name}" for mode, name in _NAMES if mode in both]
     return f"Memory per added worker: {', '.join(parts)} (USS)"
 
 
