@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from jobqueue.insight.advice import Advice, Machine, Profile
+    from jobqueue.insight.advice import Advice
     from jobqueue.insight.layout import Group
+    from jobqueue.insight.profile import Machine, Profile
     from jobqueue.insight.usage import Record, TaskUsage
 
 NO_RECORD = (
@@ -86,8 +87,8 @@ def _chosen(known: Sequence[TaskUsage], tasks: Sequence[str]) -> list[TaskUsage]
 
 
 def _show(usages: Sequence[TaskUsage], as_json: bool) -> None:
-    from jobqueue.insight.advice import Machine
     from jobqueue.insight.layout import lay_out
+    from jobqueue.insight.profile import Machine
 
     machine = Machine.here()
     judged = [_judge(usage, machine) for usage in usages]
@@ -110,7 +111,8 @@ def _show(usages: Sequence[TaskUsage], as_json: bool) -> None:
 
 
 def _judge(usage: TaskUsage, machine: Machine) -> Judged:
-    from jobqueue.insight.advice import Advice, Profile, judge
+    from jobqueue.insight.advice import Advice, judge
+    from jobqueue.insight.profile import Profile
     from jobqueue.insight.usage import OTHERS
 
     profile = Profile.of(usage)

@@ -12,7 +12,8 @@ from jobqueue.compare.measure import PeakMeter
 from jobqueue.compare.noise import Others
 from jobqueue.compare.plan import Cell
 from jobqueue.compare.subject import GREW_MB, Subject
-from jobqueue.insight.advice import GROWS_MB, NEEDED, NEEDED_LONG
+from jobqueue.insight.advice import GROWS_MB
+from jobqueue.insight.profile import NEEDED, NEEDED_LONG
 
 FIRST_FAILURES = 20  # jobs that are tried before a task is said to fail every time
 LEAST_MB = 0.5  # that all jobs of a run together left behind; it has to come again in two more runs

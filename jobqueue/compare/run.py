@@ -20,17 +20,18 @@ from jobqueue.compare.baseline import TimeBudget, profile
 from jobqueue.compare.builtin import LATENCY, Wanted, wishes
 from jobqueue.compare.candidate_starter import CandidateStarter
 from jobqueue.compare.candidates import BareCandidate, Candidate, CandidateFailed, Surroundings, TooSlow, modules_for
+from jobqueue.compare.choice import fits_memory
 from jobqueue.compare.figures import LOOP, MIXED, MODES, POOLS, Row, what
 from jobqueue.compare.noise import Others, cpu_of_a_store_nearby
 from jobqueue.compare.plan import Cell, CompareOptions
 from jobqueue.compare.subject import Subject
 from jobqueue.compare.try_out import nothing_tried, try_out
-from jobqueue.compare.verdict import as_json, fits_memory
+from jobqueue.compare.verdict import as_json
 from jobqueue.harness.processes import environment, run_directory
 from jobqueue.harness.site import spawn_site
 from jobqueue.harness.store import opened, refuse_suspended
-from jobqueue.insight.advice import Machine
 from jobqueue.insight.capacity import cores as usable_cores
+from jobqueue.insight.profile import Machine
 from jobqueue.store.open import Store
 
 LAST_CALL = 1.4  # of the budget; no trial is begun that would end after that

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobqueue.compare.figures import LOOP, MODES, POOLS, Row, Work, percentile, rounded, slope
 from jobqueue.compare.plan import Cell, Cost
-from jobqueue.insight.advice import Profile
+from jobqueue.insight.profile import Profile
 
 GREW_MB = 10.0  # less growth than that in a whole run may be anything
 SHOWN = 4  # values that the report repeats

@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jobqueue.insight.advice import MOST, Advice, Kind, Machine, Mode, Profile, threads_that_fit
+from jobqueue.insight.advice import MOST, Advice, Kind, Mode, threads_that_fit
+from jobqueue.insight.profile import Machine, Profile
 
 BUILTIN_TASKS = "jobqueue.tasks"  # served by every worker
 QUEUES: dict[Kind, str] = {

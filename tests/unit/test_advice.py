@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from jobqueue.insight.advice import Machine, Profile, judge
+from jobqueue.insight.advice import judge
+from jobqueue.insight.profile import Machine, Profile
 
 TWO = Machine(cores=2, memory_mb=8000, gil=True, python="3.13.0")
 EIGHT = replace(TWO, cores=8, memory_mb=32000)

@@ -13,7 +13,8 @@ from rich.console import Console
 from stand_in import invoke
 
 from jobqueue.cli.advise import Judged, _print_table
-from jobqueue.insight.advice import Machine, Profile, judge
+from jobqueue.insight.advice import judge
+from jobqueue.insight.profile import Machine, Profile
 from jobqueue.insight.usage import TaskUsage
 from jobqueue.protocol import keys
 from jobqueue.protocol.cycle import Spent

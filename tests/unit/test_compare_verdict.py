@@ -17,7 +17,7 @@ from jobqueue.compare.plan import Cell, Cost
 from jobqueue.compare.subject import Subject
 from jobqueue.compare.trial_runs import how
 from jobqueue.compare.verdict import as_json
-from jobqueue.insight.advice import Machine
+from jobqueue.insight.profile import Machine
 
 TWO_CORES = Machine(2, 8000.0, True, "3.11.4")
 NO_GIL = Machine(2, 8000.0, False, "3.13.0")

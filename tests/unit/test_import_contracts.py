@@ -27,7 +27,7 @@ BREACHES = {
     "terminals are": ("jobqueue/protocol/names.py", "click"),
     "roles do not know each other": ("workers/roles/rescuer.py", "jobqueue.workers.roles.maintenance"),
     "the packages of the library": ("jobqueue/protocol/names.py", "jobqueue.store.config"),
-    "no import cycle": ("jobqueue/network/waits.py", "jobqueue.network.failover"),
+    "no import cycle": ("jobqueue/network/waits.py", "jobqueue.network.primary"),
     "who starts and watches": ("workers/shared/clock.py", "jobqueue.workers.roles.heartbeat"),
     "what makes a process that runs jobs": ("workers/running/copies.py", "jobqueue.workers.child.child"),
     "the supervisor's process imports nothing": ("workers/supervisor/burst.py", "jobqueue.workers.running.runner"),

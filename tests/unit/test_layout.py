@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from jobqueue.cli.worker import worker
-from jobqueue.insight.advice import Advice, Machine, Profile, judge
+from jobqueue.insight.advice import Advice, judge
 from jobqueue.insight.layout import Group, lay_out, module_of
+from jobqueue.insight.profile import Machine, Profile
 
 TWO = Machine(cores=2, memory_mb=8000, gil=True, python="3.13.0")
 

@@ -17,7 +17,7 @@ import fakeredis
 import pytest
 from helpers import eventually
 
-from jobqueue.insight.advice import Profile
+from jobqueue.insight.profile import Profile
 from jobqueue.insight.usage import BUCKETS, OTHERS, Record, bucket, quantile, read_usage, reset_usage
 from jobqueue.protocol import keys
 from jobqueue.protocol.cycle import Spent
