@@ -31,7 +31,8 @@ from redis.sentinel import (
 )
 
 from jobqueue.errors import StoreRefused, UsageError
-from jobqueue.network.failover import Following, PrimaryConnection, PrimarySSLConnection
+from jobqueue.network.failover import Following
+from jobqueue.network.primary import PrimaryConnection, PrimarySSLConnection
 from jobqueue.network.silence import ANSWER, COMMAND, WAITS_AT_MOST, asking, asks, keepalive, limited
 from jobqueue.store.address import NO_CLUSTER, Address, redis_options, sentinel_url
 from jobqueue.store.error_texts import explain
