@@ -19,6 +19,7 @@ from typing import Any
 
 from jobqueue.errors import BadArguments, EndOfProcess, NotSerializable, TaskNotFound, UsageError
 from jobqueue.producing.importing import module_of, place_of
+from jobqueue.serializers import JSON
 
 Task = str | Callable[..., Any]
 _CACHED = functools._lru_cache_wrapper
@@ -33,6 +34,16 @@ def is_named(task: Any) -> bool:
     """Return whether workers find it by its module and name: a function as ``def`` makes it, one in C, or one behind
     functools.cache. Methods and other callable objects are not found that way."""
     return inspect.isfunction(task) or inspect.isbuiltin(task) or isinstance(task, _CACHED)
+
+
+def name_or_callable(f: Any, serializer: Any) -> Any:
+    """Return the name of what an enqueue was given, a text or a function; return methods and callable objects as they
+    are, for RQ, which needs pickle for them. Raises TaskNotFound, NotSerializable, UsageError."""
+    if isinstance(f, str) or is_named(f):
+        return dotted_name(f)
+    if not callable(f):
+        raise UsageError(f"An object of type {type(f).__name__} is no function, nor the name of one.")
+    return name_for_json(f) if serializer is JSON else f
 
 
 def name_for_json(task: Callable[..., Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,7 +15,7 @@ from rq.queue import EnqueueArgs
 
 from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.protocol import keys, resp
-from jobqueue.serializers import compress
+from jobqueue.serializers import JSON, compress, refuse_what_json_changes
 
 LARGEST = 512 * 2**20  # bytes; what a Redis server takes in one value unless configured otherwise
 SOON_GONE = 60  # seconds; a job that is kept for less may have gone when a repeat asks whether it was there
@@ -27,6 +28,22 @@ class EncodedCall(NamedTuple):
     id: str
     data: bytes
     description: bytes
+
+
+def encode_call(serializer: Any, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EncodedCall:
+    """Encode one call. Raises NotSerializable, for JSON with the path to the value that it cannot carry."""
+    try:
+        data = serializer.dumps((name, None, args, kwargs))
+    except NotSerializable:
+        if serializer is not JSON:
+            raise
+        with suppress(RecursionError):  # of a value that holds itself, which the first error says
+            refuse_what_json_changes(list(args), "args")  # says it again, with a path that the caller knows
+            refuse_what_json_changes(kwargs, "kwargs")
+        raise
+    except RecursionError:
+        raise NotSerializable("The arguments are nested too deeply for this format.") from None
+    return EncodedCall(job_id, not_too_large(compress(data)), description_of(name, args, kwargs))
 
 
 @dataclass(frozen=True)

@@ -8,44 +8,38 @@ Each is one request in one write; reply lost? The next one gives it up, and skip
 
 from __future__ import annotations
 
-import calendar
 import inspect
 import os
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-import redis
 import rq.queue
 from rq.job import JobStatus
-from rq.timeouts import UnixSignalDeathPenalty
 
-from jobqueue.errors import BadType, NotSerializable, UsageError
+from jobqueue.errors import UsageError
 from jobqueue.job import Job, LightJob
-from jobqueue.producing import catalog
 from jobqueue.producing.batch import Batch, Sender
+from jobqueue.producing.catalog import Task, name_or_callable
+from jobqueue.producing.connected_queue import ConnectedQueue
 from jobqueue.producing.encoding import (
     EncodedCall,
     SharedFields,
     as_description,
     as_retry,
     description_of,
+    encode_call,
     not_too_large,
     on_crash_field,
     option_fields,
     rq_now,
 )
 from jobqueue.producing.enqueue import AlreadyThere, Enqueuer, RqAtWork, Submit
+from jobqueue.producing.put import IfThere, check_made_by_hand, due, put_job, put_schedule
 from jobqueue.protocol import bounds, keys, names
-from jobqueue.protocol.protocol import Protocol
-from jobqueue.schedules.timetable import Schedule, Timetable
+from jobqueue.schedules.timetable import Schedule
 from jobqueue.schedules.timing import Timing, local_zone
-from jobqueue.serializers import JSON, compress, refuse_what_json_changes
-from jobqueue.store.connection import takes_bytes
-from jobqueue.store.open import Store, open_store
 
 if TYPE_CHECKING:
     from jobqueue.results.waiter import Waiter
@@ -56,93 +50,15 @@ _CREATE = inspect.signature(rq.queue.Queue.create_job)
 _OPTIONS_IN_ORDER = tuple(inspect.signature(rq.queue.Queue.enqueue_call).parameters)[4:]
 
 
-class Queue(rq.queue.Queue):
+class Queue(ConnectedQueue):
     """A queue to put jobs into. Takes RQ's arguments; without a connection it opens the store that ``url`` (or the
     environment, see ``open_store``) names, at the first use, and closes it at close() or at exit.
 
     JSON by default: ``serializer="pickle"`` is RQ's. Raises StoreUnreachable, StoreRefused and UsageErrors.
     """
 
-    job_class = Job
-
-    def __init__(
-        self,
-        name: str = "default",
-        connection: redis.Redis | None = None,
-        default_timeout: int | None = None,
-        is_async: bool = True,
-        job_class: str | type[rq.job.Job] | None = None,
-        serializer: Any = None,
-        death_penalty_class: Any = UnixSignalDeathPenalty,
-        *,
-        url: str | None = None,
-        store: Store | None = None,
-        **kwargs: Any,
-    ) -> None:
-        names.queue_name(name)
-        if isinstance(connection, (str, bytes)):
-            raise BadType("connection is a text: give a client (redis.Redis), or the URL as url=.")
-        if url is not None and (connection is not None or store is not None):
-            raise UsageError(
-                f"Both url and {'store' if connection is None else 'connection'} were given: give one of them."
-            )
-        if default_timeout:
-            default_timeout = bounds.TIMEOUT.check("default_timeout", default_timeout)
-        self._url = url
-        self._store = store
-        self._opened_store = False
-        self._client: redis.Redis | None = None
-        later = cast(redis.Redis, self)  # RQ wants something true here; the property below knows better
-        super().__init__(
-            name,
-            connection or later,
-            default_timeout,
-            is_async,
-            job_class,
-            serializer or JSON,
-            death_penalty_class,
-            **kwargs,
-        )
-
-    @classmethod
-    def from_queue_key(cls, queue_key: str, *args: Any, **kwargs: Any) -> Queue:
-        """As in RQ, also for a queue in the store whose name could not be given here."""
-        prefix = cls.redis_queue_namespace_prefix
-        known = prefix + "default" if queue_key.startswith(prefix) else queue_key
-        queue = cast(Queue, super().from_queue_key(known, *args, **kwargs))
-        queue.name, queue._key = queue_key.removeprefix(prefix), queue_key
-        return queue
-
-    # -- the store ---------------------------------------------------------------------------------------------
-
-    @property
-    def connection(self) -> redis.Redis:
-        """The client; opens the store at the first use."""
-        if self._client is None:
-            if self._store is None:
-                self._store, self._opened_store = open_store(self._url), True
-                weakref.finalize(self, self._store.close)
-            self._client = self._store.client(patient=True)
-        return self._client
-
-    @connection.setter
-    def connection(self, client: redis.Redis) -> None:
-        self._client = None if cast(object, client) is self else takes_bytes(client)
-
-    def close(self) -> None:
-        """Close the connection, and the store if this queue opened it. Safe to repeat."""
-        if self._store is not None and self._client is not None:  # a connection that was passed in is its owner's
-            self._client.close()
-            self._client = None
-        if self._store is not None and self._opened_store:
-            self._store.close()
-            self._store, self._opened_store = None, False
-
     def __enter__(self) -> Queue:
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     @property
     def _is_ours(self) -> bool:
@@ -151,46 +67,42 @@ class Queue(rq.queue.Queue):
 
     # -- one job -----------------------------------------------------------------------------------------------
 
-    def enqueue(self, f: catalog.Task, *args: Any, on_crash: str | None = None, **kwargs: Any) -> Job:
+    def enqueue(self, f: Task, *args: Any, on_crash: str | None = None, **kwargs: Any) -> Job:
         """Enqueue one call of ``f`` and return its job. RQ's options, and ``on_crash="retry"|"fail"``.
 
         f is a function of a module, "module:function", "module.function" or a built-in name. Raises TaskNotFound,
         NotSerializable, DuplicateJob (unique=True), StoreUnreachable. When it returns, the job is in the store.
         """
-        task = _checked(f, self.serializer)
+        task = name_or_callable(f, self.serializer)
         is_plain = on_crash is None and _OPTIONS.isdisjoint(kwargs) and self._is_ours
         if is_plain and isinstance(task, str):
             return self._send_one(self._plain, self.pack(os.urandom(16).hex(), task, args, kwargs))
         return self._submit(rq.queue.Queue.parse_args(task, *args, **kwargs), on_crash)
 
-    def enqueue_call(
-        self, func: catalog.Task, args: Any = None, kwargs: Any = None, *in_order: Any, **options: Any
-    ) -> Job:
+    def enqueue_call(self, func: Task, args: Any = None, kwargs: Any = None, *in_order: Any, **options: Any) -> Job:
         """Do what enqueue does, with the function's arguments apart from RQ's options (``timeout`` among them)."""
         options |= zip(_OPTIONS_IN_ORDER, in_order, strict=False)  # `rq enqueue` gives them without names
         on_crash = options.pop("on_crash", None)
         if "timeout" in options:
             options["job_timeout"] = options.pop("timeout")
         spec = rq.queue.Queue.parse_args(
-            _checked(func, self.serializer), args=() if args is None else args, kwargs=kwargs or {}, **options
+            name_or_callable(func, self.serializer), args=() if args is None else args, kwargs=kwargs or {}, **options
         )
         return self._submit(spec, on_crash)
 
-    def enqueue_at(
-        self, datetime: datetime, f: catalog.Task, *args: Any, on_crash: str | None = None, **kwargs: Any
-    ) -> Job:
+    def enqueue_at(self, datetime: datetime, f: Task, *args: Any, on_crash: str | None = None, **kwargs: Any) -> Job:
         """Schedule a call for a time (without a zone: local time). Raises BadValue, and what enqueue raises."""
         bounds.moment("The time", datetime)
-        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), *args, **kwargs)
+        spec = rq.queue.Queue.parse_args(name_or_callable(f, self.serializer), *args, **kwargs)
         with self._rq_at_work():
             job = self._job_by_rq(spec, on_crash, JobStatus.SCHEDULED)
             if spec.at_front:
                 job.enqueue_at_front = True
             if spec.job_id and spec.pipeline is None and not spec.unique and self._puts(job):
-                return cast(Job, self._put(job, _due(bounds.moment("The time", datetime)), "replace"))
+                return cast(Job, self._put(job, due(bounds.moment("The time", datetime)), "replace"))
             return cast(Job, self.schedule_job(job, datetime, pipeline=spec.pipeline, unique=spec.unique))
 
-    def enqueue_in(self, time_delta: timedelta, func: catalog.Task, *args: Any, **kwargs: Any) -> Job:
+    def enqueue_in(self, time_delta: timedelta, func: Task, *args: Any, **kwargs: Any) -> Job:
         """Schedule a call for in a while."""
         return self.enqueue_at(datetime.now(UTC) + bounds.span("time_delta", time_delta), func, *args, **kwargs)
 
@@ -198,7 +110,7 @@ class Queue(rq.queue.Queue):
         self, job: rq.job.Job, pipeline: Any = None, at_front: bool = False, unique: bool = False
     ) -> rq.job.Job:
         """As in RQ, for a job that was made by hand, but in one request. Raises BadValue, DuplicateJob."""
-        _check(job, unique)
+        check_made_by_hand(job, unique)
         if pipeline is not None or not self._puts(job):
             return super().enqueue_job(job, pipeline, at_front, unique)
         if unique and job._dependency_ids:
@@ -212,39 +124,24 @@ class Queue(rq.queue.Queue):
         self, job: rq.job.Job, datetime: datetime, pipeline: Any = None, unique: bool = False
     ) -> rq.job.Job:
         """As in RQ, for a job that was made by hand. Raises BadValue, DuplicateJob."""
-        _check(job, unique)
+        check_made_by_hand(job, unique)
         moment = bounds.moment("The time", datetime)
         if pipeline is not None or not self._puts(job):
             return super().schedule_job(job, moment, pipeline, unique)
-        return self._put(job, _due(moment), "refuse" if unique else "")
+        return self._put(job, due(moment), "refuse" if unique else "")
 
     def _puts(self, job: rq.job.Job) -> bool:
         return self._is_ours and job.key == keys.job(job.id)
 
-    def _put(self, job: rq.job.Job, how: str | int, if_there: str) -> rq.job.Job:
-        """how: L or R, its end of the queue, or the time when it is due, in seconds since the epoch. if_there: what
-        becomes of an earlier job of its id, refuse | replace | '' (it is the job itself, or RQ's own way)."""
+    def _put(self, job: rq.job.Job, how: str | int, if_there: IfThere) -> rq.job.Job:
         job.origin, job.timeout = self.name, self._default_timeout if job.timeout is None else job.timeout
-        fields = {name: value for name, value in job.to_dict().items() if value is not None}
-        flat = [part if isinstance(part, bytes) else str(part) for pair in fields.items() for part in pair]
-        others = list(job._dependency_ids)
-        ttl, lenient = "" if job.ttl is None else job.ttl, "1" if job.allow_dependency_failures else ""
-        submit = Submit(self.connection, lambda: self._store)
-        protocol = Protocol(submit.client)
-        args = (self.name, how, if_there, ttl, lenient, len(others), *others, *flat)
-        status = submit.retry_request(lambda number: protocol.put(submit.mark, number, job.id, *args))
-        if status == "there":
-            raise AlreadyThere(f"Job with ID '{job.id}' already exists.")
-        if status == "held":
-            raise AlreadyThere(f"A worker runs job {job.id} now: enqueue it when that has ended, or under another id.")
-        job._status = JobStatus(status)
-        return job
+        return put_job(Submit(self.connection, lambda: self._store), job, how, if_there)
 
     # -- again and again ---------------------------------------------------------------------------------------
 
     def schedule(
         self,
-        f: catalog.Task,
+        f: Task,
         *args: Any,
         every: float = 0.0,
         cron: str = "",
@@ -269,19 +166,12 @@ class Queue(rq.queue.Queue):
             bounds.moment("The first time", first)
         plan = self.plan(f, *args, timing=Timing(every, cron, zone).check(), schedule_id=schedule_id, **options)
         mode = "unique" if not replace else "keep" if first is None else "first"
-        submit = Submit(self.connection, lambda: self._store)
-        timetable = Timetable(submit.client)
-
-        def attempt(number: int) -> None:
-            begin = plan.timing.first(timetable.now()) if first is None else first.timestamp()
-            timetable.put(plan, begin, mode, submit.mark, number)
-
-        submit.retry_request(attempt)
+        put_schedule(Submit(self.connection, lambda: self._store), plan, first, mode)
         return schedule_id
 
     def plan(
         self,
-        f: catalog.Task,
+        f: Task,
         *args: Any,
         timing: Timing,
         schedule_id: str,
@@ -293,7 +183,7 @@ class Queue(rq.queue.Queue):
         """Make a schedule, and store nothing. Raises UsageError for what its jobs cannot have."""
         if name:
             names.schedule_name(name)
-        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), *args, **options)
+        spec = rq.queue.Queue.parse_args(name_or_callable(f, self.serializer), *args, **options)
         own = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
         if own or not isinstance(spec.func, str):
             raise UsageError("A schedule takes functions of modules, without job_id, depends_on, rate_limit, unique.")
@@ -349,7 +239,7 @@ class Queue(rq.queue.Queue):
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> rq.job.Job:
         """As in RQ; names are taken as enqueue takes them, and so are numbers."""
-        given = _CREATE.bind(self, _checked(func, self.serializer), *args, **kwargs).arguments
+        given = _CREATE.bind(self, name_or_callable(func, self.serializer), *args, **kwargs).arguments
         of_seconds = {name: bounds.of_option(name, given[name]) for name in bounds.IN_SECONDS if name in given}
         bounds.of_objects({name: given.get(name) for name in bounds.OBJECTS})
         return super().create_job(**{name: value for name, value in (given | of_seconds).items() if name != "self"})
@@ -373,7 +263,7 @@ class Queue(rq.queue.Queue):
             pass
         return sender.batch()
 
-    def map(self, f: catalog.Task, *iterables: Any, timeout: float | None = None, **options: Any) -> Iterator[Any]:
+    def map(self, f: Task, *iterables: Any, timeout: float | None = None, **options: Any) -> Iterator[Any]:
         """Run ``f`` over the iterables and iterate over the results in order, streaming, like Executor.map.
 
         At most a chunk and a window of jobs are on their way. timeout in seconds, from now, for all. Raises what
@@ -392,9 +282,9 @@ class Queue(rq.queue.Queue):
 
         return (outcome.get() for outcome in self.waiter().outcomes(ids(), timeout))
 
-    def sender(self, f: catalog.Task, *, on_crash: str | None = None, **options: Any) -> Sender:
+    def sender(self, f: Task, *, on_crash: str | None = None, **options: Any) -> Sender:
         """Return what sends many calls of ``f`` with the same options."""
-        spec = rq.queue.Queue.parse_args(_checked(f, self.serializer), **options)
+        spec = rq.queue.Queue.parse_args(name_or_callable(f, self.serializer), **options)
         alone = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
         if not self._is_ours:
             raise UsageError(
@@ -414,18 +304,7 @@ class Queue(rq.queue.Queue):
 
     def pack(self, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EncodedCall:
         """Make the part of a job that is its own. Raises NotSerializable."""
-        try:
-            data = self.serializer.dumps((name, None, args, kwargs))
-        except NotSerializable:
-            if self.serializer is not JSON:
-                raise
-            with suppress(RecursionError):  # of a value that holds itself, which the first error says
-                refuse_what_json_changes(list(args), "args")  # says it again, with a path that the caller knows
-                refuse_what_json_changes(kwargs, "kwargs")
-            raise
-        except RecursionError:
-            raise NotSerializable("The arguments are nested too deeply for this format.") from None
-        return EncodedCall(job_id, not_too_large(compress(data)), description_of(name, args, kwargs))
+        return encode_call(self.serializer, job_id, name, args, kwargs)
 
     @cached_property
     def _plain(self) -> SharedFields:
@@ -463,25 +342,6 @@ class Queue(rq.queue.Queue):
 
     def _rq_at_work(self) -> RqAtWork:
         return RqAtWork(lambda: self._store)
-
-
-def _due(moment: datetime) -> int:
-    return calendar.timegm(moment.astimezone(UTC).utctimetuple())
-
-
-def _check(job: rq.job.Job, unique: bool) -> None:
-    if unique and not job._id:  # asked for its id, it would get one
-        raise ValueError("unique=True requires an explicit job_id")
-    bounds.of_job(job)
-
-
-def _checked(f: Any, serializer: Any) -> Any:
-    """Names for texts and functions; methods and callable objects go on to RQ, which needs pickle for them."""
-    if isinstance(f, str) or catalog.is_named(f):
-        return catalog.dotted_name(f)
-    if not callable(f):
-        raise UsageError(f"An object of type {type(f).__name__} is no function, nor the name of one.")
-    return catalog.name_for_json(f) if serializer is JSON else f
 
 
 __all__ = ["A_DAY", "AlreadyThere", "Batch", "Queue"]
