@@ -52,7 +52,7 @@ class FakeChild:
         self._theirs.setblocking(False)
         self.handle.next_owner("w")
         self.handle.attach(ours)
-        self.handle.pid = NO_PID + self.handle.number
+        self.handle.process.pid = NO_PID + self.handle.number
         self.page.set(PULSE, int(begun))
         return self
 
@@ -78,9 +78,10 @@ class FakeChild:
             return []
 
     def close(self) -> None:
-        for end in (self._theirs, self.handle.control):
-            if end is not None:
-                end.close()
+        if self._theirs is not None:
+            self._theirs.close()
+        if control := self.handle.process.control:
+            control.socket.close()
 
 
 def _close(*files: int) -> None:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
-from fake_children import FakeChild
 
 from jobqueue.errors import BootFailed
 from jobqueue.workers.shared.attempts import SOON, TRIES, UNDER_KILLS, Attempts
-from jobqueue.workers.supervisor.supervisor import Supervisor
 
 
 def test_it_gives_up_with_the_cause() -> None:
@@ -51,17 +44,3 @@ def test_one_that_worked_begins_the_count_anew() -> None:
         now = attempts.not_before
         attempts.worked()
     assert attempts.not_before == 0.0
-
-
-def test_a_child_that_came_up_and_was_killed_at_once_begins_the_count_anew() -> None:
-    """It lived between two turns of the main loop, which never saw it: in a storm of kills most live no longer."""
-    births = Attempts("It")
-    for begun in (False, False, True, False):
-        child = FakeChild().come(begun)
-        supervisor: Any = SimpleNamespace(_births=births, _handles=[child.handle])
-        try:
-            Supervisor._note_early_death(supervisor, child.handle, signal.SIGKILL, "was killed by SIGKILL")
-        finally:
-            child.close()
-        assert (births.not_before == 0.0) is begun
-    assert births.not_before - time.monotonic() <= 0.4, "the pause of a first failure"

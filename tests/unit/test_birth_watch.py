@@ -25,7 +25,7 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 def handle(process: subprocess.Popen[bytes]) -> ChildHandle:
     handle = ChildHandle(0, SharedPage(make_file(1, 1), 0, 1))
     handle.next_owner("w")
-    handle.pid = process.pid
+    handle.process.pid = process.pid
     return handle
 
 
@@ -33,17 +33,17 @@ def test_one_that_hangs(
     handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = BirthWatch()
-    watch.step(handle, handle.born + SAID - 1)
+    watch.step(handle, handle.process.born + SAID - 1)
     assert not caplog.messages
     for _ in range(2):
-        watch.step(handle, handle.born + SAID)
+        watch.step(handle, handle.process.born + SAID)
     [said] = caplog.messages
     assert f"child w:0.1 (pid {process.pid}) was started 10 s ago and does not run yet" in said
     assert process.poll() is None
-    watch.step(handle, handle.born + KILLED)
+    watch.step(handle, handle.process.born + KILLED)
     assert process.wait(30) == -signal.SIGKILL
-    assert handle.failure
-    assert not handle.killed  # so it counts as a failed attempt
+    assert handle.process.failure
+    assert not handle.process.killed  # so it counts as a failed attempt
 
 
 def test_one_that_imports(
@@ -51,13 +51,13 @@ def test_one_that_imports(
 ) -> None:
     watch = BirthWatch()
     watch.spawned = True
-    watch.step(handle, handle.born + 10 * KILLED)
+    watch.step(handle, handle.process.born + 10 * KILLED)
     assert "imports the served modules for itself" in caplog.text
     assert process.poll() is None
 
 
 def test_one_that_runs(handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
     handle.page.set(PULSE, 1)
-    BirthWatch().step(handle, handle.born + 10 * KILLED)
+    BirthWatch().step(handle, handle.process.born + 10 * KILLED)
     assert not caplog.messages
     assert process.poll() is None

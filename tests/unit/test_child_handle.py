@@ -9,7 +9,6 @@ import time
 import zlib
 from base64 import b64decode
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +16,6 @@ from jobqueue.protocol.claims import Token
 from jobqueue.protocol.outcomes import RETURNED, JobOutcome
 from jobqueue.workers.shared.journal import DONE, SharedPage, make_file
 from jobqueue.workers.shared.messages import (
-    CannotBegin,
     Dropped,
     FromChild,
     OutOfWork,
@@ -27,8 +25,9 @@ from jobqueue.workers.shared.messages import (
     Wake,
     encode,
 )
-from jobqueue.workers.supervisor import child_handle as handles
-from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned, HandleState
+from jobqueue.workers.supervisor.child_handle import ChildHandle, HandleState
+from jobqueue.workers.supervisor.child_process import Condemned, ControlSocket
+from jobqueue.workers.supervisor.death_report import death_report
 
 SEGV = int(signal.SIGSEGV)
 SLOTS = 3
@@ -37,7 +36,8 @@ NOW = 1000.0  # monotonic seconds, where the clock stands still
 
 @pytest.fixture
 def handle() -> ChildHandle:
-    return ChildHandle(4, SharedPage(make_file(5, SLOTS), 4, SLOTS))
+    """Its clock stands still: no life here is longer than another, whatever else the machine does."""
+    return ChildHandle(4, SharedPage(make_file(5, SLOTS), 4, SLOTS), clock=lambda: NOW)
 
 
 @pytest.fixture
@@ -47,11 +47,16 @@ def child(handle: ChildHandle) -> Iterator[socket.socket]:
     theirs.settimeout(10)
     handle.next_owner("w")
     handle.attach(ours)
-    handle.pid = 77
+    handle.process.pid = 77
     yield theirs
     theirs.close()
-    if handle.control:
-        handle.control.close()
+    if control := handle.process.control:
+        control.socket.close()
+
+
+def control_of(handle: ChildHandle) -> ControlSocket:
+    assert handle.process.control is not None
+    return handle.process.control
 
 
 def run(handle: ChildHandle, *claims: int) -> None:
@@ -61,8 +66,8 @@ def run(handle: ChildHandle, *claims: int) -> None:
 
 
 def rulings(handle: ChildHandle, status: int | None, stopping: bool = False) -> dict[int, tuple[str, str]]:
-    death_report = handle.death_report(status, stopping)
-    return {v.claim: (v.kind, zlib.decompress(b64decode(v.cause)).decode()) for v in death_report.running}
+    report = death_report(handle, status, stopping)
+    return {v.claim: (v.kind, zlib.decompress(b64decode(v.cause)).decode()) for v in report.running}
 
 
 def kinds(handle: ChildHandle, status: int | None, stopping: bool = False) -> dict[int, str]:
@@ -83,22 +88,18 @@ def test_what_a_child_says(handle: ChildHandle, child: socket.socket) -> None:
     said: list[FromChild] = [OutOfWork(), Retire(), OutOfWork(), Dropped(tokens), Retire(), Dropped(()), OutOfWork()]
     sent = b"".join(map(encode, said))
     heard: list[FromChild] = []
+    control = control_of(handle)
     for at in range(0, len(sent), 7):
         child.sendall(sent[at : at + 7])
-        heard += handle.hear() or []
+        heard += control.receive() or []
     assert heard == said
     child.close()
-    assert handle.hear() is None
-
-
-def test_why_a_child_cannot_begin_is_kept(handle: ChildHandle, child: socket.socket) -> None:
-    child.sendall(encode(CannotBegin("no such module")))
-    assert (handle.hear(), handle.failure) == ([], "no such module")
+    assert control.receive() is None
 
 
 def test_what_only_a_job_can_have_written(handle: ChildHandle, child: socket.socket) -> None:
     child.sendall(b"h\n")
-    assert handle.hear() is None
+    assert control_of(handle).receive() is None
 
 
 def test_quiet_is_said_once(handle: ChildHandle, child: socket.socket) -> None:
@@ -115,7 +116,7 @@ def test_telling_the_dead_or_nobody(handle: ChildHandle, child: socket.socket) -
     handle.release()
     handle.tell(Wake())
     handle.kill()
-    assert (handle.state, handle.pid, handle.control) == (HandleState.EMPTY, 0, None)
+    assert (handle.state, handle.pid, handle.process.control) == (HandleState.EMPTY, 0, None)
 
 
 # -- verdicts on what ran --------------------------------------------------------------------------------------------
@@ -154,8 +155,8 @@ def report(handle: ChildHandle, thread: int) -> None:
 
 def test_who_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11, 12)
-    handle.condemned[11] = Condemned("stop", "as you wished", 0.0)
-    handle.killed = True
+    handle.process.condemned[11] = Condemned("stop", "as you wished", 0.0)
+    handle.process.killed = True
     found = rulings(handle, 9)
     assert found[11] == ("stop", "as you wished")
     assert found[12][0] == "interrupt"
@@ -165,7 +166,7 @@ def test_who_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -
 def test_who_was_to_end_and_died_by_itself(handle: ChildHandle, child: socket.socket) -> None:
     """We had not killed it yet: what was to end ends so, the others are judged as ever."""
     run(handle, 11, 12)
-    handle.condemned[11] = Condemned("fail", "too long", 0.0)
+    handle.process.condemned[11] = Condemned("fail", "too long", 0.0)
     assert kinds(handle, 9) == {11: "fail", 12: "suspect"}
 
 
@@ -179,17 +180,11 @@ def test_a_stop_counts_nothing(handle: ChildHandle, child: socket.socket) -> Non
 def test_what_was_finished(handle: ChildHandle, child: socket.socket) -> None:
     outcome = JobOutcome("a", 10, "default", RETURNED, 500, b"", "", "", 0.0, 1.0)
     assert handle.page.journal.append(outcome)
-    death_report = handle.death_report(9, False)
-    assert (death_report.owner, death_report.finished, death_report.running) == (handle.owner, [outcome], [])
+    report = death_report(handle, 9, False)
+    assert (report.owner, report.finished, report.running) == (handle.owner, [outcome], [])
 
 
 # -- successors ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No life here is longer than another, whatever else the machine does."""
-    monkeypatch.setattr(handles, "time", SimpleNamespace(monotonic=lambda: NOW))
 
 
 def wait_after(handle: ChildHandle, lives: int, done: int = 0) -> float:
@@ -204,7 +199,6 @@ def wait_after(handle: ChildHandle, lives: int, done: int = 0) -> float:
     return max(0.0, handle.not_before - NOW)
 
 
-@pytest.mark.usefixtures("stopped_clock")
 def test_who_keeps_dying_young_waits(handle: ChildHandle) -> None:
     assert wait_after(handle, 2) == 0
     assert wait_after(handle, 1) == pytest.approx(0.8)
@@ -213,7 +207,6 @@ def test_who_keeps_dying_young_waits(handle: ChildHandle) -> None:
     assert wait_after(handle, 10_000) == pytest.approx(5.0)
 
 
-@pytest.mark.usefixtures("stopped_clock")
 def test_who_did_something_did_start(handle: ChildHandle) -> None:
     assert wait_after(handle, 20, done=1) == 0
 
@@ -226,27 +219,27 @@ def test_who_died_of_a_job_did_start(handle: ChildHandle) -> None:
             handle.attach(ours)
             run(handle, 11)
             handle.release()
-    assert handle.not_before <= time.monotonic()
+    assert handle.not_before <= NOW
 
 
 def test_a_new_child_begins_afresh(handle: ChildHandle, child: socket.socket) -> None:
-    handle.condemned[1] = Condemned("stop", "x", 0.0)
-    handle.killed = handle.retiring = handle.stood_in = True
+    handle.process.condemned[1] = Condemned("stop", "x", 0.0)
+    handle.process.killed = handle.process.retiring = handle.process.has_dropped = True
     handle.quiet()
     handle.release()
     ours, theirs = socket.socketpair()
     with theirs:
         handle.attach(ours)
-        assert not any((handle.condemned, handle.killed, handle.retiring, handle.quiet_sent, handle.stood_in))
-        assert handle.dropped is None
+        new = handle.process
+        assert not any((new.condemned, new.killed, new.retiring, new.quiet_sent, new.has_dropped))
 
 
 def test_awaiting_a_death(handle: ChildHandle, child: socket.socket) -> None:
     """It reads whatever is left until the end, and not for ever."""
     child.sendall(encode(OutOfWork()) * 500)
-    began = time.monotonic()
-    handle.await_death(0.2)
+    began, control = time.monotonic(), control_of(handle)
+    control.await_end(0.2)
     assert time.monotonic() - began >= 0.2
     child.close()
-    handle.await_death(60)
+    control.await_end(60)
     assert time.monotonic() - began < 30

@@ -46,7 +46,7 @@ class Bench:
     @property
     def condemned(self) -> dict[int, tuple[str, str, float]]:
         """By claim: verdict, cause, since when."""
-        all_of_them = [child.handle.condemned for child in self.children]
+        all_of_them = [child.handle.process.condemned for child in self.children]
         return {claim: tuple(c)[:3] for condemned in all_of_them for claim, c in condemned.items()}  # type: ignore[misc]
 
     def nothing_happened(self) -> bool:

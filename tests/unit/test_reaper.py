@@ -43,7 +43,7 @@ class Bench:
         self.rescuer: Any = FakeRescuer(left)
         self.can_fork = True
         self.forked: list[LeftForRQ] = []
-        self.reaper = Reaper(self.roles_thread.do, self.roles_thread.post, self._fork)
+        self.reaper = Reaper(self.rescuer, self.roles_thread.do, self.roles_thread.post, self._fork)
 
     def _fork(self, left: LeftForRQ) -> bool:
         self.forked.append(left)
@@ -51,14 +51,14 @@ class Bench:
 
     def reap(self) -> None:
         """As far as it goes by itself."""
-        self.reaper.reap(self.rescuer, DEAD)
+        self.reaper.reap(DEAD)
         self.roles_thread.settle()
 
     def request_starts(self, pid: int = PID) -> None:
         assert self.reaper.forked(OWNER, pid)
 
     def request_ends(self, status: int, pid: int = PID) -> None:
-        assert self.reaper.died(self.rescuer, pid, status)
+        assert self.reaper.died(pid, status)
         self.roles_thread.settle()
 
     @property
@@ -69,7 +69,7 @@ class Bench:
 def test_the_main_loop_waits_for_nothing() -> None:
     """The roles thread rescues; what came of it is seen to in the main loop, and until then a stop has to wait."""
     bench = Bench(NOTHING)
-    bench.reaper.reap(bench.rescuer, DEAD)
+    bench.reaper.reap(DEAD)
     assert (bench.rescuer.calls, bench.reaper.busy) == ([], True)
     bench.roles_thread.work()
     assert (bench.rescuer.calls, bench.reaper.busy) == ([("rescue", DEAD)], True)
@@ -87,8 +87,8 @@ def test_when_nothing_is_left_that_is_all(left: LeftForRQ | None) -> None:
 
 def test_two_deaths_are_two_burials() -> None:
     bench = Bench(NOTHING)
-    bench.reaper.reap(bench.rescuer, DEAD)
-    bench.reaper.reap(bench.rescuer, DEAD._replace(owner="w:1.1"))
+    bench.reaper.reap(DEAD)
+    bench.reaper.reap(DEAD._replace(owner="w:1.1"))
     bench.roles_thread.work()
     bench.roles_thread.events.pop()()
     assert bench.reaper.busy
@@ -104,7 +104,7 @@ def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixtur
     assert (bench.forked, bench.closed, bench.reaper.busy) == ([SOME], [], True)
     bench.request_starts()
     assert bench.reaper.busy
-    assert bench.reaper.died(bench.rescuer, PID, 0)
+    assert bench.reaper.died(PID, 0)
     assert (bench.closed, bench.reaper.busy) == ([], True)
     bench.roles_thread.work()
     assert (bench.closed, bench.reaper.busy) == ([SOME], True)
@@ -176,9 +176,9 @@ def test_the_fork_server_went_between_two_attempts() -> None:
 def test_a_process_that_could_not_be_started() -> None:
     bench = Bench()
     bench.reap()
-    assert not bench.reaper.unborn(bench.rescuer, "w:1.1")  # a child of ours, say
+    assert not bench.reaper.unborn("w:1.1", "no memory")  # a child of ours, say
     assert bench.reaper.busy
-    assert bench.reaper.unborn(bench.rescuer, OWNER)
+    assert bench.reaper.unborn(OWNER, "no memory")
     bench.roles_thread.settle()
     assert (bench.closed, bench.reaper.busy) == ([SOME], False)
 
@@ -189,24 +189,24 @@ def test_the_fork_server_is_gone_with_every_request() -> None:
     bench.reap()
     bench.request_starts()
     other = SOME._replace(owner="w:1.1")
-    bench.reaper.finish_by_rq(bench.rescuer, other)
-    bench.reaper.all_died(bench.rescuer)
+    bench.reaper.finish_by_rq(other)
+    bench.reaper.all_died()
     bench.roles_thread.settle()
     assert (bench.closed, bench.reaper.busy) == ([SOME, other], False)
-    assert not bench.reaper.died(bench.rescuer, PID, 0)
+    assert not bench.reaper.died(PID, 0)
     assert not bench.reaper.forked(OWNER, PID)
 
 
 def test_what_another_tree_left_is_finished_once() -> None:
     """Its rescue is repeated until the case is closed: one request at a time for one owner."""
     bench = Bench()
-    bench.reaper.finish_by_rq(bench.rescuer, SOME)
-    bench.reaper.finish_by_rq(bench.rescuer, SOME)
+    bench.reaper.finish_by_rq(SOME)
+    bench.reaper.finish_by_rq(SOME)
     bench.request_starts()
-    bench.reaper.finish_by_rq(bench.rescuer, SOME)
+    bench.reaper.finish_by_rq(SOME)
     assert len(bench.forked) == 1
     bench.request_ends(0)
-    bench.reaper.finish_by_rq(bench.rescuer, SOME)
+    bench.reaper.finish_by_rq(SOME)
     assert len(bench.forked) == 2
 
 
@@ -215,7 +215,7 @@ def test_others_are_none_of_its_business() -> None:
     bench.reap()
     bench.request_starts()
     assert not bench.reaper.forked("w:1.1", PID + 1)
-    assert not bench.reaper.died(bench.rescuer, PID + 1, 0)
+    assert not bench.reaper.died(PID + 1, 0)
     assert bench.reaper.busy
 
 

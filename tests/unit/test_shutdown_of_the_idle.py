@@ -20,7 +20,7 @@ GRACE = 600.0
 def handle() -> Iterator[ChildHandle]:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     handle = ChildHandle(0, SharedPage(make_file(1, 1), 0, 1))
-    handle.state, handle.pid = HandleState.IN_USE, process.pid
+    handle.state, handle.process.pid = HandleState.IN_USE, process.pid
     handle.page.set(PULSE, 1)
     handle.page.set(OUT_OF_WORK, 1)
     handle.is_there = lambda: process.poll() is None  # type: ignore[attr-defined]

@@ -20,7 +20,9 @@ from jobqueue.workers.shared.endings import HARD
 from jobqueue.workers.shared.journal import BUFFERED, OUT_OF_WORK, PULSE, SharedPage, make_file
 from jobqueue.workers.shared.messages import Ping, encode
 from jobqueue.workers.shared.settings import Settings
-from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned
+from jobqueue.workers.supervisor.child_handle import ChildHandle
+from jobqueue.workers.supervisor.child_process import Condemned
+from jobqueue.workers.supervisor.death_report import death_report
 from jobqueue.workers.supervisor.watchdog import BETWEEN, FRESH, SILENT, SILENT_FOR_GOOD, Watchdog, memory_mb
 
 PAUSE = 1.1 * SILENT
@@ -43,9 +45,9 @@ class Bench:
         ours, self.child = socket.socketpair()
         self.child.setblocking(False)
         self.handle.attach(ours)
-        self.handle.pid = self.process.pid
+        self.handle.process.pid = self.process.pid
 
-    def _stand_in(self, _: ChildHandle) -> None:
+    def _stand_in(self, _: ChildHandle, pulse: int) -> None:
         self.stood_in += 1
 
     def look(self, *times: float) -> None:
@@ -82,8 +84,8 @@ class Bench:
         self.process.kill()
         self.process.wait()
         self.child.close()
-        if self.handle.control:
-            self.handle.control.close()
+        if control := self.handle.process.control:
+            control.socket.close()
 
 
 @pytest.fixture
@@ -186,8 +188,8 @@ def test_a_job_past_its_limit(bench: Bench) -> None:
     assert bench.lives
     bench.look(T0 + 1.0 + HARD)
     assert bench.killed()
-    assert bench.handle.killed
-    end = bench.handle.condemned[7]
+    assert bench.handle.process.killed
+    end = bench.handle.process.condemned[7]
     assert end.kind == "fail"
     assert end.cause.startswith("TimeLimitExceeded: The job ran longer than its time limit of 1 s.")
 
@@ -200,12 +202,12 @@ def test_a_job_without_a_limit(bench: Bench) -> None:
 
 def test_a_job_that_is_to_stop(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 0.0)
-    bench.handle.condemned[7] = Condemned("stop", "as you wished", T0 + 50)
+    bench.handle.process.condemned[7] = Condemned("stop", "as you wished", T0 + 50)
     bench.look(T0 + 51)
     assert bench.lives
     bench.look(T0 + 50 + HARD)
     assert bench.killed()
-    assert bench.handle.condemned[7].cause == "as you wished"
+    assert bench.handle.process.condemned[7].cause == "as you wished"
 
 
 def test_the_next_job_is_not_hit(bench: Bench) -> None:
@@ -215,8 +217,8 @@ def test_the_next_job_is_not_hit(bench: Bench) -> None:
     bench.page.begin(0, 8, T0 + 5, 1.0)
     bench.watchdog._end(bench.handle, job, Condemned("fail", "late", T0))
     assert bench.lives
-    assert not bench.handle.killed
-    assert bench.handle.condemned == {}
+    assert not bench.handle.process.killed
+    assert bench.handle.process.condemned == {}
 
 
 @THREADS
@@ -232,9 +234,9 @@ def test_neighbours_are_spared_while_the_process_reacts(bench: Bench) -> None:
     assert bench.lives
     bench.look(T0 + 20 + 1.1 * SILENT_FOR_GOOD)
     assert bench.killed()
-    assert set(bench.handle.condemned) == {7}
+    assert set(bench.handle.process.condemned) == {7}
     rulings = {
-        v.claim: (v.kind, zlib.decompress(b64decode(v.cause))) for v in bench.handle.death_report(9, False).running
+        v.claim: (v.kind, zlib.decompress(b64decode(v.cause))) for v in death_report(bench.handle, 9, False).running
     }
     assert rulings[7][0] == "fail"
     assert rulings[8][0] == "interrupt"
@@ -246,7 +248,7 @@ def test_a_process_that_is_gone_already(bench: Bench) -> None:
     bench.process.kill()
     bench.process.wait()
     bench.look(T0 + 100)
-    assert not bench.handle.killed
+    assert not bench.handle.process.killed
 
 
 # -- who has grown ---------------------------------------------------------------------------------------------------
@@ -262,7 +264,7 @@ def test_memory(bench: Bench, retires: bool) -> None:
     assert len(bench.retired) == retires
     bench.watchdog.weigh([bench.handle], T0 + 0.5)
     assert len(bench.retired) == retires
-    bench.handle.retiring = True
+    bench.handle.process.retiring = True
     bench.watchdog.weigh([bench.handle], T0 + 2)
     assert len(bench.retired) == retires
     if retires:

@@ -14,7 +14,8 @@ from jobqueue.workers.shared.endings import FAILURE, HARD, JOB, RECORDING, SUCCE
 from jobqueue.workers.shared.journal import PULSE
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor import watchdog
-from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned
+from jobqueue.workers.supervisor.child_handle import ChildHandle
+from jobqueue.workers.supervisor.child_process import Condemned
 from jobqueue.workers.supervisor.watchdog import MEASURE_EVERY, SILENT, SILENT_FOR_GOOD, Watchdog
 
 T0 = 1000.0  # monotonic seconds at which the jobs here begin
@@ -31,7 +32,9 @@ class Bench:
         self.stood_in: list[ChildHandle] = []
         self.retired: list[tuple[int, str]] = []
         self.watchdog = Watchdog(
-            settings, self.stood_in.append, lambda handle, why: self.retired.append((handle.number, why))
+            settings,
+            lambda handle, pulse: self.stood_in.append(handle),
+            lambda handle, why: self.retired.append((handle.number, why)),
         )
         self.children = [FakeChild(n, slots).come() for n in range(2)]
 
@@ -41,7 +44,7 @@ class Bench:
 
     @property
     def condemned(self) -> dict[int, Condemned]:
-        return self.child.handle.condemned
+        return self.child.handle.process.condemned
 
     def look(self, *times: float) -> None:
         for now in times:
@@ -78,7 +81,7 @@ def test_it_is_stopped_before_it_is_killed(bench: Bench) -> None:
     assert bench.kills == []
     bench.look(T0 + 1.0 + HARD)
     assert bench.kills == [(0, STOP), (0, KILL)]
-    assert bench.child.handle.killed
+    assert bench.child.handle.process.killed
 
 
 def test_one_that_ended_in_the_last_moment_goes_on(bench: Bench, kills: Kills, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +95,7 @@ def test_one_that_ended_in_the_last_moment_goes_on(bench: Bench, kills: Kills, m
     monkeypatch.setattr("os.kill", stop)
     bench.look(T0 + 5)
     assert kills == [(0, STOP), (0, CONT)]
-    assert (bench.child.handle.killed, bench.condemned) == (False, {})
+    assert (bench.child.handle.process.killed, bench.condemned) == (False, {})
 
 
 def test_one_that_is_gone_when_it_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,14 +107,14 @@ def test_one_that_is_gone_when_it_is_stopped(bench: Bench, monkeypatch: pytest.M
     bench.child.run(7, limit=1.0)
     monkeypatch.setattr("os.kill", fail)
     bench.look(T0 + 5)
-    assert (bench.child.handle.killed, bench.condemned) == (False, {})
+    assert (bench.child.handle.process.killed, bench.condemned) == (False, {})
 
 
 def test_one_of_which_nobody_said_yet_that_it_was_forked(bench: Bench) -> None:
     bench.child.run(7, limit=1.0)
-    bench.child.handle.pid = 0
+    bench.child.handle.process.pid = 0
     bench.look(T0 + 5)
-    assert (bench.kills, bench.child.handle.killed, bench.condemned) == ([], False, {})
+    assert (bench.kills, bench.child.handle.process.killed, bench.condemned) == ([], False, {})
 
 
 def test_each_child_for_itself(bench: Bench) -> None:
@@ -230,7 +233,7 @@ def test_they_are_weighed_about_once_a_second(bench: Bench, sizes: dict[int, int
 def test_who_retires_or_has_no_process_yet_is_not_weighed(bench: Bench, sizes: dict[int, int]) -> None:
     handles = [child.handle for child in bench.children]
     sizes.update({0: 200, 1: 200})
-    handles[0].retiring = True
-    handles[1].pid = 0
+    handles[0].process.retiring = True
+    handles[1].process.pid = 0
     bench.watchdog.weigh(handles, T0)
     assert bench.retired == []

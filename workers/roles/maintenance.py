@@ -62,7 +62,7 @@ class Maintenance:
             self._pid = pid
         return name == MAINTENANCE
 
-    def unborn(self, name: str) -> bool:
+    def unborn(self, name: str, why: str) -> bool:
         """Its process could not be started. Was it ours?"""
         if name == MAINTENANCE:
             self.all_died()

@@ -29,7 +29,7 @@ class BirthWatch:
         if handle.has_begun or not handle.pid:
             self._said.discard(handle.owner)
             return
-        age = now - handle.born
+        age = now - handle.process.born
         if age >= SAID and handle.owner not in self._said:
             self._said.add(handle.owner)
             log.warning(
@@ -39,8 +39,8 @@ class BirthWatch:
                 age,
                 self._why,
             )
-        if age >= KILLED and not self.spawned and not handle.failure:
-            handle.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed"
+        if age >= KILLED and not self.spawned and not handle.process.failure:
+            handle.process.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed"
             handle.kill()
 
     @property

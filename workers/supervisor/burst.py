@@ -10,7 +10,7 @@ import redis
 
 from jobqueue.protocol import keys
 from jobqueue.workers.shared.journal import DONE
-from jobqueue.workers.supervisor.child_handle import ChildHandle, HandleState
+from jobqueue.workers.supervisor.child_handle import ChildHandle
 from jobqueue.workers.supervisor.other_trees import OtherTrees
 
 
@@ -58,9 +58,7 @@ class Burst:
             self._on_over()
 
     def _at_rest(self) -> bool:
-        return self._full() and all(
-            handle.page.at_rest for handle in self._handles if handle.state is HandleState.IN_USE
-        )
+        return self._full() and all(handle.page.at_rest for handle in self._handles if handle.is_used)
 
     def _progress(self) -> list[int]:
         return [handle.page.get(DONE) for handle in self._handles]

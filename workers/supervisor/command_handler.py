@@ -11,7 +11,8 @@ from jobqueue.workers.shared.deaths import claim_in
 from jobqueue.workers.shared.endings import STOPPED
 from jobqueue.workers.shared.failures import describe
 from jobqueue.workers.shared.messages import StopJob
-from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned, HandleState
+from jobqueue.workers.supervisor.child_handle import ChildHandle
+from jobqueue.workers.supervisor.child_process import Condemned
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class CommandHandler:
             case "shutdown":
                 self._shutdown()
             case "stop-job":
-                owners = [handle.owner for handle in self._handles if handle.state is HandleState.IN_USE]
+                owners = [handle.owner for handle in self._handles if handle.is_used]
                 job_id = str(command.get("job_id"))
                 job_id.encode()  # a lone surrogate is no id, and would fail where it is sent
                 self._find(job_id, owners, self._stop)
@@ -59,12 +60,8 @@ class CommandHandler:
 
     def _stop(self, claim: int | None) -> None:
         for handle in self._handles:
-            if (
-                claim
-                and handle.state is HandleState.IN_USE
-                and any(job.claim == claim for job in handle.page.running())
-            ):
-                handle.condemned.setdefault(claim, Condemned("stop", STOPPED, self._clock()))
+            if claim and handle.is_used and any(job.claim == claim for job in handle.page.running()):
+                handle.process.condemned.setdefault(claim, Condemned("stop", STOPPED, self._clock()))
                 handle.tell(StopJob(claim))
                 return
         log.warning("a job that does not run here is to be stopped: ignored")

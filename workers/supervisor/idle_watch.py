@@ -60,7 +60,7 @@ class IdleWatch:
             return
         self._look_whether_stopped(now)
         self._ask(now, is_idle)
-        if self._handle.deaf_since and now - self._handle.deaf_since >= DEAF:
+        if self._handle.process.closed_since and now - self._handle.process.closed_since >= DEAF:
             self._retire(self._handle, "it has closed what the supervisor reaches it by")
         if is_idle and (why := self._why_useless(now)):
             self._end(why)
@@ -98,7 +98,7 @@ class IdleWatch:
             return "it is stopped"
         if self._asked and now - self._asked >= SILENT:
             return "it does not react"
-        if self._handle.deaf_since and now - self._handle.deaf_since >= DEAF:
+        if self._handle.process.closed_since and now - self._handle.process.closed_since >= DEAF:
             return "it cannot hear the supervisor"
         return ""
 
@@ -111,7 +111,7 @@ class IdleWatch:
                 os.kill(handle.pid, signal.SIGCONT)
                 return
             log.warning("child %s (pid %d) is replaced: %s", handle.owner, handle.pid, why)
-            handle.killed = True
+            handle.process.killed = True
             os.kill(handle.pid, signal.SIGKILL)
         except ProcessLookupError:  # it is gone already; the fork server says how
             pass

@@ -21,12 +21,18 @@ Event = Callable[[], None]
 
 
 class Reaper:
-    """``do`` hands to the roles thread, ``post`` back to the main loop, ``fork`` starts a finish process (False: it
-    cannot)."""
+    """A Requester of the fork server's: it reports births and deaths of finish processes here."""
 
     def __init__(
-        self, do: Callable[[Event], None], post: Callable[[Event], None], fork: Callable[[LeftForRQ], bool]
+        self,
+        rescuer: Rescuer,
+        do: Callable[[Event], None],
+        post: Callable[[Event], None],
+        fork: Callable[[LeftForRQ], bool],
     ) -> None:
+        """do: hands to the roles thread; post: back to the main loop; fork: starts a finish process, False: it cannot
+        be started now."""
+        self._rescuer = rescuer
         self._do = do
         self._post = post
         self._fork = fork
@@ -52,16 +58,16 @@ class Reaper:
 
         self._do(run)
 
-    def reap(self, rescuer: Rescuer, death_report: DeathReport) -> None:
-        self.ask(lambda: rescuer.rescue_own(death_report), lambda left: self.finish_by_rq(rescuer, left))
+    def reap(self, death_report: DeathReport) -> None:
+        self.ask(lambda: self._rescuer.rescue_own(death_report), self.finish_by_rq)
 
-    def finish_by_rq(self, rescuer: Rescuer, left: LeftForRQ | None) -> None:
+    def finish_by_rq(self, left: LeftForRQ | None) -> None:
         """What is left of a dead owner's jobs needs RQ's own code, which is user code: in a child of its own."""
         if left is None or not left.jobs or left.owner in self._finishing:
             return
         self._finishing[left.owner] = left
         if not self._fork(left):  # no fork server, and perhaps none again: the final rescue does without
-            self._close(rescuer, left, None)
+            self._close(left, None)
 
     def forked(self, owner: str, pid: int) -> bool:
         """Was it one of ours?"""
@@ -70,14 +76,14 @@ class Reaper:
             return True
         return False
 
-    def unborn(self, rescuer: Rescuer, owner: str) -> bool:
+    def unborn(self, owner: str, why: str) -> bool:
         """Its process could not be started. Was it one of ours?"""
         if owner not in self._finishing:
             return False
-        self._close(rescuer, self._finishing[owner], None)
+        self._close(self._finishing[owner], None)
         return True
 
-    def died(self, rescuer: Rescuer, pid: int, status: int) -> bool:
+    def died(self, pid: int, status: int) -> bool:
         """Was it one of ours?"""
         owner = self._pids.pop(pid, None)
         if owner is None:
@@ -89,17 +95,17 @@ class Reaper:
             self._finishing[owner] = left._replace(plain=claims)
             if self._fork(self._finishing[owner]):
                 return True
-        self._close(rescuer, left, status)
+        self._close(left, status)
         return True
 
-    def all_died(self, rescuer: Rescuer) -> None:
+    def all_died(self) -> None:
         """The fork server is gone, and with it every finish process."""
         self._pids.clear()
         for left in list(self._finishing.values()):
-            self._close(rescuer, left, None)
+            self._close(left, None)
 
-    def _close(self, rescuer: Rescuer, left: LeftForRQ, status: int | None) -> None:
+    def _close(self, left: LeftForRQ, status: int | None) -> None:
         if status != 0:
             log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", left.owner)
         del self._finishing[left.owner]
-        self.ask(lambda: rescuer.close(left), lambda _: None)
+        self.ask(lambda: self._rescuer.close(left), lambda _: None)

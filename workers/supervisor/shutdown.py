@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from jobqueue.errors import BootFailed
 from jobqueue.protocol.claims import Token
 from jobqueue.workers.shared.journal import BUFFERED, UNSETTLED
 from jobqueue.workers.shared.messages import Interrupt
-from jobqueue.workers.supervisor.child_handle import ChildHandle, HandleState
+from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +58,14 @@ class Shutdown:
         self._is_away = is_away
         self._clock = clock
         self.phase = Phase.RUNNING
+        self.cause: BootFailed | None = None  # why the worker cannot start, if that is why it stops
         self._began = 0.0  # monotonic seconds
         self._next_phase = 0.0  # monotonic seconds
         self._killed_at = 0.0  # monotonic seconds
         self._idle_since: dict[str, float] = {}  # by owner, monotonic seconds
+        self._dropped: dict[
+            int, tuple[Token, ...]
+        ] = {}  # by child: tokens of jobs that nobody started, until they go back
         self._given_back = False
         self._no_children_since = 0.0  # monotonic seconds, 0: there are children
 
@@ -75,6 +80,12 @@ class Shutdown:
         for handle in self._handles:
             handle.quiet()
 
+    def fail(self, cause: BootFailed) -> None:
+        """Stop a worker that cannot start, as any other: there may be dead children to clean up after. The first cause
+        is kept."""
+        self.cause = self.cause or cause
+        self.begin("the worker cannot start")
+
     def asked(self, by: str, at_once: bool = False) -> None:
         """A signal or a command asks to stop; the second one ends the grace, and so does one that will not wait."""
         if at_once:
@@ -88,38 +99,41 @@ class Shutdown:
 
     def _what_has_time(self) -> str:
         """Say what the grace is for."""
-        pages = [handle.page for handle in self._handles if handle.state is HandleState.IN_USE]
+        pages = [handle.page for handle in self._handles if handle.is_used]
         if any(page.get(UNSETTLED) for page in pages) and not any(page.running() for page in pages):
             return f"finished jobs have {self._grace:g} s to be recorded"
         return f"running jobs have {self._grace:g} s to finish"
 
     def dropped(self, handle: ChildHandle, tokens: tuple[Token, ...]) -> None:
         """A child says what it will not run."""
-        handle.dropped = tokens
+        handle.process.has_dropped = True
+        if self.phase and not self._given_back:
+            self._dropped[handle.number] = tokens
+            return
         if self._given_back:
             log.info("child %s answers late: %d buffered jobs go back", handle.owner, len(tokens))
-        if tokens and (self._given_back or not self.phase):  # late, or one that retires by itself
+        if tokens:  # late, or of a child that retires while the worker goes on
             self._give_back(tokens)
 
     def step(self, now: float) -> None:
         """One look at what the stop waits for."""
-        silent = [handle for handle in self._handles if handle.state is HandleState.IN_USE and handle.dropped is None]
+        silent = [handle for handle in self._handles if handle.is_used and not handle.process.has_dropped]
         if not self._given_back and (not silent or now >= self._began + QUIET_WAIT):
             self._given_back = True
-            tokens = [token for handle in self._handles for token in handle.dropped or ()]
+            tokens = [token for _, some in sorted(self._dropped.items()) for token in some]
             if tokens:
                 self._give_back(tokens)
             level = logging.INFO if tokens or silent else logging.DEBUG  # the usual stop has nothing to say here
             log.log(level, "quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
         if self.phase is Phase.QUIET and now >= self._began + BIRTH_WAIT:
             for handle in self._handles:
-                if handle.state is HandleState.IN_USE and not handle.has_begun:  # it has nothing to end
+                if handle.is_used and not handle.has_begun:  # it has nothing to end
                     handle.kill()
         if self.phase is Phase.QUIET:
             self._end_idle(now)
         if now >= self._next_phase:
             self._advance(now)
-        if any(handle.state is HandleState.IN_USE for handle in self._handles):
+        if any(handle.is_used for handle in self._handles):
             self._no_children_since = 0.0
         else:
             self._no_children_since = self._no_children_since or now
@@ -137,7 +151,7 @@ class Shutdown:
         for handle in self._handles:
             page = handle.page
             owes = page.get(UNSETTLED) or page.get(BUFFERED) or page.running() or self._is_away()
-            if handle.state is not HandleState.IN_USE or owes:
+            if not handle.is_used or owes:
                 self._idle_since.pop(handle.owner, None)
             elif now - self._idle_since.setdefault(handle.owner, now) >= IDLE_WAIT:
                 log.warning("child %s (pid %d) runs no job and does not leave: it is killed", handle.owner, handle.pid)

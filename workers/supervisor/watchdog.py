@@ -23,7 +23,8 @@ from jobqueue.workers.shared.endings import HARD, JOB, SUBJECTS, time_limit_text
 from jobqueue.workers.shared.journal import BUFFERED, DONE, PULSE, Running
 from jobqueue.workers.shared.messages import Ping
 from jobqueue.workers.shared.settings import Settings
-from jobqueue.workers.supervisor.child_handle import ChildHandle, Condemned
+from jobqueue.workers.supervisor.child_handle import ChildHandle
+from jobqueue.workers.supervisor.child_process import ChildProcess, Condemned
 
 log = logging.getLogger(__name__)
 
@@ -36,27 +37,45 @@ ASK_EVERY = 1.0  # seconds until one that runs nothing and has answered is asked
 MEASURE_EVERY = 1.0
 
 
+class Observed:
+    """What the watchdog has seen of one process."""
+
+    def __init__(self, process: ChildProcess) -> None:
+        self.process = process
+        self.seen: dict[int, float] = {}  # claim → when it was first seen running (monotonic seconds)
+        self.pulse = 0  # the last one
+        self.silent_since = 0.0  # monotonic seconds since a ping has no answer; 0: it has one
+        self.stood_in = False  # since then
+        self.done = -1  # how many jobs it had done when it was last seen between two
+        self.ask_at = 0.0  # monotonic seconds: when to ask it although it runs nothing
+
+
 class Watchdog:
-    """Looks at all handles; ``stand_in`` and ``retire`` are the supervisor's."""
+    """Looks at one handle at a time, from the main loop. Calls ``stand_in`` for a child that holds still, and
+    ``retire`` for one that has grown too large."""
 
     def __init__(
-        self, settings: Settings, stand_in: Callable[[ChildHandle], None], retire: Callable[[ChildHandle, str], None]
+        self,
+        settings: Settings,
+        stand_in: Callable[[ChildHandle, int], None],
+        retire: Callable[[ChildHandle, str], None],
     ) -> None:
         self._settings = settings
         self._stand_in = stand_in
         self._retire = retire
+        self._observed: dict[int, Observed] = {}  # by the number of the handle
         self._measure_at = 0.0
 
     def step(self, handle: ChildHandle, now: float) -> None:
         """Look at one child that has a process."""
-        running = handle.page.running()
+        running, seen = handle.page.running(), self._seen_of(handle)
         if not running and handle.page.at_rest:
-            handle.silent_since = 0.0
+            seen.silent_since = 0.0
             return
-        silent_for = self._silent_for(handle, running, now)
-        if silent_for >= SILENT and not handle.stood_in:
-            handle.stood_in = True
-            self._stand_in(handle)
+        silent_for = self._silent_for(handle, seen, running, now)
+        if silent_for >= SILENT and not seen.stood_in:
+            seen.stood_in = True
+            self._stand_in(handle, seen.pulse)
         for job in running:
             if (end := self._overdue(handle, job, now)) and (
                 self._settings.slots == 1 or silent_for >= SILENT_FOR_GOOD
@@ -65,45 +84,57 @@ class Watchdog:
                 return
 
     def weigh(self, handles: list[ChildHandle], now: float) -> None:
-        """Retire what has grown too large."""
+        """Retire each child whose process is larger than ``--max-memory``; measure once a second."""
         if not self._settings.max_memory or now < self._measure_at:
             return
         self._measure_at = now + MEASURE_EVERY
         for handle in handles:
-            if handle.pid and not handle.retiring and (size := memory_mb(handle.pid)) > self._settings.max_memory:
+            if (
+                handle.pid
+                and not handle.process.retiring
+                and (size := memory_mb(handle.pid)) > self._settings.max_memory
+            ):
                 self._retire(handle, f"it uses {size} MB, more than --max-memory {self._settings.max_memory}")
 
-    def _silent_for(self, handle: ChildHandle, running: list[Running], now: float) -> float:
-        """Since when (seconds) the child watchdog has not answered a ping. It is asked only when something depends on
-        it."""
+    def _seen_of(self, handle: ChildHandle) -> Observed:
+        """Return what was seen of the handle's process; of a new one nothing was."""
+        seen = self._observed.get(handle.number)
+        if seen is None or seen.process is not handle.process:
+            seen = self._observed[handle.number] = Observed(handle.process)
+        return seen
+
+    def _silent_for(self, handle: ChildHandle, seen: Observed, running: list[Running], now: float) -> float:
+        """Return the seconds for which the child watchdog has not answered a ping; it is sent one only when something
+        depends on the answer."""
         pulse = handle.page.get(PULSE)
-        if pulse != handle.pulse:
-            handle.pulse, handle.silent_since, handle.stood_in = pulse, 0.0, False
-            handle.ask_at = now + ASK_EVERY
-        handle.seen = {job.claim: handle.seen.get(job.claim, now) for job in running}
+        if pulse != seen.pulse:
+            seen.pulse, seen.silent_since, seen.stood_in = pulse, 0.0, False
+            seen.ask_at = now + ASK_EVERY
+        seen.seen = {job.claim: seen.seen.get(job.claim, now) for job in running}
         at_stake = (
             handle.page.get(BUFFERED)
-            or any(now - handle.seen[job.claim] < FRESH or self._overdue(handle, job, now) for job in running)
+            or any(now - seen.seen[job.claim] < FRESH or self._overdue(handle, job, now) for job in running)
             if running
-            else self._is_between_jobs(handle, now)
+            else self._is_between_jobs(handle, seen, now)
         )
-        if not at_stake and not handle.silent_since:  # who was asked has to answer
+        if not at_stake and not seen.silent_since:  # one that was sent a ping has to answer all the same
             return 0.0
-        if not handle.silent_since:
-            handle.silent_since = now
+        if not seen.silent_since:
+            seen.silent_since = now
             handle.tell(Ping())
-        return now - handle.silent_since
+        return now - seen.silent_since
 
-    def _is_between_jobs(self, handle: ChildHandle, now: float) -> bool:
-        """For longer than a turn takes: what it has claimed, or is about to claim, must not wait for it. While the
-        store is away that is so of every child: it is asked once a second."""
+    def _is_between_jobs(self, handle: ChildHandle, seen: Observed, now: float) -> bool:
+        """Return whether the child has run nothing for longer than a slot needs to take its next job: what it has
+        claimed, or is about to claim, must not wait for one that holds still. While the store is away every child is
+        between jobs: each is asked once a second."""
         done = handle.page.get(DONE)
-        if done != handle.done:
-            handle.done, handle.ask_at = done, now + BETWEEN
-        return handle.has_begun and now >= handle.ask_at
+        if done != seen.done:
+            seen.done, seen.ask_at = done, now + BETWEEN
+        return handle.has_begun and now >= seen.ask_at
 
     def _overdue(self, handle: ChildHandle, job: Running, now: float) -> Condemned | None:
-        condemned = handle.condemned.get(job.claim)
+        condemned = handle.process.condemned.get(job.claim)
         if condemned and job.what == JOB and now >= condemned.since + HARD:  # else it has reacted
             return condemned
         if job.limit and now >= job.since + job.limit + HARD:
@@ -120,8 +151,8 @@ class Watchdog:
         try:
             os.kill(handle.pid, signal.SIGSTOP)
             if any(other.claim == job.claim for other in handle.page.running()):
-                handle.condemned[job.claim] = end
-                handle.killed = True
+                handle.process.condemned[job.claim] = end
+                handle.process.killed = True
                 os.kill(handle.pid, signal.SIGKILL)
             else:
                 os.kill(handle.pid, signal.SIGCONT)

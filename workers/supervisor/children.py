@@ -1,0 +1,225 @@
+"""The lives of the children: start them, hear what they say, retire them, and answer for the dead.
+
+    missing ──► owner name into the store ──► fork ──► runs ──► told to retire ──► leaves   ┐
+                                                        └─► dies                            ├─► reaped, handle released
+                                               └─► dies before it has come as far as to run ┘
+
+Children that die before they can run a job, again and again, end the worker with exit code 2 and the cause.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from jobqueue.errors import BootFailed
+from jobqueue.workers.shared.attempts import Attempts
+from jobqueue.workers.shared.deaths import FAILED, by_sigkill
+from jobqueue.workers.shared.journal import DONE
+from jobqueue.workers.shared.messages import CannotBegin, Dropped, OutOfWork, Ping, Retire, Wake
+from jobqueue.workers.shared.process_tree import OfProcess, end_processes
+from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.supervisor.child_handle import ChildHandle, HandleState
+from jobqueue.workers.supervisor.death_report import death_report, how_it_ended
+from jobqueue.workers.supervisor.forkserver_lifecycle import ForkServerLifecycle
+from jobqueue.workers.supervisor.main_loop import MainLoop
+from jobqueue.workers.supervisor.reaper import Reaper
+from jobqueue.workers.supervisor.role_threads import RoleThreads
+from jobqueue.workers.supervisor.shutdown import Phase, Shutdown
+
+log = logging.getLogger(__name__)
+
+
+class Children:
+    """Owned by the supervisor's main loop. A Requester of the fork server's: it reports births and deaths here."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        handles: Sequence[ChildHandle],
+        loop: MainLoop,
+        threads: RoleThreads,
+        fork_server: ForkServerLifecycle,
+        reaper: Reaper,
+        shutdown: Shutdown,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._handles = handles
+        self._loop = loop
+        self._threads = threads
+        self._fork_server = fork_server
+        self._reaper = reaper
+        self._shutdown = shutdown
+        self._clock = clock
+        self._births = Attempts("No process that could run jobs comes up: the last one")
+        self.done = 0  # jobs that were done by children that have left
+
+    # -- they come -----------------------------------------------------------------------------------------------------
+
+    @property
+    def missing(self) -> int:
+        """How many have to be started. One that retires does not count as there."""
+        return self._settings.children - sum(
+            handle.state is not HandleState.EMPTY and not handle.process.retiring for handle in self._handles
+        )
+
+    @property
+    def are_starting(self) -> bool:
+        """Whether the owner name of one is on its way into the store."""
+        return any(handle.state is HandleState.STARTING for handle in self._handles)
+
+    @property
+    def used(self) -> list[ChildHandle]:
+        """The handles that have a process, or have asked for one."""
+        return [handle for handle in self._handles if handle.is_used]
+
+    def start_missing(self, now: float) -> None:
+        """Start the children that are missing, unless the fork server is not ready, or earlier ones failed just now."""
+        if not self._fork_server.is_ready or now < self._births.not_before or not (missing := self.missing):
+            return
+        empty = [handle for handle in self._handles if handle.state is HandleState.EMPTY]
+        if any(now < handle.not_before for handle in empty):  # no spare handle gets round the delay after crash loops
+            return
+        for handle in empty[:missing]:
+            self._start(handle)
+
+    def _start(self, handle: ChildHandle) -> None:
+        """First the new owner name stands in the store, then its process is started: a rescuer finds what it claims."""
+        owner = handle.next_owner(self._settings.worker)
+        self._threads.add_owner(owner, lambda: self._fork(handle))
+
+    def _fork(self, handle: ChildHandle) -> None:
+        handle.page.wipe()
+        handle.faults.clear()
+        control = self._fork_server.fork_child(handle)
+        if control is None:  # the fork server has gone meanwhile, or the worker stops: strike the name off again
+            self._reap(handle, None)
+            handle.release()
+            return
+        handle.attach(control)
+        self._loop.watch(control, lambda: self._on_readable(handle))
+
+    def forked(self, owner: str, pid: int) -> bool:
+        """A process runs that was asked for: note its pid, and let a child go that it succeeds."""
+        found = [handle for handle in self._handles if handle.owner == owner]
+        for handle in found:
+            handle.process.pid = pid
+        self._let_the_retired_go()
+        return bool(found)
+
+    def one_works(self) -> None:
+        """A child has had an answer to a claim: what failed to start before it counts no longer."""
+        self._births.worked()
+
+    # -- they speak ----------------------------------------------------------------------------------------------------
+
+    def _on_readable(self, handle: ChildHandle) -> None:
+        if (control := handle.process.control) is None:  # its death was heard in this same turn
+            return
+        messages = control.receive()
+        if messages is None:  # dead or dying, and the fork server tells how; or a job has closed or used the socket
+            self._loop.forget(control.socket)
+            handle.process.closed_since = self._clock()
+            return
+        for message in messages:
+            match message:
+                case OutOfWork():
+                    self._threads.queue_waiter.call_at_push(lambda: handle.tell(Wake()))
+                case Dropped(tokens):
+                    self._shutdown.dropped(handle, tokens)
+                case Retire():
+                    self.retire(handle, self._why_it_retires())
+                case CannotBegin(why):
+                    handle.process.failure = why
+
+    def wake_all(self) -> None:
+        """Make the children look at their pages."""
+        for handle in self._handles:
+            handle.tell(Ping())
+
+    def retire(self, handle: ChildHandle, why: str) -> None:
+        """Start a successor; when it is there, this child is told to finish what it runs and to leave. Calling this
+        twice is harmless."""
+        if not handle.process.retiring and not self._shutdown.phase:
+            log.info("child %s retires: %s", handle.owner, why)
+            handle.process.retiring = True
+
+    def _why_it_retires(self) -> str:
+        return "it has done its share" if self._settings.max_jobs else "a thread of it is stuck, or it is cut off"
+
+    def _let_the_retired_go(self) -> None:
+        """Tell one retiring child to leave for each successor that is there: two may retire at once."""
+        there = [handle for handle in self._handles if handle.pid and not handle.process.quiet_sent]
+        spare = len(there) - self._settings.children
+        for handle in [handle for handle in there if handle.process.retiring][: max(0, spare)]:
+            handle.quiet()
+
+    # -- they go -------------------------------------------------------------------------------------------------------
+
+    def unborn(self, owner: str, why: str) -> bool:
+        """The system would not start the process of this name."""
+        found = [handle for handle in self.used if handle.owner == owner]
+        for handle in found:
+            self._lost(handle, None, f"could not be started: {why}")
+        return bool(found)
+
+    def died(self, pid: int, status: int) -> bool:
+        """The process with this pid has ended."""
+        found = [handle for handle in self._handles if handle.pid == pid]
+        for handle in found:
+            self._lost(handle, status)
+        return bool(found)
+
+    def all_died(self) -> None:
+        """The fork server is gone: see that its children are too, end what their jobs had started, and reap them. Those
+        that had not come as far as to run jobs are of no fault of their own."""
+        for handle in self.used:
+            process = handle.process
+            process.killed = process.killed or not handle.has_begun
+            handle.kill()
+            assert process.control is not None
+            process.control.await_end()
+            self._end_jobs(handle)
+            self._lost(handle, None)
+
+    def _end_jobs(self, handle: ChildHandle) -> None:
+        """End what its jobs had started. The fork server does this, unless it has died itself."""
+        if handle.pid and (running := handle.page.running()):
+            end_processes(OfProcess(handle.pid, handle.owner, None), min(job.start for job in running))
+
+    def _lost(self, handle: ChildHandle, status: int | None, how: str = "") -> None:
+        """A child is gone: hand what it held to the reaper, and free its handle for the next. ``how`` it ended, where
+        ``status`` does not say it."""
+        process = handle.process
+        how = process.failure or how or how_it_ended(handle, status)
+        if status != 0 and self._shutdown.phase < Phase.INTERRUPT:
+            log.warning("child %s (pid %d) %s", handle.owner, handle.pid, how)
+        if not process.killed and not self._shutdown.phase:
+            self._note_early_death(handle, status, how)
+        if process.control is not None:
+            self._loop.forget(process.control.socket)
+        self.done += handle.page.get(DONE)
+        self._reap(handle, status)
+        handle.release()
+
+    def _reap(self, handle: ChildHandle, status: int | None) -> None:
+        is_stopping = self._shutdown.phase >= Phase.INTERRUPT
+        self._reaper.reap(death_report(handle, status, is_stopping))
+
+    def _note_early_death(self, handle: ChildHandle, status: int | None, how: str) -> None:
+        """Count a child as a failed attempt that died before it could run a job, or failed by itself before it had
+        claimed one. After too many, and while no other child does better, end the worker: trying again helps nobody."""
+        failed = status is not None and os.waitstatus_to_exitcode(status) == FAILED
+        if handle.has_begun and (handle.look_whether_it_works() or not failed):
+            self._births.worked()  # it came up: what failed before it is no row any more
+            return
+        others = [other for other in self.used if other is not handle]
+        began = handle.process.born
+        try:
+            self._births.failed(f"(pid {handle.pid}) {how}", began, self._clock(), by_sigkill(status))
+        except BootFailed as e:
+            if not any(other.process.worked if handle.has_begun else other.has_begun for other in others):
+                self._shutdown.fail(e)

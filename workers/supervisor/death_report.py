@@ -1,0 +1,76 @@
+"""Say what a dead child left: what it had finished, and by what ruling each job that ran in it ends.
+
+The shared page and faulthandler's report outlive the process. Rulings, the first that fits:
+
+    condemned      as the supervisor had decided before it killed the process: fail or stop
+    interrupt      the worker stops, or the process was killed because of another job: the job counts nothing
+    crash          the job ran alone, or faulthandler's report names its thread
+    suspect        several jobs ran and nothing says which of them it was
+"""
+
+from __future__ import annotations
+
+from jobqueue.protocol.outcomes import JobOutcome
+from jobqueue.protocol.rescue import Ruling
+from jobqueue.workers.shared import oom
+from jobqueue.workers.shared.deaths import DeathReport, cause_of_death, end_of_process
+from jobqueue.workers.shared.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text
+from jobqueue.workers.shared.journal import Running
+from jobqueue.workers.supervisor.child_handle import ChildHandle
+
+NEIGHBOUR = "ChildKilled: The process that ran this job was killed because of another job that ran in it."
+
+
+def death_report(handle: ChildHandle, status: int | None, stopping: bool) -> DeathReport:
+    """Return what the process of this handle left. Call this before ``release``. ``status``: its wait status, None
+    where nobody knows it or no process was started; ``stopping``: running jobs have been interrupted for a stop."""
+    running = handle.page.running()
+    cause = SHUTDOWN if stopping else _cause(handle, status)
+    culprit = handle.faults.culprit(running) if status is not None else None
+    rulings = [_rule(handle, job, len(running), culprit, cause, stopping) for job in running]
+    condemned = handle.process.condemned
+    plain = frozenset(claim for claim, end in condemned.items() if end.what not in (JOB, SUCCESS))
+    return DeathReport(handle.owner, [_with_cause(handle, it) for it in _finished(handle)], rulings, plain)
+
+
+def how_it_ended(handle: ChildHandle, status: int | None) -> str:
+    """Return how the process of this handle ended, in words for the log that follow its name."""
+    return end_of_process(status, out_of_memory=_killed_for_memory(handle), ran=bool(handle.page.running()))
+
+
+def _cause(handle: ChildHandle, status: int | None) -> str:
+    return cause_of_death(handle.pid, status, out_of_memory=_killed_for_memory(handle))
+
+
+def _killed_for_memory(handle: ChildHandle) -> bool:
+    """Whether the kernel has killed any process for want of memory while this one lived."""
+    return oom.kills() > handle.process.oom_kills
+
+
+def _finished(handle: ChildHandle) -> list[JobOutcome]:
+    try:
+        return list(handle.page.journal.read())
+    except (ValueError, EOFError, TypeError):  # killed in the middle of bringing the journal's halves together
+        return []
+
+
+def _with_cause(handle: ChildHandle, outcome: JobOutcome) -> JobOutcome:
+    """Add why the job's callback was ended to the text of a failure: why the job failed stays what is recorded."""
+    condemned = handle.process.condemned.get(outcome.claim)
+    if not (outcome.by_rq and condemned and condemned.kind == "fail"):
+        return outcome
+    text = f"{decode_text(outcome.payload).rstrip()}\n{condemned.cause}\n"
+    return outcome._replace(payload=encode_text(text))
+
+
+def _rule(handle: ChildHandle, job: Running, company: int, culprit: int | None, cause: str, stopping: bool) -> Ruling:
+    """Return how one job ends. ``company``: how many ran in the process; ``culprit``: the claim of the one that
+    crashed, if that is known."""
+    if condemned := handle.process.condemned.get(job.claim):
+        return Ruling(job.claim, condemned.kind, encode_text(condemned.cause))
+    if handle.process.killed or stopping:
+        return Ruling(job.claim, "interrupt", encode_text(SHUTDOWN if stopping else NEIGHBOUR))
+    if culprit is not None and culprit != job.claim:
+        return Ruling(job.claim, "interrupt", encode_text(NEIGHBOUR))
+    kind = "crash" if company == 1 or culprit == job.claim else "suspect"
+    return Ruling(job.claim, kind, encode_text(cause))

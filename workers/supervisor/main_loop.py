@@ -1,0 +1,45 @@
+"""What the supervisor's main thread waits for: sockets, and events that other threads post."""
+
+from __future__ import annotations
+
+import os
+import queue
+import selectors
+from collections.abc import Callable
+from typing import Any
+
+Event = Callable[[], object]
+
+
+class MainLoop:
+    """Calls whoever has something to read. Any thread may call ``post``; the rest is for the main thread."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._bell_read, self._bell_write = os.pipe()
+        self._selector.register(self._bell_read, selectors.EVENT_READ, self._run_events)
+
+    def watch(self, file: Any, on_readable: Event) -> None:
+        """Call ``on_readable`` in each turn in which there is something to read."""
+        self._selector.register(file, selectors.EVENT_READ, on_readable)
+
+    def forget(self, file: Any) -> None:
+        """Watch this file no more. It must still be open; calling this for one that is not watched is harmless."""
+        if file.fileno() in self._selector.get_map():
+            self._selector.unregister(file)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until something happens, ``timeout`` seconds at most, and do what it asks for."""
+        for key, _ in self._selector.select(timeout):
+            key.data()
+
+    def post(self, event: Event) -> None:
+        """Have the main loop call ``event`` in its next turn, which begins at once."""
+        self._events.put(event)
+        os.write(self._bell_write, b"!")
+
+    def _run_events(self) -> None:
+        os.read(self._bell_read, 4096)
+        while not self._events.empty():
+            self._events.get()()
