@@ -12,6 +12,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+import redis
 from rq import Queue
 from rq.job import Job, JobStatus
 from rq.rate_limit import RateLimit
@@ -40,8 +41,8 @@ NOW = 1_795_000_000.5
 class Desk:
     """A store, two living owners, and short words for what they do."""
 
-    def __init__(self) -> None:
-        self.store = fakeredis.FakeRedis()
+    def __init__(self, store: redis.Redis | None = None) -> None:
+        self.store = store or fakeredis.FakeRedis()
         self.protocol = Protocol(self.store)
         self.store.sadd(keys.OWNERS, ONE, TWO)
 
@@ -225,6 +226,47 @@ def test_a_paused_queue_is_passed_over(desk: Desk) -> None:
 
 
 # -- CYCLE: settle -------------------------------------------------------------------------------------------------
+
+
+def test_many_are_settled_as_one_by_one(desk: Desk) -> None:
+    """In an order that is not the claims', from two queues, with every kind of end among them."""
+    desk.enqueue(*"abcdefg")
+    desk.enqueue("other", queue="low")
+    jobs = {job.id: job for job in desk.claim(8, queues=("default", "low"), idle=8).jobs}
+    desk.store.sadd(keys.dependents("b"), "child")
+    desk.store.hset(keys.job("c"), "status", "canceled")
+    desk.store.delete(keys.job("d"))
+    desk.mark(jobs["e"])
+    outcomes = [
+        returned(jobs["g"]),
+        *(returned(jobs[job_id]) for job_id in ("other", "b", "c", "d", "e")),
+        returned(jobs["a"], ttl=0),
+        returned(jobs["g"], 5),  # the same token again
+        returned(jobs["f"], claim=99),
+    ]
+    recorded, gone = RECORDED, GONE
+    assert desk.settle(*outcomes) == [recorded, recorded, HAS_DEPENDENTS, gone, gone, recorded, recorded, LOST, LOST]
+    assert (desk.held(), desk.intermediate(), desk.intermediate("low")) == (["b", "f"], ["b", "f"], [])
+    assert [i.decode() for i in desk.store.zrange(keys.registry("finished", "default"), 0, -1)] == ["e", "g"]
+    assert [i.decode() for i in desk.store.zrange(keys.registry("finished", "low"), 0, -1)] == ["other"]
+    assert desk.store.xlen(keys.results("g")) == 1
+    assert (desk.job("g").return_value(), desk.store.exists(keys.job("a"))) == (4, 0)
+    desk.running_is_clean("e")
+    assert desk.store.hget(keys.worker(W), "successful_job_count") == b"4"
+
+
+def test_the_commands_that_a_short_job_costs_the_store(store: redis.Redis) -> None:
+    """Six each: two HMGET, HSET, XADD and two EXPIRE. All else is asked and written once for the whole batch."""
+    desk = Desk(store)
+    desk.enqueue(*map(str, range(64)))
+    store.config_resetstat()
+    jobs = desk.claim(64, idle=64).jobs
+    desk.settle(*map(returned, jobs))
+    calls = {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in store.info("commandstats").items()}
+    per_job = {name: count // len(jobs) for name, count in calls.items() if count >= len(jobs)}
+    assert per_job == {"hmget": 2, "hset": 1, "xadd": 1, "expire": 2}
+    assert sum(calls.values()) - 6 * len(jobs) <= 40  # two scripts, and what is done per batch
+    assert not [key for key in store.keys("rq:*") if store.type(key) == b"list"]
 
 
 def test_a_result_as_rq_reads_it(desk: Desk) -> None:

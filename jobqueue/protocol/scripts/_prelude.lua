@@ -203,44 +203,41 @@ local function mark_started(w, id, claim, q, started_at, ttl)
   redis.call('DEL', first_seen_key(q, id))
 end
 
--- RQ's keep-for-ttl: -1 keeps for ever.
-local function keep_for(ttl, ...)
-  if ttl > 0 then
-    for _, key in ipairs({ ... }) do raw('EXPIRE', key, ttl) end
-  else
-    for _, key in ipairs({ ... }) do raw('PERSIST', key) end
-  end
-end
-
 -- The score in RQ's registry; what is kept for ever has +inf among the finished and -1 among the failed.
-local function expiry(kind, ttl)
+local function expiry(kind, ttl, t)
   if ttl < 0 then return kind == 1 and '+inf' or ttl end
-  return math.floor(now()) + ttl
+  return math.floor(t) + ttl
 end
 
--- The truth about a job that ended: status, times, one entry in its result stream, its place in RQ's registry.
--- kind is RQ's result type (1 returned, 2 raised); payload is what RQ's Result.restore reads, '' for None.
-local function record_outcome(w, q, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts)
-  local job = job_key(id)
-  if ttl == 0 then -- not kept at all, as RQ's Job.cleanup
-    if redis.call('HGET', job, 'status') == 'canceled' then redis.call('ZREM', registry_key('canceled', q), id) end
-    redis.call('DEL', job, results_key(id), dependents_key(id), dependencies_key(id))
-    return
-  end
+-- The truth about a job that ended: status, times, one entry in its result stream. Its place in RQ's registry is left
+-- to the caller. kind is RQ's result type (1 returned, 2 raised); payload is what RQ's Result.restore reads, '' for
+-- None; dependencies: whether it waited for others once.
+local function write_outcome(w, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts, dependencies)
+  local job, results, x = job_key(id), results_key(id), execution_id(claim)
   raw('HSET', job, 'status', kind == 1 and 'finished' or 'failed', 'started_at', started_at,
     'ended_at', ended_at, 'last_heartbeat', ended_at, 'worker_name', w)
-  local entry = { 'type', kind, 'worker_name', w, 'execution_id', execution_id(claim),
-    'execution_started_at', started_ts, 'execution_ended_at', ended_ts }
-  if payload ~= '' then
-    entry[#entry + 1] = kind == 1 and 'return_value' or 'exc_string'
-    entry[#entry + 1] = payload
+  if payload == '' then
+    redis.call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', w, 'execution_id', x,
+      'execution_started_at', started_ts, 'execution_ended_at', ended_ts)
+  else
+    redis.call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', w, 'execution_id', x,
+      'execution_started_at', started_ts, 'execution_ended_at', ended_ts,
+      kind == 1 and 'return_value' or 'exc_string', payload)
   end
-  redis.call('XADD', results_key(id), 'MAXLEN', '~', 10, '*', unpack(entry))
-  keep_for(ttl, results_key(id), job)
-  if ttl > 0 and raw('HEXISTS', job, 'dependency_ids') == 1 then
-    raw('EXPIRE', dependencies_key(id), ttl)
+  if ttl > 0 then -- RQ's keep-for-ttl: -1 keeps for ever
+    raw('EXPIRE', results, ttl)
+    raw('EXPIRE', job, ttl)
+    if dependencies then raw('EXPIRE', dependencies_key(id), ttl) end
+  else
+    raw('PERSIST', results)
+    raw('PERSIST', job)
   end
-  redis.call('ZADD', registry_key(kind == 1 and 'finished' or 'failed', q), expiry(kind, ttl), id)
+end
+
+-- A job that is not kept at all goes, as by RQ's Job.cleanup.
+local function forget_outcome(q, id)
+  if redis.call('HGET', job_key(id), 'status') == 'canceled' then redis.call('ZREM', registry_key('canceled', q), id) end
+  redis.call('DEL', job_key(id), results_key(id), dependents_key(id), dependencies_key(id))
 end
 
 local function iso(seconds)

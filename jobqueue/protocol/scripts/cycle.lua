@@ -34,40 +34,105 @@ end
 local queues = {}
 for i = 1, tonumber(next_arg()) do queues[i] = next_arg() end
 
--- settle
-local acks, seen, returned, raised, busy = {}, {}, 0, 0, 0
-for i = 1, tonumber(next_arg()) do
-  local id, claim, q, kind, ttl = next_arg(), next_arg(), next_arg(), tonumber(next_arg()), seconds(next_arg()) or LONGEST
-  local payload = next_arg()
-  local started_at, ended_at, started_ts, ended_ts = next_arg(), next_arg(), next_arg(), next_arg()
-  if not owns(owner, id, claim) then
-    acks[i] = redis.call('HGET', job_key(id), 'status') == 'canceled' and 2 or 0 -- START MARK let it go
-  else
-    local status = redis.call('HGET', job_key(id), 'status')
-    if not status or status == 'canceled' then
-      acks[i] = 2
-      if not status then redis.call('DEL', job_key(id)) end -- what its function wrote on itself after it was deleted
-      clean_execution(w, q, id, claim)
-      release(owner, q, id)
-    elseif raw('EXISTS', dependents_key(id)) == 1 then
-      acks[i] = 3
-    else
-      acks[i] = 1
-      if status ~= 'queued' then clean_execution(w, q, id, claim) end
-      if ENDS[status] then redis.call('ZREM', registry_key(ENDS[status], q), id) end -- of another run: one place, the last
-      raw('ZREM', own, id)
-      redis.call('LREM', intermediate_key(q), 1, id)
-      seen[#seen + 1] = first_seen_key(q, id)
-      record_outcome(w, q, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts)
-      busy = busy + math.max(0, tonumber(ended_ts) - tonumber(started_ts))
-      if kind == 1 then returned = returned + 1 else raised = raised + 1 end
+-- settle: what can be asked and written for all outcomes at once is. Outcome i has 10 arguments from `first + 10 * i`.
+local settled = tonumber(next_arg())
+local acks, first, time = {}, at - 10, now()
+at = at + 10 * settled
+
+-- Of those that the owner still holds: is there one with dependents?
+local function some_have_dependents(scores)
+  local keys = {}
+  for i = 1, settled do
+    if scores[i] then keys[#keys + 1] = dependents_key(ARGV[first + 10 * i]) end
+  end
+  return #keys > 0 and raw('EXISTS', unpack(keys)) > 0
+end
+
+-- Out of RQ's intermediate list. Jobs mostly end in the order in which they were claimed: then they stand at its head.
+local function leave_intermediate(q, ids)
+  local key = intermediate_key(q)
+  local head = redis.call('LRANGE', key, 0, #ids - 1)
+  for i, id in ipairs(ids) do
+    if head[i] ~= id then
+      for at = 1, #ids do redis.call('LREM', key, 1, ids[at]) end
+      return
     end
   end
+  raw('LTRIM', key, #ids, -1)
 end
-if #seen > 0 then raw('DEL', unpack(seen)) end
-if returned > 0 then redis.call('HINCRBY', worker_key(w), 'successful_job_count', returned) end
-if raised > 0 then redis.call('HINCRBY', worker_key(w), 'failed_job_count', raised) end
-if returned + raised > 0 then redis.call('HINCRBYFLOAT', worker_key(w), 'total_working_time', busy) end
+
+local released, seen, leaving, places, returned, raised, busy = {}, {}, {}, {}, 0, 0, 0
+
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+-- The outcome behind `arg` is the job's: written now but for what is written for all at once.
+local function record(arg, id, claim, status, dependencies)
+  local q, kind, ttl = ARGV[arg + 2], tonumber(ARGV[arg + 3]), seconds(ARGV[arg + 4]) or LONGEST
+  if status ~= 'queued' then
+    clean_execution(w, q, id, claim)
+    if ENDS[status] then redis.call('ZREM', registry_key(ENDS[status], q), id) end -- of another run: one place, the last
+  end
+  released[#released + 1] = id
+  seen[#seen + 1] = first_seen_key(q, id)
+  local ids = list_of(leaving, q)
+  ids[#ids + 1] = id
+  if ttl == 0 then
+    forget_outcome(q, id)
+  else
+    write_outcome(w, id, claim, kind, ttl, ARGV[arg + 5], ARGV[arg + 6], ARGV[arg + 7], ARGV[arg + 8], ARGV[arg + 9],
+      dependencies)
+    local place = list_of(places, registry_key(kind == 1 and 'finished' or 'failed', q))
+    place[#place + 1] = expiry(kind, ttl, time)
+    place[#place + 1] = id
+  end
+  busy = busy + math.max(0, tonumber(ARGV[arg + 9]) - tonumber(ARGV[arg + 8]))
+  if kind == 1 then returned = returned + 1 else raised = raised + 1 end
+end
+
+local function settle()
+  local ids, done = {}, {}
+  for i = 1, settled do ids[i] = ARGV[first + 10 * i] end
+  local scores = redis.call('ZMSCORE', own, unpack(ids))
+  local dependents = some_have_dependents(scores)
+  for i, id in ipairs(ids) do
+    local arg = first + 10 * i
+    local claim, job = ARGV[arg + 1], job_key(id)
+    if done[id] or tonumber(scores[i] or -1) ~= tonumber(claim) then -- owns() is false
+      acks[i] = redis.call('HGET', job, 'status') == 'canceled' and 2 or 0 -- START MARK let it go
+    else
+      local h = redis.call('HMGET', job, 'status', 'dependency_ids')
+      local status = h[1]
+      if not status or status == 'canceled' then
+        acks[i] = 2
+        if not status then redis.call('DEL', job) end -- what its function wrote on itself after it was deleted
+        clean_execution(w, ARGV[arg + 2], id, claim)
+        release(owner, ARGV[arg + 2], id)
+      elseif dependents and raw('EXISTS', dependents_key(id)) == 1 then
+        acks[i] = 3
+      else
+        acks[i] = 1
+        record(arg, id, claim, status, h[2])
+      end
+      done[id] = acks[i] ~= 3
+    end
+  end
+  if #released == 0 then return end
+  raw('ZREM', own, unpack(released))
+  raw('DEL', unpack(seen))
+  for q, of_queue in pairs(leaving) do leave_intermediate(q, of_queue) end
+  for registry, place in pairs(places) do redis.call('ZADD', registry, unpack(place)) end
+  if returned > 0 then redis.call('HINCRBY', worker_key(w), 'successful_job_count', returned) end
+  if raised > 0 then redis.call('HINCRBY', worker_key(w), 'failed_job_count', raised) end
+  redis.call('HINCRBYFLOAT', worker_key(w), 'total_working_time', busy)
+end
+if settled > 0 then settle() end
 
 -- usage: added to the records of the tasks, under fields that begin with the width. Nothing that stands at these keys
 -- may keep jobs from being settled or claimed, hence pcall; and user-made names must not fill the store.
@@ -127,9 +192,9 @@ local function is_text(id)
   return not string.find(id, '[%z\128-\255]')
 end
 
--- What the worker needs to know of a job; nil when its hash is gone (deleted, expired). A hash without data is a job
--- that fails.
-local function fields_of(id, claim, q)
+-- What the worker needs to know of a job, as HMGET gives it; nil when its hash is gone (deleted, expired). A hash
+-- without data is a job that fails.
+local function hash_of(id, q)
   local h = redis.call('HMGET', job_key(id), 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'ttl',
     'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name',
     'jobq_suspect', 'jobq_on_crash', 'origin')
@@ -138,15 +203,19 @@ local function fields_of(id, claim, q)
     redis.call('HSET', job_key(id), 'origin', q)
     redis.call('HSETNX', job_key(id), 'status', 'queued')
   end
-  local function set(n) return h[n] and h[n] ~= '' end
-  local repeats, retries = tonumber(h[10] or 0) or 0, tonumber(h[5] or 0) or 0
-  local features = ''
-  if set(6) or set(7) or set(8) then features = features .. 'm' end
-  if set(8) or set(9) or repeats > 0 or set(11) or h[3] == '0' then features = features .. 's' end
-  if set(8) or set(9) or retries > 0 or set(12) then features = features .. 'f' end
-  if set(13) then features = features .. 'a' end
+  return h
+end
+
+local function set(value) return value and value ~= '' end
+
+local function features_of(h)
+  local by_rq, features = set(h[8]) or set(h[9]), ''
+  if set(h[6]) or set(h[7]) or set(h[8]) then features = features .. 'm' end
+  if by_rq or (tonumber(h[10] or 0) or 0) > 0 or set(h[11]) or h[3] == '0' then features = features .. 's' end
+  if by_rq or (tonumber(h[5] or 0) or 0) > 0 or set(h[12]) then features = features .. 'f' end
+  if set(h[13]) then features = features .. 'a' end
   if h[14] == 'fail' then features = features .. 'x' elseif h[14] == 'retry' then features = features .. 'r' end
-  return { id, claim, q, h[1] or '', h[2] or '', h[3] or '', h[4] or '', h[5] or '', features }
+  return features
 end
 
 -- An id that is no text, or that no environment variable can carry, would stop whoever reads it: it gets another.
@@ -164,22 +233,26 @@ end
 -- The owner takes the ids under the numbers up to `last`. An id without a hash leaves the queue for good, as in RQ; so
 -- does one that the owner holds already: who pushed it twice gets it run once, under its first number.
 local function claim_all(q, ids, last)
-  local found, tokens, kept = {}, {}, {}
+  local hashes, tokens, kept, n = {}, {}, {}, #jobs
   for i, id in ipairs(ids) do
-    local fields = fields_of(readable(id), last - #ids + i, q)
-    if not fields then
+    id = readable(id)
+    local h = hash_of(id, q)
+    if not h then
       redis.call('EXPIRE', dependents_key(id), 3600) -- who waits for it may be told by the next job of this name
     else
-      found[#found + 1] = fields
-      tokens[#tokens + 1] = fields[2]
-      tokens[#tokens + 1] = fields[1]
+      hashes[#hashes + 1] = h
+      tokens[#tokens + 1] = last - #ids + i
+      tokens[#tokens + 1] = id
     end
   end
-  local some_held = #found > 0 and redis.call('ZADD', own, 'NX', unpack(tokens)) < #found
-  for _, fields in ipairs(found) do
-    if not some_held or owns(owner, fields[1], fields[2]) then
-      kept[#kept + 1] = fields[1]
-      for _, value in ipairs(fields) do jobs[#jobs + 1] = value end
+  local some_held = #hashes > 0 and redis.call('ZADD', own, 'NX', unpack(tokens)) < #hashes
+  for i, h in ipairs(hashes) do
+    local claim, id = tokens[2 * i - 1], tokens[2 * i]
+    if not some_held or owns(owner, id, claim) then
+      kept[#kept + 1] = id
+      jobs[n + 1], jobs[n + 2], jobs[n + 3], jobs[n + 4], jobs[n + 5] = id, claim, q, h[1] or '', h[2] or ''
+      jobs[n + 6], jobs[n + 7], jobs[n + 8], jobs[n + 9] = h[3] or '', h[4] or '', h[5] or '', features_of(h)
+      n = n + 9
     end
   end
   if #kept > 0 then redis.call('RPUSH', intermediate_key(q), unpack(kept)) end

@@ -55,7 +55,13 @@ local function fail(id, q, claim, h, ruling, cause)
   if final then hand_over(id, ruling == 'stop' and 'stopped' or 'failed') end
   local ttl = seconds(h[5]) or 31536000 -- RQ keeps failed jobs for a year
   local started_at = h[1] == 'started' and h[9] or ended_at -- else it was marked for an earlier run, if for any
-  record_outcome(w, q, id, claim, 2, ttl, cause, started_at, ended_at, ended_ts, ended_ts)
+  if ttl == 0 then
+    forget_outcome(q, id)
+  else
+    local dependencies = redis.call('HEXISTS', job_key(id), 'dependency_ids') == 1
+    write_outcome(w, id, claim, 2, ttl, cause, started_at, ended_at, ended_ts, ended_ts, dependencies)
+    redis.call('ZADD', registry_key('failed', q), expiry(2, ttl, now()), id)
+  end
   if ruling == 'stop' and ttl ~= 0 then redis.call('HSET', job_key(id), 'status', 'stopped') end
   if h[8] and h[8] ~= '' then free_place(id, h[8]) end
   redis.call('HINCRBY', worker_key(w), 'failed_job_count', 1)
