@@ -12,6 +12,11 @@ def text_of(value: bytes | str) -> str:
     return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
 
 
+def bytes_of(text: str) -> bytes:
+    """Return a name or a key as it stands in the store, where it may be no UTF-8: the opposite of ``text_of``."""
+    return text.encode(errors="surrogateescape")
+
+
 def as_they_came(args: Iterable[Field]) -> list[Field]:
     """What redis-py can send, where an id in the store is no UTF-8."""
-    return [arg.encode(errors="surrogateescape") if isinstance(arg, str) else arg for arg in args]
+    return [bytes_of(arg) if isinstance(arg, str) else arg for arg in args]

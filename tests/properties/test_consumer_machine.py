@@ -204,7 +204,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.looked is not None or (self.books.buffer and not self.page.revoked))
     @rule(steps=st.integers(1, 3))
     def the_supervisor_goes_on(self, steps: int) -> None:
-        """It takes the child for one that holds still, rightly or not, as in rescuer.stand_in."""
+        """It takes the child for one that holds still, rightly or not, as in stand_in.py."""
         for _ in range(steps):
             if self.looked is None:
                 self.looked = Looked(self.store.newest)

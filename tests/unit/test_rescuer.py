@@ -20,6 +20,7 @@ from jobqueue.protocol.rescue import Ruling
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.rescuer import REMEMBERED, Rescuer
+from jobqueue.workers.roles.stand_in import stand_in
 from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import FENCED, DeathReport, LeftForRQ, cause_of_death, end_of_process
 from jobqueue.workers.shared.endings import encode_text
@@ -58,8 +59,12 @@ def store() -> fakeredis.FakeRedis:
     return fakeredis.FakeRedis()
 
 
+def settings(**told: Any) -> Settings:
+    return Settings(Address(url="redis://127.0.0.1:1/0"), OURS, ("default",), 1, 1, **told)
+
+
 def rescuer(store: fakeredis.FakeRedis, **told: Any) -> Rescuer:
-    return Rescuer(Settings(Address(url="redis://127.0.0.1:1/0"), OURS, ("default",), 1, 1, **told), store, LEFT.append)
+    return Rescuer(settings(**told), store, LEFT.append)
 
 
 def claimed(store: fakeredis.FakeRedis, name: str, *ids: str, **more: str) -> list[Claimed]:
@@ -87,7 +92,7 @@ def test_a_child_that_holds_still(store: fakeredis.FakeRedis) -> None:
     first, _second = claimed(store, owner(OURS), "a", "b")
     page = SharedPage(make_file(1, 1), 0, 1)
     page.begin(0, first.claim, time.monotonic(), 0.0)
-    rescuer(store).stand_in(owner(OURS), page, page.get(PULSE))
+    stand_in(Protocol(store), settings(), owner(OURS), page, page.get(PULSE))
     assert (waiting(store), store.hget(keys.job("a"), "status")) == (["b"], b"started")
     assert page.revoked
     page.set(CAME_BACK, page.get(REVOKED))
@@ -99,7 +104,7 @@ def test_a_child_that_is_awake_again_is_left_alone(store: fakeredis.FakeRedis) -
     claimed(store, owner(OURS), "a")
     page = SharedPage(make_file(1, 1), 0, 1)
     page.set(PULSE, 8)
-    rescuer(store).stand_in(owner(OURS), page, 7)
+    stand_in(Protocol(store), settings(), owner(OURS), page, 7)
     assert waiting(store) == []
     assert not page.revoked
 

@@ -15,8 +15,8 @@ import redis
 from rq.worker import BaseWorker
 
 from jobqueue.protocol import keys
+from jobqueue.protocol.arguments import text_of
 from jobqueue.workers.roles.heartbeat import Heartbeat
-from jobqueue.workers.roles.rescuer import text
 from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.settings import Settings
 
@@ -79,7 +79,7 @@ class RQHeartbeat(Heartbeat):
 
     def owners_of_the_dead(self) -> list[str]:
         """Names under which an earlier worker of our name owned jobs: RQ let us take the name, so it is dead."""
-        owners = map(text, self._client.smembers(keys.OWNERS))
+        owners = map(text_of, self._client.smembers(keys.OWNERS))
         return [owner for owner in owners if owner.rpartition(":")[0] == self._settings.worker]
 
     def death(self) -> None:

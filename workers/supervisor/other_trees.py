@@ -13,6 +13,7 @@ from typing import Any
 import redis
 
 from jobqueue.protocol import keys
+from jobqueue.protocol.arguments import bytes_of, text_of
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,11 @@ class OtherTrees:
         """The ids that each other tree holds."""
         owners = [owner for owner in self._client.smembers(keys.OWNERS) if isinstance(owner, bytes)]
         held: dict[str, list[bytes]] = {}
-        names = {owner.decode(errors="surrogateescape") for owner in owners}
+        names = {text_of(owner) for owner in owners}
         others = [name for name in names if name.rpartition(":")[0] != self._worker]
         with self._client.pipeline(transaction=False) as pipe:
             for name in others:
-                pipe.zrange(_raw(keys.own(name)), 0, -1)
+                pipe.zrange(bytes_of(keys.own(name)), 0, -1)
             replies = pipe.execute(raise_on_error=False) if others else []
         for name, ids in zip(others, replies, strict=True):
             if isinstance(ids, list):  # what has another type is no list of jobs
@@ -58,7 +59,7 @@ class OtherTrees:
 
     def _may_be_dead(self, worker: str, now: float) -> bool:
         """Not if its lease has moved since we first saw it, nor if it should have been rescued long ago."""
-        lease = self._client.get(_raw(keys.lease(worker)))
+        lease = self._client.get(bytes_of(keys.lease(worker)))
         first, since = self._first.setdefault(worker, (lease, now))
         if lease != first:
             return False
@@ -74,8 +75,3 @@ class OtherTrees:
                 pipe.hget(keys.job("").encode() + job_id, "origin")
             origins = pipe.execute(raise_on_error=False) if ids else []
         return any(isinstance(origin, bytes) and origin in names for origin in origins)
-
-
-def _raw(key: str) -> bytes:
-    """A key with a name in it that may be no text."""
-    return key.encode(errors="surrogateescape")

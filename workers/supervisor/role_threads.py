@@ -26,10 +26,12 @@ from jobqueue.workers.roles.queue_waiter import QueueWaiter
 from jobqueue.workers.roles.rescuer import Rescuer
 from jobqueue.workers.roles.scheduler import Scheduler
 from jobqueue.workers.roles.self_fencing import SelfFencing
+from jobqueue.workers.roles.stand_in import stand_in
 from jobqueue.workers.roles.timed_role import Outage, RoleThread, TimedRole
 from jobqueue.workers.roles.wrong_keys import WrongKeys
 from jobqueue.workers.shared.deaths import LeftForRQ
 from jobqueue.workers.shared.failures import Failures
+from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor.child_handle import ChildHandle
 from jobqueue.workers.supervisor.main_loop import Event
@@ -136,6 +138,10 @@ class RoleThreads:
     def give_back(self, tokens: Sequence[Token]) -> None:
         """Return jobs that nobody started: all in one script, so that their order stays."""
         self.do(lambda: self._protocol.give_back(self._settings.worker, tokens))
+
+    def stand_in(self, owner: str, page: SharedPage, pulse: int) -> None:
+        """Do for a child that holds still at this pulse what nothing may wait for. Runs in the roles thread."""
+        stand_in(self._protocol, self._settings, owner, page, pulse)
 
     def close(self, is_busy: bool) -> bool:
         """Take the worker's name off every list, as the last request. Return whether everything could be recorded;

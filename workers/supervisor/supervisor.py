@@ -198,8 +198,8 @@ class Supervisor:
 
     def _stand_in(self, handle: ChildHandle, pulse: int) -> None:
         """A child holds still at this pulse: the roles thread does for it what nothing may wait for."""
-        owner, rescuer = handle.owner, self._threads.rescuer
-        self._reaper.ask(lambda: rescuer.stand_in(owner, handle.page, pulse), lambda _: None)
+        owner = handle.owner
+        self._reaper.ask(lambda: self._threads.stand_in(owner, handle.page, pulse), lambda _: None)
 
     def _find(self, job_id: str, owners: list[str], then: Callable[[int | None], None]) -> None:
         """Look up in the store under which claim one of these owners holds a job."""

@@ -1,0 +1,108 @@
+"""Judge which other trees are dead, by their leases.
+
+A tree is called dead when this process has itself seen the same lease value for the whole lease time of its own
+monotonic clock over one unbroken connection, and three times: where a whole machine stood still, the first look after
+it may come before the living have renewed. RESCUE carries that value and refuses if it has moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import redis
+
+from jobqueue.protocol import keys
+from jobqueue.protocol.arguments import bytes_of, text_of
+from jobqueue.workers.shared.retry import replies_of
+from jobqueue.workers.shared.settings import Settings
+
+DEFAULT_LEASE = 10.0  # seconds
+LONGEST_LEASE = 3600.0  # what JOBQ_LEASE may be; a longer one was written by somebody else
+ENOUGH_LOOKS = 3
+UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
+
+
+class Seen(NamedTuple):
+    """The lease of another tree: its value, since when we have seen it (monotonic seconds), and how often."""
+
+    lease: str
+    since: float
+    looks: int
+
+
+class LeaseWatch:
+    """Used by the rescuer, in the roles thread."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+        self._looked = 0.0  # monotonic seconds of the last look
+        self._seen: dict[str, Seen] = {}  # by worker
+
+    def look(self, trees: Mapping[str, list[str]], now: float) -> dict[str, str]:
+        """Return the lease of each of these trees that ours may judge. ``trees``: the owner names of each."""
+        if now - self._looked > UNWATCHED:  # this process was stopped, perhaps with all others: that proves nothing
+            self._seen.clear()
+        self._looked = now
+        leases = self._leases(trees)
+        self._seen = {worker: seen for worker, seen in self._seen.items() if worker in leases}
+        return leases
+
+    def is_dead(self, worker: str, lease: str, now: float) -> bool:
+        """Judge a tree by the lease that ``look`` has just returned for it. Call this once for each look."""
+        seen = self._seen.get(worker)
+        if seen is None or seen.lease != lease:
+            self._seen[worker] = Seen(lease, now, 1)
+            return False
+        self._seen[worker] = seen._replace(looks=seen.looks + 1)
+        return seen.looks + 1 >= ENOUGH_LOOKS and now - seen.since >= self.lease_of(worker)
+
+    def forget_all(self) -> None:
+        """Begin to watch again: the store was away, so what was seen before proves nothing."""
+        self._seen.clear()
+
+    def lease_of(self, worker: str) -> float:
+        """Return for how many seconds the lease of this tree lasts, as it wrote into its registration."""
+        written = self._client.hget(bytes_of(keys.worker(worker)), "jobq_lease")
+        try:
+            seconds = float(written or 0.0)
+        except ValueError:
+            seconds = 0.0
+        return seconds if 0.0 < seconds <= LONGEST_LEASE else max(DEFAULT_LEASE, self._settings.lease)
+
+    def _leases(self, trees: Mapping[str, list[str]]) -> dict[str, str]:
+        """Return the leases by worker. A worker without an owner name and without a lease is RQ's, not ours; one that
+        has no registration either is nobody's, and is taken off RQ's lists."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for worker in trees:
+                pipe.get(bytes_of(keys.lease(worker)))
+                pipe.exists(bytes_of(keys.worker(worker)))
+            replies = replies_of(pipe) if trees else []
+        found: dict[str, str] = {}
+        for worker, lease, is_registered in zip(trees, replies[::2], replies[1::2], strict=True):
+            if lease is not None or trees[worker]:
+                found[worker] = text_of(lease) if isinstance(lease, bytes) else "0"
+            elif not is_registered:
+                self._take_off_lists(worker)
+        return found
+
+    def _take_off_lists(self, worker: str) -> None:
+        """Do for a worker whose registration has expired what RQ's clean_worker_registry does where somebody runs
+        that."""
+        key = bytes_of(keys.worker(worker))
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.srem(keys.WORKERS, key)
+            for name in self._settings.queues:
+                pipe.srem(keys.workers_of(name), key)
+            replies_of(pipe)  # a list of another type keeps the worker off none of the others
+
+
+def owners_by_tree(owners: Iterable[bytes], workers: Iterable[bytes]) -> dict[str, list[str]]:
+    """Return the owner names of each tree, also of one that has none: it may have died before its first child, or
+    between two. Among the ``workers`` there are RQ's too; they have no lease."""
+    trees: dict[str, list[str]] = {text_of(key).removeprefix(keys.worker("")): [] for key in workers}
+    for name in owners:
+        owner = text_of(name)
+        trees.setdefault(owner.rpartition(":")[0], []).append(owner)
+    return trees

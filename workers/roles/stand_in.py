@@ -1,0 +1,40 @@
+"""Stand in for a child that holds still: do in the store what it cannot do itself while C code holds the GIL, say.
+
+Its running jobs get their start marks, what waits behind them goes back, what it finished is recorded. The child may
+wake at any moment, and all this may be late: what it claims from here on is left alone, and what it has in hand it does
+not start before it has asked Redis, because its page is revoked first.
+"""
+
+from __future__ import annotations
+
+import time
+
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.workers.roles.settling import settle
+from jobqueue.workers.shared.clock import rq_time
+from jobqueue.workers.shared.deaths import EXECUTION_TTL
+from jobqueue.workers.shared.journal import PULSE, SharedPage
+from jobqueue.workers.shared.settings import Settings
+
+
+def stand_in(protocol: Protocol, settings: Settings, owner: str, page: SharedPage, pulse: int) -> None:
+    """Stand in for the child of this owner name, which held still at ``pulse``; do nothing if it has moved since. Runs
+    in the roles thread; may be repeated."""
+    newest = protocol.newest_claim()
+    if page.get(PULSE) != pulse:
+        return
+    page.revoke()
+    time.sleep(0.001)  # a slot that was about to begin has written its claim by now, or asks Redis
+    now, monotonic = time.time(), time.monotonic()
+    running = [(job.claim, rq_time(now - (monotonic - job.start))) for job in page.running()]
+    try:
+        finished = list(page.journal.read())
+        if list(page.journal.read()) != finished or not page.revoked:  # so it does not hold still any more
+            return
+    except (ValueError, EOFError, TypeError):
+        return
+    finished = [outcome for outcome in finished if not outcome.by_rq]
+    done = [outcome.claim for outcome in finished]
+    protocol.stand_in(owner, settings.worker, EXECUTION_TTL, newest, running, done)
+    for _ in settle(protocol, settings, owner, finished):
+        pass
