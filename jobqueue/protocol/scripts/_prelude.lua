@@ -30,10 +30,10 @@ local function schedule_key(id) return P .. ':jobq:schedule:' .. id end
 local function schedule_job_key(id) return P .. ':jobq:schedule_job:' .. id end
 local function cron_history_key(name) return P .. ':cron_job:' .. name .. ':jobs' end
 
--- Each command of each script goes through `redis.call` below. What somebody put into the store by mistake must not
--- stop a script in its middle, where a job would stand in no place or in two: a key of another type than it should have
--- is moved out of the way as it is, and what is no number where one is counted begins anew. Then the command is sent
--- again, and raises what it raises.
+-- Each command of each script goes through `redis.call` below. A wrong key or value in the store must not stop a script
+-- in its middle, where a job would stand in no place or in two. So a key of another type than it should have is moved
+-- aside unchanged, and a counter that is no number is deleted. Then the command is sent a second time; an error of that
+-- one is raised.
 local store, ASIDE, KEPT_ASIDE = redis, P .. ':jobq:aside', 604800
 local function aside_key(key) return P .. ':jobq:aside:' .. key end
 
@@ -45,12 +45,12 @@ local function set_aside(key)
   store.call('ZADD', ASIDE, t, key)
   store.call('EXPIRE', ASIDE, KEPT_ASIDE)
   local is_job = string.sub(key, 1, #job_key('')) == job_key('') and not string.find(key, ':depend[a-z]+$')
-  if is_job then store.call('HSET', key, 'status', 'queued', 'data', '') end -- where its id stands, it fails as a job
-  if key == SEQ then store.call('SET', SEQ, t .. '000') end -- claim numbers only grow: past all that were ever given
+  if is_job then store.call('HSET', key, 'status', 'queued', 'data', '') end -- its id is in a queue: it runs and fails
+  if key == SEQ then store.call('SET', SEQ, t .. '000') end -- claim numbers only grow: begin above all earlier ones
 end
 
 local function mend(err, command, key, field, ...)
-  if command == 'SUNIONSTORE' then -- one of those that are read
+  if command == 'SUNIONSTORE' then -- the wrong key is one of those that it reads
     for _, read in ipairs({ field, ... }) do
       if store.call('TYPE', read).ok ~= 'set' and store.call('EXISTS', read) == 1 then set_aside(read) end
     end
@@ -65,7 +65,7 @@ local function mend(err, command, key, field, ...)
   end
 end
 
--- raw: for commands that take keys of any type, and on keys whose type was seen just before; it is faster.
+-- raw: without these checks, as it is faster; for commands on keys of any type, or whose type was checked just before.
 local raw, guarded, type = store.call, store.pcall, type
 local function call(...)
   local reply = guarded(...)
@@ -77,7 +77,8 @@ local function call(...)
 end
 local redis = { call = call, pcall = guarded }
 
--- A number of seconds in a hash, as whole seconds that the store takes; nil for what is none. -1 is for ever.
+-- Returns the text of a hash field as whole seconds, within what the store accepts; nil if it is no number. -1 means
+-- for ever.
 local LONGEST = @LONGEST@
 local function seconds(text)
   local n = tonumber(text or '')
@@ -85,14 +86,14 @@ local function seconds(text)
   return math.floor(math.max(-1, math.min(LONGEST, n)))
 end
 
--- A job that waits does so no longer than its ttl.
+-- Lets a waiting job expire after its ttl.
 local function wait_for(id, ttl)
   local n = seconds(ttl)
   if n and n > 0 then redis.call('EXPIRE', job_key(id), n) end
 end
 
--- The requests of one submit are numbered: true if a later one was here before this; else those before it do nothing
--- any more, whenever they arrive.
+-- The requests of one submit are numbered. Returns true if a later one was here before this one. Else notes this number,
+-- so that earlier requests do nothing whenever they arrive.
 local function given_up(mark, attempt)
   local before = redis.call('GET', mark)
   if before and (tonumber(before) or 0) > attempt then return true end
@@ -100,16 +101,17 @@ local function given_up(mark, attempt)
   return false
 end
 
--- Seconds of the server's clock: scores never come from a client's.
+-- Returns the time of the server's clock in seconds. Scores are never taken from a client's clock.
 local function now()
   local t = raw('TIME')
   return tonumber(t[1]) + tonumber(t[2]) / 1000000
 end
 
--- A claim's execution has the claim number as its id: whoever knows the token can clean up, also after a crash.
+-- Returns the id of a claim's execution: the claim number. So any process that knows the token can clean up after a
+-- crash.
 local function execution_id(claim) return string.format('%032x', claim) end
 
--- RQ's registries and `rq info` forget that worker w was running the job.
+-- Removes the execution from RQ's registries and from what `rq info` shows of worker w.
 local function clean_execution(w, q, id, claim)
   local x = execution_id(claim)
   redis.call('ZREM', registry_key('wip', q), id .. ':' .. x)
@@ -118,19 +120,20 @@ local function clean_execution(w, q, id, claim)
   redis.call('SREM', worker_executions_key(w), id .. ':' .. x)
 end
 
--- The token: the owner holds the job under this very claim number, and nobody has taken it away.
+-- Checks the token: whether the owner holds the job under this claim number.
 local function owns(owner, id, claim)
   return tonumber(redis.call('ZSCORE', own_key(owner), id) or -1) == tonumber(claim)
 end
 
--- Out of the owner's hands. `first_seen` is RQ's memory of ids that look stuck: left behind, it fails the job later.
+-- Takes the job from the owner. `first_seen` is RQ's note on an id that looks stuck: if it stayed, RQ's maintenance
+-- would fail the job later.
 local function release(owner, q, id)
   redis.call('ZREM', own_key(owner), id)
   redis.call('LREM', intermediate_key(q), 1, id)
   redis.call('DEL', first_seen_key(q, id))
 end
 
--- A job whose hash is gone does not say any more which queue it was in: its traces are looked for in all of them.
+-- Takes a job whose hash is gone from the owner. Its queue is not known any more, so its entries are removed from all.
 local function forget(owner, w, id, claim)
   redis.call('ZREM', own_key(owner), id)
   for _, key in ipairs(redis.call('SMEMBERS', QUEUES)) do
@@ -140,8 +143,8 @@ local function forget(owner, w, id, claim)
   end
 end
 
--- To its old place at the head of its queue. Children give back when it suits them, the younger claims perhaps first:
--- `back` remembers who stands returned at the head, by the claim under which each was taken first.
+-- Puts the job at the head of its queue, in the old order. Children give jobs back at any time, the later claims perhaps
+-- first: the zset `back` has the jobs that were returned to the head, by the number of their first claim.
 local function push_back(q, id, claim)
   local back = back_key(q)
   redis.call('HSETNX', job_key(id), 'jobq_order', claim)
@@ -153,7 +156,7 @@ local function push_back(q, id, claim)
   local below = string.format('(%.0f', order)
   local before = redis.call('ZREVRANGEBYSCORE', back, below, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
   while before[1] do
-    -- somebody else may have taken it out of the queue, or deleted it and enqueued another of the same name
+    -- that job may have been taken out of the queue meanwhile, or deleted and enqueued anew under the same id
     local still = tonumber(redis.call('HGET', job_key(before[1]), 'jobq_order') or -1) == tonumber(before[2])
     if still and redis.call('LINSERT', queue_key(q), 'AFTER', before[1], id) > 0 then break end
     redis.call('ZREM', back, before[1])
@@ -161,17 +164,17 @@ local function push_back(q, id, claim)
   end
   if not before[1] then redis.call('LPUSH', queue_key(q), id) end
   redis.call('ZADD', back, order, id)
-  redis.call('EXPIRE', back, 3600) -- it matters while the id stands there; who takes it by hand does not clean up
+  redis.call('EXPIRE', back, 3600) -- it is used only while these jobs wait; an id that is removed by hand stays in it
 end
 
--- Who gave a job one of these meanwhile (RQ's cancel, its maintenance) has put it into the registry of that name.
+-- The statuses of a job that was moved meanwhile by RQ's cancel or maintenance, into the registry of that name.
 local DECIDED = { finished = true, failed = true, stopped = true, canceled = true, scheduled = true, deferred = true }
 
--- A job that has ended, and in which of RQ's registries it stands.
+-- The statuses of a job that has ended, and the registry of RQ's in which it stands.
 local ENDS = { finished = 'finished', failed = 'failed', stopped = 'failed' }
 
--- Back to the head of its queue, as if it had never been claimed. A job whose hash is gone, or of which somebody else
--- has decided, is only let go.
+-- Returns a claimed job to the head of its queue. A job whose hash is gone, or that was moved meanwhile (DECIDED), is
+-- only taken from the owner.
 local function requeue(owner, w, q, id, claim)
   release(owner, q, id)
   local h = redis.call('HMGET', job_key(id), 'status', 'ttl')
@@ -180,13 +183,13 @@ local function requeue(owner, w, q, id, claim)
   if not status or DECIDED[status] then return 0 end
   if status == 'started' then
     redis.call('HSET', job_key(id), 'status', 'queued')
-    wait_for(id, h[2]) -- it waits again: its start had ended the wait
+    wait_for(id, h[2]) -- it waits again; the start mark had removed its expiry
   end
   push_back(q, id, claim)
   return 1
 end
 
--- What RQ's prepare_execution writes, for its readers.
+-- Writes what RQ's prepare_execution writes, for RQ's readers.
 local function mark_started(w, id, claim, q, started_at, ttl)
   local job, x, t = job_key(id), execution_id(claim), now()
   redis.call('HSET', job, 'status', 'started', 'started_at', started_at, 'last_heartbeat', started_at, 'worker_name', w)
@@ -203,15 +206,15 @@ local function mark_started(w, id, claim, q, started_at, ttl)
   redis.call('DEL', first_seen_key(q, id))
 end
 
--- The score in RQ's registry; what is kept for ever has +inf among the finished and -1 among the failed.
+-- Returns the score in RQ's registry. A job that is kept for ever has +inf in the finished registry, -1 in the failed.
 local function expiry(kind, ttl, t)
   if ttl < 0 then return kind == 1 and '+inf' or ttl end
   return math.floor(t) + ttl
 end
 
--- The truth about a job that ended: status, times, one entry in its result stream. Its place in RQ's registry is left
--- to the caller. kind is RQ's result type (1 returned, 2 raised); payload is what RQ's Result.restore reads, '' for
--- None; dependencies: whether it waited for others once.
+-- Records the outcome of a job: status, times, an entry in its result stream; the caller adds it to RQ's registry.
+-- kind is RQ's result type (1 returned, 2 raised); payload is what RQ's Result.restore reads, '' for None;
+-- dependencies: whether the job once waited for other jobs.
 local function write_outcome(w, id, claim, kind, ttl, payload, started_at, ended_at, started_ts, ended_ts, dependencies)
   local job, results, x = job_key(id), results_key(id), execution_id(claim)
   raw('HSET', job, 'status', kind == 1 and 'finished' or 'failed', 'started_at', started_at,
@@ -224,7 +227,7 @@ local function write_outcome(w, id, claim, kind, ttl, payload, started_at, ended
       'execution_started_at', started_ts, 'execution_ended_at', ended_ts,
       kind == 1 and 'return_value' or 'exc_string', payload)
   end
-  if ttl > 0 then -- RQ's keep-for-ttl: -1 keeps for ever
+  if ttl > 0 then -- as in RQ, -1 keeps the job for ever
     raw('EXPIRE', results, ttl)
     raw('EXPIRE', job, ttl)
     if dependencies then raw('EXPIRE', dependencies_key(id), ttl) end
@@ -234,7 +237,7 @@ local function write_outcome(w, id, claim, kind, ttl, payload, started_at, ended
   end
 end
 
--- A job that is not kept at all goes, as by RQ's Job.cleanup.
+-- Deletes a job that is not kept after its end, as RQ's Job.cleanup does.
 local function forget_outcome(q, id)
   if redis.call('HGET', job_key(id), 'status') == 'canceled' then redis.call('ZREM', registry_key('canceled', q), id) end
   redis.call('DEL', job_key(id), results_key(id), dependents_key(id), dependencies_key(id))
@@ -257,7 +260,7 @@ local function iso(seconds)
     math.floor(rest % 3600 / 60), rest % 60, math.floor((seconds - whole) * 1000000))
 end
 
--- RQ's ACQUIRE_AND_ENQUEUE_SCRIPT: as many of those that wait for a place of the limit as there are free ones.
+-- Does what RQ's ACQUIRE_AND_ENQUEUE_SCRIPT does: gives each free place of the rate limit to a job that waits for one.
 local function fill_places(limit, concurrency)
   local t, allowed, waiting = now(), limit_key(limit) .. ':allowed', limit_key(limit) .. ':rate_limited'
   while redis.call('ZCARD', allowed) < concurrency do
@@ -272,7 +275,7 @@ local function fill_places(limit, concurrency)
   end
 end
 
--- RQ's _enqueue_rate_limited_job.
+-- Does what RQ's _enqueue_rate_limited_job does.
 local function enqueue_limited(id, q, limit, concurrency, front)
   redis.call('SADD', P .. ':rl-keys', limit)
   redis.call('HSET', limit_key(limit), 'concurrency', concurrency)
@@ -282,7 +285,7 @@ local function enqueue_limited(id, q, limit, concurrency, front)
   fill_places(limit, concurrency)
 end
 
--- The place that the job had, if it is not about to need it, is free for the next.
+-- Frees the job's place of the rate limit for the next job, unless it still needs it.
 local function free_place(id, limit)
   local status = redis.call('HGET', job_key(id), 'status')
   if status == 'queued' or status == 'started' then return end
@@ -290,19 +293,20 @@ local function free_place(id, limit)
   fill_places(limit, tonumber(redis.call('HGET', limit_key(limit), 'concurrency') or '') or 0)
 end
 
--- The same for a job whose hash is gone, and with it which limit that was.
+-- Does the same for a job whose hash is gone, so that its rate limit is not known: it is looked for in all.
 local function free_places_of(id)
   for _, limit in ipairs(redis.call('SMEMBERS', P .. ':rl-keys')) do
     if redis.call('ZSCORE', limit_key(limit) .. ':allowed', id) then free_place(id, limit) end
   end
 end
 
--- What waited for a time or for other jobs goes into its queue; with a rate limit, to those that wait for a place.
+-- Moves a job that has waited for a time or for other jobs into its queue; if it has a rate limit, to the jobs that wait
+-- for a place of it.
 local function enqueue_waiting(id, q)
   local job, t = job_key(id), now()
   local h = redis.call('HMGET', job, 'data', 'enqueue_at_front', 'enqueue_at_front_on_retry', 'ended_at', 'ttl',
     'rate_limit_key', 'rate_limit_concurrency', 'status')
-  if not h[1] or h[8] == 'canceled' then return end -- RQ's cancel may miss the registry that it has just gone to
+  if not h[1] or h[8] == 'canceled' then return end -- RQ's cancel may leave it in a registry it moved to meanwhile
   local front = h[2] == '1' or (h[3] == '1' and h[4] and h[4] ~= '')
   local concurrency = seconds(h[7]) or 0
   wait_for(id, h[5])
@@ -315,8 +319,8 @@ local function enqueue_waiting(id, q)
   end
 end
 
--- The job ends here: its dependents, who may be many, are put aside for ENQUEUE DEPENDENTS, and a mark says so until
--- it is done. how: finished | failed | stopped | skipped (canceled, and its dependents may run without it).
+-- Puts the dependents of a job that ends aside for ENQUEUE DEPENDENTS, and notes this in ENDED until they are enqueued.
+-- how: finished | failed | stopped | skipped (canceled, and its dependents may run without it).
 local function hand_over(id, how)
   if redis.call('EXISTS', dependents_key(id)) == 0 then return end
   redis.call('SUNIONSTORE', waiting_for_key(id), waiting_for_key(id), dependents_key(id))
@@ -324,8 +328,8 @@ local function hand_over(id, how)
   redis.call('HSET', ENDED, id, how)
 end
 
--- An earlier job of this id leaves every place, and its hash and results go; who depends on the id now waits for the new
--- one. false: a worker has it, and nothing was done.
+-- Removes an earlier job of this id from all places, with its hash and results. Jobs that depend on the id then wait for
+-- the new one. Returns false, and does nothing, if a worker has the earlier job.
 local function make_way(id)
   local h = redis.call('HMGET', job_key(id), 'status', 'origin', 'rate_limit_key')
   local status, q, limit = h[1], h[2], h[3]
@@ -350,7 +354,7 @@ local function make_way(id)
   return true
 end
 
--- Does a name of the tree stand among the owners?
+-- Returns whether an owner name of the tree w is in the owners set.
 local function has_names(w)
   for _, owner in ipairs(redis.call('SMEMBERS', OWNERS)) do
     if string.match(owner, '^(.*):[^:]*$') == w then return true end
@@ -358,8 +362,8 @@ local function has_names(w)
   return false
 end
 
--- A dead tree without a name leaves RQ's lists, as by RQ's register_death. Its registration stays for a minute, for who counts
--- on it meanwhile.
+-- Removes a dead tree that owns nothing from RQ's lists, as RQ's register_death does. Its registration stays for one
+-- minute, for RQ's code that still reads it.
 local function strike_off(w, death)
   local registration = worker_key(w)
   for q in string.gmatch(redis.call('HGET', registration, 'queues') or '', '[^,]+') do

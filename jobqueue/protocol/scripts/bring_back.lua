@@ -1,13 +1,13 @@
--- A job in limbo (waiting or running by its own hash, and held by nobody) goes back to the head of its queue.
+-- BRING BACK: put a job in limbo (its hash says that it waits or runs, and nobody holds it) at the head of its queue.
 --
 -- KEYS  1 the job's queue
 -- ARGV  1 queue  2 id
---       then what its hash said when it was looked at before: status, enqueued_at, started_at, worker_name
--- returns  1 it is back, 0 somebody holds it, or it has changed since
+--       then the fields of its hash when it was first read: status, enqueued_at, started_at, worker_name
+-- returns  1 it is in its queue, 0 a process holds it, or it has changed since
 --
--- The promise: a job that stands in its queue, in an owner's hands or in RQ's started registry is left alone, and so
--- is one that anybody touched since the first look. A place in the intermediate list holds nobody to anything: who
--- popped a job there and lives has moved on long before the second look.
+-- The promise: a job in its queue, held by an owner or in RQ's started registry is not changed, nor is one whose hash
+-- has changed since it was first read. An entry in the intermediate list does not count as held: a living RQ worker
+-- leaves a job there only for a moment, much shorter than the time between the two readings.
 
 local q, id = ARGV[1], ARGV[2]
 local h = redis.call('HMGET', job_key(id), 'status', 'enqueued_at', 'started_at', 'worker_name', 'ttl', 'data')
@@ -26,7 +26,7 @@ end
 redis.call('LREM', intermediate_key(q), 0, id)
 redis.call('DEL', first_seen_key(q, id), executions_key(id))
 redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', iso(now()))
-redis.call('HINCRBY', job_key(id), 'jobq_redelivered', 1) -- perhaps it has run: its next start is marked before it runs
+redis.call('HINCRBY', job_key(id), 'jobq_redelivered', 1) -- it may have run: its next start is marked before it runs
 wait_for(id, h[5])
 redis.call('SADD', QUEUES, KEYS[1])
 redis.call('LPUSH', KEYS[1], id)

@@ -1,11 +1,11 @@
--- BRING ON: a job that waits for others, although none of them is open any more, goes into its queue.
+-- BRING ON: enqueue a job that still waits for other jobs although all of them have ended.
 --
 -- KEYS  1 the job's hash
 -- ARGV  1 id
--- returns  1 it is in its queue, 0 it waits rightly, or does not wait
+-- returns  1 it is in its queue, 0 a job that it waits for has not ended, or it does not wait
 --
--- The promise: looked at and moved in one step, by RQ's rules (Job.dependencies_are_met): a finished dependency is met,
--- a failed one for who allows it, and one that is gone.
+-- The promise: the check and the move are one step, by RQ's rules (Job.dependencies_are_met): a dependency is met if it
+-- is finished, if it failed and the job allows that, or if it does not exist any more.
 
 local id = ARGV[1]
 local h = redis.call('HMGET', KEYS[1], 'status', 'origin', 'allow_dependency_failures')

@@ -1,11 +1,11 @@
--- Jobs that still wait in their queue are taken out and become canceled, in RQ's words and registry.
+-- CANCEL: take jobs that still wait in a queue out of it, with RQ's status canceled and in RQ's registry of these.
 --
 -- KEYS  1 the queue
 -- ARGV  1 the queue's name, then the job ids
--- returns  per job: 1 canceled now, 0 left alone (claimed, running, ended, gone, or in another place)
+-- returns  per job: 1 canceled now, 0 not changed (claimed, running, ended, gone, or in another place)
 --
--- The promise: who is told 1 knows that the job will not run (again): it was in the queue's list, so no worker held it,
--- and it left the list and became canceled in one step. Searched from the tail: the youngest are canceled most often.
+-- The promise: after a 1 the job will not run (again): it was in the queue's list, so no worker held it, and it left the
+-- list and became canceled in one step. The list is searched from its tail, as the newest jobs are canceled most often.
 
 local q = ARGV[1]
 local canceled = {}

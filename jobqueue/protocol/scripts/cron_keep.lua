@@ -1,8 +1,8 @@
--- CRON_KEEP: drop the cron entries that stand in no file any more, with what RQ's readers see of them.
+-- CRON_KEEP: delete the cron entries that are in no file any more, with the keys from which RQ's readers show them.
 --
 -- KEYS  1 keys.CRON_ENTRIES  2 keys.SCHEDULES
 -- ARGV  1 token: the cron leader's name, then the ids to keep
--- returns  how many were dropped; -1: the token is not the leader's
+-- returns  how many were deleted; -1: the token is not the leader's
 
 if redis.call('GET', CRON_LEADER) ~= ARGV[1] then return -1 end
 local function name_of(id)
@@ -21,7 +21,7 @@ for _, id in ipairs(dropped) do
   local name = name_of(id)
   redis.call('ZREM', KEYS[1], id)
   redis.call('DEL', schedule_key(id), schedule_job_key(id))
-  if not named[name] then -- the history of its jobs would stand there for a year
+  if not named[name] then -- else the history of its jobs would stay for a year
     redis.pcall('ZREM', CRON_NAMES, name)
     redis.call('DEL', cron_history_key(name))
   end

@@ -1,10 +1,11 @@
--- CRON_LEAD: be the leader of the cron files, or stay it.
+-- CRON_LEAD: become the leader that serves the cron files, or remain it.
 --
 -- KEYS[1]  keys.CRON_LEADER
 -- ARGV     1 token: the name of the supervisor that asks  2 for how many milliseconds
--- returns  1 it leads from now on, 2 it still leads, 0 somebody else does
+-- returns  1 it leads from now on, 2 it still leads, 0 another supervisor leads
 --
--- The promise: one leader at a time. Who lost the lock without knowing writes nothing: SCHEDULE and TICK compare.
+-- The promise: there is one leader at a time. A supervisor that lost the lead unnoticed writes nothing, as SCHEDULE and
+-- TICK compare the token.
 
 local leader = redis.call('GET', KEYS[1])
 if leader and leader ~= ARGV[1] then return 0 end

@@ -1,8 +1,8 @@
--- CRON_RESIGN: leave the lead to the next, if it is ours.
+-- CRON_RESIGN: give up the lead, so that another supervisor can take it.
 --
 -- KEYS  1 keys.CRON_LEADER
 -- ARGV  1 token
--- returns  1 it was ours, 0 not
+-- returns  1 done, 0 the token is not the leader's
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])

@@ -1,4 +1,4 @@
--- Settle what the owner finished and claim what comes next: one round trip, atomic.
+-- CYCLE: settle the jobs that the owner has finished, and claim the next ones: one round trip, one atomic step.
 --
 -- KEYS  1 the owner's zset
 -- ARGV  1 owner  2 worker  3 want: how many jobs at most  4 idle: slots with nothing to do
@@ -10,16 +10,16 @@
 -- returns  { state, acks, jobs }
 --       state     claimed | empty | suspended | paused | fenced
 --       acks      per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone or was canceled
---                 while it ran (let go),
---                 3 it has dependents: RQ's own finish must do it (nothing written)
+--                 while it ran (the owner holds it no more),
+--                 3 it has dependents: RQ's own finish has to record it (nothing written)
 --       jobs      per job 9 values: id, claim, queue, data, timeout, result_ttl, failure_ttl, retries_left, features
 --                 features: m mark the start before running, s RQ finishes a success, f RQ finishes a failure,
---                 a run it alone: it may have killed a process that ran several,
+--                 a run it alone: it is one of several that ran when their process was killed,
 --                 x / r its own --on-crash is fail / retry
 --
--- The promise: an outcome is recorded by the owner that holds the token and by nobody else, and at most once; a job
--- leaves its queue only into the owner's zset (and RQ's intermediate list), never into nothing. A name that is not in
--- the owners set does nothing at all.
+-- The promise: an outcome is recorded at most once, and only by the owner that holds the token. A job that leaves its
+-- queue is put into the owner's zset and RQ's intermediate list in the same step. For an owner name that is not in the
+-- owners set nothing is done.
 
 local own, owner, w = KEYS[1], ARGV[1], ARGV[2]
 if redis.call('SISMEMBER', OWNERS, owner) == 0 then return { 'fenced', {}, {} } end
@@ -34,12 +34,12 @@ end
 local queues = {}
 for i = 1, tonumber(next_arg()) do queues[i] = next_arg() end
 
--- settle: what can be asked and written for all outcomes at once is. Outcome i has 10 arguments from `first + 10 * i`.
+-- settle: requests are made for all outcomes together where possible. Outcome i has 10 arguments from `first + 10 * i`.
 local settled = tonumber(next_arg())
 local acks, first, time = {}, at - 10, now()
 at = at + 10 * settled
 
--- Of those that the owner still holds: is there one with dependents?
+-- Returns whether any job that the owner still holds has dependents.
 local function some_have_dependents(scores)
   local keys = {}
   for i = 1, settled do
@@ -48,7 +48,7 @@ local function some_have_dependents(scores)
   return #keys > 0 and raw('EXISTS', unpack(keys)) > 0
 end
 
--- Out of RQ's intermediate list. Jobs mostly end in the order in which they were claimed: then they stand at its head.
+-- Removes the ids from RQ's intermediate list. Mostly jobs end in the order of their claims: then they are at its head.
 local function leave_intermediate(q, ids)
   local key = intermediate_key(q)
   local head = redis.call('LRANGE', key, 0, #ids - 1)
@@ -72,12 +72,12 @@ local function list_of(lists, key)
   return list
 end
 
--- The outcome behind `arg` is the job's: written now but for what is written for all at once.
+-- Records the outcome that follows `arg`, except for what is written for all outcomes together.
 local function record(arg, id, claim, status, dependencies)
   local q, kind, ttl = ARGV[arg + 2], tonumber(ARGV[arg + 3]), seconds(ARGV[arg + 4]) or LONGEST
   if status ~= 'queued' then
     clean_execution(w, q, id, claim)
-    if ENDS[status] then redis.call('ZREM', registry_key(ENDS[status], q), id) end -- of another run: one place, the last
+    if ENDS[status] then redis.call('ZREM', registry_key(ENDS[status], q), id) end -- of an earlier run: the last counts
   end
   released[#released + 1] = id
   seen[#seen + 1] = first_seen_key(q, id)
@@ -105,13 +105,13 @@ local function settle()
     local arg = first + 10 * i
     local claim, job = ARGV[arg + 1], job_key(id)
     if done[id] or tonumber(scores[i] or -1) ~= tonumber(claim) then -- owns() is false
-      acks[i] = redis.call('HGET', job, 'status') == 'canceled' and 2 or 0 -- START MARK let it go
+      acks[i] = redis.call('HGET', job, 'status') == 'canceled' and 2 or 0 -- it was released by START MARK
     else
       local h = redis.call('HMGET', job, 'status', 'dependency_ids')
       local status = h[1]
       if not status or status == 'canceled' then
         acks[i] = 2
-        if not status then redis.call('DEL', job) end -- what its function wrote on itself after it was deleted
+        if not status then redis.call('DEL', job) end -- its function may have written it after it was deleted
         clean_execution(w, ARGV[arg + 2], id, claim)
         release(owner, ARGV[arg + 2], id)
       elseif dependents and raw('EXISTS', dependents_key(id)) == 1 then
@@ -134,8 +134,8 @@ local function settle()
 end
 if settled > 0 then settle() end
 
--- usage: added to the records of the tasks, under fields that begin with the width. Nothing that stands at these keys
--- may keep jobs from being settled or claimed, hence pcall; and user-made names must not fill the store.
+-- usage: added to the records of the tasks, under fields that begin with the width. pcall, because a wrong value at
+-- these keys must not keep jobs from being settled or claimed. MOST_TASKS, because users can make any number of names.
 local MOST_TASKS, OTHERS = 500, '(other tasks)'
 
 local function record_of(task)
@@ -192,14 +192,14 @@ local function is_text(id)
   return not string.find(id, '[%z\128-\255]')
 end
 
--- What the worker needs to know of a job, as HMGET gives it; nil when its hash is gone (deleted, expired). A hash
--- without data is a job that fails.
+-- Returns what the worker needs to know of a job, as HMGET gives it; nil when its hash is gone (deleted, expired). If
+-- the hash has no data, the job runs and fails.
 local function hash_of(id, q)
   local h = redis.call('HMGET', job_key(id), 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'ttl',
     'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name',
     'jobq_suspect', 'jobq_on_crash', 'origin')
   if not h[1] and redis.call('EXISTS', job_key(id)) == 0 then return nil end
-  if h[15] ~= q then -- whoever rescues it looks where it came from
+  if h[15] ~= q then -- a rescue returns it to the queue that the hash names
     redis.call('HSET', job_key(id), 'origin', q)
     redis.call('HSETNX', job_key(id), 'status', 'queued')
   end
@@ -218,7 +218,8 @@ local function features_of(h)
   return features
 end
 
--- An id that is no text, or that no environment variable can carry, would stop whoever reads it: it gets another.
+-- Returns the id, or a new one for an id that is no text or does not fit into an environment variable: code that reads
+-- such an id would fail.
 local function readable(id)
   if not string.find(id, '[%z\128-\255]') or is_text(id) then return id end
   local new = 'renamed-' .. store.sha1hex(id)
@@ -230,15 +231,15 @@ local function readable(id)
   return new
 end
 
--- The owner takes the ids under the numbers up to `last`. An id without a hash leaves the queue for good, as in RQ; so
--- does one that the owner holds already: who pushed it twice gets it run once, under its first number.
+-- Gives the ids to the owner, under the claim numbers up to `last`. An id without a hash is dropped, as in RQ. So is one
+-- that the owner holds already: an id that was pushed twice runs once, under its first number.
 local function claim_all(q, ids, last)
   local hashes, tokens, kept, n = {}, {}, {}, #jobs
   for i, id in ipairs(ids) do
     id = readable(id)
     local h = hash_of(id, q)
     if not h then
-      redis.call('EXPIRE', dependents_key(id), 3600) -- who waits for it may be told by the next job of this name
+      redis.call('EXPIRE', dependents_key(id), 3600) -- the next job of this id may still start them
     else
       hashes[#hashes + 1] = h
       tokens[#tokens + 1] = last - #ids + i
@@ -260,13 +261,13 @@ local function claim_all(q, ids, last)
 end
 
 local function take_from(q)
-  for _ = 1, 100 do -- more than once only when all that was taken led nowhere; and not for ever
+  for _ = 1, 100 do -- again only if all ids that were taken had to be dropped; at most 100 times
     local waiting = taken < want and redis.call('LLEN', queue_key(q)) or 0
-    -- not more than its share of a short queue, but something for every slot that has nothing to do
+    -- at most this owner's share of a short queue, but a job for each slot that has none
     local take = math.min(want - taken, math.max(idle - taken, math.ceil(waiting / owners)))
     if waiting == 0 or take <= 0 then return end
     local ids = redis.call('LPOP', queue_key(q), take)
-    if waiting <= take then -- nobody stands returned in an empty queue
+    if waiting <= take then -- the queue is empty now: no job at its head was given back
       redis.call('DEL', back_key(q))
     elseif redis.call('EXISTS', back_key(q)) == 1 then
       redis.call('ZREM', back_key(q), unpack(ids))

@@ -1,19 +1,19 @@
--- ENQUEUE DEPENDENTS: of a job that has ended, enqueue those dependents that wait for nothing else, some at a time; then
--- free its place of a rate limit.
+-- ENQUEUE DEPENDENTS: enqueue the dependents of a job that has ended, those that wait for nothing else, some with each
+-- request; after the last, free the job's place of a rate limit.
 --
--- KEYS  1 those who wait for it, as they were put aside with its end
+-- KEYS  1 its dependents, which were put aside when its outcome was recorded
 -- ARGV  1 the job's id  2 how many at most
--- returns  { left, queue, id, queue, id, ... }: left 1 when this must be asked again; then who was enqueued
+-- returns  { left, queue, id, queue, id, ... }: left is 1 if there are more; then the jobs that were enqueued
 --
--- The promise: an end is recorded together with a mark in ENDED, and the mark stands until every dependent is in its
--- queue or goes on waiting: whoever records the end may die at any moment, and anybody may do this in its place, as
--- often as they like. RQ's rules (Job.dependencies_are_met): a finished dependency is met, a failed one for who allows
--- it, and one that is gone.
+-- The promise: an outcome is recorded together with an entry in ENDED, which stays until each dependent is in its queue
+-- or waits for another job. So the process that records the outcome may be killed at any moment: any other process may
+-- send this request, any number of times. RQ's rules (Job.dependencies_are_met): a dependency is met if it is finished,
+-- if it failed and the dependent allows that, or if it does not exist any more.
 
 local id = ARGV[1]
 local how, limit = string.match(redis.call('HGET', ENDED, id) or '', '^(%S+) ?(.*)$')
 if not how then return { 0 } end
-local status = redis.call('HGET', job_key(id), 'status') -- it may have been requeued since, and run better
+local status = redis.call('HGET', job_key(id), 'status') -- it may have been requeued since, and have finished then
 if how ~= 'skipped' and status == 'finished' then how = 'finished' end
 
 local function is_met(dependency, allows_failure)
@@ -33,7 +33,7 @@ end
 local reply, waiting = { 0 }, {}
 for _, dependent in ipairs(redis.call('SPOP', KEYS[1], ARGV[2])) do
   local h = redis.call('HMGET', job_key(dependent), 'status', 'origin', 'allow_dependency_failures')
-  if h[1] == 'deferred' and h[2] then -- else somebody has decided about it, or it is gone
+  if h[1] == 'deferred' and h[2] then -- else it was moved meanwhile, or it is gone
     if is_ready(dependent, h[3] == '1') then
       redis.call('ZREM', registry_key('deferred', h[2]), dependent)
       enqueue_waiting(dependent, h[2])

@@ -1,12 +1,12 @@
--- Move scheduled jobs whose time has come to the end of their queues.
+-- DUE: move scheduled jobs whose time has come to the end of their queues.
 --
 -- KEYS  RQ's scheduled registry of each queue
 -- ARGV  1 how many at most, of all queues together  then the queues, in the order of the keys
--- returns  for each queue how many were moved; -1: an RQ scheduler holds its lock and does it
+-- returns  for each queue how many were moved; -1: an RQ scheduler holds the queue's lock and does it
 --
--- The promise: out of the registry and into the queue in one step, so that any number of supervisors may ask and each
--- job is enqueued once. A job with a rate limit goes to those that wait for a place, as in RQ's scheduler, and from
--- there into its queue as far as there are free places.
+-- The promise: a job leaves the registry and enters its queue in one step, so any number of supervisors may send this
+-- and each job is enqueued once. A job with a rate limit waits for a place of it, as in RQ's scheduler, and enters its
+-- queue when a place is free.
 
 local t = now()
 

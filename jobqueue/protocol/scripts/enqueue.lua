@@ -5,8 +5,8 @@
 --          then per job: id, number of strings that follow, field, value, field, value, ...
 -- returns  per job 1, or 0 when a job with this id existed already
 --
--- Promise: a job is new exactly when its hash does not exist. A producer that lost a reply sends the same jobs again
--- and none of them stands in the queue twice; none is in the queue without its hash, because hash and push are one.
+-- The promise: a job is new exactly if its hash does not exist. A producer that lost a reply sends the same jobs again,
+-- and none of them is in the queue twice. None is in the queue without its hash, as both are written in one step.
 
 local q, push, ttl = ARGV[1], ARGV[2] == 'L' and 'LPUSH' or 'RPUSH', tonumber(ARGV[3])
 local answers, i = {}, 4

@@ -1,12 +1,12 @@
--- FORGET GONE: of jobs whose hash has expired, take what RQ lets stand for ever out of a registry that nobody cleans;
--- and who is canceled out of the others.
+-- FORGET GONE: remove jobs whose hash has expired from a registry that RQ never cleans; and remove canceled jobs from
+-- the other registries.
 --
 -- KEYS  1 the registry
 -- ARGV  1 which: deferred | canceled  2 queue, then the ids
--- returns  how many were forgotten
+-- returns  how many jobs without a hash were removed
 --
--- The promise: a job that is there, also one that was enqueued anew under the name, is left alone. RQ's cancel reads the
--- status and writes in two steps: what came in between has put the job into a registry that it did not look into.
+-- The promise: a job that exists, also a new one under the same id, is not changed. A canceled job can be in a second
+-- registry because RQ's cancel reads the status and writes in two steps, and the job may be moved between them.
 
 local kind, q, count = ARGV[1], ARGV[2], 0
 for i = 3, #ARGV do

@@ -1,11 +1,11 @@
--- Jobs that were claimed and will not be run here go back to the head of their queues, in the order of their claims.
+-- GIVE BACK: return claimed jobs that the owner will not run to the head of their queues, in the order of their claims.
 --
 -- KEYS  1 the owners set
 -- ARGV  1 worker, then for each job: owner, id, claim, queue
--- returns  how many went back
+-- returns  how many were returned
 --
--- The promise: nothing is counted, the old order stays (also over the children of a whole tree), and a job whose token
--- is gone (settled, rescued) is left alone: giving back twice is giving back once.
+-- The promise: nothing is counted, the old order is kept (also among the children of a tree), and a job whose token is
+-- gone (settled, rescued) is not changed. So this may be repeated.
 
 local w = ARGV[1]
 local jobs = {}

@@ -1,10 +1,11 @@
--- The running jobs of a living worker stay in RQ's started registries: RQ's cleaners take an expired entry for abandoned.
+-- HEARTBEAT: renew the running jobs of a worker in RQ's started registries: RQ's maintenance takes a job whose entry has
+-- expired for abandoned.
 --
 -- KEYS  1 RQ's set of the worker's executions
 -- ARGV  1 worker  2 ttl in seconds
 -- returns  how many executions were renewed
 --
--- The promise: only entries that are still there are renewed; a job that ended meanwhile is not brought back.
+-- The promise: only entries that exist are renewed; none is made again for a job that has ended meanwhile.
 
 local w, ttl = ARGV[1], tonumber(ARGV[2])
 local t = now()

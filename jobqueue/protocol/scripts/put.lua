@@ -1,14 +1,15 @@
--- PUT: store one job with options of RQ's that SUBMIT has not: for a time, behind other jobs, unique, under a rate limit.
+-- PUT: store one job with an option that SUBMIT does not have: a time, dependencies, uniqueness, a rate limit.
 --
 -- KEYS  1 the mark of this submit  2 the job
 -- ARGV  1 number of this request of the submit  2 queue  3 id
---       4 R | L: its end of the queue, else the time at which it is due, in seconds  5 what if the id is there: refuse | replace | ''
---       6 seconds that it may wait or ''  7 1: a failed dependency is as good as a finished one
+--       4 R | L: at which end of the queue, else the time when it is due, in seconds
+--       5 what to do if the id exists: refuse | replace | ''
+--       6 seconds that it may wait or ''  7 1: it may run although a dependency has failed
 --       8 number of jobs on which it depends, then their ids; then field, value, ... of its hash
 -- returns  its status: queued | scheduled | deferred | rate_limited; 'there': refused; 'held': a worker has the job of
 --          this id; 'given up': see SUBMIT
 --
--- The promise: as SUBMIT's, and what it depends on is looked at in the step that registers it.
+-- The promise: that of SUBMIT; and its dependencies are checked in the step that registers it with them.
 
 local mark, job, attempt, q, id, how = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local answer, before = nil, redis.call('HMGET', job, 'jobq_submit', 'status')
@@ -18,7 +19,7 @@ if done then
   return done
 end
 if given_up(mark, attempt) then return 'given up' end
-if before[1] == mark then return before[2] end -- a request whose reply was lost
+if before[1] == mark then return before[2] end -- an earlier request of this submit stored it, and its reply was lost
 if ARGV[5] == 'refuse' and redis.call('EXISTS', job) == 1 then return 'there' end
 if ARGV[5] == 'replace' and not make_way(id) then return 'held' end
 
@@ -46,7 +47,7 @@ elseif concurrency > 0 then
   answer = redis.call('HGET', job, 'status')
 else
   answer = 'queued'
-  redis.call('ZREM', registry_key('deferred', q), id) -- a job that was fetched may have waited there
+  redis.call('ZREM', registry_key('deferred', q), id) -- a job that exists already may have been deferred
   redis.call(how == 'L' and 'LPUSH' or 'RPUSH', queue_key(q), id)
 end
 if answer ~= 'rate_limited' then redis.call('HSET', job, 'status', answer) end
@@ -56,7 +57,7 @@ if n and n > 0 then
 end
 for _, kept in ipairs({ redis.call('HGET', job, 'result_ttl') or '', redis.call('HGET', job, 'failure_ttl') or '' }) do
   local n = seconds(kept)
-  if n and n >= 0 and n <= 60 then -- it may be gone, hash and all, when a repeat comes
+  if n and n >= 0 and n <= 60 then -- the job may have run and be deleted when a repeated request arrives
     redis.call('SET', mark, 'done ' .. answer, 'EX', attempt > 0 and 86400 or 60)
   end
 end

@@ -1,11 +1,11 @@
--- After a broken connection: what stands in the owner's zset and the owner does not know was claimed by a request whose
--- reply was lost. It goes back to the head of its queue.
+-- RECONCILE: after a connection broke, return the jobs that the owner holds without knowing it to the head of their
+-- queues: they were claimed by a request whose reply was lost.
 --
 -- KEYS  1 the owner's zset
 -- ARGV  1 owner  2 worker, then for each job that the owner knows: claim
--- returns  how many went back, or -1: the owner's name is not in the owners set (fenced)
+-- returns  how many were returned, or -1: the owner's name is not in the owners set (fenced)
 --
--- The promise: no claim stays unknown for longer than one reconnect; known jobs are not touched.
+-- The promise: no claim stays unknown after a reconnect; jobs that the owner knows are not changed.
 
 local own, owner, w = KEYS[1], ARGV[1], ARGV[2]
 if redis.call('SISMEMBER', OWNERS, owner) == 0 then return -1 end

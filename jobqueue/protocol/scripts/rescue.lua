@@ -1,27 +1,27 @@
--- Take everything out of a dead owner's hands: what never started goes back uncounted, what ran is judged,
--- and the owner's name is struck off.
+-- RESCUE: take all jobs from a dead owner: those that never started go back uncounted, those that ran by their ruling;
+-- then strike the owner's name off.
 --
 -- KEYS  1 the owner's zset
 -- ARGV  1 owner  2 worker  3 the lease that the rescuer watched ('' when it reaped the child itself)
---       4 known: 1 the shared page was read, so what is not among the running claims never started; 0 nobody knows
+--       4 known: 1 the shared page was read, so a job that is not among the running claims never started; 0 it was not
 --       5 on_crash: retry | fail (a job's own jobq_on_crash wins)  6 how many deaths a job may have
---       7 final: 1 fail here what RQ's own finish should have failed, because that died too; 0 leave it to RQ's finish
+--       7 final: 1 fail here the jobs that RQ's own finish should have failed, as that died too; 0 leave them for it
 --       8 ended_at (RQ's text)  9 ended (seconds)  10 the cause for jobs of unknown start, as RQ's exc_string payload
---       11 the lease of a dead tree: if it is still this one when the tree's last name is struck off, the tree leaves
---       RQ's lists; '' the tree lives
---       12 number of claims to keep (finished, and RQ's own finish must record it), then these
+--       11 the lease of a dead tree: if it is still this one when the tree's last name is struck off, the tree is
+--       removed from RQ's lists; '' the tree lives
+--       12 number of claims to keep (finished jobs whose outcome RQ's own finish has to record), then these
 --       then for each running claim: claim, ruling, cause (payload)
 --       rulings   crash      it may have killed its process: counted, and the last one fails it
---                 suspect    one of several that may have: uncounted, the next time it runs alone
---                 interrupt  we or a neighbour ended it: uncounted
---                 fail       we ended it for its time limit
---                 stop       we ended it because somebody asked
--- returns  { given back, to run again, failed, of unknown start, for RQ }, or false: somebody else was faster, or it
---       lives. for RQ: per job id, claim, queue, what (fail | dead: RQ's retries do not apply | stop), cause; it stays in
---       the owner's zset, whose name stays until a second, final call.
+--                 suspect    one of several that may have killed it: uncounted, the next time it runs alone
+--                 interrupt  we ended its process, or another job did: uncounted
+--                 fail       we ended it because of its time limit
+--                 stop       we ended it on request
+-- returns  { given back, to run again, failed, of unknown start, for RQ }, or false: another rescuer was faster, or the
+--       owner lives. for RQ: per job id, claim, queue, what (fail | dead: RQ's retries do not apply | stop), cause; these
+--       stay in the owner's zset, and the owner's name in the owners set, until a second, final call.
 --
--- The promise: atomic per owner, so two rescuers never rescue the same job; a late request of the dead does nothing
--- (its name is gone), and RQ's own finish of it cannot commit (its fin keys are gone).
+-- The promise: this is one step per owner, so two rescuers never rescue the same job. A late request of the dead owner
+-- does nothing (its name is gone), and RQ's own finish in it cannot commit (its fin keys are gone).
 
 local own, owner, w, lease = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('SISMEMBER', OWNERS, owner) == 0 then return false end
@@ -37,7 +37,7 @@ end
 
 local back, again, failed, unknown, for_rq = 0, 0, 0, 0, {}
 
--- RQ's own code must end it: it may be retried, somebody is to be told, or somebody waits for it.
+-- Returns whether RQ's own code has to end the job: it has retries, callbacks, webhooks, a rate limit or dependents.
 local function needs_rq(id, h, ruling)
   local function set(n) return h[n] and h[n] ~= '' end
   local retries = ruling == 'fail' and (tonumber(h[4] or '') or 0) > 0
@@ -54,7 +54,7 @@ local function fail(id, q, claim, h, ruling, cause)
   release(owner, q, id)
   if final then hand_over(id, ruling == 'stop' and 'stopped' or 'failed') end
   local ttl = seconds(h[5]) or 31536000 -- RQ keeps failed jobs for a year
-  local started_at = h[1] == 'started' and h[9] or ended_at -- else it was marked for an earlier run, if for any
+  local started_at = h[1] == 'started' and h[9] or ended_at -- not started: the hash has an earlier run's start, or none
   if ttl == 0 then
     forget_outcome(q, id)
   else
@@ -68,8 +68,8 @@ local function fail(id, q, claim, h, ruling, cause)
   failed = failed + 1
 end
 
--- RQ's maintenance may have taken a job from the long dead (its traces of this claim are gone then), and somebody may
--- have put it back: it waits in its queue again, or another one runs it.
+-- Returns whether the job waits or runs elsewhere. RQ's maintenance may have failed it, as its owner died long ago (then
+-- nothing of this claim is left), and it may have been requeued since.
 local function is_elsewhere(id, q, claim, status)
   local mine = execution_id(claim)
   if redis.call('ZSCORE', registry_key('wip', q), id .. ':' .. mine) then return false end
@@ -95,11 +95,11 @@ for at = 1, #held, 2 do
   local may_repeat = (h[3] or default_policy) == 'retry'
   redis.call('DEL', fin_key(id))
   if kept[claim] and status then
-    -- stays
+    -- it stays with the owner
   elseif not status or not q then
     forget(owner, w, id, claim)
     free_places_of(id)
-  elseif DECIDED[status] then -- by somebody else, meanwhile
+  elseif DECIDED[status] then -- it was moved meanwhile
     requeue(owner, w, q, id, claim)
     if h[8] and h[8] ~= '' then free_place(id, h[8]) end
   elseif not known and is_elsewhere(id, q, claim, status) then
@@ -129,9 +129,9 @@ if #for_rq == 0 and keeps == 0 then
   redis.call('DEL', own)
   redis.call('SREM', OWNERS, owner)
 end
-if final and redis.call('TTL', worker_key(w)) == -1 then -- its registration was gone, and what we counted made a new one
+if final and redis.call('TTL', worker_key(w)) == -1 then -- its registration was gone: our HINCRBY above made this key
   redis.call('EXPIRE', worker_key(w), 480)
 end
--- In the step that takes the last name: a rescuer that is killed between the two would leave the tree there.
+-- This is done in the same step: a rescuer that is killed before a second one would leave the tree in RQ's lists.
 if dead ~= '' and (redis.call('GET', lease_key(w)) or '0') == dead and not has_names(w) then strike_off(w, ended_at) end
 return { back, again, failed, unknown, for_rq }

@@ -1,14 +1,15 @@
--- For a child that holds still (C code holds the GIL): mark what runs as started, give back what waits behind it.
+-- STAND IN: for a child that does not react (C code holds the GIL): mark its running jobs as started, and give back the
+-- jobs that wait behind them.
 --
 -- KEYS  1 the owner's zset
 -- ARGV  1 owner  2 worker  3 ttl of an execution in seconds
---       4 the newest claim when the child was looked at: it has woken up since if it holds later ones
+--       4 the newest claim when the child's page was read: if it holds later ones, it has reacted since
 --       5 number of running claims, then for each: claim, started_at (RQ's text)
 --       then the claims that are finished and not settled yet
 -- returns  { marked, given back }, or false: the owner's name is not in the owners set
 --
--- The promise: only what neither runs nor is finished moves, however late this comes; the child asks Redis before it
--- starts anything else that it held when it was looked at.
+-- The promise: only jobs that neither run nor are finished are given back, however late this request arrives. The child
+-- asks Redis before it starts any other job that it held when its page was read.
 
 local own, owner, w, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('SISMEMBER', OWNERS, owner) == 0 then return false end
@@ -29,7 +30,7 @@ for i = 1, #held, 2 do
       mark_started(w, id, claim, h[2], running[claim], tonumber(ttl))
       marked = marked + 1
     end
-  elseif claim <= newest and not finished[claim] and h[1] ~= 'started' and h[2] then -- started: it asked after we had looked
+  elseif claim <= newest and not finished[claim] and h[1] ~= 'started' and h[2] then -- started: after its page was read
     back = back + requeue(owner, w, h[2], id, claim)
   end
 end

@@ -4,14 +4,14 @@
 -- ARGV  1 number of this request of the submit: 0, or 1, 2, ... when those before it were given up
 --       2 created_at and enqueued_at
 --       3 prefix of job keys  4 RPUSH | LPUSH  5 seconds that the jobs may wait or ''
---       6 1: the jobs may be gone soon after they ran, hash and all; else ''
+--       6 1: the jobs may be deleted soon after they have run; else ''
 --       7 number of strings that all jobs share, then these: field, value, ...
 --       then per job: id, data, description
--- returns  'ok': they are there; 'given up': a later request of this submit was here before, nothing was done
+-- returns  'ok': the jobs are in the queue; 'given up': a later request of this submit was here before, nothing was done
 --
--- The promise: one step, and what raises does so before the first write. A request that was given up and arrives late,
--- an hour or a day, does nothing, since the next one has left its number. A repeat skips what is there. No prelude: this
--- is all that an enqueue costs the store.
+-- The promise: this is one step, and an error is raised before the first write. A request that was given up and arrives
+-- late, up to a day, does nothing, as a later one has left its number. A repeated request skips the jobs that exist.
+-- This script has no prelude: it is the whole cost of an enqueue in the store.
 
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
 local attempt, stamp, prefix, ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[5]

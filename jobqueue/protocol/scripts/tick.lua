@@ -3,18 +3,19 @@
 -- KEYS[1]  the zset in which it stands
 -- ARGV     1 token: the cron leader's name, '' for a stored schedule  2 id  3 the time that is due, as it was read
 --          4 the next time  5 how many jobs RQ remembers of a cron entry  6 for how many seconds
--- returns  the job's id; or 'fenced': the token is not the leader's; 'moved': another one did it, or it was deleted;
---          'overlap': its last job has not ended and overlap is not wanted; 'there': this very job is there already;
+-- returns  the job's id; or 'fenced': the token is not the leader's; 'moved': another process did it, or it was deleted;
+--          'overlap': its last job has not ended and overlap is not wanted; 'there': the job exists already;
 --          { text }: it cannot be enqueued, and why; nothing was written
 --
--- The promise: an occurrence is enqueued once. Who read an older time than the one that stands there does nothing, and
--- the job and the new time are one step: a death before it leaves the occurrence due, a death after it has no effect.
+-- The promise: an occurrence is enqueued once. A request with an older time than the one in the store does nothing. The
+-- job and the new time are written in one step: a kill before it leaves the occurrence due, a kill after it changes
+-- nothing.
 
 local token, id = ARGV[1], ARGV[2]
 if token ~= '' and redis.call('GET', CRON_LEADER) ~= token then return 'fenced' end
 if tonumber(redis.call('ZSCORE', KEYS[1], id) or 'nan') ~= tonumber(ARGV[3]) then return 'moved' end
 
--- The schedule is looked at before the first write: it may be anything, and is left for its owner to see.
+-- The schedule is checked before the first write: a wrong one is reported and not changed, so that its author sees it.
 local function type_of(key)
   local found = raw('TYPE', key)
   return type(found) == 'table' and found.ok or found
@@ -22,7 +23,7 @@ end
 local function bad(text) return { text } end
 
 local schedule, template_key, t = schedule_key(id), schedule_job_key(id), now()
-if type_of(schedule) == 'none' or type_of(template_key) == 'none' then -- somebody deleted its keys by hand
+if type_of(schedule) == 'none' or type_of(template_key) == 'none' then -- its keys were deleted by hand
   redis.call('ZREM', KEYS[1], id)
   return 'moved'
 end
@@ -54,10 +55,10 @@ wait_for(job_id, h[6])
 redis.call('SADD', QUEUES, queue_key(q))
 redis.call(h[5] == '1' and 'LPUSH' or 'RPUSH', queue_key(q), job_id)
 
--- The job stands; what is remembered of it may fail.
+-- The job is in its queue. Failures in the notes on it are ignored.
 redis.call('HSET', schedule, 'last', ARGV[3], 'last_job', job_id)
 redis.pcall('HINCRBY', schedule, 'runs', 1)
--- What RQ's CronJob.enqueue remembers.
+-- The notes that RQ's CronJob.enqueue makes.
 redis.pcall('ZADD', cron_history_key(name), string.format('%.6f', t), job_id)
 redis.pcall('ZREMRANGEBYRANK', cron_history_key(name), 0, -(tonumber(ARGV[5]) + 1))
 redis.pcall('EXPIRE', cron_history_key(name), ARGV[6])

@@ -1,11 +1,11 @@
--- UPCOMING: which schedules are due, by the store's clock.
+-- UPCOMING: list the schedules that are due, by the store's clock.
 --
 -- KEYS[1]  the zset of schedules
--- ARGV     1 how many at most  2 how many that are due are skipped: those before them cannot be enqueued
+-- ARGV     1 how many at most  2 how many of the due ones to skip: those that cannot be enqueued
 -- returns  { now, the next time after now or '', then for each that is due: id, due, every, cron, tz, problem }
 --
--- Reads only. Times are texts, so that nothing is rounded: TICK compares. What is no schedule has a problem ('gone': its
--- keys are, and TICK drops it), '' else: one bad entry keeps nobody from the others.
+-- It only reads. Times are texts and never rounded, as TICK compares them. An entry that is no schedule has a problem
+-- ('gone': its keys do not exist, and TICK removes it), else '': a wrong entry does not hide the others.
 
 local t = now()
 local reply = { string.format('%.6f', t), '' }
