@@ -89,6 +89,7 @@ class Engine:
             on_retire=_nothing,
             on_fenced=self._on_fenced,
             on_cut_off=partial(leave, CUT_OFF) if in_horse else self._on_cut_off,
+            on_away=self._give_up_at_last,
         )
         self._request_thread = RequestThread(protocol, settings.worker)
         self.slot = RQSlot(
@@ -120,17 +121,16 @@ class Engine:
             asks_itself=in_horse,
         )
         self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
-        self.consumer.on_away = self._give_up_at_last
         self._one_by_one = not _plain_order(worker)
         if self._one_by_one:
-            self.consumer.prefetch.most_ahead = 0
+            self.consumer.claim_one_by_one()
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
     def serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
         """Run jobs until there is a reason to stop. Raises what RQ's loop raises: StopRequested, SystemExit."""
         worker = self._worker
-        self.consumer.most_more = max_jobs
+        self.consumer.hand_out_at_most(max_jobs)
         self.slot.bind()
         self._watchdog.start()
         idle_since = time.monotonic()
@@ -140,7 +140,7 @@ class Engine:
                 self._looked = False
                 self._run(work)
                 idle_since = time.monotonic()
-            elif self.consumer.most_more == 0:
+            elif self.consumer.has_had_its_share:
                 worker.log.info("Worker %s: finished executing %d jobs, quitting", worker.name, max_jobs)
                 return
             elif not self._idle(burst, max_idle_time, idle_since):
@@ -161,7 +161,7 @@ class Engine:
         """RQ's strategies decide after each job which queue comes first."""
         worker = self._worker
         worker.reorder_queues(next(queue for queue in worker.queues if queue.name == served))
-        self.consumer.queues = tuple(queue.name for queue in worker._ordered_queues)
+        self.consumer.serve_in_order(tuple(queue.name for queue in worker._ordered_queues))
 
     def _idle(self, burst: bool, max_idle_time: int | None, since: float) -> bool:
         """Nothing to run, and all is settled. False: it is time to go."""

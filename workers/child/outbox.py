@@ -1,0 +1,174 @@
+"""How the jobs of a child ended, from the slot that ran each to the store's ack.
+
+    slot ── add ──► finished ── depart ──► in flight ── acknowledged ──► recorded
+                       ▲                       │  └─► for RQ ── hand over ──► a slot ── let go ──► recorded
+                       └────── came back ──────┘
+
+What is not recorded yet stands in the journal on the shared page, where the supervisor finds it when this process is
+killed. An outcome that is too large for the journal is unwritten: its slot waits here with it until it is recorded, and
+the page says until then that the job runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from jobqueue.protocol.outcomes import GONE, HAS_DEPENDENTS, RECORDED, JobOutcome
+from jobqueue.workers.shared.journal import DONE, UNSETTLED, SharedPage
+from jobqueue.workers.shared.refusals import Refusals, refused_text
+
+log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """Holds each outcome until it is recorded. The consumer's lock guards it."""
+
+    def __init__(self, page: SharedPage) -> None:
+        self._page = page
+        self.finished: list[JobOutcome] = []  # to be sent
+        self.in_flight: list[JobOutcome] = []  # sent, without a reply yet
+        self.for_rq: list[JobOutcome] = []  # RQ's own finish has to record it: a slot is to take it
+        self._with_rq: dict[int, JobOutcome] = {}  # by claim: a slot has taken it
+        self._kept: list[JobOutcome] = []  # finished before the request that is on its way, and not in it
+        self._unwritten: set[int] = set()  # claims whose outcomes are too large for the journal
+        self._resent: set[int] = set()  # claims whose outcome may be recorded: sent before, or by the supervisor
+        self._refused: dict[int, str] = {}  # by claim: why the store does not take the outcome
+        self.refusals = Refusals()
+
+    # -- from slots and to slots ---------------------------------------------------------------------------------------
+
+    def add(self, outcome: JobOutcome) -> bool:
+        """Take over how a job ended. Return whether it stands in the journal, where a kill does not lose it."""
+        self.finished.append(outcome)
+        self._page.set(UNSETTLED, 1)
+        return self._page.journal.append(outcome)
+
+    def hold(self, outcome: JobOutcome) -> None:
+        """Note that the slot of an outcome that is not in the journal waits for its ack."""
+        self._unwritten.add(outcome.claim)
+
+    def is_on_its_way(self, outcome: JobOutcome) -> bool:
+        return outcome in self.finished or outcome in self.in_flight
+
+    def release(self, outcome: JobOutcome) -> bool:
+        """End ``hold``. Return whether the slot has to let RQ's own finish record it."""
+        left = outcome.claim not in self._unwritten
+        self._unwritten.discard(outcome.claim)
+        return left
+
+    def hand_over(self) -> JobOutcome:
+        """Give a slot an outcome out of ``for_rq``."""
+        outcome = self.for_rq.pop()
+        self._with_rq[outcome.claim] = outcome
+        return outcome
+
+    def note(self, outcome: JobOutcome) -> None:
+        """Write down a failure that RQ's own finish is about to record, as far as the journal has room."""
+        self._with_rq[outcome.claim] = outcome
+        self._page.set(UNSETTLED, 1)
+        self._page.journal.append(outcome)
+
+    def let_go(self, claim: int) -> None:
+        """Note that the end of this job is recorded by somebody else, or that it was given back."""
+        self._with_rq.pop(claim, None)
+        self._page.set(DONE, self._page.get(DONE) + 1)
+        self._say_what_is_owed()
+
+    def why_refused(self, claim: int) -> str:
+        """Return, once, why the store does not take the outcome that a slot was handed; "": it was not refused."""
+        return self._refused.pop(claim, "")
+
+    # -- with requests -------------------------------------------------------------------------------------------------
+
+    def portion(self) -> list[JobOutcome]:
+        """Return what the next request is to carry: all that is finished, or, after the store has refused an outcome,
+        a part of it."""
+        self.may_be_settled_by_others(self._page.revoked)
+        self._kept = []
+        if not self.refusals:
+            return self.finished
+        going = self.refusals.portion(self.finished)
+        claims = {outcome.claim for outcome in going}
+        self._kept = [outcome for outcome in self.finished if outcome.claim not in claims]
+        return going
+
+    @property
+    def keeps_some(self) -> bool:
+        """Whether the last ``portion`` was not all."""
+        return bool(self._kept)
+
+    def depart(self, portion: list[JobOutcome]) -> None:
+        """Note that the last ``portion`` goes on its way; what is finished from now on goes into the journal's other
+        half."""
+        self.in_flight, self.finished = portion, self._kept
+        self._page.journal.switch()
+
+    def acknowledged(self, acks: Sequence[int]) -> None:
+        """Take the store's answer to what was in flight."""
+        self.may_be_settled_by_others(self._page.revoked)
+        outcomes, self.in_flight = self.in_flight, []
+        self.refusals.passed(outcomes)
+        for outcome, ack in zip(outcomes, acks, strict=True):
+            self._acknowledged(outcome, ack)
+        # those that RQ's own finish has not recorded yet stand in the half that goes: move them before it does
+        if all(self._page.journal.append(o) for o in (*self.for_rq, *self._with_rq.values(), *self._kept)):
+            self._page.journal.sent_is_settled()
+        self._say_what_is_owed()
+
+    def came_back(self, error: Exception) -> None:
+        """Take back what was in flight: it may be recorded or not, goes out again, and the token decides."""
+        self._resent.update(outcome.claim for outcome in self.in_flight)
+        if self.refusals.refused(self.in_flight, error):
+            self._give_up(self.in_flight.pop(), error)
+        self.finished[:0] = self.in_flight
+        self.in_flight = []
+        self._page.journal.sent_came_back()
+
+    def may_be_settled_by_others(self, perhaps: bool) -> None:
+        """``perhaps``: this process held still, and the supervisor may have settled what is finished. A missing token
+        is expected: do not warn."""
+        if perhaps:
+            self._resent.update(outcome.claim for outcome in (*self.finished, *self.in_flight))
+
+    def _acknowledged(self, outcome: JobOutcome, ack: int) -> None:
+        if ack == HAS_DEPENDENTS and outcome.claim in self._unwritten:
+            self._unwritten.discard(outcome.claim)  # its slot waits for this and takes it back
+            return
+        if ack == HAS_DEPENDENTS:
+            self.for_rq.append(outcome)
+            return
+        self._page.set(DONE, self._page.get(DONE) + 1)
+        if outcome.claim in self._resent:
+            self._resent.discard(outcome.claim)  # a missing token is expected: the first request may have recorded it
+        elif ack not in (RECORDED, GONE):
+            log.warning("job %s is no longer ours: its outcome is not recorded", outcome.id)
+
+    def _give_up(self, outcome: JobOutcome, error: Exception) -> None:
+        """The store will never take it: its job fails, by RQ's own finish."""
+        self._refused[outcome.claim] = refused_text(len(outcome.payload), error)
+        log.warning("job %s: the store refuses its outcome (%d bytes): %s", outcome.id, len(outcome.payload), error)
+        if outcome.claim in self._unwritten:
+            self._unwritten.discard(outcome.claim)  # its slot waits for this and takes it back
+        else:
+            self.for_rq.append(outcome)
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the store has all outcomes, but those that RQ's own finish is recording in a slot."""
+        return not (self.finished or self.in_flight or self.for_rq)
+
+    @property
+    def claims(self) -> list[int]:
+        """The jobs whose outcomes wait here."""
+        return [outcome.claim for outcome in (*self.finished, *self.for_rq)]
+
+    def are_all_unwritten(self, claims: set[int]) -> bool:
+        """Whether the slots of all these jobs only wait for their acks."""
+        return claims <= self._unwritten
+
+    def _say_what_is_owed(self) -> None:
+        """Say on the page whether the store may lack an outcome."""
+        self._page.set(UNSETTLED, int(not self.is_settled or bool(self._with_rq)))

@@ -1,0 +1,116 @@
+"""The one connection on which a child settles and claims, shared by its slots: one request at a time, and nobody holds
+the lock while Redis is waited for.
+
+    free ── send ──► sending ──► awaiting ── read ──► reading ──► free
+                        └───────────── broken ◄─────────┘
+    broken, free ──────────────► mending ──► free; where an attempt fails, mending again
+
+Who changes the state holds the consumer's lock, gives it away while it talks to Redis, and holds it again on return.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisError
+
+from jobqueue.network.backoff import Backoff
+from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.wire import Wire
+from jobqueue.store.error_texts import without_script
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class WireState(Enum):
+    """What may be done with the wire."""
+
+    FREE = "free"
+    SENDING = "sending"
+    AWAITING = "awaiting"
+    READING = "reading"
+    BROKEN = "broken"
+    MENDING = "mending"
+
+
+class SharedWire:
+    """The wire and its state. An exception that comes out of it (not Redis's: an interruption) leaves the state as it
+    was while Redis was waited for."""
+
+    def __init__(self, wire: Wire, lock: threading.Condition) -> None:
+        self._wire = wire
+        self._lock = lock
+        self._backoff = Backoff(first=0.1, free=1)  # the first time at once
+        self.state = WireState.BROKEN  # not connected yet: the first slot mends it
+
+    def send(self, args: list[Any]) -> Exception | None:
+        """Send a CYCLE over a free wire; return what went wrong."""
+        self.state = WireState.SENDING
+        error = self._unlocked(lambda: self._wire.send(args))
+        if isinstance(error, Exception):
+            self._broke(error)
+            return error
+        self.state = WireState.AWAITING
+        return None
+
+    def read(self) -> Cycle | Exception:
+        """Wait for the reply to what was sent; return it, or what went wrong."""
+        self.state = WireState.READING
+        reply = self._unlocked(self._wire.receive)
+        if isinstance(reply, Exception):
+            self._broke(reply)
+            return reply
+        self.state = WireState.FREE
+        if self._backoff.failures:
+            log.info("the store answers again")
+            self._backoff.reset()
+        return reply
+
+    # -- mending, step by step (see mender.py) -------------------------------------------------------------------------
+
+    def begin_to_mend(self) -> None:
+        self.state = WireState.MENDING
+
+    def wait_before_attempt(self) -> bool:
+        """Wait as long as the failures before demand. Return whether there were any."""
+        if pause := self._backoff.pause():
+            self._lock.wait(pause)
+        return self._backoff.failures > 0
+
+    def attempt(self, talk: Callable[[Wire], T]) -> T | Exception:
+        """Talk to Redis over the wire itself; return the answer, or what went wrong."""
+        result = self._unlocked(lambda: talk(self._wire))
+        if isinstance(result, Exception):
+            self._broke(result)
+            self.state = WireState.MENDING
+        return result
+
+    def mended(self) -> None:
+        self.state = WireState.FREE
+        self._lock.notify_all()
+
+    def stay_broken(self) -> None:
+        """Give up mending for now."""
+        self.state = WireState.BROKEN
+        self._lock.notify_all()
+
+    def _broke(self, error: Exception) -> None:
+        if not self._backoff.failures:
+            log.warning("the store does not answer (%s); running jobs go on, and we wait for it", without_script(error))
+        self._backoff.failed()
+        self.state = WireState.BROKEN
+
+    def _unlocked(self, talk: Callable[[], T]) -> T | Exception:
+        """Talk to Redis without the lock; what went wrong is returned, so that the lock is always held again."""
+        self._lock.release()
+        try:
+            return talk()
+        except (RedisError, OSError) as e:
+            return e
+        finally:
+            self._lock.acquire()
