@@ -101,7 +101,7 @@ class Outbox:
     def depart(self, portion: list[JobOutcome]) -> None:
         """Note that the last ``portion`` goes on its way; what is finished from now on goes into the journal's other
         half."""
-        self.in_flight, self.finished = portion, self._kept
+        self.in_flight, self.finished = portion, list(self._kept)  # two lists: only one of them grows
         self._page.journal.switch()
 
     def acknowledged(self, acks: Sequence[int]) -> None:

@@ -1,0 +1,142 @@
+"""The buffer of claimed jobs, by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobqueue.protocol.claims import Claimed
+from jobqueue.store.connection import Address
+from jobqueue.workers.child.buffer import Buffer
+from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
+from jobqueue.workers.shared.journal import BUFFERED, OUT_OF_WORK, SharedPage, make_file
+from jobqueue.workers.shared.settings import Settings
+
+
+class Bench:
+    """A buffer, its page, and what it has said."""
+
+    def __init__(self, slots: int = 2, **fields: Any) -> None:
+        settings = Settings(
+            Address(url="redis://127.0.0.1:1/0"), "w", fields.pop("queues", ("a",)), children=1, slots=slots, **fields
+        )
+        self.page = SharedPage(make_file(1, slots), 0, slots)
+        self.said: list[str] = []
+        self.buffer = Buffer(
+            settings, self.page, lambda: self.said.append("out of work"), lambda: self.said.append("retire")
+        )
+
+    def arrive(self, *jobs: Claimed, asked: int = 9) -> Buffer:
+        self.buffer.asking(asked)
+        self.buffer.arrived(jobs)
+        return self.buffer
+
+
+def job(claim: int, features: str = "", queue: str = "a") -> Claimed:
+    return Claimed(f"j{claim}", claim, queue, b"", None, None, None, 0, features)
+
+
+def taken(buffer: Buffer) -> int | None:
+    found = buffer.take()
+    return found and found.claim
+
+
+def test_jobs_are_handed_out_in_order_and_counted_on_the_page() -> None:
+    bench = Bench()
+    buffer = bench.arrive(job(1), job(2))
+    assert bench.page.get(BUFFERED) == 2
+    assert [taken(buffer) for _ in range(3)] == [1, 2, None]
+    assert bench.page.get(BUFFERED) == 0
+    assert buffer.in_hand == {1, 2}
+    buffer.ended(1)
+    assert buffer.in_hand == {2}
+
+
+def test_a_job_that_runs_alone_waits_for_the_others_and_they_for_it() -> None:
+    buffer = Bench().arrive(job(1), job(2, "a"), job(3))
+    assert [taken(buffer), taken(buffer)] == [1, None]
+    assert buffer.ended(1)  # wake who waits
+    assert [taken(buffer), taken(buffer)] == [2, None]
+    assert buffer.ended(2)
+    assert taken(buffer) == 3
+    assert not buffer.ended(3)
+
+
+def test_with_one_slot_every_job_is_alone() -> None:
+    buffer = Bench(slots=1).arrive(job(1, "a"), job(2, "a"))
+    assert [taken(buffer), taken(buffer)] == [1, 2]
+
+
+def test_what_is_dropped_is_handed_out_no_more() -> None:
+    bench = Bench()
+    buffer = bench.arrive(job(1), job(2), job(3))
+    buffer.take()
+    assert [dropped.claim for dropped in buffer.drop(doubt=False)] == [2, 3]
+    assert taken(buffer) is None
+    assert bench.page.get(BUFFERED) == 0
+    assert buffer.doubtful == set()
+
+
+def test_what_a_slot_has_is_doubtful_until_it_has_ended() -> None:
+    buffer = Bench().arrive(job(1))
+    buffer.take()
+    buffer.drop(doubt=True)
+    assert buffer.doubtful == {1}
+    buffer.ended(1)
+    assert buffer.doubtful == set()
+
+
+def test_a_quiet_buffer_hands_out_and_wants_nothing() -> None:
+    buffer = Bench().arrive(job(1))
+    buffer.quiet = True
+    assert (taken(buffer), buffer.want(idle=2), buffer.may_claim) == (None, 0, False)
+
+
+def test_the_queues_are_said_to_be_empty_once() -> None:
+    bench = Bench()
+    bench.arrive()
+    bench.arrive()
+    assert bench.said == ["out of work"]
+    assert bench.page.get(OUT_OF_WORK) == 1
+    bench.arrive(job(1))
+    assert bench.page.get(OUT_OF_WORK) == 0
+    bench.arrive(asked=0)  # nobody asked for jobs: that there are none says nothing
+    assert bench.page.get(OUT_OF_WORK) == 0
+
+
+def test_it_asks_to_retire_once() -> None:
+    bench = Bench(max_jobs=2)
+    buffer = bench.arrive(*map(job, range(1, 5)))
+    buffer.take()
+    assert bench.said == []
+    for _ in range(3):
+        buffer.take()
+    assert bench.said == ["retire"]
+
+
+def test_it_never_asks_to_retire_without_a_limit() -> None:
+    bench = Bench()
+    buffer = bench.arrive(*map(job, range(1, 5)))
+    while buffer.take():
+        pass
+    assert bench.said == []
+
+
+def test_how_many_jobs_it_wants() -> None:
+    """One per slot that waits, and what may wait in the buffer; never more than a request carries, or than it may."""
+    bench = Bench()
+    assert bench.buffer.want(idle=0) == bench.buffer.prefetch.ahead == 2
+    assert bench.buffer.want(idle=2) == 4
+    assert Bench(slots=100).buffer.want(idle=100) == MOST_PER_CYCLE
+    bench.arrive(job(1))
+    bench.buffer.most_more = 2
+    assert bench.buffer.want(idle=2) == 1
+    assert not bench.buffer.may_claim  # a job waits here
+
+
+def test_where_the_order_changes_with_each_job_it_asks_for_one() -> None:
+    buffer = Bench(queues=("a", "b", "c"), dequeue_strategy="round_robin").buffer
+    assert buffer.want(idle=2) == 1
+    buffer.arrived([job(1, queue="a")])
+    assert buffer.order.queues == ("b", "c", "a")
+    buffer.drop(doubt=False)
+    assert buffer.order.queues == ("a", "b", "c")

@@ -1,0 +1,18 @@
+"""Which threads have come by."""
+
+from __future__ import annotations
+
+import threading
+
+from jobqueue.workers.child.roll_call import RollCall
+
+
+def test_who_has_come_by_since_the_round_began() -> None:
+    roll_call, me = RollCall(), threading.get_ident()
+    number = roll_call.begin()
+    assert not roll_call.has_answered(me, number)
+    assert not roll_call.has_answered(None, number)
+    roll_call.answer()
+    assert roll_call.has_answered(me, number)
+    assert not roll_call.has_answered(me, roll_call.begin())
+    assert roll_call.has_answered(me, number)

@@ -1,0 +1,109 @@
+"""The states of a child's one connection."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as Lost
+
+from jobqueue.protocol.cycle import Cycle
+from jobqueue.workers.child.shared_wire import SharedWire, WireState
+
+REPLY = Cycle("empty", [], [])
+
+
+class Fake:
+    """A wire that fails where it is told to, and sees in which state it is used."""
+
+    def __init__(self) -> None:
+        self.fails = ""
+        self.lock = threading.Condition(threading.Lock())
+        self.wire = SharedWire(self, self.lock)  # type: ignore[arg-type]
+        self.seen: list[WireState] = []
+
+    def _step(self, name: str, error: Callable[[str], BaseException] = Lost) -> None:
+        assert self.lock.acquire(blocking=False), "somebody holds the lock while Redis is waited for"
+        self.lock.release()
+        self.seen.append(self.wire.state)
+        if self.fails == name:
+            raise error("cut")
+
+    def send(self, _args: list[Any]) -> None:
+        self._step("send")
+
+    def receive(self) -> Cycle:
+        self._step("receive")
+        if self.fails == "interrupted":
+            raise KeyboardInterrupt
+        return REPLY
+
+
+@pytest.fixture
+def fake() -> Fake:
+    made = Fake()
+    with made.lock:
+        made.wire.begin_to_mend()
+        made.wire.mended()
+    return made
+
+
+def test_it_is_broken_until_it_is_mended() -> None:
+    fake = Fake()
+    assert fake.wire.state is WireState.BROKEN
+    with fake.lock:
+        fake.wire.begin_to_mend()
+        assert not fake.wire.wait_before_attempt()  # the first time at once
+        assert fake.wire.attempt(lambda wire: 3) == 3
+        fake.wire.mended()
+    assert fake.wire.state is WireState.FREE
+
+
+def test_a_request_and_its_reply(fake: Fake) -> None:
+    with fake.lock:
+        assert fake.wire.send([]) is None
+        assert fake.wire.state is WireState.AWAITING
+        assert fake.wire.read() is REPLY
+        assert fake.wire.state is WireState.FREE
+    assert fake.seen == [WireState.SENDING, WireState.READING]
+
+
+@pytest.mark.parametrize("step", ["send", "receive"])
+def test_it_breaks_and_says_so_once(fake: Fake, step: str, caplog: pytest.LogCaptureFixture) -> None:
+    fake.fails = step
+    for _ in range(2):
+        with fake.lock:
+            error = fake.wire.send([]) or fake.wire.read()
+            assert isinstance(error, Lost)
+            assert fake.wire.state is WireState.BROKEN
+    assert caplog.text.count("the store does not answer") == 1
+
+
+def test_an_attempt_that_fails_is_followed_by_a_pause(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_wire: object) -> int:
+        raise Lost("refused")
+
+    pauses: list[float] = []
+    monkeypatch.setattr(fake.lock, "wait", pauses.append)
+    with fake.lock:
+        fake.wire.begin_to_mend()
+        for _ in range(3):
+            fake.wire.wait_before_attempt()
+            assert isinstance(fake.wire.attempt(fail), Lost)
+            assert fake.wire.state is WireState.MENDING
+        assert fake.wire.wait_before_attempt()
+    assert len(pauses) == 2  # the first failure costs none
+    assert pauses[0] < pauses[1] * 2
+
+
+def test_an_interruption_leaves_the_state_and_the_lock(fake: Fake) -> None:
+    """Who is interrupted knows then that the wire is in the middle of something."""
+    fake.fails = "interrupted"
+    with fake.lock:
+        fake.wire.send([])
+    with pytest.raises(KeyboardInterrupt), fake.lock:
+        fake.wire.read()
+    assert fake.wire.state is WireState.READING
+    assert fake.lock.acquire(blocking=False)
