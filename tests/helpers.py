@@ -98,7 +98,7 @@ class Server:
         """Start it, with ``more`` options this time, and wait until it answers."""
         with open(self._directory / "server.log", "ab") as log:
             self.process = subprocess.Popen([*self._argv, *more], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        eventually(self._answers, 20)
+        eventually(self._answers, 60)  # it reads its append-only file first
 
     def _answers(self) -> bool:
         try:

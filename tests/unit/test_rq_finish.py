@@ -187,6 +187,25 @@ def test_the_last_of_several_parents_enqueues_what_waits_for_all(desk: Desk) -> 
     desk.nothing_is_held()
 
 
+@pytest.mark.parametrize("by", ["jobq", "RQ"])
+@pytest.mark.parametrize("first", ["finished", "failed", "kept for ever", "gone"])
+def test_nothing_is_left_of_who_came_when_one_of_its_parents_had_ended(desk: Desk, first: str, by: str) -> None:
+    told: dict[str, Any] = {"result_ttl": -1} if first == "kept for ever" else {}
+    left = desk.claim_one(job_id="left", **told)
+    desk.finish(left, error() if first == "failed" else value(5))
+    right = desk.claim_one(job_id="right")
+    parents: list[Any] = ["left", "right"] if by == "jobq" else [desk.job("left"), desk.job("right")]
+    if first == "gone":
+        desk.store.delete(keys.job("left"), keys.results("left"))
+    queue = desk.queue if by == "jobq" else rq.Queue(connection=desk.store, serializer=JSON)
+    queue.enqueue("samples.ok", 6, job_id="after", depends_on=Dependency(parents, allow_failure=True))  # type: ignore[attr-defined]
+    assert desk.status("after") == "deferred"
+    desk.finish(right, value(5))
+    assert desk.waiting() == ["after"]
+    for_ever = [name for name in ("left", "right") if desk.store.ttl(keys.dependents(name)) == -1]
+    assert for_ever == []
+
+
 def test_dependents_of_a_failure_wait(desk: Desk) -> None:
     first = desk.queue.enqueue("samples.ok", 5)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=first)

@@ -30,12 +30,22 @@ local function is_ready(dependent, allows_failure)
   return true
 end
 
+-- RQ leaves it among those who wait for the others, until these expire. A list that does not, because its job had ended
+-- or was gone when somebody came to wait for it, would be there for ever.
+local function waits_no_more(dependent)
+  for _, dependency in ipairs(redis.call('SMEMBERS', dependencies_key(dependent))) do
+    local waiters = dependents_key(dependency)
+    if redis.call('TTL', waiters) == -1 then redis.call('SREM', waiters, dependent) end
+  end
+end
+
 local reply, waiting = { 0 }, {}
 for _, dependent in ipairs(redis.call('SPOP', KEYS[1], ARGV[2])) do
   local h = redis.call('HMGET', job_key(dependent), 'status', 'origin', 'allow_dependency_failures')
   if h[1] == 'deferred' and h[2] then -- else it was moved meanwhile, or it is gone
     if is_ready(dependent, h[3] == '1') then
       redis.call('ZREM', registry_key('deferred', h[2]), dependent)
+      waits_no_more(dependent)
       enqueue_waiting(dependent, h[2])
       reply[#reply + 1] = h[2]
       reply[#reply + 1] = dependent

@@ -38,6 +38,10 @@ if waits then
   for i = 9, last do
     redis.call('SADD', dependents_key(ARGV[i]), id)
     redis.call('SADD', dependencies_key(id), ARGV[i])
+    local status, life = redis.call('HGET', job_key(ARGV[i]), 'status'), redis.call('PTTL', job_key(ARGV[i]))
+    if life > 0 and (ENDS[status] or status == 'canceled') then -- they wait as long as it is kept
+      redis.call('PEXPIRE', dependents_key(ARGV[i]), life)
+    end
   end
 elseif how ~= 'L' and how ~= 'R' then
   answer = 'scheduled'
