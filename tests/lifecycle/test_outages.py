@@ -24,7 +24,7 @@ from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address
 from jobqueue.store.open import Store, open_store
-from jobqueue.workers.launcher import await_heads
+from jobqueue.workers.preflight import await_heads
 from jobqueue.workers.shared.settings import Settings
 
 LOADED = 600  # jobs under load

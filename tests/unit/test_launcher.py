@@ -1,19 +1,15 @@
-"""From flags to children and slots; and the look at the heads of the queues."""
+"""From flags to children and slots."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import fakeredis
 import pytest
-import rq
 
 from jobqueue.errors import UsageError
 from jobqueue.insight.capacity import cores
-from jobqueue.producing.queue import Queue
-from jobqueue.protocol import keys
 from jobqueue.store.connection import Address
-from jobqueue.workers.launcher import THREADS, describe, refused_heads, shape, worker_name
+from jobqueue.workers.launcher import THREADS, describe, shape, worker_name
 from jobqueue.workers.shared.settings import Settings
 
 
@@ -66,66 +62,3 @@ def test_describe() -> None:
     assert "1 process with 3 threads" in describe(settings(slots=3), "thread")
     assert "2 processes with 4 threads each" in describe(settings(children=2, slots=4), "process")
     assert "1 process, serving a, b" in describe(settings(queues=("a", "b")), "process")
-
-
-# -- the heads -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store() -> fakeredis.FakeRedis:
-    return fakeredis.FakeRedis()
-
-
-def put(store: fakeredis.FakeRedis, data: bytes, queue: str = "default") -> None:
-    store.hset(keys.job("x"), "data", data)
-    store.rpush(keys.queue(queue), "x")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b'["jobqueue.tasks.square", null, [1], {}]',
-        b'["shop.tasks.pay", null, [1], {}]',
-        b'["shop.tasks.deep.down", null, [1], {}]',
-        b"[1]",  # not a call: it fails as a job
-        b"\xff",
-    ],
-)
-def test_heads_that_are_served(store: fakeredis.FakeRedis, data: bytes) -> None:
-    put(store, data)
-    assert refused_heads(store, settings(modules=("shop.tasks",))) == []
-
-
-def test_empty_queues_and_deleted_heads(store: fakeredis.FakeRedis) -> None:
-    assert refused_heads(store, settings()) == []
-    store.rpush(keys.queue("default"), "nobody")
-    store.set(keys.queue("no list"), "x")
-    store.rpush(keys.queue("third"), b"\xff")
-    assert refused_heads(store, settings(queues=("default", "no list", "third"))) == []
-
-
-def test_a_head_of_another_module(store: fakeredis.FakeRedis) -> None:
-    put(store, b'["shop.tasksandmore.pay", null, [1], {}]', "second")
-    refused = settings(modules=("shop.tasks",), queues=("default", "second"))
-    (complaint,) = refused_heads(store, refused)
-    assert complaint.startswith("the job x at the head of queue 'second' calls shop.tasksandmore.pay, ")
-    assert " -I shop.tasksandmore:pay (-I shop.tasksandmore for all of its functions" in complaint
-    assert refused_heads(store, settings(allow_any=True, queues=("second",))) == []
-
-
-def test_what_a_head_says_is_no_command_to_a_terminal(store: fakeredis.FakeRedis) -> None:
-    put(store, b'["a.\\u001b[31m\\nb", null, [1], {}]')
-    (complaint,) = refused_heads(store, settings())
-    assert "a.\\x1b[31m b" in complaint
-
-
-def test_heads_as_rq_writes_them(store: fakeredis.FakeRedis) -> None:
-    """RQ pickles and compresses."""
-    rq.Queue(connection=store).enqueue("jobqueue.tasks.square", 2)
-    (complaint,) = refused_heads(store, settings())
-    assert "'default' is pickle" in complaint
-    assert "--accept json,pickle" in complaint
-    assert refused_heads(store, settings(accept=("json", "pickle"))) == []
-    Queue("big", connection=store).enqueue("samples.ok", "x" * 10_000)
-    (complaint,) = refused_heads(store, settings(queues=("big",)))
-    assert "-I samples" in complaint
