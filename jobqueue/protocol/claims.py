@@ -1,7 +1,8 @@
-"""Who holds a job, and by what right it writes about it."""
+"""Who holds a job, by what right it writes about it, and what it knows of it."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 
@@ -14,8 +15,31 @@ class Token(NamedTuple):
     queue: str
 
 
+class Features(NamedTuple):
+    """What is special about a job. Tested for each job several times, so each is an attribute, not a flag of an enum
+    (docs/decisions.md has the figures). The letters are those of scripts/cycle.lua; this is where they get names."""
+
+    marked_first: bool = False  # m: mark its start before it runs
+    success_by_rq: bool = False  # s: RQ's own code finishes a success
+    failure_by_rq: bool = False  # f: RQ's own code finishes a failure
+    alone: bool = False  # a: it may have killed a process that ran several jobs, so it runs without company
+    fails_at_crash: bool = False  # x: its own --on-crash is fail
+    repeats_at_crash: bool = False  # r: its own --on-crash is retry
+
+
+_LETTERS = b"msfaxr"  # in the order of the fields
+
+
+@cache
+def features_of(letters: bytes) -> Features:
+    """Return what CYCLE says of a job in letters. Raises ValueError for a letter that nobody knows."""
+    if unknown := set(letters) - set(_LETTERS):
+        raise ValueError(f"CYCLE has a feature that has no name here: {bytes(unknown)!r}")
+    return Features(*(letter in letters for letter in _LETTERS))
+
+
 class Claimed(NamedTuple):
-    """A job in the hands of a child: (id, claim) is its token."""
+    """A job in the hands of a child."""
 
     id: str
     claim: int
@@ -25,4 +49,16 @@ class Claimed(NamedTuple):
     result_ttl: int | None
     failure_ttl: int | None
     retries_left: int
-    features: str  # one letter each; cycle.lua says which
+    features: Features = Features()
+
+    def token(self, owner: str) -> Token:
+        """Return its token, in the hands of ``owner``."""
+        return Token(owner, self.id, self.claim, self.queue)
+
+
+class StartMark(NamedTuple):
+    """What START MARK writes about a job that starts: RQ's text of the time, and for how many seconds to believe it."""
+
+    job: Claimed
+    started_at: str
+    ttl: int

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from jobqueue.protocol import bounds, keys
 from jobqueue.protocol.arguments import Field, text_of
-from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.outcomes import JobOutcome
+from jobqueue.protocol.claims import Claimed, features_of
+from jobqueue.protocol.outcomes import ACKS, Ack, JobOutcome
 
 
 class Spent(NamedTuple):
@@ -20,11 +21,24 @@ class Spent(NamedTuple):
     sums: tuple[str | int, ...]  # field, amount, field, amount...
 
 
+class CycleState(StrEnum):
+    """What CYCLE says of the queues, or of who asks."""
+
+    CLAIMED = "claimed"
+    EMPTY = "empty"
+    SUSPENDED = "suspended"  # all workers, by RQ's `rq suspend`
+    PAUSED = "paused"
+    FENCED = "fenced"  # the name of who asks was struck off: nothing was done
+
+
+STATES = {state.value.encode(): state for state in CycleState}
+
+
 class Cycle(NamedTuple):
     """What CYCLE answered: a state, an ack per outcome, and the jobs that were claimed."""
 
-    state: str  # claimed | empty | suspended | paused | fenced
-    acks: list[int]
+    state: CycleState
+    acks: list[Ack]
     jobs: list[Claimed]
 
 
@@ -61,11 +75,11 @@ def parse_cycle(reply: Any) -> Cycle:
             _whole(flat[i + 5]),
             _whole(flat[i + 6]),
             _whole(flat[i + 7]) or 0,
-            flat[i + 8].decode(),
+            features_of(flat[i + 8]),
         )
         for i in range(0, len(flat), 9)
     ]
-    return Cycle(state.decode(), acks, jobs)
+    return Cycle(STATES[state], [ACKS[ack] for ack in acks], jobs)
 
 
 def _whole(value: bytes) -> int | None:

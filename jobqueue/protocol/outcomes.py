@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from enum import IntEnum
+from typing import Final, Literal, NamedTuple
 
-RETURNED, RAISED = 1, 2
-RECORDED, LOST, GONE, HAS_DEPENDENTS = 1, 0, 2, 3  # acks of an outcome
+# RQ's result types. Plain numbers and no enum: an outcome goes through marshal, which refuses a member of one, and
+# through redis-py, which sends its repr.
+ResultKind = Literal[1, 2]
+RETURNED: Final = 1
+RAISED: Final = 2
+
+
+class Ack(IntEnum):
+    """What CYCLE says to an outcome; scripts/cycle.lua has the meanings. In the order of their numbers."""
+
+    LOST = 0  # the token is gone, nothing was written
+    RECORDED = 1
+    GONE = 2  # the job was deleted or canceled meanwhile, and is let go
+    HAS_DEPENDENTS = 3  # RQ's own finish must record it, nothing was written
+
+
+ACKS = tuple(Ack)
 
 
 class JobOutcome(NamedTuple):
@@ -14,11 +30,13 @@ class JobOutcome(NamedTuple):
     id: str
     claim: int
     queue: str
-    kind: int  # RQ's result type: 1 returned, 2 raised
+    kind: ResultKind
     ttl: int
     payload: bytes  # as RQ's Result.restore reads it; b"" for a job that returned None
     started_at: str
     ended_at: str
     started: float
     ended: float
-    by_rq: bool = False  # RQ's own finish is at it: not for CYCLE, a rescue leaves it to RQ's code again
+    by_rq: str = (
+        ""  # the verdict by which a rescue leaves it to RQ's own finish again, which is at it; "": CYCLE does it
+    )

@@ -14,11 +14,11 @@ from redis.exceptions import NoScriptError
 
 from jobqueue.protocol import keys, resp
 from jobqueue.protocol.arguments import Field, as_they_came, text_of
-from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.claims import StartMark, Token
 from jobqueue.protocol.cycle import Cycle, Spent, cycle_args, parse_cycle
 from jobqueue.protocol.lua import digest, packed_head, source
 from jobqueue.protocol.outcomes import JobOutcome
-from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling
+from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling, Verdict
 
 
 class Protocol:
@@ -82,18 +82,18 @@ class Protocol:
         """Settle ``outcomes``, add up ``usage`` and claim up to ``want`` jobs from ``queues`` in order."""
         return parse_cycle(self.run("cycle", *cycle_args(owner, worker, queues, outcomes, want, idle, usage)))
 
-    def start_mark(self, owner: str, worker: str, jobs: Sequence[tuple[Claimed, str, int]]) -> list[bool]:
-        """Mark (job, started_at, ttl) as running; False: the token is gone, do not start it."""
+    def start_mark(self, owner: str, worker: str, marks: Sequence[StartMark]) -> list[bool]:
+        """Mark these jobs as running; False: the token is gone, do not start it."""
         args: list[Field] = [owner, worker]
-        for job, started_at, ttl in jobs:
+        for job, started_at, ttl in marks:
             args += (job.id, job.claim, job.queue, started_at, ttl)
         return [bool(ok) for ok in self.run("start_mark", 1, keys.own(owner), *args)]
 
-    def give_back(self, worker: str, jobs: Iterable[tuple[str, str, int, str]]) -> int:
-        """Give (owner, id, claim, queue) back to the head of their queues, over all children in one step."""
+    def give_back(self, worker: str, tokens: Iterable[Token]) -> int:
+        """Give jobs back to the head of their queues, over all children in one step; return how many were there."""
         args: list[Field] = [worker]
-        for job in jobs:
-            args += job
+        for token in tokens:
+            args += token
         return int(self.run("give_back", 1, keys.OWNERS, *args)) if len(args) > 1 else 0
 
     def rescue(
@@ -123,7 +123,7 @@ class Protocol:
             return None
         *counts, flat = reply
         left = tuple(
-            ForRQ(text_of(flat[i]), int(flat[i + 1]), text_of(flat[i + 2]), text_of(flat[i + 3]), flat[i + 4])
+            ForRQ(text_of(flat[i]), int(flat[i + 1]), text_of(flat[i + 2]), Verdict(text_of(flat[i + 3])), flat[i + 4])
             for i in range(0, len(flat), 5)
         )
         back, again, failed, unknown = map(int, counts)

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
 
+class Verdict(StrEnum):
+    """What a rescuer says of a job that ran when its process died, and RESCUE of what it leaves to RQ's own finish.
+    scripts/rescue.lua has the meanings."""
+
+    CRASH = "crash"  # it may have killed its process: counted, and the last one fails it
+    SUSPECT = "suspect"  # one of several that may have
+    INTERRUPT = "interrupt"  # we or a neighbour ended it: uncounted
+    FAIL = "fail"  # its end is a failure; RQ's retries apply
+    FAIL_FOR_GOOD = "dead"  # likewise, and RQ's retries do not apply
+    STOP = "stop"  # somebody asked to stop it
+    RETURNED = "returned"  # it returned, and its record found dependents
+
+
 class Ruling(NamedTuple):
-    """What a rescuer says of a job that ran when its process died; rescue.lua has the meanings."""
+    """What a rescuer says of one job: one of the first six verdicts."""
 
     claim: int
-    kind: str  # crash | suspect | interrupt | fail | stop
+    verdict: Verdict
     cause: bytes  # as RQ's Result.serialize writes exc_string
 
 
 class ForRQ(NamedTuple):
-    """A job that a rescue left to RQ's own finish, still under its dead owner's token."""
+    """A job that a rescue left to RQ's own finish, under its dead owner's token: one of the last four verdicts."""
 
     id: str
     claim: int
     queue: str
-    kind: str  # fail, dead (fail, RQ's retries do not apply), stop; returned: a record that found dependents
+    verdict: Verdict
     cause: bytes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.cycle import Cycle
-from jobqueue.protocol.outcomes import HAS_DEPENDENTS, JobOutcome
+from jobqueue.protocol.outcomes import Ack, JobOutcome
 from jobqueue.workers.shared.journal import BUFFERED, DONE, UNSETTLED, SharedPage
 
 BUFFER, HAND, FINISHED, FOR_RQ, WITH_RQ, DROPPED, GIVEN_BACK, SETTLED = (
@@ -58,7 +58,7 @@ class Books:
     def arrived(self, cycle: Cycle) -> None:
         sent, self.sent = self.sent, []
         for claim, verdict in zip(sent, cycle.acks, strict=True):
-            if verdict != HAS_DEPENDENTS:
+            if verdict != Ack.HAS_DEPENDENTS:
                 self.move(claim, FINISHED, SETTLED)
             elif claim not in self.on_page:  # else its slot waits for that, and has it back at once
                 self.move(claim, FINISHED, FOR_RQ)

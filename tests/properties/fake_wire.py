@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import redis
 from turns import Turns
 
-from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.cycle import Cycle
-from jobqueue.protocol.outcomes import HAS_DEPENDENTS, LOST, RECORDED, JobOutcome
+from jobqueue.protocol.claims import Claimed, Features
+from jobqueue.protocol.cycle import Cycle, CycleState
+from jobqueue.protocol.outcomes import Ack, JobOutcome
 
 OWNER = "w:0.1"
 
@@ -43,23 +43,23 @@ class FakeStore:
         """Raises what the server answers instead."""
         if any(self.kinds[outcome.id] == "refused" for outcome in request.outcomes):
             raise redis.ResponseError("ERR no such luck")
-        verdicts = [self._settle(outcome) for outcome in request.outcomes]
+        acks = [self._settle(outcome) for outcome in request.outcomes]
         jobs = [self._claim() for _ in range(min(request.want, len(self.queue)))]
-        return Cycle("claimed" if jobs else "empty", verdicts, jobs)
+        return Cycle(CycleState.CLAIMED if jobs else CycleState.EMPTY, acks, jobs)
 
-    def _settle(self, outcome: JobOutcome) -> int:
+    def _settle(self, outcome: JobOutcome) -> Ack:
         if outcome.claim not in self.held:
-            return LOST
+            return Ack.LOST
         if self.kinds[outcome.id] == "dependents":
-            return HAS_DEPENDENTS
+            return Ack.HAS_DEPENDENTS
         self.end(outcome.claim)
-        return RECORDED
+        return Ack.RECORDED
 
     def _claim(self) -> Claimed:
         self.newest += 1
         job_id = self.queue.popleft()
         self.held[self.newest] = job_id
-        features = "a" if self.kinds[job_id] == "alone" else ""
+        features = Features(alone=self.kinds[job_id] == "alone")
         return Claimed(job_id, self.newest, "default", b"", None, None, None, 0, features)
 
     def end(self, claim: int) -> None:

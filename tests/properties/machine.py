@@ -15,9 +15,9 @@ from view import expected, stored
 
 from jobqueue.protocol import keys
 from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.cycle import Cycle, CycleState
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling
+from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling, Verdict
 from jobqueue.protocol.wire import Wire
 
 T = TypeVar("T")
@@ -120,13 +120,13 @@ class Machine(RuleBasedStateMachine):
     def check_state(self, cycle: Cycle, queues: Sequence[str], want: int) -> None:
         open_queues = [queue for queue in queues if queue not in self.paused]
         if cycle.jobs:
-            assert cycle.state == "claimed"
+            assert cycle.state is CycleState.CLAIMED
         elif want and self.suspended:
-            assert cycle.state == "suspended"
+            assert cycle.state is CycleState.SUSPENDED
         elif want and not open_queues:
-            assert cycle.state == "paused"
+            assert cycle.state is CycleState.PAUSED
         else:
-            assert cycle.state == "empty"
+            assert cycle.state is CycleState.EMPTY
             assert not want or not any(self.model.queues[queue] for queue in open_queues), "it is not empty"
 
     def rescue(self, process: Process, judge: Judge, lease: str = "", done: Sequence[ForRQ] = ()) -> None:
@@ -142,12 +142,14 @@ class Machine(RuleBasedStateMachine):
             assert self.rescue_script(process, judge, lease) is None
 
     def rescue_script(self, process: Process, judge: Judge, lease: str = "") -> Rescue | None:
-        running = judge.running
+        rulings = None
+        if judge.running is not None:
+            rulings = [Ruling(claim, Verdict(said), CAUSE) for claim, said in judge.running.items()]
         return self.protocol.rescue(
             process.owner,
             process.worker,
             lease=lease,
-            running=None if running is None else [Ruling(claim, said, CAUSE) for claim, said in running.items()],
+            running=rulings,
             on_crash=judge.on_crash,
             most=MOST_CRASHES,
             final=judge.final,
@@ -159,7 +161,7 @@ class Machine(RuleBasedStateMachine):
         )
 
     def finish(self, process: Process, job: ForRQ, dies: bool = False) -> None:
-        self.model.finish_by_rq((process.owner, job.id, job.claim), job.kind, dies)
+        self.model.finish_by_rq((process.owner, job.id, job.claim), job.verdict, dies)
         process.finish_by_rq(self.client, job, dies)
 
     def reconcile_script(self, process: Process) -> int:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from model import Books, Hold, Job, Token
 
-from jobqueue.protocol.outcomes import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, JobOutcome
+from jobqueue.protocol.outcomes import RAISED, RETURNED, Ack, JobOutcome
 from jobqueue.protocol.rescue import ForRQ, Rescue
 from jobqueue.workers.shared.endings import encode_text
 
@@ -60,16 +60,16 @@ class Model(Books):
     def _settle(self, owner: str, o: JobOutcome) -> int:
         job = self.jobs.get(o.id)
         if not (hold := self.hold((owner, o.id, o.claim))):
-            return GONE if job and job.status == "canceled" else LOST
+            return Ack.GONE if job and job.status == "canceled" else Ack.LOST
         if not job or job.status == "canceled":
             self.release(owner, o.id)
-            return GONE
+            return Ack.GONE
         if job.dependents:
-            return HAS_DEPENDENTS
+            return Ack.HAS_DEPENDENTS
         self.release(owner, o.id)
         self.record(job, hold, o.kind, o.ttl)
         self.counted[hold.worker][0 if o.kind == RETURNED else 1] += 1
-        return RECORDED
+        return Ack.RECORDED
 
     def release(self, owner: str, job_id: str) -> None:
         hold = self.held[owner].pop(job_id)

@@ -11,8 +11,8 @@ from rq.timeouts import BaseDeathPenalty
 
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.cycle import Cycle
-from jobqueue.protocol.outcomes import HAS_DEPENDENTS, RAISED, RETURNED, JobOutcome
-from jobqueue.protocol.rescue import ForRQ
+from jobqueue.protocol.outcomes import RAISED, RETURNED, Ack, JobOutcome
+from jobqueue.protocol.rescue import ForRQ, Verdict
 from jobqueue.store.connection import Address
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.running.runner import DecodedCall, Ending
@@ -40,11 +40,12 @@ class Run:
 
     @property
     def needs_rq(self) -> bool:
-        return ("s" if self.kind == RETURNED else "f") in self.job.features
+        features = self.job.features
+        return features.success_by_rq if self.kind == RETURNED else features.failure_by_rq
 
     @property
     def for_rq(self) -> ForRQ:
-        verdict = "returned" if self.kind == RETURNED else "fail"
+        verdict = Verdict.RETURNED if self.kind == RETURNED else Verdict.FAIL
         return ForRQ(self.job.id, self.job.claim, self.job.queue, verdict, CAUSE)
 
     @property
@@ -103,7 +104,7 @@ class Process:
     def learn(self, cycle: Cycle) -> None:
         """The reply to CYCLE came through."""
         for run, verdict in zip(self.of("finished"), cycle.acks, strict=True):
-            if verdict == HAS_DEPENDENTS:
+            if verdict == Ack.HAS_DEPENDENTS:
                 run.phase, run.in_journal = "for RQ", True
             else:
                 self.drop([run.job.claim])
@@ -122,8 +123,8 @@ class Process:
             finisher._enqueue_dependents = lambda fence: None  # type: ignore[method-assign]
         ending = (
             finisher.runner.returned(1, DecodedCall(len, (), {}, "json", "builtins.len"))
-            if job.kind == "returned"
+            if job.verdict is Verdict.RETURNED
             else Ending(RAISED, job.cause)
         )
-        ways = {"dead": finisher.finish_for_good, "stop": finisher.finish_stopped}
-        ways.get(job.kind, finisher.finish)(job.id, job.claim, job.queue, ending, 1.0)
+        ways = {Verdict.FAIL_FOR_GOOD: finisher.finish_for_good, Verdict.STOP: finisher.finish_stopped}
+        ways.get(job.verdict, finisher.finish)(job.id, job.claim, job.queue, ending, 1.0)

@@ -9,7 +9,7 @@ from processes import QUEUES, THEN, Look, Process, Run, outcome
 from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.outcomes import GONE, LOST, RAISED, RETURNED
+from jobqueue.protocol.outcomes import RAISED, RETURNED, Ack
 
 fates = st.sampled_from(["answered", "answered", "answered", "reply lost", "request lost"])
 kinds = st.sampled_from([RETURNED, RAISED])
@@ -145,7 +145,7 @@ class Children(Machine):
             stale = [outcome(job_id, claim, queue, kind, 500)]
             ought = self.model.settle(owner, stale)
             assert self.protocol.cycle(owner, worker, QUEUES, stale, 0).acks == ought
-            assert ought in ([LOST], [GONE])
+            assert ought in ([Ack.LOST], [Ack.GONE])
 
     @precondition(lambda self: self.runs(self.untroubled, "buffered", "running"))
     @rule(data=st.data(), again=st.integers(1, 2))
@@ -179,7 +179,7 @@ class Children(Machine):
 
     def started(self, process: Process, run: Run, strict: bool = False) -> None:
         run.phase = "running"
-        asks = strict or process.revoked or run.job.claim in process.doubtful or "m" in run.job.features
+        asks = strict or process.revoked or run.job.claim in process.doubtful or run.job.features.marked_first
         if asks and not self.mark(process, [run])[0]:
             process.drop([run.job.claim])
 

@@ -9,7 +9,7 @@ from model_owners import Judge
 from processes import QUEUES
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.outcomes import HAS_DEPENDENTS, LOST
+from jobqueue.protocol.outcomes import Ack
 
 policies = st.sampled_from(["retry", "fail"])
 judgements = st.sampled_from(["crash", "crash", "suspect", "interrupt", "fail", "stop"])
@@ -36,7 +36,7 @@ class Deaths(Machine):
         journal = process.journal
         verdicts = self.model.settle(process.owner, journal)
         assert self.protocol.cycle(process.owner, process.worker, QUEUES, journal, 0).acks == verdicts
-        found = [o.claim for o, verdict in zip(journal, verdicts, strict=True) if verdict == HAS_DEPENDENTS]
+        found = [o.claim for o, verdict in zip(journal, verdicts, strict=True) if verdict == Ack.HAS_DEPENDENTS]
         done = [process.runs[claim].for_rq for claim in found]
         running = {claim: data.draw(judgements) for claim in process.running}
         self.rescue(process, Judge(running, on_crash, keep=found), done=done)
@@ -74,7 +74,7 @@ class Deaths(Machine):
     def last_word(self, data: st.DataObject, on_crash: str) -> None:
         """The finish process is over: what it could not do is done without RQ, and the name is struck off."""
         process = self.one(data, [p for p in self.processes if p.left])
-        words = {job.claim: "interrupt" if job.kind == "returned" else job.kind for job in process.left}
+        words = {job.claim: "interrupt" if job.verdict == "returned" else str(job.verdict) for job in process.left}
         self.rescue(process, Judge(words, on_crash, final=True))
         assert process.struck
 
@@ -102,7 +102,7 @@ class Deaths(Machine):
             assert not any(self.mark(process, runs))
         elif what == "give back":
             tokens = [(process.owner, run.job.id, run.job.claim, run.job.queue) for run in runs]
-            assert self.protocol.give_back(process.worker, tokens) == LOST
+            assert self.protocol.give_back(process.worker, tokens) == 0
         else:
             for run in runs[:2]:
                 self.finish(process, run.for_rq)

@@ -35,6 +35,7 @@ from turns import IDLE, WAITS, Actor, Turns
 
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
+from jobqueue.protocol.rescue import Verdict
 from jobqueue.store.connection import Address
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
@@ -282,7 +283,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     def _note_if_refused(self, outcome: JobOutcome) -> None:
         """Such a job fails, by RQ's own finish."""
         if why := self.consumer.why_refused(outcome.claim):
-            self.consumer.note(outcome._replace(kind=RAISED, payload=why.encode(), by_rq=True))
+            self.consumer.note(outcome._replace(kind=RAISED, payload=why.encode(), by_rq=Verdict.FAIL.value))
 
     def _start(self, slot: Slot, job: Claimed) -> None:
         """As Slot._begin and _may_start: what it runs stands on the page; then it asks, where it must."""
@@ -313,7 +314,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self._note_if_refused(outcome)
 
     def _fail_with_a_callback(self, slot: Slot, job: Claimed) -> None:
-        self.consumer.note(_outcome(job, 0.0)._replace(kind=RAISED, by_rq=True))
+        self.consumer.note(_outcome(job, 0.0)._replace(kind=RAISED, by_rq=Verdict.FAIL.value))
         self.books.move(job.claim, HAND, WITH_RQ)
         slot.job, slot.for_rq = None, job.claim
 

@@ -12,10 +12,10 @@ from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue.job import Job
 from jobqueue.protocol import keys
-from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.outcomes import GONE, RAISED, RECORDED, RETURNED
+from jobqueue.protocol.claims import Claimed, StartMark
+from jobqueue.protocol.outcomes import RAISED, RETURNED, Ack
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.protocol.rescue import ForRQ, Ruling
+from jobqueue.protocol.rescue import ForRQ, Ruling, Verdict
 from jobqueue.serializers import JSON
 
 A, B, WORKER = "w:0.1", "w:1.1", "w"
@@ -48,11 +48,11 @@ def settle(protocol: Protocol, job: Claimed, kind: int = RETURNED, ttl: int = 50
 
 
 def give_back(protocol: Protocol, *jobs: Claimed) -> int:
-    return protocol.give_back(WORKER, [(A, job.id, job.claim, job.queue) for job in jobs])
+    return protocol.give_back(WORKER, [job.token(A) for job in jobs])
 
 
 def mark(protocol: Protocol, job: Claimed) -> bool:
-    return protocol.start_mark(A, WORKER, [(job, THEN, 90)])[0]
+    return protocol.start_mark(A, WORKER, [StartMark(job, THEN, 90)])[0]
 
 
 def waiting(store: redis.Redis) -> list[str]:
@@ -73,7 +73,7 @@ def test_an_id_that_stands_twice_is_claimed_once(store: redis.Redis, protocol: P
     store.lpush(keys.queue("q"), "a")
     jobs += claim(protocol, want=2)
     assert [job.claim for job in jobs] == [1]
-    assert settle(protocol, jobs[0]) == [RECORDED]
+    assert settle(protocol, jobs[0]) == [Ack.RECORDED]
     assert traces(store) == []
 
 
@@ -95,7 +95,7 @@ def test_nothing_is_left_of_a_job_whose_hash_is_gone(
     store.delete(keys.job("a"))
     match by:
         case "settle":
-            assert settle(protocol, job) == [GONE]
+            assert settle(protocol, job) == [Ack.GONE]
         case "mark":
             assert not mark(protocol, job)
         case "give back":
@@ -109,7 +109,7 @@ def test_nothing_is_left_of_a_job_whose_hash_is_gone(
 
 
 def rescue(protocol: Protocol, running: tuple[int, ...] = ()) -> None:
-    rulings = [Ruling(claim, "crash", b"x") for claim in running]
+    rulings = [Ruling(claim, Verdict.CRASH, b"x") for claim in running]
     judge: dict[str, Any] = {"running": rulings, "on_crash": "fail", "most": 3, "final": False}
     assert protocol.rescue(A, WORKER, **judge, cause=b"x", ended_at=THEN, ended=2.0) is not None
 
@@ -122,7 +122,7 @@ def test_who_lost_a_job_that_is_gone_does_not_touch_its_new_owners_traces(
     give_back(protocol, job)
     claim(protocol, B)
     store.delete(keys.job("a"))
-    Process(A, WORKER).finish_by_rq(store, ForRQ("a", job.claim, "q", "returned", b""))
+    Process(A, WORKER).finish_by_rq(store, ForRQ("a", job.claim, "q", Verdict.RETURNED, b""))
     assert "was taken from this worker" in caplog.text
     assert sorted(traces(store)) == [b"rq:jobq:own:w:1.1", b"rq:queue:q:intermediate"]
 
@@ -157,7 +157,7 @@ def test_rq_forgets_that_it_saw_a_job_that_is_settled(store: redis.Redis, protoc
 def test_a_failure_that_is_not_to_be_kept_is_not_kept(store: redis.Redis, protocol: Protocol) -> None:
     enqueue(protocol, "a", "b", failure_ttl=0)
     one, other = claim(protocol, want=2)
-    assert settle(protocol, one, RAISED, ttl=0) == [RECORDED]
+    assert settle(protocol, one, RAISED, ttl=0) == [Ack.RECORDED]
     rescue(protocol, (other.claim,))
     assert {key for key in store.keys("*") if b"jobq" not in key} == {b"rq:queues", b"rq:worker:w"}
 

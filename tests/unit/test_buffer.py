@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.claims import Claimed, Features
 from jobqueue.store.connection import Address
 from jobqueue.workers.child.buffer import Buffer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
@@ -31,8 +31,8 @@ class Bench:
         return self.buffer
 
 
-def job(claim: int, features: str = "", queue: str = "a") -> Claimed:
-    return Claimed(f"j{claim}", claim, queue, b"", None, None, None, 0, features)
+def job(claim: int, alone: bool = False, queue: str = "a") -> Claimed:
+    return Claimed(f"j{claim}", claim, queue, b"", None, None, None, 0, Features(alone=alone))
 
 
 def taken(buffer: Buffer) -> int | None:
@@ -52,7 +52,7 @@ def test_jobs_are_handed_out_in_order_and_counted_on_the_page() -> None:
 
 
 def test_a_job_that_runs_alone_waits_for_the_others_and_they_for_it() -> None:
-    buffer = Bench().arrive(job(1), job(2, "a"), job(3))
+    buffer = Bench().arrive(job(1), job(2, alone=True), job(3))
     assert [taken(buffer), taken(buffer)] == [1, None]
     assert buffer.ended(1)  # wake who waits
     assert [taken(buffer), taken(buffer)] == [2, None]
@@ -62,7 +62,7 @@ def test_a_job_that_runs_alone_waits_for_the_others_and_they_for_it() -> None:
 
 
 def test_with_one_slot_every_job_is_alone() -> None:
-    buffer = Bench(slots=1).arrive(job(1, "a"), job(2, "a"))
+    buffer = Bench(slots=1).arrive(job(1, alone=True), job(2, alone=True))
     assert [taken(buffer), taken(buffer)] == [1, 2]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from jobqueue.protocol.claims import Token
 from jobqueue.protocol.outcomes import RETURNED, JobOutcome
+from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.shared.journal import DONE, SharedPage, make_file
 from jobqueue.workers.shared.messages import (
     Dropped,
@@ -67,7 +68,7 @@ def run(handle: ChildHandle, *claims: int) -> None:
 
 def rulings(handle: ChildHandle, status: int | None, stopping: bool = False) -> dict[int, tuple[str, str]]:
     report = death_report(handle, status, stopping)
-    return {v.claim: (v.kind, zlib.decompress(b64decode(v.cause)).decode()) for v in report.running}
+    return {v.claim: (v.verdict, zlib.decompress(b64decode(v.cause)).decode()) for v in report.running}
 
 
 def kinds(handle: ChildHandle, status: int | None, stopping: bool = False) -> dict[int, str]:
@@ -155,7 +156,7 @@ def report(handle: ChildHandle, thread: int) -> None:
 
 def test_who_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11, 12)
-    handle.process.condemned[11] = Condemned("stop", "as you wished", 0.0)
+    handle.process.condemned[11] = Condemned(Verdict.STOP, "as you wished", 0.0)
     handle.process.killed = True
     found = rulings(handle, 9)
     assert found[11] == ("stop", "as you wished")
@@ -166,7 +167,7 @@ def test_who_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -
 def test_who_was_to_end_and_died_by_itself(handle: ChildHandle, child: socket.socket) -> None:
     """We had not killed it yet: what was to end ends so, the others are judged as ever."""
     run(handle, 11, 12)
-    handle.process.condemned[11] = Condemned("fail", "too long", 0.0)
+    handle.process.condemned[11] = Condemned(Verdict.FAIL, "too long", 0.0)
     assert kinds(handle, 9) == {11: "fail", 12: "suspect"}
 
 
@@ -223,7 +224,7 @@ def test_who_died_of_a_job_did_start(handle: ChildHandle) -> None:
 
 
 def test_a_new_child_begins_afresh(handle: ChildHandle, child: socket.socket) -> None:
-    handle.process.condemned[1] = Condemned("stop", "x", 0.0)
+    handle.process.condemned[1] = Condemned(Verdict.STOP, "x", 0.0)
     handle.process.killed = handle.process.retiring = handle.process.has_dropped = True
     handle.quiet()
     handle.release()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fake_children import Clock, FakeChild, Kills
 
+from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.shared.endings import HARD, STOPPED
 from jobqueue.workers.shared.messages import StopJob, ToChild
 from jobqueue.workers.supervisor.command_handler import CommandHandler
@@ -77,7 +78,7 @@ def test_stop_job(bench: Bench) -> None:
     bench.clock.now = 1050.0
     bench.found(8)
     assert bench.heard() == [[StopJob(8)], [], []]
-    assert bench.condemned == {8: ("stop", STOPPED, 1050.0)}
+    assert bench.condemned == {8: (Verdict.STOP, STOPPED, 1050.0)}
 
 
 def test_who_asks_again_wins_no_time_for_the_job(bench: Bench) -> None:
@@ -86,7 +87,7 @@ def test_who_asks_again_wins_no_time_for_the_job(bench: Bench) -> None:
         bench.order("stop-execution", execution_id=f"{9:x}")
         bench.clock.now += HARD / 2
     assert bench.heard() == [[], [StopJob(9)] * 3, []]
-    assert bench.condemned == {9: ("stop", STOPPED, 1000.0)}
+    assert bench.condemned == {9: (Verdict.STOP, STOPPED, 1000.0)}
 
 
 def test_stop_execution(bench: Bench) -> None:

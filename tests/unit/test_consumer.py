@@ -11,9 +11,9 @@ import pytest
 import redis
 from helpers import eventually
 
-from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.cycle import Cycle
-from jobqueue.protocol.outcomes import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, JobOutcome
+from jobqueue.protocol.claims import Claimed, Features
+from jobqueue.protocol.cycle import Cycle, CycleState
+from jobqueue.protocol.outcomes import RETURNED, Ack, JobOutcome
 from jobqueue.store.connection import Address
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
@@ -86,22 +86,22 @@ class FakeWire:
         self.usage.append(rest[1 + 10 * rest[0] :])
         acks = [self._settle(outcome) for outcome in outcomes]
         jobs = [self._claim() for _ in range(min(want, len(self.queue)))]
-        state = "fenced" if self.fenced else "claimed" if jobs else "empty"
-        self._replies.append(Cycle(state, acks, jobs))
+        state = CycleState.CLAIMED if jobs else CycleState.EMPTY
+        self._replies.append(Cycle(CycleState.FENCED if self.fenced else state, acks, jobs))
 
-    def _settle(self, outcome: JobOutcome) -> int:
+    def _settle(self, outcome: JobOutcome) -> Ack:
         if outcome.claim not in self.held:
-            return LOST
+            return Ack.LOST
         if outcome.id in self.has_dependents:
-            return HAS_DEPENDENTS
+            return Ack.HAS_DEPENDENTS
         self.recorded.append(self.held.pop(outcome.claim))
-        return RECORDED
+        return Ack.RECORDED
 
     def _claim(self) -> Claimed:
         self._claims += 1
         job_id = self.queue.popleft()
         self.held[self._claims] = job_id
-        return Claimed(job_id, self._claims, "default", b"", None, None, None, 0, "a" if job_id in self.alone else "")
+        return Claimed(job_id, self._claims, "default", b"", None, None, None, 0, Features(alone=job_id in self.alone))
 
     def receive(self) -> Cycle:
         self.hold.wait(30)

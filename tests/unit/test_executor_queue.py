@@ -58,7 +58,7 @@ def test_a_claimed_job_is_not_canceled_until_it_is_given_back(
     (claimed,) = protocol.cycle(OWNER, "w", ["q"], [], 1, 1).jobs
     assert protocol.cancel("q", [job.id]) == [False]
     assert store.hget(keys.job(job.id), "status") == b"queued"
-    protocol.give_back("w", [(OWNER, claimed.id, claimed.claim, "q")])
+    protocol.give_back("w", [claimed.token(OWNER)])
     assert store.zcard(keys.back("q")) == 1
     assert protocol.cancel("q", [job.id]) == [True]
     assert (waiting(store), store.zcard(keys.back("q"))) == ([], 0)

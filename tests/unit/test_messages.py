@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from jobqueue.protocol.claims import Token
-from jobqueue.protocol.rescue import ForRQ
+from jobqueue.protocol.rescue import ForRQ, Verdict
 from jobqueue.workers.shared import messages
 from jobqueue.workers.shared.messages import (
     CannotBegin,
@@ -44,7 +44,7 @@ from jobqueue.workers.shared.messages import (
 
 ODD = 'a "name"\nof two lines, é, \udcff'  # ids and names in the store may be any bytes
 TOKENS = (Token("w:1.2", "job", 7, "default"), Token("w:1.2", ODD, 2**53, ODD))
-LEFT = (ForRQ("job", 7, "default", "fail", b"eJwDAAAAAAE="), ForRQ(ODD, 8, ODD, "stop", b""))
+LEFT = (ForRQ("job", 7, "default", Verdict.FAIL, b"eJwDAAAAAAE="), ForRQ(ODD, 8, ODD, Verdict.STOP, b""))
 
 SAMPLES: dict[Any, list[Any]] = {
     ToChild: [Wake(), Quiet(), Interrupt(), StopJob(17), Ping()],

@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import ResponseError
 
-from jobqueue.protocol.outcomes import HAS_DEPENDENTS, LOST, RECORDED, RETURNED, JobOutcome
+from jobqueue.protocol.outcomes import RETURNED, Ack, JobOutcome
 from jobqueue.workers.child.outbox import Outbox
 from jobqueue.workers.shared.journal import DONE, UNSETTLED, SharedPage, make_file
 
@@ -44,10 +44,10 @@ def test_from_finished_to_recorded(outbox: Outbox, page: SharedPage) -> None:
     assert send(outbox) == [1, 2]
     outbox.add(outcome(3))
     assert not outbox.is_settled
-    outbox.acknowledged([RECORDED, RECORDED])
+    outbox.acknowledged([Ack.RECORDED, Ack.RECORDED])
     assert (page.get(DONE), page.get(UNSETTLED), written(page)) == (2, 1, [3])
     assert send(outbox) == [3]
-    outbox.acknowledged([RECORDED])
+    outbox.acknowledged([Ack.RECORDED])
     assert (page.get(DONE), page.get(UNSETTLED), written(page), outbox.is_settled) == (3, 0, [], True)
 
 
@@ -67,18 +67,18 @@ def test_a_missing_token_is_news_where_the_outcome_went_out_once(
     send(outbox)
     outbox.came_back(Lost("cut"))
     send(outbox)
-    outbox.acknowledged([LOST])
+    outbox.acknowledged([Ack.LOST])
     assert "no longer ours" not in caplog.text
     outbox.add(outcome(2))
     send(outbox)
-    outbox.acknowledged([LOST])
+    outbox.acknowledged([Ack.LOST])
     assert "job j2 is no longer ours" in caplog.text
 
 
 def test_what_has_dependents_is_handed_to_a_slot_and_stays_written(outbox: Outbox, page: SharedPage) -> None:
     outbox.add(outcome(1))
     send(outbox)
-    outbox.acknowledged([HAS_DEPENDENTS])
+    outbox.acknowledged([Ack.HAS_DEPENDENTS])
     assert outbox.for_rq == [outcome(1)]
     assert written(page) == [1]
     assert outbox.hand_over() == outcome(1)
@@ -88,7 +88,7 @@ def test_what_has_dependents_is_handed_to_a_slot_and_stays_written(outbox: Outbo
     assert (page.get(DONE), page.get(UNSETTLED)) == (1, 0)
 
 
-@pytest.mark.parametrize(("ack", "left"), [(RECORDED, False), (HAS_DEPENDENTS, True)])
+@pytest.mark.parametrize(("ack", "left"), [(Ack.RECORDED, False), (Ack.HAS_DEPENDENTS, True)])
 def test_an_outcome_too_large_for_the_journal_stays_with_its_slot(outbox: Outbox, ack: int, left: bool) -> None:
     large = outcome(1, LARGE)
     assert not outbox.add(large)
@@ -121,7 +121,7 @@ def test_after_a_refusal_a_part_is_sent_and_the_rest_is_kept_and_written_once(ou
     assert send(outbox) == [1]
     assert outbox.keeps_some
     outbox.add(outcome(3))
-    outbox.acknowledged([RECORDED])
+    outbox.acknowledged([Ack.RECORDED])
     assert sorted(written(page)) == [2, 3]
     assert outbox.claims == [2, 3]
 
@@ -130,5 +130,5 @@ def test_what_finishes_while_a_request_is_on_its_way_is_written_once(outbox: Out
     outbox.add(outcome(1))
     send(outbox)
     outbox.add(outcome(2))
-    outbox.acknowledged([RECORDED])
+    outbox.acknowledged([Ack.RECORDED])
     assert written(page) == [2]

@@ -22,9 +22,9 @@ from rq.scheduler import RQScheduler
 from rq.worker import Worker
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.cycle import Cycle
-from jobqueue.protocol.outcomes import GONE, HAS_DEPENDENTS, LOST, RAISED, RECORDED, RETURNED, JobOutcome
+from jobqueue.protocol.claims import Claimed, Features, StartMark, Token, features_of
+from jobqueue.protocol.cycle import Cycle, CycleState
+from jobqueue.protocol.outcomes import RAISED, RETURNED, Ack, JobOutcome
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling
 from jobqueue.serializers import Auto
@@ -75,7 +75,7 @@ class Desk:
         return Job.fetch(job_id, self.store, Auto)
 
     def mark(self, *jobs: Claimed, owner: str = ONE) -> list[bool]:
-        return self.protocol.start_mark(owner, W, [(job, rq_time(NOW), 90) for job in jobs])
+        return self.protocol.start_mark(owner, W, [StartMark(job, rq_time(NOW), 90) for job in jobs])
 
     def rescue(
         self, owner: str = ONE, running: Sequence[int] | None = (), verdict: str = "crash", **told: Any
@@ -137,7 +137,7 @@ def test_enqueue_at_the_front_with_a_ttl(desk: Desk) -> None:
 def test_a_claim_leaves_the_queue_into_the_owners_hands(desk: Desk) -> None:
     desk.enqueue("a", "b")
     cycle = desk.claim(2, idle=2)
-    assert cycle.state == "claimed"
+    assert cycle.state is CycleState.CLAIMED
     assert [(job.id, job.claim, job.queue) for job in cycle.jobs] == [("a", 1, "default"), ("b", 2, "default")]
     assert (desk.waiting(), desk.held(), desk.intermediate()) == ([], ["a", "b"], ["a", "b"])
 
@@ -146,8 +146,8 @@ def test_what_a_claim_tells_of_a_job(desk: Desk) -> None:
     desk.enqueue("a", timeout=30, result_ttl=-1, failure_ttl=60, retries_left=2)
     desk.enqueue("b")
     a, b = desk.claim(2, idle=2).jobs
-    assert a == Claimed("a", 1, "default", a.data, 30.0, -1, 60, 2, "f")
-    assert b == Claimed("b", 2, "default", b.data, None, None, None, 0, "")
+    assert a == Claimed("a", 1, "default", a.data, 30.0, -1, 60, 2, Features(failure_by_rq=True))
+    assert b == Claimed("b", 2, "default", b.data, None, None, None, 0, Features())
     assert json.loads(a.data)[2] == [2]
 
 
@@ -176,7 +176,7 @@ def test_nonsense_in_a_hash_does_not_stop_anybody(desk: Desk) -> None:
 )
 def test_features(desk: Desk, fields: dict[str, Any], features: str) -> None:
     desk.enqueue("a", **fields)
-    assert desk.all()[0].features == features
+    assert desk.all()[0].features == features_of(features.encode())
 
 
 def test_queues_in_their_order(desk: Desk) -> None:
@@ -193,7 +193,7 @@ def test_no_more_than_its_share_of_a_short_queue(desk: Desk) -> None:
     assert len(desk.claim(64, idle=1).jobs) == 4
     assert len(desk.claim(64, TWO, idle=1).jobs) == 2
     assert len(desk.claim(64, idle=2).jobs) == 2
-    assert desk.claim(64).state == "empty"
+    assert desk.claim(64).state is CycleState.EMPTY
 
 
 def test_a_deleted_job_leaves_the_queue(desk: Desk) -> None:
@@ -222,7 +222,7 @@ def test_a_paused_queue_is_passed_over(desk: Desk) -> None:
     desk.enqueue("b", queue="two")
     desk.store.sadd(keys.PAUSED, "one")
     assert [job.id for job in desk.claim(2, queues=("one", "two"), idle=2).jobs] == ["b"]
-    assert desk.claim(2, queues=("one", "two"), idle=2).state == "empty"
+    assert desk.claim(2, queues=("one", "two"), idle=2).state is CycleState.EMPTY
 
 
 # -- CYCLE: settle -------------------------------------------------------------------------------------------------
@@ -244,8 +244,8 @@ def test_many_are_settled_as_one_by_one(desk: Desk) -> None:
         returned(jobs["g"], 5),  # the same token again
         returned(jobs["f"], claim=99),
     ]
-    recorded, gone = RECORDED, GONE
-    assert desk.settle(*outcomes) == [recorded, recorded, HAS_DEPENDENTS, gone, gone, recorded, recorded, LOST, LOST]
+    ok, gone, lost = Ack.RECORDED, Ack.GONE, Ack.LOST
+    assert desk.settle(*outcomes) == [ok, ok, Ack.HAS_DEPENDENTS, gone, gone, ok, ok, lost, lost]
     assert (desk.held(), desk.intermediate(), desk.intermediate("low")) == (["b", "f"], ["b", "f"], [])
     assert [i.decode() for i in desk.store.zrange(keys.registry("finished", "default"), 0, -1)] == ["e", "g"]
     assert [i.decode() for i in desk.store.zrange(keys.registry("finished", "low"), 0, -1)] == ["other"]
@@ -272,7 +272,7 @@ def test_the_commands_that_a_short_job_costs_the_store(store: redis.Redis) -> No
 def test_a_result_as_rq_reads_it(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
-    assert desk.settle(returned(job, {"x": 4})) == [RECORDED]
+    assert desk.settle(returned(job, {"x": 4})) == [Ack.RECORDED]
     read = desk.job("a")
     assert read.get_status() is JobStatus.FINISHED
     assert read.return_value() == {"x": 4}
@@ -288,7 +288,7 @@ def test_a_result_as_rq_reads_it(desk: Desk) -> None:
 def test_a_failure_as_rq_reads_it(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
-    assert desk.settle(raised(job)) == [RECORDED]
+    assert desk.settle(raised(job)) == [Ack.RECORDED]
     read = desk.job("a")
     assert read.get_status() is JobStatus.FAILED
     assert read.latest_result().exc_string == "ValueError: no"
@@ -308,7 +308,7 @@ def test_none_and_for_ever(desk: Desk) -> None:
 def test_the_workers_counters(desk: Desk) -> None:
     desk.enqueue(*"abc")
     a, b, c = desk.all()
-    assert desk.settle(returned(a), raised(b), returned(c)) == [RECORDED] * 3
+    assert desk.settle(returned(a), raised(b), returned(c)) == [Ack.RECORDED] * 3
     counters = desk.store.hgetall(keys.worker(W))
     assert counters[b"successful_job_count"] == b"2"
     assert counters[b"failed_job_count"] == b"1"
@@ -318,8 +318,8 @@ def test_the_workers_counters(desk: Desk) -> None:
 def test_settling_twice_is_settling_once(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
-    assert desk.settle(returned(job)) == [RECORDED]
-    assert desk.settle(raised(job)) == [LOST]
+    assert desk.settle(returned(job)) == [Ack.RECORDED]
+    assert desk.settle(raised(job)) == [Ack.LOST]
     assert desk.job("a").get_status() is JobStatus.FINISHED
     assert desk.store.xlen(keys.results("a")) == 1
 
@@ -328,13 +328,13 @@ def test_who_lost_the_job_writes_nothing(desk: Desk) -> None:
     """Another claim of the same job, another owner, and an owner that was struck off."""
     desk.enqueue("a")
     [old] = desk.all()
-    desk.protocol.give_back(W, [(ONE, "a", old.claim, "default")])
+    desk.protocol.give_back(W, [Token(ONE, "a", old.claim, "default")])
     [new] = desk.all(TWO)
-    assert desk.settle(returned(old)) == [LOST]
-    assert desk.settle(returned(new)) == [LOST]
-    assert desk.settle(returned(old), owner=TWO) == [LOST]
+    assert desk.settle(returned(old)) == [Ack.LOST]
+    assert desk.settle(returned(new)) == [Ack.LOST]
+    assert desk.settle(returned(old), owner=TWO) == [Ack.LOST]
     desk.store.srem(keys.OWNERS, TWO)
-    assert desk.protocol.cycle(TWO, W, ["default"], [returned(new)], 1).state == "fenced"
+    assert desk.protocol.cycle(TWO, W, ["default"], [returned(new)], 1).state is CycleState.FENCED
     assert desk.job("a").get_status() is JobStatus.QUEUED
     assert not desk.store.exists(keys.results("a"))
 
@@ -344,7 +344,7 @@ def test_a_job_that_is_gone_is_let_go(desk: Desk) -> None:
     [job] = desk.all()
     desk.mark(job)
     desk.store.delete(keys.job("a"))
-    assert desk.settle(returned(job)) == [GONE]
+    assert desk.settle(returned(job)) == [Ack.GONE]
     assert (desk.held(), desk.intermediate()) == ([], [])
     assert not desk.store.exists(keys.job("a"), keys.results("a"))
     desk.running_is_clean("a")
@@ -354,7 +354,7 @@ def test_dependents_are_rqs_business(desk: Desk) -> None:
     desk.enqueue("a", "b")
     a, b = desk.all()
     desk.store.sadd(keys.dependents("a"), "waits")
-    assert desk.settle(returned(a), returned(b)) == [HAS_DEPENDENTS, RECORDED]
+    assert desk.settle(returned(a), returned(b)) == [Ack.HAS_DEPENDENTS, Ack.RECORDED]
     assert desk.held() == ["a"]
     assert desk.job("a").get_status() is JobStatus.QUEUED
 
@@ -382,7 +382,7 @@ def test_a_marked_job_is_settled_without_a_trace(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
     desk.mark(job)
-    assert desk.settle(returned(job)) == [RECORDED]
+    assert desk.settle(returned(job)) == [Ack.RECORDED]
     desk.running_is_clean("a")
     assert desk.job("a").get_executions() == []
 
@@ -426,7 +426,7 @@ def test_heartbeat_forgets_what_is_gone(desk: Desk) -> None:
 
 
 def tokens(owner: str, *jobs: Claimed) -> list[tuple[str, str, int, str]]:
-    return [(owner, job.id, job.claim, job.queue) for job in jobs]
+    return [job.token(owner) for job in jobs]
 
 
 def test_given_back_over_all_children_in_the_old_order(desk: Desk) -> None:
@@ -538,7 +538,7 @@ def test_rescue_when_nobody_knows_what_ran(desk: Desk) -> None:
     assert desk.rescue(running=None) == Rescue(2, 1, 0, 2)
     assert desk.store.hget(keys.job("a"), "jobq_crashes") == b"1"
     assert desk.store.hget(keys.job("b"), "jobq_redelivered") == b"1"
-    assert [job.features for job in desk.all(TWO)] == ["", "m", "m"]
+    assert [job.features.marked_first for job in desk.all(TWO)] == [False, True, True]
 
 
 def test_rescue_twice(desk: Desk) -> None:
@@ -638,7 +638,7 @@ def test_a_suspect_runs_alone_the_next_time(desk: Desk) -> None:
     desk.enqueue("a", "b")
     jobs = desk.all()
     assert desk.rescue(running=[job.claim for job in jobs], verdict="suspect") == Rescue(0, 2, 0, 0)
-    assert [job.features for job in desk.all(TWO)] == ["a", "a"]
+    assert [job.features for job in desk.all(TWO)] == [Features(alone=True)] * 2
     assert desk.store.hget(keys.job("a"), "jobq_crashes") is None
 
 
@@ -665,7 +665,7 @@ def test_after_a_rescue_the_dead_does_nothing(desk: Desk) -> None:
     assert not desk.store.exists(keys.fin("a"))
     assert desk.mark(job) == [False]
     assert desk.protocol.give_back(W, tokens(ONE, job)) == 0
-    assert desk.protocol.cycle(ONE, W, ["default"], [returned(job)], 1).state == "fenced"
+    assert desk.protocol.cycle(ONE, W, ["default"], [returned(job)], 1).state is CycleState.FENCED
     assert reconcile(desk) == -1
     assert desk.waiting() == ["a"]
 
@@ -779,16 +779,16 @@ def test_a_cancel_before_the_end_counts(desk: Desk, marked: bool) -> None:
         desk.mark(job)
     assert desk.protocol.cancel_job("a", only_waiting=True) == (False, "started" if marked else "held")
     assert desk.protocol.cancel_job("a", only_waiting=False) == (True, "started" if marked else "queued")
-    assert desk.settle(returned(job)) == [GONE]
+    assert desk.settle(returned(job)) == [Ack.GONE]
     assert (is_in(desk), desk.store.hget(keys.job("a"), "status")) == (["canceled"], b"canceled")
     assert not desk.store.exists(keys.results("a"), keys.own(ONE), keys.intermediate("default"), keys.executions("a"))
-    assert desk.settle(returned(job)) == [GONE]
+    assert desk.settle(returned(job)) == [Ack.GONE]
 
 
 def test_a_cancel_after_the_end_is_refused(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
-    assert desk.settle(returned(job)) == [RECORDED]
+    assert desk.settle(returned(job)) == [Ack.RECORDED]
     for only_waiting in (True, False):
         assert desk.protocol.cancel_job("a", only_waiting=only_waiting) == (False, "finished")
     assert is_in(desk) == ["finished"]
@@ -811,7 +811,7 @@ def test_a_canceled_job_does_not_come_back(desk: Desk, move: str) -> None:
     desk.mark(job)
     desk.protocol.cancel_job("a", only_waiting=False)
     if move == "give back":
-        assert desk.protocol.give_back(W, [(ONE, "a", job.claim, "default")]) == 0
+        assert desk.protocol.give_back(W, [Token(ONE, "a", job.claim, "default")]) == 0
     elif move == "reconcile":
         assert desk.protocol.run("reconcile", 1, keys.own(ONE), ONE, W) == 0
     else:
@@ -880,7 +880,7 @@ def test_who_is_canceled_leaves_the_registry_that_rqs_cancel_missed(desk: Desk) 
 def test_what_is_for_one_life_expires(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
-    desk.protocol.give_back(W, [(ONE, "a", job.claim, "default")])
+    desk.protocol.give_back(W, [Token(ONE, "a", job.claim, "default")])
     assert 0 < desk.store.ttl(keys.back("default")) <= 3600
     heartbeat = Heartbeat(Settings(Address(url=""), W, ("default",), 1, 1), desk.store, lambda: False)
     heartbeat.birth()

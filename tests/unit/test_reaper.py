@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from fake_children import Registrar
 
-from jobqueue.protocol.rescue import ForRQ
+from jobqueue.protocol.rescue import ForRQ, Verdict
 from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
 from jobqueue.workers.supervisor.reaper import Reaper
 
 OWNER, PID = "w:0.1", 4711
 DEAD = DeathReport(OWNER, [], [])
 NOTHING = LeftForRQ(OWNER, "w", [])
-JOBS = [ForRQ("a", 7, "q", "fail", b""), ForRQ("b", 8, "q", "stop", b"")]
+JOBS = [ForRQ("a", 7, "q", Verdict.FAIL, b""), ForRQ("b", 8, "q", Verdict.STOP, b"")]
 SOME = LeftForRQ(OWNER, "w", JOBS)
 ALL = frozenset({7, 8})
 FAILED = 1 << 8  # a wait status

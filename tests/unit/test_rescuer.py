@@ -13,10 +13,10 @@ import pytest
 from rq.job import Job
 
 from jobqueue.protocol import keys
-from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RETURNED, JobOutcome
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.protocol.rescue import Ruling
+from jobqueue.protocol.rescue import Ruling, Verdict
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.rescuer import REMEMBERED, Rescuer
@@ -47,7 +47,7 @@ def looks(watch: Rescuer, start: float, end: float) -> list[str]:
 
 
 def crash(job: Claimed, cause: str = "gone") -> Ruling:
-    return Ruling(job.claim, "crash", encode_text(cause))
+    return Ruling(job.claim, Verdict.CRASH, encode_text(cause))
 
 
 def owner(worker: str, child: int = 0) -> str:
@@ -229,7 +229,7 @@ def test_what_rqs_code_must_end_is_handed_on(store: fakeredis.FakeRedis) -> None
     rescue = rescuer(store)
     left = rescue.rescue_own(DeathReport(owner(OURS), [done(finished)], [crash(running)]))
     assert left is not None
-    assert [(job.id, job.kind) for job in left.jobs] == [("b", "fail"), ("a", "returned")]
+    assert [(job.id, job.verdict) for job in left.jobs] == [("b", Verdict.FAIL), ("a", Verdict.RETURNED)]
     assert store.zcard(keys.own(owner(OURS))) == 2
     rescue.close(left)
     assert Job.fetch("b", store, Auto).get_status().value == "failed"
@@ -360,7 +360,7 @@ def test_a_tree_whose_last_job_rqs_code_must_end(store: fakeredis.FakeRedis) -> 
     """Its name stands until that is done; then the tree goes, unless another has taken its name meanwhile."""
     register(store, THEIRS)
     [job] = claimed(store, owner(THEIRS), "a", failure_callback_name="samples.on_failure", jobq_on_crash="fail")
-    Protocol(store).start_mark(owner(THEIRS), THEIRS, [(job, rq_time(NOW), 90)])
+    Protocol(store).start_mark(owner(THEIRS), THEIRS, [StartMark(job, rq_time(NOW), 90)])
     watch = rescuer(store, lease=10.0)
     assert looks(watch, 100.0, 110.0) == [THEIRS]
     assert is_registered(store, THEIRS)
@@ -450,7 +450,7 @@ def test_our_own_tree_is_left_alone(store: fakeredis.FakeRedis) -> None:
 def test_two_rescuers(store: fakeredis.FakeRedis) -> None:
     """Each job is given back once."""
     [started, _] = claimed(store, owner(THEIRS), "a", "b")
-    Protocol(store).start_mark(owner(THEIRS), THEIRS, [(started, rq_time(NOW), 90)])
+    Protocol(store).start_mark(owner(THEIRS), THEIRS, [StartMark(started, rq_time(NOW), 90)])
     first, second = rescuer(store, lease=10.0), rescuer(store, lease=10.0)
     for watch in (first, second):
         looks(watch, 100.0, 109.0)

@@ -12,7 +12,7 @@ from rq.job import Job, JobStatus
 
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.protocol.rescue import ForRQ
+from jobqueue.protocol.rescue import ForRQ, Verdict
 from jobqueue.workers.rq_classes.ending import finish_left
 from jobqueue.workers.rq_classes.rq_roles import settings_for
 from jobqueue.workers.rq_classes.worker import SimpleWorker
@@ -29,7 +29,7 @@ def test_a_record_that_found_dependents(store: redis.Redis, serializer: type) ->
     store.sadd(keys.OWNERS, owner)
     (claimed,) = Protocol(store).cycle(owner, worker.name, ["default"], [], want=1).jobs
     cause = base64.b64encode(serializer.dumps({"a": 5}))  # type: ignore[attr-defined]
-    left = LeftForRQ(owner, worker.name, [ForRQ(claimed.id, claimed.claim, "default", "returned", cause)])
+    left = LeftForRQ(owner, worker.name, [ForRQ(claimed.id, claimed.claim, "default", Verdict.RETURNED, cause)])
     finish_left(left, worker, settings_for(worker, 10), store)
     done = Job.fetch(first.id, store, serializer)
     assert (done.get_status(), done.return_value()) == (JobStatus.FINISHED, {"a": 5})

@@ -21,7 +21,7 @@ import jobqueue.job
 from jobqueue.admin.control import requeue
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
-from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.serializers import JSON, Auto
@@ -108,7 +108,7 @@ def error(words: str = "no") -> Ending:
 
 def test_a_success(desk: Desk) -> None:
     job = desk.claim_one(on_success=Callback("samples.on_success"))
-    desk.protocol.start_mark(ONE, W, [(job, "2026-11-22T12:00:00.000000Z", 90)])
+    desk.protocol.start_mark(ONE, W, [StartMark(job, "2026-11-22T12:00:00.000000Z", 90)])
     desk.finish(job, value(5))
     read = desk.job(job.id)
     assert (read.get_status(), read.return_value()) == (JobStatus.FINISHED, 5)
@@ -465,7 +465,7 @@ def test_a_job_canceled_while_it_ran(desk: Desk, by: str, ending: str, marked: b
     """The cancel came first: one registry, no result, nothing runs again."""
     job = desk.claim_one(retry=rq.Retry(max=3) if ending == "retry" else None)
     if marked:
-        desk.protocol.start_mark(ONE, W, [(job, "2026-11-22T12:00:00.000000Z", 90)])
+        desk.protocol.start_mark(ONE, W, [StartMark(job, "2026-11-22T12:00:00.000000Z", 90)])
     (Job if by == "RQ" else jobqueue.job.Job).fetch(job.id, desk.store, Auto).cancel()
     if ending == "stop":
         desk.finisher.finish_stopped(job.id, job.claim, job.queue, error(), 1_795_000_000.0)
@@ -548,7 +548,7 @@ def test_the_token_stays_until_the_outcome_is_recorded(desk: Desk, monkeypatch: 
 
 def test_a_job_deleted_meanwhile(desk: Desk) -> None:
     job = desk.claim_one(on_success=Callback("samples.on_success"))
-    desk.protocol.start_mark(ONE, W, [(job, "2026-11-22T12:00:00.000000Z", 90)])
+    desk.protocol.start_mark(ONE, W, [StartMark(job, "2026-11-22T12:00:00.000000Z", 90)])
     desk.store.delete(keys.job(job.id))
     desk.finish(job, value(5))
     assert not desk.store.exists(keys.job(job.id), keys.results(job.id))

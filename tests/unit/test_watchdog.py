@@ -15,6 +15,7 @@ import psutil
 import pytest
 from helpers import eventually
 
+from jobqueue.protocol.rescue import Verdict
 from jobqueue.store.connection import Address
 from jobqueue.workers.shared.endings import HARD
 from jobqueue.workers.shared.journal import BUFFERED, OUT_OF_WORK, PULSE, SharedPage, make_file
@@ -190,7 +191,7 @@ def test_a_job_past_its_limit(bench: Bench) -> None:
     assert bench.killed()
     assert bench.handle.process.killed
     end = bench.handle.process.condemned[7]
-    assert end.kind == "fail"
+    assert end.verdict is Verdict.FAIL
     assert end.cause.startswith("TimeLimitExceeded: The job ran longer than its time limit of 1 s.")
 
 
@@ -202,7 +203,7 @@ def test_a_job_without_a_limit(bench: Bench) -> None:
 
 def test_a_job_that_is_to_stop(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 0.0)
-    bench.handle.process.condemned[7] = Condemned("stop", "as you wished", T0 + 50)
+    bench.handle.process.condemned[7] = Condemned(Verdict.STOP, "as you wished", T0 + 50)
     bench.look(T0 + 51)
     assert bench.lives
     bench.look(T0 + 50 + HARD)
@@ -215,7 +216,7 @@ def test_the_next_job_is_not_hit(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 1.0)
     [job] = bench.page.running()
     bench.page.begin(0, 8, T0 + 5, 1.0)
-    bench.watchdog._end(bench.handle, job, Condemned("fail", "late", T0))
+    bench.watchdog._end(bench.handle, job, Condemned(Verdict.FAIL, "late", T0))
     assert bench.lives
     assert not bench.handle.process.killed
     assert bench.handle.process.condemned == {}
@@ -236,7 +237,7 @@ def test_neighbours_are_spared_while_the_process_reacts(bench: Bench) -> None:
     assert bench.killed()
     assert set(bench.handle.process.condemned) == {7}
     rulings = {
-        v.claim: (v.kind, zlib.decompress(b64decode(v.cause))) for v in death_report(bench.handle, 9, False).running
+        v.claim: (v.verdict, zlib.decompress(b64decode(v.cause))) for v in death_report(bench.handle, 9, False).running
     }
     assert rulings[7][0] == "fail"
     assert rulings[8][0] == "interrupt"

@@ -18,7 +18,7 @@ from jobqueue.errors import NoSuchJob
 from jobqueue.protocol import keys
 from jobqueue.protocol.bounds import LONGEST
 from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.outcomes import GONE
+from jobqueue.protocol.outcomes import Ack
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Due, Schedule, Timetable
 from jobqueue.schedules.timing import BadSchedule, Timing
@@ -83,7 +83,7 @@ def a_schedule(desk: RealDesk) -> Due:
 
 
 def give_back(desk: RealDesk, jobs: list[Claimed]) -> int:
-    return desk.protocol.give_back(W, [(ONE, job.id, job.claim, job.queue) for job in jobs])
+    return desk.protocol.give_back(W, [job.token(ONE) for job in jobs])
 
 
 def tick(desk: Desk, due: Due) -> None:
@@ -327,7 +327,7 @@ def test_an_owner_whose_zset_is_none_goes_on(desk: RealDesk) -> None:
     assert desk.settle(*map(returned, jobs)) == [1] * 4
     desk.store.delete(keys.job("a"))
     assert desk.settle(returned(jobs[0]), owner=TWO) == [0]
-    assert GONE not in desk.settle(returned(jobs[0]))
+    assert Ack.GONE not in desk.settle(returned(jobs[0]))
 
 
 def test_who_reads_a_store_with_wrong_entries_reads_the_rest(desk: RealDesk) -> None:

@@ -48,7 +48,7 @@ class Buffer:
         """Hand out the first job; None: there is none, or it has to wait until it can run alone."""
         if not self.jobs or self.quiet or self._one_is_alone:
             return None
-        if "a" in self.jobs[0].features and self._slots > 1:
+        if self.jobs[0].features.alone and self._slots > 1:
             if self.in_hand:
                 return None
             self._one_is_alone = True
@@ -66,7 +66,7 @@ class Buffer:
         """Note that a slot has this job no more. Return whether a job may start now that could not: wake the slots."""
         self.in_hand.discard(claim)
         self.doubtful.discard(claim)
-        if self._one_is_alone or (self.jobs and "a" in self.jobs[0].features):
+        if self._one_is_alone or (self.jobs and self.jobs[0].features.alone):
             self._one_is_alone = False
             return True
         return False

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from jobqueue.protocol.claims import Claimed, Token
+from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.outcomes import RAISED
 from jobqueue.store.error_texts import is_own_fault
 from jobqueue.workers.child.consumer import Consumer
@@ -182,7 +182,7 @@ class ChildWatchdog:
 
     def _withdraw(self) -> None:
         dropped = self._consumer.drop_buffer(quiet=True)
-        tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
+        tokens = [job.token(self._owner) for job in dropped]
         self._request_thread.do(lambda: self._request_thread.give_back(tokens))
 
     def _watch(self) -> None:
@@ -258,7 +258,7 @@ class ChildWatchdog:
         """(request thread) Claim nothing more; tell the supervisor what nobody started: the tree gives it back in one
         step."""
         dropped = self._consumer.drop_buffer(quiet=True)
-        tokens = tuple(Token(self._owner, job.id, job.claim, job.queue) for job in dropped)
+        tokens = tuple(job.token(self._owner) for job in dropped)
         self._tell(Dropped(tokens))
 
     def _interrupt(self) -> None:
@@ -338,14 +338,14 @@ class ChildWatchdog:
             self._page.set(CAME_BACK, revoked)
         finally:
             self._recovering = False
-        tokens = [(self._owner, job.id, job.claim, job.queue) for job in dropped]
+        tokens = [job.token(self._owner) for job in dropped]
         self._request_thread.do(lambda: self._request_thread.give_back(tokens))
 
     def _give_back(self) -> None:
         """(request thread)"""
         try:
             self._consumer.settle()
-            tokens = [(self._owner, job.id, job.claim, job.queue) for job in self._consumer.drop_buffer()]
+            tokens = [job.token(self._owner) for job in self._consumer.drop_buffer()]
             self._request_thread.do(lambda: self._request_thread.give_back(tokens))
         finally:
             self._returning = False

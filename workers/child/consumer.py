@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 
 from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.cycle import Cycle, cycle_args
+from jobqueue.protocol.cycle import Cycle, CycleState, cycle_args
 from jobqueue.protocol.outcomes import JobOutcome
 from jobqueue.protocol.wire import Wire
 from jobqueue.workers.child.buffer import Buffer
@@ -62,7 +62,7 @@ class Consumer:
         self._mender = Mender(settings, owner, self._wire, self._buffer, self._outbox, on_retire, on_cut_off, on_away)
         self._roll_call = RollCall()
         self._idle = 0  # slots that wait for work
-        self.said = ""  # the state in the last reply
+        self.said: CycleState | None = None  # the state in the last reply
 
     # -- what slots call ---------------------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Consumer:
 
     def _arrived(self, cycle: Cycle) -> None:
         self.said = cycle.state
-        if cycle.state == "fenced":
+        if cycle.state is CycleState.FENCED:
             self._on_fenced()
         self._outbox.acknowledged(cycle.acks)
         self._buffer.arrived(cycle.jobs)

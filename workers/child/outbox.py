@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from jobqueue.protocol.outcomes import GONE, HAS_DEPENDENTS, RECORDED, JobOutcome
+from jobqueue.protocol.outcomes import Ack, JobOutcome
 from jobqueue.workers.shared.journal import DONE, UNSETTLED, SharedPage
 from jobqueue.workers.shared.refusals import Refusals, refused_text
 
@@ -104,7 +104,7 @@ class Outbox:
         self.in_flight, self.finished = portion, list(self._kept)  # two lists: only one of them grows
         self._page.journal.switch()
 
-    def acknowledged(self, acks: Sequence[int]) -> None:
+    def acknowledged(self, acks: Sequence[Ack]) -> None:
         """Take the store's answer to what was in flight."""
         self.may_be_settled_by_others(self._page.revoked)
         outcomes, self.in_flight = self.in_flight, []
@@ -131,17 +131,17 @@ class Outbox:
         if perhaps:
             self._resent.update(outcome.claim for outcome in (*self.finished, *self.in_flight))
 
-    def _acknowledged(self, outcome: JobOutcome, ack: int) -> None:
-        if ack == HAS_DEPENDENTS and outcome.claim in self._unwritten:
+    def _acknowledged(self, outcome: JobOutcome, ack: Ack) -> None:
+        if ack is Ack.HAS_DEPENDENTS and outcome.claim in self._unwritten:
             self._unwritten.discard(outcome.claim)  # its slot waits for this and takes it back
             return
-        if ack == HAS_DEPENDENTS:
+        if ack is Ack.HAS_DEPENDENTS:
             self.for_rq.append(outcome)
             return
         self._page.set(DONE, self._page.get(DONE) + 1)
         if outcome.claim in self._resent:
             self._resent.discard(outcome.claim)  # a missing token is expected: the first request may have recorded it
-        elif ack not in (RECORDED, GONE):
+        elif ack is Ack.LOST:
             log.warning("job %s is no longer ours: its outcome is not recorded", outcome.id)
 
     def _give_up(self, outcome: JobOutcome, error: Exception) -> None:

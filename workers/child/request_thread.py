@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
+from jobqueue.protocol.claims import Token
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.shared.retry import retry_request
 
@@ -53,7 +54,7 @@ class RequestThread:
             self._last = next(self._asked)
             self._waiting.put(request)
 
-    def give_back(self, tokens: list[tuple[str, str, int, str]]) -> None:
+    def give_back(self, tokens: list[Token]) -> None:
         if tokens:
             self.protocol.give_back(self._worker, tokens)
 

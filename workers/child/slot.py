@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rq import job as rq_job
 
-from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.child.consumer import Consumer
@@ -197,7 +197,7 @@ class Slot(Interruptible):
         """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
         page = self._page  # what stands there after the claim was written
         must_ask = page.revoked or page.is_stale(self.since) or self._consumer.is_doubtful(job.claim)
-        if not (must_ask or self._settings.strict_start or "m" in job.features):
+        if not (must_ask or self._settings.strict_start or job.features.marked_first):
             return True
         self.marked = job.claim
         mark = [self.start_mark(job)]
@@ -205,11 +205,11 @@ class Slot(Interruptible):
             owner, worker = self._owner, self._settings.worker
             return retry_request(lambda: self._protocol.start_mark(owner, worker, mark), "a start mark")[0]
 
-    def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
+    def start_mark(self, job: Claimed) -> StartMark:
         """What START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
         started = now() - (time.monotonic() - self.since)
         remaining = min(self.limit, 30.0) if self.limit > 0 else 30.0
-        return job, rq_time(started), int(remaining) + 60
+        return StartMark(job, rq_time(started), int(remaining) + 60)
 
     def _perform(self, job: Claimed) -> Ending:
         self._set_environment(job)
@@ -267,12 +267,12 @@ class Slot(Interruptible):
         return ending
 
     def _needs_rq(self, job: Claimed, ending: Ending, current: CurrentJob | None) -> bool:
-        if ending.is_retry or ("s" in job.features if ending.kind == RETURNED else self._fails_by_rq(job)):
+        if ending.is_retry or (job.features.success_by_rq if ending.kind == RETURNED else self._fails_by_rq(job)):
             return True
         return current is not None and current.settled_by_rq
 
     def _fails_by_rq(self, job: Claimed) -> bool:
-        return "f" in job.features or bool(self._settings.exception_handlers)
+        return job.features.failure_by_rq or bool(self._settings.exception_handlers)
 
     def _finishing(
         self, job: Claimed | JobOutcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
@@ -315,13 +315,13 @@ class Slot(Interruptible):
             self._finish(finishing)
             return
         if self._may_not_repeat(job):
-            if "f" in job.features:
+            if job.features.failure_by_rq:
                 self._finish(self._finishing(job, interrupted(), started))
             else:
                 self._settle(job, interrupted(), started, ended)
             return
         log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
-        token = (self._owner, job.id, job.claim, job.queue)
+        token = job.token(self._owner)
         with self.waiting():
             retry_request(
                 lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back"
@@ -330,7 +330,7 @@ class Slot(Interruptible):
 
     def _may_not_repeat(self, job: Claimed) -> bool:
         """--on-crash fail, of the job or else of this worker."""
-        return "x" in job.features or (self._settings.on_crash == "fail" and "r" not in job.features)
+        return job.features.fails_at_crash or (self._settings.on_crash == "fail" and not job.features.repeats_at_crash)
 
     # -- written off ---------------------------------------------------------------------------------------------------
 
@@ -349,7 +349,7 @@ class Slot(Interruptible):
         finishing = Finishing(job.id, job.claim, job.queue, ending, started, stuck.limit, stopped=stopped)
         if (
             stopped
-            or "f" in job.features
+            or job.features.failure_by_rq
             or self._consumer.finish(self._outcome(job, ending, started, ended), self.number)
         ):
             self.inherited = finishing

@@ -16,9 +16,9 @@ import redis
 
 from jobqueue.protocol import keys
 from jobqueue.protocol.arguments import text_of
-from jobqueue.protocol.outcomes import HAS_DEPENDENTS, RETURNED
+from jobqueue.protocol.outcomes import RETURNED, Ack
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.protocol.rescue import ForRQ, Ruling
+from jobqueue.protocol.rescue import ForRQ, Ruling, Verdict
 from jobqueue.store.error_texts import is_away
 from jobqueue.workers.roles.lease_watch import LeaseWatch, owners_by_tree
 from jobqueue.workers.roles.left_dependents import LeftDependents
@@ -60,12 +60,12 @@ class Rescuer:
         s, owner = self._settings, death_report.owner
         ran = {ruling.claim for ruling in death_report.running}
         noted = {o.claim: o for o in death_report.finished if o.by_rq and o.claim in ran}  # the others are recorded
-        for_rq = [ForRQ(o.id, o.claim, o.queue, o.started_at, o.payload) for o in noted.values()]
+        for_rq = [ForRQ(o.id, o.claim, o.queue, Verdict(o.by_rq), o.payload) for o in noted.values()]
         finished = [outcome for outcome in death_report.finished if not outcome.by_rq and outcome.claim not in noted]
         for outcome, ack in settle(self._protocol, s, owner, finished):
-            if ack == HAS_DEPENDENTS:
-                kind = "returned" if outcome.kind == RETURNED else "fail"
-                for_rq.append(ForRQ(outcome.id, outcome.claim, outcome.queue, kind, outcome.payload))
+            if ack is Ack.HAS_DEPENDENTS:
+                verdict = Verdict.RETURNED if outcome.kind == RETURNED else Verdict.FAIL
+                for_rq.append(ForRQ(outcome.id, outcome.claim, outcome.queue, verdict, outcome.payload))
         done = {outcome.claim for outcome in finished} | noted.keys()
         running = [ruling for ruling in death_report.running if ruling.claim not in done]
         left = self._rescue(owner, s.worker, running, final=final, done=for_rq)
@@ -214,6 +214,7 @@ class Rescuer:
 
 def _last_ruling(job: ForRQ) -> Ruling:
     """Return how a job ends that RQ's own code could not end: one that returned runs again, unless it may not."""
-    if job.kind == "returned":
-        return Ruling(job.claim, "interrupt", encode_text("RecordLost: It returned, and could not be recorded."))
-    return Ruling(job.claim, job.kind, job.cause)
+    if job.verdict is Verdict.RETURNED:
+        text = "RecordLost: It returned, and could not be recorded."
+        return Ruling(job.claim, Verdict.INTERRUPT, encode_text(text))
+    return Ruling(job.claim, job.verdict, job.cause)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from jobqueue.protocol.outcomes import JobOutcome
+from jobqueue.protocol.outcomes import Ack, JobOutcome
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.shared.settings import Settings
 
@@ -13,7 +13,7 @@ AT_ONCE = 64
 
 def settle(
     protocol: Protocol, settings: Settings, owner: str, finished: Sequence[JobOutcome]
-) -> Iterator[tuple[JobOutcome, int]]:
+) -> Iterator[tuple[JobOutcome, Ack]]:
     """Record these outcomes of the owner under their tokens; yield each with its ack. May be repeated."""
     for at in range(0, len(finished), AT_ONCE):
         some = finished[at : at + AT_ONCE]

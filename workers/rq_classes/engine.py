@@ -26,6 +26,7 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 from jobqueue.network.backoff import Backoff
 from jobqueue.network.silence import FIRST_ANSWER
 from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.cycle import CycleState
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.protocol.wire import Wire
 from jobqueue.store.connection import like
@@ -177,7 +178,7 @@ class Engine:
 
     def _stay(self, burst: bool, max_idle_time: int | None, since: float) -> bool:
         worker = self._worker
-        if self.consumer.said == "suspended":
+        if self.consumer.said is CycleState.SUSPENDED:
             with self.slot.waiting():
                 worker.check_for_suspension(burst)
         elif (
@@ -246,7 +247,7 @@ class Engine:
     def set_aside(self) -> None:
         """Before something that may take long: nobody shall wait for what is buffered here."""
         self.consumer.settle()
-        tokens = [(self.owner, job.id, job.claim, job.queue) for job in self.consumer.drop_buffer()]
+        tokens = [job.token(self.owner) for job in self.consumer.drop_buffer()]
         if tokens:
             self._request_thread.give_back(tokens)
 

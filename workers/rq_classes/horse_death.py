@@ -9,7 +9,7 @@ from typing import Any
 from rq.exceptions import NoSuchJobError
 from rq.worker import BaseWorker, WorkerStatus
 
-from jobqueue.protocol.rescue import Ruling
+from jobqueue.protocol.rescue import Ruling, Verdict
 from jobqueue.workers.rq_classes.rq_roles import RQRoles
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.shared.deaths import DeathReport
@@ -56,7 +56,7 @@ class HorseDeath:
     def _rule(self, claim: int, pid: int, owner: str, status: int, usage: Any) -> Ruling:
         """Return what becomes of the job that ran. Calls RQ's ``handle_work_horse_killed``, which users override."""
         if claim in self._stopped:
-            return Ruling(claim, "stop", encode_text(STOPPED))
+            return Ruling(claim, Verdict.STOP, encode_text(STOPPED))
         worker = self._worker
         how = f" (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else ""
         text = f"Work-horse terminated unexpectedly; waitpid returned {status}{how}; "
@@ -67,4 +67,4 @@ class HorseDeath:
                 after_imports.run(worker.handle_work_horse_killed, job, pid, status, usage)
             except NoSuchJobError:
                 pass
-        return Ruling(claim, "fail", encode_text(text))
+        return Ruling(claim, Verdict.FAIL, encode_text(text))

@@ -17,7 +17,7 @@ from rq.timeouts import JobTimeoutException
 from rq.utils import get_call_string
 from rq.worker import BaseWorker
 
-from jobqueue.protocol.claims import Claimed
+from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, JobOutcome
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.rq_classes.ending import RQFinisher
@@ -69,11 +69,10 @@ class RQSlot(Slot):
     def is_deaf(self) -> bool:
         return self._runner.prints
 
-    def start_mark(self, job: Claimed) -> tuple[Claimed, str, int]:
+    def start_mark(self, job: Claimed) -> StartMark:
         """The execution lives as long as this class of RQ's lets it live."""
-        job_, started, _ = super().start_mark(job)
         timed: Any = _Timed(int(self.limit))
-        return job_, started, self._worker.get_heartbeat_ttl(timed)
+        return super().start_mark(job)._replace(ttl=self._worker.get_heartbeat_ttl(timed))
 
     def _finish(self, finishing: Finishing) -> None:
         super()._finish(finishing)

@@ -32,7 +32,7 @@ from jobqueue.errors import OwnershipLost
 from jobqueue.protocol import keys
 from jobqueue.protocol.outcomes import RAISED, RETURNED
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.protocol.rescue import ForRQ
+from jobqueue.protocol.rescue import ForRQ, Verdict
 from jobqueue.workers.rq_finish.callbacks import handlers_of
 from jobqueue.workers.rq_finish.encode_once import EncodedOnce, Sealed
 from jobqueue.workers.rq_finish.fence import Fence, FencedRedis
@@ -151,8 +151,9 @@ class Finisher:
     def finish_left(self, job: ForRQ, plain: bool = False) -> None:
         """Record the end of a job of a dead owner, which a rescue left for RQ's code: the result that stood in the
         journal, or why the job failed. ``plain``: run no code of the user's."""
-        ending = Ending(RETURNED if job.kind == "returned" else RAISED, job.cause)
-        finish = {"stop": self.finish_stopped, "dead": self.finish_for_good}.get(job.kind, self.finish)
+        ending = Ending(RETURNED if job.verdict is Verdict.RETURNED else RAISED, job.cause)
+        ways = {Verdict.STOP: self.finish_stopped, Verdict.FAIL_FOR_GOOD: self.finish_for_good}
+        finish = ways.get(job.verdict, self.finish)
         with self.set_up(limit=0.0, plain=plain, on_commit=_nothing):
             after_imports.run(finish, job.id, job.claim, job.queue, ending, now())
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
+from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.running.limits import CANNOT_BE_INTERRUPTED
 from jobqueue.workers.running.runner import Ending
 from jobqueue.workers.shared.endings import decode_text, encode_text
@@ -54,9 +55,8 @@ class Finishing:
     def outcome(self) -> JobOutcome:
         """Return the failure for the journal."""
         ids, payload = (self.job_id, self.claim, self.queue), self.ending.payload
-        return JobOutcome(
-            *ids, RAISED, 0, payload, "stop" if self.stopped else "fail", "", self.started, 0.0, by_rq=True
-        )
+        verdict = Verdict.STOP if self.stopped else Verdict.FAIL
+        return JobOutcome(*ids, RAISED, 0, payload, "", "", self.started, 0.0, by_rq=verdict.value)
 
     def _committed(self) -> None:
         self.recorded = True

@@ -16,7 +16,7 @@ from rq.job import Retry
 from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed, ResultNotSerializable
-from jobqueue.protocol.outcomes import RAISED, RETURNED
+from jobqueue.protocol.outcomes import RAISED, RETURNED, ResultKind
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy
@@ -49,7 +49,7 @@ class DecodedCall(NamedTuple):
 class Ending(NamedTuple):
     """How a call ended: RQ's result type, the payload as RQ's result stream has it, and the value or the error."""
 
-    kind: int
+    kind: ResultKind
     payload: bytes
     value: Any = None
     error: BaseException | None = None
@@ -165,7 +165,7 @@ class Runner:
     def _encode(self, value: Any, kind: str) -> bytes:
         return JSON.dumps(value) if kind == "json" else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
-    def ending_of(self, kind: int, payload: bytes) -> Ending:
+    def ending_of(self, kind: ResultKind, payload: bytes) -> Ending:
         """Return the ending again from its record; of an error, the record has only the text."""
         if kind != RETURNED or not payload:
             return Ending(kind, payload)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from enum import Enum
 from functools import cache
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
@@ -254,6 +255,8 @@ def _converted(types: tuple[Any, ...], values: Any) -> list[Any]:
 def _as(kind: Any, value: Any) -> Any:
     if get_origin(kind) is tuple:  # tuple[X, ...]
         return tuple(_converted((get_args(kind)[0],) * len(value), value))
+    if issubclass(kind, Enum):
+        return kind(value)
     if issubclass(kind, tuple):
         return kind(*_converted(_types_of(kind), value))
     if kind is bytes and type(value) is str:

@@ -9,15 +9,16 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.shared import oom
 from jobqueue.workers.shared.endings import JOB
 from jobqueue.workers.shared.messages import FromChild, MessageReader, NotAMessage, ToChild, encode
 
 
 class Condemned(NamedTuple):
-    """A job that the supervisor ends: by what ruling, with what cause, since when (monotonic seconds)."""
+    """A job that the supervisor ends: by what verdict, with what cause, since when (monotonic seconds)."""
 
-    kind: str  # fail | stop
+    verdict: Verdict  # FAIL or STOP
     cause: str
     since: float
     what: int = JOB  # what did not react: the job itself, or one of its callbacks

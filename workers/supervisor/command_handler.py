@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.shared.deaths import claim_in
 from jobqueue.workers.shared.endings import STOPPED
 from jobqueue.workers.shared.failures import describe
@@ -61,7 +62,7 @@ class CommandHandler:
     def _stop(self, claim: int | None) -> None:
         for handle in self._handles:
             if claim and handle.is_used and any(job.claim == claim for job in handle.page.running()):
-                handle.process.condemned.setdefault(claim, Condemned("stop", STOPPED, self._clock()))
+                handle.process.condemned.setdefault(claim, Condemned(Verdict.STOP, STOPPED, self._clock()))
                 handle.tell(StopJob(claim))
                 return
         log.warning("a job that does not run here is to be stopped: ignored")

@@ -11,7 +11,7 @@ The shared page and faulthandler's report outlive the process. Rulings, the firs
 from __future__ import annotations
 
 from jobqueue.protocol.outcomes import JobOutcome
-from jobqueue.protocol.rescue import Ruling
+from jobqueue.protocol.rescue import Ruling, Verdict
 from jobqueue.workers.shared import oom
 from jobqueue.workers.shared.deaths import DeathReport, cause_of_death, end_of_process
 from jobqueue.workers.shared.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text
@@ -57,7 +57,7 @@ def _finished(handle: ChildHandle) -> list[JobOutcome]:
 def _with_cause(handle: ChildHandle, outcome: JobOutcome) -> JobOutcome:
     """Add why the job's callback was ended to the text of a failure: why the job failed stays what is recorded."""
     condemned = handle.process.condemned.get(outcome.claim)
-    if not (outcome.by_rq and condemned and condemned.kind == "fail"):
+    if not (outcome.by_rq and condemned and condemned.verdict is Verdict.FAIL):
         return outcome
     text = f"{decode_text(outcome.payload).rstrip()}\n{condemned.cause}\n"
     return outcome._replace(payload=encode_text(text))
@@ -67,10 +67,10 @@ def _rule(handle: ChildHandle, job: Running, company: int, culprit: int | None, 
     """Return how one job ends. ``company``: how many ran in the process; ``culprit``: the claim of the one that
     crashed, if that is known."""
     if condemned := handle.process.condemned.get(job.claim):
-        return Ruling(job.claim, condemned.kind, encode_text(condemned.cause))
+        return Ruling(job.claim, condemned.verdict, encode_text(condemned.cause))
     if handle.process.killed or stopping:
-        return Ruling(job.claim, "interrupt", encode_text(SHUTDOWN if stopping else NEIGHBOUR))
+        return Ruling(job.claim, Verdict.INTERRUPT, encode_text(SHUTDOWN if stopping else NEIGHBOUR))
     if culprit is not None and culprit != job.claim:
-        return Ruling(job.claim, "interrupt", encode_text(NEIGHBOUR))
-    kind = "crash" if company == 1 or culprit == job.claim else "suspect"
-    return Ruling(job.claim, kind, encode_text(cause))
+        return Ruling(job.claim, Verdict.INTERRUPT, encode_text(NEIGHBOUR))
+    verdict = Verdict.CRASH if company == 1 or culprit == job.claim else Verdict.SUSPECT
+    return Ruling(job.claim, verdict, encode_text(cause))

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import psutil
 
+from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.shared.endings import HARD, JOB, SUBJECTS, time_limit_text
 from jobqueue.workers.shared.journal import BUFFERED, DONE, PULSE, Running
 from jobqueue.workers.shared.messages import Ping
@@ -138,11 +139,11 @@ class Watchdog:
         if condemned and job.what == JOB and now >= condemned.since + HARD:  # else it has reacted
             return condemned
         if job.limit and now >= job.since + job.limit + HARD:
-            if condemned and condemned.kind == "stop":
+            if condemned and condemned.verdict is Verdict.STOP:
                 return condemned._replace(what=job.what)
             text = time_limit_text(job.limit, SUBJECTS[job.what])
             text = f"TimeLimitExceeded: {text} It did not react: its process was killed."
-            return Condemned("fail", text, now, job.what)
+            return Condemned(Verdict.FAIL, text, now, job.what)
         return None
 
     def _end(self, handle: ChildHandle, job: Running, end: Condemned) -> None:

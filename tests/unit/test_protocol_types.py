@@ -1,0 +1,79 @@
+"""What the protocol's types promise: each letter and number of the scripts has a name, and what is sent stays plain."""
+
+from __future__ import annotations
+
+import marshal
+import re
+
+import pytest
+from redis.connection import Encoder
+
+from jobqueue.protocol import lua
+from jobqueue.protocol.claims import Claimed, Features, Token, features_of
+from jobqueue.protocol.cycle import STATES, CycleState, parse_cycle
+from jobqueue.protocol.outcomes import ACKS, RETURNED, Ack, JobOutcome
+from jobqueue.protocol.rescue import Verdict
+
+
+def test_each_letter_of_cycle_has_a_name() -> None:
+    letters = set(re.findall(r"features \.\. '(\w)'", lua.source("cycle")))
+    assert letters == set("msfaxr")
+    found = [features_of(letter.encode()) for letter in sorted(letters)]
+    assert all(sum(features) == 1 for features in found)
+    assert len(set(found)) == len(Features._fields)
+
+
+@pytest.mark.parametrize(
+    ("letters", "features"),
+    [
+        (b"", Features()),
+        (b"m", Features(marked_first=True)),
+        (b"s", Features(success_by_rq=True)),
+        (b"f", Features(failure_by_rq=True)),
+        (b"a", Features(alone=True)),
+        (b"x", Features(fails_at_crash=True)),
+        (b"r", Features(repeats_at_crash=True)),
+        (b"msfax", Features(True, True, True, True, True, False)),
+    ],
+)
+def test_features(letters: bytes, features: Features) -> None:
+    assert features_of(letters) == features
+    assert features_of(letters) is features_of(letters)  # made once
+
+
+def test_an_unknown_letter_is_an_error() -> None:
+    with pytest.raises(ValueError, match="b'q'"):
+        features_of(b"mq")
+
+
+def test_each_state_of_cycle_has_a_name() -> None:
+    text = lua.source("cycle")
+    assert all(f"'{state}'" in text for state in CycleState)
+    assert {state: name.decode() for name, state in STATES.items()} == {state: state.value for state in CycleState}
+
+
+def test_acks_are_in_the_order_of_their_numbers() -> None:
+    assert [int(ack) for ack in ACKS] == list(range(len(Ack)))
+
+
+def test_a_reply_is_parsed_into_types() -> None:
+    job = [b"id", b"7", b"q", b"data", b"", b"", b"", b"", b"ms"]
+    cycle = parse_cycle([b"claimed", [1, 0, 3, 2], job])
+    assert cycle.state is CycleState.CLAIMED
+    assert cycle.acks == [Ack.RECORDED, Ack.LOST, Ack.HAS_DEPENDENTS, Ack.GONE]
+    assert all(isinstance(ack, Ack) for ack in cycle.acks)
+    claimed = Claimed("id", 7, "q", b"data", None, None, None, 0, Features(marked_first=True, success_by_rq=True))
+    assert cycle.jobs == [claimed]
+    assert claimed.token("w:0.1") == Token("w:0.1", "id", 7, "q")
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_rescue_knows_each_verdict(verdict: Verdict) -> None:
+    if verdict not in (Verdict.INTERRUPT, Verdict.RETURNED):  # all others; and what RQ's finish must record, by cycle
+        assert f"'{verdict}'" in lua.source("rescue")
+    assert Encoder("utf-8", "strict", False).encode(verdict) == verdict.value.encode()
+
+
+def test_an_outcome_is_plain_enough_for_the_journal() -> None:
+    outcome = JobOutcome("id", 7, "q", RETURNED, 500, b"", "a", "b", 1.0, 2.0, Verdict.STOP.value)
+    assert JobOutcome(*marshal.loads(marshal.dumps(tuple(outcome)))) == outcome
