@@ -1,4 +1,4 @@
-"""From what stands in the store to the figures of the report. Pure: no store, no processes."""
+"""Count what became of each job, from what the store has at the end. Pure functions: no store, no processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENDED = ("finished", "failed")
 
 @dataclass(frozen=True)
 class Fact:
-    """One job at the end: its status (None: no hash), entries in its result stream, runs, and whether a list or a
+    """One job at the end: its status (None: no hash), the entries in its result stream, its runs, and whether a list or
     sorted set still has it."""
 
     status: str | None
@@ -26,29 +26,30 @@ class Fact:
 
 @dataclass(frozen=True)
 class ChaosCounts:
-    """The jobs of one mode by what became of them. submitted = finished + failed + stuck + lost."""
+    """The number of jobs of one mode by what became of them. submitted = finished + failed + stuck + lost."""
 
     submitted: int = 0
     finished: int = 0
     failed: int = 0
-    stuck: int = 0  # without an outcome, but it still stands somewhere
-    lost: int = 0  # without an outcome, and nowhere
+    stuck: int = 0  # without an outcome, but still in a list or sorted set
+    lost: int = 0  # without an outcome, and in no list or sorted set
     ran_more_than_once: int = 0
     completed_more_than_once: int = 0
     outcomes_recorded_twice: int = 0
     finished_without_running: int = 0
     ended_and_still_queued: int = 0
-    causes: Mapping[str, int] = field(default_factory=dict)  # of failures
+    causes: Mapping[str, int] = field(default_factory=dict)  # failures by cause
 
     @property
     def is_kept(self) -> bool:
-        """Whether the promise was: every job has an outcome, recorded once, and none that it did not earn."""
+        """Return whether the promise was kept: every job has one outcome, and none is finished without a complete
+        run."""
         broken = self.lost + self.stuck + self.outcomes_recorded_twice
         return not (broken + self.finished_without_running + self.ended_and_still_queued)
 
 
 def tally(facts: Iterable[Fact], errors: Iterable[str] = ()) -> ChaosCounts:
-    """Count. errors: the last line of each failure."""
+    """Count the jobs. errors: the last line of each failure."""
     facts = list(facts)
     ended = [fact for fact in facts if fact.status in ENDED]
     open_ = [fact for fact in facts if fact.status not in ENDED]
@@ -68,13 +69,13 @@ def tally(facts: Iterable[Fact], errors: Iterable[str] = ()) -> ChaosCounts:
 
 
 def cause(error: str) -> str:
-    """The sentence without what differs from death to death: pids and names of workers."""
+    """Return the sentence without what differs from death to death: pids and names of workers."""
     error = re.sub(r" ?\(pid \d+\)", "", error)
     return re.sub(r"The worker \S+", "The worker", error)
 
 
 def runs(record: Mapping[bytes, bytes]) -> tuple[Counter[str], Counter[str]]:
-    """From the hash that the jobs wrote: how often each id began, and how often it was done."""
+    """Return, from the hash that the jobs wrote, how often each id began and how often it was done."""
     begun: Counter[str] = Counter()
     done: Counter[str] = Counter()
     for name, state in record.items():
@@ -86,7 +87,7 @@ def runs(record: Mapping[bytes, bytes]) -> tuple[Counter[str], Counter[str]]:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and maximum of some measured times; None where nothing was measured."""
+    """The median and the maximum of some measured times; None where nothing was measured."""
 
     median: float | None = None
     max: float | None = None

@@ -1,6 +1,6 @@
-"""The store as a storm sees it: how far the jobs are, which trees have an owner there, and what became of each job.
+"""Read and clean the store for a storm: how many jobs have ended, which trees have owners, what became of each job.
 
-Everything that a run writes stands under queues, ids and a record of its own, and ``clean`` takes all of it away.
+Everything that a run writes is under queues, ids and a record of its own, and ``clean`` deletes all of it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from jobqueue.store.open import Store
 T = TypeVar("T")
 
 PAGE = 500
-STORE_LIMIT = 20.0  # seconds that we wait for a store that was killed
+STORE_LIMIT = 20.0  # seconds to wait for a store that was killed
 
 
 class Ledger:
-    """The jobs of one mode. Its own connection; commands here are safe to repeat, and are repeated after an outage."""
+    """The jobs of one mode, over a connection of its own. Its commands are safe to repeat, and are repeated after an
+    outage."""
 
     def __init__(self, store: Store, queues: int) -> None:
         run = secrets.token_hex(4)
@@ -41,7 +42,7 @@ class Ledger:
         self._pipe = private_queue.pipe_to(self._client, self.retry_request)
 
     def retry_request(self, do: Callable[[], T]) -> T:
-        """Do it, again if the store is being restarted. Raises StoreUnreachable or StoreRefused."""
+        """Call ``do``, again while the store is being restarted. Raises StoreUnreachable or StoreRefused."""
         deadline = time.monotonic() + STORE_LIMIT
         while True:
             try:
@@ -67,11 +68,11 @@ class Ledger:
                     self.ids += batch.ids
 
     def ended(self) -> int:
-        """How many jobs have an outcome, by RQ's registries."""
+        """Return how many jobs have an outcome, by RQ's registries."""
         return sum(self._pipe(("zcard", keys.registry(kind, name)) for name in self.queues for kind in ENDED))
 
     def note_workers(self) -> None:
-        """Learn the names of the trees that have registered since."""
+        """Remember the names of the trees that have registered since the last call."""
         for name in private_queue.workers_of(self._pipe, self.queues[0]):
             if name not in self.workers.values():
                 pid: Any = self.retry_request(lambda name=name: self._client.hget(keys.worker(name), "pid"))  # type: ignore[misc]
@@ -79,14 +80,14 @@ class Ledger:
                     self.workers[int(pid)] = name
 
     def owners(self) -> set[str]:
-        """Return the names of the trees that have owners."""
+        """Return the names of the trees that have owners in the store."""
         members: Any = self.retry_request(lambda: self._client.smembers(keys.OWNERS))
         return {member.decode().rpartition(":")[0] for member in members}
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
     def tally(self) -> ChaosCounts:
-        """Count what became of the jobs. Only when no worker runs any more: nothing may move meanwhile."""
+        """Count what became of the jobs. Call it only when no worker runs any more."""
         statuses = self._pipe(("hget", keys.job(i), "status") for i in self.ids)
         outcomes = self._pipe(("xlen", keys.results(i)) for i in self.ids)
         record: Any = self.retry_request(lambda: self._client.hgetall(self.record))
@@ -99,7 +100,7 @@ class Ledger:
         return tally(facts, self._errors())
 
     def _still_waiting(self) -> set[str]:
-        """The ids in any list or sorted set from which somebody would take them again."""
+        """Return the ids in all lists and sorted sets from which a worker would take them again."""
         kinds = [kind for kind in private_queue.REGISTRIES if kind not in ENDED]
         pages = [page for name in self.queues for page in private_queue.listed(self._pipe, name, kinds)]
         owners: Any = self.retry_request(lambda: self._client.smembers(keys.OWNERS))
@@ -114,7 +115,7 @@ class Ledger:
             yield from (job.error for job in failed)
 
     def clean(self) -> None:
-        """Delete all that this run wrote; of its workers too, those that nobody has rescued."""
+        """Delete all that this run wrote, also what is left of workers that nobody has rescued."""
         self.note_workers()
         private_queue.erase(self._pipe, self.queues, ids=self.ids, workers=self.workers.values())
         private_queue.delete(self._pipe, [self.record])

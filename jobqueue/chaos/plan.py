@@ -1,6 +1,6 @@
-"""What a storm will do, all of it drawn from the seed before it begins: who is killed when, how long each job takes.
+"""Draw everything that a storm will do from its seed: which kills when, and how long each job takes.
 
-Who exactly is hit and how far he was is the machine's part: the same seed is the same storm, not the same damage.
+The same seed gives the same kills; which jobs they hit depends on the machine.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 CHILD, SUPERVISOR, FORK_SERVER, STORE = "child", "supervisor", "fork_server", "store"
 KINDS = (CHILD, SUPERVISOR, FORK_SERVER, STORE)
-CALM_END = 0.08  # the last part of a storm has no kills, so that they hit workers which have something to lose
-LONGEST = 0.05  # seconds of a job
+CALM_END = 0.08  # the last part of a storm has no kills, because few jobs are left that they could hit
+LONGEST = 0.05  # seconds that a job sleeps at most
 STORE_EVERY = 10.0  # seconds between two kills of the store
 
 
 @dataclass(frozen=True)
 class ChaosOptions:
-    """What the user asked for. seconds: how long the kills may last; kills: how many, per mode."""
+    """The user's options. seconds: how long the kills may last; kills: how many, per mode."""
 
     modes: tuple[str, ...] = ("thread", "process")
     jobs: int = 2000
@@ -31,7 +31,8 @@ class ChaosOptions:
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill. at: 0 to 1, the part of the storm that is over then; pick: 0 to 1, whom of those that can be hit."""
+    """One kill. at: 0 to 1, the share of the storm after which it comes; pick: 0 to 1, which of the possible
+    victims."""
 
     at: float
     kind: str
@@ -39,7 +40,7 @@ class Kill:
 
 
 def kills(options: ChaosOptions, mode: str, own_store: bool) -> list[Kill]:
-    """Draw the kills of one mode, in order. The store is among the victims only when it is our own."""
+    """Draw the kills of one mode, in order. The store is among the victims only if it was started for this run."""
     draw = random.Random(f"kills {mode} {options.seed}")
     kinds = _kinds(options, own_store)
     draw.shuffle(kinds)
@@ -48,7 +49,8 @@ def kills(options: ChaosOptions, mode: str, own_store: bool) -> list[Kill]:
 
 
 def _kinds(options: ChaosOptions, own_store: bool) -> list[str]:
-    """One supervisor in twelve kills and one fork server in twenty; of four kills at least one supervisor."""
+    """Return the kinds of kill: one supervisor in twelve and one fork server in twenty; of four kills at least one
+    supervisor."""
     stores = min(options.kills, max(1, int(options.seconds / STORE_EVERY))) if own_store else 0
     rest = options.kills - stores
     supervisors = max(rest // 12, 1 if rest >= 4 else 0)
@@ -58,6 +60,6 @@ def _kinds(options: ChaosOptions, own_store: bool) -> list[str]:
 
 
 def durations(options: ChaosOptions, mode: str) -> list[float]:
-    """Draw how long each job sleeps: a third not at all, since most can go wrong where jobs are short."""
+    """Draw how long each job sleeps: a third not at all, because short jobs leave the least time between two steps."""
     draw = random.Random(f"jobs {mode} {options.seed}")
     return [0.0 if draw.random() < 1 / 3 else round(draw.uniform(0, LONGEST), 4) for _ in range(options.jobs)]

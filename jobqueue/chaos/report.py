@@ -1,4 +1,4 @@
-"""What a run of chaos found: a table or plain lines and a sentence for people, one JSON object for programs."""
+"""Report what a run of chaos found: a table or plain lines and a sentence, or one JSON object."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def is_kept(outcomes: Sequence[StormResult]) -> bool:
 
 
 def is_forgiven(outcome: StormResult) -> bool:
-    """A killed store may have lost a job's own note of its run (its AOF waits while a sync is slow, 2 s at most); the
-    worker, which still knew the outcome, recorded that afterwards."""
+    """Return whether a broken count is explained by a kill of the store.
+
+    A killed store may lose a job's own note of its run (its AOF waits while a sync is slow, 2 s at most), while the
+    worker, which still knew the outcome, recorded that afterwards.
+    """
     return bool(outcome.kills.get("store"))
 
 
@@ -64,7 +67,7 @@ def _run(o: StormResult, options: ChaosOptions) -> dict[str, Any]:
 
 
 def rows(o: StormResult) -> list[tuple[str, str, bool]]:
-    """Return (what, figure, whether it breaks the promise)."""
+    """Return (what, figure, whether it breaks the promise) for each line of the report."""
     t = o.tally
     facts: list[tuple[str, int, bool]] = [
         ("jobs submitted", t.submitted, False),
@@ -107,7 +110,7 @@ def table(outcomes: Sequence[StormResult]) -> Table:
 
 
 def lines(o: StormResult) -> list[str]:
-    """Return the same as plain text."""
+    """Return the same rows as plain text."""
     return [f"{o.mode} mode", *(f"  {name:<34}{figure}" for name, figure, _ in rows(o))]
 
 
@@ -117,7 +120,7 @@ def causes(outcomes: Sequence[StormResult]) -> list[str]:
 
 
 def conclusion(outcomes: Sequence[StormResult]) -> str:
-    """Say it in one sentence."""
+    """Return the conclusion in one sentence."""
     jobs, kills = sum(o.tally.submitted for o in outcomes), sum(sum(o.kills.values()) for o in outcomes)
     again = sum(o.tally.ran_more_than_once for o in outcomes)
     if is_kept(outcomes):

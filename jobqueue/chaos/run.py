@@ -1,10 +1,10 @@
-"""A run of chaos: per mode, queues of its own, two trees, the jobs, the storm, the counting; and nothing is left.
+"""Run chaos: per mode, start two worker trees on queues of their own, submit jobs, kill, count; leave nothing behind.
 
-    temporary directory ─► the user's store, or one of our own ─► for each mode:
+    temporary directory ─► the user's store, or one started for the run ─► for each mode:
         two `jobq worker` trees ─► all jobs submitted ─► storm ─► all ended, or out of time ─► trees stopped ─► counted
         ─► everything that the run wrote into the store deleted
 
-Every step is a context, and the first signal unwinds them all.
+Every step is a context manager, and the first signal unwinds them all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from jobqueue.harness.store import opened, refuse_suspended
 from jobqueue.store import config
 from jobqueue.store.open import Store
 
-OWN_LEASE = "2"  # seconds; in a store that others use, a short lease would call living trees of theirs dead
+OWN_LEASE = (
+    "2"  # seconds; only in the run's own store: elsewhere a short lease would declare living trees of others dead
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class StormResult:
 
 
 class ChaosScreen(Protocol):
-    """Who is told while it storms."""
+    """Receives the progress of a storm."""
 
     def ready(self, store: str, options: ChaosOptions) -> None: ...
     def mode_begins(self, mode: str, options: ChaosOptions) -> None: ...
@@ -55,9 +57,9 @@ class ChaosScreen(Protocol):
 
 
 def run(options: ChaosOptions, screen: ChaosScreen, logs: Path | None = None) -> list[StormResult]:
-    """Storm each mode and return an Outcome per mode; the workers' logs go to the directory ``logs``, if given.
+    """Storm each mode and return a StormResult per mode; the workers' logs go to the directory ``logs``, if given.
 
-    Raises ChaosFailed and StoreErrors; Ctrl-C raises KeyboardInterrupt, once.
+    Raises ChaosFailed and StoreErrors; Ctrl-C raises one KeyboardInterrupt.
     """
     with run_directory("jobq-chaos-") as directory, store_for(options.url, directory) as (store, env):
         refuse_suspended(store)
@@ -67,7 +69,7 @@ def run(options: ChaosOptions, screen: ChaosScreen, logs: Path | None = None) ->
 
 @contextmanager
 def store_for(url: str | None, directory: Path) -> Iterator[tuple[Store, dict[str, str]]]:
-    """Open the user's store or start our own; yield it and the environment of the workers."""
+    """Open the user's store, or start one for the run; yield it and the environment of the workers."""
     found, _ = config.resolve_url(url)
     env = environment(directory)
     with opened(found, env if found else {"JOBQ_LEASE": OWN_LEASE} | env) as (store, env):
@@ -75,7 +77,7 @@ def store_for(url: str | None, directory: Path) -> Iterator[tuple[Store, dict[st
 
 
 class Act:
-    """One mode: trees, jobs, storm, count."""
+    """The storm in one mode: trees, jobs, kills, counts."""
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class Act:
             try:
                 seconds = self._blow(storm, ledger)
             finally:
-                ledger.note_workers()  # while they live: one that stops takes its name off the list
+                ledger.note_workers()  # before they stop: a worker that stops takes its name off the list
         return StormResult(
             mode=self._mode,
             tally=ledger.tally(),  # no worker runs any more
@@ -127,7 +129,7 @@ class Act:
         )
 
     def _blow(self, storm: Storm, ledger: Ledger) -> float:
-        """Boot, submit, storm, settle; return the seconds since the submit."""
+        """Boot the trees, submit the jobs, kill, wait for the end; return the seconds since the submit."""
         jobs = self._options.jobs
         storm.boot()
         began = time.monotonic()

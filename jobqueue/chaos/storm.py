@@ -1,8 +1,8 @@
-"""The storm: carries out the plan of kills among two trees that work, and measures how fast each is made good.
+"""Carry out the planned kills among two trees that work, and measure how fast each kill is repaired.
 
 plan of kills ─► due? ─► child, fork server, supervisor or store dies ─► replaced, and by then how long missed
                   ▲
-progress = the larger of: time that is over, jobs that have ended (so that the kills meet workers that work)
+progress = the larger of: share of the time, share of jobs that have ended (so that the kills meet busy workers)
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from jobqueue.store.open import Store
 
 AFTER = 60.0  # seconds after the storm in which all jobs must have ended
 BOOT = 60.0  # seconds until the trees must be up
-LOOK = 0.05  # seconds between two looks into the store
-TURN = 0.002  # seconds between two looks at the trees: how exact recovery_ms is
+LOOK = 0.05  # seconds between two polls of the store
+TURN = 0.002  # seconds between two polls of the trees, which is the precision of recovery_ms
 OUTAGE = 0.5  # seconds, at most, that a killed store stays away
 RECONNECT = 1.5  # seconds after an outage in which a recovery says more about the outage than about the child
 MOST_EXITS = 10
 
 
 class ChaosFailed(JobqError):
-    """The storm could not be carried out; the message says what went wrong."""
+    """The storm could not be carried out; the message says why."""
 
 
 class KillSpacing:
-    """Says when a kill is due: in its time, but never closer to the last one than half of what was planned.
+    """Decides when a kill is due: at its planned time, but never closer to the last kill than half the planned gap.
 
-    Kills that had to wait (no tree was up) must not come all at once: they would only hit children that have just
-    been born, and workers rightly slow down when children die that young.
+    Kills that had to wait (no tree was up) must not come all at once: they would hit only children that have just
+    started, and workers rightly slow down when children die that young.
     """
 
     def __init__(self, kills: int, seconds: float) -> None:
-        self._gap = 0.5 / max(1, kills)  # of the storm
+        self._gap = 0.5 / max(1, kills)  # share of the storm
         self._pause = self._gap * seconds
         self._last = (-1.0, 0.0)
 
@@ -54,19 +54,21 @@ class KillSpacing:
 
 
 class Storm:
-    """One mode's storm. ``boot``, ``blow``, ``settle``, in this order."""
+    """The storm in one mode. Call ``boot``, ``step`` until it returns False, ``settle`` until it returns False."""
 
     def __init__(self, kills: Sequence[Kill], seconds: float, forest: Forest, ledger: Ledger, store: Store) -> None:
         self.kills: Counter[str] = Counter()
         self.recovery: list[float] = []  # seconds
         self.supervisor_recovery: list[float] = []  # seconds
-        self.exits = 0  # of workers, by themselves
+        self.exits = 0  # of workers that were not killed
         self.ended = 0  # jobs
         self._plan = deque(kills)
         self._seconds = seconds
         self._forest, self._ledger, self._store = forest, ledger, store
-        self._graves: dict[str, float] = {}  # worker whose owners still stand → when its supervisor was killed
-        self._disturbed: set[str] = set()  # graves whose time says nothing, see _disturb
+        self._graves: dict[
+            str, float
+        ] = {}  # worker whose owners are still in the store → when its supervisor was killed
+        self._disturbed: set[str] = set()  # graves whose time is not measured, see _disturb
         self._measure_from = 0.0
         self._look_at = 0.0
         self._spacing = KillSpacing(len(kills), seconds)
@@ -84,7 +86,7 @@ class Storm:
         self._began = time.monotonic()
 
     def step(self, jobs: int) -> bool:
-        """Do one turn; False when the plan is carried out or the time is over."""
+        """Do one turn; return False when all kills are done or the time is over."""
         now = time.monotonic()
         self._watch(now)
         over = (now - self._began) / self._seconds
@@ -96,7 +98,8 @@ class Storm:
         return bool(self._plan) and over < 1
 
     def settle(self, jobs: int) -> bool:
-        """Do one turn after the storm; False when all has ended and all the dead are rescued, or the time is over."""
+        """Do one turn after the storm; return False when all jobs have ended and all dead trees are rescued, or the
+        time is over."""
         now = time.monotonic()
         self._watch(now)
         time.sleep(TURN if any(tree.is_recovering for tree in self._forest.trees) else 0.02)
@@ -122,7 +125,8 @@ class Storm:
                 self.supervisor_recovery.append(rescued)
 
     def _replace_the_gone(self) -> None:
-        """A worker that left without being killed: count it, start another. Raises ChaosFailed when it cannot run."""
+        """Count and replace each worker that ended without being killed. Raises ChaosFailed when workers cannot run at
+        all."""
         for tree in list(self._forest.trees):
             code = tree.worker.exit_code
             if code is None:
@@ -135,7 +139,7 @@ class Storm:
     # -- striking --------------------------------------------------------------------------------------------------
 
     def _strike(self, stroke: Kill) -> bool:
-        """Carry it out; False: nobody is there who could be hit, try again."""
+        """Carry out one kill; return False when there is no victim at this moment, so that it is tried again."""
         match stroke.kind:
             case plan.STORE:
                 done = self._strike_store(stroke.pick)
@@ -170,7 +174,7 @@ class Storm:
         return True
 
     def _strike_store(self, pick: float) -> bool:
-        """Kill our own store, leave it away for a moment, start it again."""
+        """Kill the run's own store, leave it down for a moment, start it again."""
         local = self._store.local
         pid = local.status().pid if local else None
         if not pid or not kill(pid):
@@ -185,7 +189,8 @@ class Storm:
         return True
 
     def _disturb(self) -> None:
-        """The one who watched the leases of the dead, or the leases themselves, are gone: the watch begins anew."""
+        """Stop measuring the rescues under way: the tree that watched the dead leases, or the store with the leases,
+        was killed."""
         self._disturbed |= self._graves.keys()
 
     def _whole_trees(self) -> list[Tree]:

@@ -1,4 +1,4 @@
-"""The job of a storm: it sleeps, and writes each of its runs into the store itself, so that no run can hide."""
+"""The job of a storm: it sleeps, and writes each of its runs into the store itself, so that every run is counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEGUN, DONE = "begun", "done"
 def work(record: str, seconds: float) -> None:
     """Note in the hash ``record`` that a run of this job began, sleep, note that it is done.
 
-    A run has an id of its own, so that a note which is sent again after a lost reply is still one run.
+    A run has an id of its own, so that a note which is sent again after a lost reply still counts as one run.
     """
     job = get_current_job()
     if job is None:

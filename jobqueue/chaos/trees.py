@@ -1,4 +1,4 @@
-"""The worker trees of a storm, seen from outside: supervisor ─► fork server ─► children, by their pids.
+"""Watch the worker trees of a storm from outside, supervisor ─► fork server ─► children, and kill them by their pids.
 
 Only processes below a supervisor that was started here are ever killed.
 """
@@ -16,20 +16,20 @@ from jobqueue.executor.worker_process import WorkerProcess, last_line
 from jobqueue.harness.processes import GRACE, kill, leftovers
 
 TASKS = "jobqueue.chaos.task"
-# what the processes of a worker are started with; the store's server may have inherited its JOBQ_HOME and is not meant
+# Arguments of a worker's processes. The store's server may have inherited their JOBQ_HOME, and is not one of them.
 OURS = frozenset({"jobqueue.cli", "jobqueue.workers.forking.forkserver", "jobqueue.workers.forking.spawned"})
 CONSUMERS = {"thread": 4, "process": 2}  # of one tree
 CHILDREN = {"thread": 1, "process": 2}
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the pids of the living and not yet reaped children of a process; empty when it is gone.
+    """Return the pids of a process's children that live or are not yet reaped; an empty list when it is gone.
 
-    From /proc where the kernel lists them there: psutil reads the whole process table, too slow to do every 2 ms.
+    Read from /proc where the kernel lists them there: psutil reads the whole process table, too slow to do every 2 ms.
     """
     try:
         listed = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except OSError:  # it, or one of its threads, ended meanwhile
+    except OSError:  # the process, or one of its threads, ended meanwhile
         listed = []
     if listed:
         return [int(child) for text in listed for child in text.split()]
@@ -40,7 +40,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def await_death(pid: int, timeout: float = 5.0) -> None:
-    """Wait until a killed process runs no more; it may be somebody else's to collect."""
+    """Wait until a killed process runs no more. Its parent, which reaps it, may be another process."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
@@ -52,15 +52,15 @@ def await_death(pid: int, timeout: float = 5.0) -> None:
 
 
 class Tree:
-    """One ``jobq worker``: kills in it, and how long each took to be made good."""
+    """One ``jobq worker``: kills in it, and how long it took to replace what was killed."""
 
     def __init__(self, worker: WorkerProcess, width: int) -> None:
         self.worker = worker  # started
-        self.width = width  # how many children it has when it is whole
+        self.width = width  # how many children it has when all are there
         self.was_whole = False
         self._killed: set[int] = set()
         self._known: set[int] = set()
-        self._waiting: deque[float] = deque()  # when children were killed that nobody has replaced yet
+        self._waiting: deque[float] = deque()  # when children were killed that are not replaced yet
 
     @property
     def pid(self) -> int:
@@ -71,7 +71,8 @@ class Tree:
         return bool(self._waiting)
 
     def look(self) -> list[float]:
-        """See who came; return for how long (seconds) each of the newcomers had been missed."""
+        """Find the children that are new since the last call; return for each the seconds that its predecessor was
+        missing."""
         now, present = time.monotonic(), set(self._children())
         new = present - self._known
         self._known = present
@@ -82,7 +83,7 @@ class Tree:
         return [child for below in children_of(self.pid) for child in children_of(below)]
 
     def victims(self) -> list[int]:
-        """The children that live, as far as the last look knows."""
+        """Return the children that were alive at the last ``look`` and have not been killed since."""
         return sorted(self._known - self._killed)
 
     def fork_server(self) -> int | None:
@@ -97,18 +98,18 @@ class Tree:
         return done
 
     def kill_fork_server(self) -> bool:
-        """All children die with it: what was still being measured says nothing any more."""
+        """Kill the fork server. All children die with it, so the recoveries under way are not measured."""
         pid = self.fork_server()
         self.forget()
         return pid is not None and kill(pid)
 
     def forget(self) -> None:
-        """Measure nothing of what is not yet made good."""
+        """Stop measuring the recoveries under way."""
         self._waiting.clear()
 
 
 class Forest:
-    """The trees of one mode, all serving the same queues; one that ends is replaced."""
+    """The trees of one mode, all on the same queues; a tree that ends is replaced."""
 
     SIZE = 2
 
@@ -143,8 +144,8 @@ class Forest:
     def __exit__(self, *error: object) -> None:
         for tree in self.trees:
             if tree.worker.alive and tree.was_whole:
-                tree.worker.terminate()  # all at once; then one after the other is seen out
-            else:  # perhaps it has only just registered: nobody has noted its name, and it must not leave the lists
+                tree.worker.terminate()  # all at once; below, wait for one after the other
+            else:  # it may have just registered, before its name was noted: it must not take itself off the lists
                 tree.worker.kill()
         for tree in self.trees:
             tree.worker.stop()
@@ -152,7 +153,7 @@ class Forest:
             kill(pid)
 
     def replace(self, tree: Tree) -> None:
-        """Start a new one in the place of one that ended, or whose supervisor is killed now."""
+        """Kill the supervisor of a tree, if it still lives, and start a new tree in its place."""
         tree.worker.crash()
         self.trees[self.trees.index(tree)] = self._plant()
 

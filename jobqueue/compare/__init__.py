@@ -1,1 +1,1 @@
-"""Threads and processes side by side: the loopback site that the jobs read, the measuring, the demo."""
+"""`jobq compare`: measure a task in threads and in processes, and say which of the two to use."""

@@ -1,9 +1,9 @@
-"""The bare rows, in a process of their own: a plain loop, a ThreadPoolExecutor or a ProcessPoolExecutor.
+"""Run a task without a queue, in a process of its own: in a plain loop, a ThreadPoolExecutor or a ProcessPoolExecutor.
 
     python -m jobqueue.compare.bare ProcessPoolExecutor 4 DIRECTORY
 
-A line of JSON on stdin asks, a line of JSON on stdout answers; it leaves when stdin closes. What a task prints goes to
-stderr, and a task that reads stdin finds it empty.
+Each line of JSON on stdin is a request, each line of JSON on stdout its answer; the process ends when stdin closes.
+What a task prints goes to stderr, and a task that reads stdin finds it empty.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Kwargs = Mapping[str, Any]
 
 
 def cycled(argses: Argses, jobs: int) -> Iterator[Sequence[Any]]:
-    """The arguments of so many jobs: what was given, again and again."""
+    """Yield the arguments for so many jobs, repeating the given ones from the start."""
     return itertools.islice(itertools.cycle(argses), jobs)
 
 
@@ -37,7 +37,8 @@ def cycled(argses: Argses, jobs: int) -> Iterator[Sequence[Any]]:
 
 
 def loop(name: str, argses: Argses, kwargs: Kwargs, jobs: int) -> list[Timed]:
-    """Call the task one after the other; one reading of the clock per job, so that a tiny job is seen as it is."""
+    """Call the task once after the other; read the clock once per job, so that the time of a tiny job is not mostly
+    that of reading the clock."""
     todo = cycled(argses, jobs)
     first, is_coroutine = looked_at(name, next(todo), kwargs)
     if is_coroutine:
@@ -66,7 +67,7 @@ POOLS: dict[str, Callable[[int], concurrent.futures.Executor]] = {
 
 
 class Pool:
-    """One executor; made at the first use, then kept."""
+    """An executor of concurrent.futures that is made once and kept for all requests."""
 
     def __init__(self, kind: str, workers: int) -> None:
         self._executor = POOLS[kind](workers)
@@ -86,7 +87,7 @@ class Pool:
 
 
 def answer(run: Callable[[str, Argses, Kwargs, int], list[Timed]], asked: dict[str, Any]) -> dict[str, Any]:
-    """Run what was asked for; wall, cpu (of this process alone) and starved in seconds."""
+    """Run the jobs of one request. wall, cpu (of this process alone) and starved are in seconds."""
     began, cpu, starved = time.perf_counter(), time.process_time(), starved_so_far()
     done = run(asked["task"], asked["argses"], asked["kwargs"], asked["jobs"])
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -104,8 +105,10 @@ def answer(run: Callable[[str, Argses, Kwargs, int], list[Timed]], asked: dict[s
 
 
 def starved_so_far() -> float:
-    """Seconds that this thread was ready to run and had no core (Linux; 0 elsewhere): on a busy machine a job that
-    computes would look as if it waited for something."""
+    """Return the seconds in which this thread was ready to run and had no core (Linux; 0 elsewhere).
+
+    Without it, a job that computes would look on a busy machine as if it waited for something.
+    """
     try:
         with open(f"/proc/self/task/{threading.get_native_id()}/schedstat") as file:
             return int(file.read().split()[1]) / 1e9
@@ -114,7 +117,7 @@ def starved_so_far() -> float:
 
 
 def main(kind: str, workers: str, directory: str) -> None:
-    """Answer until stdin closes. directory: where what we leave behind is swept, for we are killed."""
+    """Answer requests until stdin closes. directory: removed by the caller, because this process ends by SIGKILL."""
     sys.path.insert(0, "")  # as in a worker: what the task imports while it runs may lie here
     asking, answering = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -129,8 +132,9 @@ def main(kind: str, workers: str, directory: str) -> None:
 
 
 def keep_sockets_in(directory: str) -> None:
-    """Let multiprocessing keep its sockets there: its fork server, on Linux the default since Python 3.14, has one in a
-    temporary directory that goes away only when the program ends by itself. Tasks keep their own temporary files."""
+    """Let multiprocessing keep its sockets in ``directory``. Its fork server (the default on Linux since Python 3.14)
+    has one in a temporary directory that is removed only when the program ends by itself. Tasks keep their own
+    temporary files."""
     usual, tempfile.tempdir = tempfile.tempdir, directory
     try:
         util.get_temp_dir()
@@ -139,7 +143,7 @@ def keep_sockets_in(directory: str) -> None:
 
 
 def leave() -> None:
-    """End at once, with the processes of the pool: a task that hangs must not keep any of them."""
+    """End this process at once, with the processes of its pool, also when a task hangs."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

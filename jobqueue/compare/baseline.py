@@ -1,4 +1,4 @@
-"""A task by itself, in a plain loop: what one job costs, which says how much of it can be measured side by side."""
+"""Measure a task by itself, in a plain loop: what one job costs says how many jobs the side-by-side runs can have."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from jobqueue.compare.subject import GREW_MB, Subject
 from jobqueue.insight.advice import GROWS_MB
 from jobqueue.insight.profile import NEEDED, NEEDED_LONG
 
-FIRST_FAILURES = 20  # jobs that are tried before a task is said to fail every time
-LEAST_MB = 0.5  # that all jobs of a run together left behind; it has to come again in two more runs
+FIRST_FAILURES = 20  # jobs that have to fail before the task is said to fail every time
+LEAST_MB = 0.5  # growth over all jobs of a run that counts as a leak, if two more runs grow as well
 AGAIN = 2
-LOOKED_AT = 16  # values that are tried to see how long a job takes: the first may be the smallest
+LOOKED_AT = 16  # values that are tried to see how long a job takes: the first one may be the smallest
 
 
 @dataclass(frozen=True)
 class TimeBudget:
-    """How long it may take, in seconds: a run, all of a task, all of all; and jobs and repetitions, as asked for."""
+    """How long things may take, in seconds: one run, one task, the whole comparison; and the jobs and repetitions asked
+    for."""
 
     run: float
     task: float
@@ -33,7 +34,7 @@ class TimeBudget:
 
 
 def profile(subject: Subject, candidate: BareCandidate, time_budget: TimeBudget, others: Others) -> None:
-    """Fill in the subject's row of the loop, or why there is none."""
+    """Measure the subject in the plain loop and store the row, or the error that says why there is none."""
     try:
         _loop(subject, candidate, time_budget, others)
     except TooSlow as e:
@@ -51,13 +52,13 @@ def _run(candidate: BareCandidate, subject: Subject, jobs: int, until: float, ot
 
 
 def _loop(subject: Subject, candidate: BareCandidate, time_budget: TimeBudget, others: Others) -> None:
-    """One job to see what it costs (and to import what it needs), then as many as fit."""
+    """Run one job to see what it costs (and to import what it needs), then as many as fit into the time."""
     until = time.monotonic() + time_budget.task
     row = subject.rows[Cell(LOOP, 1)] = Row(LOOP, 1, candidate.startup)
     first = candidate.run(subject.work, 1, until)
     before = candidate.memory().uss
     if first.wall > time_budget.task / 4:
-        row.samples = [first]  # slow: one is what there is time for
+        row.samples = [first]  # a slow task: there is time for one job only
     else:
         jobs = _jobs(subject, candidate, time_budget, first, until)
         peak = PeakMeter(candidate.process.pid)
@@ -70,8 +71,11 @@ def _loop(subject: Subject, candidate: BareCandidate, time_budget: TimeBudget, o
 
 
 def _grew(subject: Subject, candidate: BareCandidate, until: float, before: int, row: Row) -> float | None:
-    """MB that each job left behind; None for too little to say. An allocator that keeps what it was given, or a cache
-    that is full, grows once: what looks like a leak has to go on when the jobs run again."""
+    """Return the MB that each job left behind; None when there were too few jobs to tell.
+
+    An allocator that keeps freed memory, or a cache that fills up, grows once; a leak grows again when the jobs run
+    again.
+    """
     assert row.memory
     jobs = sum(sample.jobs for sample in row.samples)
     wall = sum(sample.wall for sample in row.samples)
@@ -87,12 +91,12 @@ def _grew(subject: Subject, candidate: BareCandidate, until: float, before: int,
 
 
 def _goes_on(grew: float, jobs: int) -> bool:
-    """Much in all, or so much in each job that it is no noise of the allocator."""
+    """Return whether the growth is too large for noise of the allocator: in all, or per job."""
     return grew > GREW_MB or (grew > LEAST_MB and grew / jobs >= GROWS_MB)
 
 
 def _jobs(subject: Subject, candidate: BareCandidate, time_budget: TimeBudget, first: Sample, until: float) -> int:
-    """As many as a run has, but where they are not too slow for it so many that they say something."""
+    """Return how many jobs a run takes: as many as fit into it, and for a fast task enough to be significant."""
     if time_budget.jobs:
         return time_budget.jobs
     if first.failed:

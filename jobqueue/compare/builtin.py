@@ -1,4 +1,5 @@
-"""What is compared: the built-in four against the loopback site, or a task with the values that were given."""
+"""Choose what is compared: the four built-in tasks against the loopback site, or a task with the values that were
+given."""
 
 from __future__ import annotations
 
@@ -15,13 +16,13 @@ HEAVY = 50  # milliseconds
 SQUARES = 1000
 LARGEST = 100_000  # bytes: larger files would measure the site and the hashing rather than the waiting
 
-Wish = tuple[Work, Sequence[Any]]  # and the values, for the report
+Wish = tuple[Work, Sequence[Any]]  # with the values as the report shows them
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A task as people name it, the values of its jobs, as they are shown, and their arguments; without any, jobs
-    without positional arguments."""
+    """A task as the user named it, the values of its jobs as the report shows them, and the arguments made of them.
+    Without values: jobs without positional arguments."""
 
     task: str
     values: tuple[Any, ...]
@@ -30,7 +31,8 @@ class Wanted:
 
 
 def wishes(wanted: Wanted | None, site: Contents | None) -> list[Wish]:
-    """What is wanted; without it the built-in four on the site. Raises TaskNotFound."""
+    """Return what to compare: the tasks in ``wanted``, or without any the four built-in ones on the site. Raises
+    TaskNotFound."""
     if wanted is not None:
         return works(wanted)
     assert site
@@ -38,7 +40,8 @@ def wishes(wanted: Wanted | None, site: Contents | None) -> list[Wish]:
 
 
 def builtin(site: Contents) -> list[Wish]:
-    """The four of a guide to threads and processes: no work, computing, downloading, reading pages."""
+    """Return the four tasks of docs/threads-and-processes.md: one without work, one that computes, one that downloads,
+    one that reads pages."""
     values: dict[str, tuple[Any, ...]] = {
         "square": tuple(range(SQUARES)),
         "heavy": (HEAVY,),
@@ -53,6 +56,6 @@ def builtin(site: Contents) -> list[Wish]:
 
 
 def works(wanted: Wanted) -> list[Wish]:
-    """The jobs of one task. Raises TaskNotFound."""
+    """Return the jobs of each task. Raises TaskNotFound."""
     name = catalog.dotted_name(wanted.task)
     return [(Work(wanted.task, name, wanted.argses or ((),), wanted.kwargs), wanted.values)]

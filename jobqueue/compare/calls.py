@@ -1,6 +1,7 @@
-"""How the bare rows call a task: without a queue, but with the same name, the same values and a clock around it.
+"""Call a task without a queue: by the same name and with the same values as through it, and with a clock around the
+call.
 
-A module of its own, so that the processes of a pool find ``timed`` under its name, however they were started.
+This is a module of its own so that the processes of a pool find ``timed`` under its name, however they were started.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from jobqueue.producing import catalog
 
-Timed = tuple[float, str | None]  # seconds, and what the task raised
+Timed = tuple[float, str | None]  # seconds, and the error that the task raised
 
 
 @functools.cache
@@ -24,12 +25,12 @@ def function(name: str) -> Callable[..., Any]:
 
 
 def timed(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Timed:
-    """Call the task once, as a worker would; what it raises is an answer too."""
+    """Call the task once, as a worker would, and return its time; an error that it raises is part of the answer."""
     return looked_at(name, args, kwargs)[0]
 
 
 def looked_at(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Timed, bool]:
-    """The same; and whether the call made a coroutine, which a decorator may hide before."""
+    """Call the task once; return its time, and whether the call made a coroutine, which a decorator may have hidden."""
     began, is_coroutine, error = time.perf_counter(), False, None
     try:
         value = function(name)(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Start and stop the candidates of a comparison, and remember what they said about the GIL."""
+"""Start and stop the candidates of a comparison, and collect what they report about the GIL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobqueue.store.open import Store
 
 
 class CandidateStarter:
-    """Makes candidates; the queues of its workers are its own."""
+    """Starts candidates of all kinds; workers get private queues in the store."""
 
     def __init__(self, store: Store, around: Surroundings) -> None:
         self.around = around
@@ -23,7 +23,7 @@ class CandidateStarter:
 
     @contextmanager
     def candidate(self, mode: str, workers: int) -> Iterator[Candidate]:
-        """Start a candidate; hand it out when all its consumers are there. Raises CandidateFailed."""
+        """Start a candidate; yield it when all its consumers are ready. Raises CandidateFailed."""
         if mode in (*MODES, MIXED):
             with self.worker(mode, workers, str(workers)) as made:
                 yield made
@@ -38,7 +38,8 @@ class CandidateStarter:
 
     @contextmanager
     def worker(self, mode: str, workers: int, name: str) -> Iterator[WorkerCandidate]:
-        """Start a worker on a queue that ends in this name. Raises CandidateFailed."""
+        """Start a worker on a private queue whose name ends in ``name``; yield it when ready. Raises
+        CandidateFailed."""
         with measured_queue(self._store, f"compare-{self._suffix}-{mode.replace(' ', '-')}-{name}") as queue:
             candidate = WorkerCandidate(mode, workers, self.around, queue)
             try:
@@ -50,10 +51,10 @@ class CandidateStarter:
 
     @property
     def gil(self) -> bool:
-        """Whether any of them had it on."""
+        """Return whether the GIL was on in any candidate."""
         return True in self._gils
 
     def turned_on_by(self) -> list[str]:
-        """The modules that turned it on again, on a free-threaded build."""
+        """Return the modules that turned the GIL on again in a free-threaded Python."""
         logs = sorted(self.around.directory.glob("*.log"))
         return gil_turned_on_by("\n".join(log.read_text(errors="replace") for log in logs))

@@ -29,17 +29,17 @@ from jobqueue.executor.worker_process import WorkerProcess
 from jobqueue.harness.processes import GRACE
 
 TRIALS = "jobqueue.compare.trials"
-PRESENT = 0.05  # seconds that the first job of each consumer takes, so that no other consumer takes it too
+PRESENT = 0.05  # seconds that the first job of each consumer takes, so that each consumer gets exactly one
 BOOT_LIMIT = 30.0
-MOST_DURATIONS = 1000  # jobs of a run whose times are read back
+MOST_DURATIONS = 1000  # at most so many jobs of a run have their times read back
 
 
 class CandidateFailed(JobqError):
-    """A worker or a bare process left; the message says what its last words were."""
+    """A worker or a bare process ended by itself; the message has its last line of output."""
 
 
 class TooSlow(JobqError):
-    """So many jobs did not end in the time that there was."""
+    """The jobs did not end within the time limit."""
 
     def __init__(self, jobs: int) -> None:
         super().__init__(f"{jobs:,} jobs did not end in the time that there was.")
@@ -48,7 +48,7 @@ class TooSlow(JobqError):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all processes of a comparison are started with. modules: those that the workers serve."""
+    """What all processes of a comparison are started with. modules: what the workers serve, besides the trials."""
 
     env: Mapping[str, str]
     directory: Path
@@ -56,12 +56,12 @@ class Surroundings:
 
 
 class Candidate(Protocol):
-    """A row at one width, up and running."""
+    """A started worker or bare process of one mode and width."""
 
     mode: str
     workers: int
     startup: float
-    gil: bool  # whether it is on there
+    gil: bool  # whether the GIL is on in its processes
 
     def run(self, work: Work, jobs: int, deadline: float) -> Sample: ...
     def memory(self) -> TreeMemory: ...
@@ -72,7 +72,7 @@ class Candidate(Protocol):
 
 
 class WorkerCandidate:
-    """`jobq worker` on a private queue. Closing it twice is fine."""
+    """A `jobq worker` on a private queue. ``close`` may be repeated."""
 
     def __init__(self, mode: str, workers: int, around: Surroundings, queue: MeasuredQueue) -> None:
         self.mode, self.workers, self.queue = mode, workers, queue
@@ -110,10 +110,10 @@ class WorkerCandidate:
         tell: Callable[[int], None] | None = None,
         take: Callable[[Iterator[Any]], None] | None = None,
     ) -> Sample:
-        """Submit the jobs and wait for their ends. Raises TooSlow at the deadline, CandidateFailed.
+        """Submit the jobs and wait until all have ended. Raises TooSlow at the deadline, CandidateFailed.
 
-        tell: is told how many have ended, again and again; take: gets the results when all have, and raises what
-        Job.result() raises.
+        tell: called again and again with the number of jobs that have ended; take: called with the results when all
+        have ended, and may raise what Job.result() raises.
         """
         meter, began = CpuMeter(self._worker.pid), time.monotonic()
         ids = self.queue.submit(work.name, cycled(work.argses, jobs), work.kwargs)
@@ -135,7 +135,7 @@ class WorkerCandidate:
         return memory_of(self._worker.pid)
 
     def check(self) -> None:
-        """Raise CandidateFailed if the worker has left, which waiting would not see."""
+        """Raise CandidateFailed if the worker has ended: waiting for its jobs would not notice."""
         if (code := self._worker.exit_code) is not None:
             raise CandidateFailed(f"The {self.mode} worker left with exit code {code}: {self.last_words()}")
 
@@ -153,7 +153,7 @@ class WorkerCandidate:
 
 
 class BareCandidate:
-    """A process with a plain loop or a pool; asked over stdin, answers over stdout."""
+    """A process with a plain loop or a pool. It reads requests from stdin and answers on stdout."""
 
     def __init__(self, mode: str, workers: int, around: Surroundings) -> None:
         self.mode, self.workers, self._around = mode, workers, around
@@ -179,7 +179,7 @@ class BareCandidate:
         threading.Thread(target=self._listen, args=(self.process, self._answers), daemon=True).start()
 
     def restart(self) -> None:
-        """Start again after a job ended the process."""
+        """Start the process again after a job has ended it."""
         self.close()
         self._start()
 
@@ -190,7 +190,7 @@ class BareCandidate:
         self.startup = time.monotonic() - self._began - PRESENT
 
     def run(self, work: Work, jobs: int, deadline: float) -> Sample:
-        """Let it do the jobs. Raises TooSlow at the deadline (the candidate is of no use then), CandidateFailed."""
+        """Let the process run the jobs. Raises TooSlow at the deadline (close the candidate then), CandidateFailed."""
         meter = CpuMeter(self.process.pid)
         said = self._ask({"task": work.name, "argses": work.argses, "kwargs": work.kwargs, "jobs": jobs}, deadline)
         cpu = said["cpu"] if self.mode == "loop" else meter.lap()[0]
@@ -224,7 +224,7 @@ class BareCandidate:
         return memory_of(self.process.pid)
 
     def close(self) -> None:
-        """End it and everything that it started."""
+        """Kill the process and everything that it started."""
         family = tree(self.process.pid)
         self.process.kill()
         for member in family:
@@ -236,7 +236,7 @@ class BareCandidate:
         assert self.process.stdin
         try:
             self.process.stdin.close()
-        except BrokenPipeError:  # a question that it did not live to read
+        except BrokenPipeError:  # the process ended before it had read the request
             pass
 
 
@@ -246,25 +246,26 @@ def _ended(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
 
 
-# -- what they said ------------------------------------------------------------------------------------------------
+# -- the GIL, and the modules to serve ----------------------------------------------------------------------------
 
 
 _TURNED_ON = re.compile(r"The global interpreter lock \(GIL\) has been enabled to load module '([^']+)'")
 
 
 def gil_turned_on_by(text: str) -> list[str]:
-    """The modules that turned the GIL on again, from the RuntimeWarnings that a free-threaded Python wrote."""
+    """Return the modules that turned the GIL on again, from the RuntimeWarnings of a free-threaded Python in
+    ``text``."""
     return list(dict.fromkeys(_TURNED_ON.findall(text)))
 
 
 def _home(name: str) -> str:
-    """The module in which a dotted name was found; it may be that of a class's method."""
+    """Return the longest part of a dotted name that is an imported module: the name may be that of a class's method."""
     bits = name.split(".")
     return next((home for i in range(len(bits) - 1, 0, -1) if (home := ".".join(bits[:i])) in sys.modules), "")
 
 
 def modules_for(names: Sequence[str]) -> tuple[str, ...]:
-    """The modules to serve for these functions: where each is named, and where it is defined."""
+    """Return the modules to serve for these functions: those in their names, and those that define them."""
     from jobqueue.producing import catalog
 
     found = []

@@ -1,6 +1,6 @@
-"""From what was measured to what to do: the mode and the number for a task.
+"""Choose the mode and the number of workers for a task from what was measured.
 
-The kinds and the thresholds are those of `jobq advise`; where the measurement disagrees with its rule, the measurement
+The kinds and the thresholds are those of `jobq advise`; where the measurement contradicts its rule, the measurement
 wins.
 """
 
@@ -14,17 +14,17 @@ from jobqueue.insight.advice import BASE_MB, QUEUE_S, SPARE, Advice, Mode, judge
 from jobqueue.insight.profile import Machine
 
 MODES_SET = frozenset(MODES)
-EVEN = 1.15  # below this factor two rates are called the same
-WORTH = 1.5  # processes have to be this much faster to be worth their memory for a task that waits
-KNEE = 0.9  # the smallest number that reaches this part of the mode's best rate is enough
-FILLED = 0.75  # the same, where it has a process for each core and computes
-GROWS_ON = 0.75  # of the growth in workers: with that much more jobs/s at its widest a mode has not come to its end
-PARALLEL = 1.25  # cores that threads have to use before it is said that the code gives the GIL away
+EVEN = 1.15  # two rates that differ by less than this factor count as the same
+WORTH = 1.5  # for a task that waits, processes are worth their memory if they are faster by this factor
+KNEE = 0.9  # choose the smallest number that reaches this share of the mode's best rate
+FILLED = 0.75  # the same share, for a task that computes and has a process for each core
+GROWS_ON = 0.75  # a mode whose rate still grew by this share of the growth in workers may go on growing
+PARALLEL = 1.25  # threads that keep more cores than this busy run code that releases the GIL
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen: the row to use, the best row of the other mode, and what the rule said. A row of processes with
+    """The row to use, the best row of the other mode, and what the rule of `jobq advise` says. A row of processes with
     threads in each has the mode "process"."""
 
     kind: str
@@ -32,13 +32,13 @@ class Choice:
     row: Row
     other: Row | None
     rule: Advice
-    crowded: bool = False  # it computes, and no width had more than one core: the number is the rule's
+    crowded: bool = False  # the task computes and no row used more than one core: the number is the rule's
 
 
 def choose(subject: Subject, machine: Machine) -> Choice | None:
     """Choose a mode and a number from the measured rows; None when neither mode was measured.
 
-    Where the machine had no core to spare, the rows say nothing about the number, and the rule's is taken.
+    Where the machine had no core to spare, the rows say nothing about the number, and the rule decides it.
     """
     rows = {mode: _that_fit(subject, mode, machine) for mode in (*MODES, MIXED)}
     best = {mode: max(found, key=lambda row: row.rate) for mode, found in rows.items() if found}
@@ -57,20 +57,22 @@ def choose(subject: Subject, machine: Machine) -> Choice | None:
 
 
 def _that_fit(subject: Subject, mode: str, machine: Machine) -> list[Row]:
-    """The rows of a mode whose jobs fit into the memory when all are at their peaks; the narrowest if none does."""
+    """Return the rows of a mode whose jobs fit into memory when all are at their peaks; the narrowest row if none
+    does."""
     rows = subject.of(mode)
     return [row for row in rows if fits_memory(mode, row.workers, subject.peak_mb, machine)] or rows[:1]
 
 
 def fits_memory(mode: str, workers: int, peak_mb: float | None, machine: Machine) -> bool:
-    """Tell whether so many jobs at once, each at its peak, take no more than a worker may fill (MB of 10^6 bytes)."""
+    """Return whether so many jobs at once, each at its peak, take no more than a worker may use (MB of 10^6 bytes)."""
     processes = {"thread": 1, "ThreadPoolExecutor": 1, MIXED: shape(workers)[0]}.get(mode, workers)
     needed = processes * BASE_MB + workers * (peak_mb or 0.0)
     return workers == 1 or needed <= SPARE * machine.memory_mb
 
 
 def _both_are_better(best: dict[str, Row], mode: str, rule: Advice) -> bool:
-    """Processes with threads in each did more than either alone; or as much as more processes, for less memory."""
+    """Return whether processes with threads in each are the best choice: faster than either alone, or as fast as more
+    processes in less memory."""
     if rule.kind in ("tiny", "grows memory"):
         return False
     worth = WORTH if rule.kind == "waits" and mode == "thread" else EVEN
@@ -81,13 +83,15 @@ def _both_are_better(best: dict[str, Row], mode: str, rule: Advice) -> bool:
 
 
 def _knee(row: Row, rule: Advice, machine: Machine) -> float:
-    """What computes needs no more processes than there are cores: what more of them seem to add is unrest."""
+    """Return the share of the best rate that is enough. A task that computes gains nothing from more processes than
+    cores; what such rows seem to add is noise."""
     fills = row.mode == "process" and rule.kind == "computes" and row.workers >= machine.cores
     return FILLED if fills else KNEE
 
 
 def _rule(subject: Subject, machine: Machine) -> Advice:
-    """What `jobq advise` would say, but for what is tiny: what the queue costs was measured here, and decides."""
+    """Return what `jobq advise` would say. For a tiny task, the queue's cost as measured here decides, and not the
+    usual one."""
     profile, price = subject.profile(), subject.queue_price()
     rule = judge(profile, machine)
     if rule.kind == "tiny" and price and price["extra_ms"] <= price["loop_ms"]:
@@ -105,14 +109,14 @@ def _mode(best: dict[str, Row], rule: Advice, machine: Machine) -> str:
         return "process" if ratio >= WORTH else "thread"
     if ratio >= EVEN:
         return "process"
-    # As fast in threads, and so for less memory. Where the rule says processes, only if threads were seen to use more
-    # than one core: a machine that is busy with something else makes all rates alike.
+    # Threads were as fast, and take less memory. But where the rule says processes, choose threads only if they used
+    # more than one core: on a machine that is busy with something else, all rates are alike.
     shows = thread.cores >= PARALLEL or rule.kind in ("mixed", "unknown")
     return "thread" if shows else ruled
 
 
 def _kind(subject: Subject, rule: Advice) -> str:
-    """What the queue costs was measured here: more than the work may be tiny, also where the rule says otherwise."""
+    """Return the task's kind: tiny if the queue was measured to cost more than the work, else what the rule says."""
     price = subject.queue_price()
     if price and price["extra_ms"] > price["loop_ms"] and subject.profile().cpu_share > 0.3:
         return "tiny"

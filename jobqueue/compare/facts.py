@@ -1,4 +1,4 @@
-"""What stands on top of a comparison: the interpreter, the GIL, the cores, the store."""
+"""Describe where a comparison was measured: the interpreter, the GIL, the cores, the store."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jobqueue.compare.noise import is_noisy
 from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.store.open import Store
 
-BUSY = 0.5  # load per core from which the figures say too much about others
+BUSY = 0.5  # load per core above which other programs distort the figures
 
 
 def machine(store: Store, gil: bool, turned_on_by: Sequence[str], load: float) -> dict[str, Any]:
-    """Describe where it was measured. gil, turned_on_by: as the processes that ran the tasks saw it."""
+    """Describe the machine. gil, turned_on_by: the GIL as the processes that ran the tasks saw it."""
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -32,7 +32,7 @@ def machine(store: Store, gil: bool, turned_on_by: Sequence[str], load: float) -
 
 
 def _store(store: Store) -> str:
-    """Which store it was; of a temporary one only what it runs on, nobody can look at it later."""
+    """Describe the store; of a temporary one only the server's version, because nobody can look at it later."""
     said = store.describe().removeprefix("store: ")
     if store.local is None:
         return said
@@ -40,7 +40,7 @@ def _store(store: Store) -> str:
 
 
 def busy(machine: dict[str, Any]) -> str | None:
-    """Return a warning when the machine had other things to do, before the comparison or meanwhile."""
+    """Return a warning when other programs kept the machine busy before or during the comparison, else None."""
     load, cores = machine.get("load_before", 0.0), machine["cores"]
     before, during = machine.get("others_before", 0.0), machine.get("others_during", 0.0)
     said = []

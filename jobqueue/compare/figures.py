@@ -1,4 +1,4 @@
-"""What is measured and handed on: a sample of one run, a row of several, and the few sums that are done with them."""
+"""The figures of a comparison: the sample of one run, the row of several samples, and the sums over them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.words import count
 
 MODES = ("thread", "process")
-MIXED = "process x thread"  # a process for each core, with threads in each; its workers are all threads together
+MIXED = "process x thread"  # a process for each core, with threads in each; the number of workers counts all threads
 POOLS = ("ThreadPoolExecutor", "ProcessPoolExecutor")
 LOOP = "loop"
 
 
 @dataclass(frozen=True)
 class Work:
-    """A task as it was asked for: its name for people, its dotted name, the arguments of its jobs."""
+    """A task as it was asked for: its name as typed, its dotted name, the arguments of its jobs."""
 
     task: str
     name: str
@@ -29,9 +29,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run of some jobs. wall and cpu in seconds, latencies (of the jobs that went well) too.
+    """The figures of one run of some jobs. wall, cpu and latencies (of the jobs that succeeded) are in seconds.
 
-    starved, in the plain loop: seconds of the wall time in which it wanted a core and had none.
+    starved, for the plain loop: seconds of the wall time in which it was ready to run and had no core.
     """
 
     jobs: int
@@ -39,9 +39,9 @@ class Sample:
     cpu: float
     latencies: Sequence[float] = ()
     failed: int = 0
-    error: str | None = None  # of the first that failed
+    error: str | None = None  # of the first job that failed
     starved: float = 0.0
-    others: float = 0.0  # how many of our cores other programs took meanwhile
+    others: float = 0.0  # how many of the usable cores other programs took during the run
 
     @property
     def rate(self) -> float:
@@ -49,18 +49,18 @@ class Sample:
 
     @property
     def cores(self) -> float:
-        """How many cores it kept busy."""
+        """Return how many cores the run kept busy, on average."""
         return self.cpu / self.wall
 
     @property
     def in_a_job(self) -> float:
-        """Seconds that a job ran, on average; 0 where none went well."""
+        """Return the mean seconds that a job ran; 0 when none succeeded."""
         return statistics.fmean(self.latencies) if self.latencies else 0.0
 
 
 @dataclass
 class Row:
-    """The samples of one mode at one width; memory as it was after the last of them."""
+    """The samples of one mode at one width, and the memory after the last of them."""
 
     mode: str
     workers: int
@@ -82,7 +82,7 @@ class Row:
 
     @property
     def between(self) -> float:
-        """Seconds per job in which a single worker was not at the job."""
+        """Return the seconds per job in which a single worker was not running the job."""
         return statistics.median(sample.wall / sample.jobs - sample.in_a_job for sample in self.samples)
 
     @property
@@ -134,7 +134,8 @@ def _sample(sample: Sample) -> dict[str, Any]:
 
 
 def rounded(value: float) -> float:
-    """Four significant digits: a plain loop of squares takes microseconds, a slow task minutes."""
+    """Return four significant digits: times range from the microseconds of a plain loop to the minutes of a slow
+    task."""
     return float(f"{value:.4g}")
 
 
@@ -143,13 +144,13 @@ def _ms(seconds: Sequence[float], percent: float) -> float | None:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many percent of the values do not exceed (nearest rank)."""
+    """Return the smallest value that at least ``percent`` percent of the values do not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, -(-int(percent * len(ordered)) // 100) - 1)]
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float | None:
-    """By how much y grows per x (least squares); None for fewer than two different x."""
+    """Return by how much y grows per x (least squares); None for fewer than two different x."""
     if len({x for x, _ in points}) < 2:
         return None
     x0, y0 = statistics.fmean(x for x, _ in points), statistics.fmean(y for _, y in points)
@@ -157,12 +158,12 @@ def slope(points: Sequence[tuple[float, float]]) -> float | None:
 
 
 def shape(workers: int) -> tuple[int, int]:
-    """Processes, and threads in each, of a MIXED row with so many threads together."""
+    """Return (processes, threads in each) of a MIXED row with so many threads in all."""
     return usable_cores(), workers // usable_cores()
 
 
 def what(mode: str, width: int) -> str:
-    """A row in words: "4 threads", "a ProcessPoolExecutor of 4"."""
+    """Return a row's name in words: "4 threads", "a ProcessPoolExecutor of 4"."""
     if mode == MIXED:
         processes, threads = shape(width)
         return f"{processes} processes x {threads} threads"

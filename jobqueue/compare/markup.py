@@ -1,4 +1,5 @@
-"""HTML and SVG as text: every piece of text is escaped unless it was built here, so nobody can forget to."""
+"""Build HTML and SVG as text. Every text is escaped unless it was built here, so that no caller can forget to
+escape."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ from typing import Any
 
 from jobqueue.words import duration
 
-# What neither HTML nor XML may hold: control characters, half characters, the two that are none.
+# What neither HTML nor XML may hold: control characters, surrogates, and the noncharacters U+FFFE and U+FFFF.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _VOID = {"meta", "link", "br", "wbr", "col", "circle", "line", "rect", "path", "use"}
 DASH = "\u2013"
 
 
 class Html(str):
-    """Text that is markup already."""
+    """Text that is markup already and is not escaped again."""
 
     __slots__ = ()
 
@@ -27,9 +28,10 @@ def text(value: object) -> Html:
 
 
 def el(name: str, /, *children: object, **attributes: object) -> Html:
-    """Return one element. ``class_`` stands for class, ``_`` within for ``-``; None is left out, True has no value.
+    """Return one element. ``class_`` stands for class, ``_`` within a name for ``-``; None is left out, True has no
+    value.
 
-    Children are escaped unless they are Html; None is skipped, iterables are walked through.
+    Children are escaped unless they are Html; None is skipped, iterables are flattened.
     """
     said = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
     if name in _VOID and not children:
@@ -38,7 +40,7 @@ def el(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def join(children: Iterable[object]) -> Html:
-    """Return the children one after the other, see el."""
+    """Return the children one after the other, treated as in ``el``."""
     return Html("".join(_child(child) for child in children))
 
 
@@ -59,16 +61,16 @@ def _attribute(key: str, value: object) -> str:
 
 
 def exact(value: Any) -> str:
-    """Return a figure as the JSON has it, with commas between the thousands; None is a dash."""
+    """Return a figure as the JSON has it, with commas between the thousands; a dash for None."""
     if value is None:
         return DASH
     if isinstance(value, bool) or not isinstance(value, int | float):
         return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-    return f"{value + 0:,}".removesuffix(".0")  # + 0: there is no -0
+    return f"{value + 0:,}".removesuffix(".0")  # + 0 turns -0.0 into 0.0
 
 
 def short(value: float | None) -> str:
-    """Return a figure as a chart says it, about three digits: 12,400 or 38.8 or 0.21."""
+    """Return a figure in about three digits, for charts: 12,400 or 38.8 or 0.21."""
     if value is None:
         return DASH
     if abs(value) >= 100:
@@ -81,5 +83,5 @@ def milliseconds(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return a time with the unit that suits it: 0.3 µs, 102 µs, 50.4 ms, 3.02 s; None is a dash."""
+    """Return a time with the unit that suits it: 0.3 µs, 102 µs, 50.4 ms, 3.02 s; a dash for None."""
     return DASH if value is None else duration(value)

@@ -1,4 +1,4 @@
-"""What a worker costs: the CPU time and the memory of its whole process tree, read from outside by psutil."""
+"""Measure the CPU time and the memory of a whole process tree from outside, by psutil."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """Return the process and all its descendants that live now; empty when it is gone."""
+    """Return the process and all its living descendants; an empty list when the process is gone."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -21,14 +21,15 @@ def tree(pid: int) -> list[psutil.Process]:
 
 @dataclass(frozen=True)
 class TreeMemory:
-    """Bytes of a tree. uss: pages that belong to one process alone; pss: also its part of shared ones (Linux only)."""
+    """The memory of a process tree in bytes. uss: pages of one process alone; pss: also its share of shared pages
+    (Linux)."""
 
     uss: int
     pss: int | None
 
 
 def memory_of(pid: int) -> TreeMemory:
-    """Add up the memory of the tree of pid as it is now."""
+    """Return the memory of the tree of ``pid`` as it is now."""
     uss, pss = 0, 0
     for process in tree(pid):
         try:
@@ -41,18 +42,18 @@ def memory_of(pid: int) -> TreeMemory:
 
 
 class PeakMeter:
-    """How much more memory than now the process of pid holds at its highest from now on, in bytes (Linux)."""
+    """Measures how far the memory of a process rises above its present amount, in bytes (Linux)."""
 
     def __init__(self, pid: int) -> None:
         self._status = Path(f"/proc/{pid}/status")
         try:
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the kernel forgets the highest so far
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets the kernel's peak value
             self._before = self._read("VmRSS")
         except OSError:
             self._before = None
 
     def read(self) -> int | None:
-        """None where nobody can tell."""
+        """Return the rise so far in bytes; None where the system does not tell."""
         highest = None if self._before is None else self._read("VmHWM")
         return None if highest is None or self._before is None else max(0, highest - self._before)
 
@@ -65,11 +66,11 @@ class PeakMeter:
 
 
 class CpuMeter:
-    """CPU seconds and wall seconds of the tree of pid since the meter was made."""
+    """Measures the CPU seconds and the wall seconds of the tree of a process, from lap to lap."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._seen: dict[tuple[int, float], float] = {}  # what a process had used when it was last seen
+        self._seen: dict[tuple[int, float], float] = {}  # CPU seconds of each process when it was last seen
         self._cpu, self._wall = self._read(), time.monotonic()
 
     def lap(self) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""A queue that one worker of a comparison serves alone: jobs go in, the end is seen, nothing is left in the store.
+"""A private queue of one worker of a comparison: submit jobs, wait for their end, delete everything.
 
-The end is read off RQ's registries with two cheap commands: reading every result while the jobs run would take the very
-cores that are measured.
+The number of ended jobs is read from RQ's registries by two cheap commands: reading every result while the jobs run
+would take the very cores whose speed is measured.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jobqueue.producing.queue import A_DAY, Queue
 from jobqueue.protocol import keys
 from jobqueue.store.open import Store
 
-EVERY = 0.004  # seconds between two looks
-LIMIT = 3600  # seconds a job may take; the run's own deadline comes long before
+EVERY = 0.004  # seconds between two polls
+LIMIT = 3600  # seconds; the time limit of the jobs, far beyond the deadline of a run
 NO_KWARGS: Mapping[str, Any] = {}
 OPTIONS = {"result_ttl": A_DAY, "failure_ttl": A_DAY}
 
 
 class MeasuredQueue:
-    """Its jobs, from outside."""
+    """The producer's side of a private queue: its jobs, their states, times and results."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
@@ -35,7 +35,8 @@ class MeasuredQueue:
         self._workers: set[str] = set()
 
     def note_workers(self) -> None:
-        """Learn who serves the queue, while they live: what RQ keeps of a worker that left goes with the queue."""
+        """Remember the names of the workers that serve the queue. Call it before they stop, so that ``clean`` finds
+        what they leave."""
         self._workers |= private_queue.workers_of(self._pipe, self.name)
 
     def submit(
@@ -48,14 +49,17 @@ class MeasuredQueue:
         return ids
 
     def ended(self) -> int:
-        """How many of the jobs in this queue have an outcome."""
+        """Return how many jobs of this queue have finished or failed."""
         return sum(self._pipe(("zcard", keys.registry(kind, self.name)) for kind in ("finished", "failed")))
 
     def wait(
         self, jobs: int, deadline: float, alive: Callable[[], None], tell: Callable[[int], None] | None = None
     ) -> bool:
-        """Wait until so many have ended; False at the deadline (monotonic). ``alive`` raises when that is in vain,
-        ``tell`` is told how many there are."""
+        """Wait until so many jobs have ended; return False at the deadline (monotonic).
+
+        alive: called now and then, raises when waiting is in vain; tell: called with the number of jobs that have
+        ended.
+        """
         for n in itertools.count():
             ended = self.ended()
             if tell:
@@ -74,12 +78,12 @@ class MeasuredQueue:
         return [status.decode() if status else "gone" for status in found]
 
     def durations(self, ids: Sequence[str]) -> list[float]:
-        """Seconds from start to end of the jobs that went well, as their workers wrote them down."""
+        """Return the seconds from start to end of the jobs that succeeded, as their workers recorded them."""
         found = self._pipe(("hmget", keys.job(i), "status", "started_at", "ended_at") for i in ids)
         return [_time(ended) - _time(started) for status, started, ended in found if status == b"finished"]
 
     def started(self, job_id: str) -> float:
-        """When the job started, as its worker wrote it down; seconds since the epoch."""
+        """Return when the job started, as its worker recorded it, in seconds since the epoch."""
         (started,) = self._pipe([("hget", keys.job(job_id), "started_at")])
         return _time(started)
 
@@ -88,19 +92,19 @@ class MeasuredQueue:
         return (outcome.get() for outcome in self.queue.waiter().outcomes(ids, timeout))
 
     def why(self, job_id: str) -> str:
-        """What is said about a job that failed."""
+        """Return the error text of a job that failed."""
         (outcome,) = self.queue.waiter().outcomes([job_id], 5.0)
         text = str(outcome.error or "")
         return text.removeprefix(f"Job {job_id} failed: ")
 
     def forget_jobs(self) -> None:
-        """Delete the jobs and what the registries say of them; the queue is as new."""
+        """Delete the jobs and their registry entries, so that the queue is as new."""
         private_queue.delete_jobs(self._pipe, self.ids)
         private_queue.delete(self._pipe, (keys.registry(kind, self.name) for kind in ("finished", "failed")))
         self.ids = []
 
     def clean(self) -> None:
-        """Delete everything, also what a run that was cut off left behind. No worker may serve the queue any more."""
+        """Delete everything of the queue, also what an interrupted run left. No worker may serve the queue any more."""
         self.note_workers()
         private_queue.erase(self._pipe, [self.name], ids=self.ids, workers=self._workers)
         self.ids = []
@@ -115,13 +119,13 @@ def _time(text: bytes) -> float:
 
 @contextmanager
 def measured_queue(store: Store, name: str) -> Iterator[MeasuredQueue]:
-    """Make the queue; delete all of it at the end."""
+    """Make a MeasuredQueue; delete all of it at the end."""
     with closing(MeasuredQueue(store, name)) as made:
         try:
             yield made
         finally:
             try:
                 made.clean()
-            except KeyboardInterrupt:  # there is only one, and it must not leave anything behind in somebody's store
+            except KeyboardInterrupt:  # only the first signal raises it, and nothing may stay in the user's store
                 made.clean()
                 raise

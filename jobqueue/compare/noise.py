@@ -1,7 +1,7 @@
-"""What other programs do to a measurement: how many of the cores that we may use they took meanwhile.
+"""Measure how many of the usable cores other programs take during a measurement.
 
-A busy machine makes all figures low and uneven, and those of one row more than those of another: then a comparison says
-more about its neighbours than about threads and processes.
+On a busy machine all figures are low and uneven, some rows more than others; such a comparison says more about the
+other programs than about threads and processes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from jobqueue.store.connection import redis
 from jobqueue.store.open import Store
 from jobqueue.words import count
 
-NOISY = 0.15  # of our cores taken by others: from there on a conclusion is not certain
+NOISY = 0.15  # share of the usable cores taken by other programs, above which a conclusion is not certain
 FIRST_LOOK = 0.3  # seconds
 
 
 class Others:
-    """Counts the cores that others take from us, from now on. Ours are this process and all that it started, and
-    ``more``: CPU seconds so far of something else that works for us."""
+    """Counts the cores that other programs take, from now on.
+
+    Not counted as others: this process and all that it started, and ``more``, the CPU seconds so far of something else
+    that works for the comparison.
+    """
 
     def __init__(self, more: Callable[[], float] = lambda: 0.0) -> None:
         self._ours = CpuMeter(os.getpid())
@@ -35,27 +38,27 @@ class Others:
         self._seen = _busy_seconds() - more()
 
     def lap(self) -> float:
-        """Return how many of our cores others took, on average, since the last lap."""
+        """Return how many of the usable cores other programs took, on average, since the last lap."""
         ours, wall = self._ours.lap()
         seen = _busy_seconds() - self._more()
         others, self._seen = (seen - self._seen - ours) / max(wall, 1e-3), seen
         return taken(others, self._cores, self._all)
 
     def during(self, run: Callable[[], Sample]) -> Sample:
-        """Return the sample of a run, and in it what others took meanwhile."""
+        """Run something and return its sample, completed with what other programs took during the run."""
         self.lap()
         sample = run()
         return replace(sample, others=self.lap())
 
     def look(self) -> float:
-        """Wait for a moment and return what others take in it."""
+        """Wait for a moment and return how many cores other programs take in it."""
         self.lap()
         time.sleep(FIRST_LOOK)
         return self.lap()
 
 
 def taken(others: float, ours: int, machine: int) -> float:
-    """Of ``ours`` cores of a machine, how many are not left when others use so many of the machine's."""
+    """Return how many of ``ours`` cores are not left when other programs use ``others`` of the machine's cores."""
     return min(float(ours), max(0.0, others - (machine - ours)))
 
 
@@ -68,13 +71,14 @@ def in_words(cores_taken: float, cores: int) -> str:
 
 
 def _busy_seconds() -> float:
-    """CPU seconds of the whole machine since it started; a guest's are in its host's already."""
+    """Return the CPU seconds of the whole machine since it started. A guest's are part of its host's."""
     t = psutil.cpu_times()
     return float(sum(getattr(t, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")))
 
 
 def cpu_of_a_store_nearby(store: Store) -> Callable[[], float]:
-    """The CPU seconds of a store that somebody else started on this machine: it works for us. Else nothing."""
+    """Return a function that reads the CPU seconds of a store on this machine that this process did not start; it
+    returns 0 for any other store."""
     url = store.address.url or ""
     if store.local is not None or not any(f"{place}" in url for place in ("localhost", "127.0.0.1", "[::1]", "unix:")):
         return lambda: 0.0
@@ -84,7 +88,7 @@ def cpu_of_a_store_nearby(store: Store) -> Callable[[], float]:
         try:
             cpu = client.info("cpu")
             return float(cpu["used_cpu_sys"]) + float(cpu["used_cpu_user"])
-        except (redis.RedisError, KeyError, ValueError):  # forbidden
+        except (redis.RedisError, KeyError, ValueError):  # an ACL forbids INFO
             return 0.0
 
     return seconds

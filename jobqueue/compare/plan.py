@@ -1,6 +1,6 @@
-"""How much is measured: which rows at which widths, how many jobs each, and what fits into the time that there is.
+"""Plan how much is measured: which rows at which widths, how many jobs each, and what fits into the time.
 
-Pure sums over what one job costs in a plain loop, and over the rates measured so far.
+Pure arithmetic over what one job costs in a plain loop, and over the rates measured so far.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from typing import NamedTuple
 from jobqueue.compare.figures import MIXED, MODES, POOLS
 
 WIDTHS = (1, 2, 4, 8, 16)
-SLICE = 0.5  # seconds that a run should take
+SLICE = 0.5  # seconds that one run should take
 SLICES = (0.1, 2.0)
-FIXED = 14.0  # seconds for the store, the site, and the trials of isolation, crashes and limits
+FIXED = 14.0  # seconds for starting the store and the site, and for the trials of isolation, crashes and limits
 TRIAL_SECONDS = 10.0  # those trials alone
-OVERTIME = 1.25  # of the budget; no run is begun that would leave no time for the trials before that
+OVERTIME = 1.25  # times the budget: no run is begun that would leave no time for the trials before that
 PER_WIDTH = 2.8  # seconds in which two workers and two pools start, warm up and stop
-PER_RUN = 1.15  # a run takes so many times its slice: the last jobs, reading the times, deleting the jobs
+PER_RUN = 1.15  # a run takes so many times its slice, with the last jobs, reading the times and deleting the jobs
 CEILINGS = {
     "thread": 6000.0,
     "process": 6000.0,
     MIXED: 6000.0,
     "ProcessPoolExecutor": 8000.0,
-}  # jobs/s that nobody is expected to pass
-MOSTLY_CPU = 0.9  # the share of CPU above which threads in processes have nothing to do
-TINY = 0.0005  # seconds; a task that is shorter is measured for the price of the queue
-PLAIN = 50_000.0  # of the loop and of threads without a queue
+}  # jobs/s that no row is expected to exceed
+MOSTLY_CPU = 0.9  # share of CPU time above which threads inside processes are not measured
+TINY = 0.0005  # seconds; of a shorter task it is measured what the queue costs
+PLAIN = 50_000.0  # jobs/s of the loop and of threads without a queue
 MOST_JOBS = 20_000
 DEFAULT_SECONDS = 75.0
 
 
 class Cost(NamedTuple):
-    """What one job costs in a plain loop: seconds of wall and of CPU."""
+    """What one job costs in a plain loop: seconds of wall time and of CPU time."""
 
     wall: float
     cpu: float
 
 
 class Cell(NamedTuple):
-    """A row at one width."""
+    """One row to measure: a mode at one width."""
 
     mode: str
     workers: int
@@ -48,7 +48,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What was asked for. seconds: the budget, None for what the rest needs."""
+    """The options of a comparison. seconds: the budget; None computes it from the other options."""
 
     widths: tuple[int, ...] = WIDTHS
     jobs: int | None = None
@@ -59,17 +59,17 @@ class CompareOptions:
 
 
 def widths_up_to(largest: int) -> tuple[int, ...]:
-    """1, 2, 4, 8, ... and the largest itself."""
+    """Return 1, 2, 4, 8, ... and the largest itself."""
     return tuple(sorted({*(w for w in (1 << n for n in range(10)) if w < largest), largest}))
 
 
 def runs_of(widths: Sequence[int], repeat: int) -> int:
-    """How many runs a task has that is measured at all these widths."""
+    """Return how many runs a task has that is measured at all these widths."""
     return (len(widths) * len(MODES + POOLS) + 1) * repeat
 
 
 def budget(options: CompareOptions, tasks: int) -> float:
-    """Seconds that all may take."""
+    """Return the seconds that the whole comparison may take."""
     if options.seconds is not None:
         return options.seconds
     need = tasks * runs_of(options.widths, options.repeat) * SLICE * PER_RUN
@@ -77,14 +77,14 @@ def budget(options: CompareOptions, tasks: int) -> float:
 
 
 def measuring(seconds: float, trials: bool) -> float:
-    """Seconds of the budget after which no run is begun. The trials come behind, but not where they would leave too
-    little of a small budget for what is to be measured."""
+    """Return the seconds of the budget after which no run is begun. The trials follow, unless a small budget would
+    leave too little time for the measurements."""
     before_trials = OVERTIME * seconds - TRIAL_SECONDS
     return before_trials if trials and before_trials >= 0.75 * seconds else seconds
 
 
 def slice_of(options: CompareOptions, tasks: int) -> float:
-    """Seconds that each run should take: SLICE, or less where the budget is small."""
+    """Return the seconds that each run should take: SLICE, or less when the budget is small."""
     if options.seconds is None:
         return SLICE
     left = options.seconds - FIXED - PER_WIDTH * len(options.widths)
@@ -93,12 +93,13 @@ def slice_of(options: CompareOptions, tasks: int) -> float:
 
 
 def rest_slice(slice_s: float, left: float, runs: int) -> float:
-    """Seconds for each of the runs that are still to come in what is left: shorter ones rather than fewer."""
+    """Return the seconds for each of the remaining runs in the time that is left: shorter runs rather than fewer."""
     return min(slice_s, max(SLICES[0], left / max(1, runs) / PER_RUN))
 
 
 def in_order(widths: Sequence[int], cores: int) -> list[int]:
-    """The widths that say most go first, should the time run out: one, the largest, as many as there are cores."""
+    """Order the widths by how much they tell, in case the time runs out: one, the largest, the number of cores, the
+    rest."""
     nearest = min(widths, key=lambda w: abs(w - cores))
     return list(dict.fromkeys([min(widths), max(widths), nearest, *sorted(widths)]))
 
@@ -107,7 +108,7 @@ def in_order(widths: Sequence[int], cores: int) -> list[int]:
 
 
 def expected_rate(cell: Cell, cost: Cost, cores: int, before: Mapping[Cell, float]) -> float:
-    """Guess the jobs/s of a row: what cores and waiting allow, and how it went on so far with its width."""
+    """Estimate the jobs/s of a row from the cores, the waiting time, and the rates at narrower widths."""
     bound = min(cell.workers / max(cost.wall, 1e-7), cores / max(cost.cpu, 1e-7), CEILINGS.get(cell.mode, PLAIN))
     known = sorted((c.workers, rate) for c, rate in before.items() if c.mode == cell.mode and c.workers < cell.workers)
     if not known:
@@ -120,7 +121,8 @@ def expected_rate(cell: Cell, cost: Cost, cores: int, before: Mapping[Cell, floa
 
 
 def jobs_for(cell: Cell, rate: float, seconds: float) -> int:
-    """As many jobs as take about so many seconds; at least one per consumer, and no ragged end where they are few."""
+    """Return how many jobs take about so many seconds: at least one per consumer, and a multiple of the consumers when
+    they are few."""
     jobs = max(cell.workers, min(MOST_JOBS, round(rate * seconds)))
     return -(-jobs // cell.workers) * cell.workers if jobs < 10 * cell.workers else jobs
 
@@ -129,12 +131,12 @@ def jobs_for(cell: Cell, rate: float, seconds: float) -> int:
 
 
 def cells(widths: Sequence[int]) -> list[Cell]:
-    """All rows at all widths but the loop, the narrow ones first."""
+    """Return all rows at all widths except the loop, narrow ones first."""
     return [Cell(mode, width) for width in widths for mode in MODES + POOLS]
 
 
 def mixed_cells(widths: Sequence[int], cost: Cost, cores: int) -> list[Cell]:
-    """Rows with a process for each core and threads in each: for tasks that wait and compute, where both can pay."""
+    """Return rows with a process for each core and threads in each, for tasks that both wait and compute."""
     share = cost.cpu / max(cost.wall, 1e-9)
     if cores < 2 or share > MOSTLY_CPU or cost.wall < TINY:
         return []
@@ -142,16 +144,17 @@ def mixed_cells(widths: Sequence[int], cost: Cost, cores: int) -> list[Cell]:
 
 
 def worst_seconds(cell: Cell, cost: Cost, cores: int, jobs: int | None) -> float:
-    """How long the fewest jobs take in this row if threads take turns."""
+    """Return how long the fewest jobs take in this row if its threads take turns."""
     parallel = 1 if cell.mode in ("thread", "ThreadPoolExecutor") else cores
     n = jobs or cell.workers
     return max(cost.wall * -(-n // cell.workers), cost.cpu * n / parallel)
 
 
 def fitting(widths: Sequence[int], cost: Cost, cores: int, options: CompareOptions, seconds: float) -> list[Cell]:
-    """The cells that fit into so many seconds; empty when not even one width does.
+    """Return the rows that fit into so many seconds; none when not even one width does.
 
-    Where not all fit, the bare pools go first, then the widest; as many processes as there are cores go last.
+    Where not all fit, drop the bare pools first, then the widest rows; the row with as many processes as cores goes
+    last.
     """
     jobs = options.jobs
     wanted = cells(widths)
@@ -170,6 +173,7 @@ def _needs(some: Sequence[Cell], cost: Cost, cores: int, options: CompareOptions
 
 
 def _fewer(widths: Sequence[int], cores: int) -> list[tuple[int, ...]]:
-    """All widths, then without the widest, and so on; at last the one that is nearest to the cores."""
+    """Return all widths, then the widths without the widest, and so on; the last one is the width nearest to the
+    cores."""
     nearest = min(widths, key=lambda w: abs(w - cores))
     return [*(tuple(widths[:n]) for n in range(len(widths), 1, -1)), (nearest,)]

@@ -1,4 +1,4 @@
-"""Say with figures why a mode and a number were chosen for a task, and what is not certain about it."""
+"""Explain with figures why a mode and a number were chosen for a task, and what makes the choice uncertain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobqueue.words import duration, plural
 
 
 def reason(subject: Subject, choice: Choice, machine: Machine) -> str:
-    """Say with figures why; begins in lower case, ends without a stop."""
+    """Return the reason with figures; it begins in lower case and ends without a full stop."""
     if choice.kind == "tiny":
         return _tiny(subject)
     said = f"{rate(choice.row.rate)} jobs/s{_against_loop(subject, choice)}"
@@ -34,7 +34,7 @@ def reason(subject: Subject, choice: Choice, machine: Machine) -> str:
 
 
 def _at_once(subject: Subject, choice: Choice) -> str:
-    """What all jobs together take when each is at its peak, where that is worth a word."""
+    """Return what all jobs take together when each is at its peak; "" when that is little."""
     together = choice.row.workers * (subject.peak_mb or 0.0)
     if together < NOTABLE_MB:
         return ""
@@ -56,7 +56,8 @@ def noisy(subject: Subject, machine: Machine) -> bool:
 
 
 def doubts(subject: Subject, choice: Choice, machine: Machine) -> list[str]:
-    """Say why the conclusion is not certain; empty when it is. All but the noise stands in the reason too."""
+    """Return why the conclusion is not certain; empty when it is. All doubts except noise are part of the reason
+    too."""
     if choice.kind == "tiny":
         return []
     found = []
@@ -72,7 +73,8 @@ def doubts(subject: Subject, choice: Choice, machine: Machine) -> list[str]:
 
 
 def _grows_on(subject: Subject, choice: Choice) -> bool:
-    """Nothing says that the widest one measured is wide enough: it was the only one, or did much more than the next."""
+    """Return whether a wider row might be better still: the chosen one is the widest, and was the only one or clearly
+    faster than the next."""
     rows = subject.of(choice.row.mode)
     if choice.row is not rows[-1] or choice.kind == "computes":
         return False
@@ -80,7 +82,7 @@ def _grows_on(subject: Subject, choice: Choice) -> bool:
 
 
 def _passed_over_the_cores(subject: Subject, choice: Choice, machine: Machine) -> bool:
-    """It computes in more processes than there are cores, and nothing between was measured."""
+    """Return whether a task that computes got more processes than cores, and no number in between was measured."""
     widths = [row.workers for row in subject.of(choice.mode) if machine.cores <= row.workers <= choice.row.workers]
     return choice.kind == "computes" and choice.mode == "process" and len(widths) == 1 and widths[0] > machine.cores > 1
 

@@ -1,4 +1,4 @@
-"""A comparison from its first process to its report; nothing of it is left.
+"""Run a comparison from its first process to its report, and leave nothing behind.
 
     temporary directory, one signal ─► store ─► site ─► each task in a plain loop ─► for each width:
         two workers and two pools ─► for each task: thread, process, thread, process, ..., pools ─► memory ─► stop
@@ -34,12 +34,12 @@ from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.insight.profile import Machine
 from jobqueue.store.open import Store
 
-LAST_CALL = 1.4  # of the budget; no trial is begun that would end after that
-WARM = 1.0  # seconds: a task whose warm-up would take longer is measured cold, it has few imports beside its work
+LAST_CALL = 1.4  # times the budget: no trial is begun that would end after that
+WARM = 1.0  # seconds; a task whose warm-up would take longer is measured cold: imports are little beside its work
 
 
 class CompareScreen(Protocol):
-    """Who is told while it runs."""
+    """Receives the progress of a comparison."""
 
     def ready(self, store: str) -> None: ...
     def step(self, text: str, done: float) -> None: ...
@@ -48,7 +48,7 @@ class CompareScreen(Protocol):
 def run(
     wanted: Wanted | None, modules: Sequence[str], options: CompareOptions, screen: CompareScreen
 ) -> dict[str, Any]:
-    """Compare what is wanted (None: the built-in four) and return the report, as docs/compare.md describes it.
+    """Compare what is wanted (None: the four built-in tasks) and return the report, as docs/compare.md describes it.
 
     modules: more modules for the workers to serve. Raises CandidateFailed, StoreErrors; Ctrl-C raises
     KeyboardInterrupt.
@@ -64,7 +64,7 @@ def run(
 
 
 class Comparison:
-    """All runs of some subjects."""
+    """All runs of the subjects of one comparison."""
 
     def __init__(
         self,
@@ -108,7 +108,8 @@ class Comparison:
         }
 
     def _try_out(self) -> dict[str, Any]:
-        """Isolation, crashes and limits; null when there is no time, or no task to say them about."""
+        """Run the trials of isolation, crashes and limits; return null with a reason when there is no time or no task
+        left."""
         if not self._options.trials:
             return nothing_tried("--no-trials")
         late = time.monotonic() + plan.TRIAL_SECONDS > self._began + LAST_CALL * self._budget
@@ -117,11 +118,11 @@ class Comparison:
         self._screen.step("a counter, a leak, a crash, and jobs that are stuck in C, in both modes", 0.97)
         try:
             return try_out(self._starter)
-        except CandidateFailed as e:  # what was measured is worth more than what could not be tried
+        except CandidateFailed as e:  # the measurements are reported all the same
             return nothing_tried(str(e))
 
     def _during(self) -> float:
-        """How many of our cores other programs took while it was measured."""
+        """Return how many of the usable cores other programs took while it was measured."""
         measured = [subject.others for subject in self._subjects if not subject.error]
         return max(measured, default=0.0)
 
@@ -137,14 +138,14 @@ class Comparison:
 
     @property
     def _seconds_each(self) -> float:
-        """What a task may take of the budget."""
+        """Return the seconds of the budget that each task gets."""
         fixed = plan.FIXED + plan.PER_WIDTH * len(self._options.widths)
         return max(0.25 * self._budget, self._budget - fixed) / len(self._subjects)
 
     # -- what is measured ----------------------------------------------------------------------------------------------
 
     def _profile(self) -> None:
-        """See what a job of each task costs in a plain loop."""
+        """Measure what a job of each task costs in a plain loop."""
         time_budget = TimeBudget(
             self._slice, self._seconds_each, self._budget, self._options.jobs, self._options.repeat
         )
@@ -178,7 +179,7 @@ class Comparison:
         return all(Cell(mode, width) in subject.cells for mode in MODES)
 
     def _leave_out_what_does_not_fit(self, subject: Subject) -> None:
-        """So many at once would fill the machine."""
+        """Leave out the rows whose jobs would fill the machine's memory."""
         here = Machine.here()
         too_much = [cell for cell in subject.cells if not fits_memory(cell.mode, cell.workers, subject.peak_mb, here)]
         if too_much:
@@ -199,7 +200,7 @@ class Comparison:
         self._per_width = max(self._per_width, time.monotonic() - began - self._in_runs)
 
     def _adapt(self) -> None:
-        """Shorten the runs where this machine is slower than was thought."""
+        """Shorten the remaining runs when this machine is slower than planned."""
         still = self._widths_left
         runs = sum(cell.workers in still for s in self._subjects for cell in s.cells) * self._options.repeat
         left = self._began + self._budget - plan.TRIAL_SECONDS - time.monotonic() - self._per_width * len(still)
@@ -261,7 +262,7 @@ class Comparison:
     def _attempt(self, subject: Subject, candidate: Candidate, jobs: int, *, keep: bool) -> None:
         try:
             sample = self._others.during(lambda: candidate.run(subject.work, jobs, self._until))
-        except TooSlow:  # at the end of all time: the jobs that still run stop with the candidate
+        except TooSlow:  # the whole budget is used up: the jobs that still run end with the candidate
             subject.left_out.add(Cell(candidate.mode, candidate.workers))
             return
         except CandidateFailed as e:

@@ -11,8 +11,8 @@ from jobqueue.compare.figures import LOOP, MODES, POOLS, Row, Work, percentile, 
 from jobqueue.compare.plan import Cell, Cost
 from jobqueue.insight.profile import Profile
 
-GREW_MB = 10.0  # less growth than that in a whole run may be anything
-SHOWN = 4  # values that the report repeats
+GREW_MB = 10.0  # less growth than that in a whole run may be noise
+SHOWN = 4  # values that the report shows
 
 
 @dataclass
@@ -22,12 +22,12 @@ class Subject:
     work: Work
     values: Sequence[Any]
     rows: dict[Cell, Row] = field(default_factory=dict)
-    cells: list[Cell] = field(default_factory=list)  # those that fit
-    left_out: set[Cell] = field(default_factory=set)  # those that there was no time for
+    cells: list[Cell] = field(default_factory=list)  # the rows that fit into the time
+    left_out: set[Cell] = field(default_factory=set)  # the rows that there was no time for
     notes: list[str] = field(default_factory=list)
     error: str | None = None
     grew_mb: float | None = None  # per job, in the plain loop
-    peak_mb: float | None = None  # the most that a job held at once there
+    peak_mb: float | None = None  # the most memory that a job held at once, in the plain loop
 
     @property
     def loop(self) -> Row | None:
@@ -36,7 +36,7 @@ class Subject:
 
     @property
     def cost(self) -> Cost:
-        """What one job costs in the loop; wall and CPU per job."""
+        """Return what one job costs in the plain loop: wall and CPU time per job."""
         assert self.loop
         samples = self.loop.samples
         return Cost(
@@ -44,7 +44,7 @@ class Subject:
         )
 
     def profile(self) -> Profile:
-        """The loop's figures in the words that `jobq advise` judges by."""
+        """Return the figures of the plain loop as the Profile by which `jobq advise` judges."""
         assert self.loop
         samples, cost = self.loop.samples, self.cost
         latencies = [seconds for sample in samples for seconds in sample.latencies] or [cost.wall]
@@ -63,7 +63,7 @@ class Subject:
         )
 
     def of(self, mode: str) -> list[Row]:
-        """The rows of a mode, the narrow ones first."""
+        """Return the rows of a mode, narrow ones first."""
         return sorted((row for row in self.rows.values() if row.mode == mode and row.samples), key=lambda r: r.workers)
 
     def at(self, mode: str, workers: int) -> Row | None:
@@ -72,7 +72,7 @@ class Subject:
 
     @property
     def others(self) -> float:
-        """How many of our cores other programs took while it was measured, on average."""
+        """Return how many of the usable cores other programs took during the runs, on average."""
         samples = [sample for row in self.rows.values() for sample in row.samples]
         wall = sum(sample.wall for sample in samples)
         return sum(sample.others * sample.wall for sample in samples) / wall if wall else 0.0
@@ -83,7 +83,8 @@ class Subject:
     # -- sums over the rows --------------------------------------------------------------------------------------------
 
     def ratios(self) -> list[dict[str, Any]]:
-        """Jobs/s in process mode over thread mode, per width: a sample per repetition, each of neighbours in time."""
+        """Return the ratio of the jobs/s of process mode to those of thread mode per width, with a sample for each pair
+        of neighbouring runs."""
         found = []
         for threads in self.of("thread"):
             processes = self.at("process", threads.workers)
@@ -108,8 +109,11 @@ class Subject:
         return found
 
     def queue_price(self) -> dict[str, float] | None:
-        """What the queue adds to a job, with one worker of the better mode. That is what the worker did not spend in
-        the job: a job that only ran slower there than in the plain loop, for want of a core, tells nothing of it."""
+        """Return what the queue adds to a job, with one worker of the better mode.
+
+        That is the time in which the worker was not running the job. The difference to the plain loop would count a job
+        that only ran slower, for want of a core.
+        """
         rows = [row for row in (self.at(mode, 1) for mode in MODES) if row]
         if not rows or not self.loop:
             return None

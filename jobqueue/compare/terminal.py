@@ -1,4 +1,4 @@
-"""The report for people: the verdicts first, then a table with bars per task, then what each mode can and cannot do."""
+"""The report for a terminal: the verdicts, a table with bars per task, and what each mode can and cannot do."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from jobqueue.harness.colours import STYLES
 from jobqueue.words import count, duration
 
 WIDEST = 124
-WIDE = 116  # columns from which the tables have all figures
-# From so many columns on a table has these figures of each mode, the least important ones in wide terminals only.
+WIDE = 116  # columns of a terminal from which the tables have all figures
+# The figures of each mode by the columns that a table needs to have them; wide terminals have more.
 FIGURES = (
     (WIDE, ("wall", "cores", "job ms", "p95", "MB", "PSS")),
     (80, ("cores", "job ms", "MB")),
     (64, ("cores", "MB")),
     (0, ()),
 )
-WITH_POOLS = 46  # columns from which the bare pools stand beside the modes
+WITH_POOLS = 46  # columns of a terminal from which the tables have the bare pools beside the modes
 POOLS = {"ThreadPoolExecutor": "bare\nthreads", "ProcessPoolExecutor": "bare\nprocs"}
 
 RunFigures = dict[str, Any]
 
 
 def parts(report: dict[str, Any], width: int) -> Iterator[RenderableType]:
-    """Yield what to print, one below the other."""
+    """Yield what to print, from top to bottom."""
     yield Text(facts(report["machine"]), style="dim")
     if warning := busy(report["machine"]):
         yield Text(warning, style="yellow")
@@ -60,7 +60,7 @@ def legend(width: int) -> str:
 
 
 def facts(machine: dict[str, Any]) -> str:
-    """One line: the interpreter, the GIL, the cores, the store."""
+    """Return one line about the interpreter, the GIL, the cores and the store."""
     gil = "GIL on" if machine["gil_enabled"] else "GIL off"
     if machine["free_threaded"] and machine["gil_enabled"]:
         by = f", turned on by {', '.join(machine['gil_enabled_by'])}" if machine["gil_enabled_by"] else ""
@@ -70,7 +70,7 @@ def facts(machine: dict[str, Any]) -> str:
 
 
 def headline(task: dict[str, Any]) -> Text:
-    """The verdict, its first words in the colour of the mode."""
+    """Return the verdict, its first words in the colour of the mode."""
     said = Text(task["verdict"])
     start = len(task["task"]) + 2
     said.stylize("bold", 0, start - 1)
@@ -88,7 +88,7 @@ def headline(task: dict[str, Any]) -> Text:
 
 
 def table(task: dict[str, Any], width: int) -> Table:
-    """A line per width, threads beside processes, each with a bar; the advised one is marked."""
+    """Return a table with a line per width: threads beside processes, each with a bar; the advised row is marked."""
     title = f"{task['task']}   plain loop: {_rate(_find(task, 'loop', 1))} jobs/s"
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     made.padding = 0
@@ -108,7 +108,7 @@ def table(task: dict[str, Any], width: int) -> Table:
 
 
 def columns(width: int) -> tuple[str, ...]:
-    """The figures of each mode that there is room for."""
+    """Return the figures of each mode for which the table has room."""
     return next(names for least, names in FIGURES if width >= least)
 
 
@@ -133,7 +133,7 @@ def _barred(run: RunFigures | None, task: dict[str, Any], fastest: float, length
 
 
 def is_advised(run: RunFigures, advice: dict[str, Any]) -> bool:
-    """Whether this row is the one that was advised."""
+    """Return whether this row is the one that was advised."""
     shape = (advice["workers"], advice.get("threads", 1))
     if "processes" in run:
         return bool((run["processes"], run["threads"]) == shape)
@@ -169,13 +169,13 @@ def _rate(run: RunFigures | None) -> str:
 
 
 def bar(part: float, length: int) -> str:
-    """A bar of so many columns, in eighths."""
+    """Return a bar of so many columns, precise to an eighth of a column."""
     eighths = max(1, round(part * length * 8))
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def number(value: float | None) -> str:
-    """Two digits or so: nobody reads more of them in a table."""
+    """Return a figure in about two digits."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 10 else f"{value:.2f}" if value < 0.1 else f"{value:.1f}"
@@ -185,7 +185,7 @@ def number(value: float | None) -> str:
 
 
 def below(task: dict[str, Any]) -> Iterator[RenderableType]:
-    """What has no place in the table: memory per worker, start-up, the price of the queue, notes."""
+    """Yield what stands below the table: memory per worker, start-up, the price of the queue, notes."""
     if both := processes_with_threads(task):
         yield Padding(both, (0, 0, 0, 2))
     said = [line for line in (memory(task), startup(task), price(task)) if line]
@@ -196,7 +196,7 @@ def below(task: dict[str, Any]) -> Iterator[RenderableType]:
 
 
 def processes_with_threads(task: dict[str, Any]) -> Text | None:
-    """The rows that have both, in a line: for tasks that wait and compute."""
+    """Return one line about the rows of processes with threads in each, for tasks that wait and compute."""
     runs = [run for run in task["runs"] if "processes" in run]
     if not runs:
         return None

@@ -1,7 +1,7 @@
-"""What each mode can and cannot do, tried out: memory isolation, the blast radius of a crash, time limits in C code.
+"""Try out what each mode can and cannot do: memory isolation, what a crash takes with it, time limits in C code.
 
 A trial is a generator that yields while it waits, so that the trials of both modes run side by side in one thread: they
-sleep most of the time. `told` makes the sentences.
+sleep most of the time. ``trial_sentences`` has the sentences about what was found.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from jobqueue.compare.candidates import BareCandidate, CandidateFailed, Surround
 from jobqueue.compare.figures import Work
 
 WORKERS = trials.NEIGHBOURS + 1
-COUNTED, ROUNDS = 40, 10  # jobs that raise the counter, and how often at most: until every process has done some
+COUNTED, ROUNDS = 40, 10  # jobs that increment the counter; rounds at most, until every process has run some of them
 LEAK = 64.0  # MB
 LIMIT = 1  # seconds
-CRASH_AFTER, NAP = 0.25, 0.45  # seconds: from when all neighbours of a crash are at work, and how long they go on then
-LONG_NAP = 3.4  # seconds: the neighbours of a job that is stuck are at work until the hard end of its limit
+CRASH_AFTER, NAP = 0.25, 0.45  # seconds: until all neighbours of a crash are running, and how long they go on after it
+LONG_NAP = 3.4  # seconds: the neighbours of a stuck job still run when its limit is enforced by a kill
 STUCK = 30.0
 TRIAL_LIMIT = 20.0  # seconds for one trial
 TRIALS = "jobqueue.compare.trials"
@@ -36,7 +36,7 @@ class TrialFailed(CandidateFailed):
 
 
 def side_by_side(running: dict[str, Trial], every: float = 0.005) -> dict[str, dict[str, Any]]:
-    """Run trials until all have returned; return what each has found."""
+    """Run several trials at once until all have returned; return the findings of each."""
     found: dict[str, dict[str, Any]] = {}
     while running:
         for name, trial in list(running.items()):
@@ -50,7 +50,7 @@ def side_by_side(running: dict[str, Trial], every: float = 0.005) -> dict[str, d
 
 
 def to_its_end(trial: Generator[None, None, T], every: float = 0.005) -> T:
-    """Run one trial alone; return what it has found."""
+    """Run one trial alone; return its findings."""
     while True:
         try:
             next(trial)
@@ -85,7 +85,7 @@ def _results(
 
 @dataclass(frozen=True)
 class Counter:
-    """What happened to a counter in a module that all consumers raised."""
+    """What happened to a module's counter that all consumers incremented."""
 
     jobs: int
     consumers: int
@@ -95,7 +95,7 @@ class Counter:
 
     @classmethod
     def of(cls, seen: Sequence[dict[str, Any]]) -> Counter:
-        """From what each job saw: the count, and where it ran."""
+        """Build it from what each job saw: the count, and the process in which it ran."""
         counts = sorted(one["count"] for one in seen)
         return cls(
             jobs=len(seen),
@@ -107,7 +107,7 @@ class Counter:
 
 
 def isolation(candidate: WorkerCandidate) -> Trial:
-    """A counter of a module that all jobs raise, and one job that leaks."""
+    """Let all jobs increment a module's counter, and let one job leak memory."""
     seen = yield from _counted(candidate)
     counted = Counter.of(seen)
     there = yield from _results(candidate, f"{TRIALS}.present", [(0.05,)] * candidate.workers)
@@ -121,12 +121,12 @@ def isolation(candidate: WorkerCandidate) -> Trial:
 
 
 def counter(candidate: WorkerCandidate) -> Generator[None, None, Counter]:
-    """Let all consumers raise the counter, and see whether they saw the same one."""
+    """Let all consumers increment the counter, and find out whether they saw the same one."""
     return Counter.of((yield from _counted(candidate)))
 
 
 def _counted(candidate: WorkerCandidate) -> Generator[None, None, list[Any]]:
-    """Raise the counter; again, where a process got no core before the others had done all jobs."""
+    """Increment the counter; repeat it while some process got no core before the others had done all jobs."""
     processes = candidate.workers if candidate.mode == "process" else 1
     seen: list[Any] = []
     for _ in range(ROUNDS):
@@ -147,7 +147,7 @@ def _uss(pid: int) -> int:
 
 
 def _cast(record: str, part: str, seconds: float, neighbour: str, nap: float) -> list[tuple[Any, ...]]:
-    """The neighbours with their part, and at last the one that it is about."""
+    """Return the arguments of the neighbours with their part, and last the job that the trial is about."""
     neighbours = [(neighbour, record, f"n{n}", nap) for n in range(trials.NEIGHBOURS)]
     return [*neighbours, (part, record, "it", seconds)]
 
@@ -157,7 +157,7 @@ def _crashing(record: str) -> list[tuple[Any, ...]]:
 
 
 def blast(candidate: WorkerCandidate, record: str) -> Trial:
-    """One job crashes, its neighbours work."""
+    """Crash one job and see what happens to its neighbours."""
     *around, it = _crashing(record)
     before = candidate.queue.ended()
     ids = candidate.queue.submit(f"{TRIALS}.act", around)
@@ -168,7 +168,7 @@ def blast(candidate: WorkerCandidate, record: str) -> Trial:
 
 
 def bare_blast(mode: str, around: Surroundings, record: str) -> dict[str, Any]:
-    """The same in a pool without a queue: who was torn away is gone."""
+    """Crash one job in a pool without a queue, where the jobs that the crash ends are lost."""
     candidate = BareCandidate(mode, WORKERS, around)
     try:
         work = Work("act", f"{TRIALS}.act", tuple(_crashing(record)))
@@ -202,19 +202,24 @@ def _after_crash(record: str, finished: int, said: str) -> dict[str, Any]:
 
 
 def stuck(candidate: WorkerCandidate, part: str, record: str) -> Trial:
-    """A job with a limit is stuck in C: when it was ended, how, and whom it took with it."""
+    """Run a job with a time limit that is stuck in C code: see when and how it was ended, and which other jobs ended
+    with it."""
     *around, it = _cast(record, part, STUCK, "neighbour", LONG_NAP)
     candidate.queue.submit(f"{TRIALS}.act", around)
     (ours,) = candidate.queue.submit(f"{TRIALS}.act", [it], job_timeout=LIMIT, on_crash="fail")
     yield from _until(lambda: candidate.queue.statuses([ours]) == ["failed"], candidate)
-    took = time.time() - candidate.queue.started(ours)  # as its worker wrote it down: its limit counts from then
+    took = time.time() - candidate.queue.started(ours)  # as its worker recorded it: the limit counts from then
     ended = time.monotonic()
-    began = next(when for when, what in trials.read(record) if what == "began it")  # as it said itself, a little later
-    yield from _until(lambda: time.monotonic() > ended + 0.3, candidate)  # those that run again have begun by then
+    began = next(
+        when for when, what in trials.read(record) if what == "began it"
+    )  # as the job itself recorded it, a little later
+    yield from _until(lambda: time.monotonic() > ended + 0.3, candidate)  # by then the jobs that run again have begun
     names = [what for _, what in trials.read(record)]
     error = candidate.queue.why(ours)
     return {
-        "ended_s": round(max(took, ended - began), 2),  # all that is known of one killed unmarked
+        "ended_s": round(
+            max(took, ended - began), 2
+        ),  # the second value is all that is known of a job that was killed before its start was marked
         "how": how(error),
         "error": error,
         "neighbours_interrupted": sum(names.count(f"began n{n}") > 1 for n in range(trials.NEIGHBOURS)),
@@ -222,7 +227,7 @@ def stuck(candidate: WorkerCandidate, part: str, record: str) -> Trial:
 
 
 def how(error: str) -> str:
-    """In one word, how a job that ran over its limit was ended, from what was recorded about it."""
+    """Return in one word how a job that exceeded its limit was ended, from what was recorded about it."""
     if "killed" in error:
         return "killed"
     return "written off" if "written off" in error else "exception"
@@ -232,7 +237,7 @@ def how(error: str) -> str:
 
 
 def in_turn(candidate: WorkerCandidate, directory: str) -> Trial:
-    """Isolation, crash, and the job that keeps the GIL, on one worker."""
+    """Run the trials of isolation, of a crash, and of a job that keeps the GIL, one after the other on one worker."""
     found = {"isolation": (yield from isolation(candidate))}
     found["blast"] = yield from blast(candidate, f"{directory}/{candidate.mode}-crash")
     found["gil"] = yield from stuck(candidate, "gil", f"{directory}/{candidate.mode}-gil")
@@ -244,7 +249,8 @@ def blocking(candidate: WorkerCandidate, directory: str) -> Trial:
 
 
 def collect(found: dict[str, dict[str, Any]], pools: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Put the findings (mode, and mode with a stroke for the blocking ones) where the report has them."""
+    """Arrange the findings as the report has them. Keys: the mode, and the mode with a stroke for the blocking
+    trials."""
     modes = [name for name in found if "/" not in name]
     return {
         "isolation": {mode: found[mode]["isolation"] for mode in modes},

@@ -1,4 +1,4 @@
-"""What the trials have shown, in sentences."""
+"""Describe in sentences what the trials have shown."""
 
 from __future__ import annotations
 

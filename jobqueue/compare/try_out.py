@@ -1,4 +1,4 @@
-"""All trials of both modes and of the bare pools, with workers of their own; `trial_runs` has each of them."""
+"""Run all trials, in both modes and in the bare pools, on workers of their own; ``trial_runs`` defines them."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def try_out(starter: CandidateStarter) -> dict[str, Any]:
 
 
 def nothing_tried(why: str | None) -> dict[str, Any]:
-    """The report's part when there are no trials."""
+    """Return the report's part about trials when none was run."""
     return {**dict.fromkeys(KEYS), "not_tried": why}

@@ -1,4 +1,4 @@
-"""The report's part about one task, for programs: what was measured, what is advised, the verdict in one sentence."""
+"""Build the report's part about one task: what was measured, what is advised, the verdict in one sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobqueue.words import plural
 
 
 def as_json(subject: Subject, machine: Machine) -> dict[str, Any]:
-    """The report's part about one task, see docs/compare.md."""
+    """Return the report's part about one task, as docs/compare.md describes it."""
     choice = None if subject.error else choose(subject, machine)
     if choice is None and not subject.error:
         subject.error = "There was no time to measure it in either mode: give it more with --seconds."
@@ -40,7 +40,8 @@ def as_json(subject: Subject, machine: Machine) -> dict[str, Any]:
 
 
 def _left_out(subject: Subject) -> list[str]:
-    """One sentence for all rows that there was no time for, one for those that have fewer repetitions."""
+    """Return one sentence about the rows that were not measured for want of time, and one about those with fewer
+    repetitions."""
     if subject.error:
         return []
     fewer = {cell for cell in subject.left_out if subject.at(*cell)}

@@ -1,4 +1,4 @@
-"""Rows, rates and sizes as the report of a comparison words them."""
+"""Word rows, rates and sizes as the report of a comparison does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobqueue.words import count
 
 
 def consumers(row: Row) -> str:
-    """4 threads, 1 process, 2 processes with 4 threads each"""
+    """Return the row's workers in words: 4 threads, 1 process, 2 processes with 4 threads each."""
     if row.mode == MIXED:
         processes, threads = shape(row.workers)
         return f"{processes} processes with {threads} threads each"
@@ -17,7 +17,7 @@ def consumers(row: Row) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """threads; threads and processes; threads, processes and bare threads"""
+    """Join names: threads; threads and processes; threads, processes and bare threads."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 

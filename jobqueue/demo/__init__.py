@@ -1,1 +1,1 @@
-"""`jobq demo`: a comparison of threads and processes that is set in advance, and what it says."""
+"""`jobq demo`: run a comparison of threads and processes with fixed settings, and explain what it shows."""

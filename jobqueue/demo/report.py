@@ -1,4 +1,4 @@
-"""What the demo found, for people: a table of the two modes and two sentences; and for programs: one JSON object."""
+"""Report what the demo measured: a table of the two modes and two sentences, or one JSON object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobqueue.harness.colours import STYLES
 from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.words import plural
 
-EVEN = 1.1  # below this factor two wall times are called the same
+EVEN = 1.1  # two wall times that differ by less than this factor count as the same
 FIGURES = ("jobs/s", "wall s", "cores")
 WAITING = ("downloads", "page titles")
 
@@ -26,7 +26,7 @@ WAITING = ("downloads", "page titles")
 
 
 def table(outcomes: Sequence[DemoResult], width: int) -> Table:
-    """Return the table: a row per kind of work and in all, then memory and module state; three columns per mode.
+    """Return the table: a row per kind of work and one for all, then memory and module state; three columns per mode.
 
     It takes 94 columns, or 80 where width is less; below that there is one column per mode, and the title says so.
     """
@@ -87,13 +87,13 @@ def _state(outcome: DemoResult) -> str:
 
 
 def sentences(outcomes: Sequence[DemoResult]) -> list[str]:
-    """Say in two sentences, with the figures, what the table means."""
+    """Return two sentences, with figures, that say what the table means."""
     threads, processes = outcomes
     return [_about_computing(threads, processes), _about_waiting(threads, processes)]
 
 
 def uncertain(outcomes: Sequence[DemoResult]) -> str:
-    """Why nothing of it is certain; "" when it is."""
+    """Return why the result is not certain; "" when it is."""
     if not is_noisy(others(outcomes), usable_cores()):
         return ""
     noise = in_words(others(outcomes), usable_cores())
@@ -131,7 +131,7 @@ def _faster(mine: Sample, other: Sample) -> bool:
 
 
 def _compared(mine: float, other: float) -> str:
-    """Return how my wall time stands to the other's."""
+    """Return in words how ``mine`` compares to the other wall time."""
     factor = other / mine
     if factor >= EVEN:
         return f"{factor:.1f} times as fast"
@@ -142,7 +142,7 @@ def _compared(mine: float, other: float) -> str:
 
 
 def as_json(outcomes: Sequence[DemoResult], seconds: float) -> dict[str, Any]:
-    """Return all figures; seconds, bytes, and jobs per second."""
+    """Return all figures; in seconds, bytes, and jobs per second."""
     return {
         "python": platform.python_version(),
         "cores": usable_cores(),

@@ -1,10 +1,10 @@
-"""The demo: a comparison that is set in advance: four kinds of jobs in 8 threads, then in 2 processes.
+"""Run the demo, a comparison with fixed settings: four kinds of jobs in 8 threads, then in 2 processes.
 
     temporary directory ─► local store ─► site process ─► for each mode:
         worker ─► warm up ─► squares, heavy, downloads, page titles ─► counter ─► memory ─► stop
 
-All but what is measured is `jobq compare`'s: its workers, runs, figures and its trial with the counter. Nothing is
-taken from the caller's environment but the interpreter, and nothing is left.
+Workers, runs, figures and the trial with the counter are those of `jobq compare`. Nothing of the caller's environment
+is used except the interpreter, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from jobqueue.harness.store import opened
 from jobqueue.insight.capacity import cores as usable_cores
 from jobqueue.producing import catalog
 
-LATENCY = 0.1  # seconds the site waits before each answer, as a server far away would
-LIMIT = 120.0  # seconds for all; the demo takes about 20
-AGAIN = 4.0  # times what it took: where that is within the limit, it is done a second time on a busy machine
+LATENCY = 0.1  # seconds that the site waits before each answer, like a distant server
+LIMIT = 120.0  # seconds for the whole demo, which takes about 20
+AGAIN = 4.0  # on a busy machine, repeat the demo if so many times its duration is within the limit
 MODES = (Cell("thread", 8), Cell("process", 2))
 
 
 class DemoFailed(JobqError):
-    """The demo could not be finished; the message says what went wrong."""
+    """The demo could not be finished; the message says why."""
 
 
 @dataclass(frozen=True)
 class DemoKind:
-    """Jobs of one kind, one for each arguments of the work, and whether their results are right."""
+    """Jobs of one kind, one for each arguments of the work, and a check whether their results are right."""
 
     name: str
     work: Work
@@ -53,7 +53,7 @@ class DemoKind:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """All figures of one mode; kinds by name, in order. boot: seconds until every consumer had done a job."""
+    """All figures of one mode. kinds: by name, in order; boot: seconds until every consumer had done a job."""
 
     mode: Cell
     boot: float
@@ -70,12 +70,12 @@ class DemoResult:
 
 
 def others(outcomes: Sequence[DemoResult]) -> float:
-    """How many of our cores other programs took, in the mode that they disturbed most."""
+    """Return how many of the usable cores other programs took, in the mode that they disturbed most."""
     return max(outcome.total.others for outcome in outcomes)
 
 
 class DemoScreen(Protocol):
-    """Who is told while the demo runs."""
+    """Receives the progress of the demo."""
 
     def ready(self, store: str, site: str) -> None: ...
     def mode_begins(self, mode: Cell, kinds: Sequence[DemoKind]) -> None: ...
@@ -87,7 +87,7 @@ class DemoScreen(Protocol):
 
 
 def kinds_on(site: Contents) -> list[DemoKind]:
-    """Return the four kinds of jobs; sized so that the demo takes some 20 seconds on two cores."""
+    """Return the four kinds of jobs, sized so that the demo takes some 20 seconds on two cores."""
     files, pages = site.files * 5, site.pages * 3
     hashes, titles = [f.sha256 for f in files], [p.title for p in pages]
     return [
@@ -104,8 +104,8 @@ def work(task: str, values: Sequence[Any]) -> Work:
 
 
 def run(screen: DemoScreen) -> list[DemoResult]:
-    """Do the whole demo and return a DemoResult per mode. Raises DemoFailed, CandidateFailed, TooSlow; Ctrl-C raises
-    KeyboardInterrupt, once."""
+    """Run the whole demo and return a DemoResult per mode. Raises DemoFailed, CandidateFailed, TooSlow; Ctrl-C raises
+    one KeyboardInterrupt."""
     with (
         run_directory("jobq-demo-") as directory,
         opened(None, environment(directory)) as (store, env),
@@ -116,7 +116,7 @@ def run(screen: DemoScreen) -> list[DemoResult]:
 
 
 class Demo:
-    """All runs of it."""
+    """All runs of one demo."""
 
     def __init__(self, site: Contents, starter: CandidateStarter, screen: DemoScreen) -> None:
         self._site, self._starter, self._screen = site, starter, screen
@@ -124,7 +124,7 @@ class Demo:
         self._until = self._began + LIMIT
 
     def outcomes(self) -> list[DemoResult]:
-        """Measure both modes; twice, where other programs disturb it and there is time."""
+        """Measure both modes; measure them twice when other programs disturb the first run and there is time."""
         first = [self._outcome(mode) for mode in MODES]
         took, cores = time.monotonic() - self._began, usable_cores()
         if not is_noisy(others(first), cores) or AGAIN * took > LIMIT:
@@ -132,7 +132,7 @@ class Demo:
         self._screen.again(in_words(others(first), cores))
         try:
             again = [self._outcome(mode) for mode in MODES]
-        except TooSlow:  # busier still
+        except TooSlow:  # the machine is even busier now: keep the first figures
             return first
         return min(first, again, key=others)
 

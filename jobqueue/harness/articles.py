@@ -1,4 +1,4 @@
-"""The text of the loopback site: twelve short articles about what the demo shows, and how each page is served."""
+"""The text of the loopback site: twelve short articles about threads and processes, and how each page is served."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from html import escape
 
 @dataclass(frozen=True)
 class Article:
-    """One page. charset is how its bytes are written; said_by is who tells: the header, the page, or both."""
+    """One page. charset: how its bytes are encoded; said_by: where the charset is declared, "header", "page" or
+    "both"."""
 
     slug: str
     title: str

@@ -1,15 +1,10 @@
-"""What the loopback site answers: articles, files, and every kind of server that behaves badly.
-
-/                    the index; links to all articles and files
-/articles/NAME.html  twelve articles in several charsets
-/files/NAME          files of fixed content and different sizes
-/redirect/page       to an article        /redirect/loop      to itself
-/redirect/loopback   to 127.0.0.1         /redirect/private   to 10.255.255.1      /redirect/scheme  to file:
-/endless             a body without length and without end       /huge   announces ten gigabytes
-/slow                a byte every 0.1 s   /short              announces more than it sends
-/gzip                a compressed page    /cookie             sets one, and shows what it was sent
-anything else        404
-"""
+"""Answer the requests to the loopback site: articles, files, and every kind of server that behaves badly.  /
+the index; links to all articles and files /articles/NAME.html  twelve articles in several charsets /files/NAME
+files of fixed content and different sizes /redirect/page       to an article        /redirect/loop      to itself
+/redirect/loopback   to 127.0.0.1         /redirect/private   to 10.255.255.1      /redirect/scheme  to file: /endless
+a body without length and without end       /huge   announces ten gigabytes /slow                a byte every 0.1 s
+/short              announces more than it sends /gzip                a compressed page    /cookie             sets one,
+and shows the cookies of the request anything else        404"""
 
 from __future__ import annotations
 
@@ -61,7 +56,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that leaves in the middle is what the tests are about."""
+        """Print nothing: clients of this site disconnect in the middle of an answer on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -86,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"<title>Not found</title>There is no such page.\n", "text/html; charset=utf-8")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def _send(self, status: int, body: bytes, content_type: str, **headers: str) -> None:
         self._head(status, {"Content-Type": content_type, "Content-Length": str(len(body)), **headers})

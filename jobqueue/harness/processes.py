@@ -1,4 +1,4 @@
-"""The processes of a run: all of them have the run's own JOBQ_HOME, and none of them is left at its end."""
+"""Mark the processes of a run by a JOBQ_HOME of the run's own, and leave none of them behind at its end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import psutil
 from jobqueue.harness.signals import ignore_signals, one_signal_is_enough
 from jobqueue.words import TITLE
 
-GRACE = 2.0  # seconds that the workers of a run give their jobs at the end
+GRACE = 2.0  # seconds that running jobs get when the workers of a run stop
 _FOREIGN = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_DOWNLOAD_MAX_MB")
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Return the environment of a run's processes: a home and a place for downloads in there, nobody's store."""
+    """Return the environment for a run's processes: home and downloads are in ``directory``, and no store is named."""
     env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     return env | {"JOBQ_HOME": _home(directory), "JOBQ_DOWNLOAD_DIR": str(directory / "downloads")}
 
@@ -29,7 +29,7 @@ def _home(directory: Path) -> str:
 
 @contextmanager
 def run_directory(prefix: str) -> Iterator[Path]:
-    """Yield a temporary directory; at the end nothing is left of it, and no process that has its home there.
+    """Yield a temporary directory. At the end, delete it and kill every process that has its JOBQ_HOME there.
 
     The first signal ends the run with a KeyboardInterrupt.
     """
@@ -43,7 +43,7 @@ def run_directory(prefix: str) -> Iterator[Path]:
 
 
 def kill(pid: int) -> bool:
-    """SIGKILL; False when there is nothing to kill (any more)."""
+    """Send SIGKILL; return False when there is no such living process."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -55,10 +55,11 @@ def kill(pid: int) -> bool:
 
 
 def leftovers(home: str, started_with: frozenset[str] | None = None) -> list[int]:
-    """Return the pids of processes with this JOBQ_HOME, which is one run's own: all, or those with such an argument, or
-    with a worker's title.
+    """Return the pids of the processes with this JOBQ_HOME: all, or those with such an argument or with a worker's
+    title.
 
-    A Ctrl-C between the start of a process and the line that remembers it would leave it behind.
+    They are found by their environment because a Ctrl-C may come between the start of a process and the line that
+    remembers it.
     """
     found = []
     for process in psutil.process_iter():

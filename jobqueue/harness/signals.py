@@ -1,4 +1,4 @@
-"""One signal ends a run, and no further one disturbs its cleaning up."""
+"""End a run at the first signal, and keep further signals from disturbing the clean-up."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def one_signal_is_enough() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into a KeyboardInterrupt; more disturb neither the cleaning up nor the
-    end of the command: after the first one, they stay ignored."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a KeyboardInterrupt and ignore all later ones, until the command
+    has ended."""
 
     def interrupt(*_: object) -> None:
         ignore_signals()
@@ -31,6 +31,6 @@ def one_signal_is_enough() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Let nothing disturb the cleaning up from here on; ``one_signal_is_enough`` puts the handlers back."""
+    """Ignore signals from here on, for the clean-up; ``one_signal_is_enough`` restores the handlers."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)

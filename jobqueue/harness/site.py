@@ -1,7 +1,7 @@
-"""A small web site on the loopback: real pages and files to read, and servers that behave badly (see `handler`).
+"""Serve a small web site on the loopback: pages and files to read, and servers that behave badly (see ``handler``).
 
 ``Site`` serves from threads of this process. ``spawn_site`` starts a process for it, so that it does not compete with
-the caller for the GIL; that process leaves when its stdin closes, so it never outlives who started it.
+the caller for the GIL; that process ends when its stdin closes, so it never outlives the caller.
 
     python -m jobqueue.harness.site --host 0.0.0.0 --port 8000 --latency 0.05
 """
@@ -27,7 +27,7 @@ from jobqueue.harness.handler import FILES, Server, file_body
 @dataclass(frozen=True)
 class Page:
     url: str
-    title: str  # as a reader sees it: white space collapsed
+    title: str  # with white space collapsed
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class File:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a running site has. ``url`` is the index, with a slash at its end."""
+    """The pages and files of a running site. url: the index, with a slash at its end."""
 
     url: str
     pages: list[Page]
@@ -54,7 +54,7 @@ def contents(url: str) -> Contents:
 
 
 class Site:
-    """The site in this process: ``with Site() as site: site.url, site.pages, site.files``."""
+    """The site in threads of this process: ``with Site() as site: site.url, site.pages, site.files``."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, latency: float = 0.0) -> None:
         self._server = Server((host, port), latency)
@@ -81,7 +81,7 @@ class Site:
 
 @contextmanager
 def spawn_site(latency: float = 0.0) -> Iterator[Contents]:
-    """Run the site in a process of its own on the loopback and hand out what it has; the process ends for sure."""
+    """Run the site in a process of its own on the loopback and yield its contents; the process is killed at the end."""
     command = [sys.executable, "-P", "-m", "jobqueue.harness.site", "--latency", str(latency), "--until-stdin-closes"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdin
@@ -101,7 +101,7 @@ def spawn_site(latency: float = 0.0) -> Iterator[Contents]:
 
 
 def main() -> None:
-    """Serve until stopped. The first line on stdout says where and what, as JSON for `spawn_site`."""
+    """Serve until stopped. The first line on stdout describes the site, as JSON for ``spawn_site``."""
     parser = argparse.ArgumentParser(prog="python -m jobqueue.harness.site", description="The loopback site of jobq.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The store of a run: the user's, or one of its own that ends with it."""
+"""Open the store of a run: the user's, or one that is started for the run and ends with it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jobqueue.store.open import Store, open_store
 
 @contextmanager
 def own_store(env: dict[str, str]) -> Iterator[Store]:
-    """Start a store of the run's own; stop it at the end although somebody may still hold a lease."""
+    """Start a store for the run; stop it at the end even if a process still holds a lease on it."""
     with open_store(None, env=env) as store:
         try:
             yield store
         except BaseException:
-            # the thread that waits for results would say that the store went away
+            # the thread that waits for results would log that the store went away
             logging.getLogger("jobqueue.results.waiter").disabled = True
             raise
         finally:
@@ -28,18 +28,19 @@ def own_store(env: dict[str, str]) -> Iterator[Store]:
 
 @contextmanager
 def opened(url: str | None, env: dict[str, str]) -> Iterator[tuple[Store, dict[str, str]]]:
-    """Open the store at ``url``, or start our own without one; yield it and the environment of its workers."""
+    """Open the store at ``url``, or start one for the run if there is no URL; yield it and the environment of its
+    workers."""
     if url is None:
         with own_store(env) as store:
             yield store, env
     else:
         with open_store(url) as store:
-            # by the environment: everybody can read argv; and `jobq advise` is not asked about what is tried out here
+            # In the environment, because everybody can read argv. No accounting: `jobq advise` should not judge trials.
             yield store, env | {"JOBQ_URL": url, "JOBQ_ACCOUNTING": "0"}
 
 
 def refuse_suspended(store: Store) -> None:
-    """Raise JobqError where no worker would take anything."""
+    """Raise JobqError if the queues are suspended, so that no worker would run anything."""
     with store.client() as client:
         if client.exists(keys.SUSPENDED):
             raise JobqError("All queues of this store are suspended, no worker would work: jobq resume first.")

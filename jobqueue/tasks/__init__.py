@@ -1,7 +1,7 @@
-"""The built-in tasks, under the import path that RQ uses (``jobqueue.tasks.square``).
+"""The built-in tasks, at the import path by which workers find them (``jobqueue.tasks.square``).
 
-The functions here are thin: what needs httpx2 or bs4 is imported when the job runs, so that a producer that only
-names a task pays nothing for it.
+The functions here are thin: httpx2 and bs4 are imported when a job runs, so that a producer that only names a task does
+not pay for them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def square(n: int | float) -> int | float:
 
 
 def heavy(n: int | float) -> int:
-    """Compute for about n milliseconds in pure Python, holding the GIL; the same number for the same n."""
+    """Compute for about n milliseconds in pure Python, holding the GIL; return the same number for the same n."""
     from jobqueue.tasks.cpu import burn
 
     if not 0 <= _number("heavy", n) < 1e9:
@@ -37,9 +37,9 @@ def heavy(n: int | float) -> int:
 
 
 def sleep(seconds: int | float) -> int | float:
-    """Wait and return the seconds asked for.
+    """Sleep for so many seconds and return them.
 
-    It waits in slices: an exception thrown into a thread (a time limit, a stop) arrives between two bytecodes and
+    It sleeps in slices: an exception thrown into a thread (a time limit, a stop) arrives between two bytecodes and
     would otherwise have to wait for the whole sleep.
     """
     if not 0 <= _number("sleep", seconds) < 1e9:
@@ -70,7 +70,7 @@ def scrape(url: str, *, timeout: float = 60.0) -> dict[str, Any]:
 
 
 def _fetch(task: str) -> Any:
-    """Import what the web tasks are made of. Raises ExtraMissing."""
+    """Import the module of the web tasks. Raises ExtraMissing."""
     from jobqueue.errors import ExtraMissing
     from jobqueue.tasks import extra
 
@@ -90,9 +90,9 @@ _count_lock = threading.Lock()
 
 
 def count_here(seconds: float = 0.02) -> dict[str, int]:
-    """Add one to a counter of this module and say who saw which count; it waits so that others get jobs too.
+    """Add one to a counter of this module; return the pid and the count. It waits so that other consumers get jobs too.
 
-    Where consumers share their memory, all jobs see one counter; where they do not, each has a counter of its own.
+    Where consumers share their memory, all jobs see one counter; where they do not, each process has its own.
     """
     global _count
     with _count_lock:
@@ -103,7 +103,8 @@ def count_here(seconds: float = 0.02) -> dict[str, int]:
 
 
 def _number(task: str, value: Any) -> int | float:
-    """JSON has text and numbers; ``jobq submit square abc`` sends text and deserves a sentence."""
+    """Return the value if it is a number, else raise: ``jobq submit square abc`` sends a text, and its user needs a
+    sentence."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{task} takes a number, not {value!r}.")
     return value

@@ -1,4 +1,4 @@
-"""The one way out to the network: an httpx2 client whose connections pass the gate of `net`.
+"""Make the only HTTP client of the tasks: an httpx2 client whose connections go only where ``net`` allows.
 
 One client per process, so all threads of a process share one connection pool. No proxy, netrc or cookie of the
 environment is used, and no cookie of one job is sent for another.
@@ -25,12 +25,13 @@ REDIRECTS = 5
 
 # -- the total time limit ------------------------------------------------------------------------------------------
 
-_limit = threading.local()  # .deadline: one request is made and read by one thread
+_limit = threading.local()  # .deadline, per thread: one request is made and read by one thread
 
 
 @contextmanager
 def time_limit(deadline: float) -> Iterator[None]:
-    """End everything this thread sends and receives inside at deadline (monotonic), also a server that drips bytes."""
+    """End everything that this thread sends and receives inside at the deadline (monotonic), even if a server sends
+    byte by byte."""
     _limit.deadline = deadline
     try:
         yield
@@ -39,7 +40,7 @@ def time_limit(deadline: float) -> Iterator[None]:
 
 
 def _clip(timeout: float | None) -> float | None:
-    """Return what is left for one read, write or connect; raise when the total is used up."""
+    """Return the seconds left for one read, write or connect; raise when the time limit is used up."""
     deadline = getattr(_limit, "deadline", None)
     if deadline is None:
         return timeout
@@ -75,7 +76,8 @@ class _Stream(httpcore2.NetworkStream):
 
 
 class _Backend(httpcore2.NetworkBackend):
-    """Resolves, judges, and connects to what was judged. Only TCP: a unix socket path raises NotImplementedError."""
+    """Resolves a host, checks its addresses, and connects to the checked one. Only TCP: a unix socket path raises
+    NotImplementedError."""
 
     def __init__(self) -> None:
         self._tcp = httpcore2.SyncBackend()
@@ -90,7 +92,7 @@ class _Backend(httpcore2.NetworkBackend):
     ) -> httpcore2.NetworkStream:
         addresses = resolve(host, port)
         for i, address in enumerate(addresses):
-            try:  # a numeric address, so that nothing is resolved again
+            try:  # a numeric address, so that it is not resolved a second time
                 inner = self._tcp.connect_tcp(address, port, _clip(timeout), local_address, socket_options)
                 return _Stream(inner)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
@@ -100,7 +102,8 @@ class _Backend(httpcore2.NetworkBackend):
 
 
 class _Transport(httpx2.BaseTransport):
-    """httpx2 on a httpcore2 pool with our backend; built from public parts, so that an update cannot drop the gate."""
+    """httpx2 on a httpcore2 pool with ``_Backend``; built from public parts, so that an update cannot bypass the
+    check."""
 
     def __init__(self) -> None:
         self._pool = httpcore2.ConnectionPool(
@@ -157,7 +160,7 @@ _client_lock = threading.Lock()
 
 
 def client() -> httpx2.Client:
-    """Return this process's client; made when first needed, safe from every thread."""
+    """Return this process's client; made at the first use, safe from every thread."""
     global _client
     with _client_lock:
         if _client is None:
@@ -174,7 +177,8 @@ def client() -> httpx2.Client:
 
 
 def _forget() -> None:
-    """A forked child must not talk over its parent's sockets, nor wait for a lock that a parent's thread holds."""
+    """Drop the client in a forked child: it must not use its parent's sockets, nor wait for a lock that a parent's
+    thread holds."""
     global _client, _client_lock
     _client, _client_lock = None, threading.Lock()
 

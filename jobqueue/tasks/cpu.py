@@ -1,4 +1,4 @@
-"""Work for the CPU: a loop of integer arithmetic that holds the GIL and cannot be guessed by the compiler."""
+"""Work for the CPU: a loop of integer arithmetic that holds the GIL and that no compiler can shorten."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ STEPS_PER_MS = 7_000  # about a millisecond of one core of a cloud machine of 20
 
 
 def burn(ms: int | float) -> int:
-    """Step the generator ms * STEPS_PER_MS times from zero; return the upper 32 bits of where it stands."""
+    """Step the generator ms * STEPS_PER_MS times from zero; return the upper 32 bits of its state."""
     x = 0
     for _ in range(int(ms * STEPS_PER_MS)):
         x = (A * x + C) % M
-    return x >> 32  # every JSON reader can carry it exactly
+    return x >> 32  # 32 bits are exact in every JSON reader

@@ -1,11 +1,12 @@
-"""The libraries of download and scrape, which the extra web-tasks brings: are they there, and what to say if not."""
+"""Check for the libraries of download and scrape, which the extra web-tasks installs, and word the message if they are
+missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-LIBRARIES = {"httpx2": "httpx2", "httpcore2": "httpcore2", "bs4": "beautifulsoup4"}  # modules, and who brings them
+LIBRARIES = {"httpx2": "httpx2", "httpcore2": "httpcore2", "bs4": "beautifulsoup4"}  # module → distribution
 TASKS = ("download", "scrape")
 INSTALL = "pip install 'jobq[web-tasks]'"
 

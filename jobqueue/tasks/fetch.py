@@ -1,7 +1,7 @@
-"""Download and scrape: what goes over the network, with its limits; every failure is one sentence (net.FetchFailed).
+"""Download and scrape over the network, within limits; every failure is one sentence (net.FetchFailed).
 
-The names of the files that downloads make: ``JOBQ_DOWNLOAD_DIR/HASH-NAME``, where HASH is of the URL and NAME the
-harmless part of its path. Two jobs with the same URL write two temporary files, and the last rename stands.
+A download's file is ``JOBQ_DOWNLOAD_DIR/HASH-NAME``, where HASH is of the URL and NAME the harmless part of its path.
+Two jobs with the same URL write two temporary files, and the last rename wins.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jobqueue.tasks.page import start_tags
 
 PAGE_LIMIT = 5_000_000  # bytes of HTML
 CHUNK = 65_536
-DECODABLE = ("", "identity", "gzip", "deflate")  # what can blow up only so far; we ask for identity
+DECODABLE = ("", "identity", "gzip", "deflate")  # encodings whose expansion is bounded; requests ask for identity
 
 
 def download_to_disk(url: str, max_bytes: int | None, timeout: float) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def download_to_disk(url: str, max_bytes: int | None, timeout: float) -> dict[st
 
 
 def read_page(url: str, timeout: float) -> dict[str, Any]:
-    """Do `jobqueue.tasks.scrape`: read at most PAGE_LIMIT bytes and look for the title and the links."""
+    """Do `jobqueue.tasks.scrape`: read at most PAGE_LIMIT bytes and find the title and the links."""
     with _answer(url, timeout) as answer:
         kind = answer.headers.get("content-type", "text/html").split(";")[0].strip().lower()
         if not (kind.startswith("text/") or "html" in kind):
@@ -61,7 +61,8 @@ def read_page(url: str, timeout: float) -> dict[str, Any]:
 
 
 def parse_page(page: bytes, url: str, charset: str | None = None) -> tuple[str | None, list[str]]:
-    """Return (title, links) of a page that came from url; charset is what the server said, the page may say it too."""
+    """Return (title, links) of a page at ``url``. charset: what the server declared; the page itself may declare one
+    too."""
     text = UnicodeDammit(page, [charset] if charset else [], is_html=True).unicode_markup or ""
     title, base, hrefs = "", "", []
     for tag in start_tags(text):
@@ -89,7 +90,8 @@ def file_name(url: str) -> str:
 
 @contextmanager
 def _answer(url: str, timeout: float) -> Iterator[httpx2.Response]:
-    """GET url and hand out the answer, headers read and 2xx; errors from here and from reading become sentences."""
+    """GET the URL and yield the response when it is 2xx, with its headers read; turn errors here and while reading into
+    sentences."""
     if not (isinstance(url, str) and re.match(r"https?://[^/]", url, re.IGNORECASE)):
         raise BadUrl(f"{url!r} is not an http or https address.")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
@@ -118,7 +120,7 @@ def _answer(url: str, timeout: float) -> Iterator[httpx2.Response]:
 
 
 def _limited(answer: httpx2.Response, chunks: Iterator[bytes], limit: int, url: str) -> Iterator[bytes]:
-    """Pass the chunks on until there are more than limit bytes; what the server announces is believed if too large."""
+    """Yield the chunks; raise TooLarge when they exceed the limit, or when the announced length does."""
     announced = answer.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise TooLarge(f"{url} has {int(announced):,} bytes, more than the limit of {limit:,}.")
@@ -132,14 +134,14 @@ def _limited(answer: httpx2.Response, chunks: Iterator[bytes], limit: int, url: 
 
 @contextmanager
 def _part_file(directory: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file of a name nobody else uses; gone afterwards unless it was renamed."""
+    """Yield a new file with a unique name; delete it at the end unless it was renamed."""
     directory.mkdir(parents=True, exist_ok=True)
     part = directory / f".{uuid.uuid4().hex}.part"
     try:
         with part.open("xb") as file:
             yield file, part
     finally:
-        part.unlink(missing_ok=True)  # missing is the good end: it was renamed
+        part.unlink(missing_ok=True)  # missing when it was renamed, which is success
 
 
 def _byte_limit(max_bytes: int | None) -> int:
@@ -159,7 +161,8 @@ def _byte_limit(max_bytes: int | None) -> int:
 
 
 def _join(base: str, href: str) -> str | None:
-    """Return href as an absolute http(s) address, or None when it is something else (mailto:, javascript:, broken)."""
+    """Return href as an absolute http(s) address, or None for anything else (mailto:, javascript:, a broken
+    address)."""
     try:
         link = urljoin(base, href.strip())
         parts = urlsplit(link)

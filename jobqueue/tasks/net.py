@@ -1,8 +1,8 @@
-"""Where a job may reach: the public internet, and private addresses only when the operator says so.
+"""Decide where a job may connect: to the public internet, and to private addresses only if the operator allows it.
 
-The judge looks at numbers, not at names: a host is resolved once and every address of it is judged; `client` connects
-to what was judged. So redirects, odd spellings (``http://2130706433/``) and names that resolve differently the second
-time end at the same gate. The operator opens it with ``jobq worker --allow-private`` (``JOBQ_ALLOW_PRIVATE=1``);
+Numbers are judged, not names: a host is resolved once and every address of it is judged; ``client`` connects to what
+was judged. So redirects, odd spellings (``http://2130706433/``) and names that resolve differently the second time are
+all judged. The operator allows private addresses with ``jobq worker --allow-private`` (``JOBQ_ALLOW_PRIVATE=1``);
 nothing in a job can.
 """
 
@@ -20,7 +20,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class FetchFailed(JobqError):
-    """A download or a scrape did not work; the message says what and why."""
+    """A download or a scrape did not work; the message says what failed and why."""
 
 
 class BadUrl(FetchFailed, ValueError):
@@ -51,7 +51,8 @@ def private_allowed() -> bool:
 
 
 def is_public(address: IPAddress) -> bool:
-    """True for an address of the public internet. An IPv4 address inside an IPv6 one is judged as what it is."""
+    """Return whether an address is of the public internet. An IPv4 address inside an IPv6 one is judged as the IPv4
+    address."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
         if inner is None and address in _NAT64:
@@ -64,7 +65,7 @@ def is_public(address: IPAddress) -> bool:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Return the host's addresses as numbers, all judged; one that is refused refuses the host."""
+    """Return the host's addresses as numbers, all judged. Raises AddressRefused if one of them is refused."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as e:

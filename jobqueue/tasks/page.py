@@ -1,8 +1,8 @@
-"""Title and links of an HTML page, read once from its beginning to its end, in time that grows with its length only.
+"""Find the title and the links of an HTML page in one pass, in time that grows only with its length.
 
 The tokens are those of the HTML standard (https://html.spec.whatwg.org/multipage/parsing.html#tokenization), without a
-tree. Not html.parser: it searches for the end of each tag, comment and declaration anew, so a page of a megabyte of
-``</`` costs it minutes.
+tree. html.parser is not used: it searches for the end of each tag, comment and declaration anew, so a page of a
+megabyte of ``</`` costs it minutes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ _SPACE_OR_SLASH = re.compile(r"[\s/]*")
 _SPACE = re.compile(r"\s*")
 _ATTRIBUTE_NAME = re.compile(r"[^\s/>][^\s/>=]*")
 _UNQUOTED = re.compile(r"[^\s>]*")
-_RAW = frozenset({"script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"})  # text until </name
+_RAW = frozenset(
+    {"script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"}
+)  # their content is text until </name
 
 
 class Tag(NamedTuple):
-    """A start tag; ``text`` is the content of those whose content holds no tags."""
+    """A start tag. text: the content of an element whose content has no tags, as of title."""
 
     name: str
     attributes: dict[str, str]
@@ -29,7 +31,7 @@ class Tag(NamedTuple):
 
 
 def start_tags(page: str) -> Iterator[Tag]:
-    """Iterate over the start tags of a page. What is cut off at its end is no tag."""
+    """Iterate over the start tags of a page. A tag that is cut off at the page's end does not count."""
     at = 0
     while (at := page.find("<", at)) >= 0:
         following = page[at + 1 : at + 2]
@@ -51,7 +53,7 @@ def start_tags(page: str) -> Iterator[Tag]:
 
 
 def _past(page: str, at: int) -> int:
-    """The place behind a comment, a declaration or an end tag; -1 when the page ends before it does."""
+    """Return the position behind a comment, a declaration or an end tag; -1 when the page ends before it does."""
     if page.startswith("<!--", at):
         if page.startswith((">", "->"), at + 4):  # the standard's abruptly closed comment
             return page.find(">", at) + 1
@@ -60,7 +62,8 @@ def _past(page: str, at: int) -> int:
 
 
 def _start_tag(page: str, at: int) -> tuple[Tag, int] | None:
-    """Read a tag whose name begins here; return it and the place behind it, None when the page ends before it does."""
+    """Read a tag whose name begins here; return it and the position behind it, None when the page ends before it
+    does."""
     name = _TAG_NAME.match(page, at)
     assert name is not None, "the caller has seen a letter"
     attributes: dict[str, str] = {}
@@ -77,7 +80,7 @@ def _start_tag(page: str, at: int) -> tuple[Tag, int] | None:
         if read is None:
             return None
         value, at = read
-        attributes.setdefault(found[0].lower(), value)  # of two with a name the first counts
+        attributes.setdefault(found[0].lower(), value)  # of two attributes with the same name the first counts
 
 
 def _value(page: str, at: int) -> tuple[str, int] | None:
@@ -95,12 +98,12 @@ def _value(page: str, at: int) -> tuple[str, int] | None:
 
 
 def _end_of_raw(page: str, name: str, at: int) -> int:
-    """Where the content of a raw element ends; at the page's end if it is never closed."""
+    """Return where the content of a raw element ends; the page's end if it is never closed."""
     closed = re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE).search(page, at)
     return closed.start() if closed else len(page)
 
 
 def _end(pattern: re.Pattern[str], page: str, at: int) -> int:
-    """Where a pattern that matches everywhere ends."""
+    """Return where a pattern that matches everywhere ends."""
     found = pattern.match(page, at)
     return found.end() if found else at

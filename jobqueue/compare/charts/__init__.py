@@ -1,1 +1,1 @@
-"""The pictures of a comparison, as SVG made in Python: for the HTML report, and as files for the guide."""
+"""Draw the charts of a comparison as SVG, for the HTML report and as files for docs/threads-and-processes.md."""

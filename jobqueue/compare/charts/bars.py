@@ -1,4 +1,4 @@
-"""Bars from zero, one below the other, each with its name before it and its figure behind it."""
+"""Draw horizontal bars from zero: each with its name on the left and its figure on the right."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from jobqueue.compare.markup import DASH, Html, el, short
 
 HEIGHT = 12.0  # of a bar
 STEP = 18.0  # from bar to bar
-APART = 9.0  # more between groups
+APART = 9.0  # additional space between groups
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar, and a paler one behind it that may reach further. None: there is no figure, a dash is shown."""
+    """One bar, with a paler one behind it that may reach further. A value of None has no bar and shows a dash."""
 
     name: str
     css: str
     value: float | None
     behind: float | None = None
     tell: str = ""
-    says: tuple[str, str] | None = None  # in place of the values: a figure, and what follows it
-    first: bool = False  # of a group
+    says: tuple[str, str] | None = None  # shown in place of the values: a figure, and the text behind it
+    first: bool = False  # whether it is the first of a group
 
     @property
     def reach(self) -> float:
@@ -32,7 +32,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """All that one chart of bars shows. key: what the bar and the one behind it are; limit: a line across, named."""
+    """The content of a chart of bars. key: the meaning of the bar and of the one behind it; limit: a named line
+    across."""
 
     words: Words
     bars: tuple[Bar, ...]
@@ -42,7 +43,7 @@ class Bars:
 
 
 def draw(chart: Bars, width: float, class_: str | None = None) -> Html:
-    """Return the chart, as high as its bars need."""
+    """Return the chart; its height follows from the number of bars."""
     left = max((length(bar.name) for bar in chart.bars), default=0) + 10
     room = max((_room(chart, bar) for bar in chart.bars), default=0) + 8
     most = max([bar.reach for bar in chart.bars] + [chart.limit[0] if chart.limit else 0.0]) or 1.0

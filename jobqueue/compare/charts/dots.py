@@ -1,4 +1,4 @@
-"""Rows of small signs, one for each job: who went on, who had to begin again, who was lost."""
+"""Draw a row of small signs, one for each job: which jobs went on, which began again, which were lost."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from jobqueue.compare.charts.drawing import Words, label, length, picture
 from jobqueue.compare.markup import Html, el
 
 STEP = 20.0
-MOST = 12  # signs in a row; more are told in words only
+MOST = 12  # signs in a row; a larger number is shown in words only
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """One row: how many went on undisturbed, ran again, were lost; said: the same in words."""
+    """One row: how many jobs went on undisturbed, ran again, were lost. said: the same in words."""
 
     name: str
     css: str
@@ -25,14 +25,14 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Signs:
-    """All that one chart of signs shows."""
+    """The content of a chart of signs."""
 
     words: Words
     rows: tuple[Jobs, ...]
 
 
 def draw(chart: Signs, width: float, class_: str | None = None) -> Html:
-    """Return the chart, as high as its rows need."""
+    """Return the chart; its height follows from the number of rows."""
     left = max(length(row.name) for row in chart.rows) + 14
     signs = min(MOST, max(row.calm + row.again + row.lost for row in chart.rows))
     said = left + signs * STEP + 6
@@ -51,7 +51,7 @@ def _row(row: Jobs, left: float, said: float, top: float) -> Html:
 def _sign(kind: str, x: float, y: float) -> Html:
     if kind == "calm":
         return el("circle", cx=x, cy=y, r=6, class_="calm")
-    if kind == "again":  # a ring with a gap and an arrow's head: once more
+    if kind == "again":  # a ring with a gap and an arrow's head, which means "again"
         ring = f"M{x + 4.3:.1f} {y - 4.3:.1f}A6 6 0 1 0 {x + 6:.1f} {y:.1f}"
         head = f"M{x + 0.3:.1f} {y - 4.6:.1f}h4.4v-4.4"
         return el("path", d=ring + head, class_="again")

@@ -1,4 +1,4 @@
-"""Any chart as an SVG element, at any width."""
+"""Draw any chart as an SVG element of any width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all charts share: sizes, scales, text, and the places of labels that must not overlap."""
+"""Provide what all charts share: sizes, scales, text, and places for labels that must not overlap."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from importlib import resources
 
 from jobqueue.compare.markup import Html, el
 
-WIDE = 540  # as on half of a desktop's page
-NARROW = 344  # as on a phone
-LETTER, THIN, BROAD = 7.6, 4.4, 11.5  # at the size of charts.css, in the widest of its fonts (DejaVu Sans)
+WIDE = 540  # units; half of a page on a desktop
+NARROW = 344  # units; a phone
+LETTER, THIN, BROAD = (
+    7.6,
+    4.4,
+    11.5,
+)  # widths of letters at the size of charts.css, in the widest of its fonts (DejaVu Sans)
 BOLD = 1.1
 LINE = 16.0  # between two labels
 
 
 @dataclass(frozen=True)
 class Words:
-    """What a chart is called, and what it shows in words for those who do not see it."""
+    """The title of a chart, and a description of it in words for readers who do not see it."""
 
     title: str
     description: str
@@ -26,7 +30,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Frame:
-    """The plot's place inside the picture, and what its edges stand for: lowest and highest x, 0 and highest y."""
+    """The plot's place inside the picture, and the values at its edges: lowest and highest x, 0 and highest y."""
 
     left: float
     right: float
@@ -37,7 +41,7 @@ class Frame:
     most: float
 
     def x(self, width: float) -> float:
-        """The place of a number of workers, on a scale that doubles."""
+        """Return the position of a number of workers, on a logarithmic scale."""
         if self.high == self.low:
             return (self.left + self.right) / 2
         part = math.log2(width / self.low) / math.log2(self.high / self.low)
@@ -65,7 +69,7 @@ def label(x: float, y: float, *said: object, class_: str = "", anchor: str | Non
 
 
 def length(said: str, bold: bool = False) -> float:
-    """About how many units wide the text will be; rather too many than too few."""
+    """Estimate how many units wide the text will be; rather too many than too few."""
     widths = [THIN if letter in " .,:;/ijl" else BROAD if letter in "mwMW" else LETTER for letter in said]
     return sum(widths) * (BOLD if bold else 1)
 
@@ -81,13 +85,13 @@ def ticks(most: float, wanted: int = 4) -> list[float]:
 
 
 def spread(wanted: Sequence[float], low: float, high: float, gap: float = LINE) -> list[float]:
-    """Return places near the wanted ones, in the order given, at least ``gap`` apart and between low and high.
+    """Return positions near the wanted ones, in the same order, at least ``gap`` apart and between low and high.
 
-    With more labels than fit they reach above ``low``.
+    If there are more labels than fit, they reach above ``low``.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     groups: list[list[int]] = []
-    for i in order:  # those that would overlap become one group, around the middle of what they want
+    for i in order:  # labels that would overlap become one group around the mean of their wanted positions
         groups.append([i])
         while len(groups) > 1 and _end(groups[-2], wanted, gap) > _start(groups[-1], wanted, gap) - gap + 1e-9:
             last = groups.pop()

@@ -1,4 +1,5 @@
-"""The charts as files of their own, for the guide: with a background and a heading, in the reader's light or dark."""
+"""Write the charts as files of their own, for the guide: with a background and a heading, in light or dark as the
+reader's system is set."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ FOOTER = 40
 
 
 def pictures(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield file names and contents: a picture per task that was measured, and memory.svg.
+    """Yield file names and contents: a picture per measured task, and memory.svg.
 
-    A task whose job is smaller than its queue is shown by the price of a job, all others by their throughput.
+    For a task whose job costs less than its queue the picture shows the price of a job, for all others the throughput.
     """
     machine = report["machine"]
     for task in report["tasks"]:
@@ -65,7 +66,7 @@ def _measured_on(machine: dict[str, Any]) -> str:
 
 
 def _waiting_first(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Memory matters where many workers are worth having: where jobs wait, or else do best in threads."""
+    """Order the tasks by how much memory matters: first those that wait, then those that do best in threads."""
 
     def rank(task: dict[str, Any]) -> tuple[bool, bool, bool]:
         in_threads = bool(task["advice"]) and task["advice"]["mode"] == "thread"

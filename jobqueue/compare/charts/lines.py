@@ -1,4 +1,4 @@
-"""A chart of lines over the number of workers: on a zero baseline, each line named at its end."""
+"""Draw lines over the number of workers, from a zero baseline, each line named at its end."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from jobqueue.compare.charts.drawing import NARROW, Frame, Words, label, length,
 from jobqueue.compare.markup import Html, el, short
 from jobqueue.words import count
 
-OFF_SCALE = 2.0  # a reference so many times above the modes' highest is named, not drawn
+OFF_SCALE = 2.0  # a reference line that is so many times above the modes' highest point is named and not drawn
 NOTE = 16.0  # the height of a line of notes above the plot
 Say = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: points are (workers, value). css: its class; tells: its points in exact words, for the pointer.
+    """One line: points are (workers, value). css: its class; tells: its points in exact words, for the mouse pointer.
 
-    A reference does not stretch the scale far. A level has no width of its own and goes across.
+    A reference line stretches the scale only a little. A level has no width of its own and goes across the plot.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Marks:
-    """What else is marked: the machine's cores on the axis, and the point that is advised (css, workers)."""
+    """What else is marked: the machine's cores on the axis, and the advised point (css, workers)."""
 
     cores: int | None = None
     advised: tuple[str, int] | None = None
@@ -44,7 +44,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Plot:
-    """All that one chart of lines shows."""
+    """The content of a chart of lines."""
 
     words: Words
     lines: tuple[Line, ...]
@@ -65,7 +65,7 @@ class Plot:
 
 
 def draw(plot: Plot, width: float, class_: str | None = None) -> Html:
-    """Return the chart; needs at least one line with a point."""
+    """Return the chart. At least one line must have a point."""
     lines = plot.drawn()
     height = (296.0 if width <= NARROW else 316.0) + NOTE * len(plot.off_scale())
     ends = [_end(line, plot) for line in lines]
@@ -77,7 +77,9 @@ def draw(plot: Plot, width: float, class_: str | None = None) -> Html:
         _grid(frame, ticks(_most(lines)), plot.say),
         _axis(frame, plot),
         [_line(line, frame) for line in sorted(lines, key=lambda line: not line.reference)],
-        [_markers(line, frame) for line in reversed(lines) if not line.reference],  # circles on top of squares
+        [
+            _markers(line, frame) for line in reversed(lines) if not line.reference
+        ],  # reversed, so that circles lie on top of squares
         _ring(plot, lines, frame),
         _names(lines, ends, frame),
         _notes(plot, width),
@@ -86,7 +88,8 @@ def draw(plot: Plot, width: float, class_: str | None = None) -> Html:
 
 
 def _end(line: Line, plot: Plot) -> tuple[str, str]:
-    """What stands at a line's end: its last figure and its name, and where it ended if that is not at the edge."""
+    """Return the texts at a line's end: its last figure and its name, and the width where it ended if that is not the
+    edge."""
     workers, value = line.points[-1]
     early = not line.level and workers < max(plot.widths)
     return plot.say(value), f" {line.name} at {workers}" if early else f" {line.name}"
@@ -132,7 +135,7 @@ def _axis(frame: Frame, plot: Plot) -> list[Html]:
 
 
 def _shown(frame: Frame, plot: Plot) -> list[int]:
-    """The widths that have room on the axis, from the largest down."""
+    """Return the widths that have room on the axis, chosen from the largest down."""
     shown: list[int] = []
     for width in sorted(plot.widths, reverse=True):
         needed = (length(f"{width:,}") + length(f"{shown[-1]:,}")) / 2 + 6 if shown else 0
@@ -163,7 +166,7 @@ def _markers(line: Line, frame: Frame) -> Html:
 
 
 def _marker(css: str, x: float, y: float, tell: str) -> Html:
-    """A circle for threads, a square for processes: told apart without colour."""
+    """Return a circle for threads, a square for processes, so that they differ without colour too."""
     title = el("title", tell) if tell else None
     if css.endswith("process"):
         return el("rect", title, x=x - 5, y=y - 5, width=10, height=10, class_="point")

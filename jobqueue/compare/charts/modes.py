@@ -1,4 +1,4 @@
-"""The five rows of a comparison: their names, their order, and the class that gives them colour in charts.css."""
+"""Name, order and colour the five rows of a comparison (the colours are classes of charts.css)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Look:
-    """How one row is called and drawn. css: a class of charts.css."""
+    """The name and the style of a row. css: a class of charts.css."""
 
     mode: str
     one: str
@@ -15,7 +15,7 @@ class Look:
     css: str
 
     def of(self, workers: int) -> str:
-        """4 threads, 1 bare process; the loop has no number."""
+        """Return the row's workers in words: 4 threads, 1 bare process; the loop has no number."""
         return self.many if self.mode == "loop" else f"{workers:,} {self.one if workers == 1 else self.many}"
 
 
@@ -35,5 +35,5 @@ POOLS = ("ThreadPoolExecutor", "ProcessPoolExecutor")
 
 
 def look(mode: str) -> Look:
-    """Return the look of a row; one that a later version adds is drawn like the loop."""
+    """Return the look of a row; an unknown row, as of a report by a later version, looks like the loop."""
     return LOOKS.get(mode) or Look(mode, mode, mode, "loop")

@@ -1,4 +1,4 @@
-"""The charts of one task, from its part of the report (docs/compare.md): what is drawn, and the words for it."""
+"""Make the charts of one task, and the words that describe them, from its part of the report (docs/compare.md)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Run = dict[str, Any]
 
 
 def throughput(task: dict[str, Any], machine: dict[str, Any]) -> Plot | Bars | None:
-    """Jobs per second over the width: both modes, and for reference the bare pools and the loop."""
+    """Return the chart of jobs per second by width: both modes, and for reference the bare pools and the loop."""
     made = [_line(task, mode, "jobs_per_s", "jobs/s", reference=mode not in MODES) for mode in LOOKS]
     words = Words(f"{task['task']}: jobs per second", _described(made, short, "jobs per second"))
     return _chart(task, Plot(words, tuple(made), (), short, Marks(machine.get("cores"), _advised(task))))
 
 
 def latency(task: dict[str, Any], machine: dict[str, Any]) -> Plot | Bars | None:
-    """How long a job runs, over the width: the median, and above it the 95th percentile."""
+    """Return the chart of how long a job runs by width: the median, and above it the 95th percentile."""
     medians = [_line(task, mode, "p50", "ms", beyond="p95") for mode in MODES]
     made = [line for median in medians for line in _apart(median, medians)]
     words = Words(f"{task['task']}: how long a job runs", f"Medians. {_described(made, milliseconds, '')}")
@@ -34,7 +34,7 @@ def latency(task: dict[str, Any], machine: dict[str, Any]) -> Plot | Bars | None
 
 
 def _chart(task: dict[str, Any], plot: Plot) -> Plot | Bars | None:
-    """The lines over the widths that there are; with one width they would be points, and are bars."""
+    """Return lines over the widths; with a single width, bars."""
     drawn, widths = tuple(line for line in plot.lines if line.points), tuple(_widths(task))
     if not any(not line.reference for line in drawn):
         return None
@@ -49,7 +49,8 @@ def _bar(line: Line) -> Bar:
 
 
 def _apart(line: Line, medians: Sequence[Line]) -> list[Line]:
-    """A 95th percentile far above all medians would flatten them: it is made a reference, to be named only."""
+    """Return the line without a 95th percentile that would flatten all medians; that one becomes a reference, which is
+    only named."""
     limit = OFF_SCALE * max((value for median in medians for _, value in median.points), default=0.0)
     if not line.beyond or max(value for _, value in line.beyond) <= limit:
         return [line]
@@ -90,7 +91,7 @@ def _points(task: dict[str, Any], mode: str, field: str) -> tuple[tuple[int, flo
 
 
 def _described(made: Sequence[Line], say: Callable[[float], str], unit: str) -> str:
-    """Each line's course: threads: 19.6 with 1, 19.7 with 16 workers."""
+    """Return the course of each line in words: threads: 19.6 with 1, 19.7 with 16 workers."""
     parts = []
     for line in made:
         if line.points and line.level:
@@ -103,7 +104,7 @@ def _described(made: Sequence[Line], say: Callable[[float], str], unit: str) -> 
 
 def _advised(task: dict[str, Any]) -> tuple[str, int] | None:
     advice = task["advice"]
-    if not advice or task["kind"] == "tiny" or advice.get("threads", 1) > 1:  # the lines have no such point
+    if not advice or task["kind"] == "tiny" or advice.get("threads", 1) > 1:  # no line has such a point
         return None
     return look(advice["mode"]).css, advice["workers"]
 
@@ -112,7 +113,7 @@ def _advised(task: dict[str, Any]) -> tuple[str, int] | None:
 
 
 def memory(task: dict[str, Any]) -> Bars | None:
-    """Memory of the whole tree by width and row: USS, and behind it PSS."""
+    """Return the chart of the memory of the whole tree by width and row: USS, and behind it PSS."""
     made = [bar for width in _widths(task) for bar in _memory_of(task, width)]
     if not any(bar.value is not None or bar.behind is not None for bar in made):
         return None
@@ -138,7 +139,7 @@ def _memory_of(task: dict[str, Any], width: int) -> list[Bar]:
 
 
 def price(task: dict[str, Any]) -> Bars | None:
-    """Wall time for each job with one worker: what the loop needs, and what a pool and the queue add."""
+    """Return the chart of the wall time per job with one worker: of the loop, and what a pool and the queue add."""
     made = []
     for mode in ("loop", *POOLS, *MODES):
         for run in _of(task, mode):

@@ -1,4 +1,4 @@
-"""The charts of what each mode did with a leak, a crash and a limit, from the report (docs/compare.md)."""
+"""Make the charts of a leak, a crash and a time limit in each mode, from the report (docs/compare.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CASES = {"blocking": "waits in C", "gil": "holds the GIL"}
 
 
 def leak(isolation: dict[str, Any]) -> Bars | None:
-    """By how much each process grew after one job leaked."""
+    """Return the chart of how much each process grew after one job leaked."""
     made = []
     for mode in MODES:
         grew = isolation[mode]["leak"]["grew_mb"] if isolation.get(mode) else []
@@ -33,7 +33,7 @@ def _mb(megabytes: float) -> str:
 
 
 def limits(found: dict[str, Any]) -> Bars | None:
-    """How long after its start each stuck job was ended, beside its limit."""
+    """Return the chart of how long after its start each stuck job was ended, beside its limit."""
     made = []
     for case, name in CASES.items():
         for mode in MODES:
@@ -53,7 +53,7 @@ def _limit(mode: str, case: str, ended: dict[str, Any], first: bool) -> Bar:
 
 
 def blast(found: dict[str, Any]) -> Signs | None:
-    """What became of the jobs beside one that crashed."""
+    """Return the chart of what became of the jobs beside one that crashed."""
     rows = [_jobs(mode, found[mode]) for mode in LOOKS if found.get(mode)]
     said = "; ".join(f"{row.name}: {row.said}" for row in rows)
     return Signs(Words("The jobs that ran beside one that crashed", f"{said}."), tuple(rows)) if rows else None

@@ -1,4 +1,4 @@
-"""The report of ``jobq compare`` as one HTML page: no script, no network, nothing beside it.
+"""Write the report of ``jobq compare`` as one HTML page without script, network access or further files.
 
     report (docs/compare.md) ─► top: machine, verdicts ─► a section per task ─► leak, crash, limit ─► words ─► raw JSON
 
@@ -21,7 +21,7 @@ from jobqueue.compare.markup import Html, el, join
 from jobqueue.compare.page import tasks, top, trials, words
 from jobqueue.errors import UsageError
 
-# A page of ours needs nothing from anywhere; should text of a report ever get out of its place, it cannot run either.
+# The page loads nothing. Should the text of a report ever escape the markup, this policy keeps it from running.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -36,7 +36,7 @@ def write(report: dict[str, Any], path: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """Raise UsageError if no file can be written there: before something long begins, not after."""
+    """Raise UsageError if no file can be written there. Call it before a long measurement, not after."""
     try:
         if _replaceable(path.resolve()):
             with tempfile.TemporaryFile(dir=path.resolve().parent):
@@ -46,7 +46,8 @@ def check(path: Path) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside the place and rename. What the path names as a link stays a link."""
+    """Write a temporary file in the same directory and rename it. A symbolic link stays a link; its target is
+    replaced."""
     target = path.resolve()
     if not _replaceable(target):
         target.write_bytes(content)
@@ -63,7 +64,8 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _replaceable(target: Path) -> bool:
-    """Whether it is a file or nothing yet; not so a pipe or /dev/stdout, which are written to. Raises OSError."""
+    """Return whether the target is a regular file or missing. Others, as a pipe or /dev/stdout, are written to. Raises
+    OSError."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -107,7 +109,7 @@ def _head(report: dict[str, Any]) -> Html:
 
 
 def _raw(report: dict[str, Any]) -> Html:
-    """The report itself, for who wants to check or to compute."""
+    """Return the report as JSON, for readers who want to check or compute."""
     summary = el("summary", "All figures as JSON, as ", el("code", "jobq compare --json"), " prints them")
-    raw = el("pre", json.dumps(report, indent=1), id="report")  # ASCII: the same text whatever the page's characters
+    raw = el("pre", json.dumps(report, indent=1), id="report")  # ASCII: the same text whatever the page's encoding
     return el("footer", el("details", summary, raw))

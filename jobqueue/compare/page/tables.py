@@ -1,4 +1,4 @@
-"""Tables of exact figures: aligned at the point, a dash where there is none, and below why there is none."""
+"""Make tables of exact figures: aligned at the point, with a dash for a missing figure and a note why it is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobqueue.compare.markup import DASH, Html, el, exact
 
 @dataclass(frozen=True)
 class Column:
-    """One column. missing: why a figure may be None; words are set to the left and may wrap."""
+    """One column. missing: why a figure may be None; a column of words is aligned left and may wrap."""
 
     name: str
     missing: str = ""
@@ -58,7 +58,7 @@ def _cell(column: Column, value: Any, pad: float) -> Html:
 
 
 def _pads(values: Sequence[Any]) -> list[float]:
-    """How many digits each figure must be moved to the left for the points to stand below each other."""
+    """Return by how many digits each figure must move to the left so that the points are aligned."""
     decimals = [_decimals(value) for value in values]
     most = max(decimals, default=0)
     return [most - own + (0.5 if most and not own else 0) for own in decimals]
@@ -70,7 +70,7 @@ def _decimals(value: Any) -> int:
 
 
 def _notes(columns: Sequence[Column], rows: Sequence[TableRow]) -> Html | None:
-    """Say once for each column why some of its figures are missing."""
+    """Return one note per column that says why some of its figures are missing."""
     said: dict[str, list[str]] = {}
     for n, column in enumerate(columns):
         if any(row.values[n] is None for row in rows):

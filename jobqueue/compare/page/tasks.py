@@ -1,4 +1,4 @@
-"""A section for each task: the verdict, four charts, and all figures in tables."""
+"""Make a section for each task: the verdict, four charts, and all figures in tables."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _section(task: dict[str, Any], report: dict[str, Any], number: int, alone: b
 
 
 def _unbroken(note: str) -> list[object]:
-    """Flags stay in one piece: browsers break a line behind a hyphen."""
+    """Keep command line flags in one piece: browsers break a line behind a hyphen."""
     return [el("span", bit, class_="flag") if bit.startswith("--") else bit for bit in re.split(r"(--[a-z-]+)", note)]
 
 
@@ -134,7 +134,8 @@ def _of_times(chart: Chart | None) -> str:
 
 
 def figure(chart: Chart, title: str, note: str) -> Html:
-    """A chart twice, for wide and for narrow places, under its heading; the style sheet shows one of them."""
+    """Return a chart under its heading in two sizes, for wide and for narrow pages; the style sheet shows one of
+    them."""
     heading = el("figcaption", el("h3", title), el("p", note))
     return el("figure", heading, draw(chart, WIDE, "wide"), draw(chart, NARROW, "narrow"))
 

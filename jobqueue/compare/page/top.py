@@ -1,4 +1,4 @@
-"""The top of the page: where it was measured, and a card with the verdict for each task."""
+"""Make the top of the page: where it was measured, and a card with the verdict for each task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def title(report: dict[str, Any]) -> str:
 
 
 def header(report: dict[str, Any]) -> Html:
-    """The heading and the facts of interpreter, machine and run."""
+    """Return the heading and the facts about interpreter, machine and run."""
     return el(
         "header",
         el("h1", "Threads or processes?"),
@@ -61,7 +61,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, object]]:
 
 
 def _lock_is_back(machine: dict[str, Any]) -> Html | None:
-    """On a build without the GIL: say so when it was on all the same, and who did it."""
+    """Return a note when the GIL was on in a Python built without it, and which module turned it on."""
     if not (machine["free_threaded"] and machine["gil_enabled"]):
         return None
     names = [el("code", module) for module in machine["gil_enabled_by"]]
@@ -74,9 +74,9 @@ def _lock_is_back(machine: dict[str, Any]) -> Html | None:
 
 
 def verdicts(report: dict[str, Any]) -> Html | None:
-    """A card for each task: its name, the advice, the verdict, and the two lines in small.
+    """Return a card for each task: its name, the advice, the verdict, and a small chart.
 
-    With one task there are none: its section follows at once.
+    With one task there are no cards: its section follows at once.
     """
     if len(report["tasks"]) == 1:
         return None
@@ -97,19 +97,20 @@ def _card(task: dict[str, Any], machine: dict[str, Any], number: int) -> Html:
 
 
 def name(task: str) -> Html:
-    """A task's name, to be broken behind its dots and underscores; its letters do not turn those around it."""
+    """Return a task's name; browsers may break it behind dots and underscores, and its direction of writing is
+    isolated."""
     parts = re.split(r"(?<=[._:])(?=\w)", task)
     return el("bdi", parts[0], [(el("wbr"), part) for part in parts[1:]])
 
 
 def said(task: dict[str, Any]) -> str:
-    """The verdict without the task's name, which stands above it."""
+    """Return the verdict without the task's name, which is the card's heading."""
     verdict = str(task["verdict"]).removeprefix(f"{task['task']}: ")
     return verdict[:1].upper() + verdict[1:]
 
 
 def chip(task: dict[str, Any]) -> Html:
-    """The advice in two words, with the mode's shape and colour."""
+    """Return the advice in two words, with the mode's shape and colour."""
     certain = task["advice"] is None or task["advice"].get("certain", True)
     note, doubtful = ("", "") if certain else (", not certain", " doubtful")
     return el("span", f"{_advice(task)}{note}", class_=f"chip {_css(task)}{doubtful}")

@@ -1,4 +1,4 @@
-"""What each mode did with a leak, a crash, and a job that is stuck: a chart, a table and plain words for each."""
+"""Show what each mode did with a leak, a crash, and a stuck job: a chart, a table and a plain sentence for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sentence = Callable[[dict[str, Any]], tuple[str, Html | None, Html]]  # the expl
 
 
 def section(report: dict[str, Any]) -> Html:
-    """Return the part about isolation, blast radius and time limits."""
+    """Return the part about isolation, crashes and time limits."""
     if not any(report[part] for part in ("isolation", "blast_radius", "time_limits")):
         measured = any(task["runs"] for task in report["tasks"])
         why = "there was no time left. More is given with --seconds." if measured else "no task could be measured."

@@ -1,4 +1,4 @@
-"""The words of the report, explained for who sees one for the first time."""
+"""Explain the words of the report to a reader who sees one for the first time."""
 
 from __future__ import annotations
 
