@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-TYPE_CHECKING = False  # typing takes its time to import, and a command line's first signal may come meanwhile
+TYPE_CHECKING = False  # importing typing takes a while, in which a command line's first signal may come
 if TYPE_CHECKING:
     from typing import Any
 
@@ -49,9 +49,10 @@ def _keep_the_gil_off() -> None:
         sys.modules.setdefault("hiredis", None)  # type: ignore[arg-type]  # None makes the import fail, redis expects that
 
 
-_keep_the_gil_off()  # here, because this file runs before any other of ours can import redis
+_keep_the_gil_off()  # here, because this file runs before any other module of jobq can import redis
 
-_HOME = {  # public name → module, imported at first use: `import jobqueue` costs no rq; the rest are errors
+# Public name → module, imported at the first use: `import jobqueue` imports no rq. All other names are errors.
+_HOME = {
     "Batch": "jobqueue.producing.batch",
     "Job": "jobqueue.job",
     "JobExecutor": "jobqueue.executor.executor",

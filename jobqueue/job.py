@@ -1,7 +1,7 @@
-"""The job handle: RQ's Job, cheap to create, and with a ``result()`` that waits.
+"""The job handle: RQ's Job, cheap to create, with a ``result()`` that waits.
 
-A queue hands out ``LightJob``s. One knows its id and what was sent; the first touch of anything else makes it a full
-Job, from what was sent or from the store.
+A queue returns ``LightJob``s. One knows its id and what was sent; the first access to anything else turns it into a
+full Job, loaded from what was sent or from the store.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from jobqueue.store.connection import takes_bytes
 
 
 class _JobType(type):
-    """RQ's queues and registries tell a job from an id by ``isinstance(it, queue.job_class)``: for a queue of ours,
-    a job of RQ's is a job too."""
+    """Makes ``isinstance(job, Job)`` true for RQ's jobs too: RQ's queues and registries tell a job from an id by
+    ``isinstance(it, queue.job_class)``."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return super().__instancecheck__(instance) or (cls is Job and isinstance(instance, rq.job.Job))
@@ -38,11 +38,11 @@ class Job(rq.job.Job, metaclass=_JobType):
         self.crashes = 0
         self.redelivered = 0
 
-    def result(self, timeout: float | None = None) -> Any:  # RQ's property of this name is deprecated
+    def result(self, timeout: float | None = None) -> Any:  # replaces a property of RQ's that is deprecated
         """Wait for the job's end and return its value.
 
-        timeout in seconds, None waits as long as it takes. Raises JobFailed (with .traceback), JobCanceled,
-        JobStopped, NoSuchJob or ResultTimeout.
+        timeout in seconds; None waits without limit. Raises JobFailed (with .traceback), JobCanceled, JobStopped,
+        NoSuchJob or ResultTimeout.
         """
         from jobqueue.results.waiter import Waiter
 
@@ -53,10 +53,10 @@ class Job(rq.job.Job, metaclass=_JobType):
     def cancel(
         self, pipeline: Any = None, enqueue_dependents: bool = False, remove_from_dependencies: bool = False
     ) -> dict[str, list[str]]:
-        """Cancel the job, as RQ's Job.cancel, but in one step: of a cancel and the job's end the first one counts. A
-        job that runs goes on running, and its outcome is not recorded.
+        """Cancel the job, like RQ's Job.cancel but in one step: whichever of the cancel and the job's end comes first
+        counts. A job that runs goes on running, and its outcome is not recorded.
 
-        Returns which dependents were enqueued, by queue. Raises InvalidJobOperation for a job that has ended or is
+        Returns the dependents that were enqueued, by queue. Raises InvalidJobOperation for a job that has ended or is
         canceled already; NoSuchJobError. With ``pipeline`` RQ's own cancel runs in it.
         """
         if pipeline is not None:
@@ -85,7 +85,7 @@ class Job(rq.job.Job, metaclass=_JobType):
         self.crashes = int(fields.get(b"jobq_crashes", 0))
         self.redelivered = int(fields.get(b"jobq_redelivered", 0))
 
-    def __eq__(self, other: object) -> bool:  # RQ compares classes, and a LightJob is its job too
+    def __eq__(self, other: object) -> bool:  # RQ compares classes, and a LightJob equals the full Job
         return isinstance(other, rq.job.Job) and self.id == other.id
 
     def __hash__(self) -> int:
@@ -93,7 +93,7 @@ class Job(rq.job.Job, metaclass=_JobType):
 
 
 def _brought_on(protocol: Protocol, job_id: str) -> dict[str, list[str]]:
-    """Enqueue the dependents of a job that was canceled; should this process die on the way, a worker goes on."""
+    """Enqueue the dependents of a job that was canceled. Should this process die on the way, a worker completes it."""
     by_queue: dict[str, list[str]] = {}
     more = True
     while more:
@@ -113,12 +113,12 @@ class LightJob(Job):
     def of(
         cls, job_id: str, connection: redis.Redis, serializer: Any, sent: Mapping[str, bytes] | None = None
     ) -> LightJob:
-        """Make a handle without a command and without RQ's constructor (which costs 15 µs)."""
+        """Make a handle without a command to the store and without RQ's constructor (which costs 15 µs)."""
         job: LightJob = object.__new__(cls)
         job.__dict__.update(_id=job_id, connection=connection, serializer=serializer, _sent=sent)
         return job
 
-    def __getattr__(self, name: str) -> Any:  # called for what the instance does not have
+    def __getattr__(self, name: str) -> Any:  # called for attributes that the instance does not have
         if name.startswith("__") or "_sent" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self._full(), name)
@@ -130,7 +130,7 @@ class LightJob(Job):
         return f"Job({self._id!r})"
 
     def refresh(self) -> None:
-        self.__dict__["_sent"] = None  # what was sent is not what is there now
+        self.__dict__["_sent"] = None  # the store may have other fields by now than those that were sent
         self._full()
 
     def _full(self) -> Job:
@@ -138,7 +138,7 @@ class LightJob(Job):
         fields = known["_sent"] or self.connection.hgetall(keys.job(known["_id"]))
         if not fields:
             raise NoSuchJobError(f"No such job: {keys.job(known['_id'])}")
-        object.__setattr__(self, "__class__", Job)  # from here on it costs nothing and sets attributes plainly
+        object.__setattr__(self, "__class__", Job)  # from here on attribute access costs nothing extra
         known.pop("_sent")
         Job.__init__(self, known["_id"], known["connection"], known["serializer"])
         Job.restore(self, fields)

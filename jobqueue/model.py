@@ -1,4 +1,4 @@
-"""What the read side hands out: frozen values, in the words of the command line. Times are aware datetimes (UTC)."""
+"""The values that the read side returns: frozen, named as on the command line. Times are aware datetimes (UTC)."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class JobView:
-    """All there is to know of a job. Nothing here was unpickled: what only pickle can tell is None."""
+    """All that is known of a job. Nothing here was unpickled: what only a pickle could tell is None."""
 
     id: str
     status: str
     queue: str
     description: str
-    format: str  # json, pickle, or unknown: of a serializer of somebody's own
+    format: str  # json, pickle, or unknown: written by a serializer of the user's own
     function: str | None
     args: list[Any] | None
     kwargs: dict[str, Any] | None
-    position: int | None  # in the queue, 0 is next; None: not waiting there
+    position: int | None  # in the queue, 0 is next; None: not waiting in it
     worker: str | None
     created_at: datetime | None
     enqueued_at: datetime | None
@@ -54,8 +54,9 @@ class JobView:
     crashes: int
     redelivered: int
     depends_on: list[str] = field(default_factory=list)
-    allow_failure: bool = False  # it runs also when one that it depends on has failed
-    waits_for: dict[str, str] = field(default_factory=dict)  # of a deferred job: what it depends on → its status
+    allow_failure: bool = False  # the job runs even if one that it depends on has failed
+    # For a deferred job: each job that it depends on → that job's status.
+    waits_for: dict[str, str] = field(default_factory=dict)
     meta: Any = None
     has_result: bool = False
     result: Any = None
@@ -64,7 +65,7 @@ class JobView:
 
 @dataclass(frozen=True)
 class QueueView:
-    """A queue and how many jobs stand where. ``claimed`` are in a worker's hands and not marked as started."""
+    """A queue and its numbers of jobs by state. ``claimed``: held by a worker and not marked as started."""
 
     name: str
     queued: int
@@ -80,7 +81,7 @@ class QueueView:
 
 @dataclass(frozen=True)
 class WorkerView:
-    """A worker as it registered itself; ``heartbeat_age`` in seconds by this machine's clock."""
+    """A worker as it registered itself. heartbeat_age: seconds by this machine's clock."""
 
     name: str
     state: str
@@ -96,7 +97,7 @@ class WorkerView:
 
 @dataclass(frozen=True)
 class Overview:
-    """The store at one moment."""
+    """All queues and workers at one moment."""
 
     queues: list[QueueView]
     workers: list[WorkerView]

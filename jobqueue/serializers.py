@@ -1,7 +1,7 @@
 """The formats of job data and results: strict JSON, and ``Auto``, which also reads what plain RQ pickled.
 
-A result is written in the format of its job's data, so nobody who speaks JSON ever meets a pickle. Plain RQ workers
-and readers share a queue with us by ``-S jobqueue.serializers.Auto``.
+A result is written in the format of its job's data, so a program that uses JSON only never meets a pickle. Plain RQ
+workers and readers can share a queue with jobq by ``-S jobqueue.serializers.Auto``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, Literal
 from jobqueue.errors import NotSerializable, NotServed
 
 SMALLEST_ZIPPED = 512  # bytes; below, zlib costs more than it saves, and RQ's readers accept raw data too
-_SCALARS = frozenset({str, int, float, bool, type(None)})  # that need no look
+_SCALARS = frozenset({str, int, float, bool, type(None)})  # types whose values JSON never changes
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class JSON:
-    """JSON that gives back what it was given, or says that it cannot: no data is changed in silence.
+    """JSON that returns exactly what it was given, or raises: no data is changed silently.
 
     Tuples come back as lists, a subclass of text, numbers, lists and dicts as its base class. Refused, however deep
     inside: sets, bytes, NaN, objects, members of an enum and named tuples (json would write a member as its value and
@@ -62,8 +62,8 @@ class Auto:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Where ``__main__`` is a program of ours, it is not the script that a pickle means: that would be found missing
-    here, or mistaken for something of ours that has the same name."""
+    """Refuses names of ``__main__`` where that is a program of jobq's: the pickle means the script that made it, whose
+    names would be missing here, or mistaken for others."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__main__" and _main_is_ours():
@@ -80,14 +80,15 @@ def _main_is_ours() -> bool:
 
 
 def unpickled(data: bytes) -> Any:
-    """Read a pickle, which runs code of whoever wrote it. Raises NotServed for what a script calls its own."""
+    """Read a pickle, which runs code of whoever wrote it. Raises NotServed for names in ``__main__``."""
     return _Unpickler(io.BytesIO(data)).load()
 
 
 class OfJob:
-    """For one job's meta and results: reads the formats that a worker accepts, writes that of the job's own data.
+    """The serializer for one job's meta and results: reads the formats that a worker accepts, writes that of the job's
+    data.
 
-    With ``accept`` json only, no pickle is ever opened, whatever stands in the job. Raises NotServed then.
+    With ``accept`` json only, no pickle is ever opened, whatever the job holds; it raises NotServed then.
     """
 
     def __init__(self, kind: str, accept: Collection[str]) -> None:
@@ -104,7 +105,8 @@ class OfJob:
 
 
 def refuse_what_json_changes(value: Any, path: str = "") -> None:
-    """Raise NotSerializable if json would refuse the value or give back another; ``path`` is where it stands."""
+    """Raise NotSerializable if json would refuse the value or return another. path: where the value is, for the
+    message."""
     if isinstance(value, enum.Enum):
         raise NotSerializable(
             f"JSON cannot carry {_shown(value)}{_at(path)}, a member of an enum: give its .value or .name."
@@ -131,7 +133,7 @@ def refuse_what_json_changes(value: Any, path: str = "") -> None:
 def _shown(value: Any) -> str:
     try:
         return repr(value)
-    except Exception:  # somebody's class
+    except Exception:  # the repr of a user's class
         return f"<{type(value).__name__}>"
 
 
@@ -140,7 +142,7 @@ def _at(path: str) -> str:
 
 
 def format_of(data: bytes) -> Literal["json", "pickle"]:
-    """Tell the format of job data or of a result by its first byte.
+    """Return the format of job data or of a result by its first byte.
 
     0x80 begins every pickle since protocol 2, and no JSON text.
     """
@@ -148,15 +150,15 @@ def format_of(data: bytes) -> Literal["json", "pickle"]:
 
 
 def compress(data: bytes) -> bytes:
-    """Return the data as RQ's readers accept it: zlib when that pays, else raw."""
+    """Return the data in a form that RQ's readers accept: zlib when that saves space, else raw."""
     return zlib.compress(data) if len(data) > SMALLEST_ZIPPED else data
 
 
 def decompress(data: bytes) -> bytes:
-    """Undo compress(), and RQ's own zlib.compress."""
-    if data[:1] != b"x":  # zlib's usual header begins with it, no JSON text and no pickle does
+    """Undo ``compress``, and RQ's own zlib.compress."""
+    if data[:1] != b"x":  # every usual zlib header begins with x, no JSON text and no pickle does
         return data
     try:
         return zlib.decompress(data)
-    except zlib.error:  # raw data of a format that we do not know; RQ's Job.restore does the same
+    except zlib.error:  # raw data of an unknown format; RQ's Job.restore does the same
         return data

@@ -1,4 +1,4 @@
-"""Numbers, times and foreign texts as people read them, the same in every report, table and log line."""
+"""Word numbers, durations and foreign texts the same in every report, table and log line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def plural(noun: str) -> str:
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
-    """Return a number of things: 1 job, 12,000 jobs, 2 processes; ``many`` where the plural is not regular."""
+    """Return a number of things in words: 1 job, 12,000 jobs, 2 processes. many: the plural where it is not regular."""
     return f"{number:,} {one if number == 1 else many or plural(one)}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time in three digits or two units: 0 s, 12 µs, 4.5 ms, 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 4 h."""
-    if seconds < 0:  # two clocks that do not agree
+    """Return a duration in three digits or two units: 0 s, 12 µs, 4.5 ms, 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 4 h."""
+    if seconds < 0:  # the difference of two clocks that disagree
         return f"-{duration(-seconds)}"
     rounded = float(f"{seconds:.3g}")  # before the unit is chosen: 0.9999 s is 1 s, and not 1000 ms
     if rounded >= 60:
@@ -40,7 +40,7 @@ def _long(seconds: int) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return the text with everything that a terminal would obey written as \\x1b or \\u202e."""
+    """Return the text with every character that a terminal would obey written as \\x1b or \\u202e."""
     return UNSAFE.sub(lambda m: rf"\x{ord(m[0]):02x}" if ord(m[0]) < 256 else rf"\u{ord(m[0]):04x}", text)
 
 

@@ -28,9 +28,8 @@ from jobqueue.harness.store import opened, refuse_suspended
 from jobqueue.store import config
 from jobqueue.store.open import Store
 
-OWN_LEASE = (
-    "2"  # seconds; only in the run's own store: elsewhere a short lease would declare living trees of others dead
-)
+# Seconds. Only in the run's own store: elsewhere a short lease would declare living trees of others dead.
+OWN_LEASE = "2"
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,8 @@ class Storm:
         self._plan = deque(kills)
         self._seconds = seconds
         self._forest, self._ledger, self._store = forest, ledger, store
-        self._graves: dict[
-            str, float
-        ] = {}  # worker whose owners are still in the store → when its supervisor was killed
+        # Worker whose owners are still in the store → when its supervisor was killed.
+        self._graves: dict[str, float] = {}
         self._disturbed: set[str] = set()  # graves whose time is not measured, see _disturb
         self._measure_from = 0.0
         self._look_at = 0.0

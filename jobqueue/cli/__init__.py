@@ -1,4 +1,4 @@
-"""The ``jobq`` command. Each command lives in a file of its own and is imported when it is called."""
+"""The ``jobq`` command. Each command is a module of its own, which is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from jobqueue.cli.early import is_leaving, leave_as_asked, leave_on_interrupt, raise_on_interrupt, runs_until_stopped
 
-leave_as_asked(sys.argv)  # the imports below take a good part of a second, in which a signal may come
+leave_as_asked(sys.argv)  # first: the imports below take a good part of a second, in which a signal may come
 
 # ruff: noqa: E402
 import importlib
@@ -59,14 +59,15 @@ class LazyGroup(WholeHelp):
         module = importlib.import_module(f"jobqueue.cli.{COMMANDS[cmd_name]}")
         command: click.Command = strict(getattr(module, cmd_name.replace("-", "_")))
         if not ctx.resilient_parsing:
-            raise_on_interrupt()  # from here on there may be something to give back
+            raise_on_interrupt()  # from here on something may have to be given back on Ctrl-C
         return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, and leave with an exit code; what fails is one line on stderr."""
+        """Run the command and return its exit code; an error is one line on stderr."""
         is_program = is_leaving()
         if os.environ.get("_JOBQ_COMPLETE", "").endswith("_complete"):
-            sys.stderr = open(os.devnull, "w")  # else it stands in the line that is being typed  # noqa: SIM115
+            # The shell asks for completions: an error would end up in the line that is being typed.
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         words = list(args[0] if args else kwargs.get("args") or sys.argv[1:])
 
         def run() -> Any:
@@ -77,13 +78,13 @@ class LazyGroup(WholeHelp):
                 with terminable():
                     return super(LazyGroup, self).main(*args, **{**kwargs, "standalone_mode": False})
             except (Terminated, click.Abort):
-                if runs_until_stopped(words):  # it was still being imported
+                if runs_until_stopped(words):  # the signal came while the command was still being imported
                     return 0
                 raise
 
         code = ended(run)
         if is_program:
-            leave_on_interrupt()  # Python's own end would show where it was
+            leave_on_interrupt()  # while Python shuts down, a KeyboardInterrupt would print a traceback
         sys.exit(code)
 
 

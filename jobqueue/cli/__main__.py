@@ -1,4 +1,4 @@
-"""`python -m jobqueue.cli`, for where the console script is not on PATH."""
+"""Run the command line as `python -m jobqueue.cli`, where the console script is not on PATH."""
 
 from jobqueue.cli import main
 

@@ -1,4 +1,4 @@
-"""``jobq advise``: what the recorded runs say about how to run each task."""
+"""``jobq advise``: say how to run each task, judged by the runs that workers recorded."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ STYLES = {
 }
 WIDE = 100
 ONLY_WIDE = ("failed", "p95")
-LEAST_IMPORTANT = ("p95", "failed", "runs", "memory/run", "p50", "CPU", "kind")  # columns, the first to go first
+LEAST_IMPORTANT = ("p95", "failed", "runs", "memory/run", "p50", "CPU", "kind")  # columns; the first is left out first
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Judged:
-    """A task, what was recorded of it, and what we say."""
+    """A task with its recorded runs and the advice."""
 
     usage: TaskUsage
     profile: Profile
@@ -73,7 +73,7 @@ def advise(tasks: tuple[str, ...], reset: bool, as_json: bool, url: str | None) 
 
 
 def _chosen(known: Sequence[TaskUsage], tasks: Sequence[str]) -> list[TaskUsage]:
-    """The records of the named tasks, or all. Raises JobqError for one without a record."""
+    """Return the records of the named tasks, or all. Raises JobqError for a task without a record."""
     from jobqueue.errors import JobqError
     from jobqueue.producing.catalog import dotted_name
 
@@ -136,7 +136,7 @@ def _print(console: Console, judged: Sequence[Judged], groups: Sequence[Group], 
 
 
 def _print_table(console: Console, judged: Sequence[Judged], wide: bool) -> None:
-    """As many columns as there is room for; where not even the least fits, the paragraphs below say it all."""
+    """Print as many columns as there is room for; if not even the least fits, only the paragraphs that follow."""
     rows = [_figures(one) for one in judged]
     names = [name for name in rows[0] if wide or name not in ONLY_WIDE]
     left_out: list[str] = []
@@ -166,7 +166,7 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Text]], wide: bool)
 
 
 def _figures(one: Judged) -> dict[str, Text]:
-    """Column to cell."""
+    """Return the cell of each column."""
     from rich.text import Text
 
     p, kind = one.profile, one.advice.kind
@@ -185,7 +185,8 @@ def _figures(one: Judged) -> dict[str, Text]:
 
 
 def _cpu(one: Judged) -> str:
-    return "-" if one.advice.kind == "tiny" else f"{one.profile.cpu_share:.0%}"  # the clocks cost as much as the run
+    # Reading the clocks costs as much as such a run.
+    return "-" if one.advice.kind == "tiny" else f"{one.profile.cpu_share:.0%}"
 
 
 def _growth(p: Profile) -> str:
@@ -215,7 +216,7 @@ def _print_task(console: Console, one: Judged) -> None:
 
 
 def _record(r: Record) -> str:
-    """Where the figures come from, and what nobody could measure."""
+    """Return where the figures come from, and which of them could not be measured."""
     where = "processes with one job at a time" if r.width == 1 else f"processes with {r.width} threads"
     said = f"From {count(r.runs, 'run')} in {where}, {r.first.astimezone():%Y-%m-%d %H:%M} to "
     said += f"{r.last.astimezone():%Y-%m-%d %H:%M}"
@@ -237,7 +238,8 @@ def _print_groups(console: Console, judged: Sequence[Judged], groups: Sequence[G
     else:
         console.print(f"[bold]{len(groups)} queues keep them out of each other's way[/] (a worker each):\n")
     for group in groups:
-        console.print(f"  {one_line(group.command)}", style="green", markup=False, soft_wrap=True)  # it is copied
+        # Unwrapped, because users copy it.
+        console.print(f"  {one_line(group.command)}", style="green", markup=False, soft_wrap=True)
         tasks = ", ".join(map(_short, group.tasks))
         to = "" if group.queue == "default" else f"; submit with -q {group.queue}"
         console.print(textwrap.fill(f"for {tasks}{to}", min(console.width, 120) - 6, initial_indent="      ",
@@ -287,7 +289,7 @@ def _record_as_json(record: Record) -> dict[str, Any]:
 
 
 def _bins(histogram: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """Upper bound in seconds → runs."""
+    """Yield pairs of an upper bound in seconds and the number of runs."""
     for number, runs in enumerate(histogram):
         if runs:
             yield f"{2 ** ((number + 1) / 2) * 1e-6:.3g}", runs

@@ -1,4 +1,4 @@
-"""``jobq waiting``: the jobs that wait in the queues, with their ids."""
+"""``jobq waiting``: list the jobs that wait in the queues, with their ids."""
 
 from __future__ import annotations
 

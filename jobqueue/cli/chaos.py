@@ -1,4 +1,4 @@
-"""``jobq chaos``: kill workers while they work, and prove that no job is lost."""
+"""``jobq chaos``: kill workers while they work, and show that no job is lost."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _say(console: Console, *lines: str) -> None:
 
 
 class ChaosQuiet:
-    """Says nothing."""
+    """Prints no progress."""
 
     def ready(self, store: str, options: ChaosOptions) -> None: ...
     def mode_begins(self, mode: str, options: ChaosOptions) -> None: ...
@@ -112,7 +112,7 @@ class ChaosQuiet:
 
 
 class ChaosLines(ChaosQuiet):
-    """A line per step, for logs and pipes."""
+    """Prints a line per step, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -125,7 +125,7 @@ class ChaosLines(ChaosQuiet):
 
 
 class ChaosBar(ChaosLines):
-    """A progress bar per mode."""
+    """Draws a progress bar per mode."""
 
     def mode_begins(self, mode: str, options: ChaosOptions) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -1,4 +1,4 @@
-"""``jobq compare``: threads against processes on the user's own task, measured, and what to make of it."""
+"""``jobq compare``: measure the user's own task in threads and in processes, and say which to use."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def compare(
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         show(report)
-    if html is not None:  # last: should the disk be full by now, the report stands on the screen
+    if html is not None:  # last, so that the report is on the screen even if the disk is full
         page.write(report, html)
     sys.exit(1 if any(part["error"] for part in report["tasks"]) else 0)
 
 
 def importable(path: Path | None) -> None:
-    """Let us, the workers and the pools import from there; the current directory is looked into anyway."""
+    """Let this process, the workers and the pools import from ``path``; the current directory is searched anyway."""
     if path is not None:
         place = str(path.absolute())
         sys.path.insert(0, place)
@@ -114,7 +114,7 @@ def importable(path: Path | None) -> None:
 
 
 def checked(task: str | None, texts: Sequence[str], arg_lists: Sequence[str], kwargs_text: str | None) -> Wanted | None:
-    """Import the task and check its arguments, before anything is started. Raises UsageErrors."""
+    """Import the task and check its arguments before anything is started. Raises UsageErrors."""
     from jobqueue.compare.builtin import Wanted
     from jobqueue.producing import catalog
 
@@ -134,7 +134,7 @@ def checked(task: str | None, texts: Sequence[str], arg_lists: Sequence[str], kw
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the report for people, as wide as their terminal."""
+    """Print the report as wide as the terminal."""
     from rich.console import Console
 
     from jobqueue.compare.terminal import WIDEST, parts
@@ -147,7 +147,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def printable(part: Any) -> Any:
-    """The report with texts that a terminal may be told: what a task raised is anybody's."""
+    """Return the report with its texts made safe for a terminal: an error text of a task may hold anything."""
     if isinstance(part, dict):
         return {name: printable(value) for name, value in part.items()}
     if isinstance(part, list):
@@ -159,12 +159,12 @@ def printable(part: Any) -> Any:
 
 
 def progress() -> Any:
-    """A line that tells what is measured now, on stderr; one line per step where that is no terminal."""
+    """Return a screen that shows on stderr what is measured now; one line per step where that is no terminal."""
     return CompareBar() if sys.stderr.isatty() else CompareLines()
 
 
 class CompareLines:
-    """For logs and pipes: a line whenever something else is measured."""
+    """Prints a line per step, for logs and pipes."""
 
     def __enter__(self) -> CompareScreen:
         return self
@@ -179,7 +179,7 @@ class CompareLines:
 
 
 class CompareBar(CompareLines):
-    """One line that is drawn again and again, and gone at the end."""
+    """Draws one line again and again, and removes it at the end."""
 
     def __enter__(self) -> CompareScreen:
         from rich.console import Console

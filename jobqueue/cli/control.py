@@ -1,4 +1,4 @@
-"""``jobq cancel``, ``jobq stop``, ``jobq pause`` and ``jobq resume``."""
+"""``jobq cancel``, ``jobq stop``, ``jobq pause`` and ``jobq resume``: act on a job or a queue."""
 
 from __future__ import annotations
 

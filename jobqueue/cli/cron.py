@@ -1,4 +1,4 @@
-"""``jobq cron``: serves an RQ cron file in the foreground, or checks it. Its body imports ``jobqueue.workers`` too."""
+"""``jobq cron``: serve an RQ cron file in the foreground, or check it. Its body imports ``jobqueue.workers`` too."""
 
 from __future__ import annotations
 

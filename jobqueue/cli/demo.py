@@ -1,4 +1,4 @@
-"""``jobq demo``: the same work with threads and with processes, on the screen."""
+"""``jobq demo``: run the same work with threads and with processes, and show it on the screen."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def demo(as_json: bool) -> None:
 
 
 def _console() -> Console:
-    """As wide as the terminal, but lines of more than WIDTH are hard to read; no terminal has no width."""
+    """Return a console as wide as the terminal, at most WIDTH because longer lines are hard to read; WIDTH without a
+    terminal."""
     from rich.console import Console
 
     console = Console()
@@ -67,7 +68,7 @@ def _console() -> Console:
 
 
 class DemoQuiet:
-    """Says nothing."""
+    """Prints no progress."""
 
     def ready(self, store: str, site: str) -> None: ...
     def mode_begins(self, mode: Cell, kinds: Sequence[DemoKind]) -> None: ...
@@ -79,7 +80,7 @@ class DemoQuiet:
 
 
 class DemoLines(DemoQuiet):
-    """A line per step, for logs and pipes."""
+    """Prints a line per step, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -107,7 +108,7 @@ class DemoLines(DemoQuiet):
 
 
 class DemoBars(DemoLines):
-    """A progress bar per kind of work."""
+    """Draws a progress bar per kind of work."""
 
     def mode_begins(self, mode: Cell, kinds: Sequence[DemoKind]) -> None:
         super().mode_begins(mode, kinds)

@@ -1,4 +1,4 @@
-"""``jobq doctor``: what is wrong with the store, and what to do."""
+"""``jobq doctor``: say what is wrong with the store, and what to do about it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def doctor(ctx: click.Context, fix: bool, patience: float, as_json: bool, url: s
 
 
 class DoctorProgress:
-    """Says on stderr how far it is, when it takes longer than one would expect."""
+    """Prints on stderr how far the examination is, when it takes longer than expected."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PROGRESS_EVERY

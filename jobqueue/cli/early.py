@@ -1,8 +1,10 @@
-"""A signal in the first and last moments of a command, outside of what it does: no traceback of half an import.
+"""Handle signals in the first and last moments of a command: without this, Ctrl-C while modules are imported prints a
+traceback.
 
-`jobq worker` and `jobq cron` leave as they were asked, which is no failure then either; Ctrl-C ends others with 130.
+`jobq worker` and `jobq cron` leave with exit code 0, as at any other time; Ctrl-C ends other commands with 130.
 
-Imported before everything else of the command line, which takes a good part of a second; it imports next to nothing.
+This is imported before everything else of the command line, which takes a good part of a second; so it imports next to
+nothing itself.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 
-TYPE_CHECKING = False  # typing takes its time to import
+TYPE_CHECKING = False  # importing typing takes a while
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,12 +27,13 @@ INTERRUPTED = 130
 
 
 def leave(_number: int, _frame: object) -> None:
-    """(signal handler) Nothing is open yet, and nobody has to be told."""
+    """(signal handler) Exit at once: nothing is open yet."""
     os._exit(0)
 
 
 def leave_interrupted(_number: int, _frame: object) -> None:
-    """(signal handler) Ctrl-C, with nothing open that would have to be closed. The terminal shows ^C: end that line."""
+    """(signal handler) Exit at once on Ctrl-C, when nothing has to be closed. The terminal shows ^C, so end that
+    line."""
     try:
         os.write(2, b"\n")
     finally:
@@ -38,13 +41,14 @@ def leave_interrupted(_number: int, _frame: object) -> None:
 
 
 def runs_until_stopped(words: list[str]) -> bool:
-    """Tell whether this command line, without the program's name, is of such a command."""
+    """Return whether this command line, without the program's name, is that of a command which runs until it is
+    stopped."""
     return words[:1] != [] and words[0] in UNTIL_STOPPED
 
 
 def leave_as_asked(argv: list[str]) -> None:
-    """Leave on the first signal, until the command has handlers of its own. Only where this process is a command of
-    ours, in its main thread, and has no handler yet."""
+    """Exit on the first signal, until the command has handlers of its own. Only where this process is a `jobq` command,
+    in its main thread, and has no handler yet."""
     if not argv or os.path.basename(argv[0]) not in _PROGRAMS:
         return
     try:
@@ -55,22 +59,22 @@ def leave_as_asked(argv: list[str]) -> None:
                     signal.signal(number, leave)
         else:
             leave_on_interrupt()
-    except ValueError:  # not the main thread (asked this way, as threading takes its time to import)
+    except ValueError:  # not the main thread (found out this way because importing threading takes a while)
         pass
 
 
 def leave_on_interrupt(handler: Handler = leave_interrupted) -> None:
-    """From now on Ctrl-C ends this process at once, unless somebody ignores or handles it."""
+    """From now on, let Ctrl-C end this process at once, unless it is ignored or handled by others."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, handler)
 
 
 def is_leaving() -> bool:
-    """Tell whether Ctrl-C ends this process at once."""
+    """Return whether Ctrl-C ends this process at once."""
     return signal.getsignal(signal.SIGINT) in (leave, leave_interrupted)
 
 
 def raise_on_interrupt() -> None:
-    """Let Ctrl-C be a KeyboardInterrupt again, where it was to end this process."""
+    """Let Ctrl-C raise KeyboardInterrupt again, where it was to end this process at once."""
     if is_leaving():
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""``jobq failed list|show|requeue|delete``."""
+"""``jobq failed list|show|requeue|delete``: look at failed jobs, requeue or delete them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _do(
     as_json: bool,
     url: str | None,
 ) -> None:
-    """Act on each job; one line per job on stdout, one per error on stderr."""
+    """Act on each job; print one line per job on stdout, one per error on stderr."""
     from jobqueue.admin.inspector import Inspector
     from jobqueue.errors import NoSuchJob
 
@@ -110,7 +110,7 @@ def _do(
         for job_id in dict.fromkeys(chosen):
             error = _error_of(act, client, job_id)
             if error is not None and everything and isinstance(error, NoSuchJob):
-                continue  # expired since it was listed
+                continue  # it has expired since it was listed
             bad += error is not None
             _report(job_id, done, error, as_json)
     sys.exit(1 if bad else 0)

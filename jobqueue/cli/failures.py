@@ -1,4 +1,4 @@
-"""How a command ends when something fails: one line on stderr and an exit code; only mistakes of ours show more."""
+"""End a command that fails with one line on stderr and an exit code; only bugs in jobq show a traceback."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from jobqueue.words import one_line
 
 
 def ended(command: Callable[[], Any]) -> int:
-    """Run the command; return its exit code, having said what went wrong."""
+    """Run the command and return its exit code; print what went wrong."""
     try:
         return streams.flush(_code_of(command))
-    except BrokenPipeError as e:  # the reader of our output left: nothing to say, nowhere to say it
+    except BrokenPipeError as e:  # the reader of our output left
         return streams.output_failed(e)
     except OSError as e:
         if streams.is_of_output(e):
@@ -36,7 +36,7 @@ def ended(command: Callable[[], Any]) -> int:
             raise
         return _say("the system starts no more threads for this user (see ulimit -u, and the container's limit)", 1)
     except ValueError as e:
-        if not str(e).startswith("Invalid RQ_KEY_PREFIX"):  # RQ's, when it is imported
+        if not str(e).startswith("Invalid RQ_KEY_PREFIX"):  # RQ raises this when it is imported
             raise
         return _say(f"{e}; unset the variable to use RQ's own prefix", 2)
     except Exception as e:
@@ -53,7 +53,7 @@ def _code_of(command: Callable[[], Any]) -> int:
     except click.exceptions.NoArgsIsHelpError as e:
         e.show()
         code = e.exit_code
-    except click.ClickException as e:  # click would print the usage too: three lines for one mistake
+    except click.ClickException as e:  # click itself would print the usage too, three lines for one mistake
         return _say(_where_to_read_on(e), e.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -72,11 +72,11 @@ def _with_notes(error: BaseException) -> str:
 
 
 def words_of(error: OSError) -> str:
-    """Return what the system says, and of which file."""
+    """Return what the operating system says, and about which file."""
     what = error.strerror or str(error) or type(error).__name__
     hint = "; see ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
     name = error.filename
-    if isinstance(error, FileNotFoundError) and name is None:  # of getcwd
+    if isinstance(error, FileNotFoundError) and name is None:  # getcwd raises it
         return "the current directory is not there any more: change to another one"
     where = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes)) else ""
     return f"{where}{what}{hint}"
@@ -89,7 +89,7 @@ def _say(text: str, code: int) -> int:
 
 
 def folded(line: str) -> str:
-    """Fold at whole words, where the terminal would cut them."""
+    """Fold a line at whole words, where the terminal would cut through words."""
     import shutil
     import textwrap
 
@@ -98,7 +98,7 @@ def folded(line: str) -> str:
 
 
 def _where_to_read_on(error: click.ClickException) -> str:
-    """What click has to say, and where to read on."""
+    """Return click's message, and which --help to read."""
     text = " ".join(error.format_message().split())
     text = text if text.endswith((".", "?", "!")) else f"{text}."
     context = error.ctx if isinstance(error, click.UsageError) else None
@@ -106,6 +106,6 @@ def _where_to_read_on(error: click.ClickException) -> str:
 
 
 def _is_redis_error(error: Exception) -> bool:
-    """Without importing redis, which most failures happen without."""
+    """Return whether redis-py raised it; does not import redis, which most failures do without."""
     module: Any = sys.modules.get("redis")
     return module is not None and isinstance(error, module.RedisError)

@@ -1,4 +1,4 @@
-"""``jobq status``, ``jobq result`` and ``jobq info``: they only look."""
+"""``jobq status``, ``jobq result`` and ``jobq info``: read only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def connected(url: str | None) -> Iterator[redis.Redis]:
-    """Open the store and yield a client; what redis-py raises becomes a StoreError, which is one line."""
+    """Open the store and yield a client; turn what redis-py raises into a StoreError, whose message is one line."""
     from jobqueue.errors import NoSuchJob
     from jobqueue.store.connection import explain, redis
 
@@ -110,7 +110,7 @@ def _lines(job: JobView) -> Iterator[tuple[str, str]]:
 
 
 def _what_it_waits_for(job: JobView) -> str:
-    """What has to happen before a deferred job runs, and whether that happens by itself."""
+    """Return what has to happen before a deferred job runs, and whether that happens by itself."""
     final = {"stopped", "canceled"} | (set() if job.allow_failure else {"failed"})
     ended = [f"{job_id} ({state})" for job_id, state in job.waits_for.items() if state in final]
     if ended:
@@ -150,7 +150,7 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool, url: s
         except KeyboardInterrupt:
             print(f"\njobq: interrupted. Job {job_id} goes on.", file=sys.stderr)
             sys.exit(130)
-    if outcome.error is not None:  # its text may come from the job
+    if outcome.error is not None:  # the text may come from the job, so it is escaped
         print(f"jobq: {one_line(str(outcome.error))}", file=sys.stderr)
         sys.exit(outcome.error.exit_code)
     value = outcome.value

@@ -1,4 +1,4 @@
-"""The one type of all options that are numbers: the bounds stand in jobqueue/protocol/bounds.py."""
+"""The type of all options that are numbers. Their bounds are in jobqueue/protocol/bounds.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from jobqueue.protocol.bounds import Bounds
 
 
 class Number(click.ParamType[float]):
-    """A number within bounds; of seconds also "30s", "5m", "1h", "2d". "nan" and "inf" are none."""
+    """A number within bounds; numbers of seconds may be written "30s", "5m", "1h", "2d". "nan" and "inf" are
+    refused."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.name = "seconds" if bounds.seconds else "number"

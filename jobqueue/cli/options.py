@@ -1,4 +1,5 @@
-"""What all commands share: ``--url``, ``--json``, how help is shown, and opening the store with its line on stderr."""
+"""What all commands share: ``--url``, ``--json``, how help is shown, and how the store is opened and named on
+stderr."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class WholeHelp(click.Group):
 
 
 class QueueName(click.ParamType[str]):
-    """The name of a queue, refused before anything is done when no queue could have it."""
+    """The name of a queue; refused before anything is done if no queue can have it."""
 
     name = "queue"
 
@@ -51,7 +52,8 @@ class QueueName(click.ParamType[str]):
 
 
 class Id(click.ParamType[str]):
-    """The id of a job or a schedule that may be there: an older one may have characters that a new one may not."""
+    """The id of a job or schedule that may exist. It is checked loosely, because an older one may have characters that
+    a new one may not."""
 
     name = "id"
 
@@ -65,14 +67,14 @@ class Id(click.ParamType[str]):
 
 
 def a_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """(shell_complete= of an option or argument) Let the shell offer its files."""
+    """Let the shell complete names of files (for shell_complete= of an option or argument)."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
 
 
 def only_one(_ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
-    """(of an option with multiple=True) Refuse a second value, where click would take the last in silence."""
+    """Refuse a second value of an option with multiple=True, where click would silently take the last."""
     if len(values) > 1:
         raise click.BadParameter("give it once.", param=param)
     return values[0] if values else None
@@ -83,9 +85,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @contextmanager
 def opened(url: str | None, *, quiet: bool = False, wait: float = 0.0) -> Iterator[Store]:
-    """Open the store, say on stderr which one it is, and close it at the end.
+    """Open the store, name it on stderr, and close it at the end.
 
-    wait: seconds to wait for one that does not answer yet. Raises StoreError or UsageError.
+    wait: seconds to wait for a store that does not answer yet. Raises StoreError or UsageError.
     """
     with _open(url, wait) as store:
         if not quiet:

@@ -1,4 +1,4 @@
-"""``jobq submit --every`` and ``--cron``: one schedule per call, in the place of one job per call."""
+"""``jobq submit --every`` and ``--cron``: store one schedule per call instead of one job per call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Again(NamedTuple):
-    """What the flags say of when."""
+    """The flags that say when a schedule comes round."""
 
     every: float
     cron: str
@@ -23,7 +23,7 @@ class Again(NamedTuple):
 
 
 def again(every: float | None, cron: str | None, tz: str | None, overlap: bool) -> Again | None:
-    """None without --every and --cron. Raises UsageError; every mistake is found before anything is stored."""
+    """Return the flags' meaning, None without --every and --cron. Raises UsageError, before anything is stored."""
     if every is None and cron is None:
         if tz is not None or not overlap:
             raise UsageError(f"{'--tz' if tz is not None else '--no-overlap'} goes with --every or --cron.")
@@ -54,7 +54,7 @@ def check(options: dict[str, Any], when: datetime | None, what: Again, wait: boo
 
 
 class Recurring:
-    """Stores schedules and counts them; takes the place of ``Sending``."""
+    """Stores schedules and counts them; used in the place of ``Sending``."""
 
     def __init__(self, queue: Queue, name: str, options: dict[str, Any], when: datetime | None, what: Again) -> None:
         self.sent = 0

@@ -1,4 +1,4 @@
-"""How things are shown: what comes from jobs can do nothing to a terminal; times and durations in words."""
+"""Show values on a terminal: texts of jobs with control characters escaped, times and durations in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def enqueued(n: int) -> str:
 
 
 def tell_who_waited(waiting: Sequence[str], job_id: str) -> None:
-    """Say on stderr which jobs a job that was deleted leaves behind."""
+    """Print on stderr which jobs depended on a job that was deleted."""
     if waiting:
         first, n = one_line(waiting[0]), len(waiting)
         others = f" and {n - 1:,} more wait" if n > 1 else " waits"
@@ -31,7 +31,7 @@ def tell_who_waited(waiting: Sequence[str], job_id: str) -> None:
 def json_line(value: Any) -> str:
     """Return the value as JSON on one line, safe to print; what JSON cannot carry becomes its repr, times ISO text."""
     text = json.dumps(value, ensure_ascii=False, default=_plain, separators=(", ", ": "))
-    return UNSAFE.sub(lambda m: rf"\u{ord(m[0]):04x}", text)  # only inside strings can there be any
+    return UNSAFE.sub(lambda m: rf"\u{ord(m[0]):04x}", text)  # such characters can only be inside strings
 
 
 def _plain(value: Any) -> Any:
@@ -39,13 +39,13 @@ def _plain(value: Any) -> Any:
 
 
 def since(moment: datetime) -> str:
-    """Return how far away a time is: "4 min ago", "in 10 s"."""
+    """Return the distance of a time from now: "4 min ago", "in 10 s"."""
     seconds = (datetime.now(UTC) - moment).total_seconds()
     return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
 
 
 def ago(moment: datetime | None) -> str:
-    """Return a time as people read it: clock time of this machine and how long ago."""
+    """Return a time as clock time of this machine, and how long ago it was."""
     if moment is None:
         return "-"
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S} ({since(moment)})"

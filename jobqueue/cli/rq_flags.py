@@ -1,6 +1,5 @@
-"""Flags of ``rq worker`` that ``jobq worker`` does not take: each is answered by what to do instead. And those that it
-takes as RQ writes them.
-"""
+"""Answer the flags of ``rq worker`` that ``jobq worker`` does not have with what to use instead; parse those that it
+takes in RQ's form."""
 
 from __future__ import annotations
 
@@ -36,7 +35,8 @@ _TAKES_NO_VALUE = {"--disable-default-exception-handler"}
 
 
 def refuses_rqs_flags(command: F) -> F:
-    """Add RQ's flags to a command, hidden: using one ends it with a sentence, or says that it is not needed."""
+    """Add RQ's flags to a command, hidden: using one ends the command with a sentence, or prints that it is not
+    needed."""
     for names, sentence in INSTEAD.items():
         is_flag = names[0] in _TAKES_NO_VALUE
         command = _hidden(names, is_flag, _refusal(names[0], sentence))(command)
@@ -66,7 +66,7 @@ def _remark(name: str, sentence: str) -> Callable[..., None]:
 
 
 class Width(click.types.IntParamType):
-    """A number of processes or threads. RQ's ``-n`` is a worker's name, which is no number."""
+    """A number of processes or threads. In RQ ``-n`` is a worker's name; the error for such a value says so."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -81,7 +81,7 @@ class Width(click.types.IntParamType):
 
 
 class LogFormat(click.Choice[str]):
-    """text or json. RQ's ``--log-format`` is a pattern of Python's logging."""
+    """text or json. In RQ ``--log-format`` is a pattern of Python's logging; the error for such a value says so."""
 
     def __init__(self) -> None:
         super().__init__(["text", "json"])
@@ -92,7 +92,7 @@ class LogFormat(click.Choice[str]):
         return str(super().convert(value, param, ctx))
 
 
-# What `rq worker --serializer` may be called, and what that is for us: formats to accept, or a class of one's own.
+# The values of `rq worker --serializer`, and the formats that `jobq worker` accepts for each.
 _SERIALIZERS = {
     "json": "json",
     "rq.serializers.JSONSerializer": "json",
@@ -106,7 +106,7 @@ _SERIALIZERS = {
 
 
 def formats_to_read(accept: str | None, serializer: str) -> tuple[tuple[str, ...], str]:
-    """From --accept and --serializer, the formats to accept and the serializer of the user's own ("": none).
+    """Return, from --accept and --serializer, the formats to accept and the user's own serializer ("" for none).
 
     Raises UsageError.
     """
@@ -126,12 +126,12 @@ def formats(text: str) -> tuple[str, ...]:
 
 
 def dotted_names(_context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Each MODULE:FUNCTION as RQ writes it, with dots. Raises UsageError."""
+    """Return each MODULE:FUNCTION in RQ's form, with dots. Raises UsageError."""
     return tuple(_dotted(parameter.opts[0], name, "function, as in shop.errors:report") for name in names)
 
 
 def dotted_name(_context: click.Context, parameter: click.Parameter, name: str) -> str:
-    """MODULE:CLASS as RQ writes it, with dots. Raises UsageError."""
+    """Return MODULE:CLASS in RQ's form, with dots. Raises UsageError."""
     return _dotted(parameter.opts[0], name, "class, as in shop.jobs:ShopJob") if name else ""
 
 

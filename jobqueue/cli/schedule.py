@@ -1,4 +1,4 @@
-"""``jobq schedule list|delete``: schedules, the entries of cron files, and delayed jobs."""
+"""``jobq schedule list|delete``: list or delete schedules, the entries of cron files, and delayed jobs."""
 
 from __future__ import annotations
 

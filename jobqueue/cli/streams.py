@@ -1,4 +1,5 @@
-"""A command's standard streams as they may be: closed, on a full disk, with a reader that leaves, not UTF-8."""
+"""Make a command work whatever its standard streams are: closed, on a full disk, with a reader that leaves, not
+UTF-8."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from jobqueue.errors import UsageError
 
 
 class Forgiving(io.TextIOWrapper):
-    """stderr: what cannot be written there is lost, and stops nothing. A full disk under a log must not stop a worker,
-    nor keep a submit from saying by its exit code what became of the jobs."""
+    """A stderr that drops what cannot be written. A full disk under a log must not stop a worker, nor keep a submit
+    from saying by its exit code what became of the jobs."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -28,7 +29,8 @@ class Forgiving(io.TextIOWrapper):
 
 
 class Watched(io.TextIOWrapper):
-    """stdout: remembers what went wrong with it, so that a full disk elsewhere is not taken for a full disk here."""
+    """A stdout that remembers its own write errors, so that a full disk elsewhere is not taken for a full disk under
+    stdout."""
 
     failure: OSError | None = None
 
@@ -48,8 +50,9 @@ class Watched(io.TextIOWrapper):
 
 
 def prepare(words: list[str], without_output: frozenset[str]) -> None:
-    """Make the streams fit to work with. ``words``: the command line; ``without_output``: commands that write nothing
-    to stdout. Raises UsageError where stdout is closed, before anything is done: what the command prints would be lost.
+    """Prepare the standard streams. words: the command line; without_output: commands that write nothing to stdout.
+
+    Raises UsageError where stdout is closed, before anything is done: the command's output would be lost.
     """
     closed = [fd for fd in (0, 1, 2) if not _is_open(fd)]
     for fd in closed:
@@ -71,7 +74,7 @@ def prepare(words: list[str], without_output: frozenset[str]) -> None:
 
 
 def flush(code: int) -> int:
-    """Write what is still buffered; return the exit code, another one if that failed. The last thing to be done."""
+    """Write what is still buffered; return the exit code, or another one if that failed. Call it last."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -81,9 +84,10 @@ def flush(code: int) -> int:
 
 
 def output_failed(error: OSError) -> int:
-    """Say why stdout could not be written; where its reader left (``jobq info | head``), only what the error bears as
-    notes. Return the exit code."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered cannot be written either
+    """Print why stdout could not be written and return the exit code. Where its reader left (``jobq info | head``),
+    print only the notes that the error carries."""
+    # Drops what is buffered, which cannot be written either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     more = notes(error)
     if more or not isinstance(error, BrokenPipeError):
         print(f"jobq: the output could not be written: {error.strerror}{more}", file=sys.stderr)
@@ -91,17 +95,18 @@ def output_failed(error: OSError) -> int:
 
 
 def notes(error: BaseException) -> str:
-    """Return what was added to an error on its way, to follow its message."""
+    """Return the notes that were added to an error on its way, to be printed after its message."""
     return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def is_of_output(error: OSError) -> bool:
-    """Tell whether stdout is what the error was about."""
+    """Return whether the error was raised by stdout."""
     return isinstance(sys.stdout, Watched) and sys.stdout.failure is error
 
 
 def _open_nothing(fd: int) -> None:
-    """Else the next file or socket that is opened gets this number, and what somebody prints goes there."""
+    """Open /dev/null in the place of a closed stream: else the next file or socket gets its number, and prints go
+    there."""
     nothing = os.open(os.devnull, os.O_RDWR)
     if nothing != fd:
         os.dup2(nothing, fd)
@@ -118,6 +123,8 @@ def _is_open(fd: int) -> bool:
 
 
 def _say_what_can_be_said(out: Any) -> None:
-    """A terminal that is no UTF-8, or half a character in what a job said, is no reason for a traceback."""
-    if isinstance(out, io.TextIOWrapper) and out.errors in ("strict", "surrogateescape"):  # the latter: LC_ALL=C
+    """Print characters that the stream cannot encode as escapes, for a terminal that is not UTF-8 or a lone surrogate
+    in the output of a job."""
+    if isinstance(out, io.TextIOWrapper) and out.errors in ("strict", "surrogateescape"):
+        # Surrogateescape: with LC_ALL=C.
         out.reconfigure(errors="backslashreplace")

@@ -1,7 +1,7 @@
-"""What every command refuses before it does anything: option values that are empty, and words that are no text.
+"""Refuse for every command, before it does anything, option values that are empty and arguments that are not text.
 
-An empty value is a variable that was not set (``jobq submit square 2 -f "$FILE"``): a command that took it for "not
-given" would do something else than it was asked for, without a word.
+An empty value is usually an unset variable (``jobq submit square 2 -f "$FILE"``). Taken for "not given", it would
+silently make the command do something else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``jobq submit``: one job per value. Everything is checked before anything of it is sent.
+"""``jobq submit``: enqueue one job per value. Everything is checked before anything of it is sent.
 
 values, --args, lines ──► checked calls, in chunks ──► Queue ──► ids on stdout, or with --wait results in order
 """
@@ -143,7 +143,7 @@ def _checked_task(task: str, check: bool) -> tuple[str, Any]:
     from jobqueue.tasks import extra
 
     name = catalog.dotted_name(task)
-    if lacks := extra.missing([name]):  # the worker's Python may well have it
+    if lacks := extra.missing([name]):  # the worker's Python may have them
         click.echo(f"jobq: {lacks}, for a worker that is to run it.", err=True)
     return name, catalog.ArgumentCheck(task, catalog.resolve(name)) if check else None
 
@@ -170,7 +170,7 @@ def _when(delay: float | None, moment: datetime | None) -> datetime | None:
 
 
 def _check_options(options: dict[str, Any], when: datetime | None, jobs: int | None) -> None:
-    """jobs: how many, None when they come from a file."""
+    """Raise UsageError for options that exclude each other. jobs: how many, None when they come from a file."""
     if options.get("unique") and "job_id" not in options:
         raise UsageError("--unique needs --id.")
     if options.get("unique") and "depends_on" in options:
@@ -185,13 +185,14 @@ def _check_options(options: dict[str, Any], when: datetime | None, jobs: int | N
 
 @contextlib.contextmanager
 def _opened_file(path: str | None) -> Iterator[int | None]:
-    """Yield the file's descriptor, None without a file. Not a Python file: lines of stdin are read as they come."""
+    """Yield the file's descriptor, None without a file. It is not a Python file, so that lines of stdin are read as
+    they come."""
     if path is None or path == "-":
         yield None if path is None else 0
         return
     try:
         fd = os.open(path, os.O_RDONLY)
-        os.read(fd, 0)  # a directory can be opened, and fails here
+        os.read(fd, 0)  # fails for a directory, which can be opened
     except OSError as e:
         raise UsageError(f"{path}: {e.strerror}.") from None
     try:
@@ -204,11 +205,11 @@ def _opened_file(path: str | None) -> Iterator[int | None]:
 
 
 class Sending:
-    """Sends calls and counts them: in bulk, or one by one where an option asks for it."""
+    """Sends calls and counts them: in bulk, or one by one where an option requires it."""
 
     def __init__(self, queue: Queue, name: str, options: dict[str, Any], when: datetime | None) -> None:
         self.sent = 0
-        self.open_ids: tuple[str, str] = ("", "")  # first and last that were sent, for a message
+        self.open_ids: tuple[str, str] = ("", "")  # the first and the last id that were sent, for a message
         self._queue, self._name, self._options, self._when = queue, name, options, when
         alone = when is not None or {"job_id", "unique", "depends_on"} & options.keys()
         self._sender = None if alone else queue.sender(name, **options)
@@ -243,15 +244,15 @@ class Sending:
 
 @contextlib.contextmanager
 def _says_what_was_sent(send: Sending | Recurring) -> Iterator[None]:
-    """Add to whatever cuts a submit short how many jobs it had enqueued by then."""
+    """Add to an error that interrupts a submit how many jobs it had enqueued by then."""
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(_interrupted(send))
     except BaseException as e:
-        if send.sent and not isinstance(e, UsageError):  # that of a line has its own count
+        if send.sent and not isinstance(e, UsageError):  # the error of a bad line has its own count
             e.add_note(_so_far(send, e))
-            if isinstance(e, BrokenPipeError):  # click ends the command at once, and says nothing
+            if isinstance(e, BrokenPipeError):  # click would end the command at once without a message
                 sys.exit(output_failed(e))
         raise
 
@@ -273,7 +274,7 @@ def _interrupted(send: Sending | Recurring) -> int:
 
 
 def _so_far(send: Sending | Recurring, error: BaseException) -> str:
-    """Say what became of the jobs of a submit that fails in its middle."""
+    """Return what became of the jobs of a submit that fails half-way."""
     stored = enqueued(send.sent)
     if isinstance(send, Recurring):
         stored = stored.replace("job", "schedule", 1).replace("enqueued", "stored")

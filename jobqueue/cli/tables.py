@@ -1,4 +1,4 @@
-"""Tables for people: whole words in as many columns as there is room for; tab-separated text where nobody reads.
+"""Print tables: whole words in as many columns as there is room for on a terminal; tab-separated text into a pipe.
 
 A column is never folded. When not all fit, text that can be long is cut at its end with an ellipsis, and columns are
 left out: those of only zeros or dashes first, then the less important ones; a line on stderr names them. Where not even
@@ -20,8 +20,8 @@ from jobqueue.cli.render import ago, since
 from jobqueue.words import one_line
 
 GAP = "  "
-SHORTEST_CUT = 16  # characters that are left of a text that can be long
-BUILT_IN = "jobqueue.tasks."  # tasks that people know by the rest of their names
+SHORTEST_CUT = 16  # characters that a cut text keeps at least
+BUILT_IN = "jobqueue.tasks."  # the prefix of built-in tasks, which is not shown
 NOTHING = frozenset({"", "-", "0"})
 
 wide_option = click.option("--wide", is_flag=True, help="Show all columns in full, however long the lines get.")
@@ -36,9 +36,11 @@ def table(
     least_important: Sequence[str] = (),
     wide: bool = False,
 ) -> None:
-    """Print rows. The columns ``numbers`` are aligned at the right, ``can_be_cut`` hold text that can be long,
-    ``least_important`` may be left out, in this order. A datetime is shown as its distance from now, and in full where
-    there is room for all (``wide``, a pipe)."""
+    """Print rows. numbers: columns that are aligned at the right; can_be_cut: columns with text that may be long;
+    least_important: columns that may be left out, in this order; wide: leave nothing out, as into a pipe.
+
+    A datetime is shown as its distance from now, and in full where there is room for all columns.
+    """
     for_people = sys.stdout.isatty()
     texts = [[_text(cell, short=for_people and not wide) for cell in row] for row in rows]
     if not for_people:
@@ -67,13 +69,13 @@ def _text(cell: Any, short: bool) -> str:
 
 
 def _width(texts: Sequence[str]) -> int:
-    from rich.cells import cell_len  # some characters take two cells
+    from rich.cells import cell_len  # a character may take two cells
 
     return max(map(cell_len, texts))
 
 
 def _needed(columns: dict[str, list[str]], can_be_cut: Sequence[str]) -> int:
-    """The cells that the columns take when what can be cut is cut as far as it may be."""
+    """Return the cells that the columns take when long texts are cut as far as allowed."""
     widths = (
         min(_width([name, *cells]), max(SHORTEST_CUT, len(name))) if name in can_be_cut else _width([name, *cells])
         for name, cells in columns.items()
@@ -96,7 +98,7 @@ def _leave_out(
 
 
 def _cut(columns: dict[str, list[str]], widths: dict[str, int], room: int, can_be_cut: Sequence[str]) -> None:
-    """Shorten the widest of the columns that can be cut, until the line fits or nothing more can be taken away."""
+    """Shorten the widest of the columns that can be cut, until the line fits or nothing more can be cut."""
     too_much = sum(widths.values()) + len(GAP) * (len(widths) - 1) - room
     while too_much > 0:
         able = [name for name in columns if name in can_be_cut and widths[name] > max(SHORTEST_CUT, len(name))]
@@ -126,7 +128,7 @@ def _print_paragraphs(head: Sequence[str], rows: Sequence[Sequence[str]], room: 
 
 
 def wrapped_for_people(text: str, first: str, more: str) -> str:
-    """Fold a sentence at whole words where a person reads it; first and more: what its lines begin with."""
+    """Fold a sentence at whole words on a terminal. first, more: the beginning of its first line and of the others."""
     if not sys.stdout.isatty():
         return first + text
     room = max(shutil.get_terminal_size().columns, len(more) + SHORTEST_CUT)

@@ -1,7 +1,7 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: what it holds is given back on the way out.
+"""Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that it gives back what it holds.
 
-Without this the last user of the local store would leave its server to the watcher, a demo its site, and so on. A
-second signal ends the process at once.
+Without this the last user of the local store would leave its server to the watcher, a demo would leave its site, and so
+on. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jobqueue.errors import ASKED, EndOfProcess
 
 P = ParamSpec("P")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-SOON = 0.005  # seconds until a signal is heard again that came where nothing can be raised
+SOON = 0.005  # seconds until a signal is sent again that came where no exception can be raised
 
 
 class Terminated(EndOfProcess):
@@ -34,8 +34,8 @@ class Terminated(EndOfProcess):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """While inside, the first of these signals raises Terminated in the main thread. Who ignores one (nohup) goes on
-    to; a command may have handlers of its own meanwhile."""
+    """Inside, let the first of these signals raise Terminated in the main thread. A signal that is ignored (nohup)
+    stays ignored; the command may set handlers of its own."""
     ours = [number for number in _SIGNALS if signal.getsignal(number) in (signal.SIG_DFL, leave)]
     if threading.current_thread() is not threading.main_thread():
         ours = []
@@ -55,7 +55,7 @@ def terminable() -> Iterator[None]:
         raise Terminated(number)
 
     def unraisable(what: sys.UnraisableHookArgs) -> None:
-        """It was raised where nothing can be, in a weakref's callback or a ``__del__``: raise it again, elsewhere."""
+        """Send the signal again: its exception was raised in a weakref's callback or a ``__del__``, which lost it."""
         if not isinstance(what.exc_value, Terminated):
             before(what)
             return
@@ -77,7 +77,8 @@ def terminable() -> Iterator[None]:
 
 
 def stops_as_asked(command: Callable[P, Any]) -> Callable[P, Any]:
-    """For what runs until it is stopped: that a signal comes while it starts, or after its end, is no failure."""
+    """Make a command that runs until it is stopped exit with 0 for a signal, also for one that comes while it starts or
+    after its end."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:

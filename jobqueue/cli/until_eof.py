@@ -1,4 +1,4 @@
-"""``jobq worker --until-eof``: a worker that does not outlive the program that started it.
+"""``jobq worker --until-eof``: stop the worker when the program that started it is gone.
 
 That program holds the other end of the worker's stdin. However it ends, also by SIGKILL, the pipe ends with it. The
 fork server and the children have a stdin of their own, so only the supervisor reads here.
@@ -14,14 +14,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STARTING = 60.0  # seconds that a worker may take until it listens to signals; --store-wait is part of it
+STARTING = 60.0  # seconds that a worker may take until it handles signals, --store-wait included
 POLL = 0.02
 
 
 @contextmanager
 def stop_at_eof(is_on: bool, directory: str) -> Iterator[threading.Event]:
-    """While it is on, ask this process to stop, as SIGTERM does, when its stdin ends; yield what says that this has
-    happened. ``directory`` is the other program's: it cannot remove it any more then, so we do."""
+    """While active, ask this process to stop, as SIGTERM does, when its stdin ends; yield the event that is set then.
+
+    directory: a directory of the other program, "" for none. It is removed when stdin ends, because that program cannot
+    remove it any more.
+    """
     gone = threading.Event()
 
     def wait() -> None:
@@ -34,7 +37,7 @@ def stop_at_eof(is_on: bool, directory: str) -> Iterator[threading.Event]:
         remove()
         until = time.monotonic() + STARTING
         while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and time.monotonic() < until:
-            time.sleep(POLL)  # it is still starting, and the signal would end it as if it had been killed
+            time.sleep(POLL)  # this worker is still starting, and SIGTERM would end it as if it had been killed
         os.kill(os.getpid(), signal.SIGTERM)
 
     def remove() -> None:
@@ -47,4 +50,4 @@ def stop_at_eof(is_on: bool, directory: str) -> Iterator[threading.Event]:
         yield gone
     finally:
         if gone.is_set():
-            remove()  # again: this worker may have written there meanwhile
+            remove()  # again: this worker may have written there since

@@ -1,4 +1,4 @@
-"""From the words of the command line to the calls of a task: values, lines, and numbers that begin with a minus."""
+"""Turn the words of the command line into calls of a task: values, lines, and numbers that begin with a minus."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from jobqueue.protocol import bounds
 from jobqueue.serializers import JSON
 
 CHUNK = 500  # lines that are checked and sent together
-LINGER = 0.05  # seconds of silence after which the lines that have come are sent
-_NOT_JSON = frozenset({"NaN", "Infinity", "-Infinity"})  # Python's json would take these words for numbers
+LINGER = 0.05  # seconds without a new line after which the lines read so far are sent
+_NOT_JSON = frozenset({"NaN", "Infinity", "-Infinity"})  # Python's json would read these words as numbers
 _NEGATIVE = re.compile(r"-(\.?\d|Infinity$)")
 
 CallArguments = tuple[Sequence[Any], Mapping[str, Any]]
 
 
 def parse_value(text: str) -> Any:
-    """Return the JSON value that the text is, else the text."""
+    """Return the value if the text is JSON, else the text."""
     if text in _NOT_JSON:
         return text
     try:
@@ -38,7 +38,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_json(option: str, text: str, kind: type) -> Any:
-    """Return the JSON list or object that an option wants."""
+    """Return the JSON list or object that an option takes. Raises UsageError."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as e:
@@ -51,10 +51,10 @@ def parse_json(option: str, text: str, kind: type) -> Any:
 def calls_of_lines(
     fd: int, kwargs: Mapping[str, Any], check: Any, sent: Any, *, linger: float = LINGER
 ) -> Iterator[list[CallArguments]]:
-    """Yield the lines of a file as checked calls, in chunks that wait for no slow writer.
+    """Yield the lines of a file as checked calls, in chunks that do not wait for a slow writer.
 
-    Raises the first bad line's error with its number; then nothing of its chunk has been yielded. ``sent`` tells how
-    many jobs have been enqueued by then.
+    Raises the first bad line's error with its number; then nothing of its chunk has been yielded. sent: returns how
+    many jobs have been enqueued by then, for that error.
     """
     for chunk in _readable(chunks_of_lines(fd, linger), sent):
         calls: list[CallArguments] = []
@@ -82,7 +82,7 @@ def _so_far(sent: int) -> str:
 
 
 def check_call(call: CallArguments, check: Any) -> None:
-    """Raise BadArguments or NotSerializable; ``check`` None trusts the caller's arguments."""
+    """Raise BadArguments or NotSerializable for a call that cannot run. check: None trusts the caller's arguments."""
     args, kwargs = call
     if check is not None:
         check(args, kwargs)
@@ -90,8 +90,8 @@ def check_call(call: CallArguments, check: Any) -> None:
 
 
 def chunks_of_lines(fd: int, linger: float = LINGER) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield the non-blank lines with their numbers: 500 at a time, or what has come when the writer pauses."""
-    begun: list[bytes] = []  # the pieces of a line whose end has not come: joined once, however long it is
+    """Yield the non-blank lines with their numbers: 500 at a time, or those read so far when the writer pauses."""
+    begun: list[bytes] = []  # the pieces of an incomplete line, which are joined once, however long it is
     number = 0
     chunk: list[tuple[int, bytes]] = []
     while True:
@@ -99,7 +99,7 @@ def chunks_of_lines(fd: int, linger: float = LINGER) -> Iterator[list[tuple[int,
             yield chunk
             chunk = []
         data = os.read(fd, 65536)
-        first, *others = data.split(b"\n") if data else (b"", b"")  # at the end of the file the last line is one too
+        first, *others = data.split(b"\n") if data else (b"", b"")  # at the end of the file, what is left is a line too
         begun.append(first)
         for following in others:
             number += 1
@@ -131,7 +131,7 @@ class NegativeNumbersAreValues(click.Command):
     """``jobq submit square -5``: a negative number is a value; any other unknown option is still an error."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if ctx.resilient_parsing:  # a shell completes a line that is not whole yet
+        if ctx.resilient_parsing:  # the shell asks for completions of a line that is not complete yet
             return super().parse_args(ctx, args)
         names = {name: param for param in self.params if isinstance(param, click.Option) for name in _names_of(param)}
         options: list[str] = []
@@ -147,7 +147,7 @@ class NegativeNumbersAreValues(click.Command):
                 if option is None or not _takes_value(option):
                     continue
                 given.append(option)
-                if word[:2] in names and word[2:3] == "=":  # click would take the = for the value's first letter
+                if word[:2] in names and word[2:3] == "=":  # click would take the = as the first letter of the value
                     raise click.BadOptionUsage(word[:2], f"Option {word!r} reads {word[:2]} {word[3:]}.", ctx)
                 if word in names:
                     options.append(_value_of(word, next(words, None), names, ctx))
@@ -166,7 +166,7 @@ def _takes_value(option: click.Option) -> bool:
 
 
 def _value_of(name: str, word: str | None, names: Mapping[str, click.Option], ctx: click.Context) -> str:
-    """Return the word behind an option that takes a value. Raises BadOptionUsage where the value was left out."""
+    """Return the value behind an option. Raises BadOptionUsage if it is missing."""
     if word is None or word == "--" or word.partition("=")[0] in names:
         found = "" if word is None else f", and {word} follows"
         raise click.BadOptionUsage(name, f"Option {name!r} requires an argument{found}.", ctx)
@@ -174,7 +174,8 @@ def _value_of(name: str, word: str | None, names: Mapping[str, click.Option], ct
 
 
 def _refuse_repeats(given: Sequence[click.Option], ctx: click.Context) -> None:
-    """click would take the last value in silence, and the jobs of a first file would not be there."""
+    """Refuse an option that is given twice: click would silently take the last value, and skip the jobs of the first
+    file."""
     for i, option in enumerate(given):
         if not option.multiple and option in given[:i]:
             raise click.BadOptionUsage(option.opts[0], f"Option {' / '.join(option.opts)} is given twice.", ctx)

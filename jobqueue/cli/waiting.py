@@ -1,4 +1,4 @@
-"""``jobq submit --wait``: jobs go out in a thread, results are printed in order as they come, under a bar.
+"""``jobq submit --wait``: send jobs in a thread, and print their results in order as they come, under a progress bar.
 
 chunks ──► (thread) send ──► ids ──► Waiter ──► outcomes on stdout, what failed on stderr
 """
@@ -33,7 +33,7 @@ class Sends(Protocol):
 
 
 def print_results(queue: Queue, send: Sends, chunks: Iterator[Sequence[CallArguments]], as_json: bool) -> int:
-    """Send in a thread, so that a slow stdin holds up no result; print the outcomes; return how many failed."""
+    """Send in a thread, so that a slow stdin delays no result; print the outcomes; return how many jobs failed."""
     ids: stdlib_queue.SimpleQueue[Any] = stdlib_queue.SimpleQueue()
     threading.Thread(target=_send_all, args=(send, chunks, ids), name="jobq-submit", daemon=True).start()
     problem: list[BaseException] = []
@@ -66,7 +66,8 @@ def _coming(ids: stdlib_queue.SimpleQueue[Any], problem: list[BaseException]) ->
             continue
         if item is _END:
             return
-        if isinstance(item, BaseException):  # the results of what was sent come first, then this
+        if isinstance(item, BaseException):
+            # An error of the sending thread: raised after the results of what had been sent.
             problem.append(item)
             return
         yield from item
@@ -81,7 +82,8 @@ def _print_outcome(outcome: Outcome, as_json: bool, progress: SubmitProgress) ->
     if error is not None:
         text = one_line(str(error))
         progress.print(f"{text[:1].lower()}{text[1:]}", sys.stderr)
-    if not as_json and error is not None:  # stdout has results only; with --json each job has its line there
+    if not as_json and error is not None:
+        # Stdout has results only; with --json each job has a line there, also a failed one.
         progress.done += 1
         return
     if not as_json:
@@ -96,7 +98,7 @@ def _print_outcome(outcome: Outcome, as_json: bool, progress: SubmitProgress) ->
 
 
 class SubmitProgress:
-    """A bar on stderr while a terminal is there to show it; lines of output go above it."""
+    """A bar on stderr if that is a terminal; lines of output are printed above it."""
 
     def __init__(self, send: Sends) -> None:
         self.done = 0
@@ -114,7 +116,7 @@ class SubmitProgress:
             self._bar = Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
             outer = self
 
-            def renderables() -> Iterator[Any]:  # rich asks ten times a second; the counts are ours
+            def renderables() -> Iterator[Any]:  # rich calls this ten times a second
                 bar = outer._bar
                 bar.update(bar.task_ids[0], total=max(outer._send.sent, 1), completed=outer.done)
                 yield bar.make_tasks_table(bar.tasks)
@@ -129,7 +131,7 @@ class SubmitProgress:
             self._bar.stop()
 
     def print(self, line: str, file: Any) -> None:
-        if self._bar is not None and file.isatty():  # the bar's own terminal: rich puts the line above the bar
+        if self._bar is not None and file.isatty():  # the terminal that shows the bar: rich prints the line above it
             from rich.text import Text
 
             self._bar.console.print(Text(line), soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""``jobq worker``: the one door to ``jobqueue.workers``."""
+"""``jobq worker``: the command's options. Its body is one of the three places that import ``jobqueue.workers``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def in_a_directory(_context: click.Context, parameter: click.Parameter, path: str) -> str:
-    """Refuse a file that could never be written."""
+    """Refuse a file that could never be written, because its directory is missing or not writable."""
     place = os.path.dirname(os.path.abspath(path))
     if path and not os.access(place, os.W_OK | os.X_OK):
         raise click.BadParameter(f"{path}: there is no directory {place} that we may write to", param=parameter)
@@ -94,8 +94,9 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
 @click.option("--health-file", type=click.Path(dir_okay=False), default="", metavar="FILE", callback=in_a_directory,
               help="Say there once a second whether this worker can claim; see jobq worker-health.")  # fmt: skip
 @click.option("--until-eof", is_flag=True, help="Stop when stdin ends: when the program that started this is gone.")
-@click.option("--private", is_flag=True, hidden=True)  # the queues end with the program that started this worker
-@click.option("--directory", hidden=True, default="")  # and so does this, where it looks for our log and health file
+# Delete the queues if the program that started this worker is gone.
+@click.option("--private", is_flag=True, hidden=True)
+@click.option("--directory", hidden=True, default="")  # remove this directory of that program, too
 @click.option("--store-wait", type=Number(bounds.DELAY), default=20.0, show_default=True, metavar="S",
               help="Seconds to wait at the start for a store that does not answer.")  # fmt: skip
 @click.option("--log-format", type=LogFormat(), default="text", show_default=True)
@@ -146,7 +147,7 @@ def worker(
             **options,
         )
         code = launch(settings, mode, store, cron=entries, check_only=check, strict_queue=strict_queue)
-        if private and left_alone.is_set():  # nobody else knows these queues: what waits in them would stay for ever
+        if private and left_alone.is_set():  # no other program knows these queues: their jobs would stay for ever
             erase(pipe_to(store.client()), settings.queues)
     sys.exit(code)
 
@@ -169,14 +170,15 @@ def worker_health(file: str, max_age: float) -> None:
 
 
 def cron_entries(path: str, accept: tuple[str, ...]) -> list[Schedule]:
-    """What a cron file registers. Raises BadCronFile."""
-    from jobqueue.producing.cronfile import read  # here: it imports RQ's cron
+    """Return the schedules that a cron file registers. Raises BadCronFile."""
+    from jobqueue.producing.cronfile import read  # imported here because it imports RQ's cron
 
     return read(path, accept)
 
 
 def lease_time(env: Mapping[str, str]) -> float:
-    """JOBQ_LEASE: seconds without a sign of life after which a tree is called dead (for tests). Raises UsageError."""
+    """Return JOBQ_LEASE, the seconds without a sign of life after which a tree is called dead (set by tests). Raises
+    UsageError."""
     text = env.get("JOBQ_LEASE") or "10"
     try:
         seconds = float(text)

@@ -210,16 +210,14 @@ def stuck(candidate: WorkerCandidate, part: str, record: str) -> Trial:
     yield from _until(lambda: candidate.queue.statuses([ours]) == ["failed"], candidate)
     took = time.time() - candidate.queue.started(ours)  # as its worker recorded it: the limit counts from then
     ended = time.monotonic()
-    began = next(
-        when for when, what in trials.read(record) if what == "began it"
-    )  # as the job itself recorded it, a little later
+    # As the job itself recorded it, a little later.
+    began = next(when for when, what in trials.read(record) if what == "began it")
     yield from _until(lambda: time.monotonic() > ended + 0.3, candidate)  # by then the jobs that run again have begun
     names = [what for _, what in trials.read(record)]
     error = candidate.queue.why(ours)
     return {
-        "ended_s": round(
-            max(took, ended - began), 2
-        ),  # the second value is all that is known of a job that was killed before its start was marked
+        # The second value is all that is known of a job that was killed before its start was marked.
+        "ended_s": round(max(took, ended - began), 2),
         "how": how(error),
         "error": error,
         "neighbours_interrupted": sum(names.count(f"began n{n}") > 1 for n in range(trials.NEIGHBOURS)),

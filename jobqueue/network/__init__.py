@@ -1,1 +1,1 @@
-"""What connections do that redis-py's do not: notice a silent end, follow a fail-over, wait between attempts."""
+"""Make connections do what redis-py's do not: notice a silent end, follow a fail-over, wait between attempts."""

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: the one backoff of every loop that repeats something."""
+"""Retry with backoff: how long every loop that repeats something waits before the next attempt."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import random
 
 
 class Backoff:
-    """Doubles the pause with each failure, from ``first`` to ``most`` seconds, after any number of failures.
+    """Doubles the pause with each failure, from ``first`` to ``most`` seconds.
 
-    Not locked: used from one thread, or under the lock of its owner. Pauses are shortened by up to half at random, so
-    that many who failed together do not come back together; ``delay`` is the pause without that.
+    Not locked: use it from one thread, or under its owner's lock. Pauses are shortened by up to half at random, so that
+    many clients that failed together do not come back together; ``delay`` is the pause without that.
     """
 
     def __init__(self, first: float = 0.05, most: float = 2.0, *, free: int = 0) -> None:
-        """free: so many failures in a row cost no pause."""
+        """free: number of failures in a row that cost no pause."""
         self._first = first
         self._most = most
         self._free = free
@@ -22,13 +22,13 @@ class Backoff:
 
     @property
     def delay(self) -> float:
-        """Seconds, before the random part; 0.0 while nothing failed, or no more than what is free."""
+        """Return the seconds before the random part; 0.0 while there was no failure, or not more than ``free``."""
         return self._delay
 
     def failed(self) -> float:
         """Count a failure; return the seconds to wait before the next attempt."""
         self.failures += 1
-        if self.failures > self._free:  # doubled step by step: a power of the count is no float for ever
+        if self.failures > self._free:  # doubled step by step: 2 ** failures would overflow a float
             self._delay = min(self._most, 2 * self._delay or self._first)
         return self.pause()
 
@@ -37,5 +37,5 @@ class Backoff:
         return self._delay * random.uniform(0.5, 1.0)
 
     def reset(self) -> None:
-        """Begin anew: it worked."""
+        """Start over after a success."""
         self._delay, self.failures = 0.0, 0

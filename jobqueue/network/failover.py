@@ -1,12 +1,12 @@
-"""Behind Sentinels: repeat what the servers refuse while a fail-over lasts, and have writes confirmed by a replica.
+"""Behind Sentinels: repeat what servers refuse during a fail-over, and have writes confirmed by a replica.
 
 During a fail-over the servers refuse: the old primary with NOREPLICAS (where min-replicas-to-write is set: its replica
 has left it) or READONLY, the new one with NOREPLICAS until a replica has joined it. A command, script or transaction
-that was refused so did nothing at all: the server looks before it begins. It may be repeated, and is, for half a
-minute. (``primary.py`` notices that another server has become the primary.)
+that was refused so did nothing at all, because the server checks before it begins. So it is safe to repeat, and is
+repeated for half a minute. (``primary.py`` notices that another server has become the primary.)
 
-What the old primary takes in the very moment in which its replica leaves it, it acknowledges and loses. So where
-min-replicas-to-write asks for replicas at all, who enqueues waits (WAIT) until one has what was written.
+What the old primary accepts at the very moment when its replica leaves it, it acknowledges and loses. So where
+min-replicas-to-write is set, a client that enqueues waits (WAIT) until a replica has what was written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jobqueue.network.backoff import Backoff
 T = TypeVar("T")
 
 REFUSED_FOR = 30.0  # seconds during which what a primary refuses is repeated
-CONFIRMED_WITHIN = 2.0  # seconds within which a replica has to have what was written
+CONFIRMED_WITHIN = 2.0  # seconds within which a replica must confirm a write
 _REFUSED = re.compile(r"(?:^|caused error: )(?:NOREPLICAS|READONLY|MASTERDOWN)\b")
 
 
@@ -40,15 +40,16 @@ _WRITES = frozenset(
 
 
 class NotPrimary(redis.ConnectionError):
-    """The server is a replica (by now): it did nothing of what it was asked."""
+    """The server is a replica (by now); it did nothing of what it was asked."""
 
 
 class NotReplicated(redis.ConnectionError):
-    """It was done, and no replica has it: the next primary may not know it."""
+    """A command was done, but no replica has confirmed it: the next primary may not know it."""
 
 
 def was_refused(error: BaseException) -> bool:
-    """Return whether the error says that a server did nothing since it is no primary, or one without its replicas."""
+    """Return whether the error says that a server did nothing because it is not a primary, or a primary without its
+    replicas."""
     if isinstance(error, NotPrimary | redis.ReadOnlyError):
         return True
     return isinstance(error, ResponseError) and bool(_REFUSED.search(str(error)))
@@ -59,7 +60,7 @@ def behind_sentinels(client: redis.Redis) -> bool:
 
 
 class Patience:
-    """Waits between attempts that were refused, until it has lasted for too long."""
+    """Waits between attempts that were refused, up to a time limit."""
 
     def __init__(self, client: redis.Redis, seconds: float = REFUSED_FOR) -> None:
         self._pool = client.connection_pool
@@ -68,7 +69,8 @@ class Patience:
         self._until = 0.0
 
     def wait(self, error: BaseException) -> bool:
-        """Return False at once for an error that is none of ours, or when the time is over."""
+        """Wait and return True for a refused attempt; return False at once for any other error, or when the time is
+        over."""
         now = time.monotonic()
         self._until = self._until or now + self._seconds
         if not was_refused(error) or now >= self._until:
@@ -92,7 +94,7 @@ def while_refused(client: redis.Redis, attempt: Callable[[], T]) -> T:
 
 
 class Following(redis.Redis):
-    """A client of those who enqueue and of people: what is refused during a fail-over is repeated."""
+    """A client for producers and the command line: it repeats what is refused during a fail-over."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         ask: Any = super().execute_command
@@ -109,8 +111,8 @@ class Following(redis.Redis):
 
 
 class FollowingPipeline(Pipeline):
-    """Repeats a transaction that was refused. One that watches keys begins anew, as if one of them had changed: what it
-    has read may be another server's. Others may have been done in part, and are not repeated."""
+    """Repeats a transaction that was refused. One that watches keys raises WatchError instead, because what it has read
+    may be another server's. Pipelines without a transaction may have been done in part, and are not repeated."""
 
     _patience: Patience | None = None
 
@@ -141,7 +143,7 @@ class FollowingPipeline(Pipeline):
 
 
 def confirms(connection: Any) -> bool:
-    """Return whether what is written over this connection has to be confirmed by a replica."""
+    """Return whether writes over this connection have to be confirmed by a replica."""
     return bool(getattr(connection, "wants_replicas", False))
 
 

@@ -1,4 +1,4 @@
-"""Publish and subscribe over a connection that may die without a word: who hears nothing asks whether it is heard."""
+"""Publish and subscribe over a connection that may die silently: after a silence, a PING checks it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import redis
 from redis.client import PubSub
 
 ASK_AFTER = 5.0  # seconds of silence
-ANSWER = 5.0  # seconds for the answer
+ANSWER = 5.0  # seconds for the answer to PING
 
 
 class Listener(PubSub):
     """redis-py's PubSub, with a PING after each silence. Without an answer ``get_message`` raises ConnectionError, and
-    the next one connects and subscribes again; what was published meanwhile is lost, as ever with Redis."""
+    the next call connects and subscribes again; messages that were published meanwhile are lost, as always with
+    Redis."""
 
-    _heard = 0.0  # monotonic seconds of the last word
-    _asked = 0.0  # of the PING that has no answer yet; 0.0: there is none
+    _heard = 0.0  # when the last message came, monotonic
+    _asked = 0.0  # when the PING that has no answer yet was sent, monotonic; 0.0: there is none
 
     def on_connect(self, connection: Any) -> None:
         super().on_connect(connection)
@@ -25,7 +26,7 @@ class Listener(PubSub):
         self._heard, self._asked = monotonic(), 0.0
 
     def get_message(self, ignore_subscribe_messages: bool = False, timeout: float | None = 0.0) -> Any:
-        """Return the next message, or None: none came within ``timeout`` seconds, or within a few."""
+        """Return the next message, or None if none comes within ``timeout`` seconds (at most a few seconds)."""
         due = self._look_after_it()
         wait = due if timeout is None else min(timeout, due)
         return super().get_message(ignore_subscribe_messages, timeout=wait)
@@ -38,10 +39,10 @@ class Listener(PubSub):
         return response
 
     def check_health(self) -> None:
-        """Nothing: redis-py's asks and does not wait for the answer."""
+        """Do nothing: redis-py's health check does not wait for the answer; ``get_message`` checks."""
 
     def _look_after_it(self) -> float:
-        """Ask, or give up, when it is time; return the seconds until it may be again."""
+        """Send a PING, or give up, when it is time; return the seconds until the next call is due."""
         connection, now = self.connection, monotonic()
         if connection is None or not self.subscribed:
             return ASK_AFTER
@@ -53,6 +54,6 @@ class Listener(PubSub):
             self._asked = now
             self.health_check_response_counter += 1
             ping = ("PING", self.HEALTH_CHECK_MESSAGE)
-            with self._lock:  # others subscribe and unsubscribe
+            with self._lock:  # other threads subscribe and unsubscribe
                 self._execute(connection, connection.send_command, *ping, check_health=False)
         return max(0.0, self._asked + ANSWER - now if self._asked else self._heard + ASK_AFTER - now)

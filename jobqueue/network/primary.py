@@ -1,9 +1,9 @@
-"""Connections to what the Sentinels call the primary, and the thread that shuts them when another server is it.
+"""Connect to the server that the Sentinels call the primary, and close those connections when it is another server.
 
-A connection that was opened before a planned fail-over still leads to the old primary, which takes writes for some
-seconds more until it is told that it is a replica, and then throws them away. So each process that has such
-connections listens to a Sentinel (one thread), and shuts those to any other server when the primary has changed; a new
-connection is used only when the server says itself that it is a primary.
+A connection that was opened before a planned fail-over still leads to the old primary, which accepts writes for some
+seconds more until it is told that it is a replica, and then discards them. So each process with such connections
+listens to a Sentinel (one thread), and closes those to any other server when the primary has changed; a new connection
+is used only when the server itself says that it is a primary.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from jobqueue.network.listening import Listener
 
 log = logging.getLogger(__name__)
 
-LOOK = 10.0  # seconds between two questions for the primary, should a message have been lost
+LOOK = 10.0  # seconds between two queries for the primary, in case a message was lost
 
 
 class _ToPrimary(SentinelManagedConnection):
-    """A connection to the server that the Sentinels call the primary, if it calls itself so."""
+    """A connection to the server that the Sentinels call the primary. It raises NotPrimary if the server calls itself a
+    replica."""
 
-    wants_replicas = False  # min-replicas-to-write is set there
+    wants_replicas = False  # whether the server has min-replicas-to-write set
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)
@@ -56,21 +57,22 @@ class _ToPrimary(SentinelManagedConnection):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super(SentinelManagedConnection, self).read_response(*args, **kwargs)
-        except redis.ReadOnlyError as e:  # for redis-py a lost connection; but nothing was done
+        except redis.ReadOnlyError as e:  # redis-py treats it as a lost connection, but the command was not done
             self.disconnect()  # type: ignore[no-untyped-call]
             raise NotPrimary(f"{self.host}:{self.port} is a replica now") from e
 
 
 class PrimaryConnection(_ToPrimary):
-    """Without TLS."""
+    """A connection to the primary without TLS."""
 
 
 class PrimarySSLConnection(_ToPrimary, SentinelManagedSSLConnection):
-    """With TLS."""
+    """A connection to the primary with TLS."""
 
 
 class Watch:
-    """A thread that hears from a Sentinel that the primary has changed, and shuts the connections to any other."""
+    """A thread that learns from a Sentinel that the primary has changed, and closes the connections to any other
+    server."""
 
     def __init__(self, sentinel: Sentinel, service: str) -> None:
         self._sentinel, self._service = sentinel, service
@@ -79,7 +81,7 @@ class Watch:
         self._thread: threading.Thread | None = None
 
     def look_after(self, connection: Connection) -> None:
-        """It is connected to what is the primary now."""
+        """Watch a connection to the present primary."""
         with self._lock:
             self._connections.add(connection)
             if self._thread is None or not self._thread.is_alive():
@@ -92,7 +94,7 @@ class Watch:
             for sentinel in list(self._sentinel.sentinels):
                 try:
                     self._listen(sentinel, backoff)
-                except (RedisError, OSError) as e:  # the next one may know more
+                except (RedisError, OSError) as e:  # ask the next Sentinel
                     log.debug("a Sentinel does not answer: %s", e)
             time.sleep(backoff.failed())
 
@@ -106,7 +108,7 @@ class Watch:
     def _listen(self, sentinel: redis.Redis, backoff: Backoff) -> None:
         with Listener(sentinel.connection_pool) as listener:
             listener.subscribe("+switch-master")
-            look_at = 0.0  # at once: it may have changed before we listened
+            look_at = 0.0  # at once: the primary may have changed before we listened
             while self._connections:
                 message = listener.get_message(ignore_subscribe_messages=True, timeout=LOOK / 2)
                 backoff.reset()
@@ -125,9 +127,9 @@ class Watch:
             others = [c for c in self._connections if (str(c.host), int(c.port)) != primary]
         for connection in others:
             log.debug("%s:%s is the primary no more", connection.host, connection.port)
-            with contextlib.suppress(OSError, AttributeError):  # its thread has closed it meanwhile
+            with contextlib.suppress(OSError, AttributeError):  # the connection's thread has closed it meanwhile
                 sock: Any = connection._sock
-                sock.shutdown(socket.SHUT_RDWR)  # who waits for an answer sees the end
+                sock.shutdown(socket.SHUT_RDWR)  # a thread that waits for an answer sees the end of the connection
 
 
 def _text(value: bytes | str) -> str:
@@ -139,7 +141,7 @@ _lock = threading.Lock()
 
 
 def watch_of(sentinel: Sentinel, service: str) -> Watch:
-    """The one of this process for these Sentinels and this service."""
+    """Return this process's Watch for these Sentinels and this service."""
     nodes = [s.connection_pool.connection_kwargs for s in sentinel.sentinels]
     key = (service, *sorted((str(n.get("host")), int(n.get("port", 0))) for n in nodes))
     with _lock:
@@ -149,7 +151,8 @@ def watch_of(sentinel: Sentinel, service: str) -> Watch:
 
 
 def _begin_anew() -> None:
-    """In a child: the threads are the parent's, and so are the sockets, which must not be shut from here."""
+    """Drop all watches in a forked child: the threads are the parent's, and so are the sockets, which the child must
+    not shut."""
     global _lock
     _lock = threading.Lock()
     _watches.clear()

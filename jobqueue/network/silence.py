@@ -1,9 +1,9 @@
-"""How a connection that dies without a word is noticed: keepalive in the kernel, a question after each silence, and a
-limit for each answer.
+"""Notice a connection that died silently: by keepalive in the kernel, a PING after each silence, and a limit for each
+answer.
 
-A firewall or NAT that forgets a connection drops its packets and says nothing: neither a RST nor an end. Who waits for
-an answer then waits for ever, unless somebody asks the other side (the kernel, by keepalive) or looks at the clock (the
-socket's timeout). Where something between keeps the connection open and drops what is said, only the clock helps.
+A firewall or NAT that forgets a connection drops its packets without a RST or an end. A client that waits for an answer
+then waits for ever, unless the kernel probes the other side (keepalive) or the socket has a timeout. Where something in
+between keeps the connection open and drops the data, only the timeout helps.
 """
 
 from __future__ import annotations
@@ -18,29 +18,32 @@ from typing import Any
 from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
 
-ANSWER = 10.0  # seconds for an answer of the store, on all clients that are not told otherwise
-FIRST_ANSWER = 5.0  # the first one after a silence: nobody knows whether the connection still stands
-SILENCE = 5.0  # seconds without a word after which that holds
-COMMAND = 15.0  # seconds for an answer to a command of a job's own that does not wait in the store
-WAITS_AT_MOST = 415.0  # seconds for one that does, without a limit of its own; as long as with RQ's worker
+ANSWER = 10.0  # seconds for an answer of the store, on all clients without a timeout of their own
+FIRST_ANSWER = 5.0  # seconds for the answer to the PING after a silence
+SILENCE = 5.0  # seconds without traffic after which a PING is sent first
+COMMAND = 15.0  # seconds for an answer to a job's own command that does not wait in the store
+# Seconds for a job's own command that waits in the store without a limit; the same as in RQ's worker.
+WAITS_AT_MOST = 415.0
 
 
 def keepalive() -> dict[str, Any]:
-    """Return redis-py's options for TCP: after 5 s of silence the kernel asks the other side, and gives up after 11 s;
-    what was sent and is not acknowledged for 15 s ends the connection too. What a platform lacks is left out."""
+    """Return redis-py's options for TCP keepalive. After 5 s of silence the kernel probes the other side, and gives up
+    after 11 s; data that is not acknowledged for 15 s ends the connection too. Options that a platform lacks are left
+    out."""
     wanted = {"TCP_KEEPIDLE": 5, "TCP_KEEPALIVE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
     options = {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
     return {"socket_keepalive": True, "socket_keepalive_options": options, "health_check_interval": SILENCE}
 
 
 class _Asking(AbstractConnection):
-    """A connection that asks, before a command that follows a silence, whether it still stands, and is made anew when
-    not, or when the server has said that it is a replica: the command itself is sent once, over the one that stands.
-    What has watched keys raises instead, as they would
-    be watched no more."""
+    """A connection that sends PING before a command that follows a silence. If there is no answer, or the server has
+    said that it is a replica, it reconnects; the command itself is sent once, over the good connection.
+
+    While keys are watched it raises instead, because a new connection would not watch them.
+    """
 
     _watches = False
-    _is_demoted = False  # the server says that it is a replica; its name may lead to another one by now
+    _is_demoted = False  # the server says that it is a replica; its name may lead to another server by now
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         self._watches = self._is_demoted = False
@@ -90,7 +93,8 @@ def asks(kind: Any) -> bool:
 
 @cache
 def asking(kind: Any) -> Any:
-    """This class of connections, with a question after each silence. Those that cannot die so stay as they are."""
+    """Return this class of connections with a PING after each silence. Classes that cannot die silently are returned
+    unchanged."""
     if not issubclass(kind, Connection) or issubclass(kind, _Asking):
         return kind
     return type(f"Asking{kind.__name__}", (_Asking, kind), {"__module__": __name__})
@@ -98,7 +102,7 @@ def asking(kind: Any) -> Any:
 
 # -- a job's own commands ----------------------------------------------------------------------------------------------
 
-_LAST, _FIRST = -1, 1  # where a command's own limit stands
+_LAST, _FIRST = -1, 1  # the position of a command's own limit among its arguments
 _WAITING = {
     **dict.fromkeys(("BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX"), (_LAST, 1.0)),
     **dict.fromkeys(("BLMPOP", "BZMPOP"), (_FIRST, 1.0)),
@@ -122,7 +126,7 @@ def limit_of(command: tuple[Any, ...]) -> float:
         if name in ("XREAD", "XREADGROUP"):
             words = [_word(part) for part in command]
             return _and_its_own(float(words[words.index("BLOCK") + 1]) / 1000) if "BLOCK" in words else COMMAND
-    except (ValueError, IndexError):  # the store will say what is wrong with it
+    except (ValueError, IndexError):  # the store will refuse the command with an error
         return COMMAND
     return WAITS_AT_MOST if name in _LISTENING else COMMAND
 
@@ -136,8 +140,8 @@ def _and_its_own(seconds: float) -> float:
 
 
 class _Limited(AbstractConnection):
-    """A connection over which jobs ask what they like: each command has the limit that suits it, however long the
-    socket's timeout is, which has to suit a BLPOP."""
+    """A connection for jobs' own commands: each command has the limit that suits it, however long the socket's timeout
+    is, which has to be long enough for a BLPOP."""
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         parts = [command] if isinstance(command, bytes | str) else list(command)
@@ -161,7 +165,7 @@ class _Limited(AbstractConnection):
 
 @cache
 def limited(kind: Any) -> Any:
-    """This class of connections, each command with the limit that suits it."""
+    """Return this class of connections with a limit for each command."""
     if issubclass(kind, _Limited) or not issubclass(kind, Connection | UnixDomainSocketConnection):
         return kind
     kind = asking(kind)
@@ -169,8 +173,8 @@ def limited(kind: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Find such a class by its name, also in a process in which nobody has made it yet: RQ's scheduler is started with
-    the class of its worker's connections, and pickles it where processes are spawned."""
+    """Return such a class by its name, also in a process that has not made it yet: RQ's scheduler pickles the class of
+    its worker's connections where processes are spawned."""
     for kind in (Connection, SSLConnection, UnixDomainSocketConnection):
         for made in (asking(kind), limited(kind)):
             if made.__name__ == name and made.__module__ == __name__:

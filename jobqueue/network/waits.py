@@ -1,6 +1,9 @@
-"""Waits of bounded length: what is computed from a job, an option or the store may be any number, and Python's waits
-(``select``, ``Condition.wait``, ``join``, ``queue.get``, socket timeouts) raise OverflowError for a long one. Who
-waits here looks again when the time is over: all of them stand in a loop."""
+"""Keep waits short enough for Python.
+
+A duration that comes from a job, an option or the store may be any number, and Python's waits (``select``,
+``Condition.wait``, ``join``, ``queue.get``, socket timeouts) raise OverflowError for a long one. All callers wait in a
+loop, so a shorter wait is harmless.
+"""
 
 from __future__ import annotations
 
@@ -8,5 +11,5 @@ LONGEST_WAIT = 3600.0  # seconds
 
 
 def bounded(seconds: float) -> float:
-    """Return seconds that any wait can take: not negative, not too long; 0.0 for no number at all."""
+    """Return seconds that any wait accepts: not negative, not too long; 0.0 for NaN."""
     return min(LONGEST_WAIT, seconds) if seconds > 0 else 0.0

@@ -1,1 +1,1 @@
-"""How to reach the store: addresses, clients, what redis-py raises, in words, and the store that is open."""
+"""Reach the store: addresses, clients, redis-py's errors in words, and the open store."""

@@ -1,4 +1,4 @@
-"""Where a store is: an Address that other processes can be given, and what its URL says, checked."""
+"""The address of a store, which can be passed to other processes, and the checked parts of its URL."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NO_CLUSTER = (
 
 @dataclass(frozen=True)
 class Address:
-    """How to connect to a store: a URL, or the path of a unix socket (a path needs no quoting, a URL would)."""
+    """How to connect to a store: a URL, or the path of a unix socket (which, unlike a URL, needs no quoting)."""
 
     url: str | None = None
     unix_socket_path: str | None = None
 
     def to_json(self) -> str:
-        """Return the address as JSON text, for another process. It holds the password: not for logs."""
+        """Return the address as JSON text, for another process. It contains the password, so it must not be logged."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -46,13 +46,16 @@ class Address:
         """Return the address for people, passwords hidden."""
         return self.unix_socket_path or _hide_passwords(self.url or "")
 
-    def __repr__(self) -> str:  # a password must not reach a traceback or a log either
+    def __repr__(self) -> str:  # tracebacks and logs must not show a password either
         return f"Address({self.describe()!r})"
 
 
 def _hide_passwords(url: str) -> str:
-    """Rather hide too much: of what stands before the last @ only a user's name is left, and that only where a colon
-    says that a password follows. (In ``redis://PASSWORD@host``, which is easily written, there is none.)"""
+    """Hide what may be a password, rather too much than too little.
+
+    Of what stands before the last @ only a user's name is left, and that only where a colon shows that a password
+    follows. (``redis://PASSWORD@host``, an easy mistake, has none.)
+    """
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     secret, at, host = rest.rpartition("@")
     if at:
@@ -62,7 +65,7 @@ def _hide_passwords(url: str) -> str:
 
 
 def redis_options(address: Address) -> dict[str, Any]:
-    """Return redis-py's options for the URL; where ``parse_url`` would guess in silence, raise UsageError."""
+    """Return redis-py's options for the URL. Raises UsageError where redis-py's ``parse_url`` would silently guess."""
     shown, url, scheme = repr(address.describe()), address.url or "", address.scheme
     if scheme == "redis+cluster":
         raise UsageError(f"{address.describe()} {NO_CLUSTER}")
@@ -71,7 +74,7 @@ def redis_options(address: Address) -> dict[str, Any]:
     try:
         options: dict[str, Any] = parse_url(url)
         database = urlsplit(url).path.strip("/")
-    except ValueError:  # its text may quote a piece of the password
+    except ValueError:  # the error's own text may quote a piece of the password
         hint = "is the port a number, is ?option=value right?"
         if "@" in url and any(mark in url.split("://", 1)[1].rpartition("@")[0] for mark in "#/?"):
             hint = "in a password write # as %23, / as %2F and ? as %3F"
@@ -84,7 +87,7 @@ def redis_options(address: Address) -> dict[str, Any]:
 
 
 class SentinelUrl(NamedTuple):
-    """What a Sentinel URL says: where the Sentinels are, who the primary is, and redis-py's options for each."""
+    """The parts of a Sentinel URL: the Sentinels' addresses, the primary's name, and redis-py's options for each."""
 
     nodes: list[tuple[str, int]]
     service: str
@@ -106,7 +109,7 @@ def sentinel_url(address: Address) -> SentinelUrl:
 
 def _sentinel_url(url: str) -> SentinelUrl:
     _, netloc, rest = re.split(r"://([^/?#]*)", url, maxsplit=1)
-    parts = urlsplit(rest)  # without the hosts: recent Pythons take a bracket behind a comma for a broken address
+    parts = urlsplit(rest)  # without the hosts: recent Pythons refuse a bracket behind a comma as a broken address
     userinfo, _, hosts = netloc.rpartition("@")
     user, _, password = userinfo.partition(":")
     service, _, database = parts.path.strip("/").partition("/")

@@ -1,4 +1,4 @@
-"""Where the store's URL and the local store's directory come from: a flag, the environment, or a default."""
+"""Find the store's URL and the local store's directory: from a flag, the environment, or a default."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LOCAL = "local"
 
 
 def resolve_url(url: str | None, env: Mapping[str, str] = os.environ) -> tuple[str | None, str]:
-    """Find the store's URL: ``url`` itself, else the first of URL_VARIABLES that is set.
+    """Return the store's URL and where it came from: ``url`` itself, else the first of URL_VARIABLES that is set.
 
-    Returns (URL, where it came from), or (None, "local") when nothing names one. Blank counts as unset: an empty
-    variable is how shells and compose files unset one.
+    Returns (None, "local") when nothing names one. Blank counts as unset: an empty variable is how shells and compose
+    files unset one.
     """
     candidates = [("--url", url or ""), *((name, env.get(name, "")) for name in URL_VARIABLES)]
     for source, value in candidates:
@@ -35,7 +35,7 @@ def home(env: Mapping[str, str] = os.environ) -> Path:
     chosen = env.get("JOBQ_HOME", "").strip()
     try:
         path = Path(chosen).expanduser() if chosen else platformdirs.user_state_path("jobq", appauthor=False)
-    except RuntimeError:  # ~nobody: pathlib's word for a user who is not there
+    except RuntimeError:  # pathlib raises it for ~name of an unknown user
         raise StoreError(f"JOBQ_HOME={chosen}: there is no such user, or it has no home directory") from None
     if not chosen and not path.is_absolute():  # "~" could not be expanded, as in a container with an unknown uid
         raise StoreError("there is no home directory for the local store: set JOBQ_HOME to a directory of yours")

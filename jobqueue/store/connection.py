@@ -1,8 +1,8 @@
-"""How to reach the store: clients that never repeat a command.
+"""Build the clients of the store, which never repeat a command.
 
-This is the only module that builds clients. redis-py's own retries are off: they repeat commands in silence, and an
-enqueue or a claim that ran twice is a bug that nobody sees. Whoever repeats does it on purpose, with RECONCILE or a job
-id.
+This is the only module that builds clients. redis-py's own retries are off: they repeat commands silently, and an
+enqueue or a claim that ran twice is a bug that nobody sees. Code that repeats a request does so explicitly, with
+RECONCILE or a job id.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def client(
 ) -> redis.Redis:
     """Build a client (thread-safe, connects on first use) that sends each command once.
 
-    Timeouts in seconds: no client waits for ever, as a connection may die without a word. ``for_jobs``: commands that
-    wait in the store (BLPOP) get the time that they ask for, others the usual. ``patient``: behind Sentinels, repeat
+    Timeouts are in seconds; no client waits for ever, because a connection may die silently. for_jobs: commands that
+    wait in the store (BLPOP) get the time that they ask for, others the usual limit. patient: behind Sentinels, repeat
     for half a minute what is refused during a fail-over, and so was not done; jobs' clients do that too.
 
-    What is set here wins over the URL's query. A command whose reply is lost raises redis.ConnectionError or
-    redis.TimeoutError: it may have run. Raises UsageError for a URL that is none.
+    What is set here overrides the URL's query. A command whose reply is lost raises redis.ConnectionError or
+    redis.TimeoutError: it may have run. Raises UsageError for a URL that is not one.
     """
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
@@ -102,16 +102,16 @@ def client(
 
 
 def takes_bytes(theirs: redis.Redis) -> redis.Redis:
-    """Return the client. Raises UsageError for one that turns replies into text: what jobs are made of is bytes, and it
-    would fail somewhere in the middle."""
+    """Return the client. Raises UsageError for a client that decodes replies: job data is bytes, so it would fail
+    later."""
     if theirs.connection_pool.connection_kwargs.get("decode_responses"):
         raise UsageError("This connection has decode_responses=True, and jobs are bytes: give a connection without it.")
     return theirs
 
 
 def _speak_first(options: dict[str, Any]) -> None:
-    """Behind a TLS 1.3 handshake the server sends session tickets. Unread, they look like a reply that nobody asked
-    for, and redis-py throws such a connection away: so something must be asked at once, and SETINFO will do."""
+    """Make a TLS connection send CLIENT SETINFO at once. Behind a TLS 1.3 handshake the server sends session tickets;
+    unread, they look like a reply to no request, and redis-py drops such a connection."""
     for name in _NO_SETINFO:
         del options[name]
 
@@ -121,8 +121,8 @@ _OF_RESP3 = ("maint_notifications_", "oss_cluster_", "orig_")
 
 
 def like(theirs: redis.Redis, socket_timeout: float = ANSWER, *, patient: bool = False) -> redis.Redis:
-    """Build a client to where ``theirs`` goes, with its credentials, that sends each command once and does not wait
-    for ever. It has a pool of its own."""
+    """Build a client to the same place as ``theirs``, with its credentials, that sends each command once and has
+    timeouts. It has a pool of its own."""
     pool = theirs.connection_pool
     once: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
@@ -135,7 +135,7 @@ def like(theirs: redis.Redis, socket_timeout: float = ANSWER, *, patient: bool =
         **_NO_SETINFO,
     }
     kind = pool.connection_class
-    if kind in _REDIS_PYS:  # fake servers of tests have classes of their own
+    if kind in _REDIS_PYS:  # tests with fake servers have connection classes of their own
         kind = asking(_REDIS_PYS[kind])
     if asks(kind):
         once |= keepalive()
@@ -152,8 +152,8 @@ def like(theirs: redis.Redis, socket_timeout: float = ANSWER, *, patient: bool =
 
 
 def bounded(theirs: redis.Redis) -> redis.Redis:
-    """Return ``theirs``, or, where it would wait for an answer for ever or very long, or does not notice a fail-over, a
-    client like it that does; one for all who ask."""
+    """Return ``theirs`` if its timeouts are short and it follows a fail-over; else a client like it that does, one for
+    all callers."""
     pool = theirs.connection_pool
     timeout = pool.connection_kwargs.get("socket_timeout")
     is_bounded = timeout is not None and timeout <= COMMAND and not isinstance(pool, SentinelConnectionPool)
@@ -165,8 +165,8 @@ def bounded(theirs: redis.Redis) -> redis.Redis:
         return ours
 
 
-# Fake servers of tests have classes of their own, and need no limit.
-_REDIS_PYS: dict[Any, Any] = {  # → what we use in its place
+# Tests with fake servers have connection classes of their own, which need no limit.
+_REDIS_PYS: dict[Any, Any] = {  # redis-py's class → the class used in its place
     **{kind: kind for kind in (Connection, SSLConnection, UnixDomainSocketConnection)},
     SentinelManagedConnection: PrimaryConnection,
     SentinelManagedSSLConnection: PrimarySSLConnection,
@@ -176,8 +176,8 @@ _bounded_lock = threading.Lock()
 
 
 def limit_commands(client: redis.Redis) -> None:
-    """Let commands of this client that do not wait in the store end after the usual time without an answer, whatever
-    its socket's timeout is, and let the kernel look after its connections; those that are open are made again."""
+    """Give this client's commands that do not wait in the store the usual time limit, whatever its socket timeout is,
+    and turn on keepalive; open connections are closed, so that new ones are made."""
     pool = client.connection_pool
     if pool.connection_class in _REDIS_PYS:
         pool.connection_class = limited(_REDIS_PYS[pool.connection_class])
@@ -187,11 +187,11 @@ def limit_commands(client: redis.Redis) -> None:
         pool.reset()
 
 
-SENTINELS_ANSWER = 2.0  # seconds: the next one is asked
+SENTINELS_ANSWER = 2.0  # seconds until the next Sentinel is asked
 
 
 def _sentinel_client(address: Address, options: dict[str, Any], for_jobs: bool, patient: bool) -> redis.Redis:
-    """Follow the primary that the Sentinels name."""
+    """Build a client that follows the primary which the Sentinels name."""
     url = sentinel_url(address)
     options |= keepalive()
     own = {k: v for k, v in options.items() if k not in ("max_connections", "retry_on_timeout")}
@@ -206,13 +206,15 @@ def _sentinel_client(address: Address, options: dict[str, Any], for_jobs: bool, 
 def check(r: redis.Redis, address: Address) -> dict[str, Any]:
     """PING the store and return its ``INFO server``, empty where an ACL forbids INFO.
 
-    Raises StoreUnreachable or StoreRefused (also a cluster, a Sentinel, a replica), one line that says what to do.
+    Raises StoreUnreachable or StoreRefused (also for a cluster, a Sentinel, a replica), with one line that says what to
+    do.
     """
     pipeline = r.pipeline(transaction=False)
     pipeline.info("server")
     pipeline.role()
     try:
-        r.ping()  # by itself: a server that refuses us says why in answer to the first command, and hangs up
+        # Not in a pipeline: a server that refuses clients answers the first command with the reason and hangs up.
+        r.ping()
         info, role = pipeline.execute(raise_on_error=False)
     except (redis.RedisError, OSError, TypeError, ValueError) as e:
         raise explain(e, address) from e

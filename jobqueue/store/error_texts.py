@@ -1,4 +1,4 @@
-"""What redis-py raises, in words: one line that says where, what, and what to do."""
+"""Explain redis-py's errors: one line that says where, what, and what to do."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from redis.sentinel import MasterNotFoundError  # noqa: TID251  # the exception 
 from jobqueue.errors import JobqError, StoreLoading, StoreRefused, StoreUnreachable, UsageError
 from jobqueue.store.address import Address
 
-_OF_A_SCRIPT = re.compile(r",? *script: \w+, on @user_script:\d+\.?")  # where in it: Redis adds that to each error
-_OF_A_PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)  # redis-py's words
+# The place in a script, which Redis adds to each error.
+_OF_A_SCRIPT = re.compile(r",? *script: \w+, on @user_script:\d+\.?")
+_OF_A_PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)  # redis-py adds it
 _DISK = re.compile(r"MISCONF Errors writing to the AOF file: (.*)")
 
-Explanation = tuple[type[JobqError], str]  # our exception, and what follows the address in its message
+Explanation = tuple[type[JobqError], str]  # the exception to raise, and what follows the address in its message
 
 
 def explain(error: Exception, address: Address) -> JobqError:
-    """Turn an exception of redis-py into ours: one line, where, what, and what to do."""
+    """Turn an exception of redis-py into a JobqError whose message is one line: where, what, and what to do."""
     said = (without_script(error).splitlines() or [""])[0]
     kind, words = (
         _refusal(error, said)
@@ -33,8 +34,8 @@ def explain(error: Exception, address: Address) -> JobqError:
 
 
 def without_script(error: BaseException) -> str:
-    """Return what Redis said, without the place in a script that it adds, and without the command of a pipeline that
-    redis-py adds: the one helps nobody, the other may be a job's."""
+    """Return Redis's message without the place in a script and without the command of a pipeline, which may hold a
+    job's data."""
     return _OF_A_SCRIPT.sub("", _OF_A_PIPELINE.sub("", str(error), count=1))
 
 
@@ -51,7 +52,7 @@ def _refusal(error: Exception, said: str) -> Explanation | None:
         case redis.ResponseError() if said.startswith("MISCONF"):
             why = found[1].rstrip(". ") if (found := _DISK.match(said)) else "its last snapshot failed; see its log"
             return StoreRefused, f" cannot write to its disk, and takes nothing until it can: {why}"
-        case TypeError():  # redis-py passes ?anything=… on as a keyword argument
+        case TypeError():  # redis-py passes ?anything=… of a URL on as a keyword argument
             return UsageError, f": the URL has an option that redis-py does not know ({said.rpartition(') ')[2]})"
     return None
 
@@ -92,14 +93,15 @@ def _anything_else(error: Exception, said: str) -> Explanation:
 
 
 def _system_error(error: BaseException) -> OSError | None:
-    """Return the OSError below redis-py's exception, which tells refused from unknown better than its text."""
+    """Return the OSError behind redis-py's exception; it tells a refused connection from an unknown host better than
+    the text."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, OSError):
         seen = seen.__cause__ or seen.__context__
     return seen
 
 
-# Codes with which a server refuses every command, or every write, for the time being: not this command's fault.
+# Codes with which a server refuses every command, or every write, for a while, whatever the command is.
 _STORE_WIDE = re.compile(
     r"(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b"
 )
@@ -107,10 +109,10 @@ _STORE_WIDE_ERRORS = (ReadOnlyError, OutOfMemoryError, NoPermissionError, redis.
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether the store as a whole does not answer, or does not take commands now, so that waiting helps.
+    """Return whether the store as a whole does not answer, or refuses all commands for now, so that waiting helps.
 
-    False: it answered, and refuses this very command: a key of another type, a value that a script cannot read. Or it
-    is no error of the store's at all.
+    False for a store that answered and refuses this very command (a key of another type, a value that a script cannot
+    read), and for errors that are not the store's.
     """
     if not isinstance(error, redis.ResponseError):
         return isinstance(error, redis.RedisError | OSError)
@@ -121,6 +123,6 @@ _OF_THIS_PROCESS = {errno.EBADF, errno.EINVAL, errno.EMFILE, errno.ENOTSOCK}
 
 
 def is_own_fault(error: BaseException) -> bool:
-    """Tell whether this process cannot reach anybody, because of what was done to its descriptors or its limits."""
+    """Return whether this process cannot connect to anything, because its descriptors or its limits are used up."""
     cause = _system_error(error)
     return cause is not None and cause.errno in _OF_THIS_PROCESS

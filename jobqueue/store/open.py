@@ -1,4 +1,4 @@
-"""Open the store that an address or the environment names, else the local one, which is started if need be."""
+"""Open the store that an address or the environment names, else the local one, started if need be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """A store that answered: its address, and, if it is the local one, the lease that keeps it running.
+    """A store that answered: its address, and, for the local one, the lease that keeps it running.
 
     Use it as a context manager. Build it with ``open_store``.
     """
@@ -41,12 +41,12 @@ class Store:
         return f"store: local, {self.address.describe()} ({self._server}{started})"
 
     def ensure(self) -> None:
-        """Start the local server again if it died; nothing for a URL. Safe from any thread, safe to repeat."""
+        """Start the local server again if it died; do nothing for a URL. Safe from any thread, safe to repeat."""
         if self.local is not None:
             self.local.ensure()
 
     def close(self) -> None:
-        """Give the local store's lease back; the last one out stops the server. Safe to repeat."""
+        """Give the local store's lease back; the last process to do so stops the server. Safe to repeat."""
         if self.local is not None:
             self.local.release()
 
@@ -65,7 +65,7 @@ def open_store(url: str | None = None, *, env: Mapping[str, str] = os.environ) -
     found, source = config.resolve_url(url, env)
     if found is not None:
         return _opened(Address(url=found), source, None)
-    from jobqueue.store.local.store import LocalStore  # here: who has an address needs none of it
+    from jobqueue.store.local.store import LocalStore  # imported here: a store at an address needs none of it
 
     local = LocalStore(config.home(env), env=env)
     try:

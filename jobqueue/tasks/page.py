@@ -17,9 +17,8 @@ _SPACE_OR_SLASH = re.compile(r"[\s/]*")
 _SPACE = re.compile(r"\s*")
 _ATTRIBUTE_NAME = re.compile(r"[^\s/>][^\s/>=]*")
 _UNQUOTED = re.compile(r"[^\s>]*")
-_RAW = frozenset(
-    {"script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"}
-)  # their content is text until </name
+# Elements whose content is text until </name.
+_RAW = frozenset({"script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"})
 
 
 class Tag(NamedTuple):

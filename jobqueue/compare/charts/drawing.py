@@ -11,11 +11,8 @@ from jobqueue.compare.markup import Html, el
 
 WIDE = 540  # units; half of a page on a desktop
 NARROW = 344  # units; a phone
-LETTER, THIN, BROAD = (
-    7.6,
-    4.4,
-    11.5,
-)  # widths of letters at the size of charts.css, in the widest of its fonts (DejaVu Sans)
+# Widths of letters at the size of charts.css, in the widest of its fonts (DejaVu Sans).
+LETTER, THIN, BROAD = 7.6, 4.4, 11.5
 BOLD = 1.1
 LINE = 16.0  # between two labels
 

@@ -77,9 +77,8 @@ def draw(plot: Plot, width: float, class_: str | None = None) -> Html:
         _grid(frame, ticks(_most(lines)), plot.say),
         _axis(frame, plot),
         [_line(line, frame) for line in sorted(lines, key=lambda line: not line.reference)],
-        [
-            _markers(line, frame) for line in reversed(lines) if not line.reference
-        ],  # reversed, so that circles lie on top of squares
+        # reversed, so that circles lie on top of squares
+        [_markers(line, frame) for line in reversed(lines) if not line.reference],
         _ring(plot, lines, frame),
         _names(lines, ends, frame),
         _notes(plot, width),

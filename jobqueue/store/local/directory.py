@@ -1,4 +1,4 @@
-"""The local store's directory: ours alone, and where its socket lies."""
+"""The local store's directory, which must be private to this user, and the place of its socket."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 from jobqueue.errors import StoreError
 
 SOCKET_LIMIT = 103  # bytes; sockaddr_un holds 104 on macOS and 108 on Linux, with a final NUL
-SHORT_ROOT = "/tmp"  # not $TMPDIR or $XDG_RUNTIME_DIR: cron and a login shell must compute the same path
+SHORT_ROOT = "/tmp"  # not $TMPDIR or $XDG_RUNTIME_DIR, so that cron and a login shell compute the same path
 
 
 def one_name(path: Path) -> Path:
-    """Return the name that all names of ``path`` have in common; ``path`` itself may be a link, for others to refuse.
+    """Return one canonical name for all names of ``path``; ``path`` itself may be a link, which ``make_private``
+    refuses.
 
     The socket's place depends on the name's length: two names of one directory must not lead to two places.
     """
@@ -26,7 +27,8 @@ def one_name(path: Path) -> Path:
 
 
 def make_private(path: Path) -> None:
-    """Make the directory ``path`` if need be; refuse it unless it is one, ours, and closed to everybody else.
+    """Make the directory ``path`` if need be; refuse it unless it is a directory, owned by this user, and closed to
+    others.
 
     Raises StoreError.
     """
@@ -44,13 +46,14 @@ def make_private(path: Path) -> None:
 
 
 def _close_to_others(path: Path) -> None:
-    if os.listdir(path):  # not ours to close: it may be somebody's whole home directory
+    if os.listdir(path):  # its permissions are not changed: it may be a whole home directory
         raise StoreError(f"{path} is open to other users: chmod 700 it, or set JOBQ_HOME to another directory")
     path.chmod(0o700)
 
 
 def socket_path(home: Path) -> str:
-    """Return ``home/s``, or a hashed name in a short private directory where the system would cut the path off."""
+    """Return ``home/s``, or, where that is too long for a socket, a hashed name in a private directory with a short
+    path."""
     path = str(home / "s")
     if len(os.fsencode(path)) <= SOCKET_LIMIT:
         return path
@@ -60,7 +63,7 @@ def socket_path(home: Path) -> str:
 
 
 def private(path: str, flags: int) -> int:
-    """Be the ``opener`` of a file that only we can read."""
+    """Open a file that only this user can read (``opener`` for ``open``)."""
     return os.open(path, flags, 0o600)
 
 
@@ -74,7 +77,7 @@ def size(directory: Path) -> int:
 
 
 def refusal(error: OSError, home: Path) -> str:
-    """Return the sentence for what the system refuses in the store's directory."""
+    """Return the sentence for an error of the operating system in the store's directory."""
     what = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"there is no space left for the local store in {home} ({what}): make some, or set JOBQ_HOME"

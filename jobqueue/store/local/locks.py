@@ -1,7 +1,7 @@
-"""flock on files: the kernel drops the lock with its process, so a kill -9 at any point leaves nothing to clean up.
+"""Lock files by flock: the kernel drops a lock with its process, so a kill -9 at any point leaves nothing to clean up.
 
-A lock belongs to the open file, which a fork and a child's inherited descriptor share: closing one copy does not unlock
-while another is open, but LOCK_UN on any copy unlocks all.
+A lock belongs to the open file, which a forked child shares by its copy of the descriptor: closing one copy does not
+unlock while another is open, but LOCK_UN on any copy unlocks all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ POLL = 0.003
 
 
 def open_lockable(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # read-write: NFS refuses an exclusive lock otherwise
+    # Opened for writing too: NFS refuses an exclusive lock otherwise.
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def try_lock(fd: int, operation: int) -> bool:
@@ -33,7 +34,8 @@ def try_lock(fd: int, operation: int) -> bool:
 
 
 def lock(fd: int, operation: int, complaint: str, timeout: float = TIMEOUT) -> None:
-    """Lock, or raise StoreError after ``timeout`` seconds: a stopped process must not stop everybody without a word."""
+    """Lock, or raise StoreError with ``complaint`` after ``timeout`` seconds, so that a suspended holder does not block
+    others silently."""
     deadline = time.monotonic() + timeout
     while not try_lock(fd, operation):
         if time.monotonic() > deadline:
@@ -42,7 +44,8 @@ def lock(fd: int, operation: int, complaint: str, timeout: float = TIMEOUT) -> N
 
 
 def unlock(fd: int) -> None:
-    """Unlock, then close: closing alone would not do if another thread forked meanwhile and its child has a copy."""
+    """Unlock, then close: closing alone would not unlock if another thread forked meanwhile and its child has a
+    copy."""
     fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)
 
@@ -59,7 +62,7 @@ def exclusively(path: Path, complaint: str, timeout: float = TIMEOUT) -> Iterato
 
 
 def holders(path: Path) -> tuple[int, ...] | None:
-    """Return who holds a shared lock on the file, from /proc/locks; None where there is no such list."""
+    """Return the pids that hold a shared lock on the file, from /proc/locks; None where there is no such list."""
     try:
         inode, lines = path.stat().st_ino, Path("/proc/locks").read_text().splitlines()
     except OSError:

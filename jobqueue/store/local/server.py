@@ -1,4 +1,4 @@
-"""The local store's server: its configuration, its start, its end. Who may start or stop it, and when: ``store.py``.
+"""Configure, start and stop the local store's server. ``store.py`` decides which process may do so, and when.
 
 The server inherits the descriptor of the locked file ``alive``, so it holds that lock as long as it lives.
 """
@@ -22,8 +22,8 @@ from jobqueue.store.connection import Address, client, redis
 from jobqueue.store.local import directory, locks
 from jobqueue.store.local.binary import find_server
 
-LOG_LIMIT = 1_000_000  # bytes; a longer log is begun anew at the next start
-START_TIMEOUT = 30.0  # until the server binds its socket; loading comes after that and has its own limit
+LOG_LIMIT = 1_000_000  # bytes; a longer log is emptied at the next start
+START_TIMEOUT = 30.0  # seconds until the server has bound its socket; loading comes after that and has its own limit
 LOAD_TIMEOUT = 600.0
 STOP_TIMEOUT = 30.0
 REAP_TIMEOUT = 1.0
@@ -45,20 +45,20 @@ daemonize no
 
 
 class LocalServer:
-    """The server of one directory. Whoever starts or stops it holds the store's ``lock`` meanwhile."""
+    """The server of one directory. A caller of start and stop holds the store's ``lock`` meanwhile."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.socket = directory.socket_path(home)
 
     def is_down(self) -> bool:
-        """Say whether nobody takes connections; a server that loads or hangs is not down."""
+        """Return whether nothing accepts connections; a server that loads or hangs is not down."""
         return ping(self.socket) == "down"
 
     def start(self, env: Mapping[str, str]) -> None:
-        """Start it and return when it takes connections; it may still be loading then.
+        """Start the server and return when it accepts connections; it may still be loading then.
 
-        Raises NoServerBinary, or StoreError with the server's own last words.
+        Raises NoServerBinary, or StoreError with the last line of the server's log.
         """
         binary, name = find_server(env)
         alive = locks.open_lockable(self.home / "alive")
@@ -71,7 +71,8 @@ class LocalServer:
             os.close(alive)  # without unlocking: the server has a copy
 
     def await_loaded(self) -> None:
-        """A server that loads its file, or is busy for seconds, is alive: wait for the first, not for the second."""
+        """Wait while the server loads its file. One that is merely busy for seconds counts as alive and is not waited
+        for."""
         deadline = time.monotonic() + LOAD_TIMEOUT
         while (state := ping(self.socket)) == "loading":
             if time.monotonic() > deadline:
@@ -81,9 +82,10 @@ class LocalServer:
             raise StoreUnreachable(f"the local store in {self.home} died while loading: {self._last_words()}")
 
     def stop(self) -> bool:
-        """Send SHUTDOWN, then wait until the process is gone; False if there was none. Raises StoreError.
+        """Send SHUTDOWN, then wait until the process is gone; return False if there was none. Raises StoreError.
 
-        The server syncs the append-only file before it exits; NOSAVE is about the snapshot file, which we do not have.
+        The server syncs the append-only file before it exits; NOSAVE concerns the snapshot file, which this server does
+        not have.
         """
         if self.is_down():
             return False
@@ -117,7 +119,8 @@ class LocalServer:
                 [binary, str(self.home / "server.conf")],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
-                stderr=out,  # no logfile in the conf: so the log also has what the loader or a bad conf says
+                # The conf names no logfile, so that the log also has errors of the dynamic loader and of a bad conf.
+                stderr=out,
                 cwd=self.home / "store",
                 start_new_session=True,
                 pass_fds=[alive],
@@ -135,7 +138,8 @@ class LocalServer:
                 time.sleep(POLL)
         finally:
             _CHILDREN.add((self.home, process.pid))
-            process.returncode = process.poll() or 0  # it may outlive us: not a leak that Popen should warn about
+            # The server may outlive this process, so Popen must not warn about it.
+            process.returncode = process.poll() or 0
 
     def _last_words(self) -> str:
         """Return the last line of the server's log, without its pid and date."""
@@ -152,9 +156,10 @@ def _quoted(text: str) -> str:
 
 
 def ping(path: str, timeout: float = 5.0) -> Literal["up", "loading", "busy", "down"]:
-    """Say how the server is; "busy" takes connections and answers nothing, "down" is where nobody takes connections.
+    """Return the state of the server: "busy" accepts connections and answers nothing, "down" accepts none.
 
-    By hand, not with redis-py: only "nobody there" may lead to a new server, and its exceptions blur that.
+    This speaks the protocol by hand: only "nothing accepts connections" may lead to a new server, and redis-py's
+    exceptions do not tell that apart.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
         s.settimeout(timeout)
@@ -174,8 +179,8 @@ def ping(path: str, timeout: float = 5.0) -> Literal["up", "loading", "busy", "d
 
 
 def start_watcher(home: Path, path: str, watch: int) -> None:
-    """Start ``watch.py`` with the locked file ``watch``. By a shell, which leaves at once: the watcher is
-    nobody's child. Where Python runs inside another program (uwsgi), it cannot be started."""
+    """Start ``watch.py`` with the locked file ``watch``, through a shell that exits at once, so that the watcher is not
+    a child of this process. Where Python is embedded in another program (uwsgi), it cannot be started."""
     if "py" not in os.path.basename(sys.executable or ""):
         return
     lease = locks.open_lockable(home / "lease")
@@ -196,21 +201,21 @@ def start_watcher(home: Path, path: str, watch: int) -> None:
 
 
 # (home, pid) of servers that this process started: children belong to a process, not to a LocalServer. In a forked
-# child the entries are its parent's: they go at the first ``reap``, since it cannot wait for them.
+# child the entries are its parent's; the first ``reap`` drops them, because a process can wait only for its own.
 _CHILDREN: set[tuple[Path, int]] = set()
 
 
 def server_pids() -> set[int]:
-    """The servers that are children of this process."""
+    """Return the pids of servers that are children of this process."""
     return {pid for _, pid in _CHILDREN}
 
 
 def reap(home: Path, timeout: float = 0.0) -> None:
-    """Collect our servers that have ended; wait up to ``timeout`` seconds for those of ``home``.
+    """Reap ended servers that this process had started; wait up to ``timeout`` seconds for those of ``home``.
 
     Wait only when holding ``alive``: then the server has closed its files, but a process of several threads can be
-    collected only when the last one is gone, a moment later. One that somebody else stopped stays a zombie until the
-    next ``ensure`` or ``release`` here, or our own end.
+    reaped only when its last thread is gone, a moment later. A server that another process stopped stays a zombie until
+    the next ``ensure`` or ``release`` here, or this process's end.
     """
     deadline = time.monotonic() + timeout
     for child in list(_CHILDREN):

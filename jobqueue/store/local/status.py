@@ -1,4 +1,4 @@
-"""What can be said about a store: ``StoreStatus``, and how to ask a running server for it."""
+"""Ask a server for its state: the fields of ``StoreStatus``."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class StoreStatus:
 
 
 def server_status(address: Address) -> StoreStatus:
-    """Report on a server that is not ours. Raises StoreUnreachable or StoreRefused."""
+    """Report on a server that is not the local store's. Raises StoreUnreachable or StoreRefused."""
     return StoreStatus(running=True, url=address.describe(), **figures(address))
 
 
 def figures(address: Address) -> dict[str, Any]:
-    """Ask the server; returns those fields of StoreStatus that it knows. Raises StoreUnreachable or StoreRefused."""
+    """Return the fields of StoreStatus that the server knows. Raises StoreUnreachable or StoreRefused."""
     try:
         with client(address, socket_timeout=5.0) as r:
             info: dict[str, Any] = r.info()
@@ -56,7 +56,7 @@ def figures(address: Address) -> dict[str, Any]:
 
 def _waiting(r: redis.Redis) -> list[int]:
     """Return the length of each queue."""
-    from jobqueue.protocol import keys  # here: it imports rq, which takes longer than starting a server
+    from jobqueue.protocol import keys  # imported here: it imports rq, which takes longer than starting a server
 
     pipeline = r.pipeline(transaction=False)
     for name in r.smembers(keys.QUEUES):

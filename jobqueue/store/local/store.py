@@ -1,18 +1,18 @@
-"""The local store: a Redis server of our own on a unix socket, started by the first who needs it.
+"""The local store: a Redis server on a unix socket, started by the first process that needs it.
 
-Files in its directory (0700, ours):
+Files in its directory (mode 0700, owned by the user):
 
-    s            the socket. PING on it is the truth, there is no pidfile
-    lock         held while somebody starts or stops the server; nobody waits for ``lease`` while holding it
-    lease        every process that uses the store holds a shared lock; who gets it exclusively is the last one out
+    s            the socket. Whether the server runs is found out by PING on it; there is no pidfile
+    lock         held while a process starts or stops the server; no process waits for ``lease`` while holding it
+    lease        every process that uses the store holds a shared lock; one that gets it exclusively is the last user
     alive        the server itself holds this lock, through a descriptor it inherits, as long as it lives: two servers
                  never write one append-only file, even if a socket was deleted or the directory is on NFS
-    watch        the watcher holds this lock: it stops the server when the last one out was killed (``watch.py``).
-                 Empty until it is connected to the server
-    keep         marker: do not stop with the last one out (``jobq store start``)
+    watch        the watcher holds this lock: it stops the server when the last user was killed (``watch.py``).
+                 The file is empty until the watcher is connected to the server
+    keep         marker: do not stop with the last user (``jobq store start``)
     server.conf  server.log  store/ (the append-only file)
 
-All locks are flock (``locks.py``). ``server.py`` has the server: ``s``, ``alive`` and the last line are its files.
+All locks are flock (``locks.py``). ``server.py`` handles the server: ``s``, ``alive`` and the files of the last line.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from jobqueue.store.local.status import StoreStatus, figures
 
 log = logging.getLogger(__name__)
 
-CONNECTED = 3.0  # seconds that a new watcher may take on a busy machine
+CONNECTED = 3.0  # seconds that a new watcher may take to connect, on a busy machine
 
 
 class LocalStore:
     """The local server and this process's lease on it. Thread-safe; after a fork the child's copy holds no lease.
 
-    ``ensure`` and ``release`` may be repeated. ``started`` says whether this object started the server.
+    ``ensure`` and ``release`` may be repeated. ``started``: whether this object started the server.
     """
 
     def __init__(self, home: Path, *, env: Mapping[str, str] = os.environ) -> None:
@@ -57,7 +57,7 @@ class LocalStore:
     def ensure(self) -> str:
         """Find the live server or start one, and hold a lease on it. Returns the socket's path.
 
-        Raises StoreError (directory not ours, server does not start) or NoServerBinary.
+        Raises StoreError (the directory is not private, the server does not start) or NoServerBinary.
         """
         with self._in_this_process():
             reap(self.home)
@@ -72,16 +72,16 @@ class LocalStore:
             except Exception:
                 self.forget()
                 raise
-            except BaseException:  # a signal: perhaps the server has just been started, and nobody else uses it
+            except BaseException:  # a signal: the server may have just been started, with no other user
                 self.release()
                 raise
             return self.socket
 
     def release(self, keep: bool = False) -> None:
-        """Give the lease back; the last one out stops the server. ``keep`` leaves it running until ``stop``.
+        """Give the lease back; the last user stops the server. keep: leave it running until ``stop``.
 
-        Does nothing in a forked child: the lease is its parent's. Never raises for a server that refuses to stop, nor
-        for a directory that cannot be used any more: what was done before has been done.
+        Does nothing in a forked child: the lease is its parent's. Never raises for a server that does not stop or for a
+        directory that cannot be used any more: the caller's work is done by then.
         """
         try:
             with self._in_this_process():
@@ -102,7 +102,7 @@ class LocalStore:
                     self._stop_quietly()
 
     def stop(self, force: bool = False) -> bool:
-        """Stop the server, also a kept one; gives up an own lease first. Returns False if none was running.
+        """Stop the server, also a kept one; give up this process's lease first. Returns False if no server was running.
 
         Raises StoreError when other processes use it, unless ``force``.
         """
@@ -134,7 +134,7 @@ class LocalStore:
             self._lease = None
 
     def status(self) -> StoreStatus:
-        """Report without starting or changing anything."""
+        """Report on the store without starting or changing anything."""
         known: dict[str, Any] = {
             "socket": self.socket,
             "url": f"unix://{quote(os.fsencode(self.socket))}",
@@ -151,7 +151,8 @@ class LocalStore:
 
     @contextmanager
     def _in_this_process(self) -> Iterator[None]:
-        """Raises StoreError for what the system refuses: a full disk, no permission, a directory for a file."""
+        """Inside, raise StoreError for errors of the operating system: a full disk, no permission, a directory for a
+        file."""
         if self._pid != os.getpid():
             self.forget()
         with self._mutex:
@@ -162,16 +163,17 @@ class LocalStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold ``lock``: nobody else starts or stops the server meanwhile."""
+        """Hold ``lock``: no other process starts or stops the server meanwhile."""
         complaint = f"another process has been starting or stopping the store in {self.home}"
         with locks.exclusively(self.home / "lock", complaint):
             yield
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Say whether nobody holds a lease; if so, hold it exclusively: who comes now waits until we are done.
+        """Yield whether no process holds a lease; if so, hold it exclusively, so that new users wait until the end of
+        this block.
 
-        On a file opened anew, so that copies in forked children count as users.
+        It locks the file opened anew, so that copies in forked children count as users.
         """
         fd = locks.open_lockable(self.home / "lease")
         try:
@@ -195,7 +197,7 @@ class LocalStore:
         return self.home / "keep"
 
     def _see_to_a_watcher(self) -> None:
-        """Before the server: it never runs without one."""
+        """Start a watcher if there is none. Called before the server is started, which never runs without one."""
         fd = locks.open_lockable(self.home / "watch")
         try:
             if locks.try_lock(fd, locks.EXCLUSIVE):
@@ -204,13 +206,14 @@ class LocalStore:
             os.close(fd)  # without unlocking: the watcher has a copy
 
     def _await_watcher(self) -> None:
-        """Wait, for three seconds at most, until the watcher has a connection: only then does it end the server of a
-        directory that is removed. It has one within a few milliseconds of the server's start."""
+        """Wait, for three seconds at most, until the watcher has a connection to the server: without one it could not
+        end the server when the directory is removed. It usually has one within a few milliseconds of the server's
+        start."""
         deadline = time.monotonic() + CONNECTED
         fd = locks.open_lockable(self.home / "watch")
         try:
             while not os.fstat(fd).st_size and time.monotonic() < deadline:
-                if locks.try_lock(fd, locks.EXCLUSIVE):  # there is none: it cannot be started from here
+                if locks.try_lock(fd, locks.EXCLUSIVE):  # there is no watcher: it cannot be started from here
                     return
                 time.sleep(0.003)
         finally:
@@ -219,12 +222,12 @@ class LocalStore:
     def _start_once(self) -> None:
         with self._locked():
             if self._server.is_down():
-                os.truncate(self.home / "watch", 0)  # the connection of its watcher was to the one before
+                os.truncate(self.home / "watch", 0)  # what it says of a connection was about the previous server
                 self._server.start(self._env)
                 self.started = True
 
     def _stop_quietly(self) -> None:
         try:
             self._server.stop()
-        except StoreError as e:  # it goes on running; the next one out tries again
+        except StoreError as e:  # the server goes on running; the next last user tries again
             log.warning("%s", e)

@@ -1,14 +1,15 @@
-"""The watcher of a local store: stops its server when the last user is gone, however that ended.
+"""The watcher of a local store: a process that stops the server when the last user is gone, however that user ended.
 
-Whoever leaves properly stops the server itself, if it is the last. Who is killed cannot: this small process sees that
-nobody holds a lease any more, and that the directory was removed with the server still in it. It lives as long as
-anybody uses the store, or the server runs.
+A user that ends properly stops the server itself, if it is the last. One that is killed cannot: the watcher sees that
+no process holds a lease any more, or that the directory was removed while the server ran. It lives as long as a process
+uses the store, or the server runs.
 
     python -I -S watch.py HOME SOCKET LEASE_FD WATCH_FD
 
-WATCH_FD is the locked file ``watch``: who can lock it finds that there is no watcher, and starts one. It is empty
-until the watcher has a connection to the server: without one, it could not end a server whose directory is gone.
-LEASE_FD is the file ``lease``, opened anew, without a lock. Only the standard library is imported: it takes 8 MB.
+WATCH_FD is the locked file ``watch``: a process that can lock it knows that there is no watcher, and starts one. It is
+empty until the watcher has a connection to the server: without one, it could not end a server whose directory is gone.
+LEASE_FD is the file ``lease``, opened anew, without a lock. Only the standard library is imported, so that the process
+takes only 8 MB.
 """
 
 from __future__ import annotations
@@ -21,27 +22,28 @@ import socket
 import sys
 import time
 
-EVERY = 1.0  # seconds between two looks
-SOON = 0.02  # after the server has gone, or did not answer
-END_LIMIT = 30.0  # seconds that a server has for its end
+EVERY = 1.0  # seconds between two checks
+SOON = 0.02  # seconds until the next check when the server has gone or did not answer
+END_LIMIT = 30.0  # seconds that a server gets to exit
 
 
 class LocalStoreWatch:
-    """Of one directory, until it has no server and no users."""
+    """Watches one directory until it has neither a server nor users."""
 
     def __init__(self, home: str, path: str, lease: int, watch: int) -> None:
         self._home = home
         self._path = path
         self._lease = lease
         self._watch = watch
-        self._server: socket.socket | None = None  # a connection: it stays when the directory goes
+        # A connection to the server, which stays when the directory is removed.
+        self._server: socket.socket | None = None
 
     def run(self) -> None:
         while not self._step():
             pass
 
     def _step(self) -> bool:
-        """Look; True: there is nothing left to watch."""
+        """Check once; return True when there is nothing left to watch."""
         if self._server is None:
             self._server = self._connect()
         self._rest()
@@ -59,20 +61,22 @@ class LocalStoreWatch:
         except OSError:
             server.close()
             return None
-        with contextlib.suppress(OSError):  # the disk is full: who waits for this waits in vain, and goes on
+        with contextlib.suppress(OSError):
+            # The disk is full: a process that waits for this goes on after three seconds.
             os.pwrite(self._watch, b"connected\n", 0)
         return server
 
     def _rest(self) -> None:
-        """Until the next look, or the end of the server."""
+        """Wait until the next check, or until the server ends."""
         if self._server is None:
             time.sleep(SOON)
         elif select.select([self._server], [], [], EVERY)[0]:
-            self._server.close()  # it says nothing unasked: this is its end, or somebody cut the connection
+            self._server.close()  # a server sends nothing unasked: it has ended, or the connection was cut
             self._server = None
 
     def _removed(self) -> bool:
-        """The directory, or the file that users lock: a new one has a server of its own."""
+        """Return whether the directory, or the file that users lock, was removed or replaced: a new one has a server of
+        its own."""
         try:
             found = os.stat(os.path.join(self._home, "lease"))
         except OSError:
@@ -86,10 +90,10 @@ class LocalStoreWatch:
         return True
 
     def _end_unused(self) -> bool:
-        """As ``LocalStore.release``: whoever starts or stops the server holds ``lock``."""
+        """Stop the server if no process uses it, as ``LocalStore.release`` does: ``lock`` is held meanwhile."""
         try:
             lock = os.open(os.path.join(self._home, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError:  # removed in this moment
+        except OSError:  # removed at this very moment
             return False
         try:
             if not (_lock(lock) and _lock(self._lease)):
@@ -98,14 +102,16 @@ class LocalStoreWatch:
             if self._server_lives():
                 fcntl.flock(self._lease, fcntl.LOCK_UN)
                 return False
-            os.close(self._watch)  # before the locks: who starts a server then starts a watcher
-            fcntl.flock(self._lease, fcntl.LOCK_UN)  # before ``lock``: who gets that one sees no user where none is
+            os.close(self._watch)  # before the locks, so that a process that starts a server starts a watcher too
+            # Before ``lock``, so that the next holder of ``lock`` does not count this process as a user.
+            fcntl.flock(self._lease, fcntl.LOCK_UN)
             return True
         finally:
             os.close(lock)
 
     def _shut_down(self) -> None:
-        """The server writes its append-only file before it exits. NOSAVE is about the snapshot, which it has not."""
+        """Send SHUTDOWN. The server writes its append-only file before it exits; NOSAVE concerns the snapshot, which it
+        does not have."""
         if self._server is None:
             return
         try:
@@ -119,7 +125,7 @@ class LocalStoreWatch:
         self._server = None
 
     def _server_lives(self) -> bool:
-        """It may just be starting, without a socket: it holds ``alive`` from its first moment."""
+        """Return whether the server lives: one that is just starting has no socket yet, but holds ``alive``."""
         try:
             alive = os.open(os.path.join(self._home, "alive"), os.O_RDWR)
         except OSError:
