@@ -1,21 +1,22 @@
-"""Wait for jobs while children have nothing to do: one waiter for the whole tree.
+"""Wait for jobs while children are out of work: one thread for the whole worker.
 
-``BLMOVE q q LEFT LEFT`` on each queue wakes when something is pushed and takes nothing away: it moves the head onto
-itself. One push wakes one child that is out of work, which claims with CYCLE like always; if more is there, the next
-BLMOVE returns at once and wakes the next. So N idle children cost the store one blocked client per queue, not N (50
-idle waiters cost 570 us of the store's CPU per push, measured), and a push is not 50 claims.
+It has a BLMOVE pending on each queue (see pending_waits.py). One push wakes one child that is out of work, which claims
+with CYCLE as ever; if there is more, the next BLMOVE returns at once and wakes the next child. So N idle children cost
+the store one blocked client per queue and not N (50 idle waiters cost 570 us of the store's CPU per push, measured),
+and a push is not answered by 50 claims.
 
-Each BLMOVE is a connection. The first queues have one each; those behind them are looked at four times a second, in one
-request, so that a worker of 1,000 queues does not hold 1,000 connections.
+The first 32 queues have a connection each; the other ones are looked at four times a second, in one request, so that a
+worker of 1,000 queues does not hold 1,000 connections.
 
 Each wait has a limit of its own here, beside the one that it has in the store: a connection may have died without a
-word. Then nobody knows whether something was pushed: a child is woken as if it had been, and asks over its own one.
+word. Then nobody knows whether something was pushed: a child is woken as if it had been, and asks on a connection of
+its own.
 
-A push ends the BLMOVE of every worker that waits for the queue. Where many serve it, each waits for a moment of its own
-length before it wakes a child, and looks whether the job is still there: few claim in vain.
+A push ends the BLMOVE of every worker that waits for the queue. Where many workers serve it, each pauses for a random
+moment before it wakes a child, and looks whether the job is still there: few children claim in vain.
 
-While everything is suspended or paused it must not enter the wait, which would return at once for ever: it looks once
-a second, as RQ does.
+While everything is suspended or paused a BLMOVE would return at once for ever: so the thread looks once a second
+whether the pause is over, as RQ does.
 """
 
 from __future__ import annotations
@@ -28,20 +29,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol import keys
+from jobqueue.workers.roles.pending_waits import ROUND, NoList, PendingWaits
 from jobqueue.workers.shared.failures import Failures, keep_going
 from jobqueue.workers.shared.polling import readable
 
 log = logging.getLogger(__name__)
 
-ROUND = 5.0  # seconds that one BLMOVE waits
-LATE = 3.0  # seconds that its answer may be late
 LOOK = 1.0  # seconds between two looks whether a pause is over
 WHO = "waiting for jobs"
 WATCHED = 32  # queues that have a connection each, the first ones that are open
@@ -51,27 +50,19 @@ SPREAD, MOST_SPREAD = 0.0005, 0.03  # seconds
 OUT_OF_SERVICE = 5.0  # seconds without a wait that worked after which this worker cannot be called able to claim
 
 
-class Wait(NamedTuple):
-    """A BLMOVE that is pending on a connection, and when its answer is overdue (monotonic seconds)."""
-
-    connection: Any
-    overdue: float
-
-
 class QueueWaiter:
-    """A thread of the supervisor, with connections of its own."""
+    """A thread of the supervisor, with connections of its own. Other threads may call the public methods."""
 
     def __init__(self, client: redis.Redis, queues: tuple[str, ...], failures: Failures | None = None) -> None:
         self._client = client
         self._queues = queues
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()  # one for each child that is out of work
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
         self._stop = False
         self._failures = failures or Failures()
         self._over = threading.Event()
-        self._waits: dict[str, Wait] = {}
-        self._idle: dict[str, Any] = {}  # queue → connection without a pending BLMOVE
+        self._pending = PendingWaits(client)
         self._workers = 0  # how many serve the first queue
         self._open: list[str] = []  # the queues that are not paused, as of the last look
         self._look_again = 0.0  # monotonic seconds at which that is looked up anew
@@ -87,7 +78,8 @@ class QueueWaiter:
         self._thread.start()
 
     def stop(self, poke: bool = True) -> None:
-        """Stopping twice is fine. ``poke`` False: our pipe is not ours any more, and the thread sees it by itself."""
+        """End the thread. Twice is harmless. ``poke`` False: do not write into the pipe, which somebody has closed; the
+        thread sees the end by itself."""
         if not self._stop:
             self._stop = True
             self._over.set()
@@ -95,12 +87,12 @@ class QueueWaiter:
                 self._poke()
 
     def call_at_push(self, wake: Callable[[], None]) -> None:
-        """A child has nothing to do; ``wake`` is called once when there may be something."""
+        """Call ``wake`` once, in this thread, when a job may be there for a child that is out of work."""
         self._waiting.append(wake)
         self._poke()
 
     def why_not(self, now: float) -> str:
-        """Why nobody would notice a new job; "" when somebody would, or when it is not known for long enough."""
+        """Return why no push would be noticed; "" when it would be, or has not been for a few seconds only."""
         since = self._failing_since
         return f"it cannot wait for jobs: {self._failure}" if since and now - since > OUT_OF_SERVICE else ""
 
@@ -109,7 +101,7 @@ class QueueWaiter:
 
     def _run(self) -> None:
         backoff = Backoff()
-        self._disconnect()  # of the last time, if something else than the store ended it
+        self._pending.disconnect()  # left by an earlier run of this method, which an unexpected exception has ended
         while not self._stop:
             try:
                 self._turn()
@@ -119,13 +111,13 @@ class QueueWaiter:
             except (RedisError, OSError) as e:
                 self._failed(e)
                 self._sleep(backoff.failed())
-        self._disconnect()
+        self._pending.disconnect()
 
     def _failed(self, error: Exception) -> None:
         log.debug("waiting for jobs failed: %s", error)
         self._failure = str(error)
         self._failing_since = self._failing_since or time.monotonic()
-        self._disconnect()
+        self._pending.disconnect()
         if _out_of_files(error):
             self._complain("files", "too many open files to wait for jobs: raise the limit (ulimit -n)")
         if self._waiting and (isinstance(error, redis.TimeoutError) or _out_of_files(error)):
@@ -173,82 +165,42 @@ class QueueWaiter:
     def _pushed(self, queues: list[str]) -> bool:
         """Wait until one of the queues has a job, or may have one (True), or until it is time to look again."""
         watched, others = queues[:WATCHED], queues[WATCHED:]
-        self._wait_for(watched)
+        self._pending.hold(watched)
         if others and self._client.exists(*map(keys.queue, others)):
             return True
         look_after = LOOK_AT_REST if others else LOOK if len(queues) < len(self._queues) else None
-        overdue = min(self._waits[name].overdue for name in watched)
-        limit = overdue - time.monotonic()
-        names = {self._waits[name].connection._sock.fileno(): name for name in watched}
+        limit = self._pending.first_overdue() - time.monotonic()
+        names = self._pending.files()
         ready = readable([*names, self._pipe[0]], limit if look_after is None else min(limit, look_after))
         if self._pipe[0] in ready:
             os.read(self._pipe[0], 4096)
-        pushed = [names[fd] for fd in ready if fd != self._pipe[0] and self._answer(names[fd])]
-        overdue = self._overdue()
-        return overdue or (bool(pushed) and self._is_still_there(pushed))
+        pushed = [names[fd] for fd in ready if fd != self._pipe[0] and self._has_job(names[fd])]
+        return self._pending.give_up_overdue() or (bool(pushed) and self._is_still_there(pushed))
 
     def _is_still_there(self, queues: list[str]) -> bool:
-        """Return whether the others of a crowd have left something."""
+        """Return whether other workers have left something in these queues, where many serve them."""
         if self._workers <= CROWD:
             return True
         time.sleep(random.uniform(0, min(MOST_SPREAD, self._workers * SPREAD)))
         return bool(self._client.exists(*map(keys.queue, queues)))
 
-    def _wait_for(self, queues: list[str]) -> None:
-        """Have a BLMOVE pending on each of these, and on no other."""
-        for name in (self._waits.keys() | self._idle.keys()).difference(queues):
-            self._close(name)
-        for name in queues:
-            if name not in self._waits:
-                connection = self._idle.pop(name, None) or self._connect()
-                connection.send_command(
-                    "BLMOVE", keys.queue(name), keys.queue(name), "LEFT", "LEFT", ROUND, check_health=False
-                )
-                self._waits[name] = Wait(connection, time.monotonic() + ROUND + LATE)
-
-    def _answer(self, name: str) -> bool:
-        connection = self._waits.pop(name).connection
-        self._idle[name] = connection
+    def _has_job(self, name: str) -> bool:
+        """Read the answer about a queue. One whose key is no list is left alone for a while."""
         try:
-            return connection.read_response() is not None
-        except ResponseError as e:
-            if not str(e).startswith("WRONGTYPE"):
-                raise
+            return self._pending.answer(name)
+        except NoList:
             self._spoiled[name] = time.monotonic() + ROUND
             self._complain(name, f"the queue {name!r} cannot be read, its key is no list: {keys.queue(name)}")
             return False
 
-    def _overdue(self) -> bool:
-        """Give up the connections whose answers do not come: what they should have said may have been a push."""
-        now = time.monotonic()
-        late = [name for name, wait in self._waits.items() if now >= wait.overdue]
-        for name in late:
-            log.debug("no answer about the queue %s: its connection is made again", name)
-            self._close(name)
-        return bool(late)
-
-    def _connect(self) -> Any:
-        connection = self._client.connection_pool.make_connection()
-        connection.connect()
-        return connection
-
-    def _close(self, name: str) -> None:
-        wait, idle = self._waits.pop(name, None), self._idle.pop(name, None)
-        for connection in (wait and wait.connection, idle):
-            if connection is not None:
-                connection.disconnect()
-
-    def _disconnect(self) -> None:
-        for name in [*self._waits, *self._idle]:
-            self._close(name)
-
     def _sleep(self, seconds: float | None) -> None:
-        """Until somebody pokes, or for so long."""
+        """Sleep for so long (None: for ever), or until another thread writes into the pipe."""
         if readable([self._pipe[0]], seconds):
             os.read(self._pipe[0], 4096)
 
 
 def _out_of_files(error: BaseException | None) -> bool:
+    """Return whether an OSError behind this one says that there are too many open files."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
