@@ -129,6 +129,13 @@ def on_itself(how: str) -> None:
     job.handle = Dropped(how)
 
 
+_handle: ContextVar[Any] = ContextVar("_handle")
+
+
+def in_its_context(how: str) -> None:
+    _handle.set(Dropped(how))
+
+
 def says(how: str) -> None:
     raise Said(how)
 

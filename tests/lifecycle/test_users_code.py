@@ -20,7 +20,7 @@ from jobqueue.protocol import keys
 from jobqueue.serializers import Auto
 
 PRINTED = ["says", "cause_says", "causes_say", "context_says", "note_says", "group_says"]
-MADE = ["items", "dropped", "local", "local_and_fail", "on_itself"]
+MADE = ["items", "dropped", "local", "local_and_fail", "on_itself", "in_its_context"]
 WITHIN = 40.0  # seconds; on a machine that is busy with other tests too. The jobs themselves would take an hour
 
 
@@ -92,6 +92,7 @@ def test_with_rqs_classes(rq_tree: Tree, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     calls = [(getattr(unfriendly, name), how) for how in ("sleep", "interrupt") for name in PRINTED]
     calls += [(unfriendly.loaded, unfriendly.Reduced(how, "repr")) for how in ("doze", "interrupt")]
+    calls += [(unfriendly.in_its_context, "doze"), (unfriendly.in_its_context, "sleep")]
     calls += [(unfriendly.reduced, "sleep"), (unfriendly.loaded, unfriendly.Reduced("doze", "loads"))]
     jobs: list[Job] = [queue.enqueue(function, how, job_timeout=1, description="-") for function, how in calls]
     last = queue.enqueue(unfriendly.loaded, 1)

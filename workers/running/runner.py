@@ -9,6 +9,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, NamedTuple
 
 from rq.exceptions import DeserializationError
@@ -76,13 +77,14 @@ class Runner:
         self, data: bytes, after_call: Callable[[], None], close: Callable[[Ending], Ending] = lambda ending: ending
     ) -> Ending:
         """Run the job in ``data``: call it, encode its result or print its exception, and drop all its objects except
-        the ending, as ``close`` returns it. All of this runs code of the user's. Then call ``after_call``, in any case:
-        after that, nothing may be interrupted. Any exception of the job fails it, also one that is no Exception
-        (SystemExit, asyncio's CancelledError); only those with which we interrupt it (limits.OURS) are raised here."""
+        the ending, as ``close`` returns it, also those that it has put into context variables. All of this runs code of
+        the user's. Then call ``after_call``, in any case: after that, nothing may be interrupted. Any exception of the
+        job fails it, also one that is no Exception (SystemExit, asyncio's CancelledError); only those with which we
+        interrupt it (limits.OURS) are raised here."""
         early: type[BaseException] | None = None
         try:
             try:
-                return close(self._attempt(data))
+                return copy_context().run(lambda: close(self._attempt(data)))
             except OURS as e:  # drop its traceback, which refers to the job's objects, before ``after_call``
                 early = type(e)
             finally:

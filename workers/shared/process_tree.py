@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import mmap
 import os
 import signal
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+log = logging.getLogger(__name__)
 
 MARK = "JOBQ_OWNER"  # in the environment of what jobs start: the child's name, one per incarnation
 PR_SET_CHILD_SUBREAPER = 36
@@ -45,11 +48,17 @@ class Process(NamedTuple):
 
 
 def table() -> dict[int, Process]:
-    """All processes, by pid."""
+    """Return all processes, by pid; none where they cannot be listed: a job has taken all file descriptors, or there is
+    no /proc."""
     if not sys.platform.startswith("linux"):
         return _table_by_psutil()
     now, found = time.clock_gettime(time.CLOCK_BOOTTIME), {}
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except OSError as e:
+        log.warning("the processes of this machine cannot be listed (%s): what a job started may live on", e)
+        return {}
+    for name in names:
         if name.isdigit():
             with contextlib.suppress(OSError):  # it ended meanwhile
                 fields = _fields(name)
