@@ -12,7 +12,7 @@ from fake_children import Clock, FakeChild, Kills
 
 from jobqueue.workers.shared.journal import UNSETTLED
 from jobqueue.workers.shared.messages import Interrupt, Quiet, ToChild
-from jobqueue.workers.supervisor.shutdown import BIRTH_WAIT, LAST_WORDS, QUIET_WAIT, Phase, Shutdown
+from jobqueue.workers.supervisor.shutdown import BIRTH_WAIT, INTERRUPTED_FOR, QUIET_WAIT, Phase, Shutdown
 
 GRACE = 10.0
 MOMENT = 0.05  # seconds between two turns of the main loop
@@ -180,7 +180,7 @@ def test_the_grace(bench: Bench) -> None:
     assert (bench.stop.phase, bench.heard()) == (Phase.QUIET, [[]] * 3)
     bench.after(0.01)
     assert (bench.stop.phase, bench.heard()) == (Phase.INTERRUPT, [[Interrupt()]] * 3)
-    bench.after(LAST_WORDS - 0.01)
+    bench.after(INTERRUPTED_FOR - 0.01)
     assert (bench.stop.phase, bench.heard(), bench.kills) == (Phase.INTERRUPT, [[]] * 3, [])
 
 
@@ -189,7 +189,7 @@ def test_who_takes_no_notice_is_killed(bench: Bench) -> None:
     bench.all_answer()
     bench.after(GRACE)
     bench.children[0].leave()
-    bench.after(LAST_WORDS)
+    bench.after(INTERRUPTED_FOR)
     assert bench.stop.phase is Phase.KILL
     assert bench.kills == [(1, SIGKILL), (2, SIGKILL)]
 
@@ -197,10 +197,10 @@ def test_who_takes_no_notice_is_killed(bench: Bench) -> None:
 def test_a_kill_that_had_no_effect_is_repeated(bench: Bench) -> None:
     """It always ends: also a child that was forked in the same moment goes."""
     bench.stop.begin("because")
-    bench.until(GRACE + LAST_WORDS + 1)
+    bench.until(GRACE + INTERRUPTED_FOR + 1)
     kills = len(bench.kills)
     bench.empty.come()
-    bench.after(LAST_WORDS)
+    bench.after(INTERRUPTED_FOR)
     assert bench.kills[kills:] == [(n, SIGKILL) for n in range(4)]
 
 
@@ -242,7 +242,7 @@ def test_the_third_signal_hastens_nothing(bench: Bench) -> None:
     bench.heard()
     for _ in range(10):
         bench.stop.asked("SIGINT")
-        bench.after((LAST_WORDS - 0.1) / 10)
+        bench.after((INTERRUPTED_FOR - 0.1) / 10)
     assert (bench.stop.phase, bench.heard(), bench.kills) == (Phase.INTERRUPT, [[]] * 3, [])
     bench.after(0.1)
     assert bench.stop.phase is Phase.KILL

@@ -1,1 +1,1 @@
-"""The one loop that keeps a worker's processes alive and stops them, and what it looks at. It runs no user code."""
+"""The supervisor of a worker: the loop that starts, watches and stops its processes. It runs no user code."""

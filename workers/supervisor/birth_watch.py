@@ -1,8 +1,8 @@
-"""Looks at children that were started and have not come as far as to run jobs: a function that a served module
-registered with ``os.register_at_fork`` may never return.
+"""Watch children that were started and do not run jobs yet: a function that a served module registered with
+``os.register_at_fork`` may never return.
 
-A forked child has nothing else to do there, so one that takes long is said, and one that takes very long is killed:
-that is a failed attempt. One that imports for itself takes as long as that takes.
+A forked child has nothing else to do there: log one that takes longer than 10 s, and kill one that takes longer than
+30 s, which counts as a failed attempt. A spawned child imports the served modules and may take as long as that takes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ KILLED = 30.0  # seconds
 
 
 class BirthWatch:
-    """Runs in the supervisor's main loop."""
+    """Stepped by the supervisor's main loop, for each child that has a process."""
 
     def __init__(self) -> None:
-        self.spawned = False  # children import for themselves
-        self._said: set[str] = set()  # owners
+        self.spawned = False  # True: children are spawned, and import the served modules
+        self._said: set[str] = set()  # owner names of the children that were logged
 
     def step(self, handle: ChildHandle, now: float) -> None:
         """Look at the child of this handle."""

@@ -1,5 +1,8 @@
-"""When is a burst over? When no child has anything, and nothing waits or may come back from the dead, and none of it
-changed while we looked."""
+"""Decide when a burst is over.
+
+It is over when no child holds a job, nothing waits in the queues, no rescue of another tree's jobs may still put
+something there, and no job was done while all that was looked up.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from jobqueue.workers.supervisor.other_trees import OtherTrees
 
 
 class Burst:
-    """Asked by the supervisor's main loop on each turn; looks into the store by a request on the roles thread."""
+    """Stepped by the supervisor's main loop in each turn; looks into the store by a request to the roles thread."""
 
     def __init__(
         self,
@@ -29,6 +32,8 @@ class Burst:
         others: OtherTrees,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """ask: hands to the roles thread; post: back to the main loop; full: returns whether all children are there and
+        nothing of a dead one is under way; on_over: called in the main loop when the burst is over."""
         self._handles = handles
         self._queues = queues
         self._client = client
@@ -41,6 +46,7 @@ class Burst:
         self._looking = False
 
     def step(self) -> None:
+        """Begin to look into the store if no child has anything to do and no look is under way."""
         if self._looking or not self._at_rest():
             return
         self._looking = True
@@ -64,7 +70,8 @@ class Burst:
         return [handle.page.get(DONE) for handle in self._handles]
 
     def _nothing_waits(self) -> bool:
-        """Suspended and paused queues count as empty, as in RQ: nobody would take from them."""
+        """Look into the store; return whether no job waits. Runs in the roles thread. Suspended and paused queues count
+        as empty, as in RQ: no worker takes from them."""
         paused = self._client.smembers(keys.PAUSED)
         with self._client.pipeline(transaction=False) as pipe:
             pipe.exists(keys.SUSPENDED)

@@ -1,4 +1,4 @@
-"""What RQ's commands mean here (rq.command): shutdown, stop-job, stop-execution, kill-horse."""
+"""Carry out the commands of rq.command: shutdown, stop-job, stop-execution, kill-horse."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 class CommandHandler:
-    """Obeys in the supervisor's main loop. ``find`` looks up, in the store, under which claim one of the named owners
-    holds a job, and calls back with it."""
+    """Called in the supervisor's main loop. ``find`` looks up in the store under which claim one of the named owners
+    holds a job, and calls back with the claim."""
 
     def __init__(
         self,
@@ -35,7 +35,8 @@ class CommandHandler:
         self._clock = clock
 
     def handle(self, command: dict[str, Any]) -> None:
-        """Do what anybody who can write to the store has sent: whatever it is, it must not end the worker."""
+        """Carry out a command. Anybody who can write to the store may have sent it: whatever it is, it must not end the
+        worker."""
         try:
             self._handle(command)
         except Exception as e:
@@ -60,6 +61,7 @@ class CommandHandler:
                 log.warning("unknown command %.200r was ignored", other)
 
     def _stop(self, claim: int | None) -> None:
+        """Tell the child that runs the job of this claim to stop it; None: no child holds the job."""
         for handle in self._handles:
             if claim and handle.is_used and any(job.claim == claim for job in handle.page.running()):
                 handle.process.condemned.setdefault(claim, Condemned(Verdict.STOP, STOPPED, self._clock()))

@@ -1,4 +1,4 @@
-"""The supervisor's end of the fork server: ask for a child, hear of births and deaths."""
+"""The supervisor's end of the fork server: start its process, ask it for children, read what it reports."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ def blocked(*numbers: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-SEND = 5.0  # seconds that it may take to read an order
+SEND = 5.0  # seconds that the fork server may take to read a request
 
 
 class ForkServerClient:
-    """Starts the fork server and speaks its protocol (see forkserver.py). Used by the supervisor's main loop only."""
+    """One process of the fork server (see forkserver.py), which is started at once. Used by the supervisor's main loop
+    only."""
 
     def __init__(self, settings: Settings, page_file: int, faults: Sequence[int]) -> None:
         self._reader: MessageReader[FromForkServer] = MessageReader(FromForkServer)
@@ -58,23 +59,24 @@ class ForkServerClient:
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-        self.control.settimeout(SEND)  # one that is stopped reads nothing: who waits for it must not be the supervisor
+        self.control.settimeout(SEND)  # one that is stopped (SIGSTOP) reads nothing, and the supervisor must not wait
         self._say_settings(settings)
 
     def _say_settings(self, settings: Settings) -> None:
-        with contextlib.suppress(OSError):  # it is gone already: the next read says so
+        with contextlib.suppress(OSError):  # it is gone already: the next read finds the end
             self.control.sendall(settings.to_json().encode() + b"\n")
 
     def fork(self, owner: str, child: int, faults: int) -> socket.socket:
-        """Ask for a child; returns our end of its control socket. Its pid comes as Forked."""
+        """Ask for a child; return our end of its control socket. Its pid comes as Forked."""
         return self._request(ForkChild(owner, child, faults))
 
     def fork_finish_process(self, left: LeftForRQ) -> socket.socket:
-        """Ask for a short-lived child that finishes by RQ's own code what a rescue left to it."""
+        """Ask for a short-lived process in which RQ's own code ends what a rescue left for it; return our end of its
+        control socket."""
         return self._request(ForkFinish(left.owner, left.worker, tuple(left.jobs), tuple(left.plain)))
 
     def fork_maintenance(self) -> socket.socket:
-        """Ask for a short-lived child that does RQ's maintenance."""
+        """Ask for a short-lived process that does RQ's maintenance; return our end of its control socket."""
         return self._request(ForkMaintenance())
 
     def ping(self) -> None:
@@ -84,22 +86,22 @@ class ForkServerClient:
     def _request(self, request: ForkRequest) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
-            # the descriptor goes with the first byte; a long order may take more than one write
+            # the descriptor goes with the first byte; a long request may take more than one write
             line = encode(request)
             socket.send_fds(self.control, [line[:1]], [theirs.fileno()])
             self.control.sendall(line[1:])
         return ours
 
     def messages(self) -> list[FromForkServer] | None:
-        """Read what it says, when its socket is readable; None: it is gone. Raises BootFailed when a module cannot be
-        imported."""
+        """Read the messages that have arrived, when the socket is readable. None: the fork server is gone, or a served
+        module has written into its socket. Raises BootFailed when a module cannot be imported."""
         try:
             data = self.control.recv(65536)
         except OSError:
             data = b""
         try:
             found = self._reader.read(data)
-        except NotAMessage:  # a served module wrote into what is not its own
+        except NotAMessage:  # only a served module can have written that
             return None
         for message in found:
             if isinstance(message, ImportFailed):
@@ -111,24 +113,25 @@ class ForkServerClient:
         return self._process.pid
 
     def kill(self) -> None:
-        """Its children die with it."""
+        """Kill the process; its children die with it."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
 
     def end(self) -> str:
-        """After ``close``: how it ended, in words."""
+        """Return how the process ended, in words that follow its name. Call this after ``close``."""
         code = self._process.returncode
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         return "closed its connection to the supervisor" if code == CLOSED else f"exited with status {code}"
 
     def was_killed(self) -> bool:
-        """After ``close``: by SIGKILL."""
+        """Return whether SIGKILL ended the process. Call this after ``close``."""
         return self._process.returncode == -signal.SIGKILL
 
     def close(self, at_once: bool = False) -> None:
-        """The end of the control socket ends it, and with it every child that is still there; ``at_once``: it has none,
-        and does not look at the socket before its import has ended. Twice is fine."""
+        """End the process by closing its control socket, and with it every child that is still there; wait for it for
+        5 s, then kill it. ``at_once``: kill it first, because it has no children yet and does not read its socket
+        before its imports have ended. May be called twice."""
         if at_once and self._process.poll() is None:
             self.kill()
         self.control.close()

@@ -1,9 +1,9 @@
-"""Looks at the fork server: stopped or stuck it starts no child and tells of no death.
+"""Watch the fork server: one that is stopped or stuck starts no child and reports no death.
 
-It is asked every 15 s. One that does not react is continued (SIGCONT), in case that somebody has stopped it; one that
-still does not react is replaced. Its children die with it, so that waits while they run jobs, unless it is needed: a
-child is missing, or has ended and nobody says how. One that reacts and tells of no death is replaced too: user code in
-it may have seen to that.
+It is sent a ping every 15 s. One that does not react is continued (SIGCONT), in case somebody has stopped it; one that
+still does not react is replaced. Its children die with it, so the replacement waits while they run jobs, unless the
+fork server is needed: a child is missing, or has ended without a report of how. One that reacts and does not report a
+death is replaced too: user code in it may be the reason, by waiting for processes that are not its own, say.
 """
 
 from __future__ import annotations
@@ -18,40 +18,42 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0  # seconds
 ASK_EVERY = 15.0  # seconds
-STOPPED = 2.0  # seconds until it is continued, or replaced
-SILENT = 10.0  # seconds
-NEEDED = 5.0  # seconds that somebody waits for it
-UNTOLD = 5.0  # seconds that a child has been dead
+STOPPED = 2.0  # seconds until one that is stopped is continued, or replaced
+SILENT = 10.0  # seconds until one that does not answer a ping is continued, or replaced
+NEEDED = 5.0  # seconds for which it has been needed, after which its children are not spared
+UNTOLD = 5.0  # seconds for which a child has been dead without a report
 UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
 
 
 class ForkServerWatch:
-    """Of one fork server that is ready. Runs in the supervisor's main loop."""
+    """Watches one fork server that is ready. Stepped by the supervisor's main loop."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._looked = 0.0  # monotonic seconds, all of them; 0: never, or it is not so
+        # all in monotonic seconds; 0: never, or it is not so
+        self._looked = 0.0
         self._ask_at = 0.0
-        self._asked = 0.0
-        self._stopped = 0.0
-        self._needed = 0.0
-        self._continued = False
+        self._asked = 0.0  # when the ping was sent that has no answer
+        self._stopped = 0.0  # since when
+        self._needed = 0.0  # since when
+        self._continued = False  # SIGCONT was sent since it last answered
 
     def heard(self) -> None:
-        """It has said something."""
+        """Note that the fork server has sent something."""
         self._asked, self._ask_at, self._continued = 0.0, self._looked + ASK_EVERY, False
-        self._stopped = 0.0  # not all the time, that is
+        self._stopped = 0.0  # it has run in between
 
     def asks(self, now: float) -> bool:
-        """Tell whether it is time to ask it for a sign of life."""
+        """Return whether it is time to send a ping; the caller sends it."""
         if self._asked or now < self._ask_at:
             return False
         self._asked = now
         return True
 
     def step(self, now: float, busy: bool, needed: bool, dead: float = 0.0) -> str:
-        """Look at it; return why it is to be replaced, "" when it is not. ``busy``: its children run jobs; ``needed``:
-        somebody waits for it; ``dead``: since when a child has been, of which it says nothing, 0: none."""
+        """Look at the fork server; return why it has to be replaced, "" when it need not be. ``busy``: its children run
+        jobs; ``needed``: somebody waits for it; ``dead``: since when a child has been dead whose death it has not
+        reported (monotonic seconds), 0: there is none."""
         if now < self._looked + LOOK_EVERY:
             return ""
         if now > self._looked + UNWATCHED:
@@ -60,7 +62,7 @@ class ForkServerWatch:
         self._looked = now
         stopped = is_stopped(self._pid)
         if stopped and not self._stopped and not self._asked:
-            self._ask_at = now  # what it answers says that it has run in between
+            self._ask_at = now  # an answer shows that it has run in between
         self._stopped = (self._stopped or now) if stopped else 0.0
         self._needed = (self._needed or now) if needed else 0.0
         if dead and now - dead >= UNTOLD:
@@ -71,7 +73,9 @@ class ForkServerWatch:
         if busy and not self._continued:
             self._continued = True
             log.warning("the fork server (pid %d) %s: it is continued", self._pid, why)
-            os.kill(self._pid, signal.SIGCONT)  # we have not collected it: the pid is still its own
+            os.kill(
+                self._pid, signal.SIGCONT
+            )  # the supervisor is its parent and has not waited for it: the pid is its own
             return ""
         return why if not busy or (self._needed and now - self._needed >= NEEDED) else ""
 

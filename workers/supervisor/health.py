@@ -1,8 +1,10 @@
-"""The health file: alive means able to claim. A container probes it with ``jobq worker-health FILE``.
+"""Write the health file, which says whether this worker is able to claim jobs.
 
-Written from the main loop about once a second, and when the answer changes; whole (a temporary file that is renamed),
-so that a reader never sees half of it: {"time": seconds since the epoch, "able": true | false, "why": text, "pid": the
-supervisor's}. It is removed when the worker ends. ``jobqueue/cli/worker.py`` reads it.
+A container's liveness probe reads it with ``jobq worker-health FILE`` (``jobqueue/cli/worker.py``).
+
+It is written about once a second, and when the answer changes, always as a whole (a temporary file is renamed), so that
+a reader never sees half of it: {"time": seconds since the epoch, "able": true | false, "why": text, "pid": the
+supervisor's}. It is removed when the worker ends.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ EVERY = 1.0  # seconds
 
 
 class Health:
-    """Runs in the supervisor's main loop."""
+    """Stepped by the supervisor's main loop."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
@@ -28,7 +30,7 @@ class Health:
         self._is_broken = False
 
     def step(self, now: float, why_not: str) -> None:
-        """``why_not``: the reason why this worker cannot claim, "" when it can."""
+        """Write the file if it is time to. ``why_not``: why this worker cannot claim, "" when it can."""
         if self._path is None or (now < self._due and why_not == self._said):
             return
         self._due, self._said = now + EVERY, why_not
@@ -38,11 +40,12 @@ class Health:
             fresh.write_text(json.dumps(report))
             fresh.replace(self._path)
             self._is_broken = False
-        except OSError as e:  # a full disk: no reason to leave, whoever probes will tell us
+        except OSError as e:  # a full disk, say: go on working, the probe will find the file too old
             if not self._is_broken:
                 log.warning("the health file %s cannot be written: %s", self._path, e.strerror)
             self._is_broken = True
 
     def remove(self) -> None:
+        """Remove the file. May be called twice."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)

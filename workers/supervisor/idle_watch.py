@@ -1,13 +1,12 @@
-"""Looks at children that run nothing: one that is stopped, deaf or stuck would keep its place for ever, as nobody waits
-for it.
+"""Watch children that run nothing: nothing waits for them, so one that is stuck would keep its place for ever.
 
-    it is stopped (SIGSTOP), for 2 s                         its process is killed, another takes its place
-    it does not answer a ping, for 10 s                      likewise; who is at rest is asked every 15 s only
-    its end of the control socket is closed, for 1 s         a successor starts; killed as soon as it runs nothing
-    it is dead, and the fork server does not say so          nothing here: see server_watch.py
+    it has been stopped (SIGSTOP) for 2 s                    its process is killed, and another takes its place
+    it has not answered a ping for 10 s                      likewise; a child at rest is sent one every 15 s only
+    its end of the control socket has been closed for 1 s    a successor starts; killed as soon as it runs nothing
+    it is dead, and the fork server does not report it       nothing here: see forkserver_watch.py
 
 What such a child had claimed goes back when its process is reaped, and before that when the watchdog stands in for it.
-Where the supervisor itself held still, the watch begins again.
+After the supervisor itself held still, the watch begins again.
 """
 
 from __future__ import annotations
@@ -24,30 +23,31 @@ from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 1.0  # seconds between two looks at what the kernel says
+LOOK_EVERY = 1.0  # seconds between two looks into the process table
 ASK_EVERY = 15.0  # seconds between two pings of a child that is at rest
 STOPPED_FOR = 2.0  # seconds
-SILENT = 10.0  # seconds; a machine with too much to do takes its time
-DEAF = 1.0  # seconds
+SILENT = 10.0  # seconds; long, because of machines with too much to do
+CLOSED_FOR = 1.0  # seconds
 UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
 
 
 class IdleWatch:
-    """Runs in the supervisor's main loop, for one handle; ``retire`` is the supervisor's."""
+    """Watches one handle; stepped by the supervisor's main loop. ``retire`` has a successor started."""
 
     def __init__(self, handle: ChildHandle, retire: Callable[[ChildHandle, str], None]) -> None:
         self._handle = handle
         self._retire = retire
         self._pid = 0
-        self._looked = 0.0  # monotonic seconds, all of them; 0: never, or it is not so
-        self._pulse = 0
+        self._pulse = 0  # the last one seen
+        # all in monotonic seconds; 0: never, or it is not so
+        self._looked = 0.0
         self._ask_at = 0.0
-        self._asked = 0.0
+        self._asked = 0.0  # when the ping was sent that has no answer
         self.stopped = 0.0  # since when
         self.dead = 0.0  # since when
 
     def step(self, now: float, is_idle: bool) -> None:
-        """Look at its process, which runs no job if ``is_idle``."""
+        """Look at the handle's process, which runs no job if ``is_idle``."""
         if now < self._looked + LOOK_EVERY and self._pid == self._handle.pid:
             return
         if self._pid != self._handle.pid or now > self._looked + UNWATCHED:
@@ -60,24 +60,25 @@ class IdleWatch:
             return
         self._look_whether_stopped(now)
         self._ask(now, is_idle)
-        if self._handle.process.closed_since and now - self._handle.process.closed_since >= DEAF:
-            self._retire(self._handle, "it has closed what the supervisor reaches it by")
+        if self._handle.process.closed_since and now - self._handle.process.closed_since >= CLOSED_FOR:
+            self._retire(self._handle, "it has closed its control socket")
         if is_idle and (why := self._why_useless(now)):
             self._end(why)
 
     @property
     def reacts(self) -> bool:
-        """As far as anybody knows."""
+        """Whether the process reacts, as far as is known."""
         return not self.stopped and not self.dead and not (self._asked and self._looked - self._asked >= 2 * LOOK_EVERY)
 
     def _begin(self, now: float) -> None:
+        """Begin to watch a process, as if nothing had been seen of it."""
         self._pid = self._handle.pid
         self._asked = self.stopped = self.dead = 0.0
         self._ask_at = now + ASK_EVERY
         self._pulse = self._handle.page.get(PULSE)
 
     def _look_whether_stopped(self, now: float) -> None:
-        """All the time, that is: one that has answered meanwhile has run in between."""
+        """Note since when the process has been stopped all the time: one whose pulse has moved has run in between."""
         has_run = self._handle.page.get(PULSE) != self._pulse
         if not is_stopped(self._pid):
             self.stopped = 0.0
@@ -86,8 +87,9 @@ class IdleWatch:
             self._handle.tell(Ping())
 
     def _ask(self, now: float, is_idle: bool) -> None:
+        """Send a ping if it is time to, and note the answer to the last one."""
         pulse = self._handle.page.get(PULSE)
-        if pulse != self._pulse or not is_idle:  # a busy one is the watchdog's
+        if pulse != self._pulse or not is_idle:  # the watchdog looks at busy ones
             self._pulse, self._asked, self._ask_at = pulse, 0.0, now + ASK_EVERY
         elif pulse and not self._asked and (now >= self._ask_at or not self._handle.page.at_rest):
             self._asked = now
@@ -98,12 +100,12 @@ class IdleWatch:
             return "it is stopped"
         if self._asked and now - self._asked >= SILENT:
             return "it does not react"
-        if self._handle.process.closed_since and now - self._handle.process.closed_since >= DEAF:
-            return "it cannot hear the supervisor"
+        if self._handle.process.closed_since and now - self._handle.process.closed_since >= CLOSED_FOR:
+            return "it has closed its control socket"
         return ""
 
     def _end(self, why: str) -> None:
-        """A job that it has just begun is spared: stopped first, and looked at again."""
+        """Kill the process, unless it has just begun a job: it is stopped first, and its page is read again."""
         handle = self._handle
         try:
             os.kill(handle.pid, signal.SIGSTOP)
@@ -113,5 +115,5 @@ class IdleWatch:
             log.warning("child %s (pid %d) is replaced: %s", handle.owner, handle.pid, why)
             handle.process.killed = True
             os.kill(handle.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it is gone already; the fork server says how
+        except ProcessLookupError:  # it is gone already; the fork server reports how
             pass

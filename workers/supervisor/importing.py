@@ -1,5 +1,5 @@
-"""Says so when the import of the served modules takes long, for until it ends no job starts: a module that connects to
-something that does not answer, that computes, or that runs a server at its import.
+"""Warn when the import of the served modules takes long: no job starts before it has ended. Some module may connect to
+something that does not answer, compute, or run a server when it is imported.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import time
 
 log = logging.getLogger(__name__)
 
-LONG = 10.0  # seconds after which it is said for the first time; then again when it has taken twice as long
+LONG = 10.0  # seconds until the first warning; the next one comes when the import has taken twice as long
 
 
 class Importing:
-    """Owned by the supervisor's main loop; the fork server tells which module is next."""
+    """Owned by the supervisor's main loop; the fork server reports which module it imports next."""
 
     def __init__(self) -> None:
         self._began: float | None = None  # monotonic seconds; None: nothing is being imported
@@ -22,20 +22,21 @@ class Importing:
         self._say_at = LONG
 
     def begin(self) -> None:
-        """A fork server was started."""
+        """Note that a fork server was started."""
         self._began = time.monotonic()
         self._module, self._say_at = "", LONG
 
     def next(self, module: str) -> None:
+        """Note that this module is imported next."""
         self._module, self._since = module, time.monotonic()
 
     def end(self) -> None:
-        """All is imported, or the fork server is gone. Twice is once."""
+        """Note that all modules are imported. May be called twice."""
         self._began = None
 
     @property
     def module(self) -> str:
-        """What is being imported; "" when nothing is."""
+        """The name of the module that is being imported; "" when none is."""
         return self._module if self._began is not None else ""
 
     def step(self, now: float) -> bool:
@@ -52,7 +53,7 @@ class Importing:
         return True
 
     def describe(self) -> str:
-        """What a worker does that is starting, for its health."""
+        """Return what a worker that is starting does, for its health file."""
         if self._began is None or not self._module:
             return "it is starting"
         return f"it is starting: importing {self._module} for {time.monotonic() - self._since:.0f} s"

@@ -1,7 +1,9 @@
-"""Jobs of our queues in the hands of other trees. A living one's are its own; a dead one's come back with its rescue: a
-burst waits for that, at most as long as the lease of the tree lasts.
+"""Find out whether jobs of our queues may come back from other trees that are dead.
 
-Alive is whose lease moves while we look, which takes 3 s at most.
+A burst waits for the rescue of such jobs, at most as long as the lease of their tree lasts. Jobs of a tree that lives
+are its own business.
+
+A tree lives if its lease moves while we look, which it does every 3 s at least.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from jobqueue.protocol.arguments import bytes_of, text_of
 log = logging.getLogger(__name__)
 
 RESCUE = 10.0  # seconds after the end of a lease within which a rescue is expected
-SAID_AFTER = 4.0  # seconds without a sign of life after which we say what we wait for
+SAID_AFTER = 4.0  # seconds without a sign of life after which it is logged what the burst waits for
 UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
 
 
 class OtherTrees:
-    """Used by one thread, which may wait for Redis."""
+    """Used by one thread only, which may wait for Redis. ``lease_of`` returns how long the lease of a worker lasts."""
 
     def __init__(self, client: redis.Redis, worker: str, lease_of: Callable[[str], float]) -> None:
         self._client = client
@@ -34,7 +36,7 @@ class OtherTrees:
         self._said: set[str] = set()
 
     def may_lose(self, queues: Iterable[str], now: float) -> bool:
-        """Whether a tree that may be dead holds jobs of these queues."""
+        """Return whether a tree that may be dead holds jobs of these queues."""
         if now > self._looked + UNWATCHED:
             self._first.clear()
         self._looked = now
@@ -43,7 +45,7 @@ class OtherTrees:
         return self._any_of(queues, [job_id for worker in doubtful for job_id in held[worker]])
 
     def _held(self) -> dict[str, list[bytes]]:
-        """The ids that each other tree holds."""
+        """Return the ids of the jobs that each other tree holds, by worker."""
         owners = [owner for owner in self._client.smembers(keys.OWNERS) if isinstance(owner, bytes)]
         held: dict[str, list[bytes]] = {}
         names = {text_of(owner) for owner in owners}
@@ -58,7 +60,7 @@ class OtherTrees:
         return held
 
     def _may_be_dead(self, worker: str, now: float) -> bool:
-        """Not if its lease has moved since we first saw it, nor if it should have been rescued long ago."""
+        """Return False if its lease has moved since we first saw it, or if it should have been rescued long ago."""
         lease = self._client.get(bytes_of(keys.lease(worker)))
         first, since = self._first.setdefault(worker, (lease, now))
         if lease != first:
@@ -69,6 +71,7 @@ class OtherTrees:
         return now <= since + SAID_AFTER or now <= since + self._lease_of(worker) + RESCUE
 
     def _any_of(self, queues: Iterable[str], ids: list[bytes]) -> bool:
+        """Return whether any of the jobs with these ids belongs to one of the queues."""
         names = {name.encode() for name in queues}
         with self._client.pipeline(transaction=False) as pipe:
             for job_id in ids:

@@ -1,9 +1,9 @@
 """Clean up after dead children: the roles thread rescues their jobs, a finish process ends those that need RQ's code.
 
-    a child dies ──► reap ──► (roles thread) settle, give back, judge ──► nothing left: done
-                                                                   └─► for RQ: finish process ──► (roles thread) close
+    a child dies ──► reap ──► (roles thread) rescue ──► nothing is left: done
+                                                 └─► left for RQ: finish process ──► (roles thread) final rescue
 
-Owned by the supervisor's main loop. A stop waits until it is not busy any more.
+Owned by the supervisor's main loop. A stop waits until the reaper is not busy any more.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ class Reaper:
         self._do = do
         self._post = post
         self._fork = fork
-        self._under_way = 0
+        self._under_way = 0  # requests to the roles thread
         self._finishing: dict[str, LeftForRQ] = {}  # by owner
         self._pids: dict[int, str] = {}  # of finish processes
 
     @property
     def busy(self) -> bool:
+        """Whether a request or a finish process is under way."""
         return bool(self._under_way or self._finishing)
 
     def ask(self, request: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Let the roles thread do this, and the main loop that with what came of it."""
+        """Have the roles thread call ``request``, and then the main loop ``then`` with what it returned."""
         self._under_way += 1
 
         def run() -> None:
@@ -59,32 +60,37 @@ class Reaper:
         self._do(run)
 
     def reap(self, death_report: DeathReport) -> None:
+        """Have the jobs of a dead child rescued."""
         self.ask(lambda: self._rescuer.rescue_own(death_report), self.finish_by_rq)
 
     def finish_by_rq(self, left: LeftForRQ | None) -> None:
-        """What is left of a dead owner's jobs needs RQ's own code, which is user code: in a child of its own."""
+        """Start a finish process for the jobs that a rescue left: RQ's own code, which ends them, calls user code.
+        Nothing happens if nothing is left, or if one is at it already."""
         if left is None or not left.jobs or left.owner in self._finishing:
             return
         self._finishing[left.owner] = left
-        if not self._fork(left):  # no fork server, and perhaps none again: the final rescue does without
+        if not self._fork(
+            left
+        ):  # there is no fork server, and perhaps never again: do the final rescue without RQ's code
             self._close(left, None)
 
     def forked(self, owner: str, pid: int) -> bool:
-        """Was it one of ours?"""
+        """A process runs: note its pid if it is a finish process."""
         if owner in self._finishing:
             self._pids[pid] = owner
             return True
         return False
 
     def unborn(self, owner: str, why: str) -> bool:
-        """Its process could not be started. Was it one of ours?"""
+        """A process could not be started: if it was a finish process, do the final rescue without it."""
         if owner not in self._finishing:
             return False
         self._close(self._finishing[owner], None)
         return True
 
     def died(self, pid: int, status: int) -> bool:
-        """Was it one of ours?"""
+        """A process has ended: if it was a finish process, do the final rescue. One that failed is tried once more
+        before, with nothing of the user's code."""
         owner = self._pids.pop(pid, None)
         if owner is None:
             return False
@@ -99,12 +105,13 @@ class Reaper:
         return True
 
     def all_died(self) -> None:
-        """The fork server is gone, and with it every finish process."""
+        """The fork server is gone, and with it every finish process: do the final rescues."""
         self._pids.clear()
         for left in list(self._finishing.values()):
             self._close(left, None)
 
     def _close(self, left: LeftForRQ, status: int | None) -> None:
+        """Do the final rescue. ``status``: of the finish process; None: it did not end by itself, or did not start."""
         if status != 0:
             log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", left.owner)
         del self._finishing[left.owner]

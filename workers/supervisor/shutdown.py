@@ -1,12 +1,11 @@
-"""How a tree stops: a deadline per phase, each entered once, and it always ends.
+"""Stop a worker, in three phases. Each is entered once and has a deadline, so that a stop always ends.
 
     quiet       children claim nothing more; what nobody started goes back at once and in order; running jobs may finish
-    interrupt   the grace is over: an exception in every running job
-    kill        some took no notice
+    interrupt   the grace is over: an exception is raised in every running job
+    kill        the children that are still there 2 s later are killed
 
-A child that runs nothing and owes nothing has no use for the grace: one that does not leave is killed before.
-
-Owned by the supervisor's main loop.
+A child that runs nothing and has nothing to record or give back needs no grace: one that does not leave is killed
+before it is over.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 log = logging.getLogger(__name__)
 
-LAST_WORDS = 2.0  # seconds between the interrupt and the kill
-BIRTH_WAIT = 2.0  # seconds for a child that does not run yet to come as far as to hear that
-IDLE_WAIT = 8.0  # seconds for a child that runs nothing to leave; what jobs registered with atexit may take 7 of them
-KILL_WAIT = 5.0  # seconds until it is known that killed children are dead
-QUIET_WAIT = 0.5  # seconds to hear from all children what they dropped, so that it goes back in one step
+INTERRUPTED_FOR = 2.0  # seconds between the interrupt and the kill
+BIRTH_WAIT = 2.0  # seconds for a child that does not run yet to come as far as to read that it has to leave
+IDLE_WAIT = 8.0  # seconds for a child that runs nothing to leave; exit handlers of its jobs may take 7 of them
+KILL_WAIT = 5.0  # seconds within which the deaths of killed children are reported
+QUIET_WAIT = 0.5  # seconds for all children to say what they dropped, so that it goes back in one step
 
 
 class Phase(IntEnum):
-    """In the order in which they come."""
+    """The phases of a stop, in the order in which they come."""
 
     RUNNING = 0
     QUIET = 1
@@ -41,8 +40,9 @@ class Phase(IntEnum):
 
 
 class Shutdown:
-    """Tells the handles what to do. ``give_back`` takes tokens of jobs that nobody started; ``is_away`` says whether
-    the store does not answer; ``clock`` says the time between two steps, as their ``now`` does in them."""
+    """Owned by the supervisor's main loop, which steps it from ``begin`` on. ``give_back`` takes tokens of jobs that
+    nobody started; ``is_away`` returns whether the store does not answer; ``clock`` returns the time where it is not
+    passed in."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Shutdown:
         self._no_children_since = 0.0  # monotonic seconds, 0: there are children
 
     def begin(self, why: str) -> None:
-        """Enter the first phase; twice is once."""
+        """Enter the first phase. May be called again: a stop begins once."""
         if self.phase:
             return
         log.info("%s", why)
@@ -87,7 +87,8 @@ class Shutdown:
         self.begin("the worker cannot start")
 
     def asked(self, by: str, at_once: bool = False) -> None:
-        """A signal or a command asks to stop; the second one ends the grace, and so does one that will not wait."""
+        """Begin to stop because a signal or a command asks for it. The second one ends the grace, and so does one with
+        ``at_once``."""
         if at_once:
             self.begin(f"{by}: taking no more jobs")
         if not self.phase:
@@ -98,14 +99,15 @@ class Shutdown:
             self._next_phase = self._clock()
 
     def _what_has_time(self) -> str:
-        """Say what the grace is for."""
+        """Return, for the log, what the grace is for."""
         pages = [handle.page for handle in self._handles if handle.is_used]
         if any(page.get(UNSETTLED) for page in pages) and not any(page.running() for page in pages):
             return f"finished jobs have {self._grace:g} s to be recorded"
         return f"running jobs have {self._grace:g} s to finish"
 
     def dropped(self, handle: ChildHandle, tokens: tuple[Token, ...]) -> None:
-        """A child says what it will not run."""
+        """A child has said which jobs it will not run: give them back, together with those of the other children if
+        there is still time to wait for them."""
         handle.process.has_dropped = True
         if self.phase and not self._given_back:
             self._dropped[handle.number] = tokens
@@ -116,18 +118,18 @@ class Shutdown:
             self._give_back(tokens)
 
     def step(self, now: float) -> None:
-        """One look at what the stop waits for."""
+        """Look at what the stop waits for, and enter the next phase when it is time to."""
         silent = [handle for handle in self._handles if handle.is_used and not handle.process.has_dropped]
         if not self._given_back and (not silent or now >= self._began + QUIET_WAIT):
             self._given_back = True
             tokens = [token for _, some in sorted(self._dropped.items()) for token in some]
             if tokens:
                 self._give_back(tokens)
-            level = logging.INFO if tokens or silent else logging.DEBUG  # the usual stop has nothing to say here
+            level = logging.INFO if tokens or silent else logging.DEBUG  # in the usual stop there is nothing to log
             log.log(level, "quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
         if self.phase is Phase.QUIET and now >= self._began + BIRTH_WAIT:
             for handle in self._handles:
-                if handle.is_used and not handle.has_begun:  # it has nothing to end
+                if handle.is_used and not handle.has_begun:  # it runs nothing that could end
                     handle.kill()
         if self.phase is Phase.QUIET:
             self._end_idle(now)
@@ -139,15 +141,16 @@ class Shutdown:
             self._no_children_since = self._no_children_since or now
 
     def without_children_for(self, now: float) -> float:
-        """Seconds since the last child left; 0 while there are any, or while it runs."""
+        """Return the seconds since the last child left; 0 while there is one, or while no stop has begun."""
         return now - self._no_children_since if self._no_children_since else 0.0
 
     def takes_too_long(self, now: float) -> bool:
-        """All were killed, and of some nobody says that they are dead."""
+        """Return whether all children were killed, and some deaths are not reported in time."""
         return bool(self._killed_at) and not self._no_children_since and now - self._killed_at >= KILL_WAIT
 
     def _end_idle(self, now: float) -> None:
-        """Who has outcomes to send, claimed jobs to give back, or no store to do so, keeps the whole grace."""
+        """Kill children that run nothing and do not leave. One that has outcomes to record or jobs to give back keeps
+        the whole grace, and so do all while the store does not answer."""
         for handle in self._handles:
             page = handle.page
             owes = page.get(UNSETTLED) or page.get(BUFFERED) or page.running() or self._is_away()
@@ -159,7 +162,8 @@ class Shutdown:
                 handle.kill()
 
     def _advance(self, now: float) -> None:
-        self._next_phase = now + LAST_WORDS
+        """Enter the next phase. In the last one, kill again what is still there."""
+        self._next_phase = now + INTERRUPTED_FOR
         if self.phase is Phase.QUIET:
             self.phase = Phase.INTERRUPT
             for handle in self._handles:

@@ -1,4 +1,4 @@
-"""Signals as data: a handler only puts, the loop acts, the old handlers come back."""
+"""Collect signals for the main loop: a handler only notes its signal, the loop acts; the old handlers come back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Signals:
-    """Collects signals; ``fd`` becomes readable when there are any."""
+    """The signals that have come; ``fd`` becomes readable when there are any."""
 
     def __init__(self) -> None:
         self.fd, self._write = os.pipe()
@@ -26,13 +26,13 @@ class Signals:
 
     @contextmanager
     def caught(self, numbers: Iterable[int]) -> Iterator[None]:
-        """While inside, these signals are put here (main thread only); one that came before and was lost, see ASKED,
-        is put here too. Who ignores SIGHUP goes on to do so (nohup)."""
+        """Note these signals while inside, and one that came before there were handlers (see ASKED). Main thread only.
+        A process that ignores SIGHUP (nohup) goes on to do so."""
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
         old = {number: signal.signal(number, self._put) for number in {*numbers} - ignored}
         old_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._got += {number for handler in old.values() if (number := getattr(handler, ASKED, 0))}
-        if self._got:  # also what came before the line above
+        if self._got:  # also by a signal that came before set_wakeup_fd
             os.write(self._write, b"\0")
         try:
             yield
@@ -47,7 +47,7 @@ class Signals:
         self._got.append(number)
 
     def take(self) -> list[int]:
-        """The signals that came since the last call, in order."""
+        """Return the signals that came since the last call, in order."""
         try:
             os.read(self.fd, 4096)
         except BlockingIOError:
@@ -57,13 +57,13 @@ class Signals:
 
 
 def suspend(children: Iterable[int], lease: float) -> None:
-    """Ctrl-Z: stop with all children and what their jobs run, until somebody lets this process go on."""
-    log.warning("suspended, with all that runs; after %g s other workers take this one for dead", lease)
+    """Stop (Ctrl-Z) together with all children and the processes of their jobs, until this process is continued."""
+    log.warning("suspended, and all running jobs too; after %g s other workers take this one for dead", lease)
     groups = list(children)
     _send(groups, signal.SIGSTOP)
     os.kill(os.getpid(), signal.SIGSTOP)
     _send(groups, signal.SIGCONT)
-    log.warning("going on")
+    log.warning("continued")
 
 
 def _send(groups: Iterable[int], number: int) -> None:

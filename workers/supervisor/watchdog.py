@@ -1,12 +1,12 @@
-"""Watch the children by their shared pages: it marks starts too, and ends what nothing else ends.
+"""Watch the children by their shared pages, and do what a child cannot do itself.
 
-    a child's pulse holds still (C code holds the GIL)     mark what runs, give back what waits behind it
-    a job is HARD seconds past its limit, or past the      SIGSTOP, look again, SIGKILL; in a child with several slots
-    request to stop it                                     only when the whole process holds still: its watchdog writes
-                                                           off a single thread by itself
+    a child's pulse holds still (C code holds the GIL)     stand in: mark what runs, give back what waits behind it
+    a job is HARD seconds past its limit, or past the      SIGSTOP, read the page again, SIGKILL; with several slots
+    request to stop it                                     only when the whole process holds still: a single thread is
+                                                           written off by the child's own watchdog
     the process is larger than --max-memory                retire it
 
-Runs in the main loop and never waits. A kill that is meant for one job never hits the next: the process is stopped
+Runs in the main loop and never waits. A kill that is meant for one job never hits the next one: the process is stopped
 first, and its page is read again.
 """
 
@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 
 EVERY = 0.05  # seconds between two looks while something runs
 SILENT = 0.05  # seconds without a new pulse after which a child is called silent
-SILENT_FOR_GOOD = 0.25  # seconds of that after which a child of several slots is killed: a busy machine takes its time
-FRESH = 1.0  # seconds after it was first seen in which a job's mark is looked after; while idle we look seldom
-BETWEEN = 0.25  # seconds between two jobs after which a child is asked whether it reacts
-ASK_EVERY = 1.0  # seconds until one that runs nothing and has answered is asked again
+SILENT_FOR_GOOD = 0.25  # seconds of silence after which a child of several slots is killed; a busy machine is slow
+FRESH = 1.0  # seconds after it was first seen within which a job may still need its start mark
+BETWEEN = 0.25  # seconds between two jobs after which a child is sent a ping
+ASK_EVERY = 1.0  # seconds until one that runs nothing and has answered is sent the next ping
 MEASURE_EVERY = 1.0
 
 
@@ -135,8 +135,9 @@ class Watchdog:
         return handle.has_begun and now >= seen.ask_at
 
     def _overdue(self, handle: ChildHandle, job: Running, now: float) -> Condemned | None:
+        """Return how to end a job that should have ended by itself; None: it may go on."""
         condemned = handle.process.condemned.get(job.claim)
-        if condemned and job.what == JOB and now >= condemned.since + HARD:  # else it has reacted
+        if condemned and job.what == JOB and now >= condemned.since + HARD:  # its callback runs: the job has reacted
             return condemned
         if job.limit and now >= job.since + job.limit + HARD:
             if condemned and condemned.verdict is Verdict.STOP:
@@ -147,6 +148,7 @@ class Watchdog:
         return None
 
     def _end(self, handle: ChildHandle, job: Running, end: Condemned) -> None:
+        """Kill the process for this job, if it still runs when the process is stopped."""
         if not handle.pid:
             return
         try:
@@ -157,12 +159,12 @@ class Watchdog:
                 os.kill(handle.pid, signal.SIGKILL)
             else:
                 os.kill(handle.pid, signal.SIGCONT)
-        except ProcessLookupError:  # it is gone already; the fork server says how
+        except ProcessLookupError:  # it is gone already; the fork server reports how
             pass
 
 
 def memory_mb(pid: int) -> int:
-    """What the process does not share (USS), in MB; 0 when it is gone."""
+    """Return the memory that the process does not share (USS), in MB; 0 when it is gone."""
     try:
         return int(psutil.Process(pid).memory_full_info().uss // 2**20)
     except psutil.Error:
