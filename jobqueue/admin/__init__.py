@@ -1,1 +1,1 @@
-"""What an operator sees and does: the read side of queues and jobs, and what changes single ones."""
+"""Read queues and jobs for an operator, and act on single ones."""

@@ -1,4 +1,5 @@
-"""What stood in the store by mistake and was moved aside by a script: keys of a wrong type, ids that are no text."""
+"""List what the scripts moved aside because it was in the store by mistake: keys of a wrong type, ids that are not
+text."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ class Aside(NamedTuple):
     moved: float
 
     def describe(self) -> str:
-        """Say what became of it, in one line."""
+        """Return what became of it, in one line."""
         text = self.key.decode(errors="backslashreplace")
         if "\0" in text or text.encode() != self.key:
             job_id = ascii(text.removeprefix(keys.job("")))
@@ -27,6 +28,6 @@ class Aside(NamedTuple):
 
 
 def moved_aside(client: redis.Redis, since: float = 0.0) -> list[Aside]:
-    """Return what was moved since then, the oldest first."""
+    """Return what was moved since then, oldest first."""
     found: Any = client.zrangebyscore(keys.ASIDE, since, "+inf", withscores=True)
     return [Aside(key, moved) for key, moved in found]

@@ -1,4 +1,4 @@
-"""What an operator does to single jobs and to queues: requeue, delete, cancel, stop, pause. Each is one transaction."""
+"""Act on single jobs and queues: requeue, delete, cancel, stop, pause. Each is one transaction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobqueue.protocol.protocol import Protocol
 from jobqueue.serializers import JSON, Auto
 
 _WAITING = frozenset({"created", "queued", "scheduled", "deferred", "rate_limited", "ready_to_enqueue"})
-ASK_AGAIN = 2.0  # seconds
+ASK_AGAIN = 2.0  # seconds between two requests to stop a job
 _OF_THE_LAST_RUN = (
     "started_at",
     "ended_at",
@@ -33,7 +33,7 @@ _OF_THE_LAST_RUN = (
 def requeue(client: redis.Redis, job_id: str) -> None:
     """Put a failed or stopped job back into its queue, as if it had never run. Raises NoSuchJob, JobError.
 
-    RQ takes it out of the registry and pushes it in two steps; a client that died between them would lose the job.
+    RQ removes it from the registry and pushes it in two steps; a client that died between them would lose the job.
     """
     with client.pipeline() as pipe:
         while True:
@@ -59,7 +59,7 @@ def _requeue(pipe: redis.client.Pipeline, job_id: str) -> None:
     pipe.hset(key, mapping={"status": "queued", "enqueued_at": now})
     pipe.hdel(key, *_OF_THE_LAST_RUN)
     pipe.persist(key)
-    pipe.persist(keys.dependents(job_id))  # they were to go with it
+    pipe.persist(keys.dependents(job_id))  # it had the same expiry as the failed job
     pipe.persist(keys.dependencies(job_id))
     if ttl:
         pipe.expire(key, int(ttl))
@@ -79,7 +79,7 @@ def delete_failed(client: redis.Redis, job_id: str) -> None:
 
 
 def waits_for(client: redis.Redis, job_id: str) -> list[str]:
-    """Return the ids of the jobs that wait for this one, to say what a delete leaves behind."""
+    """Return the ids of the jobs that depend on this one, to tell the user what a delete leaves behind."""
     key = keys.dependents(job_id).encode(errors="surrogateescape")
     if client.type(key) != b"set":
         return []
@@ -109,7 +109,8 @@ def cancel(client: redis.Redis, job_id: str) -> None:
 def stop(client: redis.Redis, job_id: str, timeout: float) -> bool:
     """Ask the worker of a running job to stop it (RQ's stop-job command), and wait up to ``timeout`` seconds.
 
-    True: it has ended; False: not yet. Raises NoSuchJob; JobError for a job that does not run, or still does then.
+    Returns True if it has ended, False if not yet. Raises NoSuchJob; JobError for a job that does not run, or still
+    runs at the end of the time.
     """
     job = _fetch(client, job_id)
     status = str(job.get_status(refresh=False).value)
@@ -120,7 +121,8 @@ def stop(client: redis.Redis, job_id: str, timeout: float) -> bool:
     deadline, ask_at = now + timeout, now
     send_stop_job_command(client, job_id, serializer=Auto)
     while (now := time.monotonic()) < deadline:
-        if now >= ask_at + ASK_AGAIN:  # the worker's ear may have died without a word; asking twice is asking once
+        if now >= ask_at + ASK_AGAIN:
+            # The worker's subscription may have died silently; repeating the request is harmless.
             ask_at = now
             _ask_to_stop(client, job_id)
         if client.hget(keys.job(job_id), "status") != b"started":
@@ -134,19 +136,19 @@ def stop(client: redis.Redis, job_id: str, timeout: float) -> bool:
 def _ask_to_stop(client: redis.Redis, job_id: str) -> None:
     try:
         send_stop_job_command(client, job_id, serializer=Auto)
-    except (NoSuchJobError, InvalidJobOperation):  # it has just ended
+    except (NoSuchJobError, InvalidJobOperation):  # the job has just ended
         pass
 
 
 def pause(client: redis.Redis, queue: str | None) -> bool:
-    """Let workers take nothing more from the queue, or, without one, from any; tell whether that is new."""
+    """Keep workers from taking more from the queue, or without one from any; return whether that is new."""
     if queue is None:
         return client.set(keys.SUSPENDED, 1, nx=True) is not None
     return bool(client.sadd(keys.PAUSED, queue))
 
 
 def resume(client: redis.Redis, queue: str | None) -> bool:
-    """Undo pause; tell whether there was anything to undo."""
+    """Undo pause; return whether there was a pause."""
     if queue is None:
         return bool(client.delete(keys.SUSPENDED))
     return bool(client.srem(keys.PAUSED, queue))

@@ -1,7 +1,7 @@
-"""From the fields of hashes, as workers and producers wrote them, to the views of ``jobqueue.model``.
+"""Turn the fields of hashes, as workers and producers wrote them, into the views of ``jobqueue.model``.
 
-Nothing is unpickled, and a field with something else in it than it should have counts as missing: whoever looks at a
-store must not fail for what somebody wrote into it.
+Nothing is unpickled, and a field with an invalid value counts as missing: reading must not fail because of what was
+written into the store.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def traceback_of(exc_info: bytes | None, entries: Any) -> str | None:
 
 
 def _json(data: bytes | None) -> Any:
-    """The value, or None for what is no JSON: a pickle is not opened only to look at it."""
+    """Return the value; None for what is not JSON, because a pickle is not opened only to look at it."""
     try:
         return json.loads(data) if data else None
     except ValueError:
@@ -134,7 +134,7 @@ def _float(fields: Fields, name: bytes) -> float:
 
 
 def counts(replies: list[Any]) -> list[int]:
-    """A key of a wrong type holds nothing of what is counted; any other error is raised."""
+    """Return the numbers; 0 for a key of a wrong type, which holds none of what is counted. Raises any other error."""
     for reply in replies:
         if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
             raise reply
@@ -142,7 +142,7 @@ def counts(replies: list[Any]) -> list[int]:
 
 
 def _int(fields: Fields, name: bytes) -> int | None:
-    """The number, None for none, also where somebody wrote something else."""
+    """Return the number; None for a missing field or one that is not a number."""
     try:
         return int(fields.get(name) or b"")
     except ValueError:
@@ -150,7 +150,7 @@ def _int(fields: Fields, name: bytes) -> int | None:
 
 
 def time_of(value: bytes | None) -> datetime | None:
-    """The aware time, None for none, also where somebody wrote something else."""
+    """Return the aware time; None for a missing field or one that is not a time."""
     try:
         moment = datetime.fromisoformat((value or b"").decode())
     except ValueError:

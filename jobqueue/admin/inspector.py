@@ -1,6 +1,6 @@
-"""The read side: what is in the store, without changing it.
+"""Read queues, workers and jobs without changing anything.
 
-RQ's own ``count`` and ``rq info`` clean registries up while they look, which moves jobs; here nothing is written, and
+RQ's own ``count`` and ``rq info`` clean registries up while they read, which moves jobs. Here nothing is written, and
 nothing is unpickled: a pickled job shows its description and its format.
 """
 
@@ -33,7 +33,7 @@ class Inspector:
     # -- one job ---------------------------------------------------------------------------------------------------
 
     def job(self, job_id: str) -> JobView:
-        """Return all there is to know of a job. Raises NoSuchJob."""
+        """Return all that is known of a job. Raises NoSuchJob."""
         with self._client.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.job(job_id))
             pipe.pttl(keys.job(job_id))
@@ -50,14 +50,14 @@ class Inspector:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.lpos(keys.queue(queue), job_id)
             pipe.zscore(keys.registry("scheduled", queue), job_id)
-            found = pipe.execute(raise_on_error=False)  # a key of another type has no place for it
+            found = pipe.execute(raise_on_error=False)  # a key of another type has no position for it
         position, scheduled = (None if isinstance(place, Exception) else place for place in found)
         entries = [] if isinstance(entries, Exception) else entries
         view = job_view(job_id, status, queue, fields, ttl, entries, position, scheduled)
         return replace(view, waits_for=self._states(view.depends_on)) if status == "deferred" else view
 
     def _states(self, job_ids: Sequence[str]) -> dict[str, str]:
-        """The status of each job; "gone" where there is none."""
+        """Return the status of each job; "gone" for a job that does not exist."""
         with self._client.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hget(keys.job(job_id), "status")
@@ -70,7 +70,7 @@ class Inspector:
     # -- everything ------------------------------------------------------------------------------------------------
 
     def overview(self) -> Overview:
-        """Return queues, workers and flags."""
+        """Return all queues and workers, and what is paused."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.smembers(keys.QUEUES)
             pipe.smembers(keys.WORKERS)
@@ -92,7 +92,7 @@ class Inspector:
                     pipe.zcount(keys.registry(kind, name), now, "+inf")
                 for kind in ("canceled", "scheduled", "deferred"):
                     pipe.zcard(keys.registry(kind, name))
-                pipe.zcount(keys.registry("failed", name), "-inf", "(0")  # RQ's score of those kept for ever
+                pipe.zcount(keys.registry("failed", name), "-inf", "(0")  # RQ's score of jobs that are kept for ever
             n = counts(pipe.execute(raise_on_error=False))
         return [
             QueueView(
@@ -116,7 +116,7 @@ class Inspector:
             for name in names:
                 pipe.hgetall(keys.worker(name))
                 pipe.scard(keys.worker_executions(name))
-            read = pipe.execute(raise_on_error=False)  # RQ has changed the type of the executions key before
+            read = pipe.execute(raise_on_error=False)  # the executions key had another type in earlier versions of RQ
         return [
             worker_view(name, read[2 * i], read[2 * i + 1])
             for i, name in enumerate(names)
@@ -148,7 +148,7 @@ class Inspector:
             with self._client.pipeline(transaction=False) as pipe:
                 for job_id in page:
                     pipe.hmget(keys.job(job_id), "description", "enqueued_at")
-                read = pipe.execute(raise_on_error=False)  # one key of another type hides none of the others
+                read = pipe.execute(raise_on_error=False)  # an error for one key must not hide the others
             for i, (job_id, fields) in enumerate(zip(page, read, strict=True)):
                 jobs.append(waiting_job(job_id, queue, first + at + i, fields))
         return jobs[::-1] if newest else jobs
@@ -160,13 +160,14 @@ class Inspector:
         return sorted(queue_names(members))
 
     def failed_ids(self, queue: str | None = None) -> Iterator[tuple[str, str]]:
-        """Iterate over (queue, id) of the failed jobs, in no order, some perhaps twice, while they may be requeued."""
+        """Iterate over (queue, id) of the failed jobs, in no order, some perhaps twice. They may be requeued during the
+        iteration."""
         for name in [queue] if queue is not None else self.queue_names():
             key, now = keys.registry("failed", name), time.time()
-            if self._client.type(key) != b"zset":  # nothing, or of another type: a worker moves that aside
+            if self._client.type(key) != b"zset":  # missing, or of another type, which a worker moves aside
                 continue
             for job_id, expires in self._client.zscan_iter(key, count=PAGE):
-                if expires > now or expires < 0:  # RQ's score of one that is kept for ever
+                if expires > now or expires < 0:  # a negative score is RQ's mark of a job that is kept for ever
                     yield name, job_id.decode(errors="replace")
 
     def failed(self, queue: str | None = None, most: int = 100) -> list[FailedJob]:
@@ -197,5 +198,5 @@ class Inspector:
 
 def _latest(jobs: list[FailedJob], most: int) -> list[FailedJob]:
     beginning = datetime.min.replace(tzinfo=UTC)
-    once = {job.id: job for job in jobs}  # a scan may show a member twice
+    once = {job.id: job for job in jobs}  # a scan may return a member twice
     return sorted(once.values(), key=lambda job: job.ended_at or beginning, reverse=True)[:most]

@@ -1,4 +1,4 @@
-"""Looks at schedules that a change of the clocks touches soon."""
+"""Find schedules that a change of the clocks affects soon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobqueue.schedules.schedules import Schedules, ScheduleView
 from jobqueue.store.connection import redis
 
 AHEAD = 14 * 86_400.0  # seconds
-MOST = 1_000  # schedules looked at
+MOST = 1_000  # schedules that are read
 
 
 def examine_clocks(client: redis.Redis) -> Iterator[Finding]:
@@ -23,10 +23,10 @@ def examine_clocks(client: redis.Redis) -> Iterator[Finding]:
 
 
 def pause_of(view: ScheduleView, now: float) -> str:
-    """A sentence about its pause when the clocks are set back within two weeks; "" when there is none."""
+    """Return a sentence about its pause when the clocks are set back within two weeks; "" when there is none."""
     try:
         found = view.pause(now, AHEAD)
-    except UsageError:  # it cannot be: others say so
+    except UsageError:  # its timing is invalid, which another finding says
         return ""
     if found is None:
         return ""

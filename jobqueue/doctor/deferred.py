@@ -1,7 +1,7 @@
-"""Finds jobs that wait for others in vain: all of them have ended, and nothing will enqueue the job any more.
+"""Find jobs that wait for others in vain: those have all ended, and nothing will enqueue the job any more.
 
-RQ enqueues dependents in a second step after the end of what they wait for, from memory: who dies between the two
-leaves them deferred (or ready, until RQ's maintenance). And a job that waits for one that expired is told by nobody.
+RQ enqueues dependents in a second step after the end of what they wait for, from memory: a worker that dies between the
+two leaves them deferred (or ready, until RQ's maintenance). And nothing enqueues a job that waits for an expired one.
 
     deferred and ready registries ──► what each waits for ──► nothing is open: in vain ── a pause ──► again
                                                         └───► one of them failed or was canceled: blocked, as meant
@@ -24,14 +24,14 @@ ENDS = (b"failed", b"stopped", b"canceled")
 
 
 class Dependents(NamedTuple):
-    """Ids of jobs that wait for others."""
+    """The ids of jobs that wait for others."""
 
-    in_vain: frozenset[str]  # for nothing that is open
-    blocked: frozenset[str]  # for a job that ended otherwise than they need it
+    in_vain: frozenset[str]  # all that they wait for has ended
+    blocked: frozenset[str]  # one that they wait for failed or was canceled
 
 
 def dependents(client: redis.Redis) -> Dependents:
-    """Look at all jobs that wait for others. Reads, writes nothing."""
+    """Examine all jobs that wait for others. Reads only."""
     in_vain: set[str] = set()
     blocked: set[str] = set()
     for page in _pages(client):
@@ -46,7 +46,7 @@ def dependents(client: redis.Redis) -> Dependents:
 
 
 def examine_dependents(client: redis.Redis, before: Dependents, fix: bool) -> Iterator[Finding]:
-    """Compare two looks; who waited in vain in both is brought on with ``fix``."""
+    """Compare two examinations; with ``fix`` enqueue the jobs that waited in vain in both."""
     now = dependents(client)
     ids = tuple(sorted(before.in_vain & now.in_vain))
     if now.blocked:
@@ -80,15 +80,15 @@ def _pages_of(client: redis.Redis, registry: str) -> Iterator[list[str]]:
             if len(page) == PAGE:
                 yield page
                 page = []
-    except redis.ResponseError:  # of another type: that is another finding
+    except redis.ResponseError:  # a key of another type, which another finding reports
         return
     if page:
         yield page
 
 
 def _looked_at(client: redis.Redis, ids: Iterable[str]) -> Iterator[tuple[str, bytes, bool, list[bytes | None]]]:
-    """For each job: its status, whether it allows failures, and the status of each job that it waits for. Jobs whose
-    keys are of another type than they should be are passed over."""
+    """Yield for each job: its id, its status, whether it allows failures, and the status of each job that it waits for.
+    Jobs with keys of a wrong type are skipped."""
     ids = list(ids)
     with client.pipeline(transaction=False) as pipe:
         for job_id in ids:

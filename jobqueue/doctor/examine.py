@@ -1,4 +1,4 @@
-"""One examination: the server, the queues, and two looks some seconds apart at what nobody holds."""
+"""Examine a store once: the server, the queues, and, twice with a pause, jobs that nobody holds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from jobqueue.doctor.wrong_keys import examine_wrong_keys
 from jobqueue.store.connection import redis
 from jobqueue.words import count
 
-BETWEEN_LOOKS = 5.0  # seconds between the looks; a lease is renewed every 3 s, a pop becomes a start in milliseconds
+# Seconds between the two; a lease is renewed every 3 s, a popped job is started within milliseconds.
+BETWEEN_LOOKS = 5.0
 
 
 def examine(
@@ -29,8 +30,8 @@ def examine(
     sleep: Callable[[float], None] = time.sleep,
     tell: Tell = lambda text: None,
 ) -> Iterator[Finding]:
-    """Iterate over all findings; with ``fix`` jobs in limbo are brought back, and those that wait in vain for others
-    are enqueued. tell: called with a sentence about how far it is. Raises what redis-py raises."""
+    """Iterate over all findings; with ``fix`` put lost jobs back into their queues and enqueue those that wait in vain.
+    tell: called with a sentence about the progress. Raises what redis-py raises."""
     yield from examine_server(client)
     yield from examine_types(client)
     yield from safely("queues", examine_queues(client))

@@ -1,4 +1,4 @@
-"""What the doctor says: one finding per thing looked at, with what to do where something is to be done."""
+"""The findings of an examination: one per thing examined, with advice where something is to be done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXIT_CODES = {"ok": 0, "note": 0, "warning": 3, "problem": 4}  # 1 and 2 are err
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. ``advice`` is "" when there is nothing to do; ``ids`` are jobs, workers or queues."""
+    """One thing that was examined. advice: "" when there is nothing to do; ids: of jobs, workers or queues."""
 
     check: str
     severity: Severity
@@ -23,5 +23,5 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Severity:
-    """Return the highest severity among the findings; "ok" of none."""
+    """Return the highest severity among the findings; "ok" if there is none."""
     return max((finding.severity for finding in findings), key=SEVERITIES.index, default="ok")

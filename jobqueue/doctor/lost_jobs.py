@@ -1,14 +1,14 @@
-"""Finds jobs that nobody holds: their hash says that they wait or run, and they stand in no list, registry or hand.
+"""Find lost jobs: their hash says that they wait or run, and they are in no list, no registry, and held by no worker.
 
 RQ 3.0 leaves such jobs behind when a worker on several queues is killed between its pop and its start; on one queue
 they stay in its intermediate list until its maintenance fails them.
 
     all hashes ──► queued or started ──minus──► queues, owners, started registries ──► suspects ── a pause ──► again
 
-The pause is for those who have just popped a job and not said so yet: who lives has moved on by then. Who is a
-suspect twice, with the same hash, is lost; it is brought back by a script that looks at everything once more in one
-instant. Only suspects are looked at again. Memory grows with the jobs that wait or run, about 150 bytes for each, up to
-MOST of them; a store with more is looked at in part.
+The pause is for workers that have just popped a job and not recorded it yet: a living worker has done so by then. A job
+that is suspect twice, with the same hash, is lost; a script that checks everything once more in one step puts it back.
+Only suspects are read again. Memory grows with the jobs that wait or run, about 150 bytes for each, up to MOST of them;
+a store with more is examined in part.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from jobqueue.protocol.protocol import Protocol, queue_names
 from jobqueue.store.connection import redis
 
 PAGE = 1000
-IDS = 10_000  # ids of a queue, read at once
-MOST = 1_000_000  # jobs that wait or run, and are looked at
-SAID_EVERY = 100_000  # keys, and places
+IDS = 10_000  # ids of a queue that are read at once
+MOST = 1_000_000  # jobs that wait or run, of which no more are examined
+SAID_EVERY = 100_000  # keys or ids between two reports of progress
 FIELDS = ("status", "enqueued_at", "started_at", "worker_name")
-HELD = (b"queued", b"started")  # by a list, or by a worker
+HELD = (b"queued", b"started")  # statuses in which a list or a worker must hold the job
 Tell = Callable[[str], object]
 
 
 class LostJob(NamedTuple):
-    """A job and what its hash said of it."""
+    """A job and the fields of its hash when it was examined."""
 
     id: str
     queue: str
-    seen: tuple[str, ...]  # FIELDS
+    seen: tuple[str, ...]  # the values of FIELDS
 
     @property
     def status(self) -> str:
@@ -42,7 +42,7 @@ class LostJob(NamedTuple):
 
 
 class LostJobs(NamedTuple):
-    """The jobs that seem to be in limbo, how many were looked at, and whether these were all."""
+    """The suspects, how many jobs were examined, and whether these were all."""
 
     jobs: list[LostJob]
     looked_at: int
@@ -50,9 +50,9 @@ class LostJobs(NamedTuple):
 
 
 def suspects(client: redis.Redis, tell: Tell = lambda text: None) -> LostJobs:
-    """Look for jobs that seem to be in limbo; some may only be on their way. Reads, writes nothing.
+    """Find jobs that seem to be lost; some may only be on their way to a worker. Reads only.
 
-    tell: called with a sentence about how far it is.
+    tell: called with a sentence about the progress.
     """
     jobs, all_seen = _waiting_or_running(client, tell)
     looked_at = len(jobs)
@@ -60,7 +60,7 @@ def suspects(client: redis.Redis, tell: Tell = lambda text: None) -> LostJobs:
 
 
 def still_lost(client: redis.Redis, before: Iterable[LostJob], tell: Tell = lambda text: None) -> list[LostJob]:
-    """Look again at these: return those that nobody has touched since."""
+    """Examine these jobs again: return those whose hash has not changed since."""
     seen = list(before)
     now = set(_without_held(client, {job.id.encode(): None for job in seen}, tell)) if seen else set()
     return [job for job in seen if job in now]
@@ -75,14 +75,15 @@ def _without_held(client: redis.Redis, jobs: dict[bytes, None], tell: Tell) -> l
 
 
 def bring_back(client: redis.Redis, lost: Iterable[LostJob]) -> list[LostJob]:
-    """Put the jobs at the heads of their queues, the one that has waited longest first; return those that went."""
+    """Put the jobs at the heads of their queues, the one that has waited longest first; return those that were put
+    back."""
     oldest_last = sorted(lost, key=lambda job: job.seen[1], reverse=True)
     protocol = Protocol(client)
     return [job for job in oldest_last if protocol.bring_back(job.queue, job.id, job.seen)]
 
 
 def _waiting_or_running(client: redis.Redis, tell: Tell) -> tuple[dict[bytes, None], bool]:
-    """Their ids, and whether these are all."""
+    """Return the ids of the jobs that wait or run, and whether these are all."""
     protocol, cursor, jobs, keys_seen = Protocol(client), b"0", dict[bytes, None](), 0
     while len(jobs) < MOST:
         cursor, ids = protocol.survey(cursor, PAGE)
@@ -96,7 +97,8 @@ def _waiting_or_running(client: redis.Redis, tell: Tell) -> tuple[dict[bytes, No
 
 
 def _held(client: redis.Redis) -> Iterator[bytes]:
-    """Ids that somebody holds, in the order in which jobs move on, so that one that moves is met at its next place."""
+    """Yield the ids that lists and workers hold, in the order in which jobs move on, so that a moving job is met at its
+    next place."""
     queues: Any = client.smembers(keys.QUEUES)
     for key in queues:
         yield from _from_the_tail(client, key)
@@ -110,12 +112,12 @@ def _held(client: redis.Redis) -> Iterator[bytes]:
 
 
 def _from_the_tail(client: redis.Redis, key: bytes) -> Iterator[bytes]:
-    """From the end, because jobs leave at the head: so none moves past the place where we read."""
+    """Yield a list's ids from its end: jobs leave at the head, so none moves past the place of reading."""
     last = -1
     while True:
         try:
             page: Any = client.lrange(key, last - IDS + 1, last)
-        except redis.ResponseError:  # it is no list
+        except redis.ResponseError:  # the key is not a list
             return
         yield from page
         if len(page) < IDS:
@@ -137,7 +139,8 @@ def _still_so(client: redis.Redis, ids: Sequence[bytes]) -> list[LostJob]:
 
 
 def _not_running(client: redis.Redis, found: Sequence[LostJob]) -> list[LostJob]:
-    """Without those that a worker runs for a queue whose key does not begin as RQ's do: its name is in the job only."""
+    """Drop the jobs that a worker runs for a queue whose key does not begin as RQ's do: only the job knows that queue's
+    name."""
     with client.pipeline(transaction=False) as pipe:
         for job in found:
             pipe.zrange(keys.executions(job.id), 0, -1)

@@ -1,4 +1,4 @@
-"""Looks for dead jobq workers that still hold jobs: their lease has not moved between two looks."""
+"""Find dead jobq workers that still hold jobs: their lease has not moved between two examinations."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from jobqueue.protocol import keys
 from jobqueue.store.connection import redis
 from jobqueue.words import count
 
-RENEWED_EVERY = 3.0  # seconds, by every worker that lives and reaches the store
+RENEWED_EVERY = 3.0  # seconds between renewals by a worker that lives and reaches the store
 
 
 class Holding(NamedTuple):
-    """What a worker tree had at one moment: the counter that is its lease, and how many jobs."""
+    """What a worker tree had at one moment: its lease, which is a counter, and the number of jobs."""
 
     lease: bytes | None
     jobs: int
 
 
 def holdings(client: redis.Redis) -> dict[str, Holding]:
-    """Return what each worker tree holds."""
+    """Return what each worker tree holds, by its name."""
     owners: Any = client.smembers(keys.OWNERS)
     jobs: Counter[str] = Counter()
     for owner in sorted(owner.decode(errors="replace") for owner in owners):
         held: Any = client.zcard(keys.own(owner))
-        jobs[owner.rpartition(":")[0]] += held  # a worker's name may have colons, its child's has none
+        jobs[owner.rpartition(":")[0]] += held  # a worker's name may have colons, the child's part has none
     return {name: Holding(client.get(keys.lease(name)), n) for name, n in jobs.items()}  # type: ignore[arg-type]
 
 
 def examine_leases(before: Mapping[str, Holding], after: Mapping[str, Holding]) -> Iterator[Finding]:
-    """Compare two looks that lie more than RENEWED_EVERY apart."""
+    """Compare two results of ``holdings`` that lie more than RENEWED_EVERY apart."""
     dead = tuple(name for name, then in before.items() if name in after and after[name].lease == then.lease)
     if not dead:
         yield Finding("leases", "ok", f"{count(len(after), 'jobq worker')}, all with a lease that is renewed")

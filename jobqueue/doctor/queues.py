@@ -1,4 +1,4 @@
-"""Looks at queues, workers and what is kept: what stands still, what nobody serves or reads, what piles up."""
+"""Examine queues, workers and kept jobs: what stands still, what no worker serves or can read, what piles up."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from jobqueue.store.connection import redis
 from jobqueue.words import count
 
 SILENT = 420.0  # seconds; RQ's DEFAULT_WORKER_TTL
-HEAD = 200  # jobs at the head of each queue whose format is looked at
+HEAD = 200  # jobs at the head of each queue whose format is checked
 SAMPLE = 50  # jobs whose memory is measured to estimate the rest
 A_MONTH = 30 * 86_400.0
-MUCH = 100e6  # bytes of kept jobs from which on it is a warning; and a small server's
-SHARE = 0.25  # of its maxmemory
+MUCH = 100e6  # bytes of kept jobs from which a warning is given
+SHARE = 0.25  # or this share of the server's maxmemory, if that is less
 
 
 def examine_queues(client: redis.Redis) -> Iterator[Finding]:
-    """Iterate over what is to be said of queues, workers and kept jobs."""
+    """Iterate over the findings about queues, workers and kept jobs."""
     overview = Inspector(client).overview()
     yield from _halted(overview)
     yield from _unserved(overview)
@@ -67,7 +67,8 @@ def _workers(workers: Sequence[WorkerView]) -> Finding:
 
 
 def _formats(client: redis.Redis, overview: Overview) -> Iterator[Finding]:
-    """Only what stands at the head is looked at: a store with a million jobs is not read through for this."""
+    """Find formats that no worker accepts. Only jobs at the head are read: a store with a million jobs is not read
+    through."""
     for queue in overview.queues:
         if not queue.queued:
             continue
@@ -97,10 +98,10 @@ def _failed(client: redis.Redis, overview: Overview) -> Iterator[Finding]:
 
 
 def _much(client: redis.Redis) -> float:
-    """From how many bytes of kept jobs on it is a warning."""
+    """Return from how many bytes of kept jobs a warning is given."""
     try:
         limit = int(client.info("memory").get("maxmemory", 0))
-    except redis.ResponseError:  # forbidden
+    except redis.ResponseError:  # an ACL forbids INFO
         limit = 0
     return min(MUCH, limit * SHARE or MUCH)
 
@@ -122,7 +123,7 @@ def _weigh(client: redis.Redis, queues: Sequence[str]) -> tuple[float, float]:
 
 
 def _bytes(used: Any) -> int:
-    return used if isinstance(used, int) else 0  # gone meanwhile, or MEMORY is forbidden
+    return used if isinstance(used, int) else 0  # the key is gone, or an ACL forbids MEMORY
 
 
 def _kept_for_ever(client: redis.Redis, overview: Overview) -> Iterator[Finding]:

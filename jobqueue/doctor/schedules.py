@@ -1,4 +1,4 @@
-"""Looks for schedules and delayed jobs that no worker can enqueue, whoever wrote them."""
+"""Find schedules and delayed jobs that no worker can enqueue, whatever program wrote them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jobqueue.schedules.schedules import Schedules
 from jobqueue.store.connection import redis
 from jobqueue.words import count
 
-MOST = 1_000  # delayed jobs looked at
+MOST = 1_000  # delayed jobs that are read
 
 
 def examine_schedules(client: redis.Redis) -> Iterator[Finding]:
-    """Iterate over what is to be said of schedules that cannot be."""
+    """Iterate over the findings about schedules that cannot be enqueued."""
     misplaced = [key for key in (keys.SCHEDULES, keys.CRON_ENTRIES) if client.type(key) not in (b"zset", b"none")]
     if misplaced:
         text = f"{' and '.join(misplaced)}: no list of schedules stands there, so that none is enqueued."

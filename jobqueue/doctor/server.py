@@ -1,6 +1,6 @@
-"""Looks at the server: its version, what survives its crash, what it throws away, how much room is left, its clock.
+"""Examine the server: its version, what survives its crash, what it evicts, how much room is left, its clock.
 
-Managed servers forbid CONFIG, some INFO: what cannot be read is said, and is no error.
+Managed servers forbid CONFIG, some INFO: a finding says what could not be read, and that is not an error.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from jobqueue.network.failover import behind_sentinels
 from jobqueue.store.connection import redis, server_version
 from jobqueue.words import duration
 
-NEEDED = (6, 2)  # LMOVE, LPOS, ZRANGE by score
+NEEDED = (6, 2)  # the first version with LMOVE, LPOS and ZRANGE by score
 TESTED = (7, 0)
-FULL, FILLING = 0.9, 0.75  # of maxmemory, or of the machine's memory
-SKEW = 5.0  # seconds; RQ's readers judge scores by their own clock
+FULL, FILLING = 0.9, 0.75  # shares of maxmemory, or of the machine's memory
+SKEW = 5.0  # seconds of difference that matter, because RQ's readers judge scores by their own clock
 BIG_NODE = 1024  # bytes; see _streams
 
 
 def examine_server(client: redis.Redis) -> Iterator[Finding]:
-    """Iterate over what is to be said of the server. Raises what redis-py raises when it does not answer."""
+    """Iterate over the findings about the server. Raises what redis-py raises when it does not answer."""
     try:
         info = client.info()
     except redis.ResponseError as e:
@@ -39,7 +39,7 @@ def examine_server(client: redis.Redis) -> Iterator[Finding]:
 
 
 def config(client: redis.Redis, name: str) -> str | None:
-    """Return a setting of the server; None where it may not be read."""
+    """Return a setting of the server; None where an ACL forbids reading it."""
     try:
         values: Any = client.config_get(name)
     except redis.ResponseError:
@@ -106,8 +106,8 @@ def _memory(info: Mapping[str, Any]) -> Finding:
 
 
 def _streams(node_bytes: str | None) -> Finding:
-    """RQ keeps each result in a stream of its own, for which the server reserves a whole node: 4,768 bytes measured,
-    1,550 with a node of 512 bytes."""
+    """Report what streams cost: RQ keeps each result in a stream of its own, for which the server reserves a whole node
+    (4,768 bytes measured, 1,550 with a node of 512 bytes)."""
     if node_bytes is None:
         return Finding("results", "note", "CONFIG is forbidden here: how results are stored cannot be read.")
     if int(node_bytes) <= BIG_NODE and node_bytes != "0":
@@ -117,7 +117,7 @@ def _streams(node_bytes: str | None) -> Finding:
 
 
 def fail_over(info: Mapping[str, Any], least: str | None, sentinels: bool) -> Iterator[Finding]:
-    """Iterate over what is to be said of a planned fail-over, where there is somebody to take over."""
+    """Iterate over the findings about a planned fail-over, if the server has a replica."""
     check, replicas = "fail-over", int(info.get("connected_slaves", 0))
     if least not in (None, "0") and replicas < int(least or 0):
         text = f"min-replicas-to-write is {least}, and {replicas} replicas are connected: nobody may write."
@@ -145,7 +145,7 @@ def _clock(client: redis.Redis) -> Finding:
 
 
 def size(number: float) -> str:
-    """Return bytes as people read them."""
+    """Return bytes with a unit."""
     for unit in ("B", "kB", "MB"):
         if number < 1000:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.3g} {unit}"

@@ -1,6 +1,6 @@
-"""Looks for keys that hold something else than they should: somebody wrote there by hand, or another program does.
+"""Find keys of a wrong type, which a user wrote by hand, or another program.
 
-Only keys that are few: what stands in single jobs' keys is moved aside by the scripts that come across it.
+Only keys of which there are few are checked: those of single jobs are moved aside by the scripts that come across them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import queue_names
 from jobqueue.store.connection import redis
 
-PAGE = 1_000  # keys asked for at once
+PAGE = 1_000  # keys that are checked at once
 SHOWN = 10
 
 SINGLE = {
@@ -51,7 +51,7 @@ def examine_types(client: redis.Redis) -> Iterator[Finding]:
 
 
 def safely(check: str, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Iterate over them; where a key of a wrong type ends that, say so and go on."""
+    """Iterate over the findings; where a key of a wrong type interrupts that, yield a finding about it and go on."""
     try:
         yield from findings
     except redis.ResponseError as e:
@@ -59,7 +59,7 @@ def safely(check: str, findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def look(find: Callable[[], Any], check: str, failed: list[Finding]) -> Any:
-    """Return what it finds; None, and a finding more in ``failed``, where a key of a wrong type is in the way."""
+    """Return what ``find`` returns; None, and one finding more in ``failed``, if a key of a wrong type prevents it."""
     try:
         return find()
     except redis.ResponseError as e:
@@ -68,7 +68,7 @@ def look(find: Callable[[], Any], check: str, failed: list[Finding]) -> Any:
 
 
 def unreadable(check: str, error: redis.ResponseError) -> Finding:
-    """Raises the error again where it is another one."""
+    """Return a finding about a key of a wrong type. Raises any other error again."""
     if "WRONGTYPE" not in str(error):
         raise error
     text = f"This could not be looked at to its end ({check}): a key that it reads is of a wrong type."
@@ -95,7 +95,7 @@ def _of_workers(members: Iterable[bytes]) -> Mapping[str, str]:
 
 
 def _wrong(client: redis.Redis, expected: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """The keys that are something else, with what they are and what they should be."""
+    """Yield the keys of a wrong type, with the type that they have and the one that they should have."""
     names = iter(expected)
     while page := list(islice(names, PAGE)):
         with client.pipeline(transaction=False) as pipe:

@@ -1,4 +1,4 @@
-"""Looks at what scripts moved aside: somebody writes into the store by hand, or another program uses our keys."""
+"""Report what scripts moved aside: a user writes into the store by hand, or another program uses RQ's keys."""
 
 from __future__ import annotations
 

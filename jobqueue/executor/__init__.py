@@ -1,1 +1,1 @@
-"""``concurrent.futures`` over the queue, with workers of its own or those that are there."""
+"""``concurrent.futures`` over the queue, with workers that the executor starts, or with running ones."""

@@ -1,10 +1,10 @@
-"""One thread that waits for all futures of an executor, over one connection.
+"""Wait for all futures of an executor in one thread, over one connection.
 
     submit ──► inbox ──► futures ──► ResultReader ──► outcome ──► future
        └── ring: ends the reader's wait
 
-The thread takes in new futures, lets the reader look for outcomes, and hands those out; an outage of the store is a
-pause, an error that cannot pass ends all futures.
+The thread takes in new futures, lets the reader look for outcomes, and sets them; an outage of the store is a pause, an
+error that cannot pass ends all futures.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ TURN = "the collector's turn failed"
 
 
 class Collector:
-    """Futures come in from any thread; their outcomes are set by the thread of this one, which ends at ``close`` when
-    nothing is outstanding, or at ``abandon``."""
+    """The futures of an executor without an outcome. Any thread may add futures; the collector's own thread sets their
+    outcomes. It ends after ``close`` when no future is left, or at ``abandon``."""
 
     def __init__(
         self,
@@ -44,20 +44,20 @@ class Collector:
         on_turn: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
-        """client: for the bell, whichever thread rings it; it stays open. on_settled: a future has its outcome.
-        on_turn: once a second or more often; may raise what then ends all futures. on_end: the last thing that the
-        thread does."""
+        """client: rings the bell, from any thread; it stays open. on_settled: called when a future has its outcome.
+        on_turn: called once a second or more often; what it raises ends all futures. on_end: called at the end of the
+        thread."""
         self._store = store
         self._reader = ResultReader(store.client(), client, loads, self._has_new)
         self._on_settled, self._on_turn, self._on_end = on_settled, on_turn, on_end
         self._futures: dict[str, JobFuture] = {}
         self._inbox: deque[JobFuture] = deque()
-        self._gone: deque[JobFuture] = deque()  # done without us: canceled
+        self._gone: deque[JobFuture] = deque()  # futures that were canceled
         self._news = threading.Condition()
         self._closing = False
-        self._broken: BrokenWorkers | None = None  # what ended the thread before its time
+        self._broken: BrokenWorkers | None = None  # the error that ended the thread too early
         self._ended = threading.Event()
-        self._entering = 0  # threads that are about to add futures
+        self._entering = 0  # number of threads that are about to add futures
         self._away_since: float | None = None
         self._backoff = Backoff(most=1.0)
         self.thread = threading.Thread(target=self._run, name="jobq-executor", daemon=True)
@@ -66,7 +66,7 @@ class Collector:
 
     @contextmanager
     def open_for_more(self) -> Iterator[None]:
-        """While inside, futures may be added and the thread does not end. Raises RuntimeError after ``close``."""
+        """Inside, futures may be added and the thread does not end. Raises RuntimeError after ``close``."""
         with self._news:
             if self._broken:
                 raise BrokenWorkers(str(self._broken))
@@ -81,11 +81,11 @@ class Collector:
                 self._news.notify()
 
     def add(self, futures: Iterable[JobFuture]) -> None:
-        """Wait for these too."""
+        """Add futures to wait for."""
         with self._news:
             self._inbox.extend(futures)
             self._news.notify()
-        if self._broken is not None:  # the thread has ended meanwhile
+        if self._broken is not None:  # the thread has ended in the meantime
             self.abandon(self._broken)
         self._ring()
 
@@ -98,20 +98,21 @@ class Collector:
             return bool(self._inbox)
 
     def forget(self, futures: Iterable[JobFuture]) -> None:
-        """These were canceled: nobody waits for them any more."""
+        """Drop futures that were canceled."""
         with self._news:
             self._gone.extend(futures)
             self._news.notify()
         self._ring()
 
     def close(self) -> None:
-        """End the thread when nothing is outstanding. (No bell: who waits for results has some to wait for.)"""
+        """End the thread when no future is left. (No ring is needed: as long as the thread waits for results, some are
+        left.)"""
         with self._news:
             self._closing = True
             self._news.notify()
 
     def pending(self) -> list[JobFuture]:
-        """The futures that have no outcome yet, oldest first."""
+        """Return the futures that have no outcome yet, oldest first."""
         with self._news:
             return [f for f in [*self._futures.values(), *self._inbox] if not f.done()]
 
@@ -121,7 +122,7 @@ class Collector:
         for future in futures:
             try:
                 future.set_exception(error)
-            except InvalidStateError:  # it got its outcome this very moment
+            except InvalidStateError:  # it got its outcome at this very moment
                 continue
             except BaseException as e:
                 if threading.current_thread() is not self.thread:  # Ctrl-C
@@ -130,8 +131,8 @@ class Collector:
         self.forget(futures)
 
     def join(self) -> None:
-        """Wait until the thread has done the last thing that it does. (Not Thread.join: before Python 3.13, one that
-        Ctrl-C has interrupted takes the thread for ended, and the next one does not wait.)"""
+        """Wait until the thread has called ``on_end``. (Not Thread.join: before Python 3.13, a join that Ctrl-C has
+        interrupted marks the thread as ended, and the next join does not wait.)"""
         self._ended.wait()
 
     # -- the thread ------------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ class Collector:
         try:
             while self._await_work():
                 self._turn()
-        except BaseException as e:  # a mistake of ours, or memory is short: nobody may wait for ever for this thread
+        except BaseException as e:  # a bug of jobq's, or no memory: no caller may wait for ever for this thread
             log.exception("The executor's thread failed: its futures end with this error, and it takes no more.")
             self._broken = BrokenWorkers(f"The executor's thread failed: {type(e).__name__}: {e}")
             self.close()
@@ -153,7 +154,7 @@ class Collector:
                 self._ended.set()
 
     def _await_work(self) -> bool:
-        """Take in what is new; wait while there is nothing to wait for. False: it is over."""
+        """Take in what is new; wait while there is no future. Return False at the end."""
         with self._news:
             while True:
                 self._admit()
@@ -176,7 +177,7 @@ class Collector:
                 self._on_settled(self._futures.pop(job_id))
 
     def _turn(self) -> None:
-        """Look once, and tell what was seen. An outage is a pause; what cannot pass ends all futures."""
+        """Look once and set the outcomes found. An outage is a pause; an error that cannot pass ends all futures."""
         try:
             self._on_turn()
             self._reader.look()
@@ -188,7 +189,7 @@ class Collector:
             self._be_patient(e)
         except redis.RedisError as e:
             self.abandon(StoreRefused(f"The store refuses to read results: {e}"))
-        except Exception as e:  # the workers are broken; or a mistake of ours, which must not leave anybody waiting
+        except Exception as e:  # the workers are broken; or a bug of jobq's, which must not leave a caller waiting
             log.debug(TURN, exc_info=True)
             self.abandon(e)
         self._deliver()
@@ -213,7 +214,8 @@ class Collector:
             if future is not None:
                 try:
                     future.settle(outcome)
-                except BaseException as e:  # Future lets these pass; they must not end the thread for all others
+                except BaseException as e:
+                    # Raised by a callback; Future lets it pass, and it must not end the thread for all other futures.
                     _tell_of_callback(future, e)
                 self._on_settled(future)
 

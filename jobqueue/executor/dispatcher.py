@@ -1,10 +1,10 @@
-"""The engine of an executor: sends jobs, remembers their futures, cancels them, and closes everything at the end.
+"""Run an executor: send jobs, remember their futures, cancel them, and close everything at the end.
 
-    JobExecutor ──► Dispatcher ──┬── Queue: enqueue            (one per queue name)
-                                 ├── Staff: the own workers    (none: those that are there)
-                                 └── Collector: the outcomes   (its thread closes everything when it ends)
+    JobExecutor ──► Dispatcher ──┬── Queue: enqueue             (one per queue name)
+                                 ├── WorkerGroups: own workers  (without them: running workers)
+                                 └── Collector: the outcomes    (its thread closes everything when it ends)
 
-It outlives its executor until its futures are done, as the standard library's executors do.
+It outlives its executor until its futures are done, as in the standard library's executors.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from jobqueue.store.open import open_store
 
 log = logging.getLogger(__name__)
 
-CANCEL_AT_ONCE = 200  # jobs per script: a long one would hold up the store
+CANCEL_AT_ONCE = 200  # jobs per script: a long script would block the store
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an executor was told. shape: of own workers, None uses those that are there, on ``queue``."""
+    """An executor's settings. shape: of its own workers; None uses running workers, which serve ``queue``."""
 
     queue: str
     url: str | None
     shape: Shape | None
     modules: tuple[str, ...]
     serializer: Any
-    options: Mapping[str, Any] = field(default_factory=dict)  # of every job
+    options: Mapping[str, Any] = field(default_factory=dict)  # options of every job
 
 
 class Dispatcher:
-    """Any thread."""
+    """The part of an executor that does the work. Any thread may call it."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -59,7 +59,7 @@ class Dispatcher:
         self._protocol = Protocol(self._client)
         self._groups = WorkerGroups(self._store, plan.shape, plan.modules) if plan.shape else None
         self._queues: dict[str, Queue] = {}
-        self._heard = False  # an outcome came since the last look for workers
+        self._heard = False  # an outcome has come since the last check for workers
         self._silence = StallReporter(
             self._why_stalled, lambda reason: log.warning("Waiting for results, but %s.", reason)
         )
@@ -103,7 +103,7 @@ class Dispatcher:
                 self._queues[name] = Queue(name, store=self._store, serializer=self._plan.serializer)
             yield self._queues[name]
         finally:
-            self._count(name, -1)  # what is outstanding is counted job by job; this one kept the workers here
+            self._count(name, -1)  # outstanding jobs are counted one by one; this count only kept the workers
 
     def _expect(self, queue: Queue, ids: Iterable[str]) -> list[JobFuture]:
         futures = [JobFuture(job_id, queue.name, self) for job_id in ids]
@@ -121,7 +121,7 @@ class Dispatcher:
             self._groups.settled(future.queue)
 
     def _look_for_workers(self) -> None:
-        """(collector's thread) Say once that nobody is there to run what is waited for."""
+        """(collector's thread) Warn once when no worker serves the queue of a future."""
         heard, self._heard = self._heard, False
         self._silence.step(heard)
 
@@ -132,8 +132,8 @@ class Dispatcher:
     # -- what futures ask ------------------------------------------------------------------------------------------
 
     def cancel(self, futures: Sequence[JobFuture]) -> None:
-        """Cancel those of the futures whose jobs still wait in their queue; the others, and all of them when the store
-        does not answer, stay as they are."""
+        """Cancel those futures whose jobs still wait in their queue; the others stay as they are, and so do all when
+        the store does not answer."""
         for queue in {future.queue for future in futures}:
             mine = [future for future in reversed(futures) if future.queue == queue and future.may_be_canceled]
             for at in range(0, len(mine), CANCEL_AT_ONCE):
@@ -142,29 +142,30 @@ class Dispatcher:
     def _cancel_some(self, queue: str, futures: Sequence[JobFuture]) -> None:
         try:
             answers = self._protocol.cancel(queue, [future.job_id for future in futures])
-        except redis.RedisError as e:  # if it did happen all the same, the collector will see that they are canceled
+        except redis.RedisError as e:  # if the script ran all the same, the collector sees that the jobs are canceled
             log.warning("The store did not answer (%s); %d jobs were not canceled, for all we know.", e, len(futures))
             return
-        # one that began to run in this very moment keeps its place: the collector will see that its job is canceled
+        # a future whose job started at this very moment is not touched: the collector sees that the job is canceled
         canceled = [future for future, answer in zip(futures, answers, strict=True) if answer]
         self._collector.forget([future for future in canceled if future.set_canceled()])
 
     def has_started(self, future: JobFuture) -> bool:
-        """Tell whether the store says that the job runs."""
+        """Return whether the store says that the job runs."""
         try:
             return self._client.hget(keys.job(future.job_id), "status") == b"started"
-        except redis.RedisError:  # nobody can know now
+        except redis.RedisError:  # unknown while the store does not answer
             return False
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     @property
     def of_this_process(self) -> bool:
-        """A forked child has a copy without the thread: it makes one of its own, and leaves its parent's alone."""
+        """Return whether this process made it. A forked child has a copy without the thread: it must make its own, and
+        leave its parent's alone."""
         return self._pid == os.getpid()
 
     def close(self, cancel: bool = False) -> None:
-        """Take no more. Own workers end when all futures are done."""
+        """Accept no more jobs. Own workers stop when all futures are done."""
         if not self.of_this_process:
             return
         self._collector.close()
@@ -177,18 +178,18 @@ class Dispatcher:
             self._collector.join()
 
     def abort(self) -> None:
-        """Cancel what waits, interrupt what own workers run, and end. Jobs on a queue of others go on."""
+        """Cancel waiting jobs, interrupt what own workers run, and end. Jobs on a queue of other workers go on."""
         if not self.of_this_process:
             return
         self._collector.close()
         if self._groups:
             self.cancel(self._collector.pending())
-            self._groups.halt()  # no more: a job that is gone would be an outcome, if the collector saw it first
+            self._groups.halt()  # only halted: if their jobs were deleted, the collector would report them as gone
         self._collector.abandon(BrokenWorkers("The executor was interrupted before this job's result was there."))
         self.join()
 
     def finish(self) -> None:
-        """(at exit) Let what was submitted end; after Ctrl-C interrupt it."""
+        """(at exit) Wait for submitted jobs; after Ctrl-C interrupt them."""
         try:
             self.close()
             self.join()

@@ -1,7 +1,7 @@
 """``JobExecutor``: the standard library's Executor over the queue.
 
-With a mode it has workers of its own, on a queue of its own, for as long as it lives. Without one its jobs go to the
-workers that are there, and outlive it. Everything starts at the first submit.
+With a mode it starts workers of its own, on a queue of its own, for as long as it lives. Without one its jobs go to
+running workers and outlive it. Everything is started at the first submit.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _FOR_EVER = -1
 class JobExecutor(concurrent.futures.Executor):
     """Runs functions as jobs. Arguments and results are JSON unless ``serializer="pickle"``.
 
-    mode "thread" or "process" starts ``workers`` of its own; None uses the workers that serve ``queue``. Functions are
-    those of modules, tasks by name ("square", "shop.tasks:resize"), or of the script itself.
+    mode "thread" or "process" starts ``workers`` of its own; None uses running workers that serve ``queue``. Functions
+    are those of modules, tasks by name ("square", "shop.tasks:resize"), or those of the script itself.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class JobExecutor(concurrent.futures.Executor):
         worker_flags: Sequence[str] = (),
         log: str | Path | None = None,
     ) -> None:
-        """url: of the store, else as everywhere (environment, local store); job_timeout: seconds that a job may run,
-        None for no limit; result_ttl: seconds that results are kept. For own workers only: modules that they serve
-        from the start; worker_flags: more of `jobq worker`'s; log: a file for what they write to stderr.
+        """url: of the store; by default as everywhere (environment, local store). job_timeout: seconds that a job may
+        run, None for no limit. result_ttl: seconds that results are kept. For own workers only: modules that they serve
+        from the start; worker_flags: more flags of `jobq worker`; log: a file for their stderr.
 
         Raises ValueError, UsageError. Starts nothing: the first submit does.
         """
@@ -99,9 +99,9 @@ class JobExecutor(concurrent.futures.Executor):
     ) -> Iterator[Any]:
         """Run ``fn`` over the iterables and iterate over the results, in order.
 
-        timeout in seconds from now, for all (TimeoutError). chunksize changes nothing: each call is a job, and up to
-        500 jobs are sent in one round trip anyway. buffersize: so many jobs are under way at most, and the iterables
-        are read as results are taken; None reads them all now. Raises at its place what a call raised.
+        timeout: in seconds from now, for all (TimeoutError). chunksize changes nothing: each call is a job, and up to
+        500 jobs are sent in one round trip anyway. buffersize: at most so many jobs are under way, and the iterables
+        are read as results are taken; None reads them all now. Raises what a call raised, at its place.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -117,18 +117,18 @@ class JobExecutor(concurrent.futures.Executor):
         try:
             for some in engine.submit_all(fn, ((args, {}) for args in first)):
                 futures.extend(some)
-        except BaseException:  # nobody can ask for these results
+        except BaseException:  # no caller can get these results
             engine.cancel(futures)
             raise
         more = iter(()) if buffersize is None else calls
         return _results(engine, fn, futures, more, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more jobs, and wait for those that there are.
+        """Accept no more jobs, and wait for the submitted ones.
 
         Own workers stop when the last future is done, with wait=False in the background; a program does not end before
-        that. Without own workers, wait=False leaves the jobs to the workers that are there, also after the program's
-        end. cancel_futures cancels what no worker has taken yet. Safe to repeat.
+        that. Without own workers, wait=False leaves the jobs to running workers, also after the program's end.
+        cancel_futures cancels the jobs that no worker has claimed yet. Safe to repeat.
         """
         try:
             with self._mutex:
@@ -145,8 +145,8 @@ class JobExecutor(concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for all futures, as Executor does. After Ctrl-C or SystemExit do not: what waits for own workers is
-        canceled, what they run is interrupted; jobs for the workers that are there go on."""
+        """Wait for all futures, as Executor does. After Ctrl-C or SystemExit do not: waiting jobs of own workers are
+        canceled, running ones interrupted; jobs for running workers go on."""
         if kind is None or issubclass(kind, Exception):
             self.shutdown(wait=True)
         else:
@@ -162,7 +162,7 @@ class JobExecutor(concurrent.futures.Executor):
     # -- the engine ------------------------------------------------------------------------------------------------
 
     def _engine(self) -> Dispatcher:
-        """Start at the first use. It goes on without us until its futures are done."""
+        """Return the Dispatcher, made at the first use. It goes on without this executor until its futures are done."""
         with self._mutex:
             if self._shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -192,7 +192,7 @@ def _check(
     mode: str | None, workers: int | None, queue: str | None, own: Sequence[Any], **several: Sequence[str]
 ) -> None:
     for option, given in several.items():
-        if isinstance(given, str):  # its letters would be taken for names
+        if isinstance(given, str):  # the letters of a string would be taken for names
             raise TypeError(f"{option} is a list, such as [{given!r}]")
     if mode not in (None, "thread", "process"):
         raise ValueError(f"mode is 'thread', 'process' or None, not {mode!r}")
@@ -207,7 +207,8 @@ def _check(
 
 
 def _refuse_in_an_import() -> None:
-    """A worker that imports a script must not run what the script runs: it would start workers that import it, too."""
+    """Raise if a worker imports this script: it must not run what the script runs, or it would start workers that
+    import it, too."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "preload" and frame.f_globals.get("__name__") == "jobqueue.workers.forking.preload":

@@ -1,4 +1,4 @@
-"""A future of a job: the standard library's Future, with the job behind it.
+"""The future of a job: the standard library's Future, with the job's states.
 
 PENDING ──(cancel: the store takes the job out of its queue)──► CANCELLED ─► CANCELLED_AND_NOTIFIED
    │ └────(running(): the store says that it has started)─────► RUNNING
@@ -18,14 +18,14 @@ from jobqueue.model import Outcome
 
 
 class Home(Protocol):
-    """Where a future asks about its job."""
+    """What a future asks about its job; Dispatcher has it."""
 
     def cancel(self, futures: Sequence[JobFuture]) -> None: ...
     def has_started(self, future: JobFuture) -> bool: ...
 
 
 class JobFuture(concurrent.futures.Future[Any]):
-    """The outcome of one job. ``job_id`` is its id, for `jobq status` and the like."""
+    """The outcome of one job. job_id: its id, for `jobq status` and others."""
 
     def __init__(self, job_id: str, queue: str, home: Home) -> None:
         super().__init__()
@@ -34,20 +34,21 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._home = home
 
     def cancel(self) -> bool:
-        """Cancel the job if it still waits in its queue; it will not run then. False when a worker has it, it has
-        ended, or the store does not answer."""
+        """Cancel the job if it still waits in its queue, so that it will not run. Returns False when a worker has it,
+        it has ended, or the store does not answer."""
         if self.may_be_canceled:
             self._home.cancel([self])
         return self.cancelled()
 
     @property
     def may_be_canceled(self) -> bool:
-        """Not done, and not known to run: what has run once is not canceled, also when it was given back."""
+        """Return whether it is neither done nor known to have run: a job that has started is not canceled, even if it
+        was given back."""
         return self._state == PENDING
 
     def running(self) -> bool:
-        """Tell whether the job has started. Asks the store, where a start stands about 5 ms after it, until it has;
-        a job that is given back or run again stays running here."""
+        """Return whether the job has started. Asks the store, which knows of a start about 5 ms after it, until the
+        answer is yes; a job that is given back or run again stays running here."""
         if not self.done() and not super().running() and self._home.has_started(self):
             with self._condition:
                 if self._state == PENDING:
@@ -55,7 +56,8 @@ class JobFuture(concurrent.futures.Future[Any]):
         return super().running()
 
     def set_canceled(self) -> bool:
-        """(by the executor) The store has canceled the job: tell callbacks and waiters, once, from any thread."""
+        """(by the executor) Mark it canceled, as the store has done: notify callbacks and waiters, once, from any
+        thread."""
         canceled = super().cancel()
         with self._condition:
             if self._state == CANCELLED:
@@ -63,7 +65,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         return canceled
 
     def settle(self, outcome: Outcome) -> None:
-        """(by the collector) Take the job's outcome, unless the future is done already."""
+        """(by the collector) Set the job's outcome, unless the future is done already."""
         if isinstance(outcome.error, JobCanceled) and self.set_canceled():
             return
         try:
@@ -71,7 +73,7 @@ class JobFuture(concurrent.futures.Future[Any]):
                 self.set_result(outcome.value)
             else:
                 self.set_exception(remote_error(outcome.error))
-        except concurrent.futures.InvalidStateError:  # canceled meanwhile, or set by the caller
+        except concurrent.futures.InvalidStateError:  # it was canceled meanwhile, or set by the caller
             pass
 
     def __repr__(self) -> str:

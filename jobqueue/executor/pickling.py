@@ -1,6 +1,6 @@
-"""Pickle for an executor's arguments and results: what a script defines is named as a worker finds it, and back.
+"""Pickle an executor's arguments and results, with the names of what a script defines translated both ways.
 
-A script's own classes live in ``__main__`` here and in a module of the script's name there.
+A script's own classes are in ``__main__`` in this process and in a module of the script's name in a worker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from jobqueue.executor.references import MAIN, main_module, main_module_name
 
 
 class Pickle:
-    """Reading a pickle runs code of whoever wrote it: only for a store that nobody else writes to."""
+    """A serializer for jobs. Reading a pickle runs code of whoever wrote it: use it only on a store that nobody else
+    writes to."""
 
     @staticmethod
     def dumps(value: Any, /) -> bytes:
@@ -23,7 +24,7 @@ class Pickle:
         buffer = io.BytesIO()
         try:
             _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
-        except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as e:  # it raises all of these
+        except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as e:  # pickle raises all of these
             raise NotSerializable(f"pickle cannot carry these arguments: {e}.") from None
         return buffer.getvalue()
 

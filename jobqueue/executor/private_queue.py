@@ -1,8 +1,7 @@
-"""A queue that one program fills and its own workers serve, and that is gone with them: its name, and its end.
+"""Name and delete a queue that one program fills and its own workers serve.
 
-The end goes through a ``Pipe``, which sends commands and returns the answers in order, again and again if its owner
-likes. It may repeat each of them, and ``erase`` may be called again after it was cut off: what names something is
-deleted only after what it names.
+``erase`` sends its commands through a ``Pipe``, which returns the answers in order and may repeat each command.
+``erase`` may be called again after an interruption: a key that names others is deleted only after those.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ REGISTRIES = ("wip", "finished", "failed", "scheduled", "deferred", "ready", "ca
 
 
 def new_name(prefix: str) -> str:
-    """Return a name that nobody can guess: who does not know the queue puts nothing into it by accident."""
+    """Return a name that cannot be guessed, so that no other program uses the queue by accident."""
     return f"{prefix}-{secrets.token_hex(8)}"
 
 
@@ -30,8 +29,8 @@ def new_name(prefix: str) -> str:
 
 
 def pipe_to(client: redis.Redis, retry_request: Callable[[Callable[[], list[Any]]], list[Any]] | None = None) -> Pipe:
-    """Return what sends commands in pages, a round trip each; ``retry_request`` calls what does one, again if it
-    likes."""
+    """Return a function that sends commands in pages, a round trip each. retry_request: calls a function that sends one
+    page, again if it fails."""
 
     def pipe(commands: Iterable[Command]) -> list[Any]:
         answers: list[Any] = []
@@ -73,7 +72,7 @@ def listed(pipe: Pipe, queue: str, kinds: Iterable[str] = REGISTRIES) -> Iterato
         yield from members(pipe, "lrange", key)
     for kind in kinds:
         for page in members(pipe, "zrange", keys.registry(kind, queue)):
-            yield [member.partition(":")[0] for member in page]  # those of wip are id:execution
+            yield [member.partition(":")[0] for member in page]  # members of wip are id:execution
 
 
 def workers_of(pipe: Pipe, queue: str) -> set[str]:
@@ -83,7 +82,7 @@ def workers_of(pipe: Pipe, queue: str) -> set[str]:
 
 
 def owners_of(pipe: Pipe, workers: Collection[str]) -> list[str]:
-    """Return the owners that belong to these workers: their children that may hold jobs."""
+    """Return the owners of these workers: names of their children, which may hold jobs."""
     (owners,) = pipe([("smembers", keys.OWNERS)])
     return [owner for owner in (o.decode() for o in owners) if owner.rpartition(":")[0] in workers]
 
@@ -92,10 +91,10 @@ def owners_of(pipe: Pipe, workers: Collection[str]) -> list[str]:
 
 
 def erase(pipe: Pipe, queues: Sequence[str], *, ids: Iterable[str] = (), workers: Iterable[str] = ()) -> int:
-    """Delete the queues with all their jobs, and what their dead workers left; return how many jobs those were.
+    """Delete the queues with all their jobs, and what their dead workers left; return the number of deleted jobs.
 
-    Only when no worker serves them any more. ids: jobs that may stand nowhere; workers: names of some that served the
-    queues; those that are still registered there are known.
+    Call it only when no worker serves them any more. ids: jobs that may be in no list; workers: names of workers that
+    served the queues, besides those still registered there.
     """
     names = {*workers, *(name for queue in queues for name in workers_of(pipe, queue))}
     owners = owners_of(pipe, names)
@@ -119,7 +118,7 @@ def delete(pipe: Pipe, names: Iterable[str]) -> int:
 
 
 def delete_jobs(pipe: Pipe, ids: Sequence[str]) -> int:
-    """Delete all that is known of these jobs but their places in lists and registries; return how many there were."""
+    """Delete the keys of these jobs, but not their entries in lists and registries; return how many jobs existed."""
     executions = pipe(("zrange", keys.executions(i), 0, -1) for i in ids)
     delete(pipe, (keys.execution(i, x.decode()) for i, found in zip(ids, executions, strict=True) for x in found))
     for spell in (keys.results, keys.executions, keys.fin, keys.dependents, keys.dependencies):
@@ -137,7 +136,7 @@ def delete_queue(pipe: Pipe, name: str) -> None:
 
 
 def delete_workers(pipe: Pipe, names: Collection[str], owners: Sequence[str]) -> None:
-    """Delete what dead workers and their owners left; one that stopped properly has left nothing."""
+    """Delete what dead workers and their owners left; a worker that stopped properly has left nothing."""
     delete(pipe, (keys.own(owner) for owner in owners))
     pipe(("srem", keys.OWNERS, owner) for owner in owners)
     for name in names:

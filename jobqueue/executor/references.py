@@ -1,6 +1,6 @@
-"""From a function at hand to what a job stores of it, and to what a worker of our own has to serve to run it.
+"""Find what a job stores for a function, and what an own worker has to serve in order to run it.
 
-A worker imports functions; so it must find this one again under its module and name. A script's own functions live in
+A worker imports functions, so it must find this one under its module and name. A script's own functions are in
 ``__main__``: a worker imports the script as a module, from its directory.
 """
 
@@ -28,14 +28,14 @@ BUILTIN_TASKS = "jobqueue.tasks"
 
 
 class Reference(NamedTuple):
-    """A task by name: as a job stores it, and the least that a worker has to serve for it ("" for built-in tasks)."""
+    """A task by name: what a job stores, and the least that a worker has to serve for it ("" for built-in tasks)."""
 
     name: str
     serves: str
 
 
 def refer(task: str | Callable[..., Any]) -> Reference:
-    """Return how a worker finds the task. Raises UsageError, TaskNotFound: one sentence that says what to do."""
+    """Return how a worker finds the task. Raises UsageError, TaskNotFound with one sentence that says what to do."""
     if isinstance(task, str):
         return _of_text(task)
     if not callable(task):
@@ -63,7 +63,7 @@ def _of_text(task: str) -> Reference:
 
 
 def _place(task: Callable[..., Any]) -> tuple[str, str]:
-    """The module and the name of a function; refuses what has none that could be imported."""
+    """Return the module and the name of a function. Raises UsageError for one that cannot be imported."""
     if isinstance(task, functools.partial):
         raise UsageError("A partial has no name by which a worker could import it: submit its function and arguments.")
     owner = getattr(task, "__self__", None)
@@ -75,7 +75,7 @@ def _place(task: Callable[..., Any]) -> tuple[str, str]:
     if not (inspect.isroutine(task) or inspect.isclass(task)):
         raise UsageError(f"An object of type {type(task).__name__} has no name by which a worker could import it.")
     if getattr(task, "__module__", None) != MAIN:
-        catalog.dotted_name(task)  # says what is wrong with lambdas and inner functions
+        catalog.dotted_name(task)  # raises for lambdas and inner functions
     elif "<" in task.__qualname__:
         what = "A lambda" if "<lambda>" in task.__qualname__ else f"{task.__name__}, which is inside a function,"
         raise UsageError(f"{what} has no name by which a worker could import it: use a function of a module.")
@@ -90,7 +90,7 @@ def _found(module: str, qualname: str) -> Any:
 
 
 def main_module(qualname: str = "it") -> str:
-    """The name by which others import this program's script. Raises UsageError where there is none."""
+    """Return the name by which others can import this program's script. Raises UsageError if it has none."""
     name = main_module_name()
     if name is None:
         raise UsageError(
@@ -103,7 +103,7 @@ def main_module(qualname: str = "it") -> str:
 def main_module_name() -> str | None:
     main = sys.modules.get(MAIN)
     spec = getattr(main, "__spec__", None)
-    if spec is not None:  # python -m; a directory or an archive has only its __main__
+    if spec is not None:  # python -m; of a directory or an archive only __main__ can be imported
         return None if spec.name == MAIN else str(spec.name)
     file = getattr(main, "__file__", None)
     stem = Path(file).stem if file else ""
@@ -114,8 +114,9 @@ def main_module_name() -> str | None:
 
 
 def _least(module: str, qualname: str) -> str:
-    """A module of the caller's own is served whole, as with -I: its functions are meant to be run. Of somebody else's
-    (the standard library, installed packages) only this function is: ``os.getpid`` must not bring ``os.system``."""
+    """Return what to serve for a function. A module of the caller's own is served whole, as with -I, because its
+    functions are meant to be run. Of other modules (the standard library, installed packages) only this function is:
+    ``os.getpid`` must not bring ``os.system``."""
     if module == BUILTIN_TASKS or module.startswith(f"{BUILTIN_TASKS}."):
         return ""
     return f"{module}:{qualname}" if _is_foreign(module) else module
@@ -130,15 +131,15 @@ def _is_foreign(module: str) -> bool:
 
 @functools.cache
 def installed() -> tuple[Path, ...]:
-    """The directories of the standard library and of installed packages."""
+    """Return the directories of the standard library and of installed packages."""
     paths = sysconfig.get_paths()
     found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return tuple(Path(path) for path in {*found, *site.getsitepackages(), site.getusersitepackages()})
 
 
 def check_served(serves: str) -> None:
-    """Raise TaskNotFound for what a worker with our search path, started here, could not import: one that was started
-    with it would not serve anything else either. What this program has not imported is tried in another process."""
+    """Raise TaskNotFound for what a worker with this program's search path could not import: a worker that was told to
+    serve it would not start. A module that this program has not imported is tried in another process."""
     module, _, function = serves.partition(":")
     if module not in sys.modules and module != main_module_name():
         if not _there(module):
@@ -155,14 +156,14 @@ def _there(name: str) -> bool:
         return importlib.machinery.PathFinder.find_spec(top, [os.getcwd()]) is not None
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # what should be a package around it is not there, or is none
+    except ModuleNotFoundError:  # a parent package does not exist, or is not a package
         return False
-    except Exception:  # a package that cannot be imported: the worker says why
+    except Exception:  # a parent package that cannot be imported: the worker's message says why
         return True
 
 
 def search_path() -> str:
-    """What a PYTHONPATH has to hold so that a worker finds the modules that this program finds."""
+    """Return the PYTHONPATH by which a worker finds the modules that this program finds."""
     own = [os.path.abspath(path) for path in sys.path]
     own = [path for path in own if os.path.isdir(path) and not any(Path(path).is_relative_to(i) for i in installed())]
     return os.pathsep.join(dict.fromkeys([*own, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))

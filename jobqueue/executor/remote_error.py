@@ -1,11 +1,11 @@
-"""An exception that a job raised, as good as its traceback tells it: rebuilt where that is safe, else as JobFailed.
+"""Rebuild the exception that a job raised from its traceback, where that is safe; else use JobFailed.
 
-A store keeps the traceback as text. Its last part names a class and a message. The class is looked up among the modules
-that this program has imported already: a text from the store never makes anybody import something. The exception is
-built from the message, and taken only if it then says exactly what the job's exception said.
+A store keeps the traceback as text, whose last part names a class and a message. The class is looked up among the
+modules that this program has imported already: a text from the store never causes an import. The exception is built
+from the message, and used only if it then prints exactly as the job's exception did.
 
-Its class may do anything when one is made or printed: raise SystemExit, or wait for a server. So it is made in a
-thread of its own, for a limited time, and a class that was too slow once is not made again.
+Its class may do anything when an instance is made or printed: raise SystemExit, or wait for a server. So it is made in
+a thread of its own, for a limited time, and a class that was too slow once is not used again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _CHAINED = re.compile(
 )
 _HEAD = "Traceback (most recent call last):\n"
 _HEADS = re.compile(r"^Traceback \(most recent call last\):$", re.MULTILINE)
-MAKING = 1.0  # seconds that a class may take to make an exception and to print it
+MAKING = 1.0  # seconds that a class may take to make and print an exception
 _MOST_SLOW = 1000
-_slow: set[str] = set()  # names of classes that took longer
+_slow: set[str] = set()  # names of classes that took longer than MAKING
 
 _OS_ERROR = re.compile(r"\[Errno (\d+)\] (.*?)(?:: ('.*'|\".*\"))?", re.DOTALL)
 
@@ -55,7 +55,7 @@ def remote_error(error: JobError) -> Exception:
 
 
 def rebuild(traceback: str, cause: Exception | None = None) -> Exception | None:
-    """Return the exception that ended with this traceback; None when it cannot be had for sure."""
+    """Return the exception that ended with this traceback; None when that is not certain."""
     found = _said(traceback)
     if found is None:
         return None
@@ -66,12 +66,13 @@ def rebuild(traceback: str, cause: Exception | None = None) -> Exception | None:
 
 
 def _said(traceback: str) -> tuple[str, str] | None:
-    """The name of the class and the message at the end of a traceback."""
+    """Return the name of the class and the message at the end of a traceback."""
     chain = _CHAINED.split(traceback)
     last = chain[-1]
-    if not last.startswith(_HEAD):  # written by a worker about a job that was killed: no exception of the job's
+    if not last.startswith(_HEAD):  # written by a worker about a job that was killed: the job raised no exception
         return None
-    if len(chain) > 1 and len(chain) != len(_HEADS.findall(traceback)):  # a message quotes a chain: whose is the end?
+    if len(chain) > 1 and len(chain) != len(_HEADS.findall(traceback)):
+        # A message quotes a chain, so the end is ambiguous.
         return None
     lines = last[len(_HEAD) :].rstrip("\n").split("\n")
     first = next((i for i, line in enumerate(lines) if line and not line.startswith(" ")), None)
@@ -90,7 +91,8 @@ def _made(name: str, message: str, cause: Exception | None) -> Exception | None:
 
 
 def _made_aside(name: str, message: str, cause: Exception | None) -> Exception | None:
-    """The same in a thread that runs the class's own code, whatever that does: who waits for results goes on."""
+    """Build the exception in a thread, because it runs the class's own code; the caller goes on after a limited
+    time."""
     if name in _slow:
         return None
     made: list[Exception] = []
@@ -100,7 +102,7 @@ def _made_aside(name: str, message: str, cause: Exception | None) -> Exception |
         try:
             if (error := _made(name, message, cause)) is not None:
                 made.append(error)
-        except BaseException:  # SystemExit and KeyboardInterrupt are no signals to us here
+        except BaseException:  # SystemExit and KeyboardInterrupt come from the class, not from a signal
             pass
         finally:
             over.set()
@@ -112,7 +114,7 @@ def _made_aside(name: str, message: str, cause: Exception | None) -> Exception |
 
 
 def _class(name: str) -> type[Exception] | None:
-    """The class of this name, if its module is here. Tracebacks leave out ``builtins``."""
+    """Return the class of this name, if its module is imported. Tracebacks omit ``builtins``."""
     bits = name.split(".")
     places = [("builtins", bits)] if len(bits) == 1 else []
     places += [(".".join(bits[:i]), bits[i:]) for i in range(len(bits) - 1, 0, -1)]
@@ -126,13 +128,13 @@ def _class(name: str) -> type[Exception] | None:
 
 
 def _built(kind: type[Exception], message: str) -> Iterator[Exception]:
-    """The ways to make it that result in the same class and the same words."""
+    """Yield exceptions of this class that print the same words, one for each way to make them."""
     for arguments in _arguments(kind, message):
         try:
             error = kind(*arguments)
             if type(error) is kind and str(error) == message:
                 yield error
-        except Exception:  # it wants other arguments, or its __str__ does
+        except Exception:  # it requires other arguments, or its __str__ does
             continue
 
 
@@ -145,7 +147,7 @@ def _arguments(kind: type[Exception], message: str) -> Iterator[tuple[Any, ...]]
     value = _literal(message)
     if issubclass(kind, KeyError) and value is not None:
         yield (value,)
-    if isinstance(value, tuple):  # ValueError("a", 1) says ('a', 1)
+    if isinstance(value, tuple):  # ValueError("a", 1) prints ('a', 1)
         yield value
     yield (message,)
 

@@ -1,11 +1,12 @@
-"""The own workers of an executor: a supervisor on a queue that only this executor knows, and what it may run there.
+"""Start and replace the own workers of an executor: a supervisor on a private queue that serves only what the caller
+named.
 
     submit(f) ──► does the group serve f? ──no──► a new group that serves f too, on a queue of its own; the old takes
         │                                        no more jobs and leaves when it has done those that it has
         └──yes──► its queue ──► `jobq worker QUEUE -I ...`
 
-A group runs what the caller has named, and nothing else, whatever somebody writes into the store: that is why a group
-is not started with --allow-any, and why it is replaced when the caller names more.
+A group runs only what the caller has named, whatever is written into the store: that is why it is not started with
+--allow-any, and why it is replaced when the caller names more.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from jobqueue.store.open import Store
 
 log = logging.getLogger(__name__)
 
-GRACE = 2.0  # seconds that running jobs have when they are interrupted
-MOST_DEATHS = 3  # of the supervisor, one after the other, without a result in between
-BOOT_FAILED = 2  # `jobq worker`: it could not start, and starting it again would not help
+GRACE = 2.0  # seconds that running jobs get when the workers stop
+MOST_DEATHS = 3  # deaths of the supervisor in a row, without a result in between
+BOOT_FAILED = 2  # exit code of a `jobq worker` that cannot start, so that starting it again is useless
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How the workers are started: see JobExecutor."""
+    """How own workers are started; see JobExecutor."""
 
     mode: str
     workers: int | None
@@ -41,17 +42,17 @@ class Shape:
 
 
 class WorkerGroup:
-    """One supervisor and its queue. Any thread."""
+    """One supervisor and its private queue. Any thread may call it."""
 
     def __init__(self, store: Store, shape: Shape, serves: Iterable[str]) -> None:
         self.queue = new_name("executor")
         self.serves = frozenset(serves)
-        self.outstanding = 0  # the staff counts
+        self.outstanding = 0  # jobs; counted by WorkerGroups
         self._store = store
         self._shape = shape
         self._deaths = 0
         self._over = False
-        self._broken = ""  # why
+        self._broken = ""  # why it cannot go on
         self._mutex = threading.Lock()
         self._worker = self._start()
 
@@ -72,12 +73,12 @@ class WorkerGroup:
         ).start()
 
     def check(self) -> None:
-        """Start the supervisor again when it died; its jobs are rescued after its lease. Raises BrokenWorkers when
-        that would not help."""
+        """Start the supervisor again if it died; its jobs are rescued after its lease. Raises BrokenWorkers when that
+        is useless."""
         with self._mutex:
             if self._over:
                 return
-            if self._broken:  # a fresh one each time: a raised one keeps the frames of all who raised it
+            if self._broken:  # a new exception each time: a raised one keeps the frames of all callers
                 raise BrokenWorkers(self._broken)
             try:
                 self._worker.check()
@@ -95,7 +96,7 @@ class WorkerGroup:
 
     def halt(self) -> None:
         """Stop the workers; their queue and its jobs stay."""
-        self._over = True  # before the lock: who checks must not take the end for a death
+        self._over = True  # before the lock, so that ``check`` does not take the end for a death
         with self._mutex:
             self._worker.stop()
 
@@ -115,17 +116,17 @@ class WorkerGroups:
     def __init__(self, store: Store, shape: Shape, serves: Iterable[str]) -> None:
         self._make: Callable[[Iterable[str]], WorkerGroup] = lambda names: WorkerGroup(store, shape, names)
         self._serves = frozenset(serves)
-        self._checked: set[str] = set()  # what can be imported
+        self._checked: set[str] = set()  # names that can be imported
         self._groups: list[WorkerGroup] = []
         self._leaving: list[threading.Thread] = []
         self._mutex = threading.RLock()
         self._ending = threading.Lock()
 
     def queue_for(self, serves: str) -> str:
-        """Return the queue where jobs of what ``serves`` names are run; starts who does it, if need be. One job counts
-        as outstanding from now on, so that they stay. Raises BrokenWorkers."""
+        """Return the queue of a group that serves ``serves``; start the group if need be. One job counts as outstanding
+        from now on, so that the group stays. Raises BrokenWorkers."""
         if serves and serves not in self._checked:
-            check_served(serves)  # one that cannot be imported would break the whole executor
+            check_served(serves)  # a name that cannot be imported would break the whole executor
             self._checked.add(serves)
         with self._mutex:
             if not self._groups or not self._covers(self._groups[-1], serves):
@@ -145,7 +146,7 @@ class WorkerGroups:
         return not serves or not group.serves.isdisjoint({serves, *parents})
 
     def count(self, queue: str, jobs: int) -> None:
-        """So many more jobs of that queue are outstanding; fewer, when they have ended or were never enqueued."""
+        """Add so many outstanding jobs of that queue; a negative number when jobs have ended or were never enqueued."""
         with self._mutex:
             for group in self._groups:
                 if group.queue == queue:
@@ -153,7 +154,7 @@ class WorkerGroups:
             self._dismiss_the_idle()
 
     def settled(self, queue: str) -> None:
-        """A job of that queue has its outcome: its workers do work."""
+        """Note that a job of that queue has its outcome, which shows that its workers work."""
         with self._mutex:
             for group in self._groups:
                 if group.queue == queue:
@@ -161,14 +162,14 @@ class WorkerGroups:
         self.count(queue, -1)
 
     def check(self) -> None:
-        """Look after all groups. Raises BrokenWorkers."""
+        """Check all groups. Raises BrokenWorkers."""
         with self._mutex:
             groups = list(self._groups)
         for group in groups:
             group.check()
 
     def _dismiss_the_idle(self) -> None:
-        """Older groups that have no jobs leave, in threads of their own: nobody should wait for that."""
+        """Stop older groups that have no jobs, in threads, so that no caller waits for that."""
         for group in [group for group in self._groups[:-1] if not group.outstanding]:
             self._groups.remove(group)
             self._leaving = [thread for thread in self._leaving if thread.is_alive()]
@@ -176,7 +177,7 @@ class WorkerGroups:
             self._leaving[-1].start()
 
     def halt(self) -> None:
-        """Stop all workers; what they run is interrupted. Their jobs stay until ``stop``."""
+        """Stop all workers and interrupt what they run. Their jobs stay until ``stop``."""
         with self._ending:
             with self._mutex:
                 groups = list(self._groups)
@@ -184,8 +185,8 @@ class WorkerGroups:
                 group.halt()
 
     def stop(self) -> None:
-        """Stop all workers; what they run is interrupted. Safe to repeat, and from two threads: when it returns they
-        have stopped, for then the store may be closed. (No threads here: Python starts none any more while it ends.)"""
+        """Stop all workers and interrupt what they run. Safe to repeat, and from two threads: when it returns they have
+        stopped, so that the store may be closed. (No new threads here: Python cannot start any while it exits.)"""
         with self._ending:
             with self._mutex:
                 groups, self._groups = self._groups, []

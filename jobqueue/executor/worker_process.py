@@ -1,7 +1,7 @@
-"""A `jobq worker` as a subprocess of this program: started, watched, and gone afterwards, with all that it started.
+"""Run a `jobq worker` as a subprocess: start it, watch it, and leave nothing of it, also not what it started.
 
-It runs in a session of its own, so that Ctrl-C in the terminal reaches this program only, which then decides. Its stdin
-is a pipe that we hold: when this program is killed, the worker sees the pipe's end and stops by itself.
+It runs in a session of its own, so that Ctrl-C in the terminal reaches only this program, which then decides. Its stdin
+is a pipe that this program holds: when this program is killed, the worker sees the pipe's end and stops by itself.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from jobqueue.errors import WorkerDied
 from jobqueue.store.open import Store
 from jobqueue.words import TITLE
 
-BEYOND_GRACE = 8.0  # seconds beyond the grace that a worker has for its last words to the store
+BEYOND_GRACE = 8.0  # seconds beyond the grace that a worker has for its last requests to the store
 DYING = 5.0  # seconds that a killed process may take to be gone
 POLL = 0.01
 SILENT = "it said nothing"
 
 
 def environment(store: Store, env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return ``env`` (this program's) with what lets a worker find this very store. By the environment and not by
-    argv, which everybody can read."""
+    """Return ``env`` (by default this program's) with the variables by which a worker finds this very store. Not by
+    arguments, which everybody can read."""
     found = dict(os.environ if env is None else env)
     if store.local is not None:
         return found | {"JOBQ_HOME": str(store.local.home)}
@@ -38,8 +38,8 @@ def environment(store: Store, env: Mapping[str, str] | None = None) -> dict[str,
 
 
 class WorkerProcess:
-    """One worker tree. A context manager; ``start`` and ``stop`` may be called instead. Stop before start, and stop
-    twice, are fine."""
+    """One worker tree. Use it as a context manager, or call ``start`` and ``stop``. Stop before start, and stop twice,
+    are fine."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class WorkerProcess:
         inherit_stdout: bool = False,
         directory: Path | None = None,
     ) -> None:
-        """number: processes, or threads in thread mode; modules: served, as -I; flags: more of `jobq worker`'s; env:
-        the whole environment (see ``environment``), None takes this program's; log: a file that stdout and stderr are
-        appended to, without one a temporary file; inherit_stdout: what jobs print goes where this program's goes; grace
-        in seconds; directory: where its temporary files go, which it takes away again."""
+        """number: processes, or threads in thread mode. modules: served, as with -I. flags: more flags of `jobq
+        worker`. env: the whole environment (see ``environment``); None takes this program's. log: a file that stdout
+        and stderr are appended to; None takes a temporary file. grace: in seconds. inherit_stdout: jobs print to this
+        program's stdout. directory: where its temporary files go; they are removed at its end."""
         self._argv = [
             sys.executable,
             "-P",
@@ -85,14 +85,14 @@ class WorkerProcess:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> WorkerProcess:
-        """Start it and return at once; ``ready`` waits."""
+        """Start the worker and return at once; ``ready`` waits."""
         self._directory = Path(tempfile.mkdtemp(prefix="jobq-worker-", dir=self._place))
         self._log = self._log or self._directory / "log"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._argv, "--directory", str(self._directory), "--health-file", str(self._directory / "health")],
                 env=self._env,
-                stdin=subprocess.PIPE,  # never written to: its end is the news
+                stdin=subprocess.PIPE,  # never written to: the worker stops at its end
                 stdout=None if self._inherit_stdout else log,
                 stderr=log,
                 start_new_session=True,
@@ -100,7 +100,8 @@ class WorkerProcess:
         return self
 
     def ready(self, timeout: float = 30.0) -> None:
-        """Wait until it can claim jobs. Raises WorkerDied when it ends instead, or needs longer than ``timeout`` s."""
+        """Wait until the worker can claim jobs. Raises WorkerDied when it ends instead, or needs longer than
+        ``timeout`` s."""
         deadline = time.monotonic() + timeout
         while not self._says_that_it_can():
             self.check()
@@ -109,15 +110,16 @@ class WorkerProcess:
             time.sleep(POLL)
 
     def check(self) -> None:
-        """Raise WorkerDied, with the last line that it wrote, when it has ended."""
+        """Raise WorkerDied, with the last line that the worker wrote, if it has ended."""
         if (code := self.exit_code) is not None:
             how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
             raise WorkerDied(f"The worker {how}: {self.last_words()}", code)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it leaves by itself, as one with --burst does, and return its exit code.
+        """Wait until the worker leaves by itself, as one with --burst does, and return its exit code.
 
-        Raises TimeoutError after ``timeout`` seconds; it goes on working then."""
+        Raises TimeoutError after ``timeout`` seconds; the worker goes on then.
+        """
         assert self._process is not None, "it was not started"
         try:
             return self._process.wait(timeout)
@@ -125,21 +127,21 @@ class WorkerProcess:
             raise TimeoutError(f"The worker did not leave within {timeout:g} s: {self.last_words()}") from None
 
     def stop(self, timeout: float | None = None) -> int | None:
-        """Stop it as a deploy does, and after ``timeout`` seconds (grace and a little) for sure: it and everything
-        below it. Returns its exit code, None when it was never started."""
+        """Stop the worker as a deploy does, and kill it and everything below it after ``timeout`` seconds (by default
+        the grace and 8 s). Returns its exit code, None if it was never started."""
         return self._end(self._grace + BEYOND_GRACE if timeout is None else timeout)
 
     def kill(self) -> int | None:
-        """End it at once. What it held is rescued by the next worker, after its lease."""
+        """Kill the worker and everything below it at once. The next worker rescues its jobs after its lease."""
         return self._end(0.0)
 
     def terminate(self) -> None:
-        """Ask it to stop and return at once, where several are to stop at the same time; ``stop`` sees it out."""
+        """Send SIGTERM and return at once, so that several workers stop at the same time; call ``stop`` to wait."""
         if self._process is not None:
             self._process.terminate()
 
     def crash(self) -> None:
-        """Kill the supervisor alone and wait for that: what it had started is left to itself, as by the kernel."""
+        """Kill only the supervisor and wait for its end; the processes that it had started notice by themselves."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -181,7 +183,7 @@ class WorkerProcess:
         """Return the last line that it wrote."""
         try:
             return last_line(self._log) if self._log else SILENT
-        except OSError:  # a temporary log went with its directory
+        except OSError:  # a temporary log was removed with its directory
             return self._said
 
     def _says_that_it_can(self) -> bool:
@@ -204,13 +206,13 @@ class WorkerProcess:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log: why who wrote it has ended, mostly."""
+    """Return the last line of a log, which usually says why its writer has ended."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else SILENT
 
 
 def end_tree(worker: subprocess.Popen[bytes], grace: float) -> None:
-    """End a worker as a deploy does and, after so many seconds, for sure: it and everything below it, but not the local
+    """Stop a worker as a deploy does, and after ``grace`` seconds kill it and everything below it, except the local
     store."""
     family: set[psutil.Process] = set()
     try:
@@ -232,18 +234,18 @@ def _kill(worker: subprocess.Popen[bytes], family: set[psutil.Process]) -> None:
     rest = family | {p for p in psutil.process_iter() if _session(p.pid) == worker.pid}
     for process in rest:
         try:
-            process.kill()  # psutil knows a pid that was given to somebody else meanwhile
+            process.kill()  # psutil does not kill a process that got the pid meanwhile
         except psutil.NoSuchProcess:
             pass
     deadline = time.monotonic() + DYING
-    while any(map(_runs, rest)) and time.monotonic() < deadline:  # until the kernel has taken them apart
+    while any(map(_runs, rest)) and time.monotonic() < deadline:  # until the kernel has removed them
         time.sleep(POLL)
 
 
 def family_of(worker: int) -> set[psutil.Process]:
-    """The processes of a worker, by its pid: those of its session, the fork server and all below it, each of which
-    leads a session of its own. Not the local store's server, which it may have started again and which is
-    everybody's."""
+    """Return the processes of a worker, by its pid: those of its session, and the fork server with all below it, each
+    of which leads a session of its own. Not the local store's server, which a worker may have started and which others
+    use."""
     found = {process for process in psutil.process_iter() if _session(process.pid) == worker}
     try:
         for child in psutil.Process(worker).children():
@@ -255,7 +257,7 @@ def family_of(worker: int) -> set[psutil.Process]:
 
 
 def _is_fork_server(command: Sequence[str]) -> bool:
-    """By its arguments, or by its title (workers/shared/titles.py)."""
+    """Return whether a command line is a fork server's, by its arguments or by its title (workers/shared/titles.py)."""
     return "jobqueue.workers.forking.forkserver" in command or " ".join(command).startswith(f"{TITLE}fork server")
 
 
@@ -269,5 +271,5 @@ def _runs(process: psutil.Process) -> bool:
 def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)
-    except OSError:  # gone, or somebody else's
+    except OSError:  # the process is gone, or another user's
         return None

@@ -1,1 +1,1 @@
-"""What tasks cost, as workers recorded it, and how they should be run."""
+"""Read what workers recorded of each task, and judge how to run it."""

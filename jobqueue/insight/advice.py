@@ -1,7 +1,7 @@
-"""From how a task behaves to how it should be run: threads or processes, how many, why, and what would change that.
+"""Judge how a task should be run: threads or processes, how many, why, and what would change that.
 
-The same judgement for `jobq advise`, which reads what workers recorded, and `jobq compare`, which measures. It knows no
-store and no terminal. Why the thresholds are where they are stands beside them.
+`jobq advise`, which reads what workers recorded, and `jobq compare`, which measures, use the same judgement. It needs
+no store and no terminal. The reason for each threshold stands beside it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from jobqueue.words import count, duration
 Kind = Literal["waits", "takes turns", "computes", "mixed", "grows memory", "tiny", "unknown"]
 Mode = Literal["thread", "process"]
 
-# What the queue itself costs per job, in CPU time of producer, store and worker together: see docs/decisions.md.
+# Seconds of CPU time that the queue itself costs per job, in producer, store and worker: see docs/decisions.md.
 QUEUE_S = 0.0002
 # Python threads get at most 1/share jobs done in the time of one. Below 0.25 that is more than four, in the memory of
 # one process. Above, processes with threads do more, by as much as there are cores. Above 0.7 threads hardly help: 1.5.
 WAITS, COMPUTES = 0.25, 0.7
-# Share of its time that a task waits inside its own process, from which on more threads cannot be recommended; how much
-# longer a run has to take in company to say that they only take turns; the share in which it was seen to keep the GIL.
+# Share of time waited inside the task's own process from which more threads are not recommended; factor by which runs
+# side by side take longer if they only take turns; share of time in which the task was seen to keep the GIL.
 INSIDE, SLOWER, HELD = 0.3, 2.0, 0.2
-# MB (2^20 bytes) per run that stay behind: 100,000 bytes, as tightly as allocators pack them. Less is what allocators
-# and page tables do in a task that is fine; with so much a process that may take 1 GB is full after 10,000 jobs, within
-# a day for most.
+# MB (2^20 bytes) of growth per run that count as a leak: about 100,000 bytes. In a task without a leak, allocators and
+# page tables grow by less; at this rate a process that may take 1 GB is full after 10,000 jobs, often within a day.
 GROWS_MB = 0.09
-LOST = 0.1  # the part of its time from which what a task waited for in company is worth a word
-MOST = 64  # threads; more than that wait for the GIL, for sockets or for the other side, and should be tried out first
-BASE_MB = 40.0  # what a process of a worker takes before it runs anything
-NOTABLE_MB = 100.0  # what all workers take together at their peaks, from which on it is worth a word
-SPARE = 0.5  # the part of the machine's memory that a worker may fill
+LOST = 0.1  # share of its time that a task waited for the GIL or a core, from which it is mentioned
+# Threads; more are not recommended without a measurement: they wait for the GIL, for sockets or for the other side.
+MOST = 64
+BASE_MB = 40.0  # memory of a worker's process before it runs anything
+NOTABLE_MB = 100.0  # memory of all workers together at their peaks, from which it is mentioned
+SPARE = 0.5  # share of the machine's memory that a worker may use
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How to run a task. ``workers`` is the number of threads or processes; ``threads`` those in each process."""
+    """How to run a task. workers: the number of threads or processes; threads: those in each process."""
 
     task: str
     kind: Kind
@@ -49,10 +49,12 @@ class Advice:
 
 
 def judge(profile: Profile, machine: Machine) -> Advice:
-    """Say what the task is and how to run it on this machine. Never raises; too little to go by is kind "unknown"."""
+    """Return the kind of the task and how to run it on this machine. Never raises; with too few runs the kind is
+    "unknown"."""
     if unknown := _unknown(profile):
         return unknown
-    if profile.gil_wait and profile.gil_wait >= LOST:  # where it ran a module turned it on again, whatever is here
+    if profile.gil_wait and profile.gil_wait >= LOST:
+        # Where it ran, a module had turned the GIL on again, whatever this Python has.
         machine = replace(machine, gil=True)
     if profile.wall_s_p50 < QUEUE_S:
         return _tiny(profile)
@@ -91,7 +93,7 @@ def _tiny(p: Profile) -> Advice:
 
 
 def _grows(p: Profile, machine: Machine, growth: float) -> Advice:
-    busy = min(max(p.cpu_share, 1 / 8), 1.0)  # where it waits, more processes than cores, but not for ever
+    busy = min(max(p.cpu_share, 1 / 8), 1.0)  # a task that waits gets more processes than cores, at most 8 per core
     workers = _that_fit(p, machine, max(1, round(machine.cores / busy)))
     limit = max(100, int(SPARE * machine.memory_mb / workers))
     reason = (
@@ -103,7 +105,7 @@ def _grows(p: Profile, machine: Machine, growth: float) -> Advice:
 
 
 def _waits(p: Profile, machine: Machine) -> Advice:
-    """It waits: for the world, which more threads shorten, or for its own process, which they do not."""
+    """Judge a task that waits: for the outside, where more threads help, or for its own process, where they do not."""
     if machine.gil and (p.held or 0.0) >= HELD:
         return _takes_turns(p, machine, f"{p.held:.0%} of it in C code that keeps the GIL, so threads would take turns")
     if (p.lock_wait or 0.0) >= INSIDE:
@@ -122,7 +124,7 @@ def _waits(p: Profile, machine: Machine) -> Advice:
 
 
 def _takes_turns(p: Profile, machine: Machine, why: str) -> Advice:
-    busy = max(p.cpu_share, 1 / 8)  # more processes than cores, but not for ever
+    busy = max(p.cpu_share, 1 / 8)  # more processes than cores, at most 8 per core
     workers = _that_fit(p, machine, max(2, round(machine.cores / busy)))
     reason = f"It waits, but not side by side in one process: {_share(p)}, {why}; processes do not share it."
     change = "If what it waits for is shared by processes too (a lock file, one connection), nothing makes it faster."
@@ -138,7 +140,7 @@ def _waits_inside(p: Profile) -> Advice:
 
 
 def _not_seen(p: Profile) -> str:
-    """What the record cannot show of a task that waits, and the line that does."""
+    """Return what the record cannot show of a task that waits, and the command that can."""
     unseen = []
     if (p.company or 0.0) < 1 or p.lock_wait is None:
         unseen.append("whether several can wait in one process (no lock, no C code that keeps the GIL)")
@@ -154,7 +156,7 @@ def _compare(p: Profile) -> str:
 
 
 def _at_once(p: Profile, workers: int, machine: Machine) -> str:
-    """What so many take when all are at their peaks, where that is worth a word."""
+    """Return what so many workers take when all are at their peaks; "" when that is little."""
     together = workers * (p.memory_peak_mb or 0.0)
     if together < NOTABLE_MB:
         return ""
@@ -196,20 +198,20 @@ def _mixed(p: Profile, machine: Machine) -> Advice:
 
 
 def _threads(p: Profile, machine: Machine) -> int:
-    """As many as keep all cores busy. (With the GIL one process uses one of them; the rest is spare for the kernel's
-    part of the waiting, and for peaks.)"""
+    """Return how many threads keep all cores busy. (With the GIL one process uses one core; the rest is reserve for the
+    kernel's part of the waiting, and for peaks.)"""
     wanted = max(2, min(MOST, round(machine.cores / max(p.cpu_share, 1e-6))))
     return min(wanted, threads_that_fit(p.memory_peak_mb, machine))
 
 
 def threads_that_fit(peak_mb: float | None, machine: Machine) -> int:
-    """Not more threads in one process than memory allows when all are at their peaks."""
+    """Return how many threads in one process fit into memory when all are at their peaks."""
     room = SPARE * machine.memory_mb - BASE_MB
     return max(1, min(MOST, int(room / max(peak_mb or 0.0, 1e-6))))
 
 
 def _that_fit(p: Profile, machine: Machine, workers: int, threads: int = 1) -> int:
-    """Not more processes, with so many threads in each, than memory allows."""
+    """Return the number of processes, with so many threads in each, reduced to what fits into memory."""
     each = BASE_MB + threads * (p.memory_peak_mb or 0.0)
     return max(1, min(workers, MOST, int(SPARE * machine.memory_mb / each)))
 

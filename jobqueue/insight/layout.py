@@ -1,7 +1,7 @@
-"""From advice on single tasks to queues and workers: what is run alike shares a queue, and each queue gets a worker.
+"""Lay out queues and workers from the advice on single tasks: tasks that are run alike share a queue and a worker.
 
-Waiting jobs go to a worker of threads, computing ones to processes, so that neither holds the other up: among threads a
-job that computes keeps the GIL from those that wait, and in processes one that waits keeps a core's place empty.
+Jobs that wait go to a worker of threads, jobs that compute to processes, so that neither delays the other: among
+threads a job that computes keeps the GIL from those that wait, and in processes one that waits leaves a core idle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jobqueue.insight.advice import MOST, Advice, Kind, Mode, threads_that_fit
 from jobqueue.insight.profile import Machine, Profile
 
-BUILTIN_TASKS = "jobqueue.tasks"  # served by every worker
+BUILTIN_TASKS = "jobqueue.tasks"  # every worker serves them
 QUEUES: dict[Kind, str] = {
     "waits": "waiting",
     "takes turns": "turns",
@@ -37,7 +37,8 @@ class Group:
 
     @property
     def command(self) -> str:
-        """The line to type. Flags that only the user can know (--accept, --allow-private, --url) are not in it."""
+        """Return the command line of the worker. Flags that only the user can know (--accept, --allow-private, --url)
+        are not in it."""
         words = ["jobq", "worker", self.queue, "--mode", self.mode, "-n", str(self.workers)]
         if self.threads > 1:
             words += ["--threads", str(self.threads)]
@@ -49,12 +50,13 @@ class Group:
 
 
 def lay_out(judged: Sequence[tuple[Profile, Advice]], machine: Machine) -> list[Group]:
-    """Return a group per kind of task; one group alone gets the queue "default". Unknown tasks are in none."""
+    """Return a group per kind of task; a single group gets the queue "default". Unknown tasks are in none."""
     kinds: dict[Kind, list[tuple[Profile, Advice]]] = {}
     for profile, advice in judged:
         if advice.kind != "unknown":
             kinds.setdefault(advice.kind, []).append((profile, advice))
-    if "waits" in kinds and "tiny" in kinds:  # a thread is free in a moment; behind jobs that compute they would wait
+    if "waits" in kinds and "tiny" in kinds:
+        # Tiny jobs go with those that wait, where a thread is soon free; behind jobs that compute they would wait.
         tiny = kinds.pop("tiny")
         groups = [_group(kind, members, tiny if kind == "waits" else [], machine) for kind, members in kinds.items()]
     else:
@@ -86,7 +88,7 @@ def _group(
 
 
 def _threads(profiles: Sequence[Profile], machine: Machine) -> int:
-    """As advice.py has it for one task, for the mix that was recorded."""
+    """Return the number of threads for the recorded mix of tasks, computed as advice.py does for one task."""
     wall = sum(p.runs * p.alone_s for p in profiles)
     cpu = sum(p.runs * p.cpu_s_mean for p in profiles)
     return max(2, min(MOST, round(machine.cores * wall / max(cpu, 1e-9))))
@@ -97,8 +99,8 @@ def _renamed(group: Group, queue: str) -> Group:
 
 
 def module_of(task: str) -> str:
-    """Return the module that a worker has to serve. Nothing is imported to find out: what begins with a capital is
-    taken for a class (shop.models.Order.ship is in shop.models)."""
+    """Return the module that a worker has to serve. Nothing is imported to find out: a part that begins with a capital
+    is taken for a class (shop.models.Order.ship is in shop.models)."""
     return ".".join(_modules(task.split("."))) or task
 
 

@@ -1,4 +1,4 @@
-"""What a judgement is made of: how a task behaves, and the machine where it is to run."""
+"""The inputs of a judgement: how a task behaves, and the machine where it is to run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jobqueue.insight import capacity
 if TYPE_CHECKING:
     from jobqueue.insight.usage import Record, TaskUsage
 
-# Runs without which nothing is said: the first one imports and fills caches. Three do when they are long, because
-# what a first run does extra is small beside a second of work.
+# Runs that are needed for a judgement, because the first one imports and fills caches. Three are enough when they are
+# long: what a first run does extra is little beside a second of work.
 NEEDED, NEEDED_LONG, LONG_S = 10, 3, 1.0
 
 
@@ -28,17 +28,17 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """Return what of this machine this process may use (see capacity.py), and its Python as it stands now."""
+        """Return the part of this machine that this process may use (see capacity.py), and the state of its Python."""
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
         return cls(capacity.cores(), capacity.memory_mb(), gil, platform.python_version())
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How a task behaves. Times are seconds per run, memory is MB of one run, None where nobody could measure it.
+    """How a task behaves. Times are seconds per run, memory is MB per run; None where it could not be measured.
 
-    gil_wait and core_wait are the shares of the wall time that went on waiting for the GIL and for a core: time that
-    the task takes only because it has company. cpu_s_mean counts the CPU time of the job alone.
+    gil_wait and core_wait are the shares of the wall time that were spent waiting for the GIL and for a core: time that
+    the task takes only because other jobs run beside it. cpu_s_mean counts the CPU time of the job alone.
     """
 
     task: str
@@ -55,14 +55,14 @@ class Profile:
     lock_wait: float | None = (
         None  # share of the wall time in company, for a lock or a GIL whose holder did not compute
     )
-    slower: float | None = None  # wall time in company through wall time alone, without waiting for the GIL or a core
-    company: float | None = None  # how many others ran beside it where it had company
+    slower: float | None = None  # wall time beside others / wall time alone, both without waits for the GIL or a core
+    company: float | None = None  # how many others ran beside it, on average
     held: float | None = None  # share of the wall time alone in which its C code kept the GIL
 
     @classmethod
     def of(cls, usage: TaskUsage) -> Profile:
-        """Return the profile of what workers recorded: from processes with one job at a time if those runs are enough,
-        because company makes runs longer; else from the width that ran it most."""
+        """Return the profile of what workers recorded: from processes with one job at a time if there are enough such
+        runs, because jobs take longer beside others; else from the width with the most runs."""
         most = max(usage.records, key=lambda r: r.runs)
         alone = usage.records[0] if usage.records[0].width == 1 else None
         measured = alone is not None and enough(alone.runs, alone.wall_s / alone.runs)
@@ -89,21 +89,22 @@ class Profile:
 
     @property
     def alone_s(self) -> float:
-        """Wall time of a run without what it waited for the GIL or for a core."""
+        """Return the wall time of a run without its waits for the GIL or for a core."""
         waited = self.wall_s_mean * ((self.gil_wait or 0.0) + (self.core_wait or 0.0))
         return self.wall_s_mean - max(0.0, min(waited, self.wall_s_mean - self.cpu_s_mean))
 
     @property
     def cpu_share(self) -> float:
-        """CPU time through wall time, of a run without company; above 1 when the job has threads of its own."""
+        """Return CPU time / wall time of a run that has nothing beside it; above 1 when the job has threads of its
+        own."""
         return self.cpu_s_mean / self.alone_s if self.alone_s > 0 else 1.0
 
 
 def _own_wall(r: Record) -> float:
-    """Wall time of a run without what it waited for the GIL or for a core."""
+    """Return the wall time of a run without its waits for the GIL or for a core."""
     return r.wall_s / r.runs * max(0.0, 1 - (r.gil_wait or 0.0) - (r.core_wait or 0.0))
 
 
 def enough(runs: int, wall_s_mean: float) -> bool:
-    """Tell whether that many runs say something."""
+    """Return whether that many runs are enough for a judgement."""
     return runs >= NEEDED or (runs >= NEEDED_LONG and runs * wall_s_mean >= LONG_S)

@@ -1,23 +1,18 @@
-"""What workers recorded of each task: the read side of what ``workers/running/task_meter.py`` writes.
-
-``rq:jobq:usage`` is the set of tasks, ``rq:jobq:usage:TASK`` a hash of whole numbers. Each field begins with the width,
-the number of slots in the process that ran the job: figures from among sixteen threads and from a process of one's own
-do not mix, because company makes runs longer.
-
-    N:runs N:errors N:wall_us N:b<k>         all runs; b<k>: those of 2^(k/2) to 2^((k+1)/2) microseconds
-    N:cpu_runs N:cpu_us N:cpu_wall_us        runs whose CPU time was measured; all long ones, some of the short ones
-    N:first_cpu_us N:first_cpu_wall_us       the same of each slot's first run, which imports and connects: kept apart
-    N:others_us                              CPU time that others in the process had meanwhile; N > 1, as the next three
-    N:turns_us                               the most they can have waited for the GIL, by their context switches
-    N:looks N:waiting                        how often somebody looked at a run, and saw it wait but not for the GIL
-    N:company                                how many others ran beside it, added up over the looks
-    N:held_us                                how long it kept the GIL in C code, as far as somebody tried; N = 1
-    N:queued_us N:queued_wall_us             how long runs were able to go on and had no core, and what they took
-    N:measured N:grew N:growth_kb N:peak_kb  runs whose memory was measured, those that grew by 64 kB and more; N = 1
-    N:first N:last                           between these times, in seconds of the store's clock
-
-Beyond 500 names, further tasks are counted together as ``(other tasks)``. Records stay until they are reset.
-"""
+"""Read what workers recorded of each task; ``workers/running/task_meter.py`` writes it.  ``rq:jobq:usage`` is the set
+of tasks, ``rq:jobq:usage:TASK`` a hash of whole numbers. Each field begins with the width, the number of slots in the
+process that ran the job: figures from sixteen threads and from a process with one job at a time do not mix, because
+jobs take longer beside others.      N:runs N:errors N:wall_us N:b<k>         all runs; b<k>: those of 2^(k/2) to
+2^((k+1)/2) microseconds     N:cpu_runs N:cpu_us N:cpu_wall_us        runs whose CPU time was measured; all long ones,
+some of the short ones     N:first_cpu_us N:first_cpu_wall_us       the same of each slot's first run, which imports and
+connects: kept apart     N:others_us                              CPU time that others in the process had meanwhile; N >
+1, as the next three     N:turns_us                               the most they can have waited for the GIL, by their
+context switches     N:looks N:waiting                        samples taken of runs, and those in which one waited, but
+not for the GIL     N:company                                how many others ran beside it, summed over the samples
+N:held_us                                how long it kept the GIL in C code, where that was sampled; N = 1
+N:queued_us N:queued_wall_us             how long runs were ready to run and had no core, and their wall time
+N:measured N:grew N:growth_kb N:peak_kb  runs whose memory was measured, those that grew by 64 kB and more; N = 1
+N:first N:last                           between these times, in seconds of the store's clock  Beyond 500 names, further
+tasks are counted together as ``(other tasks)``. Records stay until they are reset."""
 
 from __future__ import annotations
 
@@ -31,13 +26,13 @@ from typing import Literal
 from jobqueue.protocol import keys
 from jobqueue.store.connection import redis
 
-OTHERS = "(other tasks)"  # cycle.lua has it too
-HOLDER = 1.5  # who holds the GIL may wait for a core: then the others wait longer than it computes
-SATURATED = 0.8  # of a core: nothing Python can do with one GIL is much more
-BUCKETS = 64  # the last one begins at 50 minutes
+OTHERS = "(other tasks)"  # the same text as in cycle.lua
+HOLDER = 1.5  # a thread that holds the GIL may wait for a core: then the others wait longer than it computes
+SATURATED = 0.8  # share of a core above which a process with a GIL counts as fully busy
+BUCKETS = 64  # the last bucket begins at 50 minutes
 
 
-# bucket(seconds): the number of the histogram's bucket for a wall time. C code alone, as workers do it for every run.
+# bucket(seconds): the histogram's bucket for a wall time. Only C code, because workers call it for every run.
 bucket = partial(bisect_right, [2 ** (k / 2) * 1e-6 for k in range(1, BUCKETS)])
 
 
@@ -47,23 +42,23 @@ def bucket_field(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a task's runs in processes of one width. Seconds and MB; None where nobody could measure it."""
+    """What is known of a task's runs in processes of one width. Seconds and MB; None where it could not be measured."""
 
     mode: Literal["thread", "process"]  # process: one job at a time in each; thread: several (also with --threads)
     width: int  # jobs at a time in one process
     runs: int
     errors: int
     wall_s: float  # of all runs
-    cpu_s: float | None  # of all runs, from those that were measured
+    cpu_s: float | None  # of all runs, estimated from those that were measured
     wall_s_p50: float
     wall_s_p95: float
     memory_growth_mb: float | None  # of a typical run
-    memory_peak_mb: float | None  # the greatest of all runs, above what the process had before
-    gil_wait: float | None  # share of the wall time; None also where there is nothing to wait for
+    memory_peak_mb: float | None  # the largest of all runs, beyond what the process had before
+    gil_wait: float | None  # share of the wall time; None also where there is no GIL to wait for
     core_wait: float | None  # share of the wall time, for want of a core
     lock_wait: float | None  # share of the wall time, for a lock, or for the GIL while its holder did not compute
-    company: float | None  # how many others ran beside a run, on average
-    held: float | None  # share of the wall time in which it kept the GIL in C code; of one job at a time
+    company: float | None  # how many others ran beside it, on average
+    held: float | None  # share of the wall time in which it kept the GIL in C code; only for one job at a time
     histogram: tuple[int, ...]  # runs per bucket
     first: datetime
     last: datetime
@@ -71,14 +66,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class TaskUsage:
-    """What is known of a task, a record per width, narrowest first."""
+    """What is known of a task: a record per width, narrowest first."""
 
     task: str
     records: tuple[Record, ...]
 
 
 def read_usage(client: redis.Redis) -> list[TaskUsage]:
-    """Return the records of all tasks, by name. A key that holds something else is left out. Raises RedisError."""
+    """Return the records of all tasks, by name. A key of another type is left out. Raises RedisError."""
     tasks = sorted(name.decode("utf-8", "replace") for name in _names(client))
     with client.pipeline(transaction=False) as pipe:
         for task in tasks:
@@ -89,7 +84,7 @@ def read_usage(client: redis.Redis) -> list[TaskUsage]:
 
 
 def reset_usage(client: redis.Redis, tasks: Iterable[str] | None = None) -> int:
-    """Forget the records of these tasks, or all; return how many there were. Raises RedisError."""
+    """Delete the records of these tasks, or all; return how many there were. Raises RedisError."""
     names = [task.encode() for task in tasks] if tasks is not None else _names(client)
     if not names:
         return 0
@@ -156,16 +151,18 @@ def _record(width: int, f: Mapping[str, float]) -> Record:
 
 
 def _scaled_cpu(f: Mapping[str, float], which: str) -> float | None:
-    """From the measured runs to all: by wall time, since which runs were measured depends on how long they are."""
+    """Estimate the CPU time of all runs from the measured ones, in proportion to wall time, because which runs were
+    measured depends on their length."""
     cpu_wall = f.get(f"{which}cpu_wall_us")
     return f.get(f"{which}cpu_us", 0.0) / cpu_wall * f.get("wall_us", 0.0) / 1e6 if cpu_wall else None
 
 
 def _gil_wait(f: Mapping[str, float], cpu_wall: float, core_wait: float) -> float:
-    """What was neither computing nor waiting for the world or a core, as far as others did compute meanwhile.
+    """Return the time that was neither computing nor waiting for the outside or a core, up to what others computed
+    meanwhile.
 
-    Without looks (macOS, runs below 5 ms) a process that had a core's worth to do all the time is taken for one whose
-    threads waited for each other.
+    Without samples (macOS, runs below 5 ms) a process that was always fully busy counts as one whose threads waited for
+    each other.
     """
     own, others = f.get("cpu_us", 0.0) / cpu_wall, f["others_us"] / cpu_wall
     if looks := f.get("looks"):
@@ -176,13 +173,13 @@ def _gil_wait(f: Mapping[str, float], cpu_wall: float, core_wait: float) -> floa
 
 
 def _inside(f: Mapping[str, float], cpu_wall: float, core_wait: float, gil_wait: float | None) -> float:
-    """What was neither computing nor waiting for the world, a core, or a neighbour that computed."""
+    """Return the time that was neither computing nor waiting for the outside, a core, or another job that computed."""
     outside = f.get("waiting", 0.0) / f["looks"]
     return max(0.0, 1 - f.get("cpu_us", 0.0) / cpu_wall - core_wait - outside - (gil_wait or 0.0))
 
 
 def _typical_growth(f: Mapping[str, float]) -> float | None:
-    """The mean, if at least half of the runs grew: a cache that one run fills is no leak."""
+    """Return the mean growth if at least half of the runs grew: a cache that one run fills is not a leak."""
     measured = f.get("measured", 0)
     if not measured:
         return None
@@ -190,7 +187,7 @@ def _typical_growth(f: Mapping[str, float]) -> float | None:
 
 
 def quantile(histogram: Iterable[int], share: float) -> float:
-    """Return the wall time in seconds below which that share of the runs lies, true to about a fifth."""
+    """Return the wall time in seconds below which that share of the runs lies, precise to about a fifth."""
     counts = list(histogram)
     left = share * sum(counts)
     for number, count in enumerate(counts):

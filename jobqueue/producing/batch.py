@@ -1,4 +1,4 @@
-"""Many jobs of one function: chunks going out, and the handle that remembers them in a few bytes.
+"""Send many jobs of one function in chunks, and keep a handle to them that takes a few bytes.
 
 The ids of a batch are a random prefix and a number, so that ten million jobs are remembered as a prefix and a count.
 """
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from jobqueue.results.waiter import Waiter
 
 CHUNK = 500  # jobs per transaction
-CHUNK_BYTES = 4_000_000  # of job data per transaction, so that large arguments neither fill memory nor block the store
-LINGER = 0.05  # seconds that the first job of a chunk waits for others
+# Bytes of job data per transaction, so that large arguments neither fill memory nor block the store.
+CHUNK_BYTES = 4_000_000
+LINGER = 0.05  # seconds that the first job of a chunk waits for more
 
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 
 
 class Target(Protocol):
-    """What a batch needs of the queue that its jobs are in: a ``jobqueue.Queue`` is one."""
+    """What a batch needs of the queue that its jobs are in; ``jobqueue.Queue`` has it."""
 
     name: str
     serializer: Any
@@ -50,7 +51,7 @@ class Batch(Sequence[Job]):
 
     @property
     def ids(self) -> Iterator[str]:
-        """The job ids in order, made while they are iterated."""
+        """Iterate over the job ids in order; they are computed, not stored."""
         return (f"{self._prefix}{n:08x}" for n in self._numbers)
 
     def results(self, timeout: float | None = None) -> Iterator[Any]:
@@ -79,7 +80,7 @@ class Batch(Sequence[Job]):
 
 
 class Sender:
-    """Sends calls of one function; remembers only the prefix of their ids and how many there were."""
+    """Sends calls of one function; remembers only the prefix of their ids and their number."""
 
     def __init__(self, queue: Target, name: str, shared: SharedFields, description: str | None = None) -> None:
         self.sent = 0
@@ -90,11 +91,11 @@ class Sender:
         self._prefix = os.urandom(12).hex()
 
     def batch(self) -> Batch:
-        """Return what has been sent so far."""
+        """Return the jobs that have been sent so far."""
         return Batch(self._queue, self._prefix, range(self.sent))
 
     def send(self, calls: Iterable[Arguments]) -> Batch:
-        """Enqueue the calls in one transaction and return their jobs. Raises NotSerializable and then sends none."""
+        """Enqueue the calls in one transaction and return their jobs. Raises NotSerializable, and then sends none."""
         first = self.sent
         packed = [self._pack(first + i, args, kwargs) for i, (args, kwargs) in enumerate(calls)]
         if packed:
@@ -103,7 +104,7 @@ class Sender:
         return Batch(self._queue, self._prefix, range(first, self.sent))
 
     def send_all(self, calls: Iterable[Arguments]) -> Iterator[Batch]:
-        """Enqueue chunk by chunk, as far as the iterator is advanced; a chunk waits for no more than LINGER."""
+        """Enqueue chunk by chunk, as far as the iterator is advanced; a chunk waits no longer than LINGER."""
         iterator = iter(calls)
         while chunk := self._chunk(iterator):
             first, count = self.sent, len(chunk)

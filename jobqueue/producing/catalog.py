@@ -1,4 +1,4 @@
-"""From a task as people name it to the dotted name that a job stores, and to the function, to check its arguments.
+"""Find the dotted name that a job stores for a task, and the function, to check its arguments.
 
 A task is a function, a built-in name ("square"), "module:function", or RQ's form "module.function".
 """
@@ -31,14 +31,14 @@ def dotted_name(task: Task) -> str:
 
 
 def is_named(task: Any) -> bool:
-    """Return whether workers find it by its module and name: a function as ``def`` makes it, one in C, or one behind
-    functools.cache. Methods and other callable objects are not found that way."""
+    """Return whether workers can find it by its module and name: a function made by ``def``, one in C, or one behind
+    functools.cache. Methods and other callable objects cannot be found that way."""
     return inspect.isfunction(task) or inspect.isbuiltin(task) or isinstance(task, _CACHED)
 
 
 def name_or_callable(f: Any, serializer: Any) -> Any:
-    """Return the name of what an enqueue was given, a text or a function; return methods and callable objects as they
-    are, for RQ, which needs pickle for them. Raises TaskNotFound, NotSerializable, UsageError."""
+    """Return the task's name for a text or a function; return methods and callable objects unchanged, for RQ, which
+    needs pickle for them. Raises TaskNotFound, NotSerializable, UsageError."""
     if isinstance(f, str) or is_named(f):
         return dotted_name(f)
     if not callable(f):
@@ -109,22 +109,23 @@ def resolve(name: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _importable_from_here() -> Iterator[None]:
-    """As a worker started in this directory would import; and what the module prints must not mix with our output."""
+    """Inside, import as a worker would that is started in this directory; what the module prints goes to stderr."""
     here, before, limit = os.getcwd(), list(sys.path), sys.getrecursionlimit()
     sys.path.insert(0, here)
     try:
         with contextlib.redirect_stdout(sys.stderr), _without_leaving():
             yield
-    finally:  # we go on in this process, whatever the module has changed in it
+    finally:  # this process goes on, so undo what the module may have changed in it
         sys.setrecursionlimit(max(limit, sys.getrecursionlimit()))
         if here in sys.path:
-            sys.path.remove(here)  # a redis.py of the user must not be taken for the package by a later import
+            sys.path.remove(here)  # else a later import could take a redis.py of the user for the package
         sys.path += [path for path in before if path not in sys.path]
 
 
 @contextlib.contextmanager
 def _without_leaving() -> Iterator[None]:
-    """While inside, os._exit is an error in this process and thread: it would end us without a word, and with 0."""
+    """Inside, make os._exit an error in this process and thread: it would end the command silently, with exit code
+    0."""
     leave, ours = os._exit, (os.getpid(), threading.get_ident())
     is_inside = True
 
@@ -152,7 +153,7 @@ def _import(module_name: str) -> Any:
     except (KeyboardInterrupt, EndOfProcess):
         raise
     except BaseException as e:
-        said = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]  # also when its __str__ fails
+        said = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]  # works even when its __str__ fails
         place = place_of(e, (__file__,))
         where = f" ({place})" if place else ""
         raise TaskNotFound(f"The module {module_name!r} cannot be imported: {said.rstrip('.')}{where}.") from None
@@ -170,13 +171,13 @@ def _attribute(module: Any, module_name: str, bits: Sequence[str]) -> Callable[.
 
 
 class ArgumentCheck:
-    """Checks many calls of one function; a function whose signature Python cannot see takes everything."""
+    """Checks the arguments of many calls of one function; a function whose signature Python cannot read accepts all."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
-        while isinstance(function, _CACHED):  # hands its arguments on as they are
+        while isinstance(function, _CACHED):  # functools.cache passes the arguments on unchanged
             function = function.__wrapped__
-        try:  # a wrapper made by functools.wraps may add arguments or take some away: its own signature counts
+        try:  # a wrapper made by functools.wraps may add or drop arguments: its own signature counts
             self._signature: inspect.Signature | None = inspect.signature(function, follow_wrapped=False)
         except (TypeError, ValueError):
             self._signature = None

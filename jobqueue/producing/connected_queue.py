@@ -1,4 +1,4 @@
-"""RQ's Queue with a connection of its own: it opens the store at the first use, and closes what it has opened."""
+"""RQ's Queue with a connection of its own: open the store at the first use, and close what was opened."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from jobqueue.store.open import Store, open_store
 
 
 class ConnectedQueue(rq.queue.Queue):
-    """The name, the format and the connection of a queue; ``Queue`` adds what puts jobs into it.
+    """The name, the serializer and the connection of a queue; the subclass ``Queue`` enqueues.
 
-    connection: a client of the caller's, who closes it; else url or store: what to open, and None for the store that
-    the environment names. Raises BadValue, BadType, UsageError; at the first use StoreUnreachable, StoreRefused.
+    connection: the caller's client, which the caller closes; otherwise url or store name what to open, and without them
+    the environment does. Raises BadValue, BadType, UsageError; at the first use StoreUnreachable, StoreRefused.
     """
 
     job_class = Job
@@ -53,7 +53,7 @@ class ConnectedQueue(rq.queue.Queue):
         self._store = store
         self._opened_store = False
         self._client: redis.Redis | None = None
-        later = cast(redis.Redis, self)  # RQ wants something true here; the property below knows better
+        later = cast(redis.Redis, self)  # RQ requires a true value here; the property below opens the store later
         super().__init__(
             name,
             connection or later,
@@ -67,7 +67,7 @@ class ConnectedQueue(rq.queue.Queue):
 
     @classmethod
     def from_queue_key(cls, queue_key: str, *args: Any, **kwargs: Any) -> Self:
-        """As in RQ, also for a queue in the store whose name could not be given here."""
+        """Make a queue from its key, as in RQ; also for a queue in the store whose name a new queue could not have."""
         prefix = cls.redis_queue_namespace_prefix
         known = prefix + "default" if queue_key.startswith(prefix) else queue_key
         queue = cast(Self, super().from_queue_key(known, *args, **kwargs))
@@ -90,7 +90,8 @@ class ConnectedQueue(rq.queue.Queue):
 
     def close(self) -> None:
         """Close the connection, and the store if this queue opened it. Safe to repeat."""
-        if self._store is not None and self._client is not None:  # a connection that was passed in is its owner's
+        if self._store is not None and self._client is not None:
+            # A connection that was passed in is closed by its owner.
             self._client.close()
             self._client = None
         if self._store is not None and self._opened_store:

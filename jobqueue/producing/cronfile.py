@@ -1,8 +1,8 @@
-"""RQ's cron files: Python that calls ``rq.cron.register``. User code, so a process of its own loads them.
+"""Load RQ's cron files, which are Python code that calls ``rq.cron.register``, in a process of its own.
 
     read(path) ──► python -m jobqueue.producing.cronfile ──► RQ's loader ──► one Schedule per entry, as JSON on a pipe
 
-What comes back is data: who enqueues it imports nothing of the user's.
+What comes back is data: the process that enqueues it imports nothing of the user's.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from jobqueue.store.connection import Address, client
 
 
 class BadCronFile(UsageError):
-    """A cron file that cannot be loaded, or an entry in it that cannot be."""
+    """A cron file, or an entry in it, that cannot be loaded."""
 
 
 def read(path: str, accept: Sequence[str] = ("json",)) -> list[Schedule]:
-    """Load the file (a path, or a module's dotted name) in a process of its own; return what it registers.
+    """Load the file (a path, or a module's dotted name) in a process of its own; return the schedules that it
+    registers.
 
-    Arguments are stored as JSON; what JSON cannot carry as a pickle, if ``accept`` has it. Raises BadCronFile.
+    Arguments are stored as JSON; those that JSON cannot carry as a pickle, if ``accept`` has it. Raises BadCronFile.
     """
     receive, send = os.pipe()
     command = [sys.executable, "-P", "-m", "jobqueue.producing.cronfile", path, ",".join(accept), str(send)]
@@ -67,7 +68,7 @@ def _schedule(entry: dict[str, Any], path: str) -> Schedule:
 
 
 class EntryCollector(CronScheduler):
-    """RQ's loader logs an entry that cannot be, and goes on without it; here it is remembered."""
+    """RQ's loader, but entries that cannot be scheduled are kept as errors, where RQ logs them and goes on."""
 
     problem: Exception | None = None
 
@@ -81,9 +82,9 @@ class EntryCollector(CronScheduler):
 
 
 def load(path: str, accept: Sequence[str]) -> list[Schedule]:
-    """Load the file here. Raises what it raises, and JobqErrors."""
-    nowhere = client(Address(url="redis://127.0.0.1:1"))  # RQ wants one; nothing is sent
-    collector = EntryCollector(nowhere, logging_level="CRITICAL")  # what goes wrong comes back as an error
+    """Load the file in this process. Raises what the file raises, and JobqErrors."""
+    nowhere = client(Address(url="redis://127.0.0.1:1"))  # RQ requires a client; nothing is sent
+    collector = EntryCollector(nowhere, logging_level="CRITICAL")  # errors are returned instead of logged
     collector.load_config_from_file(path)
     if collector.problem:
         raise collector.problem
@@ -96,7 +97,8 @@ def load(path: str, accept: Sequence[str]) -> list[Schedule]:
 
 
 def entry_ids(entries: Iterable[tuple[Any, ...]]) -> list[str]:
-    """The same entry has the same id on every machine, whatever its arguments are; equal ones are numbered."""
+    """Return an id for each entry: the same entry has the same id on every machine, whatever its arguments are; equal
+    ones are numbered."""
     seen: Counter[tuple[Any, ...]] = Counter()
     ids = []
     for entry in entries:
@@ -140,7 +142,7 @@ def _in_words(error: BaseException) -> str:
 
 
 def main() -> None:
-    """``python -m jobqueue.producing.cronfile PATH FORMATS FD``."""
+    """Load a file and write its schedules as JSON: ``python -m jobqueue.producing.cronfile PATH FORMATS FD``."""
     path, formats, fd = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
     os.set_inheritable(fd, False)
     sys.path.insert(0, "")
@@ -150,7 +152,7 @@ def main() -> None:
         answer = {"error": str(e)}
     except SystemExit:
         raise
-    except BaseException as e:  # the file is code of the user's, which may raise anything, and so may its text
+    except BaseException as e:  # the file is user code and may raise anything, also from the error's __str__
         answer = {"error": _in_words(e)}
     with open(fd, "wb") as out:
         out.write(json.dumps(answer).encode())

@@ -1,4 +1,4 @@
-"""What is sent of a chunk of jobs: what all share, what is each one's own, the commands that put them into a queue."""
+"""Encode jobs for the request that enqueues them: the fields that a chunk shares, and each job's own part."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.protocol import keys, resp
 from jobqueue.serializers import JSON, compress, refuse_what_json_changes
 
-LARGEST = 512 * 2**20  # bytes; what a Redis server takes in one value unless configured otherwise
-SOON_GONE = 60  # seconds; a job that is kept for less may have gone when a repeat asks whether it was there
+LARGEST = 512 * 2**20  # bytes that a Redis server accepts in one value, unless configured otherwise
+SOON_GONE = 60  # seconds; a job that is kept for less may be gone when a repeated request checks whether it exists
 _LONGEST_ARGUMENT = 75  # characters of an argument in a description, as in RQ
 
 
 class EncodedCall(NamedTuple):
-    """What is a job's own in a chunk: its id, its data as it is stored, its description."""
+    """A job's own part of a chunk: its id, its data as it is stored, its description."""
 
     id: str
     data: bytes
@@ -37,8 +37,8 @@ def encode_call(serializer: Any, job_id: str, name: str, args: Sequence[Any], kw
     except NotSerializable:
         if serializer is not JSON:
             raise
-        with suppress(RecursionError):  # of a value that holds itself, which the first error says
-            refuse_what_json_changes(list(args), "args")  # says it again, with a path that the caller knows
+        with suppress(RecursionError):  # for a value that contains itself, the first error is right
+            refuse_what_json_changes(list(args), "args")  # raises again, with the path in the caller's terms
             refuse_what_json_changes(kwargs, "kwargs")
         raise
     except RecursionError:
@@ -48,7 +48,7 @@ def encode_call(serializer: Any, job_id: str, name: str, args: Sequence[Any], kw
 
 @dataclass(frozen=True)
 class SharedFields:
-    """What jobs with the same options have in common: hash fields, place in the queue, time to wait in it."""
+    """What jobs with the same options have in common: hash fields, end of the queue, time to live in it."""
 
     fields: Mapping[str, bytes]
     at_front: bool = False
@@ -56,7 +56,7 @@ class SharedFields:
 
     @cached_property
     def packed(self) -> bytes:
-        """What SUBMIT is told of all jobs alike: its arguments 3 to 7, and the fields."""
+        """Return the arguments of SUBMIT that all jobs share, packed: arguments 3 to 7, and the fields."""
         fields = [part for name, value in self.fields.items() for part in (name.encode(), value)]
         kept = [int(self.fields[name]) for name in ("result_ttl", "failure_ttl") if name in self.fields]
         packed = (
@@ -69,13 +69,14 @@ class SharedFields:
         return resp.strings((*packed, *fields))
 
     def all_fields(self, call: EncodedCall, stamp: bytes) -> dict[str, bytes]:
-        """A job's whole hash."""
+        """Return a job's whole hash."""
         own = {"created_at": stamp, "enqueued_at": stamp, "data": call.data, "description": call.description}
         return {**self.fields, **own}
 
 
 def option_fields(spec: EnqueueArgs, on_crash: str | None, serializer: Any) -> dict[str, bytes]:
-    """The hash fields of enqueue's plain options, as RQ writes them. Numbers are within bounds. Raises UsageError."""
+    """Return the hash fields for enqueue's plain options, as RQ writes them. Numbers are within bounds. Raises
+    UsageError."""
     fields = {"status": b"queued"}
     for name, seconds in (("result_ttl", spec.result_ttl), ("failure_ttl", spec.failure_ttl), ("ttl", spec.ttl)):
         if seconds is not None:
@@ -90,7 +91,7 @@ def option_fields(spec: EnqueueArgs, on_crash: str | None, serializer: Any) -> d
 
 
 def as_retry(retry: Any) -> Any:
-    """A number of retries is a Retry too, none of them no Retry."""
+    """Return a Retry for a number of retries; return a Retry, or no retries, unchanged."""
     return Retry(max=retry) if retry and isinstance(retry, int) else retry
 
 
@@ -100,14 +101,14 @@ def _retry_fields(retry: Retry) -> dict[str, bytes]:
 
 
 def on_crash_field(what: str) -> bytes:
-    """Raises UsageError."""
+    """Return the value of the hash field for on_crash. Raises UsageError."""
     if what not in ("retry", "fail"):
         raise UsageError(f"on_crash is 'retry' or 'fail', not {what!r}.")
     return what.encode()
 
 
 def description_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    """The call as text, as RQ writes it."""
+    """Return the call as text, as RQ writes it."""
     texts = [_short(_shown(value)) for value in args]
     if kwargs:
         texts += sorted(f"{key}={_short(_shown(value))}" for key, value in kwargs.items())
@@ -115,7 +116,7 @@ def description_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
 
 def _shown(value: Any) -> str:
-    """The value's repr, which is user code: one that raises must not keep a job from being enqueued."""
+    """Return the value's repr. That is user code: one that raises must not keep a job from being enqueued."""
     try:
         return repr(value)
     except (Exception, SystemExit) as e:
@@ -123,15 +124,15 @@ def _shown(value: Any) -> str:
 
 
 def as_description(text: Any) -> bytes:
-    """The description that the caller gave, as it is stored. Raises UsageError."""
+    """Return the caller's description as it is stored. Raises UsageError."""
     if not isinstance(text, str):
         raise UsageError(f"A job's description is a text, not of type {type(text).__name__}.")
     return text.encode(errors="backslashreplace")
 
 
 def not_too_large(data: bytes) -> bytes:
-    """Return a job's data. Raises NotSerializable for more than a store takes in one value: it would hang up in the
-    middle, when a minute has gone into sending."""
+    """Return a job's data. Raises NotSerializable if it is larger than a store accepts in one value: the store would
+    hang up after a minute of sending."""
     if len(data) > LARGEST and len(compress(data)) > LARGEST:
         raise NotSerializable(
             f"The arguments take {len(data) / 2**20:,.0f} MB, and a store takes {LARGEST // 2**20} MB: "
@@ -145,14 +146,14 @@ def _short(text: str) -> str:
 
 
 def rq_now() -> bytes:
-    """The time as RQ writes it."""
+    """Return the present time as RQ writes it."""
     return b"%bZ" % datetime.now(UTC).isoformat(timespec="microseconds")[:26].encode()
 
 
 def request(
     queue: str, shared: SharedFields, stamp: bytes, calls: Sequence[EncodedCall], mark: str, attempt: int
 ) -> tuple[int, bytes]:
-    """KEYS and ARGV of SUBMIT behind the script, packed, and how many strings these are."""
+    """Return the packed KEYS and ARGV of SUBMIT that follow the script, and the number of strings in them."""
     key, number = keys.queue(queue).encode(), b"%d" % attempt
     head = resp.strings((b"3", keys.submit(mark).encode(), key, keys.QUEUES.encode(), number, stamp))
     own = [b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % _sized(*call) for call in calls]

@@ -1,7 +1,8 @@
-"""What is submitted on its way into the store: one request, and again until the store answers.
+"""Send jobs to the store in one request, repeated until the store answers.
 
-A lost reply neither loses nor doubles a job. The requests of one submit are numbered under one mark: who repeats gives
-those before up, and one of these that arrives late, an hour or a day, does nothing any more. See scripts/submit.lua.
+A lost reply neither loses nor doubles a job. The requests of one submit are numbered under one mark: a repeated request
+invalidates those before it, so that one of these that arrives late, even a day later, does nothing. See
+scripts/submit.lua.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from jobqueue.store.open import Store
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REPEAT_FOR = 5.0  # seconds during which an enqueue that got no reply is repeated
+REPEAT_FOR = 5.0  # seconds during which an enqueue without a reply is repeated
 _DISTURBED = (redis.ConnectionError, redis.TimeoutError)
 
 
 class AlreadyThere(DuplicateJob, DuplicateJobError):
-    """DuplicateJob, for those who catch RQ's exception too."""
+    """DuplicateJob that is also RQ's exception, for callers that catch that one."""
 
 
 class Submit:
-    """One submit. The store, if it is ours, is woken when it does not answer."""
+    """One submit. If the store does not answer and is the local one, it is started again."""
 
     def __init__(self, client: redis.Redis, store: Callable[[], Store | None], mark: str = "") -> None:
-        """mark: of this submit alone; the id of a job that is sent but once is one."""
+        """mark: unique to this submit; the id of a job that is sent only once can be the mark."""
         self.client = bounded(client)
         self._store = store
         self.mark = mark or os.urandom(16).hex()
@@ -83,7 +84,7 @@ class Enqueuer:
         self._queue, self._client, self._store = queue, client, store
 
     def send(self, shared: SharedFields, calls: Sequence[EncodedCall]) -> bytes:
-        """Put the jobs into the queue in one step; return the time that they bear.
+        """Put the jobs into the queue in one step; return the time of enqueueing that was written into them.
 
         Raises StoreUnreachable, StoreRefused.
         """
@@ -99,10 +100,11 @@ class Enqueuer:
 
 
 class RqAtWork:
-    """Turns what RQ and redis-py raise into our errors; RQ's own path sends more than once and repeats nothing."""
+    """Inside, turns exceptions of RQ and redis-py into JobqErrors. RQ's own code sends several requests and repeats
+    none."""
 
     def __init__(self, store: Callable[[], Store | None]) -> None:
-        """store: asked when something went wrong, as it may be opened meanwhile."""
+        """store: called when something went wrong, because the store may be opened inside."""
         self._store = store
 
     def __enter__(self) -> None:
@@ -116,7 +118,8 @@ class RqAtWork:
 
 
 def explained(error: Exception, store: Store | None) -> Exception:
-    """Our error for one of redis-py's: StoreUnreachable or StoreRefused, with the store's address if it is known."""
+    """Return the JobqError for an error of redis-py: StoreUnreachable or StoreRefused, with the store's address if it
+    is known."""
     if store is not None:
         return explain(error, store.address)
     if isinstance(error, _DISTURBED) and not isinstance(error, redis.AuthenticationError):

@@ -1,4 +1,4 @@
-"""Try in a process of its own whether a worker could import what it is to serve, so that nothing of it touches ours."""
+"""Find out in a process of its own whether a worker could import its modules, so that this process stays unchanged."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ os._exit(0)
 
 @contextmanager
 def ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """While inside: what interrupts us ends the process too. It has a process group of its own, as Ctrl-C would else
-    reach it in the middle of an import, and it would show where that was."""
+    """Inside, an exception that interrupts this process kills the other one too. That one has a process group of its
+    own: Ctrl-C would otherwise reach it in the middle of an import and make it print a traceback."""
     try:
         yield
     except BaseException:
@@ -39,8 +39,8 @@ def ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def place_of(error: BaseException, ours: Collection[str] = ()) -> str:
-    """Return file:line where somebody's module went wrong, "" if it is not known. Where it called Python's own library
-    (argparse at import), its own line. ours: files that only did the import."""
+    """Return file:line of the user's module that raised, "" if it is unknown; for an error in Python's own library
+    (argparse at import), the line that called it. ours: files that only did the import."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     skipped = {*ours, __file__, importlib.__file__}
@@ -54,7 +54,8 @@ def place_of(error: BaseException, ours: Collection[str] = ()) -> str:
 
 
 def cannot_import(said: str) -> str:
-    """Return the sentence for what ``why_not_imported`` says: a flag that is wrong is named itself."""
+    """Return the sentence for an answer of ``why_not_imported``; it names the flag that is wrong, if that is the
+    cause."""
     flag = said.removeprefix("ImportError: ")
     return flag if flag.startswith("-") else f"a served module cannot be imported: {said}"
 
@@ -64,7 +65,7 @@ def _is_pythons(path: str) -> bool:
 
 
 def module_of(path: str) -> str:
-    """Return the name under which a file below the current directory is imported; "" when there is none."""
+    """Return the name under which a file below the current directory is imported; "" if it has none."""
     name = os.path.relpath(path).removesuffix(".py").replace(os.sep, ".")
     return name if all(part.isidentifier() for part in name.split(".")) else ""
 
@@ -77,8 +78,8 @@ def why_not_imported(
     env: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> str:
-    """Import as a fork server does (the arguments are those of its ``preload``); return what went wrong in a line, ""
-    when nothing did. env: of the process; quiet: what the modules print is thrown away."""
+    """Import as a fork server does (the arguments are those of its ``preload``); return what went wrong in one line, ""
+    when nothing did. env: the process's environment; quiet: discard what the modules print."""
     ours, theirs = os.pipe()
     output = subprocess.DEVNULL if quiet else None
     with os.fdopen(ours, "rb") as answer:
@@ -96,7 +97,7 @@ def why_not_imported(
         with ended_with_us(process):
             said = answer.read().decode(errors="replace")
             code = process.wait()
-    if said == "ready":  # its word counts, not its exit code: a module that leaves with 0 meanwhile is not imported
+    if said == "ready":  # the exit code does not count: a module that calls sys.exit(0) was not imported
         return ""
     how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
     return said or f"the process that did it {how}"

@@ -20,8 +20,8 @@ IfThere = Literal["refuse", "replace", ""]
 def put_job(submit: Submit, job: rq.job.Job, how: str | int, if_there: IfThere) -> rq.job.Job:
     """Store a job and its place, and return it with its new status. Raises AlreadyThere.
 
-    how: L or R, its end of the queue, or the time when it is due, in seconds since the epoch. if_there: what becomes of
-    an earlier job of its id; "" where there is none to look for: it is the job itself, or RQ's own way.
+    how: "L" or "R", the end of the queue, or the time when it is due, in seconds since the epoch. if_there: what to do
+    about an existing job with its id; "" if there is none to check for (it is this job, or RQ's own code checks).
     """
     fields = {name: value for name, value in job.to_dict().items() if value is not None}
     flat = [part if isinstance(part, bytes) else str(part) for pair in fields.items() for part in pair]
@@ -55,7 +55,7 @@ def due(moment: datetime) -> int:
 
 
 def check_made_by_hand(job: rq.job.Job, unique: bool) -> None:
-    """Raise BadValue for a job whose fields are none that a worker could take; ValueError for unique without an id."""
-    if unique and not job._id:  # asked for its id, it would get one
+    """Raise BadValue for fields that no worker could accept; ValueError for unique without an id."""
+    if unique and not job._id:  # reading job.id would give it one
         raise ValueError("unique=True requires an explicit job_id")
     bounds.of_job(job)

@@ -1,9 +1,10 @@
-"""The write side: RQ's Queue, with an enqueue of one round trip, bulk in chunks, and no job twice or lost on the way.
+"""Enqueue jobs: RQ's Queue with an enqueue of one round trip, bulk in chunks, and no job lost or doubled on the way.
 
-enqueue ──► a pipeline, a synchronous queue, a class of somebody's own? ──► RQ's own code
-    ├─────► job_id, depends_on, rate_limit, unique, a time? ──► a job of RQ's ──► PUT
-    └─────► SharedFields (of the whole chunk) + EncodedCall (id, data, description) ──► Enqueuer ──► SUBMIT
-Each is one request in one write; reply lost? The next one gives it up, and skips what is there already.
+    enqueue ──► a pipeline, a synchronous queue, a subclass with its own Job? ──► RQ's own code
+        ├─────► job_id, depends_on, rate_limit, unique, a time? ──► a job of RQ's ──► PUT
+        └─────► SharedFields (of the whole chunk) + EncodedCall (id, data, description) ──► Enqueuer ──► SUBMIT
+
+Each is one request in one write. If its reply is lost, the next request invalidates it and skips jobs that exist.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from jobqueue.results.waiter import Waiter
 
 A_DAY = 86_400
-_OPTIONS = frozenset(rq.queue.EnqueueArgs._fields) - {"func", "timeout"} | {"job_timeout"}  # that enqueue() takes
+_OPTIONS = frozenset(rq.queue.EnqueueArgs._fields) - {"func", "timeout"} | {"job_timeout"}  # options of enqueue()
 _CREATE = inspect.signature(rq.queue.Queue.create_job)
 _OPTIONS_IN_ORDER = tuple(inspect.signature(rq.queue.Queue.enqueue_call).parameters)[4:]
 
@@ -62,7 +63,7 @@ class Queue(ConnectedQueue):
 
     @property
     def _is_ours(self) -> bool:
-        """Its jobs go the short way; a subclass may have other keys, or want jobs of its own class."""
+        """Return whether jobs go by PUT and SUBMIT; not if a subclass has other keys or another class of jobs."""
         return self._is_async and self.job_class is Job and self.key == keys.queue(self.name)
 
     # -- one job -----------------------------------------------------------------------------------------------
@@ -80,8 +81,9 @@ class Queue(ConnectedQueue):
         return self._submit(rq.queue.Queue.parse_args(task, *args, **kwargs), on_crash)
 
     def enqueue_call(self, func: Task, args: Any = None, kwargs: Any = None, *in_order: Any, **options: Any) -> Job:
-        """Do what enqueue does, with the function's arguments apart from RQ's options (``timeout`` among them)."""
-        options |= zip(_OPTIONS_IN_ORDER, in_order, strict=False)  # `rq enqueue` gives them without names
+        """Enqueue like ``enqueue``, with the function's arguments separate from RQ's options (``timeout`` among
+        them)."""
+        options |= zip(_OPTIONS_IN_ORDER, in_order, strict=False)  # `rq enqueue` passes them by position
         on_crash = options.pop("on_crash", None)
         if "timeout" in options:
             options["job_timeout"] = options.pop("timeout")
@@ -103,13 +105,13 @@ class Queue(ConnectedQueue):
             return cast(Job, self.schedule_job(job, datetime, pipeline=spec.pipeline, unique=spec.unique))
 
     def enqueue_in(self, time_delta: timedelta, func: Task, *args: Any, **kwargs: Any) -> Job:
-        """Schedule a call for in a while."""
+        """Schedule a call for a time from now. Raises what enqueue_at raises."""
         return self.enqueue_at(datetime.now(UTC) + bounds.span("time_delta", time_delta), func, *args, **kwargs)
 
     def enqueue_job(
         self, job: rq.job.Job, pipeline: Any = None, at_front: bool = False, unique: bool = False
     ) -> rq.job.Job:
-        """As in RQ, for a job that was made by hand, but in one request. Raises BadValue, DuplicateJob."""
+        """Enqueue a job that was made by hand, as in RQ but in one request. Raises BadValue, DuplicateJob."""
         check_made_by_hand(job, unique)
         if pipeline is not None or not self._puts(job):
             return super().enqueue_job(job, pipeline, at_front, unique)
@@ -123,7 +125,7 @@ class Queue(ConnectedQueue):
     def schedule_job(
         self, job: rq.job.Job, datetime: datetime, pipeline: Any = None, unique: bool = False
     ) -> rq.job.Job:
-        """As in RQ, for a job that was made by hand. Raises BadValue, DuplicateJob."""
+        """Schedule a job that was made by hand, as in RQ but in one request. Raises BadValue, DuplicateJob."""
         check_made_by_hand(job, unique)
         moment = bounds.moment("The time", datetime)
         if pipeline is not None or not self._puts(job):
@@ -153,10 +155,11 @@ class Queue(ConnectedQueue):
     ) -> str:
         """Enqueue a call of ``f`` every so many seconds, or when ``cron`` says so; return the schedule's id.
 
-        Workers do it, any of them; ``overlap=False`` skips an occurrence while the last one's job has not ended. The
-        first time is at once, ``first``, or the expression's; the expression is in the time zone ``tz``, this
-        machine's unless told. A schedule of this id is replaced; its next time stays if it comes at the same times.
-        Options are enqueue's. Raises BadSchedule, DuplicateJob (replace=False) and what enqueue raises.
+        Any worker enqueues it when it is due; ``overlap=False`` skips an occurrence while the last one's job has not
+        ended. The first time is ``first``, else now, or with ``cron`` the expression's next time; the expression is in
+        the time zone ``tz``, by default this machine's. An existing schedule of this id is replaced; its next time
+        stays if the timing is the same. Options are enqueue's. Raises BadSchedule, DuplicateJob (replace=False) and
+        what enqueue raises.
         """
         every = bounds.EVERY.check_float("every", every) if every else 0.0
         zone = (local_zone() if tz is None else tz) if cron else ""
@@ -180,7 +183,7 @@ class Queue(ConnectedQueue):
         on_crash: str | None = None,
         **options: Any,
     ) -> Schedule:
-        """Make a schedule, and store nothing. Raises UsageError for what its jobs cannot have."""
+        """Make a schedule without storing it. Raises UsageError for options that its jobs cannot have."""
         if name:
             names.schedule_name(name)
         spec = rq.queue.Queue.parse_args(name_or_callable(f, self.serializer), *args, **options)
@@ -200,7 +203,7 @@ class Queue(ConnectedQueue):
         if own or spec.job_id is not None or not self._is_ours:
             return self._submit_by_rq(spec, on_crash)
         if not isinstance(spec.func, str):
-            return self._submit_by_rq(spec, on_crash)  # a method or an object: only pickle carries it
+            return self._submit_by_rq(spec, on_crash)  # a method or a callable object, which only pickle can carry
         args = () if spec.args is None else spec.args
         call = self.pack(os.urandom(16).hex(), spec.func, args, spec.kwargs or {})
         if spec.description:
@@ -229,16 +232,16 @@ class Queue(ConnectedQueue):
         options["retry"] = as_retry(options["retry"])
         if options["description"] is not None:
             options["description"] = as_description(options["description"]).decode()
-        elif isinstance(spec.func, str):  # RQ's own has the arguments' repr in it, which may raise anything
+        elif isinstance(spec.func, str):  # RQ's description has the arguments' repr in it, which may raise anything
             options["description"] = description_of(spec.func, spec.args or (), spec.kwargs or {}).decode()
         job = cast(Job, self.create_job(**options, status=status))
         if on_crash is not None:
             job.on_crash = on_crash_field(on_crash).decode()
-        not_too_large(job.data)  # and refuses what the format cannot carry before anything is sent
+        not_too_large(job.data)  # reading job.data encodes it: an error is raised before anything is sent
         return job
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> rq.job.Job:
-        """As in RQ; names are taken as enqueue takes them, and so are numbers."""
+        """Make a job, as in RQ; names and numbers are accepted and checked as by enqueue."""
         given = _CREATE.bind(self, name_or_callable(func, self.serializer), *args, **kwargs).arguments
         of_seconds = {name: bounds.of_option(name, given[name]) for name in bounds.IN_SECONDS if name in given}
         bounds.of_objects({name: given.get(name) for name in bounds.OBJECTS})
@@ -251,7 +254,7 @@ class Queue(ConnectedQueue):
     ) -> Any:
         """Enqueue ``f`` once per element of the iterables (zipped, like map) and return the Batch of the jobs.
 
-        Streams: memory does not grow with the number of jobs. Options are enqueue's. With RQ's form, an iterable of
+        It streams: memory does not grow with the number of jobs. Options are enqueue's. With RQ's form, an iterable of
         prepare_data()s first, it is RQ's enqueue_many and returns a list.
         """
         if f is None or not (isinstance(f, str) or callable(f)):
@@ -266,13 +269,13 @@ class Queue(ConnectedQueue):
     def map(self, f: Task, *iterables: Any, timeout: float | None = None, **options: Any) -> Iterator[Any]:
         """Run ``f`` over the iterables and iterate over the results in order, streaming, like Executor.map.
 
-        At most a chunk and a window of jobs are on their way. timeout in seconds, from now, for all. Raises what
+        At most a chunk and a window of jobs are under way. timeout: in seconds, from now, for all. Raises what
         Job.result() raises, at the failed job's place. Results are kept for a day unless result_ttl says otherwise.
         """
         timeout = bounds.wait(timeout)
         sender = self.sender(f, **{"result_ttl": A_DAY, **options})
         batches = sender.send_all((args, {}) for args in zip(*iterables, strict=False))
-        first = next(batches, None)  # now: like Executor.map, it starts before the first result is asked for
+        first = next(batches, None)  # now: like Executor.map, it starts before the first result is requested
 
         def ids() -> Iterator[str]:
             if first is not None:
@@ -283,7 +286,8 @@ class Queue(ConnectedQueue):
         return (outcome.get() for outcome in self.waiter().outcomes(ids(), timeout))
 
     def sender(self, f: Task, *, on_crash: str | None = None, **options: Any) -> Sender:
-        """Return what sends many calls of ``f`` with the same options."""
+        """Return a Sender of many calls of ``f`` with the same options. Raises UsageError for options that are one
+        job's own."""
         spec = rq.queue.Queue.parse_args(name_or_callable(f, self.serializer), **options)
         alone = spec.job_id or spec.depends_on or spec.rate_limit or spec.unique or spec.pipeline is not None
         if not self._is_ours:
@@ -295,7 +299,7 @@ class Queue(ConnectedQueue):
         return Sender(self, spec.func, self._shared(spec, on_crash), spec.description)
 
     def waiter(self, say: Callable[[str], None] | None = None) -> Waiter:
-        """Return a Waiter that reads this queue's results; ``say`` is told once why nothing comes."""
+        """Return a Waiter for this queue's results. say: called once with the reason when no result comes."""
         from jobqueue.results.waiter import Waiter
 
         return Waiter(self.connection, loads=self.serializer.loads, known=True, say=say)
@@ -303,7 +307,7 @@ class Queue(ConnectedQueue):
     # -- what is sent ------------------------------------------------------------------------------------------
 
     def pack(self, job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> EncodedCall:
-        """Make the part of a job that is its own. Raises NotSerializable."""
+        """Encode a job's own part. Raises NotSerializable."""
         return encode_call(self.serializer, job_id, name, args, kwargs)
 
     @cached_property
@@ -320,7 +324,7 @@ class Queue(ConnectedQueue):
         return SharedFields(fields, spec.at_front, spec.ttl)
 
     def _fields_by_rq(self, spec: rq.queue.EnqueueArgs) -> dict[str, bytes]:
-        """Callbacks, webhooks and repeats as RQ writes them; the empty texts that it writes too are not needed."""
+        """Return the fields for callbacks, webhooks and repeats as RQ writes them, without RQ's empty texts."""
         fields = self._job_by_rq(spec, None, JobStatus.QUEUED).to_dict()
         for own in ("data", "description", "created_at", "enqueued_at"):
             fields.pop(own, None)
@@ -333,7 +337,7 @@ class Queue(ConnectedQueue):
     # -- sending -----------------------------------------------------------------------------------------------
 
     def transmit(self, shared: SharedFields, calls: Sequence[EncodedCall]) -> bytes:
-        """Put the jobs into the queue in one transaction; return the time that they bear.
+        """Put the jobs into the queue in one transaction; return the time of enqueueing that was written into them.
 
         A lost reply neither loses nor doubles any. Raises StoreUnreachable, StoreRefused.
         """

@@ -1,1 +1,1 @@
-"""Waiting for results: one connection for many jobs."""
+"""Wait for results: one connection for many jobs."""

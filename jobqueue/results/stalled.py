@@ -1,4 +1,5 @@
-"""Why a job that somebody waits for does not run: nobody serves its queue, or it is paused. Said once, after 3 s."""
+"""Explain why a job that a caller waits for does not run: its queue has no worker, or is paused. Reported once, after 3
+s."""
 
 from __future__ import annotations
 
@@ -10,23 +11,24 @@ from typing import Any
 from jobqueue.protocol import keys
 from jobqueue.store.connection import redis
 
-FIRST = 2.9  # seconds without any outcome, looked at once a second, after which a reason is looked for
-AGAIN = 10.0  # and then, as long as there was nothing to say
+FIRST = 2.9  # seconds without any outcome after which a reason is looked for; checked once a second
+AGAIN = 10.0  # seconds until the next look, as long as no reason was found
 GAP = 2.5  # seconds between two steps after which a new wait has begun
-WORKER_TTL = 480_000  # milliseconds that a worker of ours has to live after each heartbeat, every 3 s
-LATE = 60_000  # milliseconds without a heartbeat after which it is gone
+WORKER_TTL = 480_000  # milliseconds that a worker's key lives after each heartbeat of jobq, every 3 s
+LATE = 60_000  # milliseconds without a heartbeat after which such a worker counts as gone
 
 
 class StallReporter:
-    """Asks ``look`` for a reason when nothing has come for a while, and tells ``say`` the first that there is."""
+    """Calls ``look`` for a reason when nothing has come for a while, and ``say`` with the first reason found."""
 
     def __init__(self, look: Callable[[], str], say: Callable[[str], None]) -> None:
         self._look, self._say = look, say
-        self._over = False  # it was said
+        self._over = False  # a reason was reported
         self._next = self._stepped = 0.0  # monotonic seconds
 
     def step(self, heard: bool) -> None:
-        """Called about once a second by who waits; ``heard``: something came meanwhile. Raises nothing."""
+        """Check once; called about once a second by the waiting thread. heard: something came meanwhile. Raises
+        nothing."""
         now = time.monotonic()
         if heard or now > self._stepped + GAP:
             self._next = now + FIRST
@@ -36,7 +38,7 @@ class StallReporter:
         self._next = now + AGAIN
         try:
             reason = self._look()
-        except redis.RedisError:  # the wait itself says so
+        except redis.RedisError:  # the wait itself reports that
             return
         if reason:
             self._over = True
@@ -44,7 +46,8 @@ class StallReporter:
 
 
 def why_stalled(client: redis.Redis, job_id: str) -> str:
-    """Return why nobody will run this job as things are, and what to do; "" when there is no reason, or it runs."""
+    """Return why no worker will run this job as things are, and what to do; "" when there is no such reason, or it
+    runs."""
     fields: Any = client.hmget(keys.job(job_id), "status", "origin")
     status, origin = fields
     if origin is None or status == b"started":
@@ -66,7 +69,8 @@ def why_stalled(client: redis.Redis, job_id: str) -> str:
 
 
 def _one_lives(client: redis.Redis, workers: Any) -> bool:
-    """By the store's clock: one of ours shows life every 3 s, one of RQ's may be silent as long as its key lives."""
+    """Return whether one of these workers lives, by the store's clock: jobq's send a heartbeat every 3 s, RQ's may be
+    silent as long as their key exists."""
     with client.pipeline(transaction=False) as pipe:
         for key in workers:
             pipe.hget(key, "version")

@@ -1,7 +1,7 @@
-"""The result streams of outstanding jobs, and their states: what has ended, and how. The Waiter and the executor's
-collector decide when and for whom they look.
+"""Read the result streams and states of outstanding jobs. The Waiter and the executor's collector decide when, and for
+which jobs.
 
-Results stay in their streams, so nothing is lost while the store is away or while nobody reads.
+Results stay in their streams, so nothing is lost while the store is away or while no process reads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Entry = dict[bytes, bytes]
 
 @dataclass
 class Bell:
-    """A stream that somebody else rings to end a wait for results; ``heard``: its last entry that did."""
+    """A stream that another thread writes to in order to end a wait for results. heard: its last entry that was
+    read."""
 
     key: str
     heard: bytes = _BEGINNING
@@ -38,8 +39,9 @@ class Streams:
     """Reads for one thread, over one client. Raises what redis-py raises; reading twice changes nothing."""
 
     def __init__(self, client: redis.Redis, loads: Callable[[bytes], Any] = Auto.loads) -> None:
-        self.outstanding: dict[str, bytes] = {}  # job → the last entry of its stream that was no end; oldest first
-        self.ended: dict[str, Outcome] = {}  # taken out by whoever asked
+        # Job → the last entry read from its stream, which was not its end; oldest first.
+        self.outstanding: dict[str, bytes] = {}
+        self.ended: dict[str, Outcome] = {}  # outcomes, which the caller takes out
         self._client = client
         self._loads = loads
 
@@ -49,8 +51,8 @@ class Streams:
     # -- results ---------------------------------------------------------------------------------------------------
 
     def read(self, ids: Iterable[str], block: float | None = None, bell: Bell | None = None) -> int:
-        """Take what the streams of these jobs have, waiting ``block`` seconds for the first entry or for the bell; tell
-        how many entries."""
+        """Take what the streams of these jobs have; return the number of entries. block: seconds to wait for the first
+        entry or for the bell."""
         streams: Any = {keys.results(job_id): self.outstanding[job_id] for job_id in ids}
         if bell:
             streams[bell.key] = bell.heard
@@ -58,7 +60,7 @@ class Streams:
         return self._take_all(reply, bell)
 
     def sweep(self, ids: Iterable[str], page: int = 512) -> int:
-        """Take what these streams have now, in one round trip; tell how many entries."""
+        """Take what these streams have now, in one round trip; return the number of entries."""
         some = list(ids)
         with self._client.pipeline(transaction=False) as pipe:
             for at in range(0, len(some), page):
@@ -88,7 +90,7 @@ class Streams:
             raised.append((job_id, entry_id, entry))
 
     def _settle_raised(self, raised: list[tuple[str, bytes, Entry]]) -> None:
-        """A failure is the end unless the job has been requeued since; "stopped" stands only in its status."""
+        """End the jobs that failed, unless they have been requeued since. "stopped" is only in a job's status."""
         if not raised:
             return
         with self._client.pipeline(transaction=False) as pipe:
@@ -121,14 +123,14 @@ class Streams:
     # -- states ----------------------------------------------------------------------------------------------------
 
     def check(self, job_ids: Iterable[str]) -> int:
-        """End those that are over, or gone, and whose stream says nothing (more)."""
+        """End those jobs that are over, or gone, and whose stream has no (further) entry; return how many are over."""
         ids = list(job_ids)
         with self._client.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hmget(keys.job(job_id), "status", "exc_info")
             states = pipe.execute()
             over = [(i, s, x) for i, (s, x) in zip(ids, states, strict=True) if s is None or s.decode() in _ENDED]
-            for job_id, _, _ in over:  # behind the states: an end and its entry are written in one transaction
+            for job_id, _, _ in over:  # after the states: an end and its entry are written in one transaction
                 pipe.xrevrange(keys.results(job_id), count=1)
             latest = pipe.execute() if over else []
         for (job_id, status, exc_info), entries in zip(over, latest, strict=True):
@@ -138,7 +140,7 @@ class Streams:
 
 
 def _said_by(error: Exception) -> str:
-    """What it says; its class may be of those who wrote the result."""
+    """Return the text of an error; its class may be user code, whose __str__ may raise."""
     try:
         return f": {error}"
     except Exception:
@@ -146,7 +148,7 @@ def _said_by(error: Exception) -> str:
 
 
 def _flat(entries: Any) -> list[tuple[bytes, Entry]]:
-    """RESP3 wraps the entries of a stream once more than RESP2."""
+    """Return the entries of a stream: RESP3 wraps them once more than RESP2."""
     return entries[0] if entries and isinstance(entries[0], list) else entries
 
 
@@ -175,11 +177,13 @@ def _end_without_result(job_id: str, status: bytes | None, exc_info: bytes | Non
             return NoSuchJob(f"Job {job_id} has finished and its result has expired.", job_id)
 
 
-_OF_A_GROUP = re.compile(r"^  \| (\S.*)$", re.MULTILINE)  # its frames and its members are indented further
+# The frames and members of an exception group are indented further.
+_OF_A_GROUP = re.compile(r"^  \| (\S.*)$", re.MULTILINE)
 
 
 def last_line(traceback: str) -> str:
-    """The line of a traceback that says what happened: the first behind the frames; messages may have several."""
+    """Return the line of a traceback that says what happened: the first one after the frames, because messages may have
+    several lines."""
     _, begins, group = f"\n{traceback}".rpartition("\n  + Exception Group Traceback")
     if begins and "\nTraceback (most" not in group and (said := _OF_A_GROUP.search(group)):
         return said[1]

@@ -1,10 +1,10 @@
-"""Waiting for results: one connection, one XREAD over a window of jobs, outcomes in the order that was asked for.
+"""Wait for results: one connection, one XREAD over a window of jobs, outcomes in the order of the ids.
 
     ids ──► window (at most 128 outstanding) ──XREAD BLOCK──► ended ──► outcomes, in order
                  ▲                                              │
-                 └── each second: states of the window ─────────┘  canceled, stopped, deleted: no stream says so
+                 └── each second: states of the window ─────────┘  canceled, stopped, deleted: not in a stream
 
-What a stream says of a job's end is read by streams.py.
+``streams.py`` reads the streams and the states.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ __all__ = ["Waiter", "last_line"]
 log = logging.getLogger(__name__)
 
 WINDOW = 128  # outstanding jobs that one XREAD watches
-MOST_AHEAD = 2048  # outcomes kept for a job that holds up the order; the rest stay in their streams
-BLOCK = 1.0  # seconds of silence after which the states are read
-FIRST_CHECK = 0.1  # seconds until the states are read first: who asks for a canceled job need not wait a second
-GATHER = 0.004  # seconds: while a full window shows that there is much to come, results are taken in handfuls
-OUTAGE = 300.0  # seconds after which a store that is away is an error
+MOST_AHEAD = 2048  # outcomes kept behind a job that has not ended; the rest stay in their streams
+BLOCK = 1.0  # seconds without an entry after which the states are read
+# Seconds until the states are read first, so that the outcome of a canceled job takes less than a second.
+FIRST_CHECK = 0.1
+GATHER = 0.004  # seconds of a pause that gathers several results for one read, while the window is full
+OUTAGE = 300.0  # seconds after which a store that does not answer is an error
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def _warn(reason: str) -> None:
 
 
 class Waiter:
-    """Waits for jobs of any number over one client. Not for several threads at once; make one for each."""
+    """Waits for any number of jobs over one client. Not for several threads at once; make one Waiter for each."""
 
     def __init__(
         self,
@@ -54,13 +55,13 @@ class Waiter:
         known: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        """``known``: the store has answered the caller before, so that an error at once is an outage too. ``say``: is
-        told once why nothing comes (no worker, a paused queue); without it that is a warning in the log."""
+        """known: the store has answered the caller before, so that an error at once is an outage too. say: called once
+        with the reason when no result comes (no worker, a paused queue); without it that is a warning in the log."""
         client = bounded(client)
         self._streams = Streams(client, loads)
         self._window = window
         self._known = known
-        self._answered = False  # the store has answered us before: an error now is an outage
+        self._answered = False  # whether the store has answered before, so that an error now is an outage
         self._next_check = 0.0
         self._silence = StallReporter(
             lambda: why_stalled(client, next(iter(self._streams.outstanding), "")), say or _warn
@@ -69,10 +70,10 @@ class Waiter:
         self._block = min(BLOCK, socket_timeout / 2) if socket_timeout else BLOCK
 
     def outcomes(self, ids: Iterable[str | None], timeout: float | None = None) -> Iterator[Outcome]:
-        """Iterate over the outcomes of the jobs in their order; timeout in seconds, for all.
+        """Iterate over the outcomes of the jobs in their order. timeout: in seconds, for all.
 
-        A None among the ids says that there are no more right now; it will be asked again. Raises ResultTimeout at
-        the first job that has no outcome in time, StoreUnreachable, StoreRefused.
+        A None among the ids means that there are no more right now; the iterable is asked again later. Raises
+        ResultTimeout at the first job that has no outcome in time, StoreUnreachable, StoreRefused.
         """
         timeout = bounds.wait(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -86,7 +87,8 @@ class Waiter:
                 yield streams.ended.pop(order.popleft())
             if not order and not more:
                 return
-            if not streams.outstanding and not waiting:  # all given out: fill again before waiting for anything
+            if not streams.outstanding and not waiting:
+                # All outcomes were yielded: fill the window again before waiting.
                 continue
             if not order or deadline is None or time.monotonic() < deadline:
                 self._step(deadline, 0.05 if waiting else self._block)
@@ -94,7 +96,7 @@ class Waiter:
                 raise ResultTimeout(f"Job {order[0]} has no result after {timeout:g} s; it goes on.", order[0])
 
     def _fill(self, source: Iterator[str | None], order: deque[str], more: bool) -> tuple[bool, bool]:
-        """Move ids into the window; tell whether there are more, and whether they are still to come."""
+        """Move ids into the window; return whether there are more, and whether those are only to come later."""
         while more and len(self._streams.outstanding) < self._window and len(order) < MOST_AHEAD:
             try:
                 job_id = next(source)
@@ -121,7 +123,7 @@ class Waiter:
             time.sleep(GATHER)
 
     def _look_once_more(self, job_id: str, deadline: float) -> bool:
-        """Tell whether the job has ended. Who gave no time, or had none left, is told what there is."""
+        """Return whether the job has ended, by one more look: a caller whose time is over gets what there is."""
         streams = self._streams
         self._retry_request(lambda: streams.read(streams.outstanding, None), deadline)
         if job_id not in streams.ended:
@@ -129,13 +131,14 @@ class Waiter:
         return job_id in streams.ended
 
     def _read(self, block: float) -> int:
-        # the first read does not block: a store that then goes away has answered, and its outage is a pause
+        # the first read does not block, so that a store that goes away later has answered once: an outage, not an error
         return self._streams.read(self._streams.outstanding, block if self._answered else None)
 
     # -- outages ---------------------------------------------------------------------------------------------------
 
     def _retry_request(self, read: Callable[[], T], deadline: float | None) -> T | int:
-        """Read; while the store is away try again, so that an outage is a pause. Reading twice changes nothing."""
+        """Read; while the store does not answer, try again, so that an outage is a pause. Reading twice changes
+        nothing."""
         backoff, until = Backoff(most=1.0), time.monotonic() + OUTAGE
         while True:
             try:

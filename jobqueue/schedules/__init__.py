@@ -1,1 +1,1 @@
-"""Schedules: when they come round, how they are stored, read and deleted."""
+"""Schedules: compute when they come round; store, read and delete them."""

@@ -1,4 +1,4 @@
-"""The read side of schedules, and their end: stored ones, cron entries, delayed jobs."""
+"""List and delete schedules: stored ones, cron entries, delayed jobs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["ScheduleView", "Schedules"]
 
 
 class Schedules:
-    """Reads and deletes over one client."""
+    """Reads and deletes schedules over one client."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def recurring(self) -> list[ScheduleView]:
-        """Return the stored schedules and the entries of cron files, the next to come first; last those with a problem,
-        which no worker enqueues."""
+        """Return the stored schedules and the entries of cron files, the next one first; at the end those with a
+        problem, which no worker enqueues."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.zrange(keys.SCHEDULES, 0, -1, withscores=True)
             pipe.zrange(keys.CRON_ENTRIES, 0, -1, withscores=True)
@@ -41,7 +41,7 @@ class Schedules:
         return sorted(views, key=lambda view: view.next or datetime.max.replace(tzinfo=UTC))
 
     def delayed(self, most: int, queue: str | None = None) -> tuple[list[ScheduleView], int]:
-        """Return the delayed jobs that come next, ``most`` of them, and how many there are in all."""
+        """Return the ``most`` delayed jobs that come next, and how many there are in all."""
         known: Any = self._client.smembers(keys.QUEUES)
         names = queue_names(known) if queue is None else [queue]
         with self._client.pipeline(transaction=False) as pipe:
@@ -64,8 +64,8 @@ class Schedules:
         return views, sum(count or 0 for count in read[1::2])
 
     def delete(self, schedule_id: str) -> str:
-        """Delete a schedule, a cron entry that nobody serves, or a delayed job; return which it was. Jobs that it has
-        made stay. Raises NoSuchJob, JobError."""
+        """Delete a schedule, a cron entry that no worker serves, or a delayed job; return which of these it was. Jobs
+        that it has enqueued stay. Raises NoSuchJob, JobError."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.zscore(keys.SCHEDULES, _raw(schedule_id))
             pipe.zscore(keys.CRON_ENTRIES, _raw(schedule_id))
@@ -79,17 +79,18 @@ class Schedules:
             raise JobError(f"{schedule_id} stands in the cron file {_text(source)}: take it out there.", schedule_id)
         name = _raw(schedule_id) if name is None else name  # as in TICK
         shared = self._is_shared(name, _raw(schedule_id))
-        with self._client.pipeline() as pipe:  # a tick that comes later finds that it is gone
+        with self._client.pipeline() as pipe:  # a TICK that comes later finds no schedule
             pipe.zrem(keys.SCHEDULES if stored is not None else keys.CRON_ENTRIES, _raw(schedule_id))
             pipe.delete(_raw(keys.schedule(schedule_id)), _raw(keys.schedule_job(schedule_id)))
-            if not shared:  # what RQ remembers of it would stand there for a year
+            if not shared:  # RQ's keys about it would stay for a year
                 pipe.zrem(keys.CRON_NAMES, name)
                 pipe.delete(_raw(keys.cron_history(_text(name))))
-            pipe.execute(raise_on_error=False)  # what is of another type is not ours: the rest is deleted
+            pipe.execute(raise_on_error=False)  # a key of another type is not part of it; the rest is deleted
         return "schedule" if stored is not None else "cron entry"
 
     def _is_shared(self, name: bytes, schedule_id: bytes) -> bool:
-        """Tell whether another schedule bears this name. One that was given none bears its id, which only it has."""
+        """Return whether another schedule has this name. A schedule without a given name has its id as its name, which
+        is unique."""
         if name == schedule_id:
             return False
         with self._client.pipeline(transaction=False) as pipe:
@@ -109,11 +110,11 @@ class Schedules:
         with self._client.pipeline() as pipe:
             while True:
                 try:
-                    pipe.watch(keys.job(job_id))  # whoever enqueues it meanwhile changes it
+                    pipe.watch(keys.job(job_id))  # a worker that enqueues it meanwhile changes it
                     raw: Any = pipe.hgetall(keys.job(job_id))
                     if raw.get(b"status") != b"scheduled":
                         raise gone
-                    job = Job(job_id, self._client, JSON)  # nothing is unpickled
+                    job = Job(job_id, self._client, JSON)  # JSON, so that nothing is unpickled
                     job.restore({name: value for name, value in raw.items() if name != b"meta"})
                     pipe.multi()
                     job.delete(pipeline=pipe)
@@ -123,7 +124,7 @@ class Schedules:
                     continue
 
     def _forget_delayed(self, job_id: str) -> bool:
-        """Take out of RQ's registries what stands there with no job behind it; tell whether it stood there."""
+        """Remove an id from RQ's registries when no job exists for it; return whether it was there."""
         known: Any = self._client.smembers(keys.QUEUES)
         with self._client.pipeline(transaction=False) as pipe:
             for name in queue_names(known):
@@ -132,7 +133,7 @@ class Schedules:
 
 
 def _text(name: bytes) -> str:
-    """Any bytes; ``_raw`` makes them of it again."""
+    """Return any bytes as text, from which ``_raw`` restores them."""
     return name.decode(errors="surrogateescape")
 
 
@@ -141,5 +142,5 @@ def _raw(name: str) -> bytes:
 
 
 def _without_errors(replies: list[Any]) -> list[Any]:
-    """None in the place of what is of another type."""
+    """Return the replies with None in the place of errors from keys of another type."""
     return [None if isinstance(reply, redis.ResponseError) else reply for reply in replies]

@@ -1,10 +1,10 @@
-"""Schedules in the store, in Python's terms: store one, see what is due, enqueue an occurrence once, lead, delete.
+"""Store schedules, find those that are due, enqueue each occurrence once, lead, delete.
 
-    SCHEDULE ──► next time in a zset, what and how in two hashes ──► UPCOMING (anybody reads what is due)
+    SCHEDULE ──► next time in a zset, what and how in two hashes ──► UPCOMING (any process reads what is due)
                                                                        └─► TICK: job and next time in one step
 
-Correctness needs no leader: TICK acts only if the time that its caller read still stands there. Entries of cron files
-have a leader besides, because they are to end with the file: its name is their token.
+Correctness needs no leader: TICK acts only if the time that its caller has read is still stored. Entries of cron files
+have a leader all the same, because they end when no worker serves the file: the leader's name is their token.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timing import BadSchedule, Timing
 
 FENCED = "fenced"
-GONE = "gone"  # what UPCOMING says of an entry whose keys somebody has deleted
-NOT_ENQUEUED = frozenset({FENCED, "moved", "overlap", "there"})  # what TICK says in the place of a job's id
+GONE = "gone"  # UPCOMING's word for an entry whose keys were deleted
+NOT_ENQUEUED = frozenset({FENCED, "moved", "overlap", "there"})  # what TICK returns in the place of a job's id
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is stored: when, where to, the fields that its jobs begin with. ``front`` and ``ttl`` are its jobs'."""
+    """A stored schedule: its timing, its queue, the fields that its jobs start with. front, ttl: of its jobs."""
 
     id: str
     timing: Timing
     queue: str
     fields: Mapping[str, bytes] = field(repr=False)
-    name: str = ""  # RQ's name of a cron entry; may be shared
-    source: str = ""  # the cron file it stands in
+    name: str = ""  # RQ's name of a cron entry; several may have the same
+    source: str = ""  # the cron file that registered it
     overlap: bool = True
     front: bool = False
     ttl: int | None = None
@@ -49,7 +49,7 @@ class Schedule:
             "tz": t.tz,
             "queue": self.queue,
             "name": self.name or self.id,
-            "source": self.source.encode(errors="backslashreplace").decode(),  # a path need not be text
+            "source": self.source.encode(errors="backslashreplace").decode(),  # a path need not be valid text
             "overlap": "yes" if self.overlap else "no",
             "front": "1" if self.front else "",
             "ttl": "" if self.ttl is None else str(self.ttl),
@@ -57,16 +57,16 @@ class Schedule:
 
 
 class Due(NamedTuple):
-    """A schedule whose time has come; ``due`` as it was read, seconds since the epoch."""
+    """A schedule whose time has come. due: the time as it was read, seconds since the epoch."""
 
     id: str
     due: str
     timing: Timing
-    problem: str = ""  # why it cannot be: whatever stands in the store
+    problem: str = ""  # why it cannot be enqueued: the store may hold anything
 
 
 class Upcoming(NamedTuple):
-    """What UPCOMING found: the store's time, the next time after it, and what is due."""
+    """UPCOMING's answer: the store's time, the time of the next schedule, and the schedules that are due."""
 
     now: float
     later: float | None
@@ -74,7 +74,8 @@ class Upcoming(NamedTuple):
 
 
 class Timetable:
-    """One of the two sets of schedules, over one client. Without a token the stored ones, with it a leader's."""
+    """One of the two sets of schedules, over one client: without a token the stored ones, with a token those of that
+    leader."""
 
     def __init__(self, client: redis.Redis, leader: str = "") -> None:
         self._client = client
@@ -83,16 +84,18 @@ class Timetable:
         self._key = keys.CRON_ENTRIES if leader else keys.SCHEDULES
 
     def now(self) -> float:
-        """The store's time, in seconds since the epoch."""
+        """Return the store's time, in seconds since the epoch."""
         seconds, microseconds = self._client.time()
         return float(seconds) + float(microseconds) / 1e6
 
     def put(
         self, schedule: Schedule, first: float, mode: str = "keep", mark: str = "", attempt: int = 0
     ) -> float | None:
-        """Store it; mode "keep" keeps the next time of one that comes at the same times, "first" does not, "unique"
-        refuses. mark and attempt: of this submit, see Submit. Return its next time; None: this token leads no more.
-        Raises DuplicateJob."""
+        """Store a schedule and return its next time; None if this token does not lead any more. Raises DuplicateJob.
+
+        mode: "keep" keeps the next time of an existing schedule with the same timing, "first" does not, "unique"
+        refuses if one exists. mark, attempt: of this submit, see Submit.
+        """
         meta = _flat(schedule.to_hash())
         args = (self._leader, schedule.id, repr(first), mode, attempt, len(meta), *meta, *_flat(schedule.fields))
         reply = self._protocol.run("schedule", 2, self._key, keys.submit(mark or os.urandom(16).hex()), *args)
@@ -101,14 +104,14 @@ class Timetable:
         return None if reply == FENCED.encode() else float(reply)
 
     def upcoming(self, most: int = 100, skip: int = 0) -> Upcoming:
-        """Return what is due, ``most`` of it, but not the first ``skip``."""
+        """Return at most ``most`` schedules that are due, without the first ``skip``."""
         now, later, *flat = [_text(part) for part in self._protocol.run("upcoming", 1, self._key, most, skip)]
         due = [_read(*flat[i : i + 6]) for i in range(0, len(flat), 6)]
         return Upcoming(float(now), float(later) if later else None, due)
 
     def tick(self, due: Due, after: float) -> str:
-        """Enqueue this occurrence and set the next; return the job's id, or one of NOT_ENQUEUED. Raises BadSchedule
-        for what the store holds and nobody could enqueue; then nothing was written."""
+        """Enqueue this occurrence and set the next time; return the job's id, or one of NOT_ENQUEUED. Raises
+        BadSchedule for a stored value that cannot be enqueued; then nothing was written."""
         args = (
             self._leader,
             due.id,
@@ -125,15 +128,16 @@ class Timetable:
     # -- the leader of the cron files ------------------------------------------------------------------------------
 
     def lead(self, seconds: float) -> int:
-        """Ask to lead for so long: 1 from now on, 2 still, 0 somebody else does."""
+        """Try to lead for so many seconds; return 1 for a new leader, 2 for one that leads on, 0 if another one
+        leads."""
         return int(self._protocol.run("cron_lead", 1, keys.CRON_LEADER, self._leader, int(seconds * 1000)))
 
     def keep_only(self, ids: Iterable[str]) -> bool:
-        """Drop all other entries; False: this token leads no more."""
+        """Drop all other entries; return False if this token does not lead any more."""
         return int(self._protocol.run("cron_keep", 2, keys.CRON_ENTRIES, keys.SCHEDULES, self._leader, *ids)) >= 0
 
     def missing(self, ids: list[str]) -> list[str]:
-        """Return those that are not stored."""
+        """Return those ids that are not stored."""
         scores: Any = self._client.zmscore(self._key, ids)
         return [schedule_id for schedule_id, score in zip(ids, scores, strict=True) if score is None]
 
@@ -142,7 +146,7 @@ class Timetable:
 
 
 def _read(schedule_id: str, due: str, every: str, cron: str, tz: str, problem: str) -> Due:
-    """What UPCOMING says of one. It may be anything that somebody wrote there."""
+    """Build a Due from UPCOMING's answer, whose values may be anything that was written there."""
     if not problem:
         try:
             return Due(schedule_id, due, Timing(float(every or 0), cron, tz).check())
@@ -154,7 +158,7 @@ def _read(schedule_id: str, due: str, every: str, cron: str, tz: str, problem: s
 
 
 def _text(reply: bytes) -> str:
-    """Any bytes; the protocol sends them back as they came."""
+    """Return any bytes as text that the protocol sends back unchanged."""
     return reply.decode(errors="surrogateescape")
 
 

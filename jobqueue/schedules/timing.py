@@ -1,7 +1,7 @@
-"""When a schedule comes round: every so many seconds, or by a cron expression in a time zone.
+"""Compute when a schedule comes round: every so many seconds, or by a cron expression in a time zone.
 
-A cron expression means what it means to RQ: croniter's five fields (six with seconds at the end), in local time; a
-time that a change of the clocks skips comes once, one that it repeats comes at its first pass only.
+A cron expression means the same as in RQ: croniter's five fields (six with seconds at the end), in local time; a time
+that a change of the clocks skips comes once, one that it repeats comes only the first time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _A_WALL_HOUR = 3600.0  # seconds
 
 
 class BadSchedule(UsageError):
-    """A schedule that cannot be: no such time, no such zone, nothing between two occurrences."""
+    """A schedule that is impossible: no such time, no such zone, no interval between two occurrences."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Either ``every`` seconds or ``cron``, in the zone ``tz`` ("" is the local time of who asks)."""
+    """Either ``every`` so many seconds or ``cron``, in the zone ``tz`` ("" is this machine's local time)."""
 
     every: float = 0.0
     cron: str = ""
@@ -46,12 +46,12 @@ class Timing:
         return self
 
     def first(self, now: float) -> float:
-        """The first time: at once for an interval, as in RQ; else when the expression says so. Seconds since 1970."""
+        """Return the first time: now for an interval, as in RQ; else the expression's next time. Seconds since 1970."""
         return now if self.every else self._next_match(now)
 
     def after(self, due: float, now: float) -> float:
-        """The next time after ``now`` behind ``due``. What was missed in between is not made up for. Raises
-        BadSchedule: whatever stands in the store may be asked."""
+        """Return the first time after ``now`` in the sequence from ``due``; missed times are skipped. Raises
+        BadSchedule, because the store may hold anything."""
         try:
             found = self._next_match(max(due, now)) if self.cron else self._next_round(due, now)
         except (ArithmeticError, ValueError, OSError) as e:
@@ -64,7 +64,7 @@ class Timing:
         return due + self.every * (floor(max(0.0, now - due) / self.every) + 1)
 
     def _next_match(self, now: float) -> float:
-        from croniter import CroniterError, croniter  # here: `jobq submit` needs it for --cron only
+        from croniter import CroniterError, croniter  # imported here: `jobq submit` needs it for --cron only
 
         zone = zone_of(self.tz)
         local = datetime.fromtimestamp(now, UTC).astimezone(zone).replace(tzinfo=None)
@@ -80,13 +80,16 @@ class Timing:
             ) from None
 
     def pause(self, now: float, ahead: float) -> tuple[float, float] | None:
-        """Return (last time before, first time after) of the next pause within ``ahead`` seconds that the clocks make
-        when they are set back: an hour comes twice, and its second pass is left out. None: there is none, or the
-        expression comes so seldom that nobody would miss an hour of it."""
+        """Return (last time before, first time after) of the next pause within ``ahead`` seconds; None if there is
+        none.
+
+        When the clocks are set back, an hour comes twice, and its second pass has no occurrences. None also for an
+        expression whose times are further apart than that.
+        """
         if not self.cron or (changed := _set_back(zone_of(self.tz), now, now + ahead)) is None:
             return None
         moment, seconds = changed
-        before = self._next_match(moment - _A_WALL_HOUR - 1.0)  # strictly later than that
+        before = self._next_match(moment - _A_WALL_HOUR - 1.0)  # the result is strictly later than the argument
         while (after := self._next_match(before)) < moment:
             before = after
         is_dense = before < moment and after - before - seconds <= _A_WALL_HOUR
@@ -99,12 +102,13 @@ class Timing:
 
 
 def _printable(error: Exception) -> str:
-    """It has the expression in it, whatever that is."""
+    """Return the error's text, which quotes the expression, without characters that a terminal would obey."""
     return str(error).encode(errors="backslashreplace").decode()
 
 
 def _set_back(zone: tzinfo | None, start: float, end: float) -> tuple[float, float] | None:
-    """The first moment in this time at which the zone's clocks are set back (seconds since 1970), and by how much."""
+    """Return the first moment in this time at which the zone's clocks are set back (seconds since 1970), and by how
+    much."""
 
     def offset(moment: float) -> float:
         found = datetime.fromtimestamp(moment, UTC).astimezone(zone).utcoffset()
@@ -123,7 +127,7 @@ def _set_back(zone: tzinfo | None, start: float, end: float) -> tuple[float, flo
 
 
 def zone_of(name: str) -> tzinfo | None:
-    """The zone; None, the machine's own, for "". Raises BadSchedule."""
+    """Return the zone; None, which is the machine's own, for "". Raises BadSchedule."""
     if not name:
         return None
     try:
@@ -133,7 +137,7 @@ def zone_of(name: str) -> tzinfo | None:
 
 
 def local_zone() -> str:
-    """The name of the machine's zone, so that all machines compute alike; "" when it has none that can be told."""
+    """Return the name of the machine's zone, so that all machines compute alike; "" when it cannot be found."""
     linked = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2]
     written = Path("/etc/timezone")
     named = written.read_text().strip() if written.is_file() else ""
@@ -144,7 +148,7 @@ def local_zone() -> str:
 
 
 def _is_the_local(name: str) -> bool:
-    """Does the zone of this name have the machine's offsets, in winter and in summer?"""
+    """Return whether the zone of this name has the machine's offsets in winter and in summer."""
     try:
         zone = zone_of(name) if name else None
     except BadSchedule:

@@ -1,5 +1,7 @@
-"""What the store holds of a schedule or of a delayed job, made readable, however bad it is: an entry that an older
-version, RQ, a mistake or somebody hostile wrote must neither hide the others nor hide itself."""
+"""Make the stored fields of a schedule or a delayed job readable, however damaged they are.
+
+An entry that an older version, RQ, a mistake or an attacker wrote must neither hide the others nor be hidden.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,12 @@ class ScheduleView:
     kind: str  # every | cron | once
     queue: str
     description: str
-    next: datetime | None  # None: an entry of a cron file that nobody serves now, or one with a problem
+    next: datetime | None  # None: an entry of a cron file that no worker serves now, or one with a problem
     every: float | None = None
     cron: str | None = None
     tz: str | None = None
     name: str | None = None
-    function: str | None = None  # None with args and kwargs: a pickle, which is not opened
+    function: str | None = None  # None, as args and kwargs, for a pickle, which is not opened
     args: list[Any] | None = None
     kwargs: dict[str, Any] | None = None
     overlap: bool = True
@@ -34,11 +36,11 @@ class ScheduleView:
     last_job: str | None = None
     runs: int = 0
     skipped: int = 0
-    source: str | None = None  # the cron file
+    source: str | None = None  # the cron file that registered it
     problem: str | None = None  # why no worker enqueues it
 
     def pause(self, now: float, ahead: float) -> tuple[datetime, datetime] | None:
-        """Return between which two times it pauses because the clocks are set back, if they are so soon; see Timing."""
+        """Return the two times between which it pauses because the clocks are set back, if that is soon; see Timing."""
         if self.next is None or not self.cron or self.problem:
             return None
         found = Timing(cron=self.cron, tz=self.tz or "").pause(now, ahead)
@@ -51,7 +53,7 @@ class ScheduleView:
 
 
 def view_of(schedule_id: str, score: float, led: bool, raw: Any, fields: Any) -> ScheduleView:
-    """Return the schedule that these replies of the store describe. ``led``: somebody serves cron files."""
+    """Return the schedule that these replies of the store describe. led: whether a worker serves cron files."""
     if not isinstance(raw, dict) or b"queue" not in raw:
         what = "its key is of another type" if isinstance(raw, Exception) else "its fields are gone"
         return ScheduleView(schedule_id, "every", "?", "(cannot be read)", None, problem=f"{what}.")
@@ -95,7 +97,7 @@ def delayed_view(job_id: str, queue: str, score: float, fields: Any) -> Schedule
 
 
 def _timing(text: Mapping[str, str]) -> tuple[Timing, str | None]:
-    """When it comes, and what is wrong with that."""
+    """Return its timing, and what is wrong with that."""
     try:
         timing = Timing(float(text.get("every") or 0.0), text.get("cron", ""), text.get("tz", ""))
     except ValueError:
@@ -112,10 +114,10 @@ def described(description: bytes | None) -> str:
 
 
 def called(data: bytes | None) -> dict[str, Any]:
-    """Function, args and kwargs of JSON data; nothing of a pickle, or of what is no call."""
+    """Return function, args and kwargs of JSON data; nothing for a pickle or for data that is not a call."""
     try:
         function, _, args, kwargs = json.loads(decompress(data)) if data else (None,) * 4
-    except Exception:  # anybody may have written it
+    except Exception:  # the data may be anything
         return {}
     return {"function": function, "args": args, "kwargs": kwargs}
 
