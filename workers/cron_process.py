@@ -1,4 +1,4 @@
-"""``jobq cron FILE``: the cron role alone, in the foreground, without children that run jobs."""
+"""Run ``jobq cron FILE``: the cron leader alone, in the foreground, without children that run jobs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jobqueue.workers.supervisor.signals import Signals
 
 log = logging.getLogger(__name__)
 
-GIVE_UP = 5.0  # seconds for the last word, when the store is away
+GIVE_UP = 5.0  # seconds for the last requests, when the store is away
 
 
 def serve(entries: Sequence[Schedule], store: Store, log_format: str) -> int:
-    """Lead, or stand by until the leader is gone, until a signal comes; return the exit code."""
+    """Lead the cron files, or wait until the leader is gone, until a signal comes; return the exit code."""
     set_up_logging(log_format, False)
     name, client, signals = worker_name(), store.client(), Signals()
     cron_leader = CronLeader(name, entries, client)

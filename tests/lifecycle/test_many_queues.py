@@ -28,7 +28,7 @@ def test_a_store_that_is_far_away(start: Start, mode: str, server: Server) -> No
         last = Queue(QUEUES[-1], connection=server.client).enqueue("samples.ok", 1)
         eventually(lambda: status(server.client, first.id) == status(server.client, last.id) == "finished", 60)
         assert tree.stop() == 0
-    assert "no word from the store" not in tree.log
+    assert "the store has not answered" not in tree.log
     assert "fenced" not in tree.log
 
 

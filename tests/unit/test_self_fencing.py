@@ -55,7 +55,7 @@ def test_it_freezes_before_the_lease_is_over_and_thaws(caplog: pytest.LogCapture
         assert [bench.active(now) for now in (100.0, 106.9, 107.1, 109.0, 1000.0)] == [False, False, True, True, True]
         bench.heartbeat.renewed = 1000.5
         assert [bench.active(now) for now in (1001.0, 1007.4, 1007.6)] == [False, False, True]
-    assert caplog.messages == ["no word from the store for 7 s: nothing new is started"] * 2
+    assert caplog.messages == ["the store has not answered for 7 s: no further job is started"] * 2
 
 
 def test_children_that_wake_before_their_supervisor_ask() -> None:

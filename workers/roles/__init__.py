@@ -1,1 +1,1 @@
-"""What a worker does beside running jobs: timed steps and listeners, each in a thread of the supervisor's process."""
+"""What a worker does besides running jobs: timed roles and listeners, in threads of the supervisor's process."""

@@ -1,4 +1,4 @@
-"""RQ's commands to a worker: stop-job, stop-execution, shutdown, kill-horse, by publish and subscribe."""
+"""Listen for RQ's commands to a worker (stop-job, stop-execution, shutdown, kill-horse), which are published."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHO = "listening for commands"
 
 
 class CommandListener:
-    """A thread of the supervisor that listens; what it hears it posts to the main loop."""
+    """A thread of the supervisor. It calls ``on_command`` with each command, which hands it to the main loop."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class CommandListener:
                 time.sleep(backoff.failed())
 
     def _hear(self, message: dict[str, Any]) -> None:
+        """Pass a command on. Anybody may publish anything: what is no JSON object is ignored."""
         try:
             command = json.loads(message["data"])
         except (ValueError, TypeError, RecursionError):

@@ -1,10 +1,10 @@
-"""RQ's cron files: one supervisor leads, and enqueues what they register.
+"""Enqueue what RQ's cron files register. Of all processes that have loaded one, one leads and does it.
 
-    lead (a lock in the store, with an expiry) ──► store the entries, drop those of an older file ──► tick
+    take the lead (a lock in the store, with an expiry) ──► store the entries, delete those of an older file ──► tick
 
 The entries come as data; a process of its own has loaded the file. They stand in the store with their next time, so
-that a new leader goes on where the last one died. Every write carries the leader's name: who lost the
-lead without knowing, because it was stopped or cut off, enqueues nothing.
+that a new leader goes on where the last one died. Every write carries the leader's name: a process that has lost the
+lead without noticing it, because it was stopped or cut off, enqueues nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jobqueue.workers.roles.schedule_ticker import LONGEST, ScheduleTicker
 
 log = logging.getLogger(__name__)
 
-LEAD = 5.0  # seconds that a leader leads without a word
-LOOK = 10.0  # seconds after which who stands by looks at what the leader serves
+LEAD = 5.0  # seconds after which the lead ends that is not renewed
+LOOK = 10.0  # seconds between two looks of a process that does not lead at what the leader has stored
 
 
 class CronLeader:
-    """A role; runs in the roles thread, or in that of ``jobq cron``."""
+    """A role; runs in the roles thread of a worker, or of ``jobq cron``."""
 
     def __init__(self, name: str, entries: Sequence[Schedule], client: redis.Redis) -> None:
         self.every = LONGEST
@@ -34,15 +34,15 @@ class CronLeader:
         self._ticker = ScheduleTicker(self._timetable)
         self._stored = False
         self._resigned = False
-        self._look_at = 0.0  # 0: it does not stand by
+        self._look_at = 0.0  # monotonic seconds; 0: it leads, or has not stepped yet
         self._missed: list[str] = []
 
     def step(self, now: float) -> bool:
-        """Lead if nobody else does, and enqueue what is due; tell whether it leads."""
+        """Take or renew the lead unless another process has it, and enqueue what is due; return whether it leads."""
         if self._resigned:
             return False
         lead = self._timetable.lead(LEAD)
-        if lead != 2:  # somebody else may have led, with another file
+        if lead != 2:  # newly taken: another process may have led, with another file
             self._stored = False
         if lead and not self._stored:
             self._stored = self._store()
@@ -51,7 +51,8 @@ class CronLeader:
         return bool(lead)
 
     def _store(self) -> bool:
-        """Doing it twice is doing it once."""
+        """Store all entries, and delete those of an older file; return False if another process leads. May be
+        repeated."""
         now = self._timetable.now()
         for entry in self._entries:
             if not self._put(entry, now):
@@ -62,7 +63,8 @@ class CronLeader:
         return True
 
     def _put(self, entry: Schedule, now: float) -> bool:
-        """False: somebody else leads. An entry that the store does not take keeps nobody from the others."""
+        """Store one entry; return False if another process leads. One that the store does not take is logged and passed
+        over, so that the others are stored."""
         try:
             return self._timetable.put(entry, entry.timing.first(now)) is not None
         except redis.ResponseError as e:
@@ -72,7 +74,7 @@ class CronLeader:
             return True
 
     def _stand_by(self, now: float, leads: bool) -> None:
-        """Say so when the leader serves another file: what only ours registers is enqueued by nobody."""
+        """Warn when another process leads with another file: entries that only ours has are enqueued by nobody."""
         if leads or not self._look_at:
             self._look_at = 0.0 if leads else now + LOOK
             return
@@ -90,9 +92,10 @@ class CronLeader:
         self._missed = missed
 
     def reconnected(self) -> None:
+        """Store the entries again: the store may have lost them."""
         self._stored = False
 
     def resign(self) -> None:
-        """Leave the lead to the next one, at once and for good."""
+        """Give up the lead, so that another process can take it at once. This one does not take it again."""
         self._resigned = True
         self._timetable.resign()

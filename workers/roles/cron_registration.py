@@ -1,6 +1,7 @@
-"""What RQ's readers (``CronScheduler.all``) see of the schedules of this store: one scheduler called "jobq".
+"""Show the schedules of this store to RQ's readers (``CronScheduler.all``), as those of one scheduler called "jobq".
 
-Written by any supervisor, when the last writing is old; the content is the store's, so it matters not by whom.
+Any supervisor writes this registration when the last one is old. Its content comes from the store, so it does not
+matter which one does.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from jobqueue.schedules.schedules import Schedules, ScheduleView
 from jobqueue.workers.shared.clock import rq_time
 
 NAME = "jobq"
-OLD = 10.0  # seconds
+OLD = 10.0  # seconds after which a registration is written anew
 
 
 class CronRegistration:
-    """A role; runs in the roles thread, or in that of ``jobq cron``."""
+    """A role; runs in the roles thread of a worker, or of ``jobq cron``."""
 
     every = OLD / 2
 
@@ -33,7 +34,7 @@ class CronRegistration:
         self._schedules = Schedules(client)
 
     def step(self, _now: float) -> bool:
-        """Tell whether there was something to write."""
+        """Write the registration if it is old, or take it away; return whether there was anything to do."""
         now = time.time()
         written: Any = self._client.zscore(keys.CRON_SCHEDULERS, NAME)
         if written is not None and 0 <= now - written < OLD:
@@ -49,17 +50,18 @@ class CronRegistration:
         return True
 
     def _withdraw(self) -> bool:
-        """Take the registration away, of a store without schedules. Another supervisor may have written one meanwhile,
-        for a schedule that is new: it is missed at the next step, and written again."""
+        """Take the registration away, because there are no schedules. Should another supervisor have written one in
+        this moment, for a schedule that is new, then the next step finds it missing and writes it again."""
         with self._client.pipeline() as pipe:
             pipe.zrem(keys.CRON_SCHEDULERS, NAME)
             pipe.delete(keys.cron_scheduler(NAME))
             return any(pipe.execute())
 
     def reconnected(self) -> None:
-        """Nothing is remembered."""
+        """Do nothing: nothing is remembered."""
 
     def _registration(self, now: float, served: list[ScheduleView]) -> Any:
+        """Return the fields of the registration, as RQ's CronScheduler writes them."""
         return {
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
@@ -71,7 +73,7 @@ class CronRegistration:
 
 
 def as_rq(view: ScheduleView) -> dict[str, Any]:
-    """As RQ's CronJob.to_dict."""
+    """Return a schedule as RQ's CronJob.to_dict does."""
 
     def text(value: Any) -> str | None:
         return None if not value else NOT_JSON_SERIALIZABLE if view.args is None else json.dumps(value)

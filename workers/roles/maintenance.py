@@ -1,9 +1,9 @@
-"""RQ's maintenance, in its turn: what it does is user code in part, so a short-lived child does it.
+"""Have RQ's maintenance done every ten minutes, in a short-lived process, because it calls user code.
 
-    (roles thread) due? ──► (main loop) fork ──► child: workers/rq_finish/maintenance.py ──► gone
+    (roles thread) is it due? ──► (main loop) fork ──► process: workers/rq_finish/maintenance.py ──► ends
 
-RQ's workers do this every ten minutes, and so does every supervisor; RQ's lock on each queue keeps them apart. After an
-outage it waits for a minute: who was cut off renews first what it holds.
+RQ's workers do the same; RQ's lock on each queue keeps them all apart. After an outage it waits for a minute, so that
+workers which were cut off renew first what they hold.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from jobqueue.workers.shared.messages import MAINTENANCE
 
 log = logging.getLogger(__name__)
 
-SETTLING = 60.0  # seconds after the start, or an outage
+SETTLING = 60.0  # seconds at most to wait after the start, or after an outage
 
 
 class Maintenance:
-    """``step`` runs in the roles thread, everything else in the main loop. ``interval`` 0: never."""
+    """A role, and a Requester of the fork server's: ``step`` runs in the roles thread, everything else in the main
+    loop. ``interval`` 0: never. ``fork`` starts the process, False: it cannot be started now."""
 
     every = 1.0
 
@@ -32,12 +33,12 @@ class Maintenance:
         self._post = post
         self._fork = fork
         self._due = 0.0 if burst else time.monotonic() + self._settling()
-        self._pid = 0
-        self.running = False
+        self._pid = 0  # of its process; 0: there is none, or it is not known yet
+        self.running = False  # its process was asked for, and has not ended
         self.awaited = burst and interval > 0  # a burst does it once, as RQ's does, before it leaves
 
     def step(self, now: float) -> bool:
-        """Have it done if it is due; tell whether it was."""
+        """Have it done if it is due; return whether it was."""
         if not self._interval or now < self._due:
             return False
         self._due = now + self._interval * random.uniform(0.9, 1.1)  # many were started together
@@ -45,6 +46,7 @@ class Maintenance:
         return True
 
     def reconnected(self) -> None:
+        """Wait for a while, and let a burst end without it."""
         self._due = time.monotonic() + self._settling()
         self.awaited = False
 
@@ -57,19 +59,19 @@ class Maintenance:
             self.running = self._fork()
 
     def forked(self, name: str, pid: int) -> bool:
-        """Was it ours?"""
+        """A process runs: note its pid if it is ours."""
         if name == MAINTENANCE:
             self._pid = pid
         return name == MAINTENANCE
 
     def unborn(self, name: str, why: str) -> bool:
-        """Its process could not be started. Was it ours?"""
+        """A process could not be started: if it was ours, the next turn comes when it is due."""
         if name == MAINTENANCE:
             self.all_died()
         return name == MAINTENANCE
 
     def died(self, pid: int, status: int) -> bool:
-        """Was it ours?"""
+        """A process has ended: note it if it was ours."""
         if not self._pid or pid != self._pid:
             return False
         if status != 0:
@@ -78,5 +80,5 @@ class Maintenance:
         return True
 
     def all_died(self) -> None:
-        """The fork server is gone."""
+        """The fork server is gone, and with it the process."""
         self._pid, self.running = 0, False

@@ -1,4 +1,4 @@
-"""Enqueues the occurrences that are due of one set of schedules, and knows when the next one comes."""
+"""Enqueue the occurrences that are due of one set of schedules, and tell when the next one comes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from jobqueue.store.error_texts import is_away
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 100
+AT_ONCE = 100  # occurrences that are read in one request
 LONGEST = 1.0  # seconds between two looks: a schedule may be added at any time
-SHORTEST = 0.005
-REMEMBERED = 10_000  # such entries
-LOOK_AGAIN = 60.0  # seconds until an entry that could not be is looked at again, if it has not changed
+SHORTEST = 0.005  # seconds between two looks, at least
+REMEMBERED = 10_000  # entries that could not be enqueued
+LOOK_AGAIN = 60.0  # seconds until such an entry is tried again, if it has not changed
 
 
 class ScheduleTicker:
-    """Used from one thread. A step that was cut short, or done twice, by anybody, enqueues no occurrence twice.
+    """Used from one thread. A step that was cut short, or done twice, by any process, enqueues no occurrence twice.
 
-    An entry that cannot be (an older version, RQ or anybody may have written it) is named in a warning and passed
-    over: it keeps nobody from the others.
+    An entry that cannot be read or enqueued (an older version, RQ or anybody may have written it) is named in a warning
+    and passed over, so that the others are enqueued.
     """
 
     def __init__(self, timetable: Timetable) -> None:
         self._timetable = timetable
-        self._bad: dict[str, tuple[Due, str, float]] = {}  # what was read, what is wrong, until when that is believed
+        self._bad: dict[
+            str, tuple[Due, str, float]
+        ] = {}  # by id: what was read, what is wrong with it, until when that is believed
 
     def step(self) -> float:
         """Enqueue what is due; return the seconds until there is something to do again."""
@@ -74,11 +76,13 @@ class ScheduleTicker:
         return after
 
     def _passed_over(self, one: Due) -> bool:
-        """It is what it was when it could not be: working that out once a second would cost more than it may."""
+        """Return whether the entry is the same as when it could not be enqueued a short while ago: finding that out
+        once a second again would cost too much."""
         seen = self._bad.get(one.id)
         return seen is not None and seen[0] == one and time.monotonic() < seen[2]
 
     def _complain(self, one: Due, problem: str) -> None:
+        """Warn of an entry once for each problem, and remember it."""
         seen = self._bad.get(one.id)
         if seen is None or seen[1] != problem:
             log.warning(

@@ -1,8 +1,8 @@
-"""Delayed jobs and stored schedules: moves and enqueues what is due.
+"""Enqueue delayed jobs and the occurrences of stored schedules when they are due.
 
-Runs in the roles thread. Any number of supervisors may do this: a move is one atomic step, and so is an
-occurrence with the next time of its schedule. So there is no leader and no lock; where an RQ scheduler holds its lock
-on a queue, the queue's delayed jobs are left to it.
+Any number of supervisors may do this: enqueueing a delayed job is one atomic step, and so is enqueueing an occurrence
+together with writing the next time of its schedule. So there is no leader and no lock; where an RQ scheduler holds its
+lock on a queue, the queue's delayed jobs are left to it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 500
+AT_ONCE = 500  # delayed jobs that one request enqueues, per queue
 RETRY = 10.0  # seconds between two looks at queues whose delayed jobs could not be enqueued
 
 
 class Scheduler:
-    """A role of the supervisor."""
+    """A role; runs in the roles thread."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self.every = LONGEST
@@ -34,7 +34,7 @@ class Scheduler:
         self._ticker = ScheduleTicker(Timetable(client))
         self._move_at = 0.0
         self._retry_at = 0.0
-        self._refused: set[str] = set()  # queues of which that was said
+        self._refused: set[str] = set()  # queues whose delayed jobs could not be enqueued, which was logged
 
     def step(self, now: float) -> int:
         """Enqueue what is due; return how many delayed jobs that were."""
@@ -47,8 +47,8 @@ class Scheduler:
         return moved
 
     def _move(self) -> int:
-        """All queues in one request: a store may be far away. What stands in the place of one queue's delayed jobs
-        keeps nobody from the other queues, nor from the schedules."""
+        """Enqueue the delayed jobs that are due; return how many. All queues go in one request, because a store may be
+        far away. Where that fails because of one queue's key, each queue gets a request of its own."""
         try:
             return self._due([queue for queue in self._queues if queue not in self._refused])
         except redis.ResponseError as e:
@@ -57,7 +57,7 @@ class Scheduler:
         return sum(map(self._due_alone, self._queues))
 
     def _try_again(self, now: float) -> None:
-        """Somebody may have mended what was in the way."""
+        """Ask again about queues whose delayed jobs could not be enqueued: somebody may have repaired the key."""
         if self._refused and now >= self._retry_at:
             self._retry_at = now + RETRY
             for queue in [*self._refused]:
@@ -80,5 +80,5 @@ class Scheduler:
         return moved
 
     def reconnected(self) -> None:
-        """Nothing is remembered."""
+        """Look at the delayed jobs in the next step."""
         self._move_at = 0.0

@@ -1,11 +1,12 @@
-"""A tree that has not renewed its lease for a while may be called dead soon: it starts nothing new until it has.
+"""Start nothing new while the lease has not been renewed for a while, because rescuers may call this tree dead soon.
 
-Claims stop by themselves when the store is away; this is about the jobs that the children hold already. Each page says
-until when they are safe. Later than that a slot asks Redis before it starts a job, and the answer waits for the store.
-That holds too when the whole worker stood still (SIGSTOP, a paused container) and a child wakes before its supervisor.
+Without a store no child claims anything; this is about jobs that the children have claimed already. Each shared page
+says until when these are safe. Later than that a slot asks Redis before it starts a job, so it waits for the store.
+That holds too when the whole worker stood still (SIGSTOP, a paused container) and a child goes on before its
+supervisor.
 
-When the lease is renewed after such a time, somebody may have given the buffers away: they are revoked, as those of a
-child that held still, and nothing starts unasked before the child has dropped its buffer.
+When the lease is renewed after such a time, a rescuer may have given the claimed jobs away: the pages are revoked, as
+that of a child that held still, and a slot asks Redis before it starts anything until its child has dropped its buffer.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class SelfFencing:
-    """Runs in the supervisor's main loop: it knows how long ago the roles thread last heard from the store."""
+    """Stepped by the supervisor's main loop; reads from the heartbeat when the lease was renewed."""
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class SelfFencing:
         pages: Sequence[SharedPage],
         on_lapse: Callable[[], object] = lambda: None,
     ) -> None:
-        """on_lapse: called when the children shall look at their pages."""
+        """on_lapse: called when pages are revoked, so that the children look at them."""
         self._limit = SAFE * settings.lease
         self._heartbeat = heartbeat
         self._pages = pages
@@ -39,14 +40,15 @@ class SelfFencing:
         self.active = False
 
     def step(self, now: float) -> None:
+        """Compare with the last renewal, and write into the pages until when their jobs are safe."""
         renewed, lapses = self._heartbeat.renewed, self._heartbeat.lapses
         active = bool(renewed) and now - renewed > self._limit
         if active and not self.active:
-            log.warning("no word from the store for %g s: nothing new is started", self._limit)
+            log.warning("the store has not answered for %g s: no further job is started", self._limit)
         self.active = active
         if lapses != self._lapses:
             self._lapses = lapses
-            log.warning("the lease may have been over: what was claimed before is given back, and claimed anew")
+            log.warning("the lease may have expired: jobs that were claimed before are given back and claimed again")
             for page in self._pages:
                 page.revoke()
             self._on_lapse()

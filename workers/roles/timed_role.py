@@ -1,4 +1,4 @@
-"""The one timed loop: a thread that does requests as they come and steps when they are due."""
+"""Run timed roles in a thread: each steps when it is due, and between steps the thread makes requests as they come."""
 
 from __future__ import annotations
 
@@ -22,29 +22,31 @@ log = logging.getLogger(__name__)
 REQUEST = "a request to the store"
 
 
-SAME_OUTAGE = 10.0  # seconds after its begin within which a thread may still find out about it
+SAME_OUTAGE = 10.0  # seconds after the begin of an outage within which other threads may find out about it
 
 
 class TimedRole(Protocol):
-    """A role: does one turn when it is due."""
+    """Something that is done again and again."""
 
-    every: float  # seconds
+    every: float  # seconds between two steps
 
-    def step(self, now: float) -> object: ...
+    def step(self, now: float) -> object:
+        """Do one turn. ``now``: monotonic seconds."""
 
     def reconnected(self) -> None:
-        """The store was away: what was seen before proves nothing."""
+        """The store was away: forget what was seen before, which proves nothing."""
 
 
 class Outage:
-    """Says once that the store is away, for several threads that find out one after the other."""
+    """Logs once that the store is away, for several threads that find out one after the other. Any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said = 0.0  # monotonic seconds; 0.0: not yet
+        self._said = 0.0  # monotonic seconds of the last warning; 0.0: there was none
         self._over = True
 
     def begins(self, error: Exception) -> None:
+        """A request has failed because the store is away."""
         with self._lock:
             now = time.monotonic()
             is_known = not self._over or (self._said and now < self._said + SAME_OUTAGE)
@@ -56,6 +58,7 @@ class Outage:
                 )
 
     def is_over(self) -> None:
+        """A request has succeeded."""
         with self._lock:
             if not self._over:
                 self._over = True
@@ -63,7 +66,7 @@ class Outage:
 
 
 class Attempt(Enum):
-    """How one went."""
+    """How a step or a request went."""
 
     DONE = "done"
     AWAY = "away"  # the store does not answer, or takes no commands
@@ -71,11 +74,12 @@ class Attempt(Enum):
 
 
 class RoleThread:
-    """Runs requests in order, each until it succeeds, and steps on time, also while a request does not succeed.
+    """A thread. It makes requests in order, each until it succeeds, and lets roles step on time, also while a request
+    does not succeed.
 
-    While the store is away it waits with backoff and says so once; afterwards every role hears of it before it steps
-    again. A role that fails although the store answers rests by itself, with backoff, and so does a request: the others
-    go on (see failures.py).
+    While the store is away the thread waits with backoff and logs that once; afterwards every role is told
+    (``reconnected``) before it steps again. A role or a request that fails although the store answers is tried again
+    with a backoff of its own, and the others go on (see failures.py).
     """
 
     def __init__(
@@ -86,7 +90,8 @@ class RoleThread:
         failures: Failures | None = None,
         outage: Outage | None = None,
     ) -> None:
-        """outage: shared with other threads of this process, so that one of them says it."""
+        """on_away: called while the store is away, before each new attempt; outage: shared with other threads of this
+        process, so that only one of them logs it."""
         self._steps = steps
         self._names = [name_of(role) for role in steps]
         self._outage = outage or Outage()
@@ -94,20 +99,21 @@ class RoleThread:
         self._failures = failures or Failures()
         self._due = [0.0 for _ in steps]
         self._requests: queue.Queue[Callable[[], object]] = queue.Queue()
-        self._at_hand: Callable[[], object] | None = None  # the store was away when it was tried
-        self._set_aside: list[tuple[float, Callable[[], object]]] = []  # failed; when each is tried again
+        self._at_hand: Callable[[], object] | None = None  # the request that was tried when the store was away
+        self._set_aside: list[tuple[float, Callable[[], object]]] = []  # failed requests, and when each is tried again
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=keep_going, args=[name, self._run, self._failures, threading.Event()], name=name, daemon=True
         )
         self._backoff = Backoff()
-        self._away: set[int] = set()  # who failed and has not succeeded since; a store may answer some and not others
+        self._away: set[int] = set()  # roles (-1: requests) that found the store away and have not succeeded since
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Finish the requests that are there; False: the time was not enough. Stopping twice is fine."""
+        """End the thread when it has made the requests that are there; return False if ``timeout`` seconds were not
+        enough. May be called twice, and before ``start``."""
         if not self._stop.is_set():
             self._stop.set()
             self._requests.put(lambda: None)
@@ -117,10 +123,11 @@ class RoleThread:
 
     @property
     def is_away(self) -> bool:
-        """The store did not answer the last time, to whatever was tried last."""
+        """Whether the store did not answer the last time that anything was tried. Any thread."""
         return bool(self._away) or self._at_hand is not None
 
     def do(self, request: Callable[[], object]) -> None:
+        """Have the thread make a request, after those that are there already. Any thread."""
         self._requests.put(request)
 
     def _run(self) -> None:
@@ -131,12 +138,12 @@ class RoleThread:
             self._step()
 
     def _next(self) -> Callable[[], object] | None:
-        """The next request, or None when it is time for a role; waits until there is one or the other."""
+        """Wait until there is a request or a role is due; return the request, or None."""
         if self._at_hand is not None:
             return self._at_hand
         now = time.monotonic()
         if self._set_aside and (self._set_aside[0][0] <= now or (self._stop.is_set() and self._requests.empty())):
-            time.sleep(0.5 if self._set_aside[0][0] > now else 0.0)  # at a stop it need not wait for long
+            time.sleep(0.5 if self._set_aside[0][0] > now else 0.0)  # at a stop a failed request is tried again soon
             return self._set_aside.pop(0)[1]
         due = [*self._due, *(when for when, _ in self._set_aside[:1])]
         try:
@@ -147,7 +154,7 @@ class RoleThread:
     def _do(self, request: Callable[[], object]) -> None:
         done, pause = self._attempt(-1, REQUEST, request)
         self._at_hand = request if done is Attempt.AWAY else None
-        if done is Attempt.FAILED:  # those behind it need not wait for what an operator has to mend
+        if done is Attempt.FAILED:  # it may need an operator's help: those behind it need not wait for that
             self._set_aside.append((time.monotonic() + pause, request))
             self._set_aside.sort(key=lambda pair: pair[0])
 
@@ -160,10 +167,12 @@ class RoleThread:
                 continue
             done, pause = self._attempt(i, self._names[i], lambda role=role, now=now: role.step(now))  # type: ignore[misc]
             if done is not Attempt.AWAY:
-                self._due[i] = now + min(pause or role.every, max(role.every, 1.0))  # a lease waits for nobody
+                self._due[i] = now + min(
+                    pause or role.every, max(role.every, 1.0)
+                )  # however long the pause, the lease has to be renewed
 
     def _attempt(self, who: int, name: str, work: Callable[[], object]) -> tuple[Attempt, float]:
-        """Do it; return how it went, and after a failure the seconds to wait."""
+        """Do a piece of work; return how it went, and after a failure the seconds until the next attempt."""
         try:
             if self._backoff.failures:
                 for role in self._steps:
@@ -181,12 +190,14 @@ class RoleThread:
         return Attempt.DONE, 0.0
 
     def _answered(self, who: int) -> None:
+        """The store has answered: the outage is over if it answers everybody who found it away."""
         self._away.discard(who)
         if self._backoff.failures and not self._away:
             self._outage.is_over()
             self._backoff.reset()
 
     def _wait(self, who: int, error: Exception) -> None:
+        """The store is away: log it, wait, and have it started again if it is a local one."""
         if not self._away:
             self._outage.begins(error)
         self._away.add(who)
@@ -195,13 +206,13 @@ class RoleThread:
             self._on_away()
         except JobqError as e:
             log.debug("%s", e)
-        except Exception as e:  # also what nobody expected of a server that is to be started again
+        except Exception as e:  # whatever may go wrong when a server is started again
             self._failures.failed("starting the store again", e)
         else:
             self._failures.works("starting the store again")
 
 
 def name_of(role: object) -> str:
-    """What the log calls it: "the cron registration"."""
+    """Return the name of a role for the log, such as "the cron registration"."""
     named = getattr(role, "role", None) or type(role).__name__
     return "the " + re.sub(r"(?<=[a-z])(?=[A-Z])", " ", named).lower()

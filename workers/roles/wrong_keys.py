@@ -1,7 +1,4 @@
-"""Names what stood in the store by mistake, and what a script did about it. Each worker says it once.
-
-Runs in the roles thread.
-"""
+"""Log what stood in the store by mistake and was moved aside by a script. Each worker logs it once."""
 
 from __future__ import annotations
 
@@ -13,11 +10,11 @@ from jobqueue.admin.aside import moved_aside
 
 log = logging.getLogger(__name__)
 
-BEFORE = 10.0  # seconds before the first look: the children may have been faster
+BEFORE = 10.0  # seconds before the first step from which on it counts: children may have run before
 
 
 class WrongKeys:
-    """A role of the supervisor."""
+    """A role; runs in the roles thread."""
 
     every = 5.0
 
@@ -26,7 +23,7 @@ class WrongKeys:
         self._since = 0.0  # by the store's clock
 
     def step(self, now: float) -> int:
-        """Say what is new; return how much that was."""
+        """Log what is new; return how much that was."""
         if not self._since:
             self._since = float(self._client.time()[0]) - BEFORE
         found = moved_aside(self._client, self._since)
@@ -36,4 +33,4 @@ class WrongKeys:
         return len(found)
 
     def reconnected(self) -> None:
-        """What was said stays said."""
+        """Do nothing: what was logged is not logged again."""
