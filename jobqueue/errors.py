@@ -5,7 +5,10 @@ The command line prints the message on one line and leaves with ``exit_code``; n
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from typing import ClassVar
 
 
 class JobqError(Exception):
@@ -143,6 +146,11 @@ class OutcomeRefused(JobqError):
 class TimeLimitExceeded(JobqError):
     """The job ran longer than its time limit."""
 
+    @staticmethod
+    def sentence(limit: float, subject: str = "The job") -> str:
+        """Say what exceeded which limit (seconds)."""
+        return f"{subject} ran longer than its time limit of {limit:g} s."
+
 
 class WorkerDied(JobqError):
     """A worker that this program started has ended by itself; ``exit_code_of_worker`` is negative for a signal."""
@@ -161,3 +169,161 @@ class OwnershipLost(BaseException):
 
     A BaseException, so that RQ's ``except Exception`` blocks cannot take it for a failure of the job.
     """
+
+
+# -- causes of death ---------------------------------------------------------------------------------------------------
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal: SIGKILL; "signal 40" for one that has none, as most real-time signals."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@dataclass(frozen=True)
+class CauseOfDeath:
+    """Why an attempt of a job ended although the job itself neither returned nor raised. One class per cause; its text
+    is a full sentence with what is known. Causes are recorded with the job and never raised."""
+
+    name: ClassVar[str]  # in front of the sentence, in what is recorded
+
+    @property
+    def recorded(self) -> str:
+        """What the store keeps in the place of a traceback."""
+        return f"{self.name}: {self}"
+
+
+@dataclass(frozen=True)
+class EndOfJobProcess(CauseOfDeath):
+    """The job's process ended while the job ran. ``how`` are words that follow its name, also in the log."""
+
+    name = "ChildKilled"
+    pid: int
+
+    @property
+    def how(self) -> str:
+        """How the process ended, as far as anybody knows."""
+        return "is gone"
+
+    def __str__(self) -> str:
+        return f"The process that ran this job (pid {self.pid}) {self.how}."
+
+
+@dataclass(frozen=True)
+class KilledBySignal(EndOfJobProcess):
+    """A signal killed the job's process: a crash in C code, or somebody's kill."""
+
+    signal: int
+
+    @property
+    def how(self) -> str:
+        return f"was killed by {signal_name(self.signal)}"
+
+
+@dataclass(frozen=True)
+class KilledForMemory(EndOfJobProcess):
+    """The job's process was killed by SIGKILL, and the kernel killed some process for want of memory meanwhile."""
+
+    name = "OutOfMemory"
+
+    @property
+    def how(self) -> str:
+        return "was killed by SIGKILL, while the kernel killed for want of memory"
+
+
+@dataclass(frozen=True)
+class ProcessExited(EndOfJobProcess):
+    """The job's process ended itself with this exit code."""
+
+    code: int
+
+    @property
+    def how(self) -> str:
+        return f"exited with status {self.code}"
+
+
+@dataclass(frozen=True)
+class KilledForNeighbour(CauseOfDeath):
+    """The process was killed, or crashed, because of another job that ran in it."""
+
+    name = "ChildKilled"
+
+    def __str__(self) -> str:
+        return "The process that ran this job was killed because of another job that ran in it."
+
+
+@dataclass(frozen=True)
+class LimitIgnored(CauseOfDeath):
+    """The time limit was exceeded, and what ran did not react. ``ended``: what became of its process or thread."""
+
+    name = "TimeLimitExceeded"
+    limit: float  # seconds
+    ended: str
+    subject: str = "The job"
+
+    def __str__(self) -> str:
+        return f"{TimeLimitExceeded.sentence(self.limit, self.subject)} It did not react: {self.ended}."
+
+
+@dataclass(frozen=True)
+class InterruptedByShutdown(CauseOfDeath):
+    """The worker shut down while the job ran; ``is_final``: the job may not run a second time, and fails."""
+
+    name = "ShutdownInterrupt"
+    is_final: bool = False
+
+    def __str__(self) -> str:
+        why = " --on-crash fail forbids a second run." if self.is_final else ""
+        return f"The worker shut down while this job ran.{why}"
+
+
+@dataclass(frozen=True)
+class StoppedOnRequest(CauseOfDeath):
+    """Somebody asked to stop the job. The words are RQ's, as its readers look for them."""
+
+    name = ""
+
+    @property
+    def recorded(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        return "Job stopped by user, work-horse terminated."
+
+
+@dataclass(frozen=True)
+class LeaseExpired(CauseOfDeath):
+    """The job's worker did not renew its lease for as long as a lease lasts (seconds)."""
+
+    name = "LeaseExpired"
+    worker: str
+    lease: float
+
+    def __str__(self) -> str:
+        return (
+            f"The worker {self.worker} that ran this job has given no sign of life for {self.lease:g} s: "
+            "it or its machine died."
+        )
+
+
+@dataclass(frozen=True)
+class WorkerGone(CauseOfDeath):
+    """The job's worker died, and a new one has its name."""
+
+    name = "WorkerGone"
+    worker: str
+
+    def __str__(self) -> str:
+        return f"The worker {self.worker} that ran this job died, and another took its name."
+
+
+@dataclass(frozen=True)
+class RecordLost(CauseOfDeath):
+    """The job returned, and the processes that were to record that died."""
+
+    name = "RecordLost"
+
+    def __str__(self) -> str:
+        return "It returned, and could not be recorded."

@@ -24,7 +24,7 @@ from jobqueue.compare.bare import cycled
 from jobqueue.compare.figures import MIXED, Sample, Work, shape
 from jobqueue.compare.measure import CpuMeter, TreeMemory, memory_of, tree
 from jobqueue.compare.measured_queue import MeasuredQueue
-from jobqueue.errors import JobqError
+from jobqueue.errors import JobqError, signal_name
 from jobqueue.executor.worker_process import WorkerProcess
 from jobqueue.harness.processes import GRACE
 
@@ -241,9 +241,8 @@ class BareCandidate:
 
 
 def _ended(code: int) -> str:
-    import signal
 
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
+    return f"was killed by {signal_name(-code)}" if code < 0 else f"left with exit code {code}"
 
 
 # -- the GIL, and the modules to serve ----------------------------------------------------------------------------

@@ -63,6 +63,14 @@ def test_suspects_run_alone(start: Start, mode: str, queue: Queue, store: redis.
         assert len(running) == 1 or not running & suspects, lines(record)
 
 
+def test_a_signal_without_a_name(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+    """Most real-time signals have none; the supervisor goes on all the same."""
+    start("-n", "2", mode=mode)
+    job = queue.enqueue("samples.kill_itself", str(tmp_path / "record"), signal.SIGRTMIN + 5, on_crash="fail")
+    assert f"was killed by signal {signal.SIGRTMIN + 5}." in eventually(lambda: failed(store, job.id))
+    assert queue.enqueue("square", 4).result(30) == 16
+
+
 def test_rqs_own_finish(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
     """The failure callback runs, who may depend on a failure is enqueued, RQ's retries apply to --on-crash fail."""
     tree: Tree = start("-n", "2", mode=mode)

@@ -7,14 +7,28 @@ import signal
 import socket
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
+from jobqueue.errors import CauseOfDeath
 from jobqueue.workers.shared.journal import OUT_OF_WORK, PULSE, SharedPage, make_file
 from jobqueue.workers.shared.messages import MessageReader, ToChild
 from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 NO_PID = 5_000_000  # Linux gives none as high: a signal that got past the fakes would reach nobody
+
+
+@dataclass(frozen=True)
+class Because(CauseOfDeath):
+    """A cause with any text."""
+
+    name = ""
+    text: str
+
+    @property
+    def recorded(self) -> str:
+        return self.text
 
 
 class Clock:

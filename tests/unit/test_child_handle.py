@@ -11,6 +11,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 
 import pytest
+from fake_children import Because
 
 from jobqueue.protocol.claims import Token
 from jobqueue.protocol.outcomes import RETURNED, JobOutcome
@@ -156,7 +157,7 @@ def report(handle: ChildHandle, thread: int) -> None:
 
 def test_who_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11, 12)
-    handle.process.condemned[11] = Condemned(Verdict.STOP, "as you wished", 0.0)
+    handle.process.condemned[11] = Condemned(Verdict.STOP, Because("as you wished"), 0.0)
     handle.process.killed = True
     found = rulings(handle, 9)
     assert found[11] == ("stop", "as you wished")
@@ -167,7 +168,7 @@ def test_who_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -
 def test_who_was_to_end_and_died_by_itself(handle: ChildHandle, child: socket.socket) -> None:
     """We had not killed it yet: what was to end ends so, the others are judged as ever."""
     run(handle, 11, 12)
-    handle.process.condemned[11] = Condemned(Verdict.FAIL, "too long", 0.0)
+    handle.process.condemned[11] = Condemned(Verdict.FAIL, Because("too long"), 0.0)
     assert kinds(handle, 9) == {11: "fail", 12: "suspect"}
 
 
@@ -224,7 +225,7 @@ def test_who_died_of_a_job_did_start(handle: ChildHandle) -> None:
 
 
 def test_a_new_child_begins_afresh(handle: ChildHandle, child: socket.socket) -> None:
-    handle.process.condemned[1] = Condemned(Verdict.STOP, "x", 0.0)
+    handle.process.condemned[1] = Condemned(Verdict.STOP, Because("x"), 0.0)
     handle.process.killed = handle.process.retiring = handle.process.has_dropped = True
     handle.quiet()
     handle.release()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from fake_children import Clock, FakeChild, Kills
 
+from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.rescue import Verdict
-from jobqueue.workers.shared.endings import HARD, STOPPED
+from jobqueue.workers.shared.endings import HARD
 from jobqueue.workers.shared.messages import StopJob, ToChild
 from jobqueue.workers.supervisor.command_handler import CommandHandler
 
@@ -78,7 +79,7 @@ def test_stop_job(bench: Bench) -> None:
     bench.clock.now = 1050.0
     bench.found(8)
     assert bench.heard() == [[StopJob(8)], [], []]
-    assert bench.condemned == {8: (Verdict.STOP, STOPPED, 1050.0)}
+    assert bench.condemned == {8: (Verdict.STOP, StoppedOnRequest(), 1050.0)}
 
 
 def test_who_asks_again_wins_no_time_for_the_job(bench: Bench) -> None:
@@ -87,7 +88,7 @@ def test_who_asks_again_wins_no_time_for_the_job(bench: Bench) -> None:
         bench.order("stop-execution", execution_id=f"{9:x}")
         bench.clock.now += HARD / 2
     assert bench.heard() == [[], [StopJob(9)] * 3, []]
-    assert bench.condemned == {9: (Verdict.STOP, STOPPED, 1000.0)}
+    assert bench.condemned == {9: (Verdict.STOP, StoppedOnRequest(), 1000.0)}
 
 
 def test_stop_execution(bench: Bench) -> None:

@@ -113,7 +113,7 @@ def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
     """Finished: settled. Running: counted. In the buffer: given back. Where a record and a running claim stand both,
     the record wins."""
     finished, both, running, _ = claimed(store, owner(OURS), *"abcd")
-    cause = cause_of_death(77, signal.SIGKILL)
+    cause = cause_of_death(77, signal.SIGKILL).recorded
     death_report = DeathReport(owner(OURS), [done(finished), done(both)], [crash(both, cause), crash(running, cause)])
     rescuer(store).rescue_own(death_report)
     assert [Job.fetch(i, store, Auto).return_value() for i in "ab"] == [4, 4]
@@ -192,7 +192,7 @@ def test_a_poison_job_fails_with_the_cause(store: fakeredis.FakeRedis) -> None:
     for _ in range(3):
         store.sadd(keys.OWNERS, owner(OURS))
         [job] = claimed(store, owner(OURS), "a")
-        death_report = DeathReport(owner(OURS), [], [crash(job, cause_of_death(77, signal.SIGSEGV))])
+        death_report = DeathReport(owner(OURS), [], [crash(job, cause_of_death(77, signal.SIGSEGV).recorded)])
         rescuer(store).rescue_own(death_report)
     failed = Job.fetch("a", store, Auto)
     assert failed.get_status().value == "failed"
@@ -216,7 +216,7 @@ def test_the_policy_is_the_workers(store: fakeredis.FakeRedis) -> None:
     ],
 )
 def test_causes(status: int | None, words: str) -> None:
-    cause = cause_of_death(5, status)
+    cause = cause_of_death(5, status).recorded
     assert cause.startswith("ChildKilled: ")
     assert cause.endswith(words)
 
@@ -247,9 +247,9 @@ def test_each_tree_is_judged_by_its_own_lease(store: fakeredis.FakeRedis) -> Non
 
 
 def test_a_kill_for_want_of_memory_has_its_name() -> None:
-    assert cause_of_death(5, signal.SIGKILL, out_of_memory=True).startswith("OutOfMemory: The process")
-    assert cause_of_death(5, signal.SIGSEGV, out_of_memory=True).startswith("ChildKilled: ")
-    assert cause_of_death(5, 7 << 8, out_of_memory=True).startswith("ChildKilled: ")
+    assert cause_of_death(5, signal.SIGKILL, out_of_memory=True).recorded.startswith("OutOfMemory: The process")
+    assert cause_of_death(5, signal.SIGSEGV, out_of_memory=True).recorded.startswith("ChildKilled: ")
+    assert cause_of_death(5, 7 << 8, out_of_memory=True).recorded.startswith("ChildKilled: ")
 
 
 # -- other trees ---------------------------------------------------------------------------------------------------

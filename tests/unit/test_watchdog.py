@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fake_children import Because
 from helpers import eventually
 
 from jobqueue.protocol.rescue import Verdict
@@ -192,7 +193,7 @@ def test_a_job_past_its_limit(bench: Bench) -> None:
     assert bench.handle.process.killed
     end = bench.handle.process.condemned[7]
     assert end.verdict is Verdict.FAIL
-    assert end.cause.startswith("TimeLimitExceeded: The job ran longer than its time limit of 1 s.")
+    assert end.cause.recorded.startswith("TimeLimitExceeded: The job ran longer than its time limit of 1 s.")
 
 
 def test_a_job_without_a_limit(bench: Bench) -> None:
@@ -203,12 +204,12 @@ def test_a_job_without_a_limit(bench: Bench) -> None:
 
 def test_a_job_that_is_to_stop(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 0.0)
-    bench.handle.process.condemned[7] = Condemned(Verdict.STOP, "as you wished", T0 + 50)
+    bench.handle.process.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0 + 50)
     bench.look(T0 + 51)
     assert bench.lives
     bench.look(T0 + 50 + HARD)
     assert bench.killed()
-    assert bench.handle.process.condemned[7].cause == "as you wished"
+    assert bench.handle.process.condemned[7].cause.recorded == "as you wished"
 
 
 def test_the_next_job_is_not_hit(bench: Bench) -> None:
@@ -216,7 +217,7 @@ def test_the_next_job_is_not_hit(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 1.0)
     [job] = bench.page.running()
     bench.page.begin(0, 8, T0 + 5, 1.0)
-    bench.watchdog._end(bench.handle, job, Condemned(Verdict.FAIL, "late", T0))
+    bench.watchdog._end(bench.handle, job, Condemned(Verdict.FAIL, Because("late"), T0))
     assert bench.lives
     assert not bench.handle.process.killed
     assert bench.handle.process.condemned == {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fake_children import NO_PID, FakeChild, Kills
+from fake_children import NO_PID, Because, FakeChild, Kills
 
 from jobqueue.protocol.rescue import Verdict
 from jobqueue.store.connection import Address
@@ -143,13 +143,13 @@ def test_a_limit_behind_the_jobs_end_counts_from_when_it_was_set(bench: Bench, w
     assert bench.kills == [(0, STOP), (0, KILL)]
     verdict, cause, _, subject_of_limit = bench.condemned[7]
     assert (verdict, subject_of_limit) == ("fail", what)
-    assert cause.startswith(f"TimeLimitExceeded: {subject} ran longer than its time limit of 10 s.")
+    assert cause.recorded.startswith(f"TimeLimitExceeded: {subject} ran longer than its time limit of 10 s.")
 
 
 def test_a_job_that_reacted_to_the_stop_is_left_alone(bench: Bench) -> None:
     """It has come back, and RQ's code records that it was stopped: that may take its time."""
     bench.child.run(7)
-    bench.condemned[7] = Condemned(Verdict.STOP, "as you wished", T0)
+    bench.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0)
     bench.child.page.allow(0, RECORDING, T0 + 1, 0.0)
     bench.look(T0 + HARD, T0 + 100 * HARD)
     assert bench.kills == []
@@ -157,19 +157,19 @@ def test_a_job_that_reacted_to_the_stop_is_left_alone(bench: Bench) -> None:
 
 def test_one_that_was_stopped_and_whose_callback_hangs_stays_stopped(bench: Bench) -> None:
     bench.child.run(7)
-    bench.condemned[7] = Condemned(Verdict.STOP, "as you wished", T0)
+    bench.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0)
     bench.child.page.allow(0, FAILURE, T0 + 1, 10.0)
     bench.look(T0 + 11 + HARD)
     assert bench.kills == [(0, STOP), (0, KILL)]
-    assert bench.condemned[7] == Condemned(Verdict.STOP, "as you wished", T0, FAILURE)
+    assert bench.condemned[7] == Condemned(Verdict.STOP, Because("as you wished"), T0, FAILURE)
 
 
 def test_who_was_asked_to_stop_and_is_past_its_limit_too(bench: Bench) -> None:
     """The request came first: that is the cause."""
     bench.child.run(7, limit=1.0)
-    bench.condemned[7] = Condemned(Verdict.STOP, "as you wished", T0)
+    bench.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0)
     bench.look(T0 + 100)
-    assert bench.condemned[7] == Condemned(Verdict.STOP, "as you wished", T0, JOB)
+    assert bench.condemned[7] == Condemned(Verdict.STOP, Because("as you wished"), T0, JOB)
 
 
 @THREADS

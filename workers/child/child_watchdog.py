@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from jobqueue.errors import LimitIgnored, StoppedOnRequest
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.outcomes import RAISED
 from jobqueue.store.error_texts import is_own_fault
@@ -30,7 +31,6 @@ from jobqueue.workers.child.request_thread import RequestThread
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.child.slot_watch import STUCK, SlotWatch
 from jobqueue.workers.running.limits import (
-    CANNOT_BE_INTERRUPTED,
     CallbackStopped,
     Interrupted,
     Stopped,
@@ -43,11 +43,10 @@ from jobqueue.workers.shared.endings import (
     FAILURE,
     HANDLER,
     HARD,
-    STOPPED,
     SUBJECTS,
     SUCCESS,
+    THREAD_WRITTEN_OFF,
     encode_text,
-    time_limit_text,
 )
 from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, SharedPage
 from jobqueue.workers.shared.messages import (
@@ -393,8 +392,8 @@ class ChildWatchdog:
 
     def _ending(self, job: Claimed, limit: float) -> Ending:
         stopped = job.claim in self._stopping
-        text = STOPPED if stopped else f"TimeLimitExceeded: {time_limit_text(limit)} {CANNOT_BE_INTERRUPTED}"
-        return Ending(RAISED, encode_text(text))
+        cause = StoppedOnRequest() if stopped else LimitIgnored(limit, THREAD_WRITTEN_OFF)
+        return Ending(RAISED, encode_text(cause.recorded))
 
     def _next_look(self) -> float | None:
         """In how many seconds there is something to do; None: when something happens."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rq import job as rq_job
 
+from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
 from jobqueue.protocol.protocol import Protocol
@@ -29,7 +30,7 @@ from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped,
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.clock import now, rq_time
-from jobqueue.workers.shared.endings import JOB, RECORDING, STOPPED, encode_text
+from jobqueue.workers.shared.endings import JOB, RECORDING, encode_text
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
 from jobqueue.workers.shared.retry import retry_request
@@ -310,7 +311,7 @@ class Slot(Interruptible):
         """Ended by us: stopped on request, or interrupted because the worker shuts down, which counts nothing."""
         if isinstance(why, Stopped):
             log.warning("job %s was stopped on request", job.id)
-            finishing = self._finishing(job, Ending(RAISED, encode_text(STOPPED)), started)
+            finishing = self._finishing(job, Ending(RAISED, encode_text(StoppedOnRequest().recorded)), started)
             finishing.stopped = True
             self._finish(finishing)
             return

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import redis
 
+from jobqueue.errors import CauseOfDeath, LeaseExpired, RecordLost, WorkerGone
 from jobqueue.protocol import keys
 from jobqueue.protocol.arguments import text_of
 from jobqueue.protocol.outcomes import RETURNED, Ack
@@ -24,7 +25,7 @@ from jobqueue.workers.roles.lease_watch import LeaseWatch, owners_by_tree
 from jobqueue.workers.roles.left_dependents import LeftDependents
 from jobqueue.workers.roles.settling import settle
 from jobqueue.workers.shared.clock import rq_time
-from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
+from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ, ruling
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.retry import replies_of
 from jobqueue.workers.shared.settings import Settings
@@ -77,7 +78,7 @@ class Rescuer:
 
     def rescue_unknown(self, owner: str) -> LeftForRQ | None:
         """Rescue the jobs of an earlier worker of our name, of which nothing but the owner name is left."""
-        cause = f"WorkerGone: The worker {self._settings.worker} that ran this job died, and another took its name."
+        cause = WorkerGone(self._settings.worker)
         return self._rescue(owner, self._settings.worker, None, cause=cause)
 
     def close(self, left: LeftForRQ) -> None:
@@ -150,10 +151,7 @@ class Rescuer:
 
     def _rescue_tree(self, worker: str, lease: str, owners: list[str]) -> bool:
         """Rescue the jobs of each owner of a dead tree; return False if it turned out to live."""
-        cause = (
-            f"LeaseExpired: The worker {worker} that ran this job has given no sign of life for "
-            f"{self.lease_of(worker):g} s: it or its machine died."
-        )
+        cause = LeaseExpired(worker, self.lease_of(worker))
         on_crash = self._policy_of(worker)
         for owner in owners:
             left = self._rescue(owner, worker, None, cause=cause, lease=lease, on_crash=on_crash, dead=lease)
@@ -178,7 +176,7 @@ class Rescuer:
         running: list[Ruling] | None,
         *,
         final: bool = False,
-        cause: str = "",
+        cause: CauseOfDeath | None = None,
         lease: str = "",
         on_crash: str = "",
         done: list[ForRQ] | None = None,
@@ -198,7 +196,7 @@ class Rescuer:
             keep=[job.claim for job in done],
             ended_at=rq_time(now),
             ended=now,
-            cause=encode_text(cause),
+            cause=encode_text(cause.recorded if cause else ""),
             dead=dead,
         )
         if rescue is None:
@@ -215,6 +213,5 @@ class Rescuer:
 def _last_ruling(job: ForRQ) -> Ruling:
     """Return how a job ends that RQ's own code could not end: one that returned runs again, unless it may not."""
     if job.verdict is Verdict.RETURNED:
-        text = "RecordLost: It returned, and could not be recorded."
-        return Ruling(job.claim, Verdict.INTERRUPT, encode_text(text))
+        return ruling(job.claim, Verdict.INTERRUPT, RecordLost())
     return Ruling(job.claim, job.verdict, job.cause)

@@ -9,11 +9,12 @@ from typing import Any
 from rq.exceptions import NoSuchJobError
 from rq.worker import BaseWorker, WorkerStatus
 
+from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.rescue import Ruling, Verdict
 from jobqueue.workers.rq_classes.rq_roles import RQRoles
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.shared.deaths import DeathReport
-from jobqueue.workers.shared.endings import STOPPED, encode_text
+from jobqueue.workers.shared.deaths import DeathReport, ruling
+from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.journal import DONE
 from jobqueue.workers.shared.process_tree import Forks, OfProcess, end_processes
 
@@ -56,7 +57,7 @@ class HorseDeath:
     def _rule(self, claim: int, pid: int, owner: str, status: int, usage: Any) -> Ruling:
         """Return what becomes of the job that ran. Calls RQ's ``handle_work_horse_killed``, which users override."""
         if claim in self._stopped:
-            return Ruling(claim, Verdict.STOP, encode_text(STOPPED))
+            return ruling(claim, Verdict.STOP, StoppedOnRequest())
         worker = self._worker
         how = f" (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else ""
         text = f"Work-horse terminated unexpectedly; waitpid returned {status}{how}; "

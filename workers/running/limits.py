@@ -24,8 +24,9 @@ from typing import Any
 
 from rq.timeouts import JobTimeoutException
 
+from jobqueue import errors
 from jobqueue.workers.running.copies import end_copy, this_is_the_original
-from jobqueue.workers.shared.endings import JOB, time_limit_text
+from jobqueue.workers.shared.endings import JOB, THREAD_WRITTEN_OFF
 
 # A function object of our own: argument types set on the one of ctypes.pythonapi would break RQ's TimerDeathPenalty.
 _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
@@ -34,7 +35,7 @@ _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_objec
 
 _SIGALRM = int(signal.SIGALRM)
 _SIG_BLOCK, _SIG_SETMASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
-CANNOT_BE_INTERRUPTED = "It did not react: the thread that ran it was written off."
+CANNOT_BE_INTERRUPTED = f"It did not react: {THREAD_WRITTEN_OFF}."
 
 
 class Interrupted(BaseException):
@@ -67,7 +68,7 @@ def time_limit_error(limit: float, subject: str = "The job") -> type[JobTimeoutE
 
     It is a subclass of RQ's JobTimeoutException, so that tasks and handlers written for RQ catch it.
     """
-    text = time_limit_text(limit, subject)
+    text = errors.TimeLimitExceeded.sentence(limit, subject)
 
     class TimeLimitExceeded(JobTimeoutException):
         def __init__(self, *args: Any) -> None:

@@ -16,7 +16,7 @@ from rq.exceptions import DeserializationError
 from rq.job import Retry
 from rq.utils import import_attribute
 
-from jobqueue.errors import NotServed, ResultNotSerializable
+from jobqueue.errors import InterruptedByShutdown, NotServed, ResultNotSerializable
 from jobqueue.protocol.outcomes import RAISED, RETURNED, ResultKind
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from jobqueue.workers.running.context import after_imports
@@ -30,7 +30,7 @@ from jobqueue.workers.running.error_text import (
 )
 from jobqueue.workers.running.limits import OURS, PASSING
 from jobqueue.workers.running.randomness import reseed
-from jobqueue.workers.shared.endings import SHUTDOWN, encode_text
+from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.served import check_served, dotted, is_function
 from jobqueue.workers.shared.settings import Settings
 
@@ -255,4 +255,4 @@ def _strip(error: BaseException) -> None:
 
 def interrupted() -> Ending:
     """Return the ending of a job that a shutdown interrupted and that must not run again."""
-    return Ending(RAISED, encode_text(f"{SHUTDOWN} --on-crash fail forbids a second run."))
+    return Ending(RAISED, encode_text(InterruptedByShutdown(is_final=True).recorded))

@@ -6,8 +6,10 @@ import os
 import signal
 from typing import NamedTuple
 
+from jobqueue.errors import CauseOfDeath, EndOfJobProcess, KilledBySignal, KilledForMemory, ProcessExited
 from jobqueue.protocol.outcomes import JobOutcome
-from jobqueue.protocol.rescue import ForRQ, Ruling
+from jobqueue.protocol.rescue import ForRQ, Ruling, Verdict
+from jobqueue.workers.shared.endings import encode_text
 
 FAILED = 1  # the exit code of a child that an exception ended, outside a job
 FENCED = 3  # the exit code of a child whose name was struck off
@@ -34,27 +36,28 @@ class LeftForRQ(NamedTuple):
     dead: str = ""  # the lease of a whole tree that died; "": of a child of a tree that lives
 
 
-def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) -> str:
-    """A full sentence from a wait status; ``out_of_memory``: the kernel killed somebody for that meanwhile."""
-    name = "OutOfMemory" if _is_oom(status, out_of_memory) else "ChildKilled"
-    return f"{name}: The process that ran this job (pid {pid}) {end_of_process(status, out_of_memory)}."
+def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) -> EndOfJobProcess:
+    """Return the cause that a wait status tells; None: nobody knows it. ``out_of_memory``: the kernel has killed some
+    process for want of memory meanwhile."""
+    if status is None:
+        return EndOfJobProcess(pid)
+    if out_of_memory and by_sigkill(status):
+        return KilledForMemory(pid)
+    if os.WIFSIGNALED(status):
+        return KilledBySignal(pid, os.WTERMSIG(status))
+    return ProcessExited(pid, os.waitstatus_to_exitcode(status))
 
 
 def end_of_process(status: int | None, out_of_memory: bool = False, ran: bool = True) -> str:
-    """How a process ended, in words that follow its name. ``ran``: a job ran in it, which may have ended it."""
+    """Return how a process ended, in words that follow its name. ``ran``: a job ran in it, which may have ended it."""
     if not ran and status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == FENCED:
         return "left: it was taken for dead, or the store was emptied"
-    if _is_oom(status, out_of_memory):
-        return "was killed by SIGKILL, while the kernel killed for want of memory"
-    if status is None:
-        return "is gone"
-    if os.WIFSIGNALED(status):
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exited with status {os.waitstatus_to_exitcode(status)}"
+    return cause_of_death(0, status, out_of_memory).how
 
 
-def _is_oom(status: int | None, out_of_memory: bool) -> bool:
-    return out_of_memory and by_sigkill(status)
+def ruling(claim: int, verdict: Verdict, cause: CauseOfDeath) -> Ruling:
+    """Return a ruling whose cause is written as RQ writes a traceback."""
+    return Ruling(claim, verdict, encode_text(cause.recorded))
 
 
 def by_sigkill(status: int | None) -> bool:

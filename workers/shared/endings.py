@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import zlib
 
-SHUTDOWN = "ShutdownInterrupt: The worker shut down while this job ran."
-STOPPED = "Job stopped by user, work-horse terminated."  # RQ's own words
+THREAD_WRITTEN_OFF = "the thread that ran it was written off"  # what becomes of who does not react to a time limit
+PROCESS_KILLED = "its process was killed"
 HARD = 2.0  # seconds that a job has to come back after it was interrupted
 
 JOB, SUCCESS, FAILURE, STOPPED_CALLBACK, HANDLER, RECORDING = range(6)  # what a limit is on
@@ -14,10 +14,6 @@ SUBJECTS = (
     *("The job", "The success callback", "The failure callback", "The stopped callback"),
     *("An exception handler", "Recording how the job ended"),
 )
-
-
-def time_limit_text(limit: float, subject: str = "The job") -> str:
-    return f"{subject} ran longer than its time limit of {limit:g} s."
 
 
 def decode_text(payload: bytes) -> str:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jobqueue.errors import CauseOfDeath
 from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.shared import oom
 from jobqueue.workers.shared.endings import JOB
@@ -19,7 +20,7 @@ class Condemned(NamedTuple):
     """A job that the supervisor ends: by what verdict, with what cause, since when (monotonic seconds)."""
 
     verdict: Verdict  # FAIL or STOP
-    cause: str
+    cause: CauseOfDeath
     since: float
     what: int = JOB  # what did not react: the job itself, or one of its callbacks
 

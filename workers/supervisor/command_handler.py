@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.shared.deaths import claim_in
-from jobqueue.workers.shared.endings import STOPPED
 from jobqueue.workers.shared.failures import describe
 from jobqueue.workers.shared.messages import StopJob
 from jobqueue.workers.supervisor.child_handle import ChildHandle
@@ -64,7 +64,7 @@ class CommandHandler:
         """Tell the child that runs the job of this claim to stop it; None: no child holds the job."""
         for handle in self._handles:
             if claim and handle.is_used and any(job.claim == claim for job in handle.page.running()):
-                handle.process.condemned.setdefault(claim, Condemned(Verdict.STOP, STOPPED, self._clock()))
+                handle.process.condemned.setdefault(claim, Condemned(Verdict.STOP, StoppedOnRequest(), self._clock()))
                 handle.tell(StopJob(claim))
                 return
         log.warning("a job that does not run here is to be stopped: ignored")

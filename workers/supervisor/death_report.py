@@ -10,22 +10,21 @@ The shared page and faulthandler's report outlive the process. Rulings, the firs
 
 from __future__ import annotations
 
+from jobqueue.errors import CauseOfDeath, InterruptedByShutdown, KilledForNeighbour
 from jobqueue.protocol.outcomes import JobOutcome
 from jobqueue.protocol.rescue import Ruling, Verdict
 from jobqueue.workers.shared import oom
-from jobqueue.workers.shared.deaths import DeathReport, cause_of_death, end_of_process
-from jobqueue.workers.shared.endings import JOB, SHUTDOWN, SUCCESS, decode_text, encode_text
+from jobqueue.workers.shared.deaths import DeathReport, cause_of_death, end_of_process, ruling
+from jobqueue.workers.shared.endings import JOB, SUCCESS, decode_text, encode_text
 from jobqueue.workers.shared.journal import Running
 from jobqueue.workers.supervisor.child_handle import ChildHandle
-
-NEIGHBOUR = "ChildKilled: The process that ran this job was killed because of another job that ran in it."
 
 
 def death_report(handle: ChildHandle, status: int | None, stopping: bool) -> DeathReport:
     """Return what the process of this handle left. Call this before ``release``. ``status``: its wait status, None
     where nobody knows it or no process was started; ``stopping``: running jobs have been interrupted for a stop."""
     running = handle.page.running()
-    cause = SHUTDOWN if stopping else _cause(handle, status)
+    cause = InterruptedByShutdown() if stopping else _cause(handle, status)
     culprit = handle.faults.culprit(running) if status is not None else None
     rulings = [_rule(handle, job, len(running), culprit, cause, stopping) for job in running]
     condemned = handle.process.condemned
@@ -38,7 +37,7 @@ def how_it_ended(handle: ChildHandle, status: int | None) -> str:
     return end_of_process(status, out_of_memory=_killed_for_memory(handle), ran=bool(handle.page.running()))
 
 
-def _cause(handle: ChildHandle, status: int | None) -> str:
+def _cause(handle: ChildHandle, status: int | None) -> CauseOfDeath:
     return cause_of_death(handle.pid, status, out_of_memory=_killed_for_memory(handle))
 
 
@@ -59,18 +58,20 @@ def _with_cause(handle: ChildHandle, outcome: JobOutcome) -> JobOutcome:
     condemned = handle.process.condemned.get(outcome.claim)
     if not (outcome.by_rq and condemned and condemned.verdict is Verdict.FAIL):
         return outcome
-    text = f"{decode_text(outcome.payload).rstrip()}\n{condemned.cause}\n"
+    text = f"{decode_text(outcome.payload).rstrip()}\n{condemned.cause.recorded}\n"
     return outcome._replace(payload=encode_text(text))
 
 
-def _rule(handle: ChildHandle, job: Running, company: int, culprit: int | None, cause: str, stopping: bool) -> Ruling:
+def _rule(
+    handle: ChildHandle, job: Running, company: int, culprit: int | None, cause: CauseOfDeath, stopping: bool
+) -> Ruling:
     """Return how one job ends. ``company``: how many ran in the process; ``culprit``: the claim of the one that
     crashed, if that is known."""
     if condemned := handle.process.condemned.get(job.claim):
-        return Ruling(job.claim, condemned.verdict, encode_text(condemned.cause))
+        return ruling(job.claim, condemned.verdict, condemned.cause)
     if handle.process.killed or stopping:
-        return Ruling(job.claim, Verdict.INTERRUPT, encode_text(SHUTDOWN if stopping else NEIGHBOUR))
+        return ruling(job.claim, Verdict.INTERRUPT, cause if stopping else KilledForNeighbour())
     if culprit is not None and culprit != job.claim:
-        return Ruling(job.claim, Verdict.INTERRUPT, encode_text(NEIGHBOUR))
+        return ruling(job.claim, Verdict.INTERRUPT, KilledForNeighbour())
     verdict = Verdict.CRASH if company == 1 or culprit == job.claim else Verdict.SUSPECT
-    return Ruling(job.claim, verdict, encode_text(cause))
+    return ruling(job.claim, verdict, cause)

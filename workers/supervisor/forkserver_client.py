@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from jobqueue.errors import BootFailed
+from jobqueue.errors import BootFailed, signal_name
 from jobqueue.producing.importing import cannot_import
 from jobqueue.workers.shared.deaths import CLOSED, LeftForRQ
 from jobqueue.workers.shared.messages import (
@@ -121,7 +121,7 @@ class ForkServerClient:
         """Return how the process ended, in words that follow its name. Call this after ``close``."""
         code = self._process.returncode
         if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
+            return f"was killed by {signal_name(-code)}"
         return "closed its connection to the supervisor" if code == CLOSED else f"exited with status {code}"
 
     def was_killed(self) -> bool:

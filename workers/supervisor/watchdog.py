@@ -19,8 +19,9 @@ from collections.abc import Callable
 
 import psutil
 
+from jobqueue.errors import LimitIgnored
 from jobqueue.protocol.rescue import Verdict
-from jobqueue.workers.shared.endings import HARD, JOB, SUBJECTS, time_limit_text
+from jobqueue.workers.shared.endings import HARD, JOB, PROCESS_KILLED, SUBJECTS
 from jobqueue.workers.shared.journal import BUFFERED, DONE, PULSE, Running
 from jobqueue.workers.shared.messages import Ping
 from jobqueue.workers.shared.settings import Settings
@@ -142,9 +143,8 @@ class Watchdog:
         if job.limit and now >= job.since + job.limit + HARD:
             if condemned and condemned.verdict is Verdict.STOP:
                 return condemned._replace(what=job.what)
-            text = time_limit_text(job.limit, SUBJECTS[job.what])
-            text = f"TimeLimitExceeded: {text} It did not react: its process was killed."
-            return Condemned(Verdict.FAIL, text, now, job.what)
+            cause = LimitIgnored(job.limit, PROCESS_KILLED, SUBJECTS[job.what])
+            return Condemned(Verdict.FAIL, cause, now, job.what)
         return None
 
     def _end(self, handle: ChildHandle, job: Running, end: Condemned) -> None:
