@@ -10,10 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import os
 import re
+import select
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,6 +30,10 @@ from jobqueue.protocol import bounds
 from jobqueue.schedules.timetable import Schedule
 from jobqueue.schedules.timing import Timing
 from jobqueue.store.connection import Address, client
+
+log = logging.getLogger(__name__)
+
+LONG = 10.0  # seconds until the first warning of a file that does not come to its end
 
 
 class BadCronFile(UsageError):
@@ -47,6 +54,7 @@ def read(path: str, accept: Sequence[str] = ("json",)) -> list[Schedule]:
         finally:
             os.close(send)
         with ended_with_us(child):
+            _wait_for(answer.fileno(), path)
             said = answer.read()
             status = child.wait()
     try:
@@ -56,6 +64,20 @@ def read(path: str, accept: Sequence[str] = ("json",)) -> list[Schedule]:
     if "error" in found:
         raise BadCronFile(f"{path}: {found['error']}")
     return [_schedule(entry, path) for entry in found["entries"]]
+
+
+def _wait_for(answer: int, path: str) -> None:
+    """Return when the process has answered or left; warn after 10 seconds, and whenever it took twice as long again."""
+    poll, begun, wait = select.poll(), time.monotonic(), LONG
+    poll.register(answer, select.POLLIN)
+    while not poll.poll(wait * 1000):
+        log.warning(
+            "loading %s has not ended after %.0f s: nothing starts before it does. Does it connect to something, or run"
+            " something, when it is loaded?",
+            path,
+            time.monotonic() - begun,
+        )
+        wait *= 2
 
 
 def _schedule(entry: dict[str, Any], path: str) -> Schedule:

@@ -89,6 +89,23 @@ def test_what_cannot_be_loaded(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "entries.py" in str(caught.value)
 
 
+def test_a_file_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a gate, which opens when the second warning has come."""
+    gate, warned = tmp_path / "gate", []
+    text = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
+
+    def warn(*words: object) -> None:
+        warned.append(words[1])
+        if len(warned) == 2:
+            gate.touch()
+
+    monkeypatch.setattr(cronfile, "LONG", 0.05)
+    monkeypatch.setattr(cronfile.log, "warning", warn)
+    path = written(tmp_path, text + GOOD)
+    assert len(cronfile.read(path)) == 3
+    assert warned[:2] == [path, path]
+
+
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(BadCronFile, match="not found"):
         cronfile.read("/no/such/file.py")
