@@ -247,3 +247,17 @@ def test_a_child_that_came_up_and_was_killed_at_once_begins_the_count_anew(one_c
         bench.die(0)
         assert (births.not_before == 0.0) is begun
     assert births.not_before - bench.clock.now <= 0.4 + 1e-9, "the pause of a first failure"
+
+
+def test_after_a_crash_loop_no_spare_handle_is_used_either(one_child: Bench) -> None:
+    bench = one_child
+    for _ in range(3):
+        assert bench.owners == []
+        bench.turn()
+        bench.come()
+        bench.die(0)
+    assert bench.handles[0].not_before > bench.clock.now
+    bench.turn(0.7)
+    assert bench.owners == []
+    bench.turn(0.2)
+    assert [owner for owner, _ in bench.owners] == ["w:0.4"]
