@@ -32,7 +32,7 @@ class Because(CauseOfDeath):
 
 
 class Clock:
-    """Stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -50,7 +50,7 @@ class Kills(list[tuple[int, signal.Signals]]):
 
 
 class FakeChild:
-    """A place in the tree, and the other end of its socket. It is empty until ``come``."""
+    """A child handle, and the child's end of its socket. The handle is empty until ``come``."""
 
     def __init__(self, number: int = 0, slots: int = 1) -> None:
         pages = make_file(1, slots)
@@ -61,7 +61,7 @@ class FakeChild:
         self._reader: MessageReader[ToChild] = MessageReader(ToChild)
 
     def come(self, begun: bool = True) -> FakeChild:
-        """A process takes the place; ``begun``: and has come as far as to run jobs."""
+        """Attach a process; ``begun``: it has come as far as to run jobs."""
         ours, self._theirs = socket.socketpair()
         self._theirs.setblocking(False)
         self.handle.next_owner("w")
@@ -75,16 +75,16 @@ class FakeChild:
         return self
 
     def rest(self) -> FakeChild:
-        """It has found the queues empty."""
+        """Write into the page that the child has found the queues empty."""
         self.page.set(OUT_OF_WORK, 1)
         return self
 
     def leave(self) -> None:
-        """Its process has ended, and the supervisor has seen it."""
+        """Release the handle, as the supervisor does when the process has ended."""
         self.handle.release()
 
     def heard(self) -> list[ToChild]:
-        """What it was told since the last time."""
+        """Return the messages that were sent to the child since the last call."""
         assert self._theirs is not None
         try:
             return self._reader.read(self._theirs.recv(4096))
@@ -103,8 +103,8 @@ def _close(*files: int) -> None:
         os.close(file)
 
 
-class Registrar:
-    """Takes requests and does them when it is told to, as does the main loop with what they post."""
+class FakeRolesThread:
+    """Takes the place of the roles thread and the main loop: keeps requests and events until a test runs them."""
 
     def __init__(self) -> None:
         self.requests: list[Callable[[], object]] = []
@@ -117,15 +117,15 @@ class Registrar:
         self.events.append(event)
 
     def work(self) -> None:
-        """Do the requests that are there; what comes of them waits for the main loop."""
+        """Run the requests that are there, as the roles thread does; what they post waits for ``turn``."""
         self._all(self.requests)
 
     def turn(self) -> None:
-        """One turn of the main loop."""
+        """Run the events that are there, as the main loop does in one turn."""
         self._all(self.events)
 
     def settle(self) -> None:
-        """Go on until nothing is under way."""
+        """Run requests and events until none is left."""
         while self.requests or self.events:
             self.work()
             self.turn()

@@ -1,4 +1,4 @@
-"""When a burst is over, look by look: what it waits for, and what it does not."""
+"""When a burst is over, step by step: what it waits for, and what it does not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import fakeredis
 import pytest
-from fake_children import Clock, FakeChild, Registrar
+from fake_children import Clock, FakeChild, FakeRolesThread
 
 from jobqueue.protocol import keys
 from jobqueue.workers.shared.journal import BUFFERED, DONE, OUT_OF_WORK, UNSETTLED
@@ -27,10 +27,10 @@ class FakeOthers:
 
 
 class Bench:
-    """Two children that are at rest, a place that is empty, and two queues without a job."""
+    """Two children that are at rest, an empty handle, and two queues without a job."""
 
     def __init__(self) -> None:
-        self.clock, self.roles_thread, self.others = Clock(), Registrar(), FakeOthers()
+        self.clock, self.roles_thread, self.others = Clock(), FakeRolesThread(), FakeOthers()
         self.store = fakeredis.FakeRedis()
         self.children = [FakeChild(n).come().rest() for n in range(2)]
         self.empty = FakeChild(2)
@@ -58,7 +58,7 @@ class Bench:
         return bool(self.roles_thread.requests)
 
     def look(self) -> bool:
-        """A whole look; whether the burst is over by it."""
+        """Do a whole look; return whether the burst is over after it."""
         before = self.over
         self.burst.step()
         self.roles_thread.settle()
@@ -73,12 +73,12 @@ def bench() -> Iterator[Bench]:
         child.close()
 
 
-def test_nobody_has_anything_and_nothing_waits(bench: Bench) -> None:
+def test_no_child_holds_a_job_and_nothing_waits(bench: Bench) -> None:
     assert bench.look()
 
 
 def test_the_main_loop_does_not_ask_the_store(bench: Bench) -> None:
-    """The roles thread does; what it found counts in the main loop."""
+    """The roles thread does, and posts what it found."""
     bench.burst.step()
     bench.roles_thread.work()
     assert bench.over == 0
@@ -114,7 +114,7 @@ def test_a_child_that_has_something(bench: Bench, busy: Callable[[FakeChild], No
     assert not bench.begins_to_look()
 
 
-def test_a_child_that_is_missing_or_a_dead_one_that_is_not_buried(bench: Bench) -> None:
+def test_a_child_that_is_missing_or_a_dead_one_that_is_not_reaped(bench: Bench) -> None:
     bench.full = False
     assert not bench.begins_to_look()
     bench.full = True
@@ -123,7 +123,7 @@ def test_a_child_that_is_missing_or_a_dead_one_that_is_not_buried(bench: Bench) 
 
 @pytest.mark.parametrize("name", ["high", "low"])
 def test_a_job_that_waits(bench: Bench, name: str) -> None:
-    """It was put there after the children had looked: they hear of it, and the burst looks again."""
+    """It was enqueued after the children had looked: they are woken, and the burst looks again."""
     bench.store.rpush(keys.queue(name), "a")
     assert not bench.look()
     bench.store.delete(keys.queue(name))
@@ -135,14 +135,14 @@ def test_jobs_of_other_queues(bench: Bench) -> None:
     assert bench.look()
 
 
-def test_a_job_that_stands_under_a_childs_name(bench: Bench) -> None:
-    """A reply was lost that claimed it: the child will find out, and give it back."""
+def test_a_job_that_a_child_owns_without_knowing(bench: Bench) -> None:
+    """The reply of its claim was lost: the child will find out, and give it back."""
     bench.store.zadd(keys.own(bench.children[0].handle.owner), {"a": 7})
     assert not bench.look()
 
 
 def test_something_happened_while_the_store_was_asked(bench: Bench) -> None:
-    """A job went through, and may have left another behind: what the store said is not true any more."""
+    """A job was done, and may have enqueued another: what the store answered may not be true any more."""
     bench.burst.step()
     bench.roles_thread.work()
     bench.children[0].page.set(DONE, 1)
@@ -152,7 +152,7 @@ def test_something_happened_while_the_store_was_asked(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("what", ["a child took something", "a child died"])
-def test_somebody_is_not_at_rest_any_more(bench: Bench, what: str) -> None:
+def test_a_child_that_is_not_at_rest_any_more(bench: Bench, what: str) -> None:
     bench.burst.step()
     bench.roles_thread.work()
     if what == "a child died":
@@ -164,7 +164,7 @@ def test_somebody_is_not_at_rest_any_more(bench: Bench, what: str) -> None:
 
 
 def test_what_another_tree_may_lose(bench: Bench) -> None:
-    """Its jobs come back when it is rescued; whether it is dead shows by the clock."""
+    """Its jobs come back when it is rescued, should it be dead."""
     bench.others.may_be_dead = True
     bench.clock.now = 1234.5
     assert not bench.look()
@@ -186,7 +186,7 @@ def test_a_paused_queue_counts_as_empty(bench: Bench) -> None:
 
 
 def test_while_all_is_suspended_queues_count_as_empty(bench: Bench) -> None:
-    """Nobody would take from them, whatever comes back of others; but what our own children hold is ours."""
+    """No worker takes from them, also not what a rescue puts there; but our own children have to end their jobs."""
     bench.store.set(keys.SUSPENDED, 1)
     bench.store.rpush(keys.queue("high"), "a")
     bench.others.may_be_dead = True
@@ -196,7 +196,7 @@ def test_while_all_is_suspended_queues_count_as_empty(bench: Bench) -> None:
 
 
 def test_a_child_that_has_left(bench: Bench) -> None:
-    """Its page says what it had when it died; that it is buried, ``full`` says."""
+    """Its page still shows what it had when it died; ``full`` says whether it is reaped."""
     bench.children[0].run(7)
     bench.children[0].leave()
     assert bench.look()

@@ -1,4 +1,4 @@
-"""A handle: names, what its child says, and what is said of the jobs that a dead child ran."""
+"""A child handle, its processes, and the death report of what ran in them."""
 
 from __future__ import annotations
 
@@ -99,19 +99,19 @@ def test_what_a_child_says(handle: ChildHandle, child: socket.socket) -> None:
     assert control.receive() is None
 
 
-def test_what_only_a_job_can_have_written(handle: ChildHandle, child: socket.socket) -> None:
+def test_what_is_no_message_ends_the_reading(handle: ChildHandle, child: socket.socket) -> None:
     child.sendall(b"h\n")
     assert control_of(handle).receive() is None
 
 
-def test_quiet_is_said_once(handle: ChildHandle, child: socket.socket) -> None:
+def test_quiet_is_sent_once(handle: ChildHandle, child: socket.socket) -> None:
     handle.quiet()
     handle.quiet()
     handle.tell(Ping())
     assert child.recv(100) == encode(Quiet()) + encode(Ping())
 
 
-def test_telling_the_dead_or_nobody(handle: ChildHandle, child: socket.socket) -> None:
+def test_messages_to_a_dead_process_or_to_none(handle: ChildHandle, child: socket.socket) -> None:
     child.close()
     handle.tell(Wake())
     handle.tell(Wake())
@@ -121,10 +121,10 @@ def test_telling_the_dead_or_nobody(handle: ChildHandle, child: socket.socket) -
     assert (handle.state, handle.pid, handle.process.control) == (HandleState.EMPTY, 0, None)
 
 
-# -- verdicts on what ran --------------------------------------------------------------------------------------------
+# -- rulings on what ran --------------------------------------------------------------------------------------------
 
 
-def test_alone_it_is_the_culprit(handle: ChildHandle, child: socket.socket) -> None:
+def test_a_job_that_ran_alone_is_the_culprit(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11)
     kind, cause = rulings(handle, 9)[11]
     assert kind == "crash"
@@ -143,7 +143,7 @@ def test_the_report_names_the_culprit(handle: ChildHandle, child: socket.socket)
 
 
 def test_a_crash_in_no_job(handle: ChildHandle, child: socket.socket) -> None:
-    """Some other thread of the process: nobody knows on whose behalf."""
+    """Another thread of the process crashed: any of the jobs may have started it."""
     run(handle, 11, 12)
     report(handle, 0x9999)
     assert kinds(handle, SEGV) == {11: "suspect", 12: "suspect"}
@@ -155,7 +155,7 @@ def report(handle: ChildHandle, thread: int) -> None:
     )
 
 
-def test_who_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -> None:
+def test_a_process_that_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11, 12)
     handle.process.condemned[11] = Condemned(Verdict.STOP, Because("as you wished"), 0.0)
     handle.process.killed = True
@@ -165,8 +165,8 @@ def test_who_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -
     assert "because of another job" in found[12][1]
 
 
-def test_who_was_to_end_and_died_by_itself(handle: ChildHandle, child: socket.socket) -> None:
-    """We had not killed it yet: what was to end ends so, the others are judged as ever."""
+def test_a_process_that_was_to_be_killed_and_died_by_itself(handle: ChildHandle, child: socket.socket) -> None:
+    """The condemned job ends as it was to; the others are judged as in any crash."""
     run(handle, 11, 12)
     handle.process.condemned[11] = Condemned(Verdict.FAIL, Because("too long"), 0.0)
     assert kinds(handle, 9) == {11: "fail", 12: "suspect"}
@@ -190,7 +190,7 @@ def test_what_was_finished(handle: ChildHandle, child: socket.socket) -> None:
 
 
 def wait_after(handle: ChildHandle, lives: int, done: int = 0) -> float:
-    """Seconds that the next child waits after so many short lives."""
+    """Return the seconds for which the next process waits after so many short lives."""
     for _ in range(lives):
         ours, theirs = socket.socketpair()
         with theirs:
@@ -201,7 +201,7 @@ def wait_after(handle: ChildHandle, lives: int, done: int = 0) -> float:
     return max(0.0, handle.not_before - NOW)
 
 
-def test_who_keeps_dying_young_waits(handle: ChildHandle) -> None:
+def test_after_three_short_lives_the_next_start_is_delayed(handle: ChildHandle) -> None:
     assert wait_after(handle, 2) == 0
     assert wait_after(handle, 1) == pytest.approx(0.8)
     assert wait_after(handle, 1) == pytest.approx(1.6)
@@ -209,11 +209,11 @@ def test_who_keeps_dying_young_waits(handle: ChildHandle) -> None:
     assert wait_after(handle, 10_000) == pytest.approx(5.0)
 
 
-def test_who_did_something_did_start(handle: ChildHandle) -> None:
+def test_a_process_that_did_a_job_had_no_short_life(handle: ChildHandle) -> None:
     assert wait_after(handle, 20, done=1) == 0
 
 
-def test_who_died_of_a_job_did_start(handle: ChildHandle) -> None:
+def test_a_process_that_died_of_a_job_had_no_short_life(handle: ChildHandle) -> None:
     for _ in range(10):
         ours, theirs = socket.socketpair()
         with theirs:
@@ -237,7 +237,7 @@ def test_a_new_child_begins_afresh(handle: ChildHandle, child: socket.socket) ->
 
 
 def test_awaiting_a_death(handle: ChildHandle, child: socket.socket) -> None:
-    """It reads whatever is left until the end, and not for ever."""
+    """What is left in the socket is read until the end, and not for ever."""
     child.sendall(encode(OutOfWork()) * 500)
     began, control = time.monotonic(), control_of(handle)
     control.await_end(0.2)

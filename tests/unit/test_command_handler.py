@@ -17,7 +17,7 @@ from jobqueue.workers.supervisor.command_handler import CommandHandler
 
 
 class Bench:
-    """Two children of two slots that run the jobs 7 and 8, and 9; one that runs nothing; a place that is empty."""
+    """Two children of two slots that run the jobs 7 and 8, and 9; one that runs nothing; an empty handle."""
 
     def __init__(self, kills: Kills) -> None:
         self.kills = kills
@@ -38,7 +38,7 @@ class Bench:
         self.orders.handle({"command": command, **fields})
 
     def found(self, claim: int | None) -> None:
-        """The roles thread has looked it up."""
+        """Call back with what the roles thread has found."""
         _, _, then = self.searches.pop()
         then(claim)
 
@@ -64,14 +64,14 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_shutdown(bench: Bench) -> None:
-    """As a signal; the second one is the stop's affair."""
+    """Each is passed on, as a signal is."""
     bench.order("shutdown")
     bench.order("shutdown")
     assert bench.shutdowns == 2
 
 
 def test_stop_job(bench: Bench) -> None:
-    """It is looked up under whose claim it runs, then that child hears of it, and the watchdog."""
+    """Its claim is looked up; then its child is sent StopJob, and the watchdog knows of it."""
     bench.order("stop-job", job_id="a")
     [(job_id, owners, _)] = bench.searches
     assert (job_id, owners) == ("a", ["w:0.1", "w:1.1", "w:2.1"])
@@ -82,8 +82,8 @@ def test_stop_job(bench: Bench) -> None:
     assert bench.condemned == {8: (Verdict.STOP, StoppedOnRequest(), 1050.0)}
 
 
-def test_who_asks_again_wins_no_time_for_the_job(bench: Bench) -> None:
-    """It is told again, but HARD seconds count from the first time."""
+def test_asking_again_gives_the_job_no_more_time(bench: Bench) -> None:
+    """StopJob is sent again, but HARD seconds count from the first time."""
     for _ in range(3):
         bench.order("stop-execution", execution_id=f"{9:x}")
         bench.clock.now += HARD / 2
@@ -101,7 +101,7 @@ def test_stop_execution(bench: Bench) -> None:
 
 @pytest.mark.parametrize("claim", [None, 0, 10])
 def test_a_job_that_does_not_run_here(bench: Bench, caplog: pytest.LogCaptureFixture, claim: int | None) -> None:
-    """It is not there, or it waits in a buffer, or has ended while it was looked up."""
+    """There is no such job, or it is claimed and not started, or it has ended while it was looked up."""
     bench.order("stop-job", job_id="a")
     bench.found(claim)
     assert bench.nothing_happened()
@@ -109,7 +109,7 @@ def test_a_job_that_does_not_run_here(bench: Bench, caplog: pytest.LogCaptureFix
 
 
 def test_its_child_died_while_it_was_looked_up(bench: Bench) -> None:
-    """What its page says is the burial's affair."""
+    """Its page is read when it is reaped, and not before."""
     bench.order("stop-job", job_id="a")
     bench.children[1].leave()
     bench.found(9)
@@ -123,7 +123,7 @@ def test_an_execution_that_is_none(bench: Bench, execution_id: Any) -> None:
 
 
 def test_kill_horse(bench: Bench) -> None:
-    """All that run something; who rests is no horse."""
+    """It kills every child that runs a job, and no other."""
     bench.order("kill-horse")
     assert bench.kills == [(0, signal.SIGKILL), (1, signal.SIGKILL)]
     assert bench.condemned == {}

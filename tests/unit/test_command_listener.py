@@ -1,4 +1,4 @@
-"""RQ's commands are heard, also after the connection broke; what makes no sense is dropped."""
+"""RQ's commands are heard, also after the connection broke; what is no command is ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExc
 
 
 class Ending:
-    """A client; when it is over, the thread that uses it ends."""
+    """A client; when ``over`` is set, the thread that uses it ends."""
 
     def __init__(self, server: Server) -> None:
         self._client = client(server.address)

@@ -1,4 +1,4 @@
-"""The health file is written whole, about once a second, and read with a view to its age."""
+"""The health file is written as a whole, about once a second; the probe looks at its age."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_probe(tmp_path: Path) -> None:
 
 
 def test_a_stale_file(tmp_path: Path) -> None:
-    """The worker hangs, or was killed: what it said last is no use."""
+    """The worker hangs, or was killed: what it wrote last is worth nothing."""
     path = tmp_path / "health"
     path.write_text(json.dumps({"time": time.time() - 60, "able": True, "why": "able to claim", "pid": 1}))
     code, said = ask(path)

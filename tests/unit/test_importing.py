@@ -1,4 +1,4 @@
-"""When it is said that an import takes long, and what health says meanwhile."""
+"""When the log warns that an import takes long, and what the health file says meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from jobqueue.workers.supervisor.importing import LONG, Importing
 
 
-def test_it_is_said_after_a_while_and_then_more_seldom(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_logged_after_a_while_and_then_less_and_less_often(caplog: pytest.LogCaptureFixture) -> None:
     importing = Importing()
     now = time.monotonic()
     assert not importing.step(now + 100), "nothing is imported"

@@ -1,4 +1,4 @@
-"""The waiter on a real server: it wakes a child that is out of work when there is something, and takes nothing away."""
+"""The queue waiter on a real server: it wakes a child that is out of work at a push, and takes nothing away."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_each_queue_wakes(make: Make, store: redis.Redis) -> None:
         store.delete(keys.queue(queue))
 
 
-def test_nobody_waits_nothing_asked(make: Make, store: redis.Redis) -> None:
+def test_while_no_child_waits_the_store_is_not_asked(make: Make, store: redis.Redis) -> None:
     make()
     before = store.info("stats")["total_commands_processed"]
     push(store, "a")
@@ -155,7 +155,7 @@ def test_stop_ends_a_wait(make: Make, store: redis.Redis) -> None:
     queue_waiter.stop()
 
 
-def test_what_nobody_expected_is_a_pause(make: Make, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_a_pause(make: Make, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread goes on, and the health check hears of it meanwhile."""
     failures, woken, broken = Failures(), [], [True]
     queue_waiter = QueueWaiter(store, ("default",), failures)
@@ -189,7 +189,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 def test_an_answer_that_does_not_come_wakes_all_the_same(make: Make, proxy: Proxy, store: redis.Redis) -> None:
-    """Nobody knows whether something was pushed; the other queue's connection is not touched."""
+    """Something may have been pushed; the other queue's connection is not touched."""
     woken: list[int] = []
     proxy.swallow(b"BLMOVE", keys.queue("b").encode() + b"\r\n")
     queue_waiter = make("a", "b", url=proxy.url)
@@ -251,10 +251,10 @@ def test_a_key_that_is_no_list_does_not_keep_the_other_queues(
     assert caplog.messages == ["the queue 'wrong' cannot be read, its key is no list: rq:queue:wrong"]
 
 
-def test_who_cannot_open_a_connection_says_so_and_wakes(
+def test_a_waiter_that_cannot_open_a_connection_logs_that_and_wakes(
     make: Make, store: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A child asks over the connection that it has."""
+    """A child asks on the connection that it has."""
     woken: list[int] = []
     queue_waiter = make()
     no_more = queue_waiter._client.connection_pool
@@ -278,7 +278,7 @@ def test_who_cannot_open_a_connection_says_so_and_wakes(
 
 
 def test_one_job_wakes_few_of_a_crowd(make: Make, store: redis.Redis) -> None:
-    """Each push ends the wait of all; who is not the first sees that nothing is left."""
+    """Each push ends the wait of all workers; all but the first see that nothing is left."""
     crowd, woken = 40, []
     store.sadd(keys.workers_of("default"), *map(str, range(crowd)))
     waiters = [make() for _ in range(crowd)]
@@ -300,7 +300,7 @@ def test_one_job_wakes_few_of_a_crowd(make: Make, store: redis.Redis) -> None:
     eventually(lambda: not waiting(store))
 
 
-def test_who_finds_nothing_left_waits_again_with_two_commands(make: Make, store: redis.Redis) -> None:
+def test_a_worker_that_finds_nothing_left_waits_again_with_two_commands(make: Make, store: redis.Redis) -> None:
     """A push of a job that others take costs each waiter an EXISTS and a BLMOVE, not a look at all pauses too."""
     store.sadd(keys.workers_of("default"), *map(str, range(40)))
     woken: list[str] = []

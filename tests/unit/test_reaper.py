@@ -1,11 +1,11 @@
-"""What is done for the dead, turn by turn: who does which part, in which order, and how long a stop waits for it."""
+"""What is done after a death, step by step: in which thread, in which order, and how long a stop waits for it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from fake_children import Registrar
+from fake_children import FakeRolesThread
 
 from jobqueue.protocol.rescue import ForRQ, Verdict
 from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
@@ -21,7 +21,7 @@ FAILED = 1 << 8  # a wait status
 
 
 class FakeRescuer:
-    """Finds what it is told to, and notes what it is asked."""
+    """Leaves what the test wants it to, and notes its calls."""
 
     def __init__(self, left: LeftForRQ | None) -> None:
         self.left = left
@@ -36,10 +36,10 @@ class FakeRescuer:
 
 
 class Bench:
-    """Something that is left of a dead child, and a fork server that forks, or does not."""
+    """A dead child that leaves jobs for RQ's own code, and a fork server that forks, or does not."""
 
     def __init__(self, left: LeftForRQ | None = SOME) -> None:
-        self.roles_thread = Registrar()
+        self.roles_thread = FakeRolesThread()
         self.rescuer: Any = FakeRescuer(left)
         self.can_fork = True
         self.forked: list[LeftForRQ] = []
@@ -50,7 +50,7 @@ class Bench:
         return self.can_fork
 
     def reap(self) -> None:
-        """As far as it goes by itself."""
+        """Reap the dead child, and run what follows without a fork server."""
         self.reaper.reap(DEAD)
         self.roles_thread.settle()
 
@@ -67,7 +67,7 @@ class Bench:
 
 
 def test_the_main_loop_waits_for_nothing() -> None:
-    """The roles thread rescues; what came of it is seen to in the main loop, and until then a stop has to wait."""
+    """The roles thread rescues; the main loop deals with the result, and until then a stop has to wait."""
     bench = Bench(NOTHING)
     bench.reaper.reap(DEAD)
     assert (bench.rescuer.calls, bench.reaper.busy) == ([], True)
@@ -85,7 +85,7 @@ def test_when_nothing_is_left_that_is_all(left: LeftForRQ | None) -> None:
     assert (bench.forked, bench.closed, bench.reaper.busy) == ([], [], False)
 
 
-def test_two_deaths_are_two_burials() -> None:
+def test_each_death_is_dealt_with_by_itself() -> None:
     bench = Bench(NOTHING)
     bench.reaper.reap(DEAD)
     bench.reaper.reap(DEAD._replace(owner="w:1.1"))
@@ -98,7 +98,7 @@ def test_two_deaths_are_two_burials() -> None:
 
 
 def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixture) -> None:
-    """It is user code: never in the supervisor. Then the case is closed, by the roles thread."""
+    """It calls user code, which never runs in the supervisor. The final rescue is the roles thread's again."""
     bench = Bench()
     bench.reap()
     assert (bench.forked, bench.closed, bench.reaper.busy) == ([SOME], [], True)
@@ -113,8 +113,8 @@ def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixtur
     assert caplog.messages == []
 
 
-def test_one_that_died_at_it_is_followed_by_one_without_their_code(caplog: pytest.LogCaptureFixture) -> None:
-    """Callbacks of the user's killed it, perhaps: the second one records only."""
+def test_a_finish_process_that_died_is_followed_by_one_without_user_code(caplog: pytest.LogCaptureFixture) -> None:
+    """A callback may have killed it: the second one records only."""
     bench = Bench()
     bench.reap()
     bench.request_starts()
@@ -127,7 +127,7 @@ def test_one_that_died_at_it_is_followed_by_one_without_their_code(caplog: pytes
     assert caplog.messages == [f"finishing the jobs of {OWNER} failed; they are recorded without their own code"]
 
 
-def test_a_third_one_there_is_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_there_is_no_third_finish_process(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.reap()
     for pid in (PID, PID + 1):
@@ -138,7 +138,7 @@ def test_a_third_one_there_is_not(caplog: pytest.LogCaptureFixture) -> None:
     assert "recorded without callbacks and retries" in caplog.messages[-1]
 
 
-def test_one_that_had_nothing_of_theirs_to_run_is_not_repeated() -> None:
+def test_a_finish_process_without_user_code_is_not_repeated() -> None:
     """All its jobs were to be recorded plainly in the first place."""
     bench = Bench(SOME._replace(plain=ALL))
     bench.reap()
@@ -148,7 +148,7 @@ def test_one_that_had_nothing_of_theirs_to_run_is_not_repeated() -> None:
 
 
 def test_part_of_it_was_plain() -> None:
-    """One callback did not end before; now another one does not: both are left out."""
+    """One callback did not end before, and now another one does not: both are left out."""
     bench = Bench(SOME._replace(plain=frozenset({7})))
     bench.reap()
     bench.request_starts()
@@ -184,7 +184,7 @@ def test_a_process_that_could_not_be_started() -> None:
 
 
 def test_the_fork_server_is_gone_with_every_request() -> None:
-    """Also with one of which nobody said yet that it was forked; and a late word of its death does no harm."""
+    """Also with one whose pid is not known yet; a late report of its death does no harm."""
     bench = Bench()
     bench.reap()
     bench.request_starts()
@@ -198,7 +198,7 @@ def test_the_fork_server_is_gone_with_every_request() -> None:
 
 
 def test_what_another_tree_left_is_finished_once() -> None:
-    """Its rescue is repeated until the case is closed: one request at a time for one owner."""
+    """Its rescue is repeated until the final rescue: one finish process at a time for one owner."""
     bench = Bench()
     bench.reaper.finish_by_rq(SOME)
     bench.reaper.finish_by_rq(SOME)
@@ -210,7 +210,7 @@ def test_what_another_tree_left_is_finished_once() -> None:
     assert len(bench.forked) == 2
 
 
-def test_others_are_none_of_its_business() -> None:
+def test_processes_of_others_are_left_to_them() -> None:
     bench = Bench()
     bench.reap()
     bench.request_starts()
@@ -219,7 +219,7 @@ def test_others_are_none_of_its_business() -> None:
     assert bench.reaper.busy
 
 
-def test_what_else_the_roles_thread_is_asked_keeps_a_stop_waiting() -> None:
+def test_a_stop_waits_for_other_requests_too() -> None:
     """The result arrives in the main loop, once."""
     bench = Bench()
     found: list[int] = []

@@ -1,4 +1,4 @@
-"""Who may be rescued, when, and what becomes of what was finished."""
+"""Which owners are rescued, when, and what becomes of their jobs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nothing_left() -> None:
 
 
 def looks(watch: Rescuer, start: float, end: float) -> list[str]:
-    """Look every 2 s, as the roles thread does, and once more at the end; whom it rescued."""
+    """Step every 2 s, as the roles thread does, and once more at the end; return the workers that were rescued."""
     rescued: list[str] = []
     while start < end:
         rescued += watch.step(start)
@@ -88,7 +88,7 @@ def waiting(store: fakeredis.FakeRedis) -> list[str]:
 
 
 def test_a_child_that_holds_still(store: fakeredis.FakeRedis) -> None:
-    """What waits behind the running job goes back; the child is to ask before it starts anything."""
+    """What waits behind the running job goes back; the child has to ask before it starts anything."""
     first, _second = claimed(store, owner(OURS), "a", "b")
     page = SharedPage(make_file(1, 1), 0, 1)
     page.begin(0, first.claim, time.monotonic(), 0.0)
@@ -100,7 +100,7 @@ def test_a_child_that_holds_still(store: fakeredis.FakeRedis) -> None:
 
 
 def test_a_child_that_is_awake_again_is_left_alone(store: fakeredis.FakeRedis) -> None:
-    """The request comes late, or again after a lost reply: it has its own jobs by then, and runs them unasked."""
+    """The request comes late, or again after a lost reply: by then the child has other jobs, and runs them."""
     claimed(store, owner(OURS), "a")
     page = SharedPage(make_file(1, 1), 0, 1)
     page.set(PULSE, 8)
@@ -134,7 +134,7 @@ def test_twice_is_once(store: fakeredis.FakeRedis) -> None:
 
 
 def forget_the_rescue(store: fakeredis.FakeRedis, name: str, *jobs: Claimed) -> None:
-    """As a store that was killed before it had written that down."""
+    """Undo a rescue, as a store does that was killed before it had written it to its disk."""
     store.delete(keys.queue("default"))
     for job in jobs:
         store.hset(keys.job(job.id), "status", "queued")
@@ -181,7 +181,7 @@ def test_not_every_rescue_is_remembered(store: fakeredis.FakeRedis) -> None:
     assert len(watch._rescued) == REMEMBERED
 
 
-def test_many_records(store: fakeredis.FakeRedis) -> None:
+def test_many_finished_jobs(store: fakeredis.FakeRedis) -> None:
     jobs = claimed(store, owner(OURS), *(f"j{n}" for n in range(200)))
     rescuer(store).rescue_own(DeathReport(owner(OURS), [done(job) for job in jobs], []))
     assert store.zcard(keys.registry("finished", "default")) == 200
@@ -222,7 +222,7 @@ def test_causes(status: int | None, words: str) -> None:
 
 
 def test_what_rqs_code_must_end_is_handed_on(store: fakeredis.FakeRedis) -> None:
-    """A finished job with dependents, and one that fails with a callback: theirs until RQ's finish is over."""
+    """A finished job with dependents, and one that fails with a callback: the dead owner's until RQ's finish."""
     finished, running = claimed(store, owner(OURS), *"ab")
     store.sadd(keys.dependents("a"), "waits")
     store.hset(keys.job("b"), mapping={"failure_callback_name": "samples.ok", "jobq_on_crash": "fail"})
@@ -256,7 +256,7 @@ def test_a_kill_for_want_of_memory_has_its_name() -> None:
 
 
 def test_a_lease_that_stands_still(store: fakeredis.FakeRedis) -> None:
-    """Seen by us, for the whole lease time, by our clock."""
+    """It has to be seen by this rescuer, for the whole lease time, by its own clock."""
     claimed(store, owner(THEIRS), "a", "b")
     store.set(keys.lease(THEIRS), 5)
     store.sadd(keys.WORKERS, keys.worker(THEIRS))
@@ -270,7 +270,7 @@ def test_a_lease_that_stands_still(store: fakeredis.FakeRedis) -> None:
 
 
 def test_a_rescuer_that_dies_of_its_rescue(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last name and the tree itself go in one step: nobody would look for it again."""
+    """The last owner name and the tree itself go in one step: no rescuer would look for the tree again."""
     for n, job in enumerate("ab"):
         claimed(store, owner(THEIRS, n), job)
     store.set(keys.lease(THEIRS), 5)
@@ -416,7 +416,7 @@ def test_a_rescuer_that_was_stopped_itself(store: fakeredis.FakeRedis) -> None:
 
 
 def test_a_machine_that_stood_still_for_a_short_lease(store: fakeredis.FakeRedis) -> None:
-    """We may look before the living have renewed."""
+    """The rescuer may look before the living have renewed."""
     for name in (THEIRS, "alive"):
         claimed(store, owner(name), name)
         store.hset(keys.worker(name), "jobq_lease", 2.0)
@@ -469,7 +469,7 @@ def test_a_host_with_a_colon_free_name_of_any_shape(store: fakeredis.FakeRedis) 
     assert looks(watch, 100.0, 110.0) == [name]
 
 
-def test_who_was_told_to_leave_did_not_die_of_a_job() -> None:
+def test_a_fenced_child_did_not_die_of_a_job() -> None:
     assert "taken for dead" in end_of_process(FENCED << 8, ran=False)
     assert end_of_process(FENCED << 8) == "exited with status 3"
     assert end_of_process(signal.SIGKILL, ran=False) == "was killed by SIGKILL"

@@ -1,4 +1,4 @@
-"""Nothing new is started unasked when the lease may be over, nor after it may have been."""
+"""No job is started without asking Redis while the lease may be over, nor after it may have been."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Bench:
             page.set(CAME_BACK, page.get(REVOKED))
 
 
-def test_it_freezes_before_the_lease_is_over_and_thaws(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_active_from_before_the_lease_is_over_until_it_is_renewed(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     with caplog.at_level(logging.WARNING):
@@ -59,7 +59,7 @@ def test_it_freezes_before_the_lease_is_over_and_thaws(caplog: pytest.LogCapture
 
 
 def test_children_that_wake_before_their_supervisor_ask() -> None:
-    """The whole worker stood still: its page says so without anybody's doing."""
+    """The whole worker stood still: the time on the page has passed, without anybody writing it."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     bench.self_fencing.step(101.0)
@@ -67,7 +67,7 @@ def test_children_that_wake_before_their_supervisor_ask() -> None:
 
 
 def test_after_a_lapse_the_buffers_are_revoked() -> None:
-    """Also when nobody saw it frozen: the renewal was there before the next look."""
+    """Also when self-fencing never was active: the renewal came before its next step."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     bench.self_fencing.step(101.0)
@@ -86,7 +86,7 @@ def test_before_its_birth_it_has_nothing_to_lose() -> None:
 
 
 def test_a_fresh_page_catches_up() -> None:
-    """A wiped page of a child that is about to start."""
+    """The page of a child that is about to start has been wiped."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     assert bench.active(200.0)

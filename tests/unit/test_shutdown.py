@@ -1,4 +1,4 @@
-"""How a tree stops, second by second: each phase at its time and once, and it always ends. No process, no waiting."""
+"""How a worker stops, step by step: each phase at its time and once, and it always ends. There are no processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIGKILL = signal.SIGKILL
 
 
 class Bench:
-    """Three children that run a job each, a place that is empty, and a stop that has not begun."""
+    """Three children that run a job each, an empty handle, and a stop that has not begun."""
 
     def __init__(self, kills: Kills, grace: float) -> None:
         self.kills = kills
@@ -68,7 +68,7 @@ def bench(request: pytest.FixtureRequest, kills: Kills) -> Iterator[Bench]:
 # -- quiet -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_child_hears_once_to_claim_nothing_more(bench: Bench) -> None:
+def test_every_child_is_sent_quiet_once(bench: Bench) -> None:
     bench.stop.begin("because")
     assert bench.heard() == [[Quiet()]] * 3
     assert bench.stop.phase is Phase.QUIET
@@ -77,8 +77,8 @@ def test_every_child_hears_once_to_claim_nothing_more(bench: Bench) -> None:
     assert bench.heard() == [[]] * 3
 
 
-def test_one_that_was_told_before_is_not_told_again(bench: Bench) -> None:
-    """A retiring child has been told to leave already."""
+def test_a_child_that_was_sent_quiet_before_is_not_sent_it_again(bench: Bench) -> None:
+    """A retiring child was."""
     bench.children[1].handle.quiet()
     bench.heard()
     bench.stop.begin("because")
@@ -99,7 +99,7 @@ def test_beginning_twice_is_beginning_once(bench: Bench, caplog: pytest.LogCaptu
 
 
 def test_what_nobody_started_goes_back_in_one_step_and_in_order(bench: Bench) -> None:
-    """In the order of the children, not in that of their answers; as soon as the last one has said it."""
+    """In the order of the children, not in that of their answers, as soon as the last one has answered."""
     bench.stop.begin("because")
     bench.answer(2, "e")
     bench.answer(0, "a", "b")
@@ -156,8 +156,8 @@ def test_what_a_retiring_child_drops_goes_back_at_once(bench: Bench) -> None:
     assert bench.stop.phase is Phase.RUNNING
 
 
-def test_who_has_not_begun_has_nothing_to_end(bench: Bench) -> None:
-    """It is killed long before the grace is over; the others are not."""
+def test_a_child_that_has_not_begun_is_killed_early(bench: Bench) -> None:
+    """It runs no job, so it needs no grace; the others keep theirs."""
     bench.children[1].leave()
     bench.children[1].close()
     bench.children[1].come(begun=False)
@@ -172,7 +172,7 @@ def test_who_has_not_begun_has_nothing_to_end(bench: Bench) -> None:
 
 
 def test_the_grace(bench: Bench) -> None:
-    """Running jobs may finish until it is over; then there is an exception in every one, once."""
+    """Running jobs may finish until it is over; then every child is sent Interrupt, once."""
     bench.stop.begin("because")
     bench.all_answer()
     bench.heard()
@@ -184,7 +184,7 @@ def test_the_grace(bench: Bench) -> None:
     assert (bench.stop.phase, bench.heard(), bench.kills) == (Phase.INTERRUPT, [[]] * 3, [])
 
 
-def test_who_takes_no_notice_is_killed(bench: Bench) -> None:
+def test_a_child_that_does_not_leave_is_killed(bench: Bench) -> None:
     bench.stop.begin("because")
     bench.all_answer()
     bench.after(GRACE)
@@ -195,7 +195,7 @@ def test_who_takes_no_notice_is_killed(bench: Bench) -> None:
 
 
 def test_a_kill_that_had_no_effect_is_repeated(bench: Bench) -> None:
-    """It always ends: also a child that was forked in the same moment goes."""
+    """A child may have been forked in the same moment: the stop always ends."""
     bench.stop.begin("because")
     bench.until(GRACE + INTERRUPTED_FOR + 1)
     kills = len(bench.kills)
@@ -212,7 +212,7 @@ def test_without_a_grace_jobs_are_interrupted_at_once(bench: Bench) -> None:
 
 
 def test_a_long_sleep_skips_no_phase(bench: Bench) -> None:
-    """The machine was suspended meanwhile: jobs are still interrupted before anybody is killed."""
+    """The machine was suspended meanwhile: jobs are still interrupted before a child is killed."""
     bench.stop.begin("because")
     bench.after(3600)
     assert (bench.stop.phase, bench.kills) == (Phase.INTERRUPT, [])
@@ -235,7 +235,7 @@ def test_the_second_signal_ends_the_grace(bench: Bench) -> None:
 
 
 def test_the_third_signal_hastens_nothing(bench: Bench) -> None:
-    """An interrupted job has its time to give itself back, however often somebody presses Ctrl-C."""
+    """An interrupted job has time to be given back, however often somebody presses Ctrl-C."""
     bench.stop.asked("SIGINT")
     bench.stop.asked("SIGINT")
     bench.after(0.0)
@@ -248,15 +248,15 @@ def test_the_third_signal_hastens_nothing(bench: Bench) -> None:
     assert bench.stop.phase is Phase.KILL
 
 
-def test_who_will_not_wait_asks_once(bench: Bench) -> None:
-    """SIGQUIT."""
+def test_sigquit_ends_the_grace_at_once(bench: Bench) -> None:
+    """No second signal is needed."""
     bench.stop.asked("SIGQUIT", at_once=True)
     bench.after(0.0)
     assert bench.stop.phase is Phase.INTERRUPT
     assert bench.heard() == [[Quiet(), Interrupt()]] * 3
 
 
-def test_who_will_not_wait_ends_the_grace_of_another(bench: Bench) -> None:
+def test_sigquit_ends_the_grace_of_an_earlier_signal(bench: Bench) -> None:
     bench.stop.asked("SIGTERM")
     bench.after(1)
     bench.stop.asked("SIGQUIT", at_once=True)
@@ -296,7 +296,7 @@ def test_what_the_grace_is_for(
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_how_long_nobody_is_there(bench: Bench) -> None:
+def test_how_long_there_has_been_no_child(bench: Bench) -> None:
     """It counts from the look that found no child."""
     bench.stop.begin("because")
     bench.after(MOMENT)
@@ -309,7 +309,7 @@ def test_how_long_nobody_is_there(bench: Bench) -> None:
     assert bench.stop.without_children_for(bench.clock.now) == pytest.approx(3.0)
 
 
-def test_who_comes_meanwhile_is_company(bench: Bench) -> None:
+def test_a_child_that_comes_meanwhile_counts(bench: Bench) -> None:
     bench.stop.begin("because")
     for child in bench.children:
         child.leave()

@@ -1,4 +1,4 @@
-"""Who is killed before the grace of a stop is over, and who is not."""
+"""Which children are killed before the grace of a stop is over, and which are not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stopping(handle: ChildHandle, **more: Callable[[], bool]) -> tuple[Shutdown,
     return stopping, stopping._began
 
 
-def test_who_runs_nothing_is_killed(handle: ChildHandle) -> None:
+def test_a_child_that_runs_nothing_is_killed(handle: ChildHandle) -> None:
     it, began = stopping(handle)
     it.step(began)
     it.step(began + IDLE_WAIT - 1)
@@ -45,7 +45,9 @@ def test_who_runs_nothing_is_killed(handle: ChildHandle) -> None:
 
 
 @pytest.mark.parametrize("word", [UNSETTLED, BUFFERED, None])
-def test_who_owes_something_has_the_whole_grace(handle: ChildHandle, word: int | None) -> None:
+def test_a_child_that_has_something_to_record_or_give_back_has_the_whole_grace(
+    handle: ChildHandle, word: int | None
+) -> None:
     if word is None:
         handle.page.begin(0, 7, 1.0, 0.0)
     else:
@@ -64,7 +66,7 @@ def test_while_the_store_is_away(handle: ChildHandle) -> None:
     assert handle.is_there()  # type: ignore[attr-defined]
 
 
-def test_a_kill_of_which_nobody_hears(handle: ChildHandle) -> None:
+def test_a_kill_whose_death_is_not_reported(handle: ChildHandle) -> None:
     handle.page.begin(0, 7, 1.0, 0.0)
     it, now = stopping(handle)
     while it.phase < Phase.KILL:

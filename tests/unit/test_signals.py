@@ -1,4 +1,4 @@
-"""Signals become data, and the old handlers come back."""
+"""Signals are noted in order, and the old handlers come back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def readable(fd: int) -> bool:
     return bool(select.select([fd], [], [], 5)[0])
 
 
-def test_they_are_put_in_order_and_wake() -> None:
+def test_they_are_noted_in_order_and_wake() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signals = Signals()
     with signals.caught((signal.SIGTERM, signal.SIGINT)):
@@ -49,7 +49,7 @@ def test_the_old_wakeup_fd_comes_back() -> None:
 
 
 def test_a_stop_that_was_lost_on_its_way() -> None:
-    """An exception of a handler reaches nobody out of a weakref's callback, as imports have them."""
+    """Python drops an exception that a signal handler raises in a weakref's callback, such as imports have."""
     with terminable():
 
         class Watched:
@@ -69,7 +69,7 @@ def test_a_stop_that_was_lost_on_its_way() -> None:
 
 
 def test_a_stop_that_was_lost_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it can be, and nothing is printed of the first time."""
+    """As soon as it can be; nothing is printed of the first time."""
 
     class Watched:
         pass

@@ -1,4 +1,4 @@
-"""The one timed loop: requests in order until they succeed, steps on time, an outage said once."""
+"""A thread of roles: requests in order until they succeed, steps on time, an outage is logged once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_requests_in_order_each_until_it_succeeds() -> None:
     assert done == [1, 2, 3]
 
 
-def test_after_an_outage_every_role_hears_of_it_before_it_steps(caplog: pytest.LogCaptureFixture) -> None:
+def test_after_an_outage_every_role_is_told_before_it_steps(caplog: pytest.LogCaptureFixture) -> None:
     first, second = Role(), Role()
     role_thread = RoleThread("test", [first, second])
     with caplog.at_level(logging.INFO, "jobqueue.workers.roles.timed_role"):
@@ -77,7 +77,7 @@ def test_after_an_outage_every_role_hears_of_it_before_it_steps(caplog: pytest.L
 
 
 def test_an_outage_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of attempts in vain, here without their pauses."""
+    """Thousands of failed attempts, here without their pauses."""
     monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
     done: list[int] = []
     role_thread = RoleThread("test", [Role(3600)])
@@ -87,7 +87,7 @@ def test_an_outage_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == [1]
 
 
-def test_stop_gives_up_on_an_request_that_never_succeeds() -> None:
+def test_stop_gives_up_on_a_request_that_never_succeeds() -> None:
     role_thread = RoleThread("test", [])
     away = [True]
 
@@ -112,7 +112,7 @@ def test_stop_before_start_and_twice() -> None:
 
 
 class Broken(Role):
-    """A role that fails until it is mended; not for want of a store."""
+    """A role that fails although the store answers, until it is repaired."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ def test_a_role_that_fails_is_tried_again_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
-def test_an_request_that_fails_holds_up_nobody(error: Exception) -> None:
+def test_a_request_that_fails_holds_up_nothing(error: Exception) -> None:
     """It is tried again until it succeeds; meanwhile other requests are done, and the roles take their steps."""
     role, done, broken = Role(), [], [True]
     failures = Failures()
@@ -213,7 +213,7 @@ def test_a_store_that_cannot_be_started_again() -> None:
 
 
 def test_whether_the_store_is_away() -> None:
-    """What a stop that is left with something undone says: not "it does not answer" when it does."""
+    """A stop that leaves something undone may say "it does not answer" only when that is true."""
     gate = [False]
 
     def request() -> None:

@@ -1,4 +1,4 @@
-"""The watchdog ends what nothing else ends, and hits nothing but that; the processes here only sleep."""
+"""The watchdog with real processes, which only sleep: what it kills, what it spares, when it stands in."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Bench:
         return pings > 0
 
     def answer(self) -> None:
-        """As the child watchdog when it wakes up."""
+        """Move the pulse, as the child watchdog does."""
         self.page.set(PULSE, self.page.get(PULSE) + 1)
 
     @property
@@ -103,14 +103,14 @@ THREADS = pytest.mark.parametrize("bench", [{"slots": 2}], indirect=True)
 # -- who holds still -------------------------------------------------------------------------------------------------
 
 
-def test_who_is_at_rest_is_left_alone(bench: Bench) -> None:
+def test_a_child_at_rest_is_left_alone(bench: Bench) -> None:
     bench.answer()
     bench.page.set(OUT_OF_WORK, 1)
     bench.look(T0, T0 + 10)
     assert (bench.pings(), bench.stood_in) == (0, 0)
 
 
-def test_who_holds_still_between_two_jobs(bench: Bench) -> None:
+def test_a_child_that_holds_still_between_two_jobs(bench: Bench) -> None:
     """What it has claimed goes back: it may have been stopped before it began the next job."""
     bench.answer()
     bench.page.set(BUFFERED, 5)
@@ -122,7 +122,7 @@ def test_who_holds_still_between_two_jobs(bench: Bench) -> None:
     assert (bench.pings(), bench.stood_in) == (0, 1)
 
 
-def test_who_waits_for_the_store_is_asked_seldom(bench: Bench) -> None:
+def test_a_child_that_waits_for_the_store_is_sent_few_pings(bench: Bench) -> None:
     bench.answer()
     for turn in range(200):  # ten seconds
         bench.look(T0 + 0.05 * turn)
@@ -133,7 +133,7 @@ def test_who_waits_for_the_store_is_asked_seldom(bench: Bench) -> None:
 
 
 def test_a_pulse_that_does_not_answer(bench: Bench) -> None:
-    """It is asked once; a moment later somebody stands in for it, once."""
+    """One ping is sent, and a moment later the watchdog stands in, once."""
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 0.01)
     assert (bench.pings(), bench.stood_in) == (1, 0)
@@ -153,7 +153,7 @@ def test_a_pulse_that_answers(bench: Bench) -> None:
     assert bench.stood_in == 0
 
 
-def test_who_held_still_twice(bench: Bench) -> None:
+def test_a_child_that_held_still_twice(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0, T0 + PAUSE)
     bench.answer()
@@ -161,8 +161,8 @@ def test_who_held_still_twice(bench: Bench) -> None:
     assert bench.stood_in == 2
 
 
-def test_nobody_is_asked_when_nothing_depends_on_it(bench: Bench) -> None:
-    """A long job without company and within its limit costs nothing; with a buffer behind it, it does."""
+def test_no_ping_is_sent_when_nothing_depends_on_it(bench: Bench) -> None:
+    """None for a long job alone and within its limit; one as soon as there are claimed jobs behind it."""
     bench.page.begin(0, 7, T0, 100.0)
     bench.look(T0)
     bench.answer()
@@ -175,7 +175,7 @@ def test_nobody_is_asked_when_nothing_depends_on_it(bench: Bench) -> None:
 
 
 def test_a_job_that_is_seen_late(bench: Bench) -> None:
-    """An idle supervisor looks seldom, a stalled one later still: nobody else marks a job that holds the GIL."""
+    """An idle supervisor looks seldom, and only it can mark a job that holds the GIL: it stands in all the same."""
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 2 * FRESH, T0 + 4 * FRESH, T0 + 5 * FRESH)
     assert (bench.pings(), bench.stood_in) == (1, 1)
@@ -260,7 +260,7 @@ def test_a_process_that_is_gone_already(bench: Bench) -> None:
     ("bench", "retires"), [({"max_memory": 1}, True), ({"max_memory": 4000}, False)], indirect=["bench"]
 )
 def test_memory(bench: Bench, retires: bool) -> None:
-    """Measured about once a second; who retires already is not told again."""
+    """It is measured about once a second; a child that retires already is not retired again."""
     eventually(lambda: memory_mb(bench.process.pid) > 1)
     bench.watchdog.weigh([bench.handle], T0)
     assert len(bench.retired) == retires
@@ -273,7 +273,7 @@ def test_memory(bench: Bench, retires: bool) -> None:
         assert bench.retired[0].endswith("MB, more than --max-memory 1")
 
 
-def test_without_a_maximum_nobody_is_weighed(bench: Bench) -> None:
+def test_without_a_maximum_no_memory_is_measured(bench: Bench) -> None:
     bench.watchdog.weigh([bench.handle], T0)
     assert bench.retired == []
 

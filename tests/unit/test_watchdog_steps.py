@@ -1,4 +1,4 @@
-"""The eye on the children's pages, look by look, with signals that reach nobody; test_guard.py has real processes."""
+"""The watchdog step by step, with signals that reach no process; test_watchdog.py has real ones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Bench:
             self.watchdog.step(self.child.handle, now)
 
     def answer(self) -> None:
-        """As the child does when it wakes up."""
+        """Move the pulse, as the child watchdog does."""
         self.child.page.set(PULSE, self.child.page.get(PULSE) + 1)
 
 
@@ -85,7 +85,9 @@ def test_it_is_stopped_before_it_is_killed(bench: Bench) -> None:
     assert bench.child.handle.process.killed
 
 
-def test_one_that_ended_in_the_last_moment_goes_on(bench: Bench, kills: Kills, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_whose_job_ended_in_the_last_moment_goes_on(
+    bench: Bench, kills: Kills, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the look and SIGSTOP the next job began."""
 
     def stop(pid: int, number: int) -> None:
@@ -100,7 +102,7 @@ def test_one_that_ended_in_the_last_moment_goes_on(bench: Bench, kills: Kills, m
 
 
 def test_one_that_is_gone_when_it_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How it died, the fork server says: we did not kill it."""
+    """The watchdog did not kill it: the fork server reports how it died."""
 
     def fail(pid: int, number: int) -> None:
         raise ProcessLookupError
@@ -111,14 +113,14 @@ def test_one_that_is_gone_when_it_is_stopped(bench: Bench, monkeypatch: pytest.M
     assert (bench.child.handle.process.killed, bench.condemned) == (False, {})
 
 
-def test_one_of_which_nobody_said_yet_that_it_was_forked(bench: Bench) -> None:
+def test_a_child_whose_pid_is_not_known_yet(bench: Bench) -> None:
     bench.child.run(7, limit=1.0)
     bench.child.handle.process.pid = 0
     bench.look(T0 + 5)
     assert (bench.kills, bench.child.handle.process.killed, bench.condemned) == ([], False, {})
 
 
-def test_each_child_for_itself(bench: Bench) -> None:
+def test_each_child_is_judged_by_itself(bench: Bench) -> None:
     bench.children[0].run(7, limit=1.0)
     bench.children[1].run(8, limit=100.0)
     for child in bench.children:
@@ -147,7 +149,7 @@ def test_a_limit_behind_the_jobs_end_counts_from_when_it_was_set(bench: Bench, w
 
 
 def test_a_job_that_reacted_to_the_stop_is_left_alone(bench: Bench) -> None:
-    """It has come back, and RQ's code records that it was stopped: that may take its time."""
+    """The job has ended, and RQ's code records that it was stopped, which may take long."""
     bench.child.run(7)
     bench.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0)
     bench.child.page.allow(0, RECORDING, T0 + 1, 0.0)
@@ -164,7 +166,7 @@ def test_one_that_was_stopped_and_whose_callback_hangs_stays_stopped(bench: Benc
     assert bench.condemned[7] == Condemned(Verdict.STOP, Because("as you wished"), T0, FAILURE)
 
 
-def test_who_was_asked_to_stop_and_is_past_its_limit_too(bench: Bench) -> None:
+def test_a_job_that_was_to_stop_and_is_past_its_limit_too(bench: Bench) -> None:
     """The request came first: that is the cause."""
     bench.child.run(7, limit=1.0)
     bench.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0)
@@ -174,7 +176,7 @@ def test_who_was_asked_to_stop_and_is_past_its_limit_too(bench: Bench) -> None:
 
 @THREADS
 def test_among_several_only_what_holds_still_as_a_whole_is_killed(bench: Bench) -> None:
-    """A busy machine takes its time: so it has to hold still for longer than it takes to call it still."""
+    """A busy machine is slow: the process has to hold still for longer than until the watchdog stands in."""
     bench.child.run(7, 0, limit=1.0).run(8, 1)
     late = T0 + 100
     bench.look(late, late + SILENT, late + SILENT_FOR_GOOD - 0.01)
@@ -189,7 +191,7 @@ def test_among_several_only_what_holds_still_as_a_whole_is_killed(bench: Bench) 
 
 @THREADS
 def test_two_that_are_past_their_limits_end_with_one_kill(bench: Bench) -> None:
-    """The first is at fault; what is said of the other, its handle says."""
+    """The first is condemned; the death report has the ruling on the other."""
     bench.child.run(7, 0, limit=1.0).run(8, 1, limit=1.0)
     bench.look(T0 + 100, T0 + 100 + SILENT_FOR_GOOD)
     assert bench.kills == [(0, STOP), (0, KILL)]
@@ -201,7 +203,7 @@ def test_two_that_are_past_their_limits_end_with_one_kill(bench: Bench) -> None:
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
-    """How many MB the children have, by number."""
+    """The memory of the children in MB, by number."""
     sizes = {0: 10, 1: 10}
     monkeypatch.setattr(watchdog, "memory_mb", lambda pid: sizes[pid - NO_PID])
     return sizes
@@ -211,7 +213,7 @@ LIMITED = pytest.mark.parametrize("bench", [{"max_memory": 100}], indirect=True)
 
 
 @LIMITED
-def test_who_is_larger_than_it_may_be_retires(bench: Bench, sizes: dict[int, int]) -> None:
+def test_a_child_that_is_too_large_retires(bench: Bench, sizes: dict[int, int]) -> None:
     handles = [child.handle for child in bench.children]
     sizes.update({0: 100, 1: 101})
     bench.watchdog.weigh(handles, T0)
@@ -220,7 +222,7 @@ def test_who_is_larger_than_it_may_be_retires(bench: Bench, sizes: dict[int, int
 
 
 @LIMITED
-def test_they_are_weighed_about_once_a_second(bench: Bench, sizes: dict[int, int]) -> None:
+def test_memory_is_measured_about_once_a_second(bench: Bench, sizes: dict[int, int]) -> None:
     handles = [child.handle for child in bench.children]
     bench.watchdog.weigh(handles, T0)
     sizes[0] = 200
@@ -231,7 +233,7 @@ def test_they_are_weighed_about_once_a_second(bench: Bench, sizes: dict[int, int
 
 
 @LIMITED
-def test_who_retires_or_has_no_process_yet_is_not_weighed(bench: Bench, sizes: dict[int, int]) -> None:
+def test_the_memory_of_one_that_retires_or_has_no_process_is_not_measured(bench: Bench, sizes: dict[int, int]) -> None:
     handles = [child.handle for child in bench.children]
     sizes.update({0: 200, 1: 200})
     handles[0].process.retiring = True

@@ -1,4 +1,4 @@
-"""One process that runs jobs, as the supervisor knows it: facts, its socket, and what is decided about it.
+"""What the supervisor knows of one process that runs jobs: facts, its socket, and what is decided about it.
 
 A new object is made for each process, so that nothing of one that has died holds for the next.
 """

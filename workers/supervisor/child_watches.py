@@ -1,4 +1,4 @@
-"""What looks at the children in each turn of the main loop, and what is known of them from that."""
+"""Look at the children in each turn of the main loop, and keep what is known of them from that."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ChildWatches:
 
     @property
     def dead_since(self) -> float:
-        """Since when a child has been dead whose death the fork server has not told (monotonic seconds); 0: none."""
+        """Since when a child has been dead whose death is not reported (monotonic seconds); 0: there is none."""
         watches = [self._idle_watches[handle.number] for handle in self._children.used]
         return min((watch.dead for watch in watches if watch.dead), default=0.0)
 

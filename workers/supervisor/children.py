@@ -1,8 +1,8 @@
-"""The lives of the children: start them, hear what they say, retire them, and answer for the dead.
+"""Start the children, read their messages, retire them, and have the dead ones reaped.
 
-    missing ──► owner name into the store ──► fork ──► runs ──► told to retire ──► leaves   ┐
-                                                        └─► dies                            ├─► reaped, handle released
-                                               └─► dies before it has come as far as to run ┘
+    missing ──► owner name into the store ──► fork ──► runs ──► retires ──► leaves  ┐
+                                                │       └─► dies                    ├─► reaped, handle released
+                                                └─► dies before it runs             ┘
 
 Children that die before they can run a job, again and again, end the worker with exit code 2 and the cause.
 """

@@ -1,4 +1,4 @@
-"""The life of the fork server: start it, hear what it says, replace it, and answer for its children when it dies.
+"""Start the fork server, pass on what it reports, replace it, and deal with its death, which is that of its children.
 
     start ──► it imports the served modules ──► ready: it forks ──► dies, or is replaced ──► the next one starts
                  └─► cannot import them: the worker ends with exit code 2
@@ -80,20 +80,20 @@ class ForkServerLifecycle:
     # -- the process itself --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start a fork server; it says when it is ready."""
+        """Start a fork server; ``on_ready`` is called when it is ready."""
         self.is_ready, self._started_at = False, self._clock()
         self.importing.begin()
         self._client = ForkServerClient(self._settings, self._page_file, [it.faults.fd for it in self._handles])
         self._loop.watch(self._client.control, self._on_readable)
 
     def close(self) -> None:
-        """End it, and with it every child that is still there. Calling this twice is harmless."""
+        """End the fork server, and with it every child that is still there. Calling this twice is harmless."""
         if self._client:
             self._client.close(at_once=not self.is_ready)
 
     def step(self, now: float, dead_since: float) -> None:
-        """Look at it, and start the next one where there is none. ``dead_since``: since when a child has been dead of
-        which it says nothing (monotonic seconds), 0: there is none."""
+        """Look at the fork server, and start the next one where there is none. ``dead_since``: since when a child has
+        been dead whose death it has not reported (monotonic seconds), 0: there is none."""
         self.importing.step(now)
         if self._watch and self._client:
             self._look(self._watch, self._client, now, dead_since)
@@ -115,8 +115,8 @@ class ForkServerLifecycle:
             self._ask(client.ping)
 
     def replace(self, why: str) -> None:
-        """Kill it; the next one starts when its death is seen. Its children die with it: what they run is not at
-        fault."""
+        """Kill the fork server; the next one starts when its death is seen. Its children die with it: what they run is
+        not at fault."""
         if self._client is None:
             return
         log.error("the fork server %s: it is killed, and a new one starts", why)
@@ -205,7 +205,7 @@ class ForkServerLifecycle:
         self._on_ready(bool(why_not_forked))
 
     def _unborn(self, owner: str, why: str) -> None:
-        """The system starts no process now. It is asked again, later and later."""
+        """The system would not start a process. Whoever has asked for it asks again, with backoff."""
         log.error("no process could be started for %s: %s", owner, why)
         any(requester.unborn(owner, why) for requester in self.requesters)
 
@@ -227,8 +227,7 @@ class ForkServerLifecycle:
             self._note_death(how, had_begun, was_killed)
 
     def _note_death(self, how: str, had_begun: bool, was_killed: bool) -> None:
-        """Count it as a failed attempt, unless a child of it had come as far as to run jobs; end the worker after too
-        many."""
+        """Count a failed attempt, unless a child of it had come as far as to run jobs. Too many end the worker."""
         if had_begun:
             self._attempts.worked()
         what = f"{how} while it imported {self.importing.module}" if self.importing.module else how

@@ -1,4 +1,4 @@
-"""What the supervisor's main thread waits for: sockets, and events that other threads post."""
+"""Wait, in the supervisor's main thread, for sockets and for events that other threads post."""
 
 from __future__ import annotations
 
