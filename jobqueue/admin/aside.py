@@ -20,9 +20,9 @@ class Aside(NamedTuple):
         text = self.key.decode(errors="backslashreplace")
         if "\0" in text or text.encode() != self.key:
             job_id = ascii(text.removeprefix(keys.job("")))
-            return f"the id of the job {job_id} is no text: it got another, which begins with renamed-, and goes on"
+            return f"the id of the job {job_id} is not valid text: it goes on under a new one that begins with renamed-"
         return (
-            f"the key {text!a} had another type than it should have: what stood there was moved to "
+            f"the key {text!a} was of a wrong type: its content was moved to "
             f"{keys.aside(text)!a} and is kept there for a week"
         )
 

@@ -102,7 +102,7 @@ def cancel(client: redis.Redis, job_id: str) -> None:
     if before == "started":
         raise JobError(f"Job {job_id} is running; only a job that waits can be canceled.", job_id)
     if before == "held":
-        raise JobError(f"Job {job_id} is in the hands of a worker and about to run.", job_id)
+        raise JobError(f"Job {job_id} is held by a worker and about to run.", job_id)
     raise JobError(f"Job {job_id} is {before} already.", job_id)
 
 

@@ -231,7 +231,7 @@ def _record(r: Record) -> str:
 
 def _print_groups(console: Console, judged: Sequence[Judged], groups: Sequence[Group]) -> None:
     if not groups:
-        console.print("There is too little to go by to say which worker to start.")
+        console.print("Too little is known to say which worker to start.")
         return
     if len(groups) == 1:
         console.print("[bold]One queue will do[/] (start this worker):\n")

@@ -120,12 +120,12 @@ def _what_it_waits_for(job: JobView) -> str:
         return f"{', '.join(ended)}: it does not run by itself; {to_do}"
     done = ("finished", "gone", "failed")
     others = [f"{job_id} ({state})" for job_id, state in job.waits_for.items() if state not in done]
-    return ", ".join(others) or "nothing any more: jobq doctor --fix brings it into its queue"
+    return ", ".join(others) or "nothing any more: jobq doctor --fix puts it into its queue"
 
 
 def _status(job: JobView) -> str:
     if job.status == "queued" and job.position is None:
-        return "queued (in the hands of a worker)"
+        return "queued (held by a worker)"
     return one_line(job.status)
 
 

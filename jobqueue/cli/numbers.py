@@ -20,5 +20,5 @@ class Number(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = self._bounds.read(value)
         if number is None:
-            self.fail(f"{str(value)!r} cannot be: give {self._bounds.describe()}.", param, ctx)
+            self.fail(f"{str(value)!r} is not possible: give {self._bounds.describe()}.", param, ctx)
         return number if self._bounds.whole else float(number)

@@ -36,7 +36,7 @@ def again(every: float | None, cron: str | None, tz: str | None, overlap: bool) 
 
     if every == 0 or cron == "":
         raise UsageError(
-            "--every 0 is no interval." if every == 0 else "--cron wants an expression like '*/5 * * * *'."
+            "--every 0 is not an interval." if every == 0 else "--cron wants an expression like '*/5 * * * *'."
         )
     Timing(every or 0.0, cron or "", tz or "").check()
     return Again(every or 0.0, cron or "", tz, overlap)

@@ -162,7 +162,7 @@ def worker_health(file: str, max_age: float) -> None:
         report = json.loads(Path(file).read_text())
         age, able, why = time.time() - report["time"], report["able"], report["why"]
     except (OSError, ValueError, KeyError, TypeError):
-        age, able, why = 0.0, False, f"{file} is no health file: is the worker running with --health-file {file}?"
+        age, able, why = 0.0, False, f"{file} is not a health file: is the worker running with --health-file {file}?"
     if age > max_age:
         able, why = False, f"the worker has said nothing for {age:.0f} s"
     click.echo(why, err=not able)

@@ -17,7 +17,7 @@ def examine_schedules(client: redis.Redis) -> Iterator[Finding]:
     """Iterate over the findings about schedules that cannot be enqueued."""
     misplaced = [key for key in (keys.SCHEDULES, keys.CRON_ENTRIES) if client.type(key) not in (b"zset", b"none")]
     if misplaced:
-        text = f"{' and '.join(misplaced)}: no list of schedules stands there, so that none is enqueued."
+        text = f"{' and '.join(misplaced)}: this is not a list of schedules, so none is enqueued."
         yield Finding("schedules", "problem", text, f"`redis-cli DEL {misplaced[0]}`, and submit the schedules again.")
         return
     schedules = Schedules(client)

@@ -80,7 +80,7 @@ def _eviction(info: Mapping[str, Any]) -> Finding:
     if policy == "noeviction":
         return Finding("eviction", "ok", "noeviction: nothing is thrown away")
     what = f"maxmemory-policy is {policy}"
-    to_do = "Set `maxmemory-policy noeviction`: a queue's keys are no cache."
+    to_do = "Set `maxmemory-policy noeviction`: a queue's keys are not a cache."
     if not limit:
         return Finding("eviction", "note", f"{what}, and no maxmemory is set, so it does nothing yet.", to_do)
     evicted = int(info.get("evicted_keys", 0))

@@ -142,7 +142,7 @@ class Collector:
             while self._await_work():
                 self._turn()
         except BaseException as e:  # a bug of jobq's, or no memory: no caller may wait for ever for this thread
-            log.exception("The executor's thread failed: its futures end with this error, and it takes no more.")
+            log.exception("The executor's thread failed: its futures end with this error, and it accepts no more jobs.")
             self._broken = BrokenWorkers(f"The executor's thread failed: {type(e).__name__}: {e}")
             self.close()
             self.abandon(self._broken)

@@ -143,7 +143,7 @@ class Dispatcher:
         try:
             answers = self._protocol.cancel(queue, [future.job_id for future in futures])
         except redis.RedisError as e:  # if the script ran all the same, the collector sees that the jobs are canceled
-            log.warning("The store did not answer (%s); %d jobs were not canceled, for all we know.", e, len(futures))
+            log.warning("The store did not answer (%s); %d jobs were probably not canceled.", e, len(futures))
             return
         # a future whose job started at this very moment is not touched: the collector sees that the job is canceled
         canceled = [future for future, answer in zip(futures, answers, strict=True) if answer]

@@ -94,8 +94,8 @@ def main_module(qualname: str = "it") -> str:
     name = main_module_name()
     if name is None:
         raise UsageError(
-            f"{qualname} is defined in __main__, and this is no script that a worker could import (an interactive "
-            "session, or a file name that is no module's name): move it into a module."
+            f"{qualname} is defined in __main__, and this is not a script that a worker could import (an interactive "
+            "session, or a file whose name is not a module name): move it into a module."
         )
     return name
 

@@ -52,7 +52,7 @@ class _ToPrimary(SentinelManagedConnection):
         self.wants_replicas = "min_slaves_good_slaves:" in said
         if "role:master" not in said:
             self.disconnect()  # type: ignore[no-untyped-call]
-            raise NotPrimary(f"{self.host}:{self.port} is no primary, though the Sentinels say so")
+            raise NotPrimary(f"{self.host}:{self.port} is not a primary, although the Sentinels say so")
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -126,7 +126,7 @@ class Watch:
         with self._lock:
             others = [c for c in self._connections if (str(c.host), int(c.port)) != primary]
         for connection in others:
-            log.debug("%s:%s is the primary no more", connection.host, connection.port)
+            log.debug("%s:%s is no longer the primary", connection.host, connection.port)
             with contextlib.suppress(OSError, AttributeError):  # the connection's thread has closed it meanwhile
                 sock: Any = connection._sock
                 sock.shutdown(socket.SHUT_RDWR)  # a thread that waits for an answer sees the end of the connection

@@ -42,7 +42,7 @@ def name_or_callable(f: Any, serializer: Any) -> Any:
     if isinstance(f, str) or is_named(f):
         return dotted_name(f)
     if not callable(f):
-        raise UsageError(f"An object of type {type(f).__name__} is no function, nor the name of one.")
+        raise UsageError(f"An object of type {type(f).__name__} is neither a function nor the name of one.")
     return name_for_json(f) if serializer is JSON else f
 
 

@@ -53,7 +53,7 @@ class Submit:
             return self._repeat(request, e)
 
     def _repeat(self, request: Callable[[int], T], cause: redis.RedisError) -> T:
-        log.warning("The store did not answer (%s); enqueueing again, no job will be there twice.", cause)
+        log.warning("The store did not answer (%s); enqueueing again; no job will be doubled.", cause)
         retry_for = REFUSED_FOR if behind_sentinels(self.client) else REPEAT_FOR
         deadline, backoff = time.monotonic() + retry_for, Backoff(most=1.0)
         while time.monotonic() + (pause := backoff.failed()) < deadline:
@@ -71,7 +71,7 @@ class Submit:
         if isinstance(error, redis.AuthenticationError) or not isinstance(error, _DISTURBED):
             if "WRONGTYPE" in str(error):
                 raise StoreRefused(
-                    "Nothing was enqueued: what stands at the queue's key, or at one of RQ's lists, has another type. "
+                    "Nothing was enqueued: the queue's key, or one of RQ's lists, is of a wrong type. "
                     "A worker of this queue moves it aside; jobq doctor says what that was."
                 ) from error
             raise explained(error, self._store()) from error

@@ -144,7 +144,7 @@ def _said_by(error: Exception) -> str:
     try:
         return f": {error}"
     except Exception:
-        return " (its text cannot be had)"
+        return " (its text cannot be read)"
 
 
 def _flat(entries: Any) -> list[tuple[bytes, Entry]]:

@@ -153,7 +153,7 @@ def _read(schedule_id: str, due: str, every: str, cron: str, tz: str, problem: s
         except BadSchedule as e:
             problem = str(e)
         except ValueError:
-            problem = f"Its interval is no number: {every[:40]!a}."
+            problem = f"Its interval is not a number: {every[:40]!a}."
     return Due(schedule_id, due, Timing(), problem)
 
 

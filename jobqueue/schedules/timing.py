@@ -40,7 +40,7 @@ class Timing:
                 f"A cron expression is a text such as '*/5 * * * *', not of type {type(self.cron).__name__}."
             )
         if not self.cron and bounds.EVERY.read(self.every) is None:
-            raise BadSchedule(f"An interval of {self.every!r} cannot be: give {bounds.EVERY.describe()}.")
+            raise BadSchedule(f"An interval of {self.every!r} is not possible: give {bounds.EVERY.describe()}.")
         if self.cron:
             self.after(0.0, datetime.now(UTC).timestamp())
         return self
@@ -57,7 +57,7 @@ class Timing:
         except (ArithmeticError, ValueError, OSError) as e:
             raise BadSchedule(f"It has no next time: {e}.") from None
         if not now < found <= max(due, now) + bounds.LONGEST:
-            raise BadSchedule(f"Its next time cannot be: {found:g} seconds since 1970.")
+            raise BadSchedule(f"Its next time is not possible: {found:g} seconds since 1970.")
         return found
 
     def _next_round(self, due: float, now: float) -> float:
@@ -76,7 +76,7 @@ class Timing:
                     return float(found)
         except (CroniterError, ValueError, KeyError, AttributeError) as e:
             raise BadSchedule(
-                f"The cron expression {self.cron[:60]!r} cannot be: {_printable(e)[:200].rstrip('.')}."
+                f"The cron expression {self.cron[:60]!r} is not valid: {_printable(e)[:200].rstrip('.')}."
             ) from None
 
     def pause(self, now: float, ahead: float) -> tuple[float, float] | None:

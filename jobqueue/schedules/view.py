@@ -64,7 +64,7 @@ def view_of(schedule_id: str, score: float, led: bool, raw: Any, fields: Any) ->
     if not template[0]:
         problem = problem or "what it calls is gone, or of another type."
     if due is None:
-        problem = problem or f"its next time is no date: {score:g}."
+        problem = problem or f"its next time is not a date: {score:g}."
     return ScheduleView(
         id=schedule_id,
         kind="cron" if text.get("cron") else "every",
@@ -92,7 +92,7 @@ def delayed_view(job_id: str, queue: str, score: float, fields: Any) -> Schedule
     if not isinstance(fields, list):
         fields, problem = (None, b"(cannot be read)"), "its key is of another type."
     elif due is None:
-        problem = f"its time is no date: {score:g}."
+        problem = f"its time is not a date: {score:g}."
     return ScheduleView(job_id, "once", queue, described(fields[1]), due, **called(fields[0]), problem=problem)
 
 
@@ -101,7 +101,7 @@ def _timing(text: Mapping[str, str]) -> tuple[Timing, str | None]:
     try:
         timing = Timing(float(text.get("every") or 0.0), text.get("cron", ""), text.get("tz", ""))
     except ValueError:
-        return Timing(), f"its interval is no number: {text['every']:.40}."
+        return Timing(), f"its interval is not a number: {text['every']:.40}."
     try:
         timing.check()
     except BadSchedule as e:

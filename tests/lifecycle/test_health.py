@@ -46,7 +46,7 @@ def test_health(start: Start, server: Server, queue: Queue, tmp_path: Path) -> N
     assert job.result(5) == "x"
     code, said = health(server, path)
     assert code == 1
-    assert said.startswith(f"{path} is no health file: is the worker running")
+    assert said.startswith(f"{path} is not a health file: is the worker running")
 
 
 def test_a_killed_worker_is_stale(start: Start, server: Server, tmp_path: Path) -> None:

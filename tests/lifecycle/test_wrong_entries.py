@@ -54,8 +54,8 @@ def test_keys_of_a_wrong_type_among_jobs(store: redis.Redis, start: Start, mode:
     third = Queue("third", store).enqueue("samples.ok", 3)
     eventually(lambda: status(store, third.id) == "finished")
     eventually(lambda: tree.log.count(keys.job("wrong")) >= 1)
-    eventually(lambda: "is no text" in tree.log)
-    assert tree.log.count(f"the key {keys.job('wrong')!r} had another type") == 1
+    eventually(lambda: "is not valid text" in tree.log)
+    assert tree.log.count(f"the key {keys.job('wrong')!r} was of a wrong type") == 1
     assert "Traceback" not in tree.log
     tree.stop()
     store.delete(keys.executions(before[1]))  # nothing had to be written there

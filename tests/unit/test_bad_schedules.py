@@ -155,7 +155,7 @@ def test_a_delayed_job_without_a_date(server: Server, store: redis.Redis, q: Que
     store.zadd(keys.registry("scheduled", "q"), {"far": score})  # type: ignore[dict-item]
     [view], _ = Schedules(store).delayed(10)
     assert view.problem
-    assert view.problem.startswith("its time is no date")
+    assert view.problem.startswith("its time is not a date")
     listed = jobq(server, "schedule", "list", "--json")
     assert (listed.returncode, json.loads(listed.stdout)["id"]) == (0, "far")
     assert Schedules(store).delete("far") == "delayed job"

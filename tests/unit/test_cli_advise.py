@@ -115,7 +115,7 @@ def test_too_little_to_tell(store: redis.Redis, jobq: Any) -> None:
     record(store, "shop.web.ask", 50, 1, runs=2)
     shown = jobq("advise").stdout
     assert "too few to tell" in shown
-    assert "There is too little to go by" in shown
+    assert "Too little is known to say" in shown
 
 
 def test_names_are_shown_and_not_obeyed(store: redis.Redis, jobq: Any) -> None:

@@ -112,4 +112,4 @@ def test_no_health_file(tmp_path: Path, text: str | None) -> None:
         path.write_text(text)
     code, said = ask(path)
     assert code == 1
-    assert said == f"{path} is no health file: is the worker running with --health-file {path}?"
+    assert said == f"{path} is not a health file: is the worker running with --health-file {path}?"

@@ -192,7 +192,7 @@ def test_cancel_only_what_waits(client: redis.Redis, queue: Queue) -> None:
     finish(client, jobs[1].id, 1)
     client.hset(keys.job(jobs[2].id), "status", "started")
     client.lrem(keys.queue("q"), 0, jobs[3].id)  # claimed, not marked as started
-    reasons = ("canceled", "finished", "running", "hands of a worker")
+    reasons = ("canceled", "finished", "running", "held by a worker")
     for job, reason in zip(jobs, reasons, strict=True):
         with pytest.raises(JobError, match=reason):
             control.cancel(client, job.id)

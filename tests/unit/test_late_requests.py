@@ -182,6 +182,6 @@ def test_a_queue_that_is_none_leaves_nothing_half_done(store: redis.Redis, queue
     store.set(keys.queue("q"), "no list")
     before = everything(store)
     for options in ({}, {"ttl": 5}):  # an id of one's own goes by PUT, which moves it aside
-        with pytest.raises(StoreRefused, match="another type"):
+        with pytest.raises(StoreRefused, match="wrong type"):
             queue.enqueue(square, 1, **options)
     assert everything(store) == before

@@ -450,7 +450,7 @@ def test_a_store_that_stays_away(queue: Queue, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_store_that_refuses(client: redis.Redis, queue: Queue) -> None:
     client.set(keys.queue("q"), "not a list")
-    with pytest.raises(StoreRefused, match="another type"):
+    with pytest.raises(StoreRefused, match="wrong type"):
         queue.enqueue(square, 1)
 
 

@@ -80,8 +80,8 @@ def _isolated(mode: str, found: dict[str, Any]) -> TableRow:
 def _blast(found: dict[str, Any]) -> tuple[str, Html | None, Html]:
     explained = (
         "One job read memory that is not there, which ends its process at once, as a bug in C code or the kernel does "
-        "when memory runs out. Threads share a process, so the neighbours go with it; processes do not. jobq runs "
-        "those again that were torn away. A bare pool has nobody to do so: it breaks, and what it had to do is lost."
+        "when memory runs out. Threads share a process, so the neighbours end with it; processes do not. jobq runs "
+        "the interrupted jobs again. A bare pool cannot: it breaks, and its jobs are lost."
     )
     columns = (
         Column("Workers"),
