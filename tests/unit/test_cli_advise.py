@@ -8,9 +8,9 @@ import json
 from typing import Any
 
 import pytest
+from fake_worker import invoke
 from helpers import Server
 from rich.console import Console
-from stand_in import invoke
 
 from jobqueue.cli.advise import Judged, _print_table
 from jobqueue.insight.advice import judge

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from fake_worker import fail, finish, invoke
 from helpers import ROOT, Server
 from rq.job import Dependency
-from stand_in import fail, finish, invoke
 
 from jobqueue.cli import main
 from jobqueue.producing.queue import Queue

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 import pytest
+from fake_worker import fail, finish, invoke
 from helpers import Server, eventually
-from stand_in import fail, finish, invoke
 
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.render import json_line

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import rq
 from click.testing import CliRunner
+from fake_worker import fail, invoke
 from helpers import Server
 from rq.job import Dependency
 from rq.utils import utcformat
-from stand_in import fail, invoke
 
 from jobqueue.admin import control
 from jobqueue.cli import main

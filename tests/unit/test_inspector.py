@@ -7,8 +7,8 @@ from typing import Any
 import fakeredis
 import pytest
 import rq
+from fake_worker import fail, finish
 from rq.job import Job as RqJob
-from stand_in import fail, finish
 
 from jobqueue.admin import control
 from jobqueue.admin.inspector import Inspector

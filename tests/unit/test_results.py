@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_worker import fail, finish
 from helpers import Server, eventually
-from stand_in import fail, finish
 
 from jobqueue.errors import (
     JobCanceled,

@@ -6,8 +6,8 @@ import logging
 
 import fakeredis
 import pytest
+from fake_worker import finish
 from helpers import Server, eventually
-from stand_in import finish
 
 from jobqueue.errors import ResultTimeout
 from jobqueue.executor.executor import JobExecutor
