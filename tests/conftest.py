@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a server of one's own, and worker trees that are gone for sure afterwards."""
+"""Fixtures of all tests: a private server, and worker trees that are ended after each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the tests share: waiting with a deadline, a server of one's own, worker trees that are gone afterwards."""
+"""Helpers of all tests: wait with a deadline, start a private server, start worker trees that are ended after the
+test."""
 
 from __future__ import annotations
 

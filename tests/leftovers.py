@@ -1,4 +1,4 @@
-"""What a command left behind that ran in a temporary directory of its own (TMPDIR): its processes and files."""
+"""Find the processes and files that a command left behind which ran with its own temporary directory (TMPDIR)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TCP proxy between a test's client or worker and its store, on which a network's faults are played.
+"""A TCP proxy between a test's client or worker and its store, which plays network faults.
 
     with Proxy(server.socket) as proxy:            # a path, or a port on loopback
         worker = start(..., JOBQ_URL=proxy.url)

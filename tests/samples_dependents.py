@@ -1,4 +1,5 @@
-"""Serve this, and the process that has recorded an end dies before it enqueues the dependents; once, DIED remembers."""
+"""Import this module in a worker: once, the process that has recorded an outcome dies before it enqueues the
+dependents. The file DIED notes that it has."""
 
 from __future__ import annotations
 

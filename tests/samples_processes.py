@@ -1,4 +1,4 @@
-"""Jobs that fork, start programs, print, and leave things for the end of their process."""
+"""Jobs that fork, start programs, print, and register handlers for the end of their process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The jobs of the long storm: each run notes its begin and its end in a file, which no fault of the storm reaches."""
+"""The jobs of the long storm: each run writes its begin and its end to a file, which the storm's faults do not
+affect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""TLS in front of a server that speaks none: the wheel's server is built without it, and a proxy is what many use.
+"""A TLS proxy in front of a server that has no TLS: the wheel's server is built without it, and many users have such a
+proxy.
 
 python tls_proxy.py UNIX_SOCKET CERTIFICATE   prints its loopback port and passes on what it hears until it is killed
 

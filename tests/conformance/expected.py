@@ -1,4 +1,4 @@
-"""RQ's tests that cannot pass with our classes in the places of RQ's, each with the reason. Everything else has to."""
+"""List RQ's tests that cannot pass with our classes in place of RQ's, each with the reason. All others have to pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetches the source distribution of the installed rq, which has its tests: ``python tests/conformance/fetch.py``.
+"""Fetch the source distribution of the installed rq, which contains its tests: ``python tests/conformance/fetch.py``.
 
 It goes through pip, and so to the index that the user has configured. Done once; a set-up step, never part of a test.
 """

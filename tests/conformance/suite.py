@@ -1,4 +1,4 @@
-"""Runs RQ's own test suite with our classes in the places of RQ's, in shards beside each other.
+"""Run RQ's own test suite with our classes in place of RQ's, in several shards at the same time.
 
     python tests/conformance/suite.py [PLACES]...     PLACES: "Worker", "Worker Queue", "" (RQ's own, as a check)
 

@@ -1,4 +1,5 @@
-"""RQ's own test suite passes with our classes in the places of RQ's. suite.py says how; expected.py, what does not."""
+"""Test that RQ's own test suite passes with our classes in place of RQ's. suite.py runs it; expected.py lists what
+cannot pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a store, key by key, without what differs between two runs of the same jobs: times, ids, names."""
+"""Read a store key by key, without what differs between two runs of the same jobs: times, ids, names."""
 
 from __future__ import annotations
 

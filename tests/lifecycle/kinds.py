@@ -1,4 +1,4 @@
-"""Kinds of RQ jobs, each a function that enqueues some on a queue of its own name; ids begin with that name.
+"""Kinds of RQ jobs. Each function enqueues some jobs on a queue of its own name; their ids begin with that name.
 
 ``test_state_identity.py`` runs them all, once with RQ's worker and once with ours, and compares what is in the store.
 """

@@ -1,4 +1,5 @@
-"""What real workers record: every way out of a run is counted, at the price of no command."""
+"""What real workers record of each task's cost: every way in which a run can end is counted, and no command is
+added."""
 
 from __future__ import annotations
 

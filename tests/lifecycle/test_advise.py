@@ -1,4 +1,4 @@
-"""The verdicts on the built-in tasks, from what real workers recorded, while they did all of them side by side."""
+"""The advice on the built-in tasks, from the records of real workers that ran all of them at the same time."""
 
 from __future__ import annotations
 

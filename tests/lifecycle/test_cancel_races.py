@@ -1,4 +1,5 @@
-"""Cancels against short jobs: whoever came first decides, and each job ends in one registry that its status names."""
+"""Cancels at the moment when short jobs end: the first of the two counts, and each job is in the one registry that its
+status names."""
 
 from __future__ import annotations
 

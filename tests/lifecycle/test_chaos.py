@@ -1,4 +1,5 @@
-"""``jobq chaos`` for real: small storms in both modes, on a store of its own and on one in use; nothing is left."""
+"""``jobq chaos`` with real processes: small storms in both modes, on its own store and on one that is in use; nothing
+is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``jobq compare`` for real: its figures, a module of one's own, bad input; and nothing is left, however it ends."""
+"""``jobq compare`` with real processes: its figures, a user's module, wrong input; nothing is left behind, however it
+ends."""
 
 from __future__ import annotations
 

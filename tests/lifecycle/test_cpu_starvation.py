@@ -1,5 +1,5 @@
-"""A machine with too much to do: processes get no core for a tenth of a second, at any instant. Nobody died, so nothing
-runs twice."""
+"""A machine with too much to do: processes get no core for a tenth of a second, at any moment. No process died, so no
+job runs twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is killed, no job is lost, nothing survives the supervisor, and the worker goes on."""
+"""Whatever process is killed, no job is lost, no process outlives the supervisor, and the worker continues."""
 
 from __future__ import annotations
 

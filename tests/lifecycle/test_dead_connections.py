@@ -1,4 +1,4 @@
-"""Connections that die without a word: each one notices within seconds, and mends itself."""
+"""Connections that die silently: each process notices within seconds and connects again."""
 
 from __future__ import annotations
 

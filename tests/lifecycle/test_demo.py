@@ -1,4 +1,4 @@
-"""``jobq demo`` for real: its figures, and that nothing is left of it, however it ends."""
+"""``jobq demo`` with real processes: its figures, and that nothing is left behind, however it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Dependents go on whatever happens to the process that ended what they wait for, without RQ's maintenance."""
+"""Dependents are enqueued, whatever happens to the process that recorded the end of the job that they wait for, without
+RQ's maintenance."""
 
 from __future__ import annotations
 

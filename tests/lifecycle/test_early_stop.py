@@ -1,4 +1,4 @@
-"""SIGTERM at any moment of a start: exit code 0, and nothing is left behind."""
+"""SIGTERM at any moment of a worker's start: exit code 0, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way in which a job can end, in a worker that goes on: one worker per mode runs them all."""
+"""Every way in which a job can end, while its worker continues: one worker in each mode runs them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""JobExecutor's own promises: whose workers, what they may run, what happens when things die, that nothing stays."""
+"""What JobExecutor guarantees beyond concurrent.futures: which workers it uses, what they may run, what happens when
+processes die, that nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CPython's documentation of concurrent.futures promises, promise by promise, each quoted above its test.
+"""What CPython's documentation of concurrent.futures promises: each promise is quoted above its test.
 
 The same tests run on the standard library's executors and on ours, so that they cannot ask for what is not meant.
 """

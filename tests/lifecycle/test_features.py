@@ -1,5 +1,5 @@
-"""RQ's features as a user meets them, in both modes. How each kind of job ends, down to the last key, is compared in
-test_state_identity.py; here stands what is seen only while things run, and what a flag of the worker turns on."""
+"""RQ's features as a user sees them, in both modes. test_state_identity.py compares how each kind of job ends, in every
+key; the tests here check what can only be seen while jobs run, and what flags of the worker do."""
 
 from __future__ import annotations
 

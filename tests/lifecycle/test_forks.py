@@ -1,5 +1,5 @@
-"""What a fork of a process that has imported the served modules may not do: give all children the same random numbers,
-share a connection among them, lose a thread that their jobs wait for."""
+"""What must not happen when a process is forked that has imported the served modules: all children get the same random
+numbers, share a connection, or lose a thread for which their jobs wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""docs/threads-and-processes.md is true: its programs and commands run, in order, and print what it says they print.
+"""Test that docs/threads-and-processes.md is true: its programs and commands are run in order, and print what the guide
+shows.
 
 A reader saves each Python block under the name in its first line, types what follows a "$" and compares the rest; this
 does the same in a directory of its own. A command with "# NAME terminal" runs on in a terminal of that name; a later

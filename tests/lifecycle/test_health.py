@@ -1,4 +1,4 @@
-"""A liveness check: able to claim, or the reason why not."""
+"""The liveness check says that a worker can claim jobs, or why it cannot."""
 
 from __future__ import annotations
 

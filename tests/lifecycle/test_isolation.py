@@ -1,5 +1,5 @@
-"""What one job sets is not there for the next, for callbacks, handlers and serializers, and what a module sets while it
-is imported is there for all: in both modes, in RQ's worker classes, in an executor's workers."""
+"""Context variables that one job sets are not seen by the next, by callbacks, handlers and serializers; those that a
+module sets at its import are seen by all: in both modes, in RQ's worker classes, in an executor's workers."""
 
 from __future__ import annotations
 

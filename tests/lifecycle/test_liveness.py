@@ -1,4 +1,5 @@
-"""Nothing in the store, and no job, lets a worker look alive that is not: its threads and roles go on, or say so."""
+"""Nothing in the store, and no job, can make a worker look alive that is not: its threads and roles continue, or its
+health check says what failed."""
 
 from __future__ import annotations
 

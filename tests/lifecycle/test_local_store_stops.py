@@ -1,4 +1,5 @@
-"""The last one out stops the local store, whatever ends it; what is left of a removed directory ends by itself."""
+"""The local store stops when its last user ends, however that ends; the processes of a removed directory end by
+themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The failure that RQ 3.0 has and we do not: a worker on two queues, SIGKILLed between claim and start."""
+"""RQ 3.0 loses jobs when a worker on two queues is killed between claim and start; jobq does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many queues, a store that is far away, few files: the worker keeps its lease and runs jobs, or says why not."""
+"""Many queues, a slow store, few file descriptors: the worker keeps its lease and runs jobs, or says why it cannot."""
 
 from __future__ import annotations
 

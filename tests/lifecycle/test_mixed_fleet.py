@@ -1,4 +1,4 @@
-"""Both of RQ's workers and both of our modes on one queue, with pickled jobs from before and JSON jobs of today."""
+"""Both of RQ's workers and both of our modes on one queue, with pickled jobs and JSON jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Modules that end the process which imports them: a few tries, then one line with the cause and exit code 2."""
+"""Modules that end the process which imports them: after a few tries the worker ends with one line that names the
+cause, and exit code 2."""
 
 from __future__ import annotations
 

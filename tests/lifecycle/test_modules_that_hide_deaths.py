@@ -1,4 +1,5 @@
-"""A served module that takes from the fork server what it hears of deaths by: each is noticed all the same."""
+"""A served module takes SIGCHLD, or another means to notice deaths, from the fork server: each death is noticed all the
+same."""
 
 from __future__ import annotations
 

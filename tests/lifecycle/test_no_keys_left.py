@@ -1,4 +1,4 @@
-"""After everything has ended and expired nothing of a job is left in the store: all kinds of jobs, with short lives."""
+"""After all kinds of jobs have ended and expired, no key of them is left in the store."""
 
 from __future__ import annotations
 

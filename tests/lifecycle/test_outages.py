@@ -1,4 +1,4 @@
-"""The store goes away in every way it can: workers wait, say so once, and nothing is lost or run twice."""
+"""The store goes away in every possible way: workers wait and log this once, and no job is lost or run twice."""
 
 from __future__ import annotations
 

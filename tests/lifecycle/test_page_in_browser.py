@@ -1,4 +1,4 @@
-"""The HTML report in a real browser, where there is one: a quiet console, no text on top of another, nothing cut off.
+"""The HTML report in a real browser, if there is one: no message on the console, no overlapping text, nothing cut off.
 
 The page has no script and forbids any; what is measured here is measured by a script in a copy without that rule.
 """

@@ -1,4 +1,5 @@
-"""A job's process is its own: copies that it forks, what it prints, what it leaves for its end."""
+"""The process in which a job runs: copies that the job forks, its output, and what it registers for the end of the
+process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README.md and docs/usage.md are true: the Python runs, the commands exist, the links lead somewhere."""
+"""Test that README.md and docs/usage.md are true: the Python code runs, the commands exist, the links have targets."""
 
 from __future__ import annotations
 

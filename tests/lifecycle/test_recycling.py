@@ -1,4 +1,4 @@
-"""--max-jobs and --max-memory: processes are replaced, and there is never one too few."""
+"""--max-jobs and --max-memory replace processes, and there are never too few of them meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores as companies have them: behind TLS, with users and passwords, behind Sentinels that fail over."""
+"""Stores as companies run them: with TLS, with users and passwords, with Sentinels that fail over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``rq worker`` with our classes in the places of RQ's: what RQ does, what RQ loses, what a death costs."""
+"""``rq worker`` with our classes in place of RQ's: it does what RQ does, it loses no jobs, and a death costs one
+job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""jobq and plain RQ on one store: each runs what the other enqueued, and RQ's tools see our workers."""
+"""jobq and RQ on one store: each runs the jobs that the other enqueued, and RQ's tools show our workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Delayed jobs, schedules and cron files under real kills: every occurrence once, whoever leads and whoever dies."""
+"""Delayed jobs, schedules and cron files while processes are killed: every occurrence is enqueued once, whoever leads
+or dies."""
 
 from __future__ import annotations
 

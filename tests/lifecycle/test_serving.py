@@ -1,4 +1,4 @@
-"""What a worker refuses at start, and what it does not claim."""
+"""What a worker refuses at its start, and which jobs it does not claim."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The same jobs, once with RQ's workers and once with ours: every key of the store is the same afterwards, but for a
-short list of differences with their reasons (docs/from-rq.md tells users about them)."""
+"""The same jobs are run by RQ's workers and by ours: every key of the store is the same afterwards, except for a short
+list of differences with their reasons (docs/from-rq.md lists them for users)."""
 
 from __future__ import annotations
 

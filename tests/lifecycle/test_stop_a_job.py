@@ -1,4 +1,5 @@
-"""Stopping one job: it ends as stopped, its stopped callback runs, nothing else is hit. RQ's commands to a worker."""
+"""Stopping one job: it ends as stopped, its stopped callback runs, and no other job is affected. RQ's commands to a
+worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A stop is not a failure: running jobs finish or go back, buffered ones go back in order, nothing is counted."""
+"""Stopping a worker: running jobs finish or go back, buffered jobs go back in order, and nothing is counted as a
+failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The local store with real servers: one server, nothing lost, nothing left behind; and the errors of real servers."""
+"""The local store with real servers: one server at a time, no job lost, nothing left behind; and the errors of real
+servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An outcome that the store does not take fails its own job, with the reason, and no worker is poisoned by it."""
+"""An outcome that the store refuses fails its own job, with the reason, and does not stop the worker."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A callback or handler that gets stuck costs its own job at most: its slot is there again, and the job's end is
-recorded as RQ records it, once."""
+"""A callback or handler that gets stuck affects its own job only: its slot is replaced, and the job's end is recorded
+once, as RQ records it."""
 
 from __future__ import annotations
 

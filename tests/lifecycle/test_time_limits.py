@@ -1,4 +1,4 @@
-"""A job ends by its time limit, whatever it does, and what shares its worker goes on."""
+"""A job ends by its time limit, whatever it does, and the other jobs of its worker continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ps` shows of a worker's processes."""
+"""What `ps` shows for the processes of a worker."""
 
 from __future__ import annotations
 

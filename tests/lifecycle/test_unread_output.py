@@ -1,4 +1,4 @@
-"""A worker whose output nobody reads: a full pipe, or a full socket as systemd's journal has one."""
+"""A worker whose output is not read: its pipe, or a socket as that of systemd's journal, is full."""
 
 from __future__ import annotations
 

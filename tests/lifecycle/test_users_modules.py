@@ -1,4 +1,4 @@
-"""A project whose own modules have the names of ours or of Python's: its modules are found, and so are ours."""
+"""A project whose modules have the names of ours or of Python's: both are found."""
 
 from __future__ import annotations
 

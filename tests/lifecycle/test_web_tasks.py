@@ -1,4 +1,4 @@
-"""The libraries of download and scrape are an extra: whoever needs them and has them not is told in one line."""
+"""The libraries of download and scrape are an extra: if they are missing, one line says what to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker runs what is there, each job once, and leaves when it should."""
+"""A worker runs the jobs of its queues, each once, and ends when it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WorkerProcess: it says when it is ready and why it died, and whatever happens nothing of it stays."""
+"""WorkerProcess says when its worker is ready and why it died, and leaves no process behind."""
 
 from __future__ import annotations
 

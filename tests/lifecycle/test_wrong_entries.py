@@ -1,4 +1,4 @@
-"""What stands in the store by mistake, and real workers: nobody else's job is lost, held up or run twice by it."""
+"""Wrong keys and values in the store, with real workers: no other job is lost, delayed or run twice because of them."""
 
 from __future__ import annotations
 

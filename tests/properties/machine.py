@@ -1,4 +1,4 @@
-"""What all rules share: the store, the truth about it, the processes; and what must hold after every step."""
+"""What all rules share: the store, the model, the processes; and what must hold after every step."""
 
 from __future__ import annotations
 

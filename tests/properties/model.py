@@ -1,4 +1,4 @@
-"""What ought to stand in the store, in plain Python, for test_protocol_machine.py to compare with.
+"""What the store should contain, in plain Python, for test_protocol_machine.py to compare with.
 
 The model is told what each script was asked to do, says what the script must answer, and knows what the store must hold
 afterwards (view.py spells that as keys). Here: the books, and who writes in them without a token; model_owners.py has

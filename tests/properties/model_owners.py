@@ -1,4 +1,4 @@
-"""What owners do to the books of model.py, and what becomes of their jobs when they die.
+"""The part of the model in which owners act, and in which their jobs are handled when they die.
 
 The model does not choose which jobs a CYCLE takes: it is told (``take``), and checks that they stood at the head.
 """

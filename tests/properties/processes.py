@@ -1,4 +1,4 @@
-"""What the processes of the machine know: it may be less than the truth (a reply was lost), or no longer true."""
+"""What the processes of the machine know: it may be less than the model (a reply was lost), or out of date."""
 
 from __future__ import annotations
 

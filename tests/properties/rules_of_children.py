@@ -1,4 +1,4 @@
-"""What children do while they live: claim, mark, run, settle, give back; and how replies get lost."""
+"""The rules of living children: they claim, mark, run, settle and give back jobs, and replies get lost."""
 
 from __future__ import annotations
 

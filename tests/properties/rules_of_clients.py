@@ -1,4 +1,4 @@
-"""What producers, operators and RQ's own tools do."""
+"""The rules of producers, operators and RQ's own tools."""
 
 from __future__ import annotations
 

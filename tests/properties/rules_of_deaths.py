@@ -1,4 +1,5 @@
-"""Who dies, who only seems to, who rescues, and what the dead still say."""
+"""The rules of deaths: which process dies or only seems to, which one rescues, and which late requests of the dead
+arrive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the state machine found, each as small as it gets."""
+"""Failures that the state machine has found, each as a minimal sequence of steps."""
 
 from __future__ import annotations
 

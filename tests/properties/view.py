@@ -1,4 +1,4 @@
-"""The store's content, as it is and as the model says it ought to be, in one form: key → what matters of its value.
+"""The store's content and the model's, in one form that can be compared: key → the part of its value that matters.
 
 All keys are looked at, so what a script leaves behind is seen. Left out: the claim counter, the memory of who stands
 returned at the head (the order of the queues shows it), data and times.

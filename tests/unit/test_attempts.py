@@ -1,4 +1,4 @@
-"""A few tries with pauses, and then the cause."""
+"""A few tries with pauses; then the cause is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one backoff: bounded after any number of failures, and so is every loop that uses it."""
+"""Backoff stays bounded after any number of failures, and so does every loop that uses it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What stands in the place of a schedule, whoever wrote it: it is named, passed over, shown and deleted, and keeps
-nobody from the others."""
+"""Invalid data in place of a schedule: it is logged, skipped, shown and deleted, and does not affect other
+schedules."""
 
 from __future__ import annotations
 

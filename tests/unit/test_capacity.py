@@ -1,4 +1,4 @@
-"""How much of the machine a program may use, with the control groups of both versions as files."""
+"""How much of the machine a program may use, with files like those of both versions of control groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of ``jobq chaos`` that need no processes: the plan, its pace, the counting, the report."""
+"""The parts of ``jobq chaos`` that need no processes: the plan, its rate, the counting, the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``jobq advise`` on records that are known."""
+"""``jobq advise`` with given records."""
 
 from __future__ import annotations
 

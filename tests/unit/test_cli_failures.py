@@ -1,4 +1,4 @@
-"""What is no mistake of ours is one line and an exit code: closed streams, full disks, limits, odd files."""
+"""Problems of the environment give one line and an exit code: closed streams, full disks, limits, wrong files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option and argument of every command with values that nobody expects: one line and an exit code."""
+"""Every option and argument of every command with unexpected values: one line and an exit code."""
 
 from __future__ import annotations
 

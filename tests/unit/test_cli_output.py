@@ -1,4 +1,4 @@
-"""Where a command's words go: a full disk and a terminal of few letters are no reason for a traceback."""
+"""A command's output on a full disk, or on a terminal with few characters: no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables at several widths: nothing is folded, nothing vanishes in silence."""
+"""Tables at several widths: no line is wrapped, and no column is left out without saying so."""
 
 from __future__ import annotations
 

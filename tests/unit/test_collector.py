@@ -1,4 +1,4 @@
-"""The collector's bell: it ends a wait, and nothing of it stays, however late it rings."""
+"""The entry that wakes the collector: it ends a wait, and no key of it stays, also if it is added late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The charts of jobq compare: what is drawn where, what is said for those who do not see it, and the guide's files."""
+"""The charts of jobq compare: what is drawn where, the text for readers who do not see it, and the guide's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of a comparison: nothing of it stays in somebody's store, whenever Ctrl-C comes."""
+"""The queue of a comparison: no key of it stays in a user's store, whenever Ctrl-C comes."""
 
 from __future__ import annotations
 

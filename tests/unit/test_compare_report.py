@@ -1,4 +1,4 @@
-"""The report of `jobq compare` on a terminal: made from the example that the docs show."""
+"""The report of `jobq compare` on a terminal, made from the example in the docs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RQ's cron files: loaded in a process of their own, and what comes back is data."""
+"""RQ's cron files are loaded in a separate process, which returns only data."""
 
 from __future__ import annotations
 

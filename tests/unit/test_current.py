@@ -1,4 +1,4 @@
-"""What a job sees of itself: a real RQ job, in the job's own format, read only when somebody looks."""
+"""What a job gets as its current job: an RQ job in the job's own format, read only when it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's table and sentences, from figures that are known."""
+"""The demo's table and sentences, from given figures."""
 
 from __future__ import annotations
 

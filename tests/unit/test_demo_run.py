@@ -1,4 +1,4 @@
-"""The demo's own part: what it lets the comparison measure, and what it makes of the results."""
+"""The demo's own part: which tasks it lets the comparison measure, and how it shows the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which errors of the store are of the store as a whole, so that waiting helps."""
+"""Which errors come from the store as a whole, so that waiting helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's future: what it asks the store, and what becomes of it whatever comes first."""
+"""A job's future: what it asks the store, and its state in any order of events."""
 
 from __future__ import annotations
 

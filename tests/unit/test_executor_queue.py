@@ -1,4 +1,4 @@
-"""CANCEL takes out only what nobody holds; a private queue goes with all that was in it."""
+"""CANCEL removes only jobs that no worker holds; a private queue is deleted with all its jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From functions to names that a worker can import, and to the least that it has to serve."""
+"""From functions to names that a worker can import, and to the smallest set of functions that it has to serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions rebuilt from a traceback: the same class and words, or none."""
+"""Exceptions made again from a traceback: of the same class with the same text, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The own workers of an executor: their end."""
+"""How the executor's own workers end."""
 
 from __future__ import annotations
 

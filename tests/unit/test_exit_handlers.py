@@ -1,4 +1,4 @@
-"""What a forked process inherits of its parent's exit handlers, and of what they would wait for."""
+"""Which of its parent's exit handlers a forked process runs, and which processes they wait for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server refuses during a fail-over, and so did not do, is repeated; what it did is not."""
+"""A command that a server refuses during a fail-over is repeated, as it did nothing; one that was executed is not."""
 
 from __future__ import annotations
 

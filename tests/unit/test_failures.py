@@ -1,4 +1,4 @@
-"""What is said of something that fails unexpectedly: with a traceback where that helps."""
+"""How an unexpected failure is logged: with a traceback where that helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""faulthandler's report, read by somebody else: it names the thread in which the crash happened."""
+"""faulthandler's report, read by another process, names the thread in which the crash happened."""
 
 from __future__ import annotations
 

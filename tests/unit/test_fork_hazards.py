@@ -1,4 +1,4 @@
-"""What is found of descriptors and generators, in this process; tests/lifecycle/test_forks.py has whole workers."""
+"""Which descriptors and generators are found in this process; tests/lifecycle/test_forks.py has whole workers."""
 
 from __future__ import annotations
 

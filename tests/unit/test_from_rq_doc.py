@@ -1,4 +1,4 @@
-"""docs/from-rq.md says of each feature which test shows it: these tests are there, and run in both modes."""
+"""docs/from-rq.md names for each feature the test that shows it: these tests exist, and run in both modes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The import contracts of pyproject.toml hold, and each of them finds what it is there for."""
+"""The import contracts of pyproject.toml hold, and each of them finds a breach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values and connections as nobody expects them, handed to the Python API: one sentence, or the job is enqueued."""
+"""Unexpected values and connections in the Python API: one sentence, or the job is enqueued."""
 
 from __future__ import annotations
 

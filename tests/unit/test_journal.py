@@ -1,4 +1,4 @@
-"""The shared memory: what a killed child leaves is whole records and true claims, at whatever instruction it died."""
+"""The shared page: after a child was killed at any instruction, it has only complete records and true claims."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A request that was given up is not lost: it may arrive late, when the next one has long been answered and the job has
-run. Then it does nothing. Here it waits in a network that is as slow as one likes."""
+"""A request that was given up may arrive late, when the next one was answered long ago and the job has run. Then it
+does nothing. In these tests a network holds it back for as long as needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From flags to children and slots."""
+"""From flags to numbers of children and slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queues and worker lines: what is run alike is together, and the lines start what they say."""
+"""Queues and worker commands: tasks that are run alike are together, and the commands start what they say."""
 
 from __future__ import annotations
 

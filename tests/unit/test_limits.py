@@ -1,4 +1,4 @@
-"""An interruption hits the job that it is meant for, and nothing else."""
+"""An interrupt hits the job that it is meant for, and no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A listener asks when it hears nothing, and subscribes again when nobody answers."""
+"""A listener sends a PING after a silence, and subscribes again when there is no answer."""
 
 from __future__ import annotations
 

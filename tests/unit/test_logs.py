@@ -1,4 +1,4 @@
-"""The worker's log: formats, and what a user's set-up of logging cannot do to it."""
+"""The worker's log: its formats, and that a user's logging configuration cannot break it."""
 
 from __future__ import annotations
 

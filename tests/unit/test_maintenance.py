@@ -1,4 +1,4 @@
-"""RQ's maintenance: what RQ's dead workers left is mended; what one of ours holds is not RQ's to judge."""
+"""RQ's maintenance: jobs that dead RQ workers left are repaired; jobs that our processes hold are not touched."""
 
 from __future__ import annotations
 

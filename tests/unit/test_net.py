@@ -1,4 +1,4 @@
-"""The gate: which addresses a job may reach, and that no way leads around it."""
+"""The check of addresses: which ones a job may reach, and that no request avoids it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many jobs a child has ahead."""
+"""How many jobs a child claims ahead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes that a job started, where the kernel lists none; tests/lifecycle/test_processes.py has the rest."""
+"""The processes that a job started, on systems that list none; tests/lifecycle/test_processes.py has the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every script: what it does, what RQ reads afterwards, and that nobody without the token does anything."""
+"""Every script: what it does, what RQ reads afterwards, and that it does nothing for a process without the token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy of the tests plays the faults that it says."""
+"""The tests' proxy plays the faults that its documentation describes."""
 
 from __future__ import annotations
 

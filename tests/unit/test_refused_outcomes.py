@@ -1,4 +1,4 @@
-"""Which outcome the store does not take, and what is no outcome's fault."""
+"""Which outcome causes a refusal of the store, and which refusals no outcome causes."""
 
 from __future__ import annotations
 

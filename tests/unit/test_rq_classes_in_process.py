@@ -1,4 +1,4 @@
-"""SimpleWorker in this process: what RQ's loop does with a job, ours does; and what it leaves in the store."""
+"""SimpleWorker in this process: it does with a job what RQ's loop does, and leaves the same in the store."""
 
 from __future__ import annotations
 

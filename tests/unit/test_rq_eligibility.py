@@ -1,4 +1,4 @@
-"""Who overrides how RQ runs jobs gets RQ's own loop; who only sets something gets our engine."""
+"""RQ's own loop runs workers whose class changes how RQ runs jobs; our engine runs those that only set attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dead child of RQ's worker left, ended in that worker's own format and class."""
+"""Jobs that a dead child of RQ's worker left are ended in that worker's own format and job class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RQ's own finish on a real server: RQ's semantics to the letter, and nothing at all without the token."""
+"""RQ's own finish on a real server: it does what RQ does, and nothing without the token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""CONTRIBUTING.md, where no linter can tell: who may do what (calls of methods, keys as text), the map, the words."""
+"""The rules of CONTRIBUTING.md that no linter checks: who may do what (method calls, keys as text), the map, the
+words."""
 
 from __future__ import annotations
 

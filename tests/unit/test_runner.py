@@ -1,4 +1,4 @@
-"""One job: what is served, what is refused, what becomes of what it returns or raises."""
+"""One job: which functions are served or refused, and what is made of a result or an exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each connection has a limit for each answer, and the kernel asks whether the other side is still there."""
+"""Each connection limits the time for each answer, and the kernel checks whether the other side is still there."""
 
 from __future__ import annotations
 

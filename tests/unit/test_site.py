@@ -1,4 +1,4 @@
-"""The loopback site: it serves what it says, and its process never outlives who started it."""
+"""The loopback site serves what it says, and its process does not outlive the one that started it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said when nobody will run a job that somebody waits for."""
+"""What is printed when someone waits for a job and no worker will run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Usage accounting without a worker: what is measured, what CYCLE adds up, what is read again."""
+"""Accounting without a worker: what is measured, what CYCLE adds up, and what is read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules in the store: each occurrence once, whoever asks, whatever died in between."""
+"""Schedules in the store: each occurrence is enqueued once, whoever asks, whatever process died in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a schedule comes round: grids, expressions, changes of the clocks, what cannot be."""
+"""When a schedule is due: intervals, cron expressions, changes of the clocks, invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job, or its callback, set on the RQ job that cannot be recorded: that job fails, with the reason, once."""
+"""A job, or its callback, sets a value on the RQ job that cannot be recorded: that job fails once, with the reason."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What stands in the store by mistake: keys of a wrong type, ids that are no text, hashes with junk. Every script, with
-every key that it reads or writes in turn planted wrong: none stops in its middle, and no other job leaves its place."""
+"""Wrong keys and values in the store: keys of a wrong type, ids that are no text, hashes with invalid fields. For every
+script, each key that it reads or writes is made wrong: no script stops in its middle, and no other job leaves its
+place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""jobqueue.Queue with RQ's default format, as it stands in RQ's place. A module of its own: it is pickled by name."""
+"""jobqueue.Queue with RQ's default format, for use in place of RQ's Queue. It has its own module because it is pickled
+by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A pytest plugin: writes each test's outcome to a file as soon as it is known, so that a hang or a kill names itself.
+"""A pytest plugin that writes each test's outcome to a file as soon as it is known, so that the file shows which test
+hung or was killed.
 
 One JSON list a line: [test, outcome, seconds, text]; outcomes "collected" and "begun" come first. And it makes sleeps
 in the bodies of tests longer when it is told to.

@@ -1,4 +1,4 @@
-"""Puts our classes in the places of RQ's, and a private server in the place of localhost:6379.
+"""Put our classes in place of RQ's, and a private server in place of localhost:6379.
 
 A place is the name of one of RQ's classes. Everything in RQ that holds the class holds ours afterwards: modules and
 class attributes, in this process and, through sitecustomize.py, in those that the tests start.

@@ -1,4 +1,5 @@
-"""Python imports this at start, in pytest and in every process that RQ's tests start: it puts our classes in place."""
+"""Python imports this at its start, in pytest and in every process that RQ's tests start: it puts our classes in place
+of RQ's."""
 
 import os
 
