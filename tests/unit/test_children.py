@@ -55,9 +55,7 @@ class Bench:
         reaper: Any = SimpleNamespace(reap=self.reaped.append)
         stop: Any = self.stop
         settings = Settings(Address(url=""), "w", ("default",), children, 1)
-        _, self.handles = make_handles(children, 1)
-        for handle in self.handles:
-            handle._clock = self.clock
+        _, self.handles = make_handles(children, 1, self.clock)
         self.children = Children(settings, self.handles, self.loop, threads, self.fork_server, reaper, stop, self.clock)
 
     def _fork(self, handle: ChildHandle) -> socket.socket | None:

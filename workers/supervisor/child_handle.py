@@ -116,9 +116,11 @@ class ChildHandle:
         return process.worked
 
 
-def make_handles(children: int, slots: int) -> tuple[int, list[ChildHandle]]:
+def make_handles(
+    children: int, slots: int, clock: Callable[[], float] = time.monotonic
+) -> tuple[int, list[ChildHandle]]:
     """Return the file of the shared pages and the handles of a worker: two for each child, so that a successor can
     start before a retiring process has left."""
     number = 2 * children
     file = make_file(number, slots)
-    return file, [ChildHandle(n, SharedPage(file, n, slots)) for n in range(number)]
+    return file, [ChildHandle(n, SharedPage(file, n, slots), clock) for n in range(number)]

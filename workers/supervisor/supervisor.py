@@ -62,7 +62,7 @@ class Supervisor:
         self._clock = clock
         self._signals = Signals()
         self._loop = MainLoop()
-        page_file, self._handles = make_handles(settings.children, settings.slots)
+        page_file, self._handles = make_handles(settings.children, settings.slots, clock)
         self._threads = RoleThreads(
             settings,
             store,
