@@ -7,10 +7,7 @@ final rescue fails what is left without it.
 
 from __future__ import annotations
 
-import faulthandler
 import logging
-import os
-import signal
 import socket
 from collections.abc import Collection, Sequence
 
@@ -18,35 +15,12 @@ import redis
 
 from jobqueue.protocol.rescue import ForRQ
 from jobqueue.store.connection import client
+from jobqueue.workers.rq_finish.alarm_slot import AlarmSlot
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.rq_finish.limits import FinishLimits
-from jobqueue.workers.running.limits import Interruptible, time_limit_error
-from jobqueue.workers.shared.endings import HARD, SUBJECTS
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-class AlarmSlot(Interruptible):
-    """Nobody looks after a finish process: what is limited is interrupted by a timer, and what does not react ends the
-    process, by a thread that needs no GIL."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._nowhere = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-
-    def enter(self, target: int, limit: float) -> None:
-        super().enter(target, limit)
-        if limit > 0:
-            self._pending = time_limit_error(limit, SUBJECTS[self.what])
-            faulthandler.dump_traceback_later(limit + HARD, exit=True, file=self._nowhere)
-            signal.setitimer(signal.ITIMER_REAL, limit)
-
-    def leave(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        faulthandler.cancel_dump_traceback_later()
-        self._pending = None
-        super().leave()
 
 
 class FinishProcess:
