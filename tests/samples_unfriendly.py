@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, ItemsView
@@ -351,3 +352,39 @@ def watch_closely_and_count() -> None:
         return original(self)
 
     Consumer.look_up = look_up  # type: ignore[method-assign]
+
+
+# -- what must not happen in a process that others need ----------------------------------------------------------------
+
+
+def be_rude(how: str) -> None:
+    """End this process or keep it for ever, whatever is raised in it."""
+    if how == "exit":
+        os._exit(4)
+    elif how == "exit as if all were well":
+        os._exit(0)
+    elif how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif how == "raise":
+        raise SystemExit(7)
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(FOREVER)
+
+
+def be_rude_on_failure(job: Job, connection: Any, *_error: object) -> None:
+    """Do what the job's meta says."""
+    connection.rpush(f"called:{job.id}", os.getpid())
+    be_rude(job.meta["how"])
+
+
+class Rude:
+    """Is rude when it is loaded."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return be_rude, (self.how,)

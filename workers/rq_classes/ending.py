@@ -99,13 +99,14 @@ class RQFinisher(Finisher):
         return RQRunner(self._settings, self._place_of.serializer)
 
 
-def finish_left(left: LeftForRQ, worker: BaseWorker, settings: Settings, client: redis.Redis) -> None:
+def finish_left(
+    left: LeftForRQ, worker: BaseWorker, settings: Settings, client: redis.Redis, limits: FinishLimits
+) -> None:
     """Let RQ's own code end what a rescue left to it. It is user code: only in the main thread."""
-    penalty = worker.death_penalty_class
     finisher: Finisher
     if left.worker == worker.name:
-        finisher = RQFinisher(worker, settings, left.owner, client, penalty)
+        finisher = RQFinisher(worker, settings, left.owner, client, limits=limits)
     else:  # of a jobq tree, or of an RQ worker of which we know only the data
-        finisher = Finisher(settings, left.owner, client, penalty, worker=left.worker)
+        finisher = Finisher(settings, left.owner, client, limits=limits, worker=left.worker)
     for job in left.jobs:
-        finisher.finish_left(job)
+        finisher.finish_left(job, plain=job.claim in left.plain)

@@ -79,6 +79,8 @@ class Horse:
         while True:
             born = time.monotonic()
             left = None if max_jobs is None else max_jobs - self.completed
+            if burst:  # a retry, or a dependent, belongs to it too
+                self._wait_for_finishes()
             self._fork(burst, left, max_idle_time)
             try:
                 status, usage = self._watch()
@@ -115,6 +117,22 @@ class Horse:
         self._idle_watch.forked(time.monotonic())
         self._worker.procline(f"Forked {pid} at {time.time()}")  # type: ignore[no-untyped-call]
 
+    # -- beside the child ----------------------------------------------------------------------------------------------
+
+    def _wait_for_finishes(self) -> None:
+        """Wait until the jobs of dead children are recorded, or a stop is requested."""
+        while self._rq_roles.user_code.is_finishing and not self._worker._stop_requested:
+            self._tend()
+            self._rest(POLL)
+
+    def _tend(self) -> None:
+        self._rq_roles.user_code.look()
+        self._rq_roles.tend()
+
+    def wait_for_helpers(self) -> None:
+        """Wait until the processes that run callbacks and RQ's maintenance have ended."""
+        self._rq_roles.user_code.wait(lambda: self._worker._stop_requested, lambda: self._rest(POLL))
+
     # -- while the child lives -----------------------------------------------------------------------------------------
 
     def _watch(self) -> tuple[int, Any]:
@@ -126,10 +144,10 @@ class Horse:
                     return status, usage
                 if self._worker._stop_requested and self._stop_sent != self._running():
                     self._send_stop()
-                self._rq_roles.tend()
+                self._tend()
                 self._end_overdue()
                 self._end_useless(time.monotonic())
-                self._rest(LOOK if fd else POLL, fd)
+                self._rest(LOOK if fd else POLL, fd, *self._rq_roles.user_code.fds)
 
     def _rest(self, most: float, *fds: int) -> None:
         """Wait until a descriptor is readable, ``stir`` is called, or ``most`` seconds are over."""

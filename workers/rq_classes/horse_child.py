@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
 from rq.exceptions import StopRequested
 
 from jobqueue.store.connection import like
-from jobqueue.workers.child.child import die_with, lead_a_session, leave, obey_the_parent_only
+from jobqueue.workers.child.child import leave, obey_the_parent_only
 from jobqueue.workers.rq_classes.engine import Engine
+from jobqueue.workers.rq_classes.helper_process import take_leave
 from jobqueue.workers.rq_classes.horse_flags import HorseFlags
 from jobqueue.workers.rq_classes.on_engine import OnOurEngine
 from jobqueue.workers.rq_classes.rq_roles import RQRoles
-from jobqueue.workers.running import exit_handlers, output
-from jobqueue.workers.running.limits import PASSING
-from jobqueue.workers.running.randomness import reseed
+from jobqueue.workers.running import exit_handlers
 from jobqueue.workers.shared.deaths import FENCED
-from jobqueue.workers.shared.logs import protect_logging
-from jobqueue.workers.shared.process_tree import MARK, Forks
+from jobqueue.workers.shared.process_tree import Forks
 
 
 class HorseChild:
@@ -35,7 +32,7 @@ class HorseChild:
         """(in the child) Run jobs, then exit the process; does not return. ``parent``: the pid of the parent."""
         worker, code = self._worker, 1
         try:
-            self._become_child(parent)
+            take_leave(worker, parent, self._owner, self._forks)
             engine = self._make_engine()
             with contextlib.suppress(StopRequested):
                 engine.serve(burst, max_jobs, max_idle_time)
@@ -49,17 +46,6 @@ class HorseChild:
             worker.log.exception("Worker %s: the work horse failed", worker.name)
         finally:
             leave(code)
-
-    def _become_child(self, parent: int) -> None:
-        """Take leave of what was inherited: the session, the exit handlers, random numbers, output buffers."""
-        lead_a_session()
-        die_with(parent)
-        os.environ[MARK] = self._owner
-        self._forks.watch()
-        protect_logging(PASSING, self._worker.log)
-        exit_handlers.forget_inherited()
-        output.buffer_lines()
-        reseed()
 
     def _make_engine(self) -> Engine:
         worker, roles = self._worker, self._rq_roles

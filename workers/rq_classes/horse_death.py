@@ -6,17 +6,22 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import NoSuchJobError, StopRequested
+from rq.timeouts import JobTimeoutException
 from rq.worker import BaseWorker, WorkerStatus
 
 from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.rescue import Ruling, Verdict
+from jobqueue.workers.rq_classes.killed_job import KilledJob
 from jobqueue.workers.rq_classes.rq_roles import RQRoles
 from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.running.own_classes import on_top
 from jobqueue.workers.shared.deaths import DeathReport, ruling
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.journal import DONE
 from jobqueue.workers.shared.process_tree import Forks, OfProcess, end_processes
+
+HANDLER_LIMIT = 60  # seconds for handle_work_horse_killed: RQ's limit for callbacks
 
 
 class HorseDeath:
@@ -63,9 +68,21 @@ class HorseDeath:
         text = f"Work-horse terminated unexpectedly; waitpid returned {status}{how}; "
         if job_id := self._retry_request(lambda: self._rq_roles.job_of(owner, claim)):
             worker.log.warning("Worker %s: job %s failed (%s)", worker.name, job_id, text)
-            try:
-                job = self._retry_request(lambda: worker.job_class.fetch(job_id, worker.connection, worker.serializer))
-                after_imports.run(worker.handle_work_horse_killed, job, pid, status, usage)
-            except NoSuchJobError:
-                pass
+            self._tell_handler(job_id, pid, status, usage)
         return Ruling(claim, Verdict.FAIL, encode_text(text))
+
+    def _tell_handler(self, job_id: str, *how: Any) -> None:
+        """Call RQ's ``handle_work_horse_killed``, here in the parent as RQ does. It may raise anything: that is logged,
+        the job fails all the same, and the worker goes on."""
+        worker = self._worker
+        job = on_top(KilledJob, worker.job_class)(job_id, worker.connection, worker.serializer)
+        try:
+            self._retry_request(job.refresh)
+            with worker.death_penalty_class(HANDLER_LIMIT, JobTimeoutException, job_id=job_id):
+                after_imports.run(worker.handle_work_horse_killed, job, *how)
+        except NoSuchJobError:
+            pass
+        except BaseException as e:
+            if isinstance(e, StopRequested) and worker._stop_requested:
+                raise
+            worker.log.exception("Worker %s: handle_work_horse_killed failed for job %s", worker.name, job_id)

@@ -32,6 +32,7 @@ from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, claim_in
 from jobqueue.workers.shared.logs import logging_guarded
 
+LOCKED = 899  # seconds: as in RQ
 RAISED_BY_SIGNALS = (StopRequested, SystemExit, KeyboardInterrupt)  # RQ's signal handlers raise these, in any line
 
 
@@ -51,6 +52,7 @@ class OnOurEngine(BaseWorker):
     engine: Engine | None = None  # set while jobs run in this process
     horse: WarmChild | None = None  # set while they run in a child
     rq_roles: RQRoles | None = None
+    runs_user_code_apart = True  # callbacks that are called for the dead, RQ's maintenance: in processes of their own
     lease = 10.0  # seconds without a renewal after which other workers take this one for dead
     execution_ttl = EXECUTION_TTL
 
@@ -117,7 +119,7 @@ class OnOurEngine(BaseWorker):
 
     def _work_on_engine(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
         this_is_the_original()
-        self.rq_roles = RQRoles(self, self.lease, self.execution_ttl)
+        self.rq_roles = RQRoles(self, self.lease, self.execution_ttl, self.runs_user_code_apart)
         after_imports.capture()
         try:
             self.rq_roles.start()
@@ -232,6 +234,13 @@ class OnOurEngine(BaseWorker):
 
 @cache
 def _careful(queue_class: type[Queue]) -> type[Queue]:
-    """Return a subclass of this class of queues, whose intermediate list leaves out jobs that our processes hold."""
+    """Return a subclass of this class of queues, whose intermediate list leaves out jobs that our processes hold, and
+    whose maintenance lock has the value ``lock_value``."""
     careful = property(lambda queue: Intermediate(queue.key, queue.connection))
-    return type(queue_class.__name__, (queue_class,), {"intermediate_queue": careful})
+
+    def lock(queue: Any) -> bool:
+        value = getattr(queue, "lock_value", 1)
+        return bool(queue.connection.set(queue.registry_cleaning_key, value, nx=True, ex=LOCKED))
+
+    more = {"intermediate_queue": careful, "acquire_maintenance_lock": lock}
+    return type(queue_class.__name__, (queue_class,), more)

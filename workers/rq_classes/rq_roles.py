@@ -2,8 +2,8 @@
 
 (heartbeat thread)  renews the lease and RQ's heartbeat
 (roles thread)      finds trees whose lease stands still, and rescues their jobs
-(main thread)       between two jobs, about once a second: RQ's maintenance, and the jobs that a rescue left for RQ's
-                    own code; both run user code
+(main thread)       about once a second: RQ's maintenance, and the jobs that a rescue left for RQ's own code. Both run
+                    user code: in helper processes of Worker (apart.py), between two jobs of SimpleWorker (in_place.py)
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -28,7 +27,8 @@ from jobqueue.workers.roles.rescuer import Rescuer
 from jobqueue.workers.roles.self_fencing import SelfFencing
 from jobqueue.workers.roles.timed_role import Outage, RoleThread, TimedRole
 from jobqueue.workers.roles.wrong_keys import WrongKeys
-from jobqueue.workers.rq_classes.ending import finish_left
+from jobqueue.workers.rq_classes.apart import Apart
+from jobqueue.workers.rq_classes.in_place import InPlace
 from jobqueue.workers.rq_classes.lease import RQHeartbeat
 from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
 from jobqueue.workers.shared.journal import SharedPage, make_file
@@ -39,19 +39,42 @@ log = logging.getLogger(__name__)
 TEND_EVERY = 1.0
 
 
+class UserCode(Protocol):
+    """Runs the user's code that is no job: in RQ's finish of the jobs of dead owners, and in RQ's maintenance. Only the
+    main thread calls it, but for ``finish_soon``."""
+
+    @property
+    def is_finishing(self) -> bool: ...
+
+    @property
+    def fds(self) -> list[int]: ...
+
+    def finish(self, left: LeftForRQ) -> None: ...
+
+    def finish_soon(self, left: LeftForRQ) -> None: ...
+
+    def look(self) -> None: ...
+
+    def step(self, before: Callable[[], object]) -> None: ...
+
+    def wait(self, is_stopping: Callable[[], bool], rest: Callable[[], object]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class RQRoles:
     """The roles of one call of ``work()``. ``lease``: in seconds; JOBQ_LEASE overrides it (for tests).
-    ``execution_ttl``: seconds for which RQ's readers take a job for running after each heartbeat."""
+    ``execution_ttl``: seconds for which RQ's readers take a job for running after each heartbeat. ``apart``: run user
+    code in helper processes."""
 
-    def __init__(self, worker: BaseWorker, lease: float, execution_ttl: int) -> None:
+    def __init__(self, worker: BaseWorker, lease: float, execution_ttl: int, apart: bool) -> None:
         self._worker = worker
         self.settings = settings_for(worker, float(os.environ.get("JOBQ_LEASE") or lease))
         self.client = like(worker.connection)
         self.page = one_page()
         self._own = like(worker.connection, renewal_timeout(self.settings.lease))  # only for the lease
         self._heartbeat = RQHeartbeat(self.settings, self._own, worker, execution_ttl)
-        self._left: deque[LeftForRQ] = deque()
-        self._rescuer = Rescuer(self.settings, self.client, self._left.append)
+        self._rescuer = Rescuer(self.settings, self.client, lambda left: self.user_code.finish_soon(left))
         self._self_fencing = SelfFencing(self.settings, self._heartbeat, [self.page])
         # held while a role steps, and for a fork: a child forked meanwhile would inherit the locks that the role holds
         self._locks = (threading.Lock(), threading.Lock())
@@ -60,6 +83,11 @@ class RQRoles:
         roles = [_Locked(role, self._locks[1]) for role in (self._rescuer, WrongKeys(self.client))]
         self._roles_thread = RoleThread("jobq-roles", roles, outage=outage)
         self._tend_at = 0.0
+        self.user_code: UserCode
+        if apart:
+            self.user_code = Apart(worker, self.settings, self._rescuer, self._ask_store, self.nobody_at_work)
+        else:
+            self.user_code = InPlace(worker, self.settings, self.client, self._rescuer, self._hurry)
 
     def start(self) -> None:
         """Begin the lease and the threads; rescue the jobs of an earlier worker of this name."""
@@ -67,7 +95,7 @@ class RQRoles:
         self._heartbeat_thread.start()
         for owner in self._heartbeat.owners_of_the_dead():
             if left := self._rescuer.rescue_unknown(owner):
-                self._end(left)
+                self.user_code.finish(left)
         self._roles_thread.start()
 
     @contextlib.contextmanager
@@ -75,6 +103,19 @@ class RQRoles:
         """Keep the roles from stepping, so that a fork inside is safe."""
         with self._locks[0], self._locks[1]:
             yield
+
+    def _hurry(self) -> None:
+        """(roles thread) There is something to do between two jobs, and an idle worker may sleep for long."""
+        self._tend_at = 0.0
+        if (engine := getattr(self._worker, "engine", None)) is not None:
+            engine.stir()
+
+    def _ask_store(self, request: Callable[[], object]) -> None:
+        def ask() -> None:
+            with self._locks[1]:
+                request()
+
+        self._roles_thread.do(ask)
 
     def own(self) -> str:
         """Register and return a new owner name, under which jobs are claimed from now on."""
@@ -88,7 +129,7 @@ class RQRoles:
         and strike the owner name off. May be repeated."""
         left = self._rescuer.rescue_own(death_report)
         if left is not None and left.jobs:
-            self._end(left)
+            self.user_code.finish(left)
 
     def tend(self, before: Callable[[], object] = lambda: None) -> None:
         """Do what is due, in the main thread. What fails because the store does not answer stays due. ``before`` is
@@ -99,23 +140,9 @@ class RQRoles:
         self._tend_at = now + TEND_EVERY
         self._self_fencing.step(now)
         try:
-            if self._left or self._worker.should_run_maintenance_tasks:
-                before()
-                self._tend()
+            self.user_code.step(before)
         except RedisError as e:
             log.debug("not now: %s", e)  # the roles thread logs that the store does not answer
-
-    def _tend(self) -> None:
-        while self._left:
-            self._end(self._left[0])
-            self._left.popleft()
-        if self._worker.should_run_maintenance_tasks:
-            self._worker.run_maintenance_tasks()
-
-    def _end(self, left: LeftForRQ) -> None:
-        if left.jobs:
-            finish_left(left, self._worker, self.settings, self.client)
-        self._rescuer.close(left)
 
     def claim_of(self, owner: str, job_id: str) -> int | None:
         """Return the number of the claim under which ``owner`` holds the job; None: it does not."""
@@ -127,6 +154,7 @@ class RQRoles:
         return found[0].decode() if found else None
 
     def stop(self) -> None:
+        self.user_code.close()
         self._heartbeat_thread.stop(5.0)
         self._roles_thread.stop(5.0)
         self._heartbeat.death()

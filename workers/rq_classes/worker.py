@@ -38,6 +38,7 @@ class SimpleWorker(OnOurEngine, RQSimpleWorker):
 
     lease = 30.0
     execution_ttl = DEFAULT_WORKER_TTL
+    runs_user_code_apart = False
 
     def _why_rq(self) -> str:
         return why_rq(self, SimpleWorker, RQSimpleWorker)
@@ -117,8 +118,11 @@ class Worker(OnOurEngine, RQWorker):
         try:
             horse.run(burst, max_jobs, max_idle_time)
         finally:
-            self.horse = None
-            horse.close()
+            try:
+                horse.wait_for_helpers()
+            finally:
+                self.horse = None
+                horse.close()
         return horse.completed
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 
 import redis
 from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job
 from rq.queue import Queue
 from rq.rate_limit import RateLimitRegistry
 from rq.registry import (
@@ -99,6 +100,15 @@ class MaintainedJob(ServedCallbacks):
             if kind not in self.accept:
                 raw = {name: value for name, value in raw.items() if name != b"meta"}
         super().restore(readable(raw))
+
+
+class PlainJob(Job):
+    """A job without any code of the user's: for a second round, after one in which such code ended its process."""
+
+    failure_callback = None
+
+    def restore(self, raw_data: Any) -> None:
+        super().restore(readable({name: value for name, value in raw_data.items() if name != b"meta"}))
 
 
 class Started(StartedJobRegistry):

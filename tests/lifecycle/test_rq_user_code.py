@@ -1,0 +1,233 @@
+"""RQ's worker classes and the user's code that is no job: callbacks that are called for the dead, RQ's maintenance,
+what is decoded. In Worker none of it runs in the parent, so that it costs its own job at most."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+import rq
+import samples_unfriendly
+from helpers import ROOT, Server, Tree, assert_nothing_left, eventually
+from rq.executions import Execution
+from rq.job import Job, JobStatus, Retry
+
+from jobqueue.protocol import keys
+
+StartRQ = Callable[..., Tree]
+RUDE = ("exit", "exit as if all were well", "kill", "stop", "keep")
+CALLBACK = "samples_unfriendly.be_rude_on_failure"
+WITHIN = 60.0
+
+
+def status(job: Job) -> str:
+    return str(job.get_status(refresh=True).value)
+
+
+def text(job: Job) -> str:
+    return job.latest_result().exc_string or ""
+
+
+def callers(store: redis.Redis, job: Job) -> list[int]:
+    """The pids of the processes that have called the job's callback."""
+    return [int(pid) for pid in store.lrange(f"called:{job.id}", 0, -1)]
+
+
+def enqueue_with_callback(
+    queue: rq.Queue, function: str, *args: object, how: str, timeout: int = 1, **more: object
+) -> Job:
+    return queue.enqueue(function, *args, on_failure=rq.Callback(CALLBACK, timeout=timeout), meta={"how": how}, **more)
+
+
+def all_finish(queue: rq.Queue, count: int = 5) -> None:
+    jobs = [queue.enqueue("samples.ok", n) for n in range(count)]
+    eventually(lambda: {status(job) for job in jobs} == {"finished"}, WITHIN)
+
+
+def leaves(tree: Tree, store: redis.Redis) -> None:
+    """It stops at once, and nothing is left behind."""
+    began = time.monotonic()
+    assert tree.stop() == 0
+    assert time.monotonic() - began < 8
+    assert_nothing_left([tree], store)
+    assert not store.smembers(keys.OWNERS)
+    assert not list(store.scan_iter("rq:jobq:own:*")) + list(store.scan_iter("rq:jobq:lease:*"))
+
+
+@pytest.mark.parametrize("how", RUDE)
+def test_a_failure_callback_after_the_death_of_the_horse(
+    start_rq: StartRQ, store: redis.Redis, how: str, tmp_path: Path
+) -> None:
+    queue = rq.Queue(connection=store)
+    tree = start_rq("Worker", lease="60")
+    poison = enqueue_with_callback(queue, "samples.kill_itself", str(tmp_path / "record"), how=how)
+    all_finish(queue)
+    eventually(lambda: status(poison) == "failed", WITHIN)
+    assert "Work-horse terminated unexpectedly; waitpid returned 9" in text(poison)
+    (caller,) = callers(store, poison)
+    assert caller != tree.pid
+    assert not psutil.pid_exists(caller)
+    leaves(tree, store)
+
+
+@pytest.mark.parametrize("how", RUDE[:3])
+def test_a_failure_callback_in_the_horse(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
+    """It ends the horse, is called once more, and the job's own failure stays recorded."""
+    queue = rq.Queue(connection=store)
+    tree = start_rq("Worker", lease="60")
+    poison = enqueue_with_callback(queue, "samples.fail", "no", how=how)
+    all_finish(queue)
+    eventually(lambda: status(poison) == "failed", WITHIN)
+    assert "ValueError: no" in text(poison)
+    assert tree.pid not in callers(store, poison)
+    leaves(tree, store)
+
+
+def test_rqs_retries_apply_all_the_same(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+    """In a burst too: it waits for what the finish enqueues."""
+    queue = rq.Queue(connection=store)
+    record = str(tmp_path / "record")
+    poison = enqueue_with_callback(queue, "samples.kill_itself", record, how="exit", retry=Retry(max=2))
+    assert start_rq("Worker", "--burst", lease="60").wait() == 0
+    assert (status(poison), len(callers(store, poison))) == ("failed", 3)
+
+
+def test_a_stop_does_not_wait_for_ever(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+    """The callback has ten minutes: a stop gives it ten seconds."""
+    queue = rq.Queue(connection=store)
+    tree = start_rq("Worker", lease="60")
+    poison = enqueue_with_callback(queue, "samples.kill_itself", str(tmp_path / "record"), how="keep", timeout=600)
+    eventually(lambda: callers(store, poison))
+    all_finish(queue)
+    began = time.monotonic()
+    assert tree.stop() == 0
+    assert time.monotonic() - began < 25
+    assert status(poison) == "failed"
+    assert "Work-horse terminated unexpectedly" in text(poison)
+    assert_nothing_left([tree], store)
+
+
+def test_meta_that_is_rude_when_it_is_loaded(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+    """The parent does not load it."""
+    queue = rq.Queue(connection=store)
+    tree = start_rq("Worker", lease="60")
+    record = str(tmp_path / "record")
+    meta = {"it": samples_unfriendly.Rude("exit")}
+    poison = queue.enqueue("samples.kill_itself", record, meta=meta, on_failure=rq.Callback("samples_rq.note_failure"))
+    eventually(lambda: status(poison) == "failed", WITHIN)
+    all_finish(queue)
+    leaves(tree, store)
+
+
+def test_a_callback_for_the_job_of_another_worker(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+    """One that was killed with its horse: it is rescued, and its job's callback called, by whoever is there."""
+    queue = rq.Queue(connection=store)
+    first = start_rq("Worker")
+    running = enqueue_with_callback(
+        queue, "samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"), how="exit"
+    )
+    eventually(lambda: status(running) == "started")
+    first.kill()
+    second = start_rq("Worker")
+    eventually(lambda: status(running) == "failed", WITHIN)
+    all_finish(queue)
+    assert second.pid not in callers(store, running)
+    leaves(second, store)
+
+
+def test_a_simple_worker_keeps_the_limit(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+    """There such a callback runs in its one process. A job may have blocked the signal by which it is interrupted."""
+    queue = rq.Queue(connection=store)
+    first = start_rq("Worker")
+    calls = {"on_failure": rq.Callback("samples_unfriendly.on_failure", timeout=1), "meta": {"failure": "sleep"}}
+    running = queue.enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"), **calls)
+    eventually(lambda: status(running) == "started")
+    first.kill()
+    second = start_rq("SimpleWorker")
+    eventually(lambda: status(running) == "failed", WITHIN)
+    all_finish(queue)
+    assert store.lrange(f"called:{running.id}", 0, -1) == [b"failure"]
+    leaves(second, store)
+
+
+# -- RQ's maintenance --------------------------------------------------------------------------------------------------
+
+
+def abandon(store: redis.Redis, queue: rq.Queue, job: Job) -> None:
+    """Leave the job as a dead worker of RQ's leaves it."""
+    queue.remove(job)
+    job.set_status(JobStatus.STARTED)
+    with store.pipeline() as pipe:
+        Execution.create(job, ttl=1, pipeline=pipe, worker_name="dead")
+        pipe.execute()
+    store.zadd(
+        keys.registry("wip", queue.name), dict.fromkeys(store.zrange(keys.registry("wip", queue.name), 0, -1), 1)
+    )
+
+
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_a_callback_in_rqs_maintenance(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
+    """What stands behind its job is maintained all the same, and the queue's lock does not stay."""
+    queue = rq.Queue(connection=store)
+    jobs = [enqueue_with_callback(queue, "samples.ok", n, how=how) for n in range(3)]
+    for job in jobs:
+        abandon(store, queue, job)
+    tree = start_rq("Worker", lease="60")
+    eventually(lambda: {status(job) for job in jobs} == {"failed"}, WITHIN)
+    all_finish(queue)
+    assert len([pid for job in jobs for pid in callers(store, job)]) == 1
+    eventually(lambda: not store.exists(queue.registry_cleaning_key))
+    assert "it is done without callbacks and handlers" in tree.log
+    assert tree.stop() == 0
+    eventually(lambda: not tree.processes())
+
+
+def test_an_exception_handler_that_raises_in_rqs_maintenance(start_rq: StartRQ, store: redis.Redis) -> None:
+    """In the one process of SimpleWorker."""
+    queue = rq.Queue(connection=store)
+    job = queue.enqueue("samples.ok", 1)
+    abandon(store, queue, job)
+    tree = start_rq("SimpleWorker", "--exception-handler", "samples_rq.handle_and_exit")
+    eventually(lambda: "RQ's maintenance failed" in tree.log)
+    all_finish(queue)
+    assert tree.stop() == 0
+
+
+# -- handle_work_horse_killed ------------------------------------------------------------------------------------------
+
+HANDLER = """
+import os, sys
+import redis, rq
+import samples_unfriendly
+from jobqueue.rq import Worker
+
+def told(job, pid, status, usage):
+    job.connection.rpush("told", f"{os.getpid() == parent} {job.meta}")
+    samples_unfriendly.be_rude("raise")
+
+parent = os.getpid()
+r = redis.Redis(unix_socket_path=sys.argv[1])
+Worker([rq.Queue(connection=r)], connection=r, work_horse_killed_handler=told).work(burst=True)
+print("went on")
+"""
+
+
+def test_a_handler_that_exits(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+    """It is called in the parent, as in RQ; what it raises ends nothing."""
+    queue = rq.Queue(connection=store)
+    poison = queue.enqueue("samples.kill_itself", str(tmp_path / "record"), meta={"a": 1})
+    last = queue.enqueue("samples.ok", 1)
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", HANDLER, server.socket]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, start_new_session=True)
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "went on"), ran.stderr
+    assert store.lrange("told", 0, -1) == [b"True {'a': 1}"]
+    assert (status(poison), status(last)) == ("failed", "finished")
+    assert "Work-horse terminated unexpectedly; waitpid returned 9" in text(poison)
