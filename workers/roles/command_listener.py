@@ -44,6 +44,7 @@ class CommandListener:
         )
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def _run(self) -> None:

@@ -59,19 +59,19 @@ class Maintenance:
             self.running = self._fork()
 
     def forked(self, name: str, pid: int) -> bool:
-        """A process runs: note its pid if it is ours."""
+        """Note the pid of a process that runs, if it is ours."""
         if name == MAINTENANCE:
             self._pid = pid
         return name == MAINTENANCE
 
     def unborn(self, name: str, why: str) -> bool:
-        """A process could not be started: if it was ours, the next turn comes when it is due."""
+        """Note that a process could not be started, if it was ours: the next turn comes when it is due."""
         if name == MAINTENANCE:
             self.all_died()
         return name == MAINTENANCE
 
     def died(self, pid: int, status: int) -> bool:
-        """A process has ended: note it if it was ours."""
+        """Note that a process has ended, if it was ours."""
         if not self._pid or pid != self._pid:
             return False
         if status != 0:
@@ -80,5 +80,5 @@ class Maintenance:
         return True
 
     def all_died(self) -> None:
-        """The fork server is gone, and with it the process."""
+        """Note that the fork server is gone, and with it the process."""
         self._pid, self.running = 0, False

@@ -9,7 +9,7 @@ The first 32 queues have a connection each; the other ones are looked at four ti
 worker of 1,000 queues does not hold 1,000 connections.
 
 Each wait has a limit of its own here, beside the one that it has in the store: a connection may have died without a
-word. Then nobody knows whether something was pushed: a child is woken as if it had been, and asks on a connection of
+word. Then it is not known whether something was pushed: a child is woken as if it had been, and asks on a connection of
 its own.
 
 A push ends the BLMOVE of every worker that waits for the queue. Where many workers serve it, each pauses for a random
@@ -75,6 +75,7 @@ class QueueWaiter:
         )
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, poke: bool = True) -> None:

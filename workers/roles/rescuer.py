@@ -130,6 +130,7 @@ class Rescuer:
         return [worker for worker, lease in leases.items() if self._look_at(worker, lease, trees[worker], now)]
 
     def reconnected(self) -> None:
+        """Begin to watch the leases again."""
         self._lease_watch.forget_all()
 
     def lease_of(self, worker: str) -> float:

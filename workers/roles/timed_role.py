@@ -34,7 +34,7 @@ class TimedRole(Protocol):
         """Do one turn. ``now``: monotonic seconds."""
 
     def reconnected(self) -> None:
-        """The store was away: forget what was seen before, which proves nothing."""
+        """Forget what was seen before an outage of the store, which proves nothing."""
 
 
 class Outage:
@@ -46,7 +46,7 @@ class Outage:
         self._over = True
 
     def begins(self, error: Exception) -> None:
-        """A request has failed because the store is away."""
+        """Note that a request has failed because the store is away, and log it if that is new."""
         with self._lock:
             now = time.monotonic()
             is_known = not self._over or (self._said and now < self._said + SAME_OUTAGE)
@@ -58,7 +58,7 @@ class Outage:
                 )
 
     def is_over(self) -> None:
-        """A request has succeeded."""
+        """Note that the store answers, and log it if that is new."""
         with self._lock:
             if not self._over:
                 self._over = True
@@ -95,7 +95,7 @@ class RoleThread:
         self._steps = steps
         self._names = [name_of(role) for role in steps]
         self._outage = outage or Outage()
-        self._on_away = on_away  # a local store is started again; somebody else's is waited for
+        self._on_away = on_away  # starts a local store again
         self._failures = failures or Failures()
         self._due = [0.0 for _ in steps]
         self._requests: queue.Queue[Callable[[], object]] = queue.Queue()
@@ -109,6 +109,7 @@ class RoleThread:
         self._away: set[int] = set()  # roles (-1: requests) that found the store away and have not succeeded since
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
@@ -190,14 +191,14 @@ class RoleThread:
         return Attempt.DONE, 0.0
 
     def _answered(self, who: int) -> None:
-        """The store has answered: the outage is over if it answers everybody who found it away."""
+        """Note that the store has answered: the outage is over when it has answered everything that found it away."""
         self._away.discard(who)
         if self._backoff.failures and not self._away:
             self._outage.is_over()
             self._backoff.reset()
 
     def _wait(self, who: int, error: Exception) -> None:
-        """The store is away: log it, wait, and have it started again if it is a local one."""
+        """Log that the store is away, wait, and have it started again if it is a local one."""
         if not self._away:
             self._outage.begins(error)
         self._away.add(who)

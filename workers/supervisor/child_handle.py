@@ -48,7 +48,7 @@ class ChildHandle:
 
     @property
     def pid(self) -> int:
-        """Of its process; 0 while there is none, or the fork server has not said it."""
+        """The pid of its process; 0 while there is none, or while the fork server has not reported it."""
         return self.process.pid
 
     @property
@@ -64,14 +64,14 @@ class ChildHandle:
         return self.owner
 
     def attach(self, control: socket.socket) -> None:
-        """A process was asked for; ``control`` is our end of its control socket."""
+        """Take a process that was asked for; ``control`` is our end of its control socket."""
         self.state = HandleState.IN_USE
         self.process = ChildProcess(ControlSocket(control), self._clock)
 
     def release(self) -> None:
-        """The process is gone, or was never started. After three in a row that lived less than 1 s and did nothing,
-        delay the next start (0.8 s, doubling, at most 5 s). A process that died of a job did start, so its successor
-        may start at once."""
+        """Make the handle free for the next process, because this one is gone or was never started. After three in a
+        row that lived less than 1 s and did nothing, delay the next start (0.8 s, doubling, at most 5 s). A process
+        that died of a job did start, so its successor may start at once."""
         now, process = self._clock(), self.process
         if process.control is not None:
             process.control.socket.close()

@@ -71,7 +71,7 @@ class ChildProcess:
 
     def __init__(self, control: ControlSocket | None = None, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.control = control
-        self.pid = 0  # 0: the fork server has not said it yet, or there is no process
+        self.pid = 0  # 0: the fork server has not reported it yet, or there is no process
         self.born = clock()  # monotonic seconds
         self.oom_kills = oom.kills() if control else 0  # that the kernel had counted before
         self.worked = False  # it has had an answer to a claim

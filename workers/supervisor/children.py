@@ -103,7 +103,7 @@ class Children:
         self._loop.watch(control, lambda: self._on_readable(handle))
 
     def forked(self, owner: str, pid: int) -> bool:
-        """A process runs that was asked for: note its pid, and let a child go that it succeeds."""
+        """Note the pid of a child that runs, and let the one go that it succeeds."""
         found = [handle for handle in self._handles if handle.owner == owner]
         for handle in found:
             handle.process.pid = pid
@@ -111,7 +111,7 @@ class Children:
         return bool(found)
 
     def one_works(self) -> None:
-        """A child has had an answer to a claim: what failed to start before it counts no longer."""
+        """Note that a child has had an answer to a claim: earlier failed starts count no longer."""
         self._births.worked()
 
     # -- they speak ----------------------------------------------------------------------------------------------------
@@ -160,22 +160,22 @@ class Children:
     # -- they go -------------------------------------------------------------------------------------------------------
 
     def unborn(self, owner: str, why: str) -> bool:
-        """The system would not start the process of this name."""
+        """Deal with a child that the system would not start."""
         found = [handle for handle in self.used if handle.owner == owner]
         for handle in found:
             self._lost(handle, None, f"could not be started: {why}")
         return bool(found)
 
     def died(self, pid: int, status: int) -> bool:
-        """The process with this pid has ended."""
+        """Deal with the death of a child."""
         found = [handle for handle in self._handles if handle.pid == pid]
         for handle in found:
             self._lost(handle, status)
         return bool(found)
 
     def all_died(self) -> None:
-        """The fork server is gone: see that its children are too, end what their jobs had started, and reap them. Those
-        that had not come as far as to run jobs are of no fault of their own."""
+        """Deal with the death of the fork server: kill its children, wait until they are gone, end what their jobs had
+        started, and reap them. For one that did not run jobs yet, that is no failed attempt."""
         for handle in self.used:
             process = handle.process
             process.killed = process.killed or not handle.has_begun
@@ -191,7 +191,7 @@ class Children:
             end_processes(OfProcess(handle.pid, handle.owner, None), min(job.start for job in running))
 
     def _lost(self, handle: ChildHandle, status: int | None, how: str = "") -> None:
-        """A child is gone: hand what it held to the reaper, and free its handle for the next. ``how`` it ended, where
+        """Hand what a dead child held to the reaper, and free its handle for the next. ``how``: how it ended, where
         ``status`` does not say it."""
         process = handle.process
         how = process.failure or how or how_it_ended(handle, status)
@@ -211,7 +211,7 @@ class Children:
 
     def _note_early_death(self, handle: ChildHandle, status: int | None, how: str) -> None:
         """Count a child as a failed attempt that died before it could run a job, or failed by itself before it had
-        claimed one. After too many, and while no other child does better, end the worker: trying again helps nobody."""
+        claimed one. After too many, and while no other child does better, end the worker: no attempt would help."""
         failed = status is not None and os.waitstatus_to_exitcode(status) == FAILED
         if handle.has_begun and (handle.look_whether_it_works() or not failed):
             self._births.worked()  # it came up: what failed before it is no row any more

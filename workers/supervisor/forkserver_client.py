@@ -110,6 +110,7 @@ class ForkServerClient:
 
     @property
     def pid(self) -> int:
+        """Of the process."""
         return self._process.pid
 
     def kill(self) -> None:

@@ -36,16 +36,16 @@ class Requester(Protocol):
     whether it was a process of theirs."""
 
     def forked(self, owner: str, pid: int) -> bool:
-        """The process that was asked for under this name runs."""
+        """Note that the process that was asked for under this name runs."""
 
     def unborn(self, owner: str, why: str) -> bool:
-        """The system would not start it."""
+        """Note that the system would not start it."""
 
     def died(self, pid: int, status: int) -> bool:
-        """It has ended, with this wait status."""
+        """Note that it has ended, with this wait status."""
 
     def all_died(self) -> None:
-        """The fork server is gone, and with it every process that it had started."""
+        """Note that the fork server is gone, and with it every process that it had started."""
 
 
 class ForkServerLifecycle:
@@ -205,13 +205,13 @@ class ForkServerLifecycle:
         self._on_ready(bool(why_not_forked))
 
     def _unborn(self, owner: str, why: str) -> None:
-        """The system would not start a process. Whoever has asked for it asks again, with backoff."""
+        """Pass on that the system would not start a process. Whoever has asked for it asks again, with backoff."""
         log.error("no process could be started for %s: %s", owner, why)
         any(requester.unborn(owner, why) for requester in self.requesters)
 
     def _died(self) -> None:
-        """Its children have PDEATHSIG and die with it; where the kernel has none, the end of their socket makes them
-        leave."""
+        """Deal with the death of the fork server. Its children have PDEATHSIG and die with it; where the kernel has
+        none, the end of their socket makes them leave."""
         client, self._client = self._client, None
         assert client is not None
         self._loop.forget(client.control)

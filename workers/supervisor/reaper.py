@@ -75,22 +75,22 @@ class Reaper:
             self._close(left, None)
 
     def forked(self, owner: str, pid: int) -> bool:
-        """A process runs: note its pid if it is a finish process."""
+        """Note the pid of a process that runs, if it is a finish process."""
         if owner in self._finishing:
             self._pids[pid] = owner
             return True
         return False
 
     def unborn(self, owner: str, why: str) -> bool:
-        """A process could not be started: if it was a finish process, do the final rescue without it."""
+        """Do the final rescue without a finish process that could not be started."""
         if owner not in self._finishing:
             return False
         self._close(self._finishing[owner], None)
         return True
 
     def died(self, pid: int, status: int) -> bool:
-        """A process has ended: if it was a finish process, do the final rescue. One that failed is tried once more
-        before, with nothing of the user's code."""
+        """Do the final rescue after a finish process that has ended. After one that failed, first start another one
+        that calls nothing of the user's code."""
         owner = self._pids.pop(pid, None)
         if owner is None:
             return False
@@ -105,7 +105,7 @@ class Reaper:
         return True
 
     def all_died(self) -> None:
-        """The fork server is gone, and with it every finish process: do the final rescues."""
+        """Do the final rescues, because the fork server is gone, and with it every finish process."""
         self._pids.clear()
         for left in list(self._finishing.values()):
             self._close(left, None)

@@ -63,9 +63,7 @@ class Shutdown:
         self._next_phase = 0.0  # monotonic seconds
         self._killed_at = 0.0  # monotonic seconds
         self._idle_since: dict[str, float] = {}  # by owner, monotonic seconds
-        self._dropped: dict[
-            int, tuple[Token, ...]
-        ] = {}  # by child: tokens of jobs that nobody started, until they go back
+        self._dropped: dict[int, tuple[Token, ...]] = {}  # by child: jobs that are to go back in one step
         self._given_back = False
         self._no_children_since = 0.0  # monotonic seconds, 0: there are children
 
@@ -106,7 +104,7 @@ class Shutdown:
         return f"running jobs have {self._grace:g} s to finish"
 
     def dropped(self, handle: ChildHandle, tokens: tuple[Token, ...]) -> None:
-        """A child has said which jobs it will not run: give them back, together with those of the other children if
+        """Give back the jobs that a child has said that it will not run, together with those of the other children if
         there is still time to wait for them."""
         handle.process.has_dropped = True
         if self.phase and not self._given_back:

@@ -182,7 +182,7 @@ class Supervisor:
     # -- what happens --------------------------------------------------------------------------------------------------
 
     def _on_ready(self, are_spawned: bool) -> None:
-        """The fork server can start children; ``are_spawned``: they import for themselves."""
+        """Register the worker: the fork server can start children. ``are_spawned``: they import for themselves."""
         self._watches.birth_watch.spawned = are_spawned
         if not self._shutdown.phase:
             self._threads.register()
@@ -197,7 +197,7 @@ class Supervisor:
                 self._shutdown.asked(signal.Signals(number).name, at_once=number == signal.SIGQUIT)
 
     def _stand_in(self, handle: ChildHandle, pulse: int) -> None:
-        """A child holds still at this pulse: the roles thread does for it what nothing may wait for."""
+        """Have the roles thread do for a child that holds still at this pulse what nothing may wait for."""
         owner = handle.owner
         self._reaper.ask(lambda: self._threads.stand_in(owner, handle.page, pulse), lambda _: None)
 
