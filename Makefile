@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN ?= .venv/bin/
 ROUNDS ?= 20
 
-.PHONY: help setup demo check test conformance bench soak
+.PHONY: help setup demo check test conformance bench bench-peers soak
 
 help:   ## print this
-	@sed -n 's/^\([a-z]*\): *## /\1  /p' $(MAKEFILE_LIST) | awk '{n = $$1; $$1 = ""; printf "%-13s%s\n", n, $$0}'
+	@sed -n 's/^\([a-z-]*\): *## /\1  /p' $(MAKEFILE_LIST) | awk '{n = $$1; $$1 = ""; printf "%-13s%s\n", n, $$0}'
 setup:  ## make .venv with everything that the other targets need
 	$(PYTHON) -m venv --without-pip .venv
 	$(PYTHON) -m pip --python .venv install -q -e '.[dev]'
@@ -26,6 +26,8 @@ conformance: ## RQ's own test suite with our classes in the places of RQ's
 bench:  ## compare throughput with RQ, about a minute
 	$(BIN)python benchmarks/throughput.py
 	$(BIN)python benchmarks/rq_classes.py
+bench-peers: ## jobq beside rq, celery, dramatiq, huey, taskiq, saq, streaq and arq, each in its own environment; hours
+	PYTHONPATH=benchmarks $(BIN)python -m peers --write benchmarks/RESULTS.md
 soak:   ## the long ones: 5,000 histories of the protocol, storms of 1,000 kills, memory over 1,000,000 jobs, the lifecycle tests ROUNDS times
 	$(BIN)python benchmarks/memory.py
 	JOBQ_EXAMPLES=5000 $(BIN)pytest -q tests/properties
