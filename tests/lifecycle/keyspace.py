@@ -19,7 +19,7 @@ OF_A_PROCESS = {"pid", "hostname", "ip_address", "version", "python_version", "t
 
 
 class Seconds:
-    """A distance in time; equal to another that is near."""
+    """A time relative to now. It is equal to another one that is near."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -35,7 +35,8 @@ class Seconds:
 
 
 def snapshot(client: redis.Redis, workers: set[str]) -> dict[str, Any]:
-    """Read every key: ``{name: (type, content, expiry)}``. ``workers`` are the names that differ between runs."""
+    """Read every key: ``{name: (type, content, expiry)}``. ``workers``: the workers' names, which differ between
+    runs."""
     mask = _masking(workers)
     seen = {}
     for key in sorted(client.scan_iter(count=1000)):
@@ -49,7 +50,7 @@ def snapshot(client: redis.Redis, workers: set[str]) -> dict[str, Any]:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, str, Any, Any]]:
-    """Yield (key, field or what of it, in a, in b); None stands for absent."""
+    """Yield (key, field or another part of the key, value in a, value in b); None means that it is missing."""
     for key in sorted(a.keys() | b.keys()):
         one, other = a.get(key), b.get(key)
         if one is None or other is None:
@@ -129,7 +130,8 @@ def _loaded(value: bytes) -> str:
 
 
 def _end_of(traceback: bytes) -> tuple[str, ...]:
-    """A traceback without the frames of RQ and jobq themselves, which are what differs: the user's code and the end."""
+    """Return a traceback without the frames of RQ and jobq, in which the two differ: the user's code and the last
+    line."""
     text = traceback.decode()
     frames = [name for path, name in re.findall(r'File "([^"]*)", line \d+, in (\S+)', text) if "samples" in path]
     return (*frames, text.strip().splitlines()[-1] if text.strip() else "")

@@ -255,7 +255,7 @@ def scheduled(q: Queue) -> None:
 
 @kind
 def requeued(q: Queue) -> None:
-    """Failed before, and put back."""
+    """Enqueue jobs that have failed before and were requeued."""
     job = q.enqueue(samples.ok, 1, job_id="requeued")
     q.remove(job)
     job.set_status("failed")  # type: ignore[arg-type]

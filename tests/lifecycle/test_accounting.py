@@ -24,7 +24,7 @@ WIDTH = {"process": 1, "thread": 4}
 
 
 def recorded(store: redis.Redis) -> dict[str, Record]:
-    """Task → its only record."""
+    """Return for each task its only record."""
     return {usage.task: usage.records[0] for usage in read_usage(store) if len(usage.records) == 1}
 
 
@@ -77,7 +77,7 @@ JOBS = 2000
 
 
 def commands_of(server: Server, work: Callable[[], object]) -> Counter[str]:
-    """The commands that clients send while this works, those inside scripts not counted."""
+    """Return the commands that clients send while ``work`` runs, without those inside scripts."""
     heard: Counter[str] = Counter()
     listener = client(server.address)
     listening = threading.Event()
@@ -102,7 +102,7 @@ def commands_of(server: Server, work: Callable[[], object]) -> Counter[str]:
 
 
 def test_no_command_more_per_job(server: Server, queue: Queue, start: Start, mode: str) -> None:
-    """How many cycles a run takes is a matter of luck, a few per hundred jobs; one command more per job is not."""
+    """Accounting adds no command per job. (The number of CYCLEs of a run varies, by a few per hundred jobs.)"""
     counts = {}
     for accounting in ("0", "1"):
         submit(queue, "samples.ok", [(n,) for n in range(JOBS)])

@@ -54,7 +54,8 @@ def test_verdicts_on_the_builtin_tasks(server: Server, queue: Queue, start: Star
 @pytest.mark.skipif(not gil or sys.platform != "linux", reason="the kernel tells who waits for what on Linux only")
 @pytest.mark.parametrize("task", ["samples.hold_the_gil", "samples.nap_with_a_lock"])
 def test_who_waits_inside_the_process_needs_processes(server: Server, queue: Queue, start: Start, task: str) -> None:
-    """Both look as if they waited for the world. Threads take turns; processes do not."""
+    """Two tasks look as if they waited for input or output, but wait in the process: threads take turns, processes do
+    not."""
 
     def advised(*flags: str) -> dict[str, Any]:
         list(queue.enqueue_many(task, [0.05] * 40))

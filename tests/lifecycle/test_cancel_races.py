@@ -31,7 +31,7 @@ ROUNDS = 40
 
 
 def enqueue_some(queue: Queue, n: int) -> list[str]:
-    """One of each kind; their ids."""
+    """Enqueue one job of each kind; return their ids."""
     jobs = [
         queue.enqueue("samples.ok", 1, job_id=f"plain-{n}"),
         queue.enqueue("samples.fail", job_id=f"fails-{n}"),

@@ -28,7 +28,7 @@ FOREIGN = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_LEASE")
 
 @pytest.fixture
 def env(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A temporary directory of our own, in which nothing and for which nobody may be left."""
+    """Give the command its own temporary directory, in which no file and for which no process may be left."""
     temporary = tmp_path / "t"
     temporary.mkdir()
     env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
@@ -118,7 +118,7 @@ def test_a_suspended_store_is_refused(env: dict[str, str], server: Server, store
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_a_storm(env: dict[str, str], mode: str) -> None:
-    """Half a minute of kills in each mode, on three queues; `make soak` has the long ones."""
+    """Kill processes for half a minute in each mode, with three queues; `make soak` has the long storms."""
     flags = ("--mode", mode, "--jobs", "4000", "--kills", "200", "--seconds", "28", "--queues", "3", "--seed", "3")
     (run,) = storm(env, *flags)["runs"]
     assert_promise_kept(run, 4000)

@@ -61,8 +61,8 @@ def cached(seconds): time.sleep(seconds)
 
 
 class Place:
-    """A directory with a module of the user's, and a TMPDIR of its own (short: a unix socket's path is limited, and
-    multiprocessing falls back to /tmp where it is too long)."""
+    """A directory with a user's module, and a TMPDIR of its own. It is short: a unix socket's path is limited, and
+    multiprocessing uses /tmp where the path is too long."""
 
     def __init__(self, home: Path, tmp: Path) -> None:
         self.home, self.tmp = home, tmp
@@ -100,8 +100,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_a_module_of_ones_own_in_all_rows_and_the_trials(place: Place) -> None:
-    """Threads wait side by side; what the trials show is the same on any machine. (Of three runs the median counts: one
-    that had no core for a tenth of a second says nothing. And a slow machine needs more time than usual.)"""
+    """Threads wait at the same time, and the trials show the same on any machine. The median of three runs counts, as a
+    run may have had no core for a tenth of a second, and a slow machine needs more time than usual."""
     page = place.home / "page.html"
     argv = ("-n", "2", "--jobs", "12", "--repeat", "3", "--seconds", "120", "--html", str(page))
     report = place.report("mine:resize", "a.jpg", "b.jpg", *argv)
@@ -149,7 +149,7 @@ def assert_trials(report: dict[str, Any]) -> None:
 
 @pytest.mark.skipif(not GIL, reason="without a GIL heavy is advised threads")
 def test_the_builtin_four_come_to_the_verdicts_of_advise(place: Place) -> None:
-    """The same as in test_advise.py, where they come from what workers recorded."""
+    """The verdicts are those of test_advise.py, where they come from the workers' records."""
     report = place.report("-n", "1", "--jobs", "10", "--seconds", "100", "--no-trials")
     assert {task["task"]: (task["kind"], task["advice"]["mode"]) for task in report["tasks"]} == {
         "heavy": ("computes", "process"),
@@ -163,7 +163,7 @@ def test_the_builtin_four_come_to_the_verdicts_of_advise(place: Place) -> None:
 
 
 def test_in_a_store_that_others_use_nothing_is_left(place: Place, server: Server) -> None:
-    """A job of somebody else's stays as it is."""
+    """A job of another program in the same store is not changed."""
     server.client.rpush(keys.queue("default"), "theirs")
     server.client.sadd(keys.QUEUES, keys.queue("default"))
     report = place.report("mine:wait", "a", "-n", "1", "--jobs", "4", "--url", server.url)
@@ -207,7 +207,7 @@ def test_what_a_terminal_cannot_be_told_is_told_otherwise(place: Place, encoding
 
 
 def test_what_only_the_queue_cannot_do_is_a_report(place: Place) -> None:
-    """A set is no JSON: in a plain loop nobody minds."""
+    """A set is no JSON: the task works in a plain loop, and fails in the queue."""
     done = place.run("mine:a_set", "x", "-n", "4", "--jobs", "4", "--no-trials", "--json")
     (task,) = json.loads(done.stdout)["tasks"]
     assert done.returncode == 1
@@ -217,7 +217,7 @@ def test_what_only_the_queue_cannot_do_is_a_report(place: Place) -> None:
 
 @pytest.mark.parametrize(("task", "leaks"), [("mine:hoards_once", False), ("mine:leaks", True)])
 def test_a_leak_is_what_goes_on_growing(place: Place, task: str, leaks: bool) -> None:
-    """A cache that is filled once, or an allocator that keeps a block, is none."""
+    """Memory of a cache that is filled once, or that an allocator keeps, is no leak."""
     (found,) = place.report(task, "x", "-n", "1", "--jobs", "20", "--no-trials")["tasks"]
     assert (found["kind"] == "grows memory") is leaks, found["kind"]
 
@@ -234,7 +234,7 @@ def test_a_class_method_is_served_with_its_module(place: Place) -> None:
 
 
 def test_the_order_of_small_and_large_values_does_not_matter(place: Place) -> None:
-    """The first one says nothing about how many jobs there is time for."""
+    """How long the first value takes does not decide how many jobs there is time for."""
     (task,) = place.report("mine:cached", "0", "0.05", "-n", "1", "--seconds", "20", "--no-trials")["tasks"]
     assert task["error"] is None
 

@@ -31,7 +31,7 @@ def held_still(process: psutil.Process) -> Iterator[None]:
 
 
 def starve(tree: Tree, chance: random.Random) -> None:
-    """One child for longer than its supervisor watches in silence, and meanwhile, later, the supervisor too."""
+    """Stop one child for longer than its supervisor waits for a reaction; later stop the supervisor too."""
     child = chance.choice(tree.children())
     with held_still(child):
         time.sleep(chance.uniform(0.1, 0.16))

@@ -29,7 +29,7 @@ def some_jobs(queue: Queue, record: str) -> list[str]:
 
 
 def everything_ran(record: str) -> None:
-    """Each job came to its end; what was killed amid its run (and only that) ran again."""
+    """Assert that each job ended, and that only jobs that were killed while they ran have run again."""
     counts = Counter(lines(record))
     assert {f"end {n}" for n in range(JOBS)} <= set(counts)
     assert sum(counts[f"start {n}"] for n in range(JOBS)) <= JOBS + 10
@@ -55,7 +55,8 @@ def test_killed_children_are_replaced(
 def test_a_killed_supervisor_takes_all_with_it(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """No process of its tree goes on; the next worker waits for the lease and finishes the rest."""
+    """No process of the killed supervisor's tree is left; the next worker waits for the lease and runs the other
+    jobs."""
     record = str(tmp_path / "record")
     some_jobs(queue, record)
     first = start("-n", "2", mode=mode)
@@ -72,7 +73,7 @@ def test_a_killed_supervisor_takes_all_with_it(
 def test_the_lease_of_the_living_holds(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """A job that keeps the GIL for longer than the lease is not taken away: the supervisor lives."""
+    """A job that holds the GIL for longer than the lease is not rescued, as its supervisor lives."""
     record = str(tmp_path / "record")
     busy = start("-n", "1", mode=mode, JOBQ_LEASE="1")
     job = queue.enqueue("samples.hold_the_gil", 3)
@@ -138,7 +139,7 @@ def pid_in(text: str) -> str:
 
 
 def test_on_crash_fail(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """The worker's policy, and a job's own, which wins."""
+    """The worker's --on-crash decides, and a job's own setting has priority."""
     once, thrice = str(tmp_path / "once"), str(tmp_path / "thrice")
     jobs = [queue.enqueue("samples.exit_process", once)]
     jobs.append(queue.enqueue("samples.exit_process", thrice, on_crash="retry"))
@@ -161,7 +162,7 @@ def test_a_burst_ends_after_deaths(start: Start, mode: str, queue: Queue, store:
 def test_a_burst_waits_for_the_jobs_of_a_dead_tree(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """They come back when its lease has run out: until then the queues only look empty."""
+    """The dead tree's jobs go back when its lease has run out; until then the queues only seem to be empty."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     job = queue.enqueue("samples.wait_for", str(record), "ran", str(gate))
     dead = start("-n", "1", mode=mode, JOBQ_LEASE="4")

@@ -35,7 +35,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def begin(kind: str, server: Server, tmp_path: Path) -> Iterator[Begin]:
-    """``begin(url, *queues)``: a worker of this kind, idle when it returns."""
+    """``begin(url, *queues)`` starts a worker of this kind, and returns when it is idle."""
     trees: list[Tree] = []
 
     def start(url: str, *queues: str, **env: str) -> Tree:
@@ -61,7 +61,7 @@ def blocked(store: redis.Redis) -> int:
 
 
 def test_the_idle_wait_for_one_of_two_queues(begin: Begin, proxy: Proxy, store: redis.Redis) -> None:
-    """All that is said about one queue is swallowed, for ever: its jobs start all the same."""
+    """All requests about one queue are swallowed for ever; its jobs start all the same."""
     rule = proxy.swallow(b"BLMOVE", keys.queue("b").encode() + b"\r\n")
     begin(proxy.url, "a", "b")
     for _ in range(2):
@@ -73,7 +73,8 @@ def test_the_idle_wait_for_one_of_two_queues(begin: Begin, proxy: Proxy, store: 
 
 
 def test_everything_while_it_idles(begin: Begin, proxy: Proxy, store: redis.Redis) -> None:
-    """A firewall forgets all connections of the worker: it runs the next jobs, and hears the next command."""
+    """A firewall forgets all connections of the worker; the worker runs the next jobs, and receives the next
+    command."""
     tree = begin(proxy.url)
     listens = keys.PREFIX + ":pubsub:"
     [channel] = store.pubsub_channels(listens + "*")
@@ -87,7 +88,7 @@ def test_everything_while_it_idles(begin: Begin, proxy: Proxy, store: redis.Redi
 
 
 def test_everything_while_a_job_runs(begin: Begin, proxy: Proxy, store: redis.Redis, tmp_path: Path) -> None:
-    """Its outcome is recorded, and nobody takes the living for dead meanwhile."""
+    """The running job's outcome is recorded, and no other worker takes this one for dead meanwhile."""
     record = str(tmp_path / "record")
     begin(proxy.url, JOBQ_LEASE="10")
     job = Queue(connection=store).enqueue("samples.note_and_nap", record, "x", 14)
@@ -116,7 +117,7 @@ def test_a_command_that_nobody_hears_is_repeated(
 
 
 def test_what_a_job_asks_itself(begin: Begin, proxy: Proxy, store: redis.Redis, tmp_path: Path) -> None:
-    """``get_current_job().connection``: a command that does not wait in the store has the usual limit."""
+    """``get_current_job().connection``: a command that does not wait in the store has the usual time limit."""
     gate, record = tmp_path / "gate", tmp_path / "record"
     begin(proxy.url)
     job = Queue(connection=store).enqueue("samples.ask_twice", str(record), str(gate))
@@ -135,13 +136,13 @@ def ours(proxy: Proxy) -> redis.Redis:
 
 
 def theirs(proxy: Proxy) -> redis.Redis:
-    """As many people make one: it waits for ever."""
+    """A client as many users make it: it waits for ever."""
     return redis.Redis("127.0.0.1", proxy.port, socket_timeout=None)
 
 
 @pytest.mark.parametrize("make", [ours, theirs])
 def test_a_producer(make: Callable[[Proxy], redis.Redis], proxy: Proxy, store: redis.Redis) -> None:
-    """Its connection was forgotten between two jobs; or the reply to an enqueue never comes."""
+    """The producer's connection was forgotten between two jobs, or the reply to an enqueue never comes."""
     with make(proxy) as own:
         queue = Queue(connection=own)
         queue.enqueue("square", 1)
@@ -168,7 +169,7 @@ def test_who_waits_for_results(make: Callable[[Proxy], redis.Redis], proxy: Prox
 
 @pytest.fixture
 def begin_one(server: Server, tmp_path: Path) -> Iterator[Begin]:
-    """A worker that is near the store."""
+    """Start a worker that is near the store."""
     trees: list[Tree] = []
 
     def start() -> Tree:
@@ -191,7 +192,7 @@ def test_an_executor(proxy: Proxy, begin_one: Begin) -> None:
 
 
 def test_the_leader_of_the_cron_files(server: Server, store: redis.Redis, proxy: Proxy, tmp_path: Path) -> None:
-    """Alone: the lead expires while it waits for an answer, and is its own again."""
+    """The only leader: the lock expires while it waits for an answer, and then it leads again."""
     path = tmp_path / "cron_file.py"
     path.write_text(
         "from rq import cron\nfrom jobqueue.tasks import square\n"

@@ -21,7 +21,7 @@ GOOD = 200
 
 
 def test_a_segfault_among_good_ones(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """Only the culprit is counted, also where it had neighbours in its process."""
+    """The death is counted only for the job that crashed, also if other jobs ran in its process."""
     record, bad = tmp_path / "record", tmp_path / "bad"
     calls = [(str(record), n, 0.01) for n in range(GOOD)]
     good = submit(queue, "samples.note_and_nap", calls[: GOOD // 2])
@@ -42,7 +42,7 @@ def test_a_segfault_among_good_ones(start: Start, mode: str, queue: Queue, store
 
 @pytest.mark.parametrize("mode", ["thread"])
 def test_suspects_run_alone(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """Nobody knows which of four called for SIGKILL: each runs again by itself, uncounted."""
+    """It is not known which of four jobs caused a SIGKILL: each runs again alone, uncounted."""
     record, barrier, slots = tmp_path / "record", tmp_path / "barrier", 4
     barrier.touch()  # none of the four ends before it has been killed
     jobs = submit(queue, "samples.nap_behind", [(str(barrier), str(record), n, 0.5) for n in range(slots)])
@@ -64,7 +64,7 @@ def test_suspects_run_alone(start: Start, mode: str, queue: Queue, store: redis.
 
 
 def test_a_signal_without_a_name(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """Most real-time signals have none; the supervisor goes on all the same."""
+    """Most real-time signals have no name; the supervisor continues."""
     start("-n", "2", mode=mode)
     job = queue.enqueue("samples.kill_itself", str(tmp_path / "record"), signal.SIGRTMIN + 5, on_crash="fail")
     assert f"was killed by signal {signal.SIGRTMIN + 5}." in eventually(lambda: failed(store, job.id))
@@ -72,7 +72,8 @@ def test_a_signal_without_a_name(start: Start, mode: str, queue: Queue, store: r
 
 
 def test_rqs_own_finish(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """The failure callback runs, who may depend on a failure is enqueued, RQ's retries apply to --on-crash fail."""
+    """The failure callback is called, dependents that allow a failure are enqueued, RQ's retries apply with --on-crash
+    fail."""
     tree: Tree = start("-n", "2", mode=mode)
     record = tmp_path / "record"
     on_failure = Callback("samples.on_failure")
@@ -92,7 +93,7 @@ def test_rqs_own_finish(start: Start, mode: str, queue: Queue, store: redis.Redi
 def test_a_callback_that_kills_its_process(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """It is not called again and again: the job is recorded as failed without it."""
+    """The callback is not called again and again: the job is recorded as failed without it."""
     tree: Tree = start("-n", "2", mode=mode)
     job = queue.enqueue(
         "samples.exit_process", str(tmp_path / "record"), on_crash="fail", on_failure=Callback("samples.fatal_callback")

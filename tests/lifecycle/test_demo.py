@@ -24,7 +24,8 @@ DEMO = [sys.executable, "-m", "jobqueue.cli", "demo"]
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """A short temporary directory of our own (a unix socket's path is limited), and a store that must not be used."""
+    """Give the demo its own temporary directory (short, as a unix socket's path is limited), and a store that it must
+    not use."""
     return os.environ | {"TMPDIR": str(tmp_path), "REDIS_URL": "redis://127.0.0.1:1/0", "TERM": "xterm"}
 
 
@@ -60,7 +61,7 @@ def test_the_figures_of_both_modes(env: dict[str, str], tmp_path: Path) -> None:
 
 
 def on_a_terminal(env: dict[str, str], tmp_path: Path, until: str) -> tuple[subprocess.Popen[bytes], int, str]:
-    """Start the demo on a pseudo terminal and read until the text appears (or it ends)."""
+    """Start the demo on a pseudo terminal and read until the text appears (or the demo ends)."""
     ours, theirs = pty.openpty()
     demo = subprocess.Popen(DEMO, env=env | {"COLUMNS": "100"}, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -115,7 +116,7 @@ def test_a_worker_that_dies_is_one_line(env: dict[str, str], tmp_path: Path) -> 
 
 
 def test_a_demo_that_is_killed_leaves_no_process(env: dict[str, str], tmp_path: Path) -> None:
-    """Worker, site and store each notice that who started them is gone; files may stay."""
+    """Worker, site and store each notice that the demo is gone; files may stay."""
     demo = subprocess.Popen(DEMO, env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert demo.stdout

@@ -35,7 +35,7 @@ end
 
 
 def add_many(store: redis.Redis, queue: Queue, parent: str, number: int) -> list[str]:
-    """Enqueue this number of dependents of a job that waits."""
+    """Enqueue so many dependents of a job that waits."""
     [first] = [queue.enqueue("samples.ok", 1, job_id="first", depends_on=Dependency([parent], allow_failure=True))]
     copied = [keys.job(first.id), keys.registry("deferred", queue.name), keys.dependents(parent)]
     prefixes = keys.job(""), keys.dependencies("").removesuffix(":dependencies")
@@ -58,7 +58,7 @@ def nothing_is_owed(store: redis.Redis) -> bool:
 def test_a_child_dies_between_an_end_and_the_dependents(
     start: Start, mode: str, ending: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """It may fail: the dependent allows that. RQ alone leaves it deferred for ever."""
+    """The job may fail, as the dependent allows that. RQ alone would leave the dependent deferred for ever."""
     queue.enqueue(f"samples_dependents.{ending}", job_id="parent")
     queue.enqueue("samples_dependents.first_end", job_id="child", depends_on=Dependency(["parent"], allow_failure=True))
     serve = ("samples", "samples_dependents")
@@ -81,7 +81,7 @@ def test_a_child_is_killed_amid_many_dependents(start: Start, mode: str, queue: 
 
 
 def test_many_dependents_of_a_job_with_a_short_limit(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """The process is not taken for stuck, renews its lease, and settles what its other slot runs."""
+    """The process is not taken for stuck, renews its lease, and settles the jobs of its other slot."""
     queue.enqueue("samples.ok", 1, job_id="parent", job_timeout=1)
     ids = add_many(store, queue, "parent", MANY)
     tree = start(*WITHOUT_MAINTENANCE, "-n", "2", mode=mode, JOBQ_LEASE="1")
@@ -111,7 +111,7 @@ def test_a_whole_tree_dies_between_an_end_and_the_dependents(
 def test_the_connection_is_cut_at_the_end(
     start: Start, mode: str, function: str, answered: bool, server: Server, queue: Queue, store: redis.Redis
 ) -> None:
-    """The request that records it, or the reply to that, is lost: recorded once, and the dependent goes on."""
+    """The request that records the outcome, or its reply, is lost: it is recorded once, and the dependent runs."""
     queue.enqueue(function, job_id="parent")
     queue.enqueue("samples.ok", job_id="child", depends_on=Dependency(["parent"], allow_failure=True))
     with Proxy(server.socket) as proxy:

@@ -48,7 +48,8 @@ def store(module_server: Server) -> redis.Redis:
 
 @pytest.fixture
 def queue(store: redis.Redis, worker: Tree) -> Iterator[Queue]:
-    """The worker's queue. After each test the worker runs a job in every slot: nothing hit what came next."""
+    """The worker's queue. After each test the worker runs a job in every slot, which shows that no later job is
+    affected."""
     queue = Queue(connection=store)
     yield queue
     values = [next(numbers) for _ in range(20)]
@@ -57,14 +58,14 @@ def queue(store: redis.Redis, worker: Tree) -> Iterator[Queue]:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that jobs wait for; at the latest it appears when the test is over."""
+    """A file for which jobs wait; it is made when the test ends at the latest."""
     path = tmp_path / "gate"
     yield path
     path.touch()
 
 
 def ended(store: redis.Redis, job_id: str) -> Job:
-    """Wait for a job that is over and recorded, and read it as RQ does."""
+    """Wait until a job has ended and is recorded, and read it as RQ does."""
 
     def look() -> Job | None:
         job = Job.fetch(job_id, store, Auto)
@@ -76,7 +77,7 @@ def ended(store: redis.Redis, job_id: str) -> Job:
 
 
 def failure(store: redis.Redis, job_id: str) -> str:
-    """The remote traceback of a failed job, which stands in RQ's registry too."""
+    """Return the remote traceback of a failed job, which is in RQ's registry too."""
     job = ended(store, job_id)
     assert job.get_status() is JobStatus.FAILED
     assert store.zscore(keys.registry("failed", job.origin), job_id) is not None
@@ -104,7 +105,7 @@ def test_what_rq_reads(queue: Queue, store: redis.Redis, worker: Tree) -> None:
 
 
 def test_a_big_result(queue: Queue) -> None:
-    """Larger than the journal's page: it is settled at once."""
+    """The result is larger than the journal's page, so it is settled at once."""
     assert queue.enqueue("samples.big", 300_000).result(30) == "x" * 300_000
 
 
@@ -137,7 +138,7 @@ def test_result_ttl(queue: Queue, store: redis.Redis, ttl: int, tmp_path: Path) 
 
 
 def test_dependents_wait(queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """A chain and a fan: each runs after what it depends on."""
+    """A chain and a fan: each job runs after the jobs on which it depends."""
     record = str(tmp_path / "record")
     first = queue.enqueue("samples.note_and_nap", record, "first", 0.05)
     fan = [queue.enqueue("samples.note", record, f"fan {n}", depends_on=first) for n in range(3)]
@@ -150,7 +151,7 @@ def test_dependents_wait(queue: Queue, store: redis.Redis, tmp_path: Path) -> No
 
 
 def test_dependents_of_a_quick_job(queue: Queue, store: redis.Redis) -> None:
-    """Enqueued while the job is claimed and run: none waits for ever."""
+    """Dependents that are enqueued while the job is claimed and run do not wait for ever."""
     for n in range(20):
         first = queue.enqueue("samples.ok", n)
         assert queue.enqueue("samples.ok", "after", depends_on=first).result(30) == "after"
@@ -201,7 +202,7 @@ def test_a_function_that_is_not_there(queue: Queue, store: redis.Redis) -> None:
 
 
 def test_a_module_that_is_not_served(queue: Queue, store: redis.Redis) -> None:
-    """Also a foreign function under the name of a served module."""
+    """A function of another module under the name of a served one is refused too."""
     assert "does not serve os.getcwd: start it with -I os" in failure(store, queue.enqueue("os.getcwd").id)
     assert "does not serve samples.borrowed" in failure(store, queue.enqueue("samples.borrowed").id)
 
@@ -238,7 +239,7 @@ def test_retries(queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
 
 
 def test_a_retry_after_a_while(queue: Queue, tmp_path: Path) -> None:
-    """It stands in RQ's scheduled registry until then, and our scheduler enqueues it."""
+    """The job is in RQ's scheduled registry until then, and our scheduler enqueues it."""
     job = queue.enqueue("samples.fail_times", str(tmp_path / "a"), 1, retry=rq.Retry(max=1, interval=1))
     assert job.result(30) == 2
 
@@ -256,7 +257,7 @@ def test_a_failure_callback(queue: Queue, store: redis.Redis) -> None:
 
 
 def test_a_success_callback_that_fails(queue: Queue, store: redis.Redis) -> None:
-    """As in RQ: the job fails, and the failure callback hears of it."""
+    """As in RQ, the job fails, and its failure callback is called."""
     job = queue.enqueue(
         "samples.ok", on_success=Callback("samples.bad_callback"), on_failure=Callback("samples.on_failure")
     )
@@ -270,7 +271,7 @@ def test_a_callback_has_a_time_limit(queue: Queue, store: redis.Redis) -> None:
 
 
 def test_a_job_deleted_while_it_waits(queue: Queue, store: redis.Redis) -> None:
-    """It leaves the queue for good, and the worker goes on."""
+    """The job leaves the queue, and the worker continues."""
     store.rpush(keys.queue("default"), "nobody")
     eventually(lambda: not store.llen(keys.queue("default")))
     assert not store.exists(keys.job("nobody"))
@@ -292,7 +293,7 @@ def claims(store: redis.Redis, key: bytes) -> list[bytes]:
 
 
 def test_a_running_job_is_seen(queue: Queue, store: redis.Redis, worker: Tree, tmp_path: Path, gate: Path) -> None:
-    """Status, start, worker, RQ's started registry and execution; all gone when it has ended."""
+    """Status, start, worker, RQ's started registry and execution are there; all are gone when the job has ended."""
     record = str(tmp_path / "record")
     job = queue.enqueue("samples.wait_for", record, 1, str(gate))
     eventually(lambda: Job.fetch(job.id, store, Auto).get_status() is JobStatus.STARTED)

@@ -35,7 +35,7 @@ LONG = 60.0
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    """The supervisors that a process has started."""
+    """Return the supervisors that a process has started."""
     try:
         return [p for p in psutil.Process(pid).children() if {"worker", "--private"} <= command(p)]
     except psutil.NoSuchProcess:
@@ -43,7 +43,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
 
 
 def command(process: psutil.Process) -> set[str]:
-    """Of one that has ended, be it of some other test's, nothing: it hides no other."""
+    """Return the command line of a process; of one that has ended (another test's, say) nothing."""
     try:
         return set(process.cmdline())
     except psutil.NoSuchProcess:
@@ -51,14 +51,14 @@ def command(process: psutil.Process) -> set[str]:
 
 
 def traces(server: Server) -> list[str]:
-    """What executors have left in the store."""
+    """Return what executors have left in the store."""
     known = ("executor", ":job:", ":results:")
     return [key.decode() for key in server.client.scan_iter() if any(word in key.decode() for word in known)]
 
 
 @pytest.fixture
 def make(server: Server) -> Iterator[Callable[..., JobExecutor]]:
-    """Make executors with workers of their own; nothing of them stays."""
+    """Make executors with their own workers, and end them after the test."""
     made: list[JobExecutor] = []
 
     def make_one(mode: str = "process", workers: int = 1, **options: Any) -> JobExecutor:
@@ -134,7 +134,7 @@ def test_a_job_that_kills_its_process_fails_alone(make: Callable[..., JobExecuto
 
 
 def test_what_fails_in_the_call_itself_is_rebuilt_too(make: Callable[..., JobExecutor]) -> None:
-    """The wrong arguments, a function in C: no line of Python stands in the traceback."""
+    """A call with wrong arguments, or of a function in C: the traceback has no line of Python."""
     executor = make()
     for call, kind in [
         ((samples.ok, 1, 2, 3, 4), TypeError),
@@ -148,7 +148,7 @@ def test_what_fails_in_the_call_itself_is_rebuilt_too(make: Callable[..., JobExe
 
 @pytest.mark.parametrize(("mode", "workers"), [("thread", 1), ("thread", 2), ("process", 1)])
 def test_what_is_no_exception_ends_the_future(make: Callable[..., JobExecutor], mode: str, workers: int) -> None:
-    """And takes nobody's thread away."""
+    """The thread that serves all futures continues."""
     executor = make(mode, workers)
     errors = [executor.submit(samples_rq.cancel_a_part) for _ in range(4)]
     for future in errors:
@@ -249,7 +249,7 @@ def test_a_store_that_goes_away_for_a_while(tmp_path: Path) -> None:
 
 
 def test_more_modules_more_groups(make: Callable[..., JobExecutor], tmp_path: Path) -> None:
-    """The first group finishes what it has while the second already serves more; then it leaves."""
+    """The first set of workers finishes its jobs while the second serves more functions; then the first ends."""
     executor = make()
     gate = tmp_path / "gate"
     long = executor.submit(samples.wait_for, str(tmp_path / "record"), "long", str(gate))
@@ -265,7 +265,7 @@ def test_more_modules_more_groups(make: Callable[..., JobExecutor], tmp_path: Pa
 def test_they_run_what_the_caller_named_and_nothing_else(
     make: Callable[..., JobExecutor], server: Server, tmp_path: Path
 ) -> None:
-    """Somebody who can write to the store, and looks up the queue, gets nothing else run."""
+    """A process that can write to the store, and looks up the queue, can run no other function."""
     executor = make(serializer="pickle")
     assert executor.submit(os.getpid).result(LONG)
     (name,) = [k.decode().rpartition(":")[2] for k in server.client.smembers(keys.QUEUES)]  # type: ignore[union-attr]
@@ -279,7 +279,7 @@ def test_they_run_what_the_caller_named_and_nothing_else(
 def test_what_cannot_be_imported_breaks_nothing(
     make: Callable[..., JobExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused when it is submitted: a worker that was started for it would serve nothing else either."""
+    """The task is refused when it is submitted; a worker that was started for it would not start."""
     (tmp_path / "broken_one.py").write_text("raise RuntimeError('no licence')")
     (tmp_path / "leaving_one.py").write_text("import os; os._exit(0)")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -326,7 +326,7 @@ def test_a_function_that_they_do_not_serve(server: Server, start: Start) -> None
 
 
 def test_nobody_starves_behind_long_jobs(make: Callable[..., JobExecutor], server: Server, tmp_path: Path) -> None:
-    """The first 200 futures (the window of the wait is 128) end last, the others are seen while they run."""
+    """The first 200 futures (128 are watched at a time) end last; the others are completed while they run."""
     gate = tmp_path / "gate"
     with make("thread", 210) as executor:
         long = [executor.submit(samples.wait_for, str(tmp_path / "r"), n, str(gate)) for n in range(200)]
@@ -338,7 +338,7 @@ def test_nobody_starves_behind_long_jobs(make: Callable[..., JobExecutor], serve
 
 
 def calls(server: Server) -> dict[str, int]:
-    """How often each command was executed on the server."""
+    """Return how often each command was executed on the server."""
     stats: Any = server.client.info("commandstats")
     return {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
 
@@ -392,7 +392,7 @@ def test_system_exit_in_the_body_does_not_wait(make: Callable[..., JobExecutor])
 def test_interrupted_jobs_are_there_until_their_futures_know(
     make: Callable[..., JobExecutor], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The collector might see first that a job is gone, and take that for its outcome."""
+    """The collector might first see that a job is gone, and take that for its outcome."""
     executor, jobs = make(), []
     future = executor.submit(samples.nap, 60)
     eventually(future.running)

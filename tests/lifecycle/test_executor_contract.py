@@ -33,7 +33,7 @@ Make = Callable[[], cf.Executor]
 
 @pytest.fixture(scope="module")
 def worker(module_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """The workers that are there."""
+    """A worker for the executors that have none of their own."""
     flags = ["--mode", "process", "-n", str(WORKERS), "-I", "samples", "-I", "builtins:pow"]
     tree = Tree(module_server.url, tmp_path_factory.mktemp("worker"), flags, {})
     yield tree
@@ -66,13 +66,13 @@ def shared(make: Make) -> Iterator[cf.Executor]:
 
 @pytest.fixture
 def pool(shared: cf.Executor, gate: Gate) -> Iterator[cf.Executor]:
-    """An executor for all tests that leave it as it was."""
+    """An executor for all tests that leave it unchanged."""
     yield shared
     gate.open()
 
 
 class Gate:
-    """Holds calls up until it is opened."""
+    """Calls that wait until it is opened."""
 
     def __init__(self, directory: Path) -> None:
         self.path, self.record = str(directory / "gate"), str(directory / "record")
@@ -87,7 +87,8 @@ class Gate:
         return futures
 
     def pending(self, pool: cf.Executor) -> cf.Future[Any]:
-        """Submit behind busy workers a call that nobody has taken; a process pool takes some more than it runs."""
+        """Submit a call, while all workers are busy, that none of them takes; a process pool takes some more than it
+        runs."""
         self.fill(pool)
         return [pool.submit(samples.ok, n) for n in range(WORKERS + 4)][-1]
 
@@ -540,7 +541,7 @@ def test_futures_know_their_jobs(pool: cf.Executor, module_server: Server) -> No
 
 @pytest.mark.parametrize("make", OURS, indirect=True)
 def test_an_idle_executor_reacts_at_once(pool: cf.Executor, gate: Gate) -> None:
-    """While it waits for one job, the result of another that comes later does not wait for the end of a poll."""
+    """While the executor waits for one job, it gets the result of a later job at once, not at its next poll."""
     gate.held(pool)
     pool.submit(samples.ok, 0).result(LONG)
     times = []
@@ -553,7 +554,7 @@ def test_an_idle_executor_reacts_at_once(pool: cf.Executor, gate: Gate) -> None:
 
 @pytest.mark.parametrize("make", OURS, indirect=True)
 def test_wait_for_a_cancellation(pool: cf.Executor, gate: Gate) -> None:
-    """At once; the standard library tells waiters only when a worker comes to the canceled call."""
+    """At once; the standard library tells waiters only when a worker reaches the canceled call."""
     last, held = gate.pending(pool), gate.held(pool)
     timer = threading.Timer(0.05, last.cancel)
     timer.start()

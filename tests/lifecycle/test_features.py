@@ -31,7 +31,7 @@ def handled(store: redis.Redis, job: rq.job.Job) -> list[str]:
 
 
 def test_exception_handlers(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
-    """In their order, until one says that it is enough; for each failure, also one that is retried."""
+    """Handlers are called in their order, until one ends the chain; for each failure, also one that is retried."""
     once = queue.enqueue(samples.fail, "no")
     twice = queue.enqueue(samples.fail, "no", retry=rq.Retry(max=1))
     late = queue.enqueue(samples.spin, 60, job_timeout=1)
@@ -78,7 +78,7 @@ def test_a_handler_that_is_not_there(start: Start, name: str) -> None:
 def test_what_is_no_exception_fails_its_job_alone(
     start: Start, mode: str, store: redis.Redis, queue: Queue, slots: str
 ) -> None:
-    """asyncio's CancelledError is one; nobody else notices, and the slot goes on."""
+    """asyncio's CancelledError is no Exception; no other job is affected, and the slot continues."""
     bad = [queue.enqueue("samples_rq.cancel_a_part") for _ in range(4)]
     good = [queue.enqueue(samples.ok, n) for n in range(20)]
     tree = start("--burst", "-n", slots, "-I", "samples_rq", mode=mode)
@@ -100,7 +100,7 @@ def test_what_is_no_exception_fails_its_job_alone(
 def test_what_a_success_callback_raises_fails_the_job(
     start: Start, mode: str, store: redis.Redis, queue: Queue, callback: str, words: str
 ) -> None:
-    """Once, also what looks as if the store were away."""
+    """The job fails once, also if the exception looks like an error of the store."""
     job = queue.enqueue(samples.ok, 1, on_success=rq.Callback(f"samples_rq.{callback}"))
     after = queue.enqueue(samples.ok, 2)
     assert start("--burst", "-n", "1", "-I", "samples_rq", mode=mode).wait() == 0
@@ -112,7 +112,7 @@ def test_what_a_success_callback_raises_fails_the_job(
 def test_a_success_callback_that_cannot_reach_another_store(
     start: Start, mode: str, store: redis.Redis, queue: Queue
 ) -> None:
-    """It is tried again, for it may have been ours; and then it fails the job."""
+    """The finish is tried again, as the store may have been ours; then the job fails."""
     job = queue.enqueue(samples.ok, 1, on_success=rq.Callback("samples_rq.lose_the_connection_in_callback"))
     assert start("--burst", "-n", "1", "-I", "samples_rq", mode=mode).wait() == 0
     assert "ConnectionError" in failed(store, job.id)
@@ -120,7 +120,7 @@ def test_a_success_callback_that_cannot_reach_another_store(
 
 
 def test_what_a_job_leaves_on_itself(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
-    """Its callbacks find it, and see a job that runs, however short it was."""
+    """Its callbacks find the attributes, and see a job that runs, however short it was."""
     job = queue.enqueue("samples_rq.leave_things", 7, on_success=rq.Callback("samples_rq.find_things"))
     assert start("--burst", "-n", "1", "-I", "samples_rq", mode=mode).wait() == 0
     assert store.lrange(samples_rq.told(job.id), 0, -1) == [b"({'a': 7}, 'started', True)"]
@@ -145,7 +145,7 @@ def test_a_job_may_wait_long_on_its_connection(start: Start, mode: str, queue: Q
 
 
 def test_a_job_class(start: Start, mode: str, store: redis.Redis) -> None:
-    """Tasks, callbacks and handlers see it, on the fast path and where RQ's code finishes."""
+    """Tasks, callbacks and handlers see the class, with jobq's own finish and with RQ's."""
     queue = samples_rq.OwnQueue(connection=store)
     told = {"meta": {"user": "ann"}, "on_success": rq.Callback(samples_rq.tell)}
     told["on_failure"] = told["on_success"]
@@ -165,7 +165,7 @@ def test_a_job_class(start: Start, mode: str, store: redis.Redis) -> None:
 
 
 def test_a_serializer(start: Start, mode: str, store: redis.Redis) -> None:
-    """Arguments, meta and results, on the fast path and where RQ's code finishes."""
+    """Arguments, meta and results are in its format, with jobq's own finish and with RQ's."""
     queue = Queue(connection=store, serializer="samples_rq.Backwards")
     first = queue.enqueue(samples.ok, {"a": [1]}, meta={"user": "ann"})
     last = queue.enqueue(samples.ok, 2, depends_on=first, on_success=rq.Callback(samples.on_success))
@@ -203,7 +203,7 @@ def test_a_class_that_cannot_be(start: Start, flag: str, name: str, words: str) 
 
 
 def order_of(start: Start, store: redis.Redis, record: Path, strategy: str, mode: str) -> str:
-    """Which queue each job came from, in the order in which one slot ran them."""
+    """Return which queue each job came from, in the order in which one slot ran them."""
     record.unlink(missing_ok=True)
     for name in "abc":
         Queue(name, connection=store).enqueue_many(samples.note, [str(record)] * 8, [name] * 8)
@@ -222,7 +222,7 @@ def test_dequeue_strategies(start: Start, mode: str, store: redis.Redis, tmp_pat
 
 
 def test_round_robin_of_long_jobs(start: Start, mode: str, store: redis.Redis, tmp_path: Path) -> None:
-    """What was fetched ahead goes back from behind a long job, and its queue keeps its turn."""
+    """Jobs that were claimed ahead go back from behind a long job, and the order of the queues is kept."""
     record = str(tmp_path / "record")
     for name in "abc":
         Queue(name, connection=store).enqueue_many(samples.note_after, [record] * 3, [name] * 3, [0.1] * 3)
@@ -257,7 +257,7 @@ def test_at_the_front(start: Start, mode: str, queue: Queue, tmp_path: Path) -> 
 
 
 def test_a_rate_limit(start: Start, mode: str, store: redis.Redis) -> None:
-    """Never more than two at a time, though six could, and all in the end."""
+    """Never more than two jobs run at a time, though six could, and all run in the end."""
     queue = rq.Queue(connection=store)
     limit = RateLimit("api", concurrency=2)
     jobs = [queue.enqueue(samples_rq.count_company, "company", 0.1, "gate", rate_limit=limit) for _ in range(6)]
@@ -286,7 +286,7 @@ def test_retries_with_intervals(start: Start, mode: str, queue: Queue, tmp_path:
 def test_suspend_and_resume(
     start: Start, mode: str, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path
 ) -> None:
-    """RQ's switch, while the worker runs: what runs goes on, nothing else begins."""
+    """RQ's switch, while the worker runs: running jobs continue, and no other begins."""
     record, gate = str(tmp_path / "record"), tmp_path / "gate"
     running = queue.enqueue(samples.wait_for, record, 1, str(gate))
     start("-n", "2", mode=mode)
@@ -309,7 +309,7 @@ def test_progress_is_seen_from_outside(start: Start, mode: str, store: redis.Red
 
 
 def test_results_ttl(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """For jobs that do not say themselves how long."""
+    """The default for jobs that do not set their own."""
     kept, own = queue.enqueue(samples.ok, 1), queue.enqueue(samples.ok, 1, result_ttl=5000)
     slow = queue.enqueue(samples.ok, 1, on_success=rq.Callback(samples.on_success))
     assert start("--burst", "-n", "1", "--results-ttl", "90", mode=mode).wait() == 0
@@ -334,7 +334,7 @@ def test_a_group_and_a_unique_job(start: Start, mode: str, store: redis.Redis) -
 
 
 def test_rqs_environment_variables(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
-    """The job's id only where a process runs one job at a time: the environment is the process's."""
+    """The job's id is set only where a process runs one job at a time, as the environment belongs to the process."""
     job = queue.enqueue(samples_rq.environment)
     start("-n", "2", mode=mode, serve=SERVE, RQ_JOB_ID="of the job that started this worker")
     worker, job_id = job.result(30)
@@ -343,7 +343,7 @@ def test_rqs_environment_variables(start: Start, mode: str, store: redis.Redis, 
 
 
 def test_a_running_job_sees_who_runs_it_since_when(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
-    """Also in its first 5 ms, and when an earlier run by another worker stands in the store."""
+    """Also in the job's first 5 ms, and when the store has an earlier run by another worker."""
     job = queue.enqueue(samples_rq.seen_by_itself)
     store.hset(keys.job(job.id), mapping={"worker_name": "another", "started_at": "2020-01-01T00:00:00.000000Z"})
     start("-n", "2", mode=mode, serve=SERVE)
@@ -355,7 +355,7 @@ def test_a_running_job_sees_who_runs_it_since_when(start: Start, mode: str, stor
 
 @pytest.mark.parametrize("function", [samples_rq.take_the_alarm, samples_rq.take_the_alarm_and_spin])
 def test_a_job_that_takes_sigalrm_for_itself(start: Start, queue: Queue, store: redis.Redis, function: Any) -> None:
-    """Limits hold as before: an exception in the job that reacts, not the death of its process."""
+    """Time limits still hold: a job that reacts gets an exception, and its process is not killed."""
     first = queue.enqueue(function, job_timeout=1)
     then = queue.enqueue("samples.spin", 60, job_timeout=1)
     start("-n", "1", mode="process", serve=SERVE)

@@ -53,7 +53,7 @@ def draw_and_wait(barrier):
 
 @pytest.fixture
 def drawing(tmp_path: Path) -> Path:
-    """A module that seeds every generator, and a package that has numpy's names and some of its functions."""
+    """A module that seeds every generator, and a package with numpy's names and some of its functions."""
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy/__init__.py").touch()
     (tmp_path / "numpy/random.py").write_text(NUMPY)
@@ -62,12 +62,13 @@ def drawing(tmp_path: Path) -> Path:
 
 
 def all_differ(drawn: list[list[float]]) -> bool:
-    """Each child drew once: of no global generator twice the same."""
+    """Assert that no two children got the same number from a global generator."""
     return all(len({one[which] for one in drawn}) == len(drawn) for which in (0, 1, 2))
 
 
 def test_children_draw_different_numbers(start: Start, queue: Queue, drawing: Path) -> None:
-    """Also those that take the place of one that died; and who has a generator of his own is told that it is alike."""
+    """Also children that replace dead ones. A module with its own generator gets a warning that all children have the
+    same."""
     tree = start("-n", "3", serve=("drawing",))
     jobs = [queue.enqueue("drawing.draw_and_wait", str(drawing / "barrier")) for _ in range(3)]
     eventually(lambda: all(job.get_status(refresh=True) == "started" for job in jobs))
@@ -101,7 +102,7 @@ def test_children_that_import_for_themselves(start: Start, queue: Queue, drawing
 
 
 def test_a_module_that_a_job_imports(start: Start, queue: Queue, drawing: Path) -> None:
-    """It seeds when its first job comes, in each child."""
+    """The module seeds when its first job runs, in each child."""
     start("-n", "2", "--allow-any", serve=())
     jobs = [queue.enqueue("drawing.draw_and_wait", str(drawing / "barrier")) for _ in range(2)]
     eventually(lambda: all(job.get_status(refresh=True) == "started" for job in jobs))
@@ -110,7 +111,7 @@ def test_a_module_that_a_job_imports(start: Start, queue: Queue, drawing: Path) 
 
 
 def test_rqs_worker_class(server: Server, store: redis.Redis, drawing: Path) -> None:
-    """Each horse imports the module, which seeds; the second takes the place of the first, which dies."""
+    """Each horse imports the module, which seeds; the second horse replaces the first, which dies."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("drawing.draw"), queue.enqueue("drawing.draw", "dies"), queue.enqueue("drawing.draw")]
     argv = ["--url", server.url, "--worker-class", "jobqueue.rq.Worker", "--burst"]
@@ -127,7 +128,7 @@ def test_rqs_worker_class(server: Server, store: redis.Redis, drawing: Path) -> 
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """A server that answers each line with itself, on this port of the loopback."""
+    """A server on this loopback port that answers each line with the line itself."""
 
     def serve(peer: socket.socket) -> None:
         with peer, peer.makefile("rwb", buffering=0) as lines:
@@ -151,7 +152,7 @@ def echo() -> Iterator[int]:
 
 
 def test_a_connection_is_not_shared(start: Start, mode: str, queue: Queue, tmp_path: Path, echo: int) -> None:
-    """A connection that is opened at import: each job gets the answer to its own question."""
+    """A connection that is opened at import: each job gets the answer to its own request."""
     (tmp_path / "asking.py").write_text(
         "import socket, threading\n"
         f"link = socket.create_connection(('127.0.0.1', {echo}))\n"
@@ -168,7 +169,7 @@ def test_a_connection_is_not_shared(start: Start, mode: str, queue: Queue, tmp_p
 
 
 def test_rqs_worker_class_warns_of_one(server: Server, store: redis.Redis, tmp_path: Path, echo: int) -> None:
-    """Its horse has the program's objects, so it is forked, as RQ's is."""
+    """The horse is forked from the program, as RQ's is, as it needs the program's objects."""
     (tmp_path / "program.py").write_text(
         "import os, redis, rq, socket\nfrom jobqueue.rq import Worker\n"
         f"link = socket.create_connection(('127.0.0.1', {echo}))\n"
@@ -233,8 +234,8 @@ def test_what_can_be_shared_is(start: Start, queue: Queue, tmp_path: Path, code:
 
 
 def test_a_job_that_waits_for_a_native_thread(start: Start, queue: Queue, tmp_path: Path) -> None:
-    """Started at import by code that Python's threading knows nothing of. A fork loses it: the job would wait for
-    ever."""
+    """A thread that native code starts at import, unknown to Python's threading. A fork would lose it: the job would
+    wait for ever."""
     (tmp_path / "pool.py").write_text(
         "import _thread, queue\n"
         "asked, answered = queue.SimpleQueue(), queue.SimpleQueue()\n"

@@ -54,7 +54,7 @@ class Block:
     line: int
 
     def steps(self) -> Iterator[tuple[str, str]]:
-        """Each command of a console block, and what the guide says that it prints."""
+        """Yield each command of a console block, with the output that the guide shows."""
         for step in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]:
             command, _, output = step.partition("\n")
             yield command, output
@@ -94,7 +94,7 @@ def test_the_guide_runs() -> None:
 
 
 def told(output: str, mark: str) -> str:
-    """Reduce an output to what a reader can compare."""
+    """Reduce an output to the part that can be compared."""
     anyorder = "order" in mark  # one thread can get between the words of another's line, and its number next to another
     if "numbers" in mark:
         output = re.sub(r"\b[0-9a-f]{32}\b|\d+([.,]\d+)*", "" if anyorder else "N", output)
@@ -107,7 +107,7 @@ def told(output: str, mark: str) -> str:
 
 
 class Reader:
-    """Somebody with an empty directory and several terminals."""
+    """A reader of the guide, with an empty directory and several terminals."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -123,7 +123,7 @@ class Reader:
         (self.directory / "here" / name).write_text(self.here(program))
 
     def type(self, command: str) -> str:
-        """Run a command of the guide; return what it prints, nothing where it stays in another terminal."""
+        """Run a command of the guide; return its output, or nothing if it keeps running in another terminal."""
         if elsewhere := TERMINAL.fullmatch(command):
             self.start(elsewhere[2], elsewhere[1])
             return ""
@@ -146,7 +146,8 @@ class Reader:
         return done.stdout
 
     def start(self, terminal: str, command: str) -> None:
-        """Type a command that stays, in a terminal where the last one was stopped; wait until it has said something."""
+        """Start a command that keeps running, in a terminal where the last one was stopped; wait for its first
+        output."""
         self.stop(terminal)
         log = self.directory / f"{terminal}.log"
         with open(log, "wb") as out:
@@ -163,7 +164,7 @@ class Reader:
         assert self._terminals[terminal].poll() is None, log.read_text()
 
     def stop(self, terminal: str) -> None:
-        """Ctrl-C."""
+        """Send Ctrl-C."""
         if (process := self._terminals.pop(terminal, None)) is not None:
             process.send_signal(signal.SIGINT)
             try:
@@ -173,14 +174,14 @@ class Reader:
                 process.wait()
 
     def leave(self) -> None:
-        """Stop everything; nothing may be left behind."""
+        """Stop all commands; no process may be left."""
         with ExitStack() as stack:
             for terminal in list(self._terminals):
                 stack.callback(self.stop, terminal)
         eventually(lambda: not self.left(), 30)
 
     def left(self) -> list[psutil.Process]:
-        """Living processes that know this reader's directory: all that the guide started."""
+        """Return the living processes that know this reader's directory: all that the guide started."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
@@ -194,7 +195,8 @@ class Reader:
 
 @contextmanager
 def reader() -> Iterator[Reader]:
-    """Give a directory with a short name (a unix socket's path is limited); what was started there ends with it."""
+    """Give a directory with a short name (a unix socket's path is limited); end the processes that were started in
+    it."""
     directory = Path(tempfile.mkdtemp(prefix="jobq-guide-"))
     (directory / "here").mkdir()
     someone = Reader(directory)
@@ -223,7 +225,7 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """One that the kernel gives to nobody else meanwhile: below those that it gives out by itself."""
+    """Return a port that the kernel does not give to other programs: below those that it gives out by itself."""
     while True:
         try:
             with socket.create_server(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000))) as server:

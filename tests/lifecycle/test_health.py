@@ -28,7 +28,7 @@ def why(path: Path) -> str:
 
 
 def test_health(start: Start, server: Server, queue: Queue, tmp_path: Path) -> None:
-    """Able; not while the store stands still; able again; not while it stops; and no file when it is gone."""
+    """Able; not while the store is stopped; able again; not while the worker stops; and no file when it has ended."""
     path, gate = tmp_path / "health", tmp_path / "gate"
     tree: Tree = start("-n", "2", "--health-file", str(path), JOBQ_LEASE="2")
     eventually(lambda: health(server, path) == (0, "able to claim\n"))

@@ -95,7 +95,8 @@ Run = Callable[..., Tree]
 
 @pytest.fixture(params=["thread", "process", "process with threads", "SimpleWorker", "Worker"])
 def run(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Run]:
-    """``run(*argv)``: a burst of this kind of worker, which serves the module ``tenants``; RQ's import it late."""
+    """``run(*argv)`` runs a burst of this kind of worker, which serves the module ``tenants``; RQ's worker imports it
+    late."""
     (tmp_path / "tenants.py").write_text(TENANTS)
     (tmp_path / "late").mkdir()
     (tmp_path / "late/__init__.py").touch()
@@ -159,8 +160,8 @@ def test_a_serializer_sees_no_other_jobs_context(run: Run, store: redis.Redis) -
 
 @pytest.mark.parametrize("function", ["tenants.push_late", "late.pushing.push"])
 def test_what_a_late_import_sets_is_there_for_all(run: Run, store: redis.Redis, function: str) -> None:
-    """Imported by the first job that comes to it; with a process for each job, every job imports it. Where threads
-    come to it at once, those that wait for the import of their own function's module see it too."""
+    """The first job that needs the module imports it; with a process for each job, every job does. Threads that wait
+    for the import of their own function's module see the values too."""
     queue = rq.Queue(connection=store)
     first = [queue.enqueue(function, f"user {n}") for n in range(1 if function.startswith("tenants") else 8)]
     after = [queue.enqueue(function, f"user {n}", depends_on=first) for n in range(8)]
@@ -169,7 +170,7 @@ def test_what_a_late_import_sets_is_there_for_all(run: Run, store: redis.Redis, 
 
 
 def test_a_job_still_knows_itself(run: Run, store: redis.Redis) -> None:
-    """Also in a thread that it gives its context, and in a coroutine."""
+    """Also in a thread that runs in its context, and in a coroutine."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("tenants.who_am_i") for _ in range(3)]
     later = queue.enqueue("tenants.who_is_it")
@@ -179,7 +180,7 @@ def test_a_job_still_knows_itself(run: Run, store: redis.Redis) -> None:
 
 
 def test_the_environment_names_the_job(run: Run, store: redis.Redis, request: pytest.FixtureRequest) -> None:
-    """For the job and the programs that it starts, where a process runs one job at a time; as in RQ."""
+    """For the job and its programs, where a process runs one job at a time; as in RQ."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("tenants.environment", job_id=f"job-{n}-{'x' * n}") for n in (1, 200, 3, 400, 5)]
     run()

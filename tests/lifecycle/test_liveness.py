@@ -21,7 +21,7 @@ from jobqueue.protocol import keys
 
 
 def why(path: Path) -> str:
-    """What the health file says."""
+    """Return the reason in the health file."""
     try:
         return str(json.loads(path.read_text())["why"])
     except FileNotFoundError:
@@ -29,7 +29,7 @@ def why(path: Path) -> str:
 
 
 def name_of(store: redis.Redis) -> str:
-    """The one worker's."""
+    """Return the name of the only worker."""
     (key,) = eventually(lambda: store.smembers(keys.WORKERS))
     return str(key.decode().removeprefix(keys.worker("")))
 
@@ -38,7 +38,7 @@ def name_of(store: redis.Redis) -> str:
 
 
 def spoil(store: redis.Redis, queue: Queue) -> None:
-    """Schedules that cannot be, of an older version, of RQ, of somebody hostile."""
+    """Store invalid schedules, as an older version, RQ or an attacker might."""
     for n, fields in enumerate(
         [
             {"every": "3e11"},
@@ -75,7 +75,8 @@ ORDERS = [
 def test_whatever_stands_in_the_store(
     start: Start, mode: str, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path
 ) -> None:
-    """The good schedule comes, jobs run, commands are heard, and the health check says so; each bad entry is named."""
+    """The valid schedule is enqueued, jobs run, commands are received, and the health check says so; each wrong entry
+    is logged."""
     spoil(store, queue)
     path = tmp_path / "health"
     tree: Tree = start("-n", "1", "--health-file", str(path), mode=mode, JOBQ_LEASE="2")
@@ -123,7 +124,7 @@ def test_something_else_in_the_place_of_its_registration(
 def test_a_time_limit_of_any_size(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, timeout: str
 ) -> None:
-    """The child's watchdog goes on: it hears the stop, and the running job may finish."""
+    """The child's watchdog continues: it receives the stop, and the running job may finish."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "1", "-v", mode=mode)
     eventually(tree.children)
@@ -149,7 +150,8 @@ def test_a_time_limit_of_any_size(
 def test_a_job_that_cuts_its_process_off(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, how: str
 ) -> None:
-    """Its outcome is recorded, its process replaced, and the next jobs run; the health check ends well."""
+    """The job's outcome is recorded, its process replaced, and the next jobs run; the health check is good in the
+    end."""
     path = tmp_path / "health"
     tree: Tree = start("-n", "1", "--health-file", str(path), mode=mode)
     [before] = eventually(tree.children)
@@ -188,7 +190,7 @@ def held_in_all(store: redis.Redis) -> int:
 def test_a_child_that_is_stopped_between_two_jobs_keeps_nothing(
     start: Start, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """Its process is stopped at any instant of a stream of short jobs, again and again: everything runs, and once."""
+    """A child is stopped again and again, at any instant of a stream of short jobs: all jobs run, once."""
     tree: Tree = start("-n", "1")
     jobs = list(queue.enqueue_many("samples.note", [str(tmp_path / "record")] * 4000, range(4000)))
     for _ in range(5):
@@ -213,7 +215,7 @@ def test_a_fork_server_that_is_stopped_is_replaced(start: Start, mode: str, queu
 
 
 def test_a_fork_server_that_is_stopped_while_jobs_run_is_continued(start: Start, queue: Queue, tmp_path: Path) -> None:
-    """They would die with it."""
+    """Else the running jobs would die with the fork server."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "1")
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
@@ -242,7 +244,7 @@ os.fork = fork
 
 
 def test_a_system_that_starts_no_process(start: Start, queue: Queue, tmp_path: Path) -> None:
-    """The running job goes on; the missing child comes when it can."""
+    """The running job continues; the missing child is started when the system can start one."""
     flag = tmp_path / "flag"
     (tmp_path / "no_forks.py").write_text(NO_FORKS.format(str(flag)))
     record, gate = tmp_path / "record", tmp_path / "gate"
@@ -268,7 +270,7 @@ def test_a_system_that_starts_no_process(start: Start, queue: Queue, tmp_path: P
 
 @contextmanager
 def stopped(tree: Tree) -> Iterator[None]:
-    """All its processes; they wake up one by one, the children first."""
+    """Stop all processes of the worker; they continue one by one, the children first."""
     processes = [psutil.Process(tree.pid), *psutil.Process(tree.pid).children(recursive=True)]
     for process in processes:
         process.suspend()
@@ -284,7 +286,8 @@ def stopped(tree: Tree) -> Iterator[None]:
 def test_what_others_took_over_does_not_start(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, policy: str
 ) -> None:
-    """It is stopped with its buffer full; another worker does all there is; it goes on, and starts nothing of that."""
+    """A worker is stopped with a full buffer, and another one runs all jobs. The first continues and starts none of
+    them."""
     record = tmp_path / "record"
     first: Tree = start("-n", "1", "--on-crash", policy, mode=mode, JOBQ_LEASE="2")
     jobs = list(queue.enqueue_many("samples.note_where", [str(record)] * 2000, range(2000), [0.001] * 2000))
@@ -305,7 +308,7 @@ def test_what_others_took_over_does_not_start(
 
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_a_slot_that_the_garbage_collector_keeps(start: Start, mode: str, queue: Queue, number: str) -> None:
-    """Its process is replaced, although its watchdog answers and no job runs in it."""
+    """The slot's process is replaced, although its watchdog reacts and no job runs in it."""
     tree: Tree = start("-n", number, mode=mode, serve=("samples", "samples_unfriendly"))
     eventually(lambda: len(tree.children()) == (1 if mode == "thread" else int(number)))
     before = {child.pid for child in tree.children()}
@@ -318,7 +321,7 @@ def test_a_slot_that_the_garbage_collector_keeps(start: Start, mode: str, queue:
 
 
 def test_a_slot_that_is_kept_behind_its_job(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """No limit holds there any more, and the job does not count as over yet."""
+    """No time limit is active there any more, and the job is not recorded yet."""
     tree: Tree = start("-n", "2" if mode == "thread" else "1", mode=mode, serve=("samples", "samples_unfriendly"))
     job = queue.enqueue("samples_unfriendly.keep_this_slot", str(tmp_path / "record"), job_timeout=-1)
     assert job.result(60) == "again"

@@ -30,7 +30,8 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def with_words(home: Path) -> list[tuple[psutil.Process, list[str]]]:
-    """Servers and watchers of the directory, with their command lines: who ends in this moment has none any more."""
+    """Return servers and watchers of the directory with their command lines, which a process that ends just now does
+    not have."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -94,7 +95,7 @@ def test_the_last_one_out_stops_it_whatever_ends_it(home: Path, command: str, nu
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_command_that_is_ended_says_how_and_gives_its_lease_back(home: Path, number: int, code: int) -> None:
-    """It does not leave that to the watcher: the server is gone when it is."""
+    """The command does not leave that to the watcher: the server ends with it."""
     command = begin(home, *COMMANDS["submit"])
     eventually(lambda: servers(home))
     eventually(lambda: LocalStore(home).status().waiting)
@@ -127,7 +128,8 @@ def test_killed_at_any_moment_of_a_start(home: Path) -> None:
 
 @pytest.mark.parametrize("pause", [0.05, 0.2, 0.4])
 def test_a_stop_while_it_starts_is_a_stop(home: Path, pause: float) -> None:
-    """Of a worker: nothing was held, so nothing is wrong. Before Python has begun with ours it is a plain death."""
+    """A stop of a worker that starts is a success, as it held no job. Before Python runs our code, the signal ends the
+    process."""
     worker = begin(home, *COMMANDS["worker"])
     time.sleep(pause)
     worker.terminate()
@@ -153,7 +155,8 @@ def test_a_kept_server_stays_when_its_last_user_is_killed(home: Path) -> None:
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_server_whose_directory_was_removed_ends(home: Path, keep: bool) -> None:
-    """At once when nobody uses it, else with its last user. A new one in a directory of that name is not hit."""
+    """The server ends at once if it is not used, else with its last user. A new server in a directory of that name
+    continues."""
     user = LocalStore(home)
     user.ensure()
     assert (home / "watch").read_bytes(), "the watcher has no connection yet: it could not end this server"
@@ -172,7 +175,7 @@ def test_a_server_whose_directory_was_removed_ends(home: Path, keep: bool) -> No
 
 
 def test_there_is_one_watcher(home: Path) -> None:
-    """However many users, and servers that were killed; who finds none starts another."""
+    """However many users there are, and servers that were killed; a command that finds no watcher starts one."""
     users = [LocalStore(home) for _ in range(3)]
     for user in users:
         user.ensure()

@@ -101,7 +101,8 @@ def test_the_same_death_of_ours_loses_nothing(
 def test_what_rq_gave_to_others_meanwhile_is_not_rescued(
     store: redis.Redis, start: Callable[..., Tree], tmp_path: Path, mode: str, then: str
 ) -> None:
-    """All of ours died, RQ's workers took over, their maintenance failed what had run, and somebody requeued it."""
+    """All our processes died, RQ's workers took over, their maintenance failed the jobs that had run, and one was
+    requeued."""
     queue = rq.Queue(connection=store, serializer="json")
     job = queue.enqueue("samples.wait_for", str(tmp_path / "ran"), 1, str(tmp_path / "gate"))
     tree = start("-n", "1", mode=mode, JOBQ_LEASE="1")
@@ -131,7 +132,7 @@ def test_what_rq_gave_to_others_meanwhile_is_not_rescued(
 
 
 def lost_jobs(server: Server, *flags: str) -> dict[str, Any]:
-    """What the doctor says of lost jobs."""
+    """Return what `jobq doctor` says of lost jobs."""
     ran = jobq(server, "doctor", "--json", "--patience", "0.5", *flags)
     assert ran.returncode in (0, 3, 4), ran.stderr
     (finding,) = [f for f in json.loads(ran.stdout)["findings"] if f["check"] == "limbo"]

@@ -19,7 +19,7 @@ QUEUES = tuple(f"q{n}" for n in range(300))
 
 
 def test_a_store_that_is_far_away(start: Start, mode: str, server: Server) -> None:
-    """At 40 ms a round trip, 300 of them would take longer than the lease."""
+    """At 40 ms a round trip, 300 requests would take longer than the lease."""
     with Proxy(server.socket) as proxy:
         proxy.delay(0.04)
         tree = start("-n", "1", *QUEUES, mode=mode, JOBQ_URL=proxy.url, JOBQ_LEASE="4")
@@ -48,7 +48,7 @@ def test_more_queues_than_files(start: Start, mode: str, server: Server, tmp_pat
 
 
 def test_delayed_jobs_of_many_queues(start: Start, server: Server) -> None:
-    """All in one request; what stands in the way of one queue does not keep the others."""
+    """One request moves all; a wrong key at one queue does not affect the others."""
     store = server.client
     store.set(keys.registry("scheduled", "q7"), "no zset")
     jobs = [Queue(name, connection=store).enqueue_in(timedelta(seconds=1), "samples.ok", 1) for name in ("q0", "q299")]

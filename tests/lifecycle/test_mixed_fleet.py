@@ -29,7 +29,7 @@ FLEET = 4
 
 @contextmanager
 def rq_worker(server: Server, directory: Path, *flags: str) -> Iterator[None]:
-    """A worker of RQ's that reads both formats."""
+    """Start a worker of RQ's that reads both formats."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
     command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "--quiet"]
     command += ["--serializer", "jobqueue.serializers.Auto", *flags]
@@ -48,7 +48,7 @@ def rq_info(server: Server) -> str:
 
 
 def enqueue_mixed(store: redis.Redis, record: str, first: int) -> None:
-    """JOBS more. Even numbers as RQ enqueues them (pickled), odd ones as jobq does (JSON), in turns."""
+    """Enqueue JOBS more: even numbers as RQ enqueues them (pickled), odd ones as jobq does (JSON), alternating."""
     theirs, ours = rq.Queue(connection=store), Queue(connection=store)
     for start in range(first, first + JOBS, 200):
         even, odd = range(start, start + 200, 2), range(start + 1, start + 200, 2)
@@ -91,5 +91,5 @@ def finished(store: redis.Redis) -> list[Job]:
 
 
 def who_ran(store: redis.Redis) -> Counter[tuple[str | None, int]]:
-    """How many each worker has run, of either format: everybody has some of both."""
+    """Return how many jobs each worker has run, of either format: each must have some of both."""
     return Counter((job.worker_name, job.args[1] % 2) for job in finished(store))

@@ -33,7 +33,7 @@ def serve(start: Start, tmp_path: Path, text: str, *flags: str, mode: str = "pro
 
 
 def gave_up(tree: Tree) -> str:
-    """The one line."""
+    """Return the one line with the cause."""
     assert tree.wait(120) == 2, tree.log  # one that is killed is tried again for 60 s
     assert "Traceback" not in tree.log
     lines = tree.log.strip().splitlines()
@@ -50,7 +50,7 @@ def test_an_import_that_ends_the_process(start: Start, store: redis.Redis, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_during_an_import(start: Start, tmp_path: Path, number: int) -> None:
-    """The process that imports looks at nothing before that has ended; there is nothing to wait for."""
+    """The importing process reacts to nothing before the import has ended, so the stop does not wait for it."""
     tree = serve(start, tmp_path, "import time; open('begun', 'w').close(); time.sleep(4); open('ended', 'w').close()")
     eventually(lambda: (tmp_path / "begun").exists())
     tree.send(number)
@@ -71,7 +71,7 @@ os.environ["JOBQ_TEST_SECOND"] = "1"
 @pytest.mark.parametrize("what", ["os._exit(5)", "__import__('ctypes').string_at(0)", "raise ValueError('only here')"])
 @pytest.mark.parametrize("how", ["spawned", "forked"])
 def test_children_that_cannot_begin(start: Start, store: redis.Redis, tmp_path: Path, what: str, how: str) -> None:
-    """The fork server can import the module; its children end before they can run anything."""
+    """The fork server can import the module; its children end before they can run a job."""
     if how == "spawned":
         text = SPAWNED.format(what)
     else:
@@ -87,7 +87,7 @@ def test_children_that_cannot_begin(start: Start, store: redis.Redis, tmp_path: 
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_children_that_fail_at_their_first_claim(start: Start, mode: str, store: redis.Redis, tmp_path: Path) -> None:
-    """They come as far as to run jobs, and no further."""
+    """The children start, and fail at their first claim."""
     tree = serve(start, tmp_path, "import jobqueue.workers.child.consumer as c\nc.Consumer._send = None", mode=mode)
     assert tree.wait() == 2, tree.log
     last = tree.log.strip().splitlines()[-1]
@@ -98,7 +98,7 @@ def test_children_that_fail_at_their_first_claim(start: Start, mode: str, store:
 
 
 def test_a_child_that_hangs_at_its_birth(start: Start, store: redis.Redis, tmp_path: Path) -> None:
-    """It is said; and a stop waits for nothing."""
+    """The child is named in the log; and a stop does not wait for it."""
     tree = serve(
         start, tmp_path, "import time\nos.register_at_fork(after_in_child=lambda: time.sleep(6000))", "--grace", "600"
     )
@@ -110,7 +110,7 @@ def test_a_child_that_hangs_at_its_birth(start: Start, store: redis.Redis, tmp_p
 def test_a_worker_that_has_children_does_not_give_up(
     start: Start, queue: Queue, tmp_path: Path, server: Server
 ) -> None:
-    """The others go on, and those that are missing are tried again."""
+    """The other children continue, and the missing ones are tried again."""
     flag = tmp_path / "flag"
     text = f"os.register_at_fork(after_in_child=lambda: os._exit(5) if os.path.exists({str(flag)!r}) else None)"
     tree = serve(start, tmp_path, text)

@@ -62,7 +62,7 @@ def test_signals_that_a_module_blocks(
 
 
 def test_a_fork_server_that_hears_of_no_death(start: Start, queue: Queue, tmp_path: Path) -> None:
-    """It is replaced, and a stop ends."""
+    """The fork server is replaced, and a stop ends."""
     (tmp_path / "served.py").write_text(IGNORED + JOBS)
     tree = start("-n", "1", serve=("served",))
     assert queue.enqueue("served.double", 2).result(timeout=30) == 4

@@ -38,7 +38,7 @@ STANDS = re.compile(
 
 
 def enqueue_all(queue: Any) -> None:
-    """Every kind but those that somebody else ends."""
+    """Enqueue every kind of job except those that other processes end."""
     store = queue.connection
     plain(queue)
     waiting(queue)
@@ -83,7 +83,7 @@ def limits(queue: Any) -> None:
 
 
 def ended_by_others(queue: Any, gate: str) -> None:
-    """What is to be canceled, deleted or stopped at work has ids that begin with "held"."""
+    """Jobs that are canceled, deleted or stopped while they run have ids that begin with "held"."""
     for how in ("cancel", "delete", "stop"):
         queue.enqueue(samples.wait_for, f"{gate}-record", 1, gate, job_id=f"held-{how}", **SHORT)
     for n, end in enumerate(("cancel", "delete", "cancel", "delete")):
@@ -109,7 +109,7 @@ def end_what_is_held(store: redis.Redis, gate: str) -> None:
 
 
 def forget_canceled_at_work(store: redis.Redis) -> None:
-    """A job that is canceled after it was claimed is kept for ever, as in RQ: its ttl was that of its wait."""
+    """As in RQ, a job that is canceled after it was claimed is kept for ever: its ttl was only for its wait."""
     for job_id in store.zrange(keys.registry("canceled", "default"), 0, -1):
         key = keys.job(job_id.decode())
         if store.hget(key, "worker_name") and store.ttl(key) < 0:
@@ -117,13 +117,13 @@ def forget_canceled_at_work(store: redis.Redis) -> None:
 
 
 def left(store: redis.Redis) -> dict[str, int]:
-    """What is not worker's or queue's, and for how many seconds it is kept; -1: for ever."""
+    """Return the keys that belong to no worker or queue, with the seconds for which they are kept; -1: for ever."""
     found = [key.decode() for key in store.scan_iter(count=1000)]
     return {key: store.ttl(key) for key in sorted(found) if not STANDS.fullmatch(key)}
 
 
 def nothing_is_left(store: redis.Redis, wake: Callable[[], object] = lambda: None) -> None:
-    """Soon. ``wake`` lets RQ's workers look after their maintenance, which they do between two jobs."""
+    """Nothing is left soon. ``wake`` makes RQ's workers do their maintenance, which they do between two jobs."""
     deadline = time.monotonic() + 40.0
     while found := left(store):
         assert time.monotonic() < deadline, json.dumps(found)
@@ -133,7 +133,7 @@ def nothing_is_left(store: redis.Redis, wake: Callable[[], object] = lambda: Non
 
 
 def a_successor_works(tree: Tree, before: list[psutil.Process], store: redis.Redis) -> bool:
-    """It is there, and something is in somebody's hands; or nothing is left to be done."""
+    """The next worker has started, and it holds a job; or no job is left."""
     held = any(store.zcard(keys.own(owner.decode())) for owner in store.smembers(keys.OWNERS))
     return bool(set(tree.children()) - set(before)) and (held or not store.llen(keys.queue("default")))
 
@@ -166,7 +166,7 @@ def test_nothing_is_left_by_rqs_classes(start_rq: Start, place: str, store: redi
 
 
 def test_a_tree_that_died_while_it_had_no_child(start: Start, mode: str, store: redis.Redis) -> None:
-    """Between two children, none of its names stood among the owners."""
+    """Between two children, none of its owner names was registered."""
     dead = start("-n", "1", mode=mode, JOBQ_LEASE="1")
     eventually(lambda: store.exists(keys.OWNERS))
     dead.kill()

@@ -33,7 +33,7 @@ STORE_KEEPS = True  # killed and started again it has what it had
 
 @pytest.fixture
 def server(module_server: Server) -> Server:
-    """The module's server, empty, whatever a test did to it."""
+    """The module's server, emptied for each test."""
     if module_server.process.poll() is not None:
         module_server.start()
     module_server.client.flushall()
@@ -45,7 +45,7 @@ def finished(store: redis.Redis) -> int:
 
 
 def children_are_there(store: redis.Redis, number: int) -> None:
-    """The trees are up: nothing of what follows hits a worker that is starting."""
+    """Wait until the trees have started, so that the following faults do not hit a worker that starts."""
     eventually(lambda: store.scard(keys.OWNERS) == number)
 
 
@@ -61,7 +61,7 @@ def each_ran_once(jobs: list[Job], record: Path, store: redis.Redis) -> None:
 
 
 def said(tree: Tree) -> Counter[tuple[str, str]]:
-    """How often each part of the tree said that the store does not answer; a part is a logger and a pid."""
+    """Return how often each part of the tree logged that the store does not answer; a part is a logger and a pid."""
     return Counter(re.findall(r"(\w+)\[(\d+)\]: warning: the store does not answer", tree.log))
 
 
@@ -69,7 +69,8 @@ def said(tree: Tree) -> Counter[tuple[str, str]]:
 
 
 def test_killed_and_started_again(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
-    """Twice, while jobs run and are enqueued: all finish, none whose submit returned is lost."""
+    """The store is killed twice, while jobs run and are enqueued: all finish, and none whose submit returned is
+    lost."""
     record, store = tmp_path / "record", server.client
     tree = start("-n", "2", mode=mode)
     jobs = load(queue, record)
@@ -90,8 +91,8 @@ def test_killed_and_started_again(start: Start, mode: str, server: Server, queue
 
 
 def test_stalled(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
-    """For longer than the lease, with long jobs in two trees: nobody takes anything away, and time limits still work.
-    A worker that is told to leave meanwhile leaves with 1, and what it held runs again elsewhere."""
+    """The store is stopped for longer than the lease, with long jobs in two trees: no job is rescued, and time limits
+    still hold. A worker that is told to stop meanwhile ends with 1, and its jobs run again elsewhere."""
     record, limited, store = tmp_path / "record", tmp_path / "limited", server.client
     leaves = start("-n", "1", "--grace", "0", mode=mode, JOBQ_LEASE="2")
     left = queue.enqueue("samples.note_and_nap", str(tmp_path / "left"), "x", 14)
@@ -128,7 +129,7 @@ def test_stalled(start: Start, mode: str, server: Server, queue: Queue, tmp_path
 
 
 def test_script_flush_and_client_kill(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
-    """Again and again under load: each job runs once."""
+    """This is done again and again under load: each job runs once."""
     record, store = tmp_path / "record", server.client
     tree = start("-n", "2", mode=mode)
     children_are_there(store, 1 if mode == "thread" else 2)
@@ -152,7 +153,7 @@ def test_script_flush_and_client_kill(start: Start, mode: str, server: Server, q
 def test_a_store_that_takes_no_writes(
     start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, refusal: str
 ) -> None:
-    """A replica without a primary, and maxmemory reached: it waits, says so once, goes on."""
+    """A replica without a primary, or a store at its maxmemory: the worker waits, logs this once, and continues."""
     record, gate, store = tmp_path / "record", tmp_path / "gate", server.client
     tree = start("-n", "2", mode=mode)
     naps = [(str(record), n, 0.004) for n in range(LOADED)]
@@ -173,7 +174,7 @@ def test_a_store_that_takes_no_writes(
 
 
 def refusals(store: redis.Redis) -> int:
-    """How many commands were refused so far."""
+    """Return how many commands were refused so far."""
     stats = store.info("errorstats")
     return sum(stats.get(f"errorstat_{kind}", {}).get("count", 0) for kind in ("OOM", "READONLY"))
 
@@ -195,7 +196,7 @@ def refuses_writes(store: redis.Redis, how: str) -> Iterator[None]:
 
 
 def test_a_lost_reply(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
-    """What it did is done, and is not done again: neither a claim nor an outcome is lost, no id is queued twice."""
+    """A request that was executed is not executed again: no claim and no outcome is lost, no id is queued twice."""
     record, store = tmp_path / "record", server.client
     jobs = load(queue, record, 1500)
     with Proxy(server.socket) as proxy:
@@ -211,7 +212,8 @@ def test_a_lost_reply(start: Start, mode: str, server: Server, queue: Queue, tmp
 
 
 def test_a_lost_reply_of_rqs_own_finish(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
-    """Its transaction ran, nobody heard: one outcome, one result; the callback was called, perhaps once more."""
+    """The transaction was executed, its reply lost: one outcome, one result; the callback may have been called once
+    more."""
     record, store = tmp_path / "record", server.client
     number = 40
     on_success = Callback("samples.on_success")
@@ -230,7 +232,7 @@ def test_a_lost_reply_of_rqs_own_finish(start: Start, mode: str, server: Server,
 
 
 def test_started_before_the_store(start: Start, mode: str, server: Server, queue: Queue) -> None:
-    """It waits, and says so once: for a server that is not there, and for one that still loads what it had."""
+    """The worker waits and logs this once: for a server that is not there, and for one that still loads its data."""
     jobs = [queue.enqueue("square", n) for n in range(20)]
     server.client.bgrewriteaof()  # or it reads all commands of all tests again
     eventually(lambda: not rewrites(server.client))
@@ -274,7 +276,7 @@ def test_a_wait_that_ends(start: Start, server: Server) -> None:
 def test_a_store_that_goes_away_while_a_worker_starts(
     server: Server, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It was there when it was opened: the look at the queues waits until it is there again, and still complains."""
+    """The store was there at first: the check of the queues waits until it is there again, and still warns."""
     queue.enqueue("samples.ok", 1)
     settings = Settings(Address(url=server.url), "w", ("default",), children=1, slots=1)
     complaints: list[str] = []

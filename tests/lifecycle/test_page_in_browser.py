@@ -51,7 +51,7 @@ parent.document.documentElement.setAttribute("data-found", JSON.stringify(found)
 
 
 def browse(path: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
-    """Open a file, return the document as the browser understood it, and all that it said on its console."""
+    """Open a file; return the document as the browser parsed it, and the messages on its console."""
     assert CHROMIUM
     quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet.split()]
@@ -76,7 +76,7 @@ def report() -> dict[str, Any]:
 
 
 def measured(report: dict[str, Any], place: Path, width: int, height: int, *flags: str) -> dict[str, Any]:
-    """Lay the page out in a frame, for a window may be no narrower than 500 pixels."""
+    """Lay the page out in a frame, as a window cannot be narrower than 500 pixels."""
     content = re.sub(r"<meta http-equiv[^>]*>", "", page.render(report)).replace("</body>", f"{MEASURE}</body>")
     size = f'width="{width}" height="{height}" style="border: 0"'
     path = place / "frame.html"
@@ -108,7 +108,7 @@ def test_a_page_that_complains_would_be_noticed(tmp_path: Path) -> None:
 
 
 def enlarged(report: dict[str, Any]) -> dict[str, Any]:
-    """Many widths, long names, large figures, and no two lines at one place."""
+    """Many widths, long names, large figures, and no two lines at the same place."""
     for task in report["tasks"]:
         task["task"] = f"a_package.with_a_long_name.{task['task'][:9]}:and_a_function_whose_name_is_longer_still"
         task["runs"] = [*task["runs"], *(wider(run) for run in task["runs"] if run["mode"] != "loop")]

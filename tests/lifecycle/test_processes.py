@@ -44,7 +44,7 @@ def place(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def start_in(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Run]:
-    """``start_in(place, *flags)``: a worker in this place, with one process that runs jobs."""
+    """``start_in(place, *flags)`` starts a worker there, with one process that runs jobs."""
     trees: list[Tree] = []
 
     def begin(place: str, *flags: str, **env: str) -> Tree:
@@ -74,7 +74,7 @@ def jobs(store: redis.Redis) -> rq.Queue:
 
 
 def value_of(job: rq.job.Job) -> Any:
-    """Wait for its end."""
+    """Wait for the job's end; return its result."""
     eventually(lambda: job.get_status(refresh=True).value in ("finished", "failed"))
     found = job.latest_result()
     assert found is not None
@@ -89,7 +89,7 @@ def value_of(job: rq.job.Job) -> Any:
 def test_a_copy_ends_where_the_job_ends(
     start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path, function: str
 ) -> None:
-    """It is no second worker: it runs nothing, and what comes runs once."""
+    """The copy is no second worker: it runs no job, and each later job runs once."""
     record = str(tmp_path / "record")
     start_in(place)
     copies = [value_of(jobs.enqueue(f"samples_processes.{function}", how)) for how in ("exit", "return", "raise")]
@@ -134,7 +134,7 @@ def test_a_copy_ends_where_an_exception_handler_ends(start: Start, mode: str, qu
 
 
 def test_a_copy_ends_where_the_import_ends(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """It would be a second fork server."""
+    """The copy would be a second fork server."""
     (tmp_path / "forks_at_import.py").write_text("import os\npid = os.fork()\ndef f(): return pid\n")
     start("-n", "1", mode=mode, serve=("forks_at_import",))
     copy = queue.enqueue("forks_at_import.f").result(30)
@@ -145,7 +145,7 @@ def test_a_copy_ends_where_the_import_ends(start: Start, mode: str, queue: Queue
 
 
 def test_output_is_there_line_by_line_and_once(start_in: Run, place: str, jobs: rq.Queue) -> None:
-    """Although it goes to a file; what stood in the buffer at a fork is not written again by each child."""
+    """Also into a file; what stood in the buffer at a fork is not written again by each child."""
     tree = start_in(place, PYTHONUNBUFFERED="")
     for n in range(3):
         value_of(jobs.enqueue("samples_processes.say", f"line {n} of a job"))
@@ -177,7 +177,7 @@ def test_exit_handlers_of_jobs_run_at_the_orderly_end(
 
 
 def test_exit_handlers_of_a_module_run_once(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """In the process that imported it, not in each that was forked from that."""
+    """They run in the process that imported the module, not in each that was forked from it."""
     record = tmp_path / "record"
     code = "import atexit, os, tempfile\nd = tempfile.TemporaryDirectory()\nopened = os.getpid()\n@atexit.register\n"
     code += f"def end():\n    open({str(record)!r}, 'a').write(f'{{os.getpid() == opened}}\\n')\n"
@@ -193,7 +193,7 @@ def test_exit_handlers_of_a_module_run_once(start: Start, mode: str, queue: Queu
 def test_a_pool_that_a_module_keeps_ends_with_the_worker(
     start_in: Run, place: str, jobs: rq.Queue, busy_for: float
 ) -> None:
-    """What it still has to do is not waited for, but where the process is the user's own: Python does that there."""
+    """Its unfinished work is not waited for, except where the process is the user's own: there Python waits for it."""
     if place == "SimpleWorker" and busy_for:
         pytest.skip("Python itself waits for what was submitted")
     tree = start_in(place)
@@ -210,7 +210,7 @@ def test_a_pool_that_a_module_keeps_ends_with_the_worker(
 @pytest.mark.parametrize("place", ["process", "SimpleWorker", "Worker"], indirect=True)
 def test_a_plain_job_finds_asyncio_as_if_nothing_had_happened(start_in: Run, place: str, jobs: rq.Queue) -> None:
     """After a coroutine, after asyncio.run in a job, and after a job that closed its loop. (In a thread that is not the
-    main one asyncio gives no loop.)"""
+    main one, asyncio has no loop.)"""
     start_in(place)
     for before in ("samples_processes.fork_in_a_coroutine", "samples_processes.run_a_loop", "samples.ok"):
         value_of(jobs.enqueue(before, "exit") if "fork" in before else jobs.enqueue(before))
@@ -221,7 +221,7 @@ def test_a_plain_job_finds_asyncio_as_if_nothing_had_happened(start_in: Run, pla
 
 
 def programs(tree: Tree, record: str) -> list[str]:
-    """What jobs started and what still runs, but for the processes of the worker."""
+    """Return the processes that jobs started and that still run, without the worker's own."""
     return sorted(name for _, name in _programs(tree, record))
 
 
@@ -242,7 +242,8 @@ def all_are_there(tree: Tree, record: str) -> bool:
 
 
 def what_stays(place: str) -> list[str]:
-    """Among threads, and in a process that is not ours, nobody knows whose the daemons are: a shell's, and a fork."""
+    """With threads, and in a process that is not ours, daemons cannot be assigned to a job: those of a shell, and of a
+    fork."""
     return [] if place in ("process", "Worker") else ["a forked daemon", "sleep"]
 
 
@@ -250,7 +251,7 @@ def what_stays(place: str) -> list[str]:
 def test_what_a_job_started_ends_when_it_is_ended(
     start_in: Run, place: str, store: redis.Redis, jobs: rq.Queue, tmp_path: Path, end: str, how: str
 ) -> None:
-    """Also where it waits for a program in a thread, which no exception wakes: it is not written off then."""
+    """Also if the job waits for a program in a thread, which no exception wakes: its thread is not given up then."""
     record = str(tmp_path / "record")
     tree = start_in(place)
     job = jobs.enqueue(
@@ -282,7 +283,7 @@ def test_what_a_callback_started_ends_at_its_limit(start_in: Run, place: str, jo
 def test_what_jobs_started_ends_with_their_process(
     start_in: Run, place: str, store: redis.Redis, jobs: rq.Queue, tmp_path: Path, end: str
 ) -> None:
-    """All of it, whatever the mode: nothing of these jobs can still be at work when they run again."""
+    """All of them, in every mode: no process of these jobs can still run when the jobs run again."""
     record = str(tmp_path / "record")
     flags = [] if place == "Worker" else ["--on-crash", "fail"]
     tree = start_in(place, *flags)
@@ -299,14 +300,14 @@ def test_what_jobs_started_ends_with_their_process(
 
 
 def sweep(tree: Tree, record: str) -> None:
-    """End what was seen to live on."""
+    """End the processes that have outlived the test."""
     for process, _ in _programs(tree, record):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def child_of(tree: Tree, place: str) -> psutil.Process:
-    """The process that runs jobs."""
+    """Return the process that runs jobs."""
     return tree._children_of(tree.pid)[0] if place == "Worker" else tree.children()[0]
 
 
@@ -331,7 +332,7 @@ def test_what_jobs_started_ends_with_the_worker(
 
 
 def test_what_a_job_left_behind_on_purpose_lives_on(start: Start, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
-    """It ended by itself. The next job's death is not its affair, nor is the worker's stop."""
+    """The job ended by itself, so neither the next job's death nor the worker's stop ends its programs."""
     record = str(tmp_path / "record")
     tree = start("-n", "1", mode=mode, serve=SERVE)
     value_of(jobs.enqueue("samples_processes.start_programs", record))
@@ -346,7 +347,7 @@ def test_what_a_job_left_behind_on_purpose_lives_on(start: Start, mode: str, job
 
 
 def test_orphans_are_collected(start: Start, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
-    """By the fork server, and by the supervisor where that is gone (or where it is process 1 of a container)."""
+    """By the fork server, and by the supervisor if that is gone (or if it is process 1 of a container)."""
     record = str(tmp_path / "record")
     tree = start("-n", "1", mode=mode, serve=SERVE)
     value_of(jobs.enqueue("samples_processes.start_programs", record))
@@ -383,7 +384,7 @@ def test_a_job_that_signals_its_group_stops_no_worker(
 def test_a_stop_lets_the_programs_of_jobs_finish(
     start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path, number: int
 ) -> None:
-    """A terminal sends to its whole group, Ctrl-C and when it is closed."""
+    """A terminal sends the signal to the whole group, at Ctrl-C and when it is closed."""
     record = str(tmp_path / "record")
     tree = start_in(place)
     job = jobs.enqueue("samples_processes.run_program", record, "sleep", "1.5")
@@ -396,7 +397,7 @@ def test_a_stop_lets_the_programs_of_jobs_finish(
 
 @pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
 def test_on_a_terminal(server: Server, place: str, jobs: rq.Queue, tmp_path: Path) -> None:
-    """Ctrl-C asks the worker alone; a job finds no terminal to read from, and stops nobody."""
+    """Ctrl-C reaches only the worker; a job has no terminal to read from, and can stop no other process by it."""
     record = str(tmp_path / "record")
     with on_a_terminal(server, place) as (process, terminal):
         assert value_of(jobs.enqueue("samples_processes.read_terminal")).startswith("no terminal")
@@ -418,7 +419,7 @@ def test_ctrl_backslash_interrupts(server: Server, mode: str, jobs: rq.Queue, tm
 
 
 def test_ctrl_z_suspends_all(server: Server, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
-    """The jobs with the worker, and all go on together."""
+    """The worker and its jobs are suspended, and continue together."""
     record = str(tmp_path / "record")
     with on_a_terminal(server, mode) as (process, terminal):
         job = jobs.enqueue("samples.wait_for", record, 1, str(tmp_path / "gate"))
@@ -440,7 +441,7 @@ def test_ctrl_z_suspends_all(server: Server, mode: str, jobs: rq.Queue, tmp_path
 
 @contextlib.contextmanager
 def on_a_terminal(server: Server, place: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A worker in the foreground of a terminal of its own."""
+    """Start a worker in the foreground of its own terminal."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "jobqueue.cli", "worker", "--url", server.url, "-I", "samples"]
     command += ["-I", "samples_processes", "--mode", place, "-n", "1"]

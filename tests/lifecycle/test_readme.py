@@ -37,7 +37,7 @@ def blocks(language: str, page: str = "README.md") -> list[str]:
 
 
 def commands_shown() -> Iterator[list[str]]:
-    """What follows `jobq` in the shell blocks of the README, one list of words per command."""
+    """Yield the words after `jobq` of each command in the README's shell blocks."""
     for block in blocks("sh"):
         for line in block.splitlines():
             for part in re.split(r"\||&&", line.partition(" #")[0]):
@@ -63,7 +63,7 @@ def test_the_executor_runs(server: Server, tmp_path: Path) -> None:
 
 
 def run_python(code: str, server: Server, directory: Path) -> list[str]:
-    """Run it as a script, warnings as errors, and return what it printed."""
+    """Run the code as a script, with warnings as errors; return the lines that it printed."""
     (directory / "example.py").write_text(code)
     ran = subprocess.run(
         [sys.executable, "-W", "error", "example.py"],
@@ -79,7 +79,7 @@ def run_python(code: str, server: Server, directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("words", list(commands_shown()), ids=" ".join)
 def test_the_commands_are_understood(words: list[str]) -> None:
-    """Names and options only; nothing is run."""
+    """Check names and options only; run nothing."""
     context = click.Context(main)
     name, command, arguments = main.resolve_command(context, words)
     assert command is not None

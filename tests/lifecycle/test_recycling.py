@@ -21,7 +21,7 @@ def finished(store: redis.Redis) -> int:
 
 
 def children_of(tree: Tree) -> list[int]:
-    """Their pids, read in one go: while a walk over all processes is under way, one comes and another leaves."""
+    """Return their pids from one list: while all processes are read one by one, one may end and another begin."""
     server = tree.fork_server()
     return (
         [int(pid) for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
@@ -31,7 +31,7 @@ def children_of(tree: Tree) -> list[int]:
 
 
 def test_max_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """Every job runs once, in many processes, of which the full number is there all the time."""
+    """Every job runs once, in many processes, and there are never too few of them."""
     record, children = tmp_path / "record", 1 if mode == "thread" else 2
     tree: Tree = start("-n", "2", "--max-jobs", "100", mode=mode)
     eventually(lambda: store.scard(keys.OWNERS) == children and len(children_of(tree)) == children)
@@ -55,7 +55,7 @@ def test_max_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp
 
 
 def test_max_memory(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """Who has grown too large is replaced."""
+    """A process that has grown too large is replaced."""
     tree: Tree = start("-n", "1", "--max-memory", "150", mode=mode)
     first = queue.enqueue("samples.grow", 100).result(30)
     assert queue.enqueue("samples.grow", 1).result(30) == first

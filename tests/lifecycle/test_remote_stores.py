@@ -34,7 +34,7 @@ def jobq(url: str, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def works_by(url: str, start: Callable[..., Tree], mode: str) -> None:
-    """Submit and run jobs over this URL, and leave."""
+    """Submit and run jobs over this URL, and stop."""
     worker = start("-n", "2", mode=mode, JOBQ_URL=url)
     ran = jobq(url, "submit", "square", "1", "2", "3", "--wait")
     assert (ran.returncode, ran.stdout) == (0, "1\n4\n9\n"), ran.stderr
@@ -59,7 +59,7 @@ def test_a_certificate_that_nobody_vouches_for(server: Server, tmp_path: Path) -
 
 @pytest.fixture
 def own_user(server: Server, store: redis.Redis) -> Iterator[str]:
-    """A user who may do what a queue needs and nothing dangerous."""
+    """Make a user who may do what a queue needs and nothing dangerous."""
     rules = ["on", ">geheim:1/2", "~rq:*", "&rq:*", "+@all", "-@dangerous", "+info"]
     store.execute_command("ACL", "SETUSER", "jobs", *rules)
     yield f"unix://jobs:geheim%3A1%2F2@{server.socket}"
@@ -80,7 +80,7 @@ def test_a_wrong_password(own_user: str) -> None:
 
 
 class Daemons:
-    """Servers on loopback ports, gone at the end."""
+    """Servers on loopback ports, which are ended after the test."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -137,7 +137,8 @@ def daemons(tmp_path: Path) -> Iterator[Daemons]:
 
 
 def test_a_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
-    """The primary dies while jobs run and wait: the worker follows the Sentinel to the new one and does the rest."""
+    """The primary dies while jobs run and wait: the worker follows the Sentinel to the new one and runs the other
+    jobs."""
     primary = daemons.start()
     replica = daemons.start(f"replicaof 127.0.0.1 {primary}", "repl-ping-replica-period 1")
     sentinel = daemons.start(
@@ -166,7 +167,7 @@ SAFE = ("min-replicas-to-write 1", "min-replicas-max-lag 5", "repl-diskless-sync
 
 
 def three(daemons: Daemons, *more: str) -> tuple[int, int, int]:
-    """A primary, its replica and a Sentinel that knows both; their ports."""
+    """Start a primary, its replica and a Sentinel that knows both; return their ports."""
     primary = daemons.start(*more)
     replica = daemons.start(f"replicaof 127.0.0.1 {primary}", *more)
     sentinel = daemons.start(
@@ -181,12 +182,12 @@ def three(daemons: Daemons, *more: str) -> tuple[int, int, int]:
 
 
 def missing(acknowledged: list[int], record: str) -> list[int]:
-    """Those that did not run."""
+    """Return the jobs that did not run."""
     return sorted({*acknowledged} - {int(line) for line in lines(record)})
 
 
 def test_a_planned_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
-    """Producers submit all the while, in four ways: nothing that was acknowledged is lost, and all of it runs."""
+    """Producers submit all the time, in four ways: no acknowledged job is lost, and all of them run."""
     primary, _, sentinel = three(daemons, *SAFE)
     url, record = f"redis+sentinel://127.0.0.1:{sentinel}/main", str(tmp_path / "ran")
     worker = start("-n", "2", mode=mode, JOBQ_URL=url)
@@ -223,7 +224,8 @@ def test_a_planned_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_p
 
 
 def test_a_primary_that_hangs(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
-    """Neither a RST nor an end: the worker hears of the new primary, and drops what hangs."""
+    """Neither a RST nor an end of the connection: the worker learns of the new primary, and drops connections that
+    hang."""
     primary, replica, sentinel = three(daemons)
     url, record, health = f"redis+sentinel://127.0.0.1:{sentinel}/main", tmp_path / "ran", tmp_path / "health"
     worker = start("-n", "1", "--health-file", str(health), mode=mode, JOBQ_URL=url)

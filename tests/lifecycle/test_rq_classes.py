@@ -41,7 +41,7 @@ def status(job: Job) -> str:
 
 
 def all_ended(store: redis.Redis, jobs: list[Job]) -> list[bytes]:
-    """How each ended; empty while one has not."""
+    """Return how each job ended; empty while one has not."""
     with store.pipeline(transaction=False) as pipe:
         for job in jobs:
             pipe.hget(keys.job(job.id), "status")
@@ -55,7 +55,7 @@ def owners(store: redis.Redis) -> set[bytes]:
 
 
 def is_to_stop(store: redis.Redis) -> bool:
-    """The worker takes no other job: it says so after it has told its horse, and in the log before."""
+    """Wait until the worker takes no other job: it logs this after it has told its horse."""
     return any(worker.shutdown_requested_date for worker in rq.Worker.all(connection=store))
 
 
@@ -81,7 +81,7 @@ def test_a_job_class_of_ones_own(server: Server, store: redis.Redis, place: str,
 
 
 def test_jobs_run_as_rqs_do(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
-    """Pickled arguments and results, any function, no flag; nothing of ours is left behind."""
+    """Pickled arguments and results, any function, no flag; no key of jobq is left."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("samples.ok", {n}) for n in range(200)]
     bad = queue.enqueue("samples.fail", "no")
@@ -97,7 +97,7 @@ def test_jobs_run_as_rqs_do(start_rq: StartRQ, place: str, store: redis.Redis) -
 def test_a_job_that_takes_sigterm_does_not_keep_the_worker(
     start_rq: StartRQ, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """The parent asks its horse by that signal to stop."""
+    """By that signal the parent asks its horse to stop."""
     queue = rq.Queue(connection=store)
     queue.enqueue("samples_rq.take_sigterm")
     running = queue.enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
@@ -118,7 +118,7 @@ def test_a_job_that_takes_sigterm_does_not_keep_the_worker(
 def test_what_a_success_callback_raises_fails_the_job(
     start_rq: StartRQ, place: str, store: redis.Redis, callback: str
 ) -> None:
-    """Once, also what looks as if the store were away; as RQ does."""
+    """The job fails once, also if the exception looks like an error of the store; as with RQ."""
     queue = rq.Queue(connection=store)
     job = queue.enqueue("samples.ok", 1, on_success=rq.Callback(f"samples_rq.{callback}"))
     after = queue.enqueue("samples.ok", 2)
@@ -159,7 +159,7 @@ def test_the_horse_stays_warm(start_rq: StartRQ, store: redis.Redis) -> None:
 
 
 def test_nothing_is_lost_when_it_is_killed(start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path) -> None:
-    """Two queues, where plain RQ loses what it has popped. What was running fails; all else runs, once."""
+    """Two queues, where RQ's worker loses the jobs that it has popped. The running job fails; all others run, once."""
     record = str(tmp_path / "record")
     queues = [rq.Queue(name, connection=store) for name in ("high", "low")]
     jobs = [queue.enqueue("samples.note", record, f"{queue.name} {n}") for n in range(1000) for queue in queues]
@@ -177,7 +177,7 @@ def test_nothing_is_lost_when_it_is_killed(start_rq: StartRQ, place: str, store:
 
 @pytest.mark.parametrize("how", ["leave_with_zero", "become_another_program"])
 def test_a_job_that_ends_its_horse_as_if_all_were_well(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
-    """An exit code of 0 says that the horse had nothing more to do only when the horse says so itself."""
+    """The horse is taken for done only if it says so itself, not because of its exit code 0."""
     queue = rq.Queue(connection=store)
     tree = start_rq("Worker")
     poison = queue.enqueue(f"samples_rq.{how}")
@@ -188,7 +188,7 @@ def test_a_job_that_ends_its_horse_as_if_all_were_well(start_rq: StartRQ, store:
 
 
 def test_a_job_that_blocks_all_signals(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
-    """The next one has its time limit, and an idle worker hears that it is to stop."""
+    """The next job has its time limit, and an idle worker receives the request to stop."""
     queue = rq.Queue(connection=store)
     tree = start_rq(place)
     queue.enqueue("samples_rq.block_all_signals")
@@ -209,7 +209,7 @@ def test_a_job_that_closes_the_standard_streams(start_rq: StartRQ, place: str, s
 def test_the_name_of_a_killed_worker_is_free_after_its_lease(
     start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """RQ's check alone refuses it until the registration expires. What the dead one was running is not forgotten."""
+    """RQ alone would refuse the name until the registration expires. The job that the dead worker ran fails."""
     queue = rq.Queue(connection=store)
     running = queue.enqueue("samples.wait_for", str(tmp_path / "record"), "first", str(tmp_path / "gate"))
     first = start_rq(place, "--name", "printer")
@@ -265,7 +265,7 @@ def test_a_job_that_kills_its_horse_fails_alone(start_rq: StartRQ, store: redis.
 
 
 def test_a_stop_waits_for_the_job(start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path) -> None:
-    """SIGTERM: the job that runs ends well, what was claimed behind it waits in its old order."""
+    """SIGTERM: the running job finishes, the jobs that were claimed behind it wait in their old order."""
     record, gate = str(tmp_path / "record"), tmp_path / "gate"
     queue = rq.Queue(connection=store)
     running = queue.enqueue("samples.wait_for", record, "first", str(gate))
@@ -322,7 +322,7 @@ def test_max_jobs_takes_no_more(start_rq: StartRQ, place: str, store: redis.Redi
 
 @pytest.mark.parametrize("how", ["flushed", "taken for dead"])
 def test_it_is_listed_again(start_rq: StartRQ, place: str, store: redis.Redis, how: str) -> None:
-    """By its next heartbeat, whatever was lost of its registration."""
+    """The next heartbeat restores whatever was lost of the registration."""
     tree = start_rq(place, "default", "low")
     [worker] = eventually(lambda: [w for w in rq.Worker.all(connection=store) if w.get_state() == "idle"])
     if how == "flushed":
@@ -345,7 +345,7 @@ def test_it_is_listed_again(start_rq: StartRQ, place: str, store: redis.Redis, h
 
 @pytest.mark.parametrize("how", ["close_everything", "allow_no_files"])
 def test_a_job_that_cuts_its_process_off(start_rq: StartRQ, place: str, store: redis.Redis, how: str) -> None:
-    """The next jobs run. (In RQ's SimpleWorker a limit on open files is the whole worker's, and ends it.)"""
+    """The next jobs run. (In RQ's SimpleWorker a limit on open files affects the whole worker, and ends it.)"""
     if (place, how) == ("SimpleWorker", "allow_no_files"):
         pytest.skip("its process is the worker")
     queue = rq.Queue(connection=store)
@@ -357,7 +357,8 @@ def test_a_job_that_cuts_its_process_off(start_rq: StartRQ, place: str, store: r
 
 
 def test_it_begins_anew_once_the_store_answers(store: redis.Redis) -> None:
-    """After a job has closed what was open, the first question may go to whatever has the connection's number now."""
+    """After a job has closed all descriptors, the first request may go to another file that has the connection's number
+    now."""
     worker, answers = SimpleWorker(["default"], connection=store), [redis.TimeoutError(), redis.ConnectionError(), "me"]
     assert worker._own(Mock(own=Mock(side_effect=answers))) == "me"
     worker._stop_requested = True
@@ -409,7 +410,7 @@ def test_a_pool_of_them(server: Server, store: redis.Redis, tmp_path: Path) -> N
 
 
 def test_a_burst_waits_for_what_a_finish_enqueues(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
-    """The end of a rate-limited job puts the next one into the queue, behind a look that said empty."""
+    """The end of a rate-limited job puts the next one into the queue, after the worker found the queue empty."""
     queue = rq.Queue(connection=store)
     names = ["ok", "ok", "ok", "fail", "ok"]
     jobs = [queue.enqueue(f"samples.{name}", "x", rate_limit=RateLimit("api", 1)) for name in names]
@@ -420,7 +421,7 @@ def test_a_burst_waits_for_what_a_finish_enqueues(start_rq: StartRQ, place: str,
 
 
 def test_what_a_job_forks_dies_of_sigterm(start_rq: StartRQ, store: redis.Redis) -> None:
-    """As with RQ's Worker, whose horse does not hand its handler on."""
+    """As with RQ's Worker, whose horse does not pass its handler on to such copies."""
     job = rq.Queue(connection=store).enqueue("samples_rq.end_a_process_of_ones_own")
     start_rq("Worker", "--burst").wait()
     assert job.return_value() == -signal.SIGTERM
@@ -435,7 +436,8 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_an_outage_does_not_end_it(own_server: Server, place: str, tmp_path: Path) -> None:
-    """Not while RQ's maintenance is due, nor when the horse dies in it; RQ's worker quits and leaves its job behind."""
+    """Neither while RQ's maintenance is due, nor when the horse dies meanwhile; RQ's worker would end and leave its
+    job."""
     store = own_server.client
     queue = rq.Queue(connection=store)
     runs = queue.enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
@@ -464,7 +466,7 @@ def test_an_outage_does_not_end_it(own_server: Server, place: str, tmp_path: Pat
 
 
 def test_it_can_be_stopped_in_an_outage(own_server: Server, place: str, tmp_path: Path) -> None:
-    """And what runs goes on to its end."""
+    """The running job continues to its end."""
     store = own_server.client
     runs = rq.Queue(connection=store).enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
     more = ("--url", own_server.url, "--worker-class", f"jobqueue.rq.{place}")
@@ -498,7 +500,8 @@ Worker([rq.Queue(connection=r)], connection=r).work(burst=True)
 
 
 def test_a_cold_shutdown_right_after_the_fork_hits_the_child_only(server: Server) -> None:
-    """The child's process group is killed, not the one in which it was born: that is ours, and our siblings'."""
+    """The kill hits the child's process group, not the one in which the child was born: that is the parent's, with
+    others."""
     command = [sys.executable, "-c", STOPPED_AFTER_THE_FORK, server.socket]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, start_new_session=True)
@@ -509,7 +512,7 @@ def test_a_cold_shutdown_right_after_the_fork_hits_the_child_only(server: Server
 def test_a_store_that_takes_no_writes_is_asked_now_and_then(
     start_rq: StartRQ, place: str, store: redis.Redis, refusal: str
 ) -> None:
-    """Idle, it waits between two attempts; and runs jobs when the store takes writes again."""
+    """When idle, the worker waits between two attempts, and runs jobs when the store accepts writes again."""
     queue = rq.Queue(connection=store)
     start_rq(place, lease="10")
     eventually(lambda: store.info("clients")["blocked_clients"])
@@ -540,7 +543,7 @@ def refused(store: redis.Redis) -> int:
 
 @pytest.mark.parametrize("how", ["keep_in_the_context", "hold_still"])
 def test_a_horse_that_is_kept_between_two_jobs(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
-    """Its main thread, or all of them: it is replaced, and the next jobs run."""
+    """Its main thread is blocked, or all its threads are: it is replaced, and the next jobs run."""
     queue = rq.Queue(connection=store)
     queue.enqueue(f"samples_unfriendly.{how}")
     tree = start_rq("Worker")
@@ -553,7 +556,7 @@ def test_a_horse_that_is_kept_between_two_jobs(start_rq: StartRQ, store: redis.R
 
 
 def test_a_horse_that_has_nothing_to_do_is_not_missed(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
-    """It rests, and it gives signs of life."""
+    """An idle horse has a pulse, so it is not replaced."""
     queue = rq.Queue(connection=store)
     first = queue.enqueue("samples_unfriendly.watch_closely_and_count")
     tree = start_rq(place)

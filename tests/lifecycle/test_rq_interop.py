@@ -19,7 +19,7 @@ from jobqueue.protocol import keys
 
 
 def run_rq(server: Server, directory: Path, *argv: str) -> str:
-    """Run the ``rq`` command to its end and return what it printed."""
+    """Run the ``rq`` command to its end; return its output."""
     paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     run = subprocess.run(
         [sys.executable, "-m", "rq.cli", argv[0], "--url", server.url, *argv[1:]],
@@ -43,7 +43,7 @@ def test_we_run_rqs_jobs(start: Start, mode: str, store: redis.Redis) -> None:
 
 
 def test_we_run_rqs_pickled_jobs(start: Start, mode: str, store: redis.Redis) -> None:
-    """Pickled arguments, and a result that only pickle can carry."""
+    """Pickled arguments, and a result that only pickle can represent."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("samples.ok", {1, 2}), queue.enqueue("samples.return_a_set")]
     assert start("--burst", "-n", "2", "--accept", "json,pickle", mode=mode).wait() == 0
@@ -76,7 +76,7 @@ def test_rq_sees_our_workers(start: Start, mode: str, server: Server, store: red
 
 
 def test_rqs_suspend(start: Start, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path) -> None:
-    """The commands themselves, not only the key that they set."""
+    """RQ's commands themselves, not only the key that they set."""
     run_rq(server, tmp_path, "suspend")
     job = queue.enqueue("square", 6)
     assert start("--burst", "-n", "1").wait() == 0

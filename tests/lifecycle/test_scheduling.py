@@ -29,12 +29,13 @@ def waiting(store: redis.Redis) -> list[str]:
 
 
 def hold_back(store: redis.Redis) -> None:
-    """Workers take nothing, so that the queue shows what was enqueued, and how often."""
+    """Keep workers from claiming, so that the queue shows which jobs were enqueued, and how often."""
     store.sadd(keys.PAUSED, "default")
 
 
 def later(store: redis.Redis, n: int, record: Path, seconds: int, last: int | None = None) -> list[str]:
-    """Delayed jobs that come due within three seconds, ``seconds`` from now; the last one after ``last`` seconds."""
+    """Enqueue delayed jobs that are due within three seconds, ``seconds`` from now; the last one after ``last``
+    seconds."""
     queue = rq.Queue(connection=store, serializer=JSONSerializer)
     begin = datetime.now(UTC)
     delays = [seconds + 3 * i / n for i in range(n)]
@@ -70,12 +71,13 @@ def test_1000_delayed_jobs_come_due_while_a_scheduler_is_killed(
 
 
 def only_the_living(store: redis.Redis) -> None:
-    """One tree is left, and it has struck the dead off."""
+    """Wait until one tree is left, and has struck the owners of the dead ones off."""
     eventually(lambda: (store.scard(keys.OWNERS), store.scard(keys.WORKERS)) == (1, 1))
 
 
 def test_a_schedule_while_schedulers_come_and_go(start: Start, store: redis.Redis, queue: Queue) -> None:
-    """Four times one is killed, at any moment between two occurrences, and the others go on; then all are dead."""
+    """Four times a worker is killed, at any moment between two occurrences, and the others continue; then all are
+    dead."""
     hold_back(store)
     queue.schedule("square", 2, every=0.2, schedule_id="fast")
     trees = [start("-n", "1", JOBQ_LEASE="1") for _ in range(2)]
@@ -98,7 +100,7 @@ def test_a_schedule_while_schedulers_come_and_go(start: Start, store: redis.Redi
 
 
 def on_the_grid(ids: list[str], step_ms: int) -> None:
-    """In order, none twice, each a whole number of steps after the first."""
+    """Assert that the times are in order, without repeats, each a whole number of intervals after the first."""
     times = [int(job_id.rpartition("-")[2]) for job_id in ids]
     assert times == sorted(set(times))
     assert all(min((at - times[0]) % step_ms, (times[0] - at) % step_ms) <= 1 for at in times)
@@ -130,7 +132,7 @@ def leads(store: redis.Redis, tree: Tree) -> bool:
 
 
 def came(store: redis.Redis) -> int:
-    """How often "two" was enqueued; never twice for the same time."""
+    """Return how often "two" was enqueued; never twice for the same time."""
     ids = [one for one in waiting(store) if one.startswith("two-")]
     on_the_grid(ids, 1000)
     return len(ids)
@@ -152,7 +154,7 @@ def test_a_cron_file_whose_leader_is_killed(start: Start, store: redis.Redis, cr
 
 
 def test_a_leader_that_was_stopped_and_wakes_up(start: Start, store: redis.Redis, cron_file: str) -> None:
-    """It still believes that it leads: its writes are refused."""
+    """It still counts itself as the leader: its writes are refused."""
     hold_back(store)
     first = start("-n", "1", "--cron", cron_file)
     eventually(lambda: leads(store, first))
@@ -207,7 +209,7 @@ def test_rqs_own_cron_file_runs_in_a_worker(start: Start, mode: str, store: redi
 
 @pytest.fixture
 def rq_worker(server: Server, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """``rq worker --with-scheduler``"""
+    """Start ``rq worker --with-scheduler``."""
     paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "--with-scheduler", "--quiet"]
     command += ["-w", "rq.worker.SimpleWorker", "--serializer", "json"]
@@ -240,7 +242,8 @@ def test_beside_rqs_scheduler(
 def test_what_a_killed_rq_worker_left(
     start: Start, mode: str, server: Server, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """Its failure callback runs, in a child; a job that it lost between two lists, and one that stood ready, too."""
+    """Its job's failure callback is called, in a child; a job that it lost between two lists, and one that was ready,
+    run too."""
     paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "--quiet", "-w", "rq.worker.SimpleWorker"]
     process = subprocess.Popen([*command, "--serializer", "json"], env={**os.environ, "PYTHONPATH": paths})

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("mode", ["thread", "process"])
 
 
 def refuses(tree: Tree, *words: str) -> None:
-    """It left at once with one line that holds the words."""
+    """Assert that the worker ended at once with one line that has these words."""
     assert tree.wait() == 2
     complaints = [line for line in tree.log.splitlines() if line.startswith("jobq: ")]
     assert len(complaints) == 1, tree.log
@@ -65,7 +65,7 @@ def test_a_head_of_another_module(start: Start, mode: str, queue: Queue, store: 
 
 
 def test_one_job_stops_no_fleet(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """A worker that starts does with the first job what it does with all others: it fails, and the next one runs."""
+    """A worker that starts treats the first job like all others: the job fails, and the next one runs."""
     ids = [queue.enqueue("json.dumps", 5).id, rq.Queue(connection=store).enqueue("samples.ok", 1).id]
     good = queue.enqueue("samples.ok", 2)
     tree = start("--burst", "-n", "1", mode=mode)
@@ -81,7 +81,7 @@ def test_one_job_stops_no_fleet(start: Start, mode: str, queue: Queue, store: re
 def test_the_flag_that_is_named_works(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, name: str
 ) -> None:
-    """Also for functions that are defined elsewhere than where they are found: os.system is posix's."""
+    """Also for functions that are defined in another module than they are found in: os.system is posix's."""
     (tmp_path / "passing_on.py").write_text("from samples import os, ok\nfrom operator import add\n")
     args = {"os.system": ("true",), "heapq.heappush": ([], 1)}.get(name, (1, 2))
     for serve in ((), (name.rpartition(".")[0],)):
@@ -98,7 +98,7 @@ def test_the_flag_that_is_named_works(
 
 
 def test_a_module_that_starts_a_thread(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """A fork would not copy the thread: each child imports for itself."""
+    """A fork would not copy the thread, so each child imports the module itself."""
     (tmp_path / "threaded.py").write_text(
         "import os, threading\n"
         "asked, answered = threading.Event(), threading.Event()\n"
@@ -113,7 +113,7 @@ def test_a_module_that_starts_a_thread(start: Start, mode: str, queue: Queue, tm
 
 
 def test_suspended(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """``rq suspend``: nothing is claimed until ``rq resume``, also by a worker that is started meanwhile."""
+    """``rq suspend``: no worker claims a job until ``rq resume``, also one that is started meanwhile."""
     record = str(tmp_path / "record")
     tree = start("-n", "2", mode=mode)
     queue.enqueue("samples.note", record, "before")
@@ -149,7 +149,7 @@ def test_a_paused_queue_waits(start: Start, mode: str, store: redis.Redis) -> No
 
 
 def test_a_module_that_sets_logging_up(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """Its configuration disables all loggers that it does not name; the worker's own lines stay."""
+    """The configuration disables all loggers that it does not name; the worker's own lines are still written."""
     (tmp_path / "shop.py").write_text(
         "import logging.config\n"
         "logging.config.dictConfig({'version': 1, 'root': {'level': 'ERROR'}})\n"
@@ -162,7 +162,7 @@ def test_a_module_that_sets_logging_up(start: Start, mode: str, queue: Queue, tm
 
 
 def test_a_pickle_of_a_scripts_own_class(start: Start, mode: str, server: Server, tmp_path: Path) -> None:
-    """Settings is a name of the fork server's own module too; Order is not."""
+    """Settings is also a name in the fork server's own module; Order is not."""
     (tmp_path / "producer.py").write_text(
         "import sys, redis, rq\n"
         "class Order: pass\n"

@@ -34,7 +34,7 @@ ALONE = ("--burst", "--no-scheduler", "--maintenance-interval", "0", "--accept",
 
 
 class Known(NamedTuple):
-    """A difference that is meant to be, by patterns of the key and of its field, and why."""
+    """An intended difference, by patterns of the key and of its field, with the reason."""
 
     key: str
     field: str
@@ -89,7 +89,7 @@ STOPPED = (
 
 
 def unknown(rqs: Snapshot, ours: Snapshot, known: tuple[Known, ...] = KNOWN) -> list[tuple[str, str, Any, Any]]:
-    """The differences that no line of ``known`` explains."""
+    """Return the differences that no line of ``known`` explains."""
     return [d for d in differences(rqs, ours) if not any(explains(line, *d) for line in known)]
 
 
@@ -98,7 +98,7 @@ def explains(known: Known, key: str, field: str, rqs: Any, ours: Any) -> bool:
 
 
 class Hooks(BaseHTTPRequestHandler):
-    """Takes webhooks; what was sent stands in ``seen``."""
+    """A server that receives webhooks; ``seen`` has what was sent."""
 
     seen: list[dict[str, Any]]
 
@@ -142,7 +142,7 @@ def snapshot_of(client: redis.Redis) -> Snapshot:
 
 @pytest.fixture(scope="module")
 def with_rq(module_server: Server, hooks: type[Hooks]) -> Snapshot:
-    """What RQ's SimpleWorker leaves behind."""
+    """Return what RQ's SimpleWorker leaves in the store."""
     enqueue_all(module_server.client)
     command = rq_worker(module_server, "-w", "rq.worker.SimpleWorker", *kinds.KINDS)
     subprocess.run(command, env=rq_environment(), check=True, timeout=100)
@@ -166,7 +166,7 @@ def test_every_kind_of_job_ends_as_with_rq(
 def test_with_our_engine_in_rqs_worker(
     with_rq: Snapshot, hooks: type[Hooks], place: str, server: Server, store: redis.Redis
 ) -> None:
-    """RQ's own command, with jobqueue.rq in the place of its class."""
+    """Use RQ's own command, with jobqueue.rq in place of its class."""
     enqueue_all(store)
     command = rq_worker(server, "-w", f"jobqueue.rq.{place}", *kinds.KINDS)
     subprocess.run(command, env=rq_environment(), check=True, timeout=100)
@@ -195,8 +195,8 @@ def wait_until_it_runs(client: redis.Redis) -> None:
 
 @contextmanager
 def rqs_worker(server: Server, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """In a session of its own: RQ's worker that is to stop a job before it has noted its horse's pid kills the process
-    group 0, which is its own."""
+    """Start it in its own session: a worker of RQ's that has to stop a job before it knows its horse's pid kills the
+    process group 0, which is its own."""
     told: dict[str, Any] = {"env": rq_environment(), "cwd": directory, "start_new_session": True}
     with subprocess.Popen(rq_worker(server, "waiting"), **told) as process:
         try:
@@ -226,7 +226,7 @@ def test_a_running_job_looks_as_with_rq(
 def test_a_stopped_job_ends_as_with_rq(
     start: Start, mode: str, server: Server, store: redis.Redis, tmp_path: Path, gate: Path
 ) -> None:
-    """RQ's Worker, because its SimpleWorker cannot stop a job."""
+    """Compare with RQ's Worker, as RQ's SimpleWorker cannot stop a job."""
     enqueue_waiting(store, gate)
     with rqs_worker(server, tmp_path) as process:
         wait_until_it_runs(store)

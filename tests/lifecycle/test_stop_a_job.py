@@ -43,7 +43,7 @@ def by_rqs_stop_execution(server: Server, job_id: str) -> None:
 
 
 def listening(store: redis.Redis) -> str:
-    """The worker's name, as soon as it hears commands; it may run a job before."""
+    """Return the worker's name, as soon as it receives commands; it may run a job before."""
     [key] = eventually(lambda: store.smembers(keys.WORKERS))
     name = str(key.decode().removeprefix(keys.worker("")))  # type: ignore[union-attr]
     eventually(lambda: store.pubsub_numsub(keys.channel(name))[0][1])
@@ -56,7 +56,7 @@ def listening(store: redis.Redis) -> str:
 def test_a_running_job(
     start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, how: str, stop: Way
 ) -> None:
-    """Whatever it does: asleep in a call, computing, or in C code that keeps the GIL."""
+    """Whatever the job does: it sleeps in a call, computes, or holds the GIL in C code."""
     record, store = tmp_path / "record", server.client
     tree = start("-n", "2", mode=mode)
     on_stopped = Callback("samples.on_stopped")
@@ -80,7 +80,7 @@ def test_a_running_job(
 
 
 def test_what_does_not_run(server: Server, queue: Queue) -> None:
-    """One line that says why, and what to do instead."""
+    """One line says why not, and what to do instead."""
     waits, ended = queue.enqueue("square", 3), queue.enqueue("square", 4)
     server.client.hset(keys.job(ended.id), "status", "finished")
     for job_id, words in (
@@ -95,7 +95,7 @@ def test_what_does_not_run(server: Server, queue: Queue) -> None:
 
 
 def test_a_job_of_nobody_is_not_waited_for(server: Server, queue: Queue) -> None:
-    """Its worker is gone, and nobody has rescued it yet."""
+    """The job's worker is gone, and no rescue has taken the job yet."""
     job = queue.enqueue("square", 3)
     server.client.hset(keys.job(job.id), mapping={"status": "started", "worker_name": "gone"})
     run = jobq(server, "stop", job.id, "--timeout", "0.2")
@@ -109,7 +109,7 @@ def test_a_job_of_nobody_is_not_waited_for(server: Server, queue: Queue) -> None
 def test_a_command_for_another_job_hits_nobody(
     start: Start, mode: str, store: redis.Redis, queue: Queue, tmp_path: Path
 ) -> None:
-    """What ended before the command came, and commands that make no sense, are ignored with a word in the log."""
+    """Commands for jobs that have ended, and invalid commands, are ignored and logged."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "2", mode=mode)
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
@@ -130,7 +130,7 @@ def test_a_command_for_another_job_hits_nobody(
 
 
 def test_shutdown(start: Start, mode: str, store: redis.Redis, queue: Queue, tmp_path: Path) -> None:
-    """As SIGTERM: the running job finishes, the worker leaves with 0."""
+    """As SIGTERM: the running job finishes, the worker ends with 0."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "2", mode=mode)
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
@@ -144,7 +144,7 @@ def test_shutdown(start: Start, mode: str, store: redis.Redis, queue: Queue, tmp
 
 @pytest.mark.parametrize("policy", ["retry", "fail"])
 def test_kill_horse(start: Start, mode: str, store: redis.Redis, queue: Queue, tmp_path: Path, policy: str) -> None:
-    """The processes that run something are killed; the policy for crashes decides what becomes of their jobs."""
+    """The processes that run a job are killed; the setting for crashes decides what happens to their jobs."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     start("-n", "2", "--on-crash", policy, mode=mode)
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))

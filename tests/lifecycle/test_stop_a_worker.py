@@ -31,7 +31,7 @@ def waiting(store: redis.Redis) -> list[str]:
 
 
 def all_are_quiet(tree: Tree) -> bool:
-    """Every child has said what it does not run, in time or late."""
+    """Return whether every child has given back the jobs that it does not run, in time or late."""
     late = re.search(r"quiet: .* (\d+) children have not answered", tree.log)
     return late is not None and tree.log.count("answers late") == int(late[1])
 
@@ -62,7 +62,8 @@ class Held:
         self.others = [job_id for job_id in self.ids if job_id not in self.running]
 
     def all_are_back(self, store: redis.Redis) -> None:
-        """Interrupted or never started: in the order of their submission, whichever child gave back first."""
+        """Interrupted jobs and jobs that never started are in the order of their submission, whichever child gave back
+        first."""
         assert waiting(store) == self.ids
         nothing_is_counted(store, self.ids)
 
@@ -70,7 +71,8 @@ class Held:
 def test_buffered_jobs_keep_their_order(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """Stopped amid short jobs, while buffers are full: what did not run is in the queue in the order of submission."""
+    """The worker is stopped during short jobs, while buffers are full: jobs that did not run are in the queue in the
+    order of submission."""
     record, many = str(tmp_path / "record"), 6000  # so many that some are left however late the stop comes
     ids = [job.id for job in submit(queue, "samples.note_and_nap", [(record, n, 0.004) for n in range(many)])]
     tree = start("-n", "4", mode=mode)
@@ -87,7 +89,7 @@ def test_buffered_jobs_keep_their_order(
 def test_running_jobs_finish(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, stop: str
 ) -> None:
-    """Running jobs finish, all others stand in the queue, before the running ones are done."""
+    """Running jobs finish; all others are in the queue before the running ones are done."""
     held = Held(start, mode, queue, tmp_path, "-v")
     if stop == "Ctrl-C":
         held.tree.send_to_group(signal.SIGINT)
@@ -122,7 +124,7 @@ def test_the_grace_ends(start: Start, mode: str, queue: Queue, store: redis.Redi
 
 
 def test_a_job_that_takes_no_hint(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """It goes on after the interrupt, so its process is killed; the job is back in its queue, uncounted."""
+    """The job continues after the interrupt, so its process is killed; the job is back in its queue, uncounted."""
     record = str(tmp_path / "record")
     job = queue.enqueue("samples.shrug_off", record, 60)
     tree = start("-n", "1", "--grace", "0", mode=mode)
@@ -149,7 +151,7 @@ def test_on_crash_fail_does_not_run_again(
 
 
 def test_stop_while_starting(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """A stop before the first child is there: it leaves, and the jobs stay."""
+    """A stop before the first child has started: the worker ends, and the jobs stay."""
     jobs = [queue.enqueue("samples.nap", 60) for _ in range(5)]
     tree = start("-n", "2", mode=mode)
     eventually(tree.fork_server)
@@ -166,7 +168,7 @@ def test_an_idle_worker_leaves_at_once(start: Start, mode: str, queue: Queue) ->
 
 
 def test_the_log_of_a_plain_start_and_stop(start: Start, mode: str) -> None:
-    """Nothing that has nothing to say."""
+    """The log has no line without information."""
     tree = start("-n", "2", mode=mode)
     eventually(lambda: tree.children())
     tree.send(signal.SIGTERM)

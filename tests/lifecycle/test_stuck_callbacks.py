@@ -23,7 +23,7 @@ MODES = ("thread", "process")
 
 
 def on(which: str) -> dict[str, Any]:
-    """Callbacks of this kind, with a limit."""
+    """Return callbacks of this kind, with a limit."""
     return {f"on_{which}": Callback(f"samples_unfriendly.on_{which}", timeout=LIMIT)}
 
 
@@ -42,12 +42,12 @@ def all_slots_work(queue: Queue) -> None:
 
 @pytest.fixture(params=["doze", "sleep"])
 def how(request: pytest.FixtureRequest) -> str:
-    """Between two steps of Python, or in C, where no exception reaches a thread."""
+    """How the callback is stuck: between two steps of Python, or in C, where no exception reaches a thread."""
     return str(request.param)
 
 
 def test_success_callbacks(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
-    """Two of them, as many as there are slots: each fails its job, and the failure callback hears of it."""
+    """Two callbacks, one for each slot: each fails its job, and the job's failure callback is called."""
     start("-n", "2", mode=mode, serve=SERVED)
     called_back = {**on("success"), **on("failure"), "meta": {"success": how}}
     jobs = [queue.enqueue("samples.ok", n, **called_back) for n in range(2)]
@@ -61,7 +61,7 @@ def test_success_callbacks(start: Start, mode: str, queue: Queue, store: redis.R
 
 
 def test_failure_callbacks(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
-    """The failure stays what it is, with a word about the callback."""
+    """The job's failure is recorded as it was, with a note on the callback."""
     start("-n", "2", mode=mode, serve=SERVED)
     jobs = [queue.enqueue("samples.fail", "no", **on("failure"), meta={"failure": how}) for _ in range(2)]
     for job in jobs:
@@ -84,7 +84,7 @@ def test_both_get_stuck(start: Start, mode: str, queue: Queue, store: redis.Redi
 
 
 def test_a_failure_callback_after_a_time_limit(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """The job's thread was written off before, or its process was killed; the callback gets stuck as well."""
+    """The job's thread was given up before, or its process was killed; then the callback gets stuck too."""
     start("-n", "2", mode=mode, serve=SERVED)
     job = queue.enqueue("samples.sleep_in_c", 3600, job_timeout=1, **on("failure"), meta={"failure": "sleep"})
     assert eventually(lambda: ended(store, job.id), WITHIN) == "failed"
@@ -108,7 +108,7 @@ def test_stopped_callbacks(start: Start, mode: str, queue: Queue, store: redis.R
 
 @pytest.mark.parametrize(("mode", "how"), [("thread", "sleep")])
 def test_exception_handlers(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
-    """Their limit is that of failure callbacks."""
+    """Handlers have the time limit of failure callbacks."""
     start("-n", "2", "--exception-handler", "samples_unfriendly.handle", mode=mode, serve=SERVED)
     told = {"on_failure": Callback("samples_unfriendly.on_failure", timeout=LIMIT)}
     jobs = [queue.enqueue("samples.fail", "no", **told, meta={"handler": how}) for _ in range(2)]
@@ -123,7 +123,7 @@ def test_exception_handlers(start: Start, mode: str, queue: Queue, store: redis.
 def test_an_exception_handler_of_a_job_without_callbacks(
     start: Start, mode: str, queue: Queue, store: redis.Redis, how: str
 ) -> None:
-    """Its limit follows the job's: it is not the 60 s of a callback that nobody has given. The neighbours run on."""
+    """The handler's limit follows the job's, not the 60 s of a callback that was not given. Other jobs continue."""
     start("-n", "2", "--exception-handler", "samples_unfriendly.handle", mode=mode, serve=SERVED)
     job = queue.enqueue("samples.fail", "no", job_timeout=1, meta={"handler": how})
     eventually(lambda: called(store, job.id))
@@ -147,7 +147,7 @@ def test_an_exception_handler_of_a_job_without_callbacks(
 def test_a_stop_ends_what_is_called_behind_the_job(
     start: Start, server: Server, place: str, queue: Queue, store: redis.Redis, how: str, which: str
 ) -> None:
-    """How the job itself ended stays recorded."""
+    """How the job itself ended is recorded as it was."""
     more = ("--exception-handler", "samples_unfriendly.handle") if which == "handler" else ()
     start("-n", "2", *more, mode=place, serve=SERVED)
     calls = {} if which == "handler" else {f"on_{which}": Callback(f"samples_unfriendly.on_{which}", timeout=600)}
@@ -171,7 +171,7 @@ def test_a_stop_ends_what_is_called_behind_the_job(
 def test_what_waits_behind_a_long_callback_is_given_back(
     start: Start, mode: str, queue: Queue, store: redis.Redis, record: str
 ) -> None:
-    """As behind a long job: it was claimed with it, and another worker is idle."""
+    """As behind a long job: the waiting job was claimed with the long one, and another worker is idle."""
     calls = {f"on_{record}": Callback(f"samples_unfriendly.on_{record}", timeout=120), "meta": {record: "wait"}}
     submit(queue, "samples.ok", [(n,) for n in range(150)])  # so many that more and more are claimed ahead
     function = "samples.ok" if record == "success" else "samples.fail"
@@ -191,7 +191,7 @@ def test_what_waits_behind_a_long_callback_is_given_back(
 
 @pytest.mark.parametrize("which", ["success", "failure", "handler", "stopped"])
 def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store: redis.Redis, which: str) -> None:
-    """Its job has no limit: the callback's counts."""
+    """The job has no limit: the callback's counts."""
     more = ("--exception-handler", "samples_unfriendly.handle") if which == "handler" else ()
     start("-n", "2", *more, mode=mode, serve=SERVED)
     calls = {**on("failure"), **(on(which) if which != "handler" else {}), "meta": {which: "hold"}}
@@ -215,7 +215,7 @@ def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store:
 def test_what_ends_a_killed_process_gets_stuck_as_well(
     start: Start, mode: str, queue: Queue, store: redis.Redis
 ) -> None:
-    """The job's process is killed, and then the one that calls its failure callback; retries apply all the same."""
+    """The job's process is killed, and then the one that calls its failure callback; retries still apply."""
     start("-n", "2", mode=mode, serve=SERVED)
     stuck = {**on("failure"), "meta": {"failure": "hold"}, "retry": Retry(max=1)}
     job = queue.enqueue("samples.hold_the_gil", 3600, job_timeout=1, **stuck)
@@ -227,7 +227,7 @@ def test_what_ends_a_killed_process_gets_stuck_as_well(
 
 
 def test_a_callbacks_time_is_not_the_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """The job has used up its own, its callback has another."""
+    """The job has used up its own time; its callback has its own."""
     start("-n", "1", mode=mode, serve=SERVED)
     calls = {"on_success": Callback("samples_unfriendly.on_success", timeout=60), "meta": {"success": "wait"}}
     job = queue.enqueue("samples.ok", 1, job_timeout=1, **calls)

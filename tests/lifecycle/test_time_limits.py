@@ -19,7 +19,7 @@ SLOTS = 3
 
 
 def all_slots_work(queue: Queue, record: Path, gate: Path) -> None:
-    """As many jobs as there are slots run at once."""
+    """Assert that as many jobs as there are slots run at once."""
     jobs = submit(queue, "samples.wait_for", [(str(record), n, str(gate)) for n in range(SLOTS)])
     eventually(lambda: len(lines(record)) == SLOTS)
     gate.touch()
@@ -27,8 +27,8 @@ def all_slots_work(queue: Queue, record: Path, gate: Path) -> None:
 
 
 def test_sleeping_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """In thread mode nothing wakes them: their threads are written off, and their slots are there again. RQ's retries
-    apply all the same."""
+    """In thread mode nothing wakes such jobs: their threads are given up, and their slots are replaced. RQ's retries
+    still apply."""
     record = tmp_path / "runs"
     start("-n", str(SLOTS), mode=mode)
     job = queue.enqueue("samples.sleep_in_c", 3600, job_timeout=1)
@@ -46,7 +46,8 @@ def test_sleeping_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis
 def test_a_worker_leaves_when_the_end_of_a_written_off_job_is_recorded(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """RQ's own finish takes its time, and no slot is left that works: the job would run again."""
+    """RQ's own finish takes its time while no slot works any more; if the worker ended before, the job would run
+    again."""
     record = tmp_path / "record"
     tree = start("-n", "2", mode=mode)
     call = ("samples.hang", str(record), "x", "sleep", 3600)
@@ -60,7 +61,7 @@ def test_a_worker_leaves_when_the_end_of_a_written_off_job_is_recorded(
 
 
 def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """Its process is killed. Whoever shared it runs again, uncounted."""
+    """The job's process is killed. Other jobs of the process run again, uncounted."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     start("-n", str(SLOTS), mode=mode)
     neighbours = submit(queue, "samples.wait_for", [(str(record), n, str(gate)) for n in range(SLOTS - 1)])
@@ -79,7 +80,8 @@ def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store:
 
 @pytest.mark.parametrize("mode", ["process"])
 def test_nothing_waits_behind_the_gil(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """What was fetched ahead runs elsewhere; the job without a limit keeps its worker for longer than the lease."""
+    """Jobs that were claimed ahead run in another worker; the job without a limit keeps its worker for longer than the
+    lease."""
     record = tmp_path / "record"
     trees = [start("-n", "2", mode=mode, JOBQ_LEASE="4")]
     trees.append(start("-n", "1", mode=mode, JOBQ_LEASE="4"))  # it would rescue what is left for dead

@@ -15,7 +15,8 @@ def title(pid: int) -> str:
 
 
 def test_ps_tells_the_processes_apart(start: Start, mode: str) -> None:
-    """In `top` too, which cuts them off; the environment stays readable, by which others find what belongs together."""
+    """In `top` too, which cuts titles off. The environment stays readable, by which other processes recognise their
+    own."""
     tree = start("-n", "2", mode=mode)
     children = eventually(lambda: len(found := tree.children()) == (1 if mode == "thread" else 2) and found)
     server = tree.fork_server()

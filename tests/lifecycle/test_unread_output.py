@@ -31,7 +31,7 @@ def talk():
 
 @contextlib.contextmanager
 def full(kind: str) -> Iterator[int]:
-    """A descriptor that takes nothing; who writes to it plainly waits for ever."""
+    """Return a descriptor that accepts no more data: a plain write to it waits for ever."""
     if kind == "socket":
         reader, writer = (end.detach() for end in socket.socketpair())
     else:

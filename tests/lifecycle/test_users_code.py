@@ -31,7 +31,7 @@ def ended(store: redis.Redis, job_id: str) -> str:
 
 @pytest.mark.parametrize("how", ["doze", "sleep"])
 def test_it_is_ended_by_the_jobs_limit(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
-    """Where it sleeps in C, thread mode writes the thread off, and process mode ends the process at last."""
+    """If the code sleeps in C, thread mode gives the thread up, and process mode ends the process in the end."""
     tree = start("-n", "4", mode=mode, serve=("samples", "samples_unfriendly"))
     functions = [*PRINTED, *MADE]
     jobs = [queue.enqueue(f"samples_unfriendly.{name}", how, job_timeout=1) for name in functions]
@@ -47,7 +47,7 @@ def test_it_is_ended_by_the_jobs_limit(start: Start, mode: str, queue: Queue, st
 def test_it_cannot_end_its_process(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, how: str
 ) -> None:
-    """A neighbour in the same process goes on, and runs once."""
+    """Another job in the same process continues, and runs once."""
     tree = start("-n", "2", mode=mode, serve=("samples", "samples_unfriendly"))
     record, gate = tmp_path / "record", tmp_path / "gate"
     neighbour = queue.enqueue("samples.wait_for", str(record), "n", str(gate))
@@ -108,7 +108,7 @@ SAID = ["ValueError: no"] * 3 + ["Closed", "WithoutTraceback"]
 
 
 def spoil(enqueue: Callable[..., Any], store: redis.Redis) -> None:
-    """In one process: each job fails for its own reason, and the process goes on."""
+    """In one process: each job fails for its own reason, and the process continues."""
     first = enqueue("samples.where")
     calls = [*SPOILS, ("raise_closed", ()), ("raise_without_traceback", ())]
     jobs = [enqueue(f"samples_unfriendly.{name}", *args) for name, args in calls]
@@ -135,7 +135,7 @@ def test_what_is_everybodys_in_python_with_rqs_classes(rq_tree: Tree, store: red
 def test_a_slot_that_fails_ends_its_process(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """Whatever comes of its line in the log: else the threads would go one by one, and nobody would say so."""
+    """Whatever happens to its line in the log: else the threads would end one by one, unnoticed."""
     tree = start("-n", "2" if mode == "thread" else "1", mode=mode, serve=("samples", "samples_unfriendly"))
     [before] = eventually(tree.children)
     queue.enqueue("samples_unfriendly.fail_the_next_slot")
@@ -145,7 +145,7 @@ def test_a_slot_that_fails_ends_its_process(
 
 
 def test_a_text_of_10_mb(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """What is stored keeps its head and its tail; the log gets a line."""
+    """The store keeps the beginning and the end; the log gets a line."""
     tree = start(mode=mode, serve=("samples", "samples_unfriendly"))
     job = queue.enqueue("samples_unfriendly.talks", 10_000_000)
     text = eventually(lambda: ended(store, job.id) and failed(store, job.id))

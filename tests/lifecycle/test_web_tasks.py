@@ -22,7 +22,7 @@ URL = "http://127.0.0.1:9/"
 
 @pytest.fixture
 def core_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process that is started from here finds the extra's libraries."""
+    """Make the extra's libraries impossible to import in processes that are started from here."""
     (tmp_path / "without").mkdir()
     (tmp_path / "without/sitecustomize.py").write_text(
         "import sys\nsys.modules.update(dict.fromkeys(['httpx2', 'httpcore2', 'bs4']))\n"
@@ -68,7 +68,7 @@ def test_what_needs_it_refuses_before_it_begins(argv: list[str], said: str) -> N
 
 @pytest.mark.usefixtures("core_only")
 def test_submit_warns_and_submits(server: Server, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker may have what the producer has not."""
+    """The worker may have libraries that the producer has not."""
     monkeypatch.setenv("JOBQ_URL", server.url)
     done = command("submit", "download", URL)
     assert done.returncode == 0
@@ -86,7 +86,8 @@ def test_the_help_names_it(server: Server, argv: list[str]) -> None:
 
 
 def test_the_extra_is_complete_and_installed() -> None:
-    """By README's commands, the image and who tests; httpcore2 too, since the client imports it by itself."""
+    """README's commands, the image and the test dependencies install it; httpcore2 too, as the client imports it
+    itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {line.partition(">")[0] for line in project["optional-dependencies"]["web-tasks"]}
     assert names == {"httpx2", "httpcore2", "beautifulsoup4"}

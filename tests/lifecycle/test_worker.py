@@ -23,7 +23,7 @@ def test_burst_on_empty_queues(start: Start, mode: str) -> None:
 
 
 def test_jobs_wait_for_a_worker(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """Submitted first, the worker started later: nothing is lost, the results are right."""
+    """The jobs are submitted first, the worker starts later: no job is lost, the results are right."""
     jobs = [queue.enqueue("square", n) for n in range(50)]
     assert start("--burst", "-n", "2", mode=mode).wait() == 0
     assert [job.result(1) for job in jobs] == [n * n for n in range(50)]
@@ -43,7 +43,7 @@ def test_short_jobs_then_long_ones(start: Start, mode: str, queue: Queue, tmp_pa
 
 
 def test_two_workers_share_a_queue(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """Each job runs exactly once, and both workers get some: four that wait for one another need all four consumers."""
+    """Each job runs exactly once, and both workers get some: four jobs that wait for each other need all four slots."""
     record, waiting, gate = str(tmp_path / "record"), tmp_path / "waiting", tmp_path / "gate"
     trees = [start("-n", "2", mode=mode) for _ in range(2)]
     submit(queue, "samples.wait_for", [(str(waiting), n, str(gate)) for n in range(4)])
@@ -68,7 +68,7 @@ def test_queues_are_served_in_order(start: Start, store: redis.Redis, tmp_path: 
 
 
 def test_processes_with_threads(start: Start, queue: Queue) -> None:
-    """--mode process --threads: as many processes as -n says, with slots that are no main thread."""
+    """--mode process --threads: as many processes as -n says, with slots that are not in the main thread."""
     jobs = [queue.enqueue("samples.in_main_thread") for _ in range(20)]
     assert start("--burst", "-n", "2", "--threads", "3").wait() == 0
     assert {job.result(1) for job in jobs} == {False}
@@ -84,7 +84,7 @@ def test_where_jobs_run(start: Start, mode: str, queue: Queue, store: redis.Redi
 
 @pytest.mark.parametrize("flags", [[], ["--burst"]])
 def test_a_stdin_that_has_ended_already(server: Server, mode: str, flags: list[str]) -> None:
-    """--until-eof then is a stop like any other, also while the worker is still starting."""
+    """With --until-eof this is a stop like any other, also while the worker is still starting."""
     command = [sys.executable, "-m", "jobqueue.cli", "worker", "--until-eof", "--mode", mode, "-n", "1", *flags]
     env = {**os.environ, "JOBQ_URL": server.url}
     done = subprocess.run(command, stdin=subprocess.DEVNULL, env=env, capture_output=True, text=True, timeout=100)

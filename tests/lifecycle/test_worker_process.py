@@ -25,7 +25,7 @@ def env(server: Server) -> dict[str, str]:
 
 
 def session(pid: int) -> list[psutil.Process]:
-    """The living processes of a session."""
+    """Return the living processes of a session."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -82,7 +82,7 @@ def test_keys_of_a_wrong_type_where_rqs_own_code_writes(store: redis.Redis, star
 
 @pytest.mark.parametrize("junk", ["1e18", str(2**63 - 1), "nan", "soon", "-1e300"])
 def test_numbers_of_other_producers(store: redis.Redis, start: Start, mode: str, junk: str) -> None:
-    """As they may stand in the hash of a job that plain RQ or an older release enqueued."""
+    """Numbers as RQ or an older release may have written them into the hash of a job."""
     queue = Queue(connection=store)
     plain = [queue.enqueue("samples.ok", n).id for n in range(2)]
     by_rq = queue.enqueue("samples.ok", 1, on_success=Callback("samples.on_success"), retry=rq.Retry(max=2)).id
@@ -130,7 +130,7 @@ def test_rqs_classes_meet_the_same(server: Server, store: redis.Redis, tmp_path:
 
 
 def test_a_rescue_meets_junk(store: redis.Redis, start: Start, mode: str) -> None:
-    """A worker is killed while its jobs run; meanwhile somebody writes junk into their hashes."""
+    """A worker is killed while its jobs run; meanwhile invalid values are written into their hashes."""
     queue = Queue(connection=store)
     ids = [queue.enqueue("samples.nap", 1.5).id for _ in range(2)]
     tree = start("-n", "2", mode=mode, JOBQ_LEASE="1")
@@ -148,7 +148,7 @@ def test_a_rescue_meets_junk(store: redis.Redis, start: Start, mode: str) -> Non
 
 
 def test_a_stop_beside_keys_of_a_wrong_type(start: Start, queue: Queue, store: redis.Redis) -> None:
-    """What cannot be written there is said, and is no reason to call the end a failure."""
+    """The log names what cannot be written there, and the worker's end counts as a success."""
     tree = start("-n", "1")
     assert queue.enqueue("samples.ok", 1).result(timeout=30) == 1
     planted = [keys.WORKERS, keys.workers_of("default"), keys.ENDED, keys.PAUSED, keys.USAGE, keys.ASIDE]
