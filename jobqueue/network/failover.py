@@ -62,16 +62,19 @@ def behind_sentinels(client: redis.Redis) -> bool:
 class Patience:
     """Waits between attempts that were refused, up to a time limit."""
 
-    def __init__(self, client: redis.Redis, seconds: float = REFUSED_FOR) -> None:
+    def __init__(
+        self, client: redis.Redis, seconds: float = REFUSED_FOR, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._pool = client.connection_pool
         self._backoff = Backoff(most=1.0)
         self._seconds = seconds
+        self._clock = clock
         self._until = 0.0
 
     def wait(self, error: BaseException) -> bool:
         """Wait and return True for a refused attempt; return False at once for any other error, or when the time is
         over."""
-        now = time.monotonic()
+        now = self._clock()
         self._until = self._until or now + self._seconds
         if not was_refused(error) or now >= self._until:
             return False

@@ -17,13 +17,14 @@ class Listener(PubSub):
     the next call connects and subscribes again; messages that were published meanwhile are lost, as always with
     Redis."""
 
+    _clock = staticmethod(monotonic)
     _heard = 0.0  # when the last message came, monotonic
     _asked = 0.0  # when the PING that has no answer yet was sent, monotonic; 0.0: there is none
 
     def on_connect(self, connection: Any) -> None:
         super().on_connect(connection)
         self.health_check_response_counter = 0
-        self._heard, self._asked = monotonic(), 0.0
+        self._heard, self._asked = self._clock(), 0.0
 
     def get_message(self, ignore_subscribe_messages: bool = False, timeout: float | None = 0.0) -> Any:
         """Return the next message, or None if none comes within ``timeout`` seconds (at most a few seconds)."""
@@ -35,7 +36,7 @@ class Listener(PubSub):
         unanswered = self.health_check_response_counter
         response = super().parse_response(block, timeout)  # type: ignore[no-untyped-call]
         if response is not None or self.health_check_response_counter < unanswered:
-            self._heard, self._asked = monotonic(), 0.0
+            self._heard, self._asked = self._clock(), 0.0
         return response
 
     def check_health(self) -> None:
@@ -43,7 +44,7 @@ class Listener(PubSub):
 
     def _look_after_it(self) -> float:
         """Send a PING, or give up, when it is time; return the seconds until the next call is due."""
-        connection, now = self.connection, monotonic()
+        connection, now = self.connection, self._clock()
         if connection is None or not self.subscribed:
             return ASK_AFTER
         if self._asked and now >= self._asked + ANSWER:

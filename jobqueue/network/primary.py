@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -74,7 +75,8 @@ class Watch:
     """A thread that learns from a Sentinel that the primary has changed, and closes the connections to any other
     server."""
 
-    def __init__(self, sentinel: Sentinel, service: str) -> None:
+    def __init__(self, sentinel: Sentinel, service: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._sentinel, self._service = sentinel, service
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -112,7 +114,7 @@ class Watch:
             while self._connections:
                 message = listener.get_message(ignore_subscribe_messages=True, timeout=LOOK / 2)
                 backoff.reset()
-                now = time.monotonic()
+                now = self._clock()
                 if now >= look_at or (message and _text(message["data"]).split(" ")[0] == self._service):
                     look_at = now + LOOK
                     self._look(sentinel)

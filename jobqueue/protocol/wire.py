@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 import redis
@@ -21,7 +21,8 @@ class Wire:
     The caller makes sure that one thread at a time sends or receives. Raises what redis-py raises.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._connection = client.connection_pool.make_connection()  # not connected: reconnect() does it
         self._args: list[Field] = []
         self._heard = 0.0  # monotonic seconds of the last answer
@@ -30,7 +31,7 @@ class Wire:
     def send(self, args: list[Field]) -> None:
         """Send CYCLE with the arguments that ``cycle_args`` made."""
         self._args = args
-        self._was_silent = monotonic() - self._heard > SILENCE
+        self._was_silent = self._clock() - self._heard > SILENCE
         try:
             self._connection.send_command("EVALSHA", digest("cycle"), *args, check_health=False)
         except UnicodeEncodeError:  # nothing was sent
@@ -45,7 +46,7 @@ class Wire:
         except NoScriptError:  # it did not run, so sending the whole text repeats nothing
             self._connection.send_command("EVAL", source("cycle"), *self._args)
             reply = self._connection.read_response()
-        self._heard = monotonic()
+        self._heard = self._clock()
         return parse_cycle(reply)
 
     def largest(self) -> int:
@@ -70,5 +71,5 @@ class Wire:
         """Give back what the owner holds and does not know; -1: the owner is fenced."""
         self._connection.send_command("EVAL", source("reconcile"), 1, keys.own(owner), owner, worker, *claims)
         answer = int(self._connection.read_response())
-        self._heard = monotonic()
+        self._heard = self._clock()
         return answer

@@ -15,7 +15,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -40,7 +39,6 @@ from jobqueue.store.connection import Address
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
 from jobqueue.workers.running.task_meter import Usage
-from jobqueue.workers.shared import refusals
 from jobqueue.workers.shared.journal import BUFFERED, CAME_BACK, OUT_OF_WORK, REVOKED, UNSETTLED, SharedPage, make_file
 from jobqueue.workers.shared.settings import Settings
 
@@ -506,7 +504,7 @@ class Lines(logging.Handler):
 def test_what_was_claimed_is_always_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> ConsumerMachine:
         machine = ConsumerMachine()
-        monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=machine.turns.monotonic))
+        monkeypatch.setattr(machine.consumer._outbox.refusals, "_clock", machine.turns.monotonic)
         return machine
 
     monkeypatch.setattr("random.uniform", lambda least, _most: least)

@@ -274,7 +274,7 @@ class Tree:
 
     def __init__(self, interval: float, burst: bool = False) -> None:
         self.forks = 0
-        self.role = Maintenance(interval, burst, lambda event: event(), self._fork)
+        self.role = Maintenance(interval, burst, lambda event: event(), self._fork, lambda: 1000.0)
 
     def _fork(self) -> bool:
         self.forks += 1
@@ -282,8 +282,7 @@ class Tree:
         return True
 
     def steps(self, *times: float) -> list[bool]:
-        begin = time.monotonic()
-        return [self.role.step(begin + at) for at in times]
+        return [self.role.step(1000.0 + at) for at in times]
 
 
 def test_a_round_every_ten_minutes() -> None:

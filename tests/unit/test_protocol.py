@@ -897,9 +897,9 @@ def test_a_flushed_script_cache_is_no_trouble(desk: Desk) -> None:
     assert len(desk.claim(1).jobs) == 1
 
 
-def heartbeat_of(desk: Desk, is_busy: Callable[[], bool]) -> Heartbeat:
+def heartbeat_of(desk: Desk, is_busy: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> Heartbeat:
     told = Settings(Address(url="redis://127.0.0.1:1/0"), W, ("default", "low"), 2, 1)
-    return Heartbeat(told, desk.store, is_busy)
+    return Heartbeat(told, desk.store, is_busy, clock)
 
 
 def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk) -> None:
@@ -911,10 +911,10 @@ def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk
     assert (desk.store.hget(keys.worker(W), "state"), looks) == (b"busy", [])
 
 
-def test_a_renewal_that_comes_late_is_counted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renewal_that_comes_late_is_counted(desk: Desk) -> None:
     """Somebody may have taken over meanwhile: what was claimed before it must not start unasked."""
-    heartbeat, clock = heartbeat_of(desk, lambda: False), [1000.0]
-    monkeypatch.setattr("jobqueue.workers.roles.heartbeat.time.monotonic", lambda: clock[0])
+    clock = [1000.0]
+    heartbeat = heartbeat_of(desk, lambda: False, lambda: clock[0])
     heartbeat.birth()
     for seconds, lapses in ((3.0, 0), (6.9, 0), (7.1, 1), (3.0, 1), (100.0, 2)):
         clock[0] += seconds

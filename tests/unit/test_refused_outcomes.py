@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fake_children import Clock
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
@@ -47,10 +48,13 @@ def test_those_that_went_together_are_sent_apart() -> None:
 
 
 def test_a_suspect_waits_between_two_attempts() -> None:
-    refusals, large, later = Refusals(), outcome(1, LARGE), outcome(2)
+    clock = Clock()
+    refusals, large, later = Refusals(clock), outcome(1, LARGE), outcome(2)
     refusals.refused([large], Lost("gone"))
     assert refusals.portion([large, later]) == [later]
     assert refusals.portion([large]) == []
+    clock.now += 0.06
+    assert refusals.portion([large, later]) == [large]
 
 
 def test_a_store_that_is_full() -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from fake_children import Clock
 from helpers import eventually
 
-from jobqueue.workers.roles.timed_role import REQUEST, RoleThread
+from jobqueue.workers.roles import timed_role
+from jobqueue.workers.roles.timed_role import REQUEST, Outage, RoleThread
 from jobqueue.workers.shared.failures import Failures
 
 
@@ -228,3 +230,16 @@ def test_whether_the_store_is_away() -> None:
     gate[0] = True
     eventually(lambda: not role_thread.is_away)
     assert role_thread.stop(20)
+
+
+def test_an_outage_is_said_once_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    """By the first of the threads that find it out; again when the store went away again much later."""
+    clock = Clock()
+    outage, error = Outage(clock), redis.ConnectionError("gone")
+    with caplog.at_level(logging.INFO, timed_role.__name__):
+        for seconds, said in ((0.0, 1), (0.1, 1), (timed_role.SAME_OUTAGE, 2)):
+            clock.now += seconds
+            outage.begins(error)
+            outage.begins(error)
+            outage.is_over()
+            assert caplog.text.count("the store does not answer") == said

@@ -10,7 +10,8 @@ lead without noticing it, because it was stopped or cut off, enqueues nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import redis
 
@@ -27,11 +28,13 @@ LOOK = 10.0  # seconds between two looks of a process that does not lead at what
 class CronLeader:
     """A role; runs in the roles thread of a worker, or of ``jobq cron``."""
 
-    def __init__(self, name: str, entries: Sequence[Schedule], client: redis.Redis) -> None:
+    def __init__(
+        self, name: str, entries: Sequence[Schedule], client: redis.Redis, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.every = LONGEST
         self._entries = entries
         self._timetable = Timetable(client, leader=name)
-        self._ticker = ScheduleTicker(self._timetable)
+        self._ticker = ScheduleTicker(self._timetable, clock)
         self._stored = False
         self._resigned = False
         self._look_at = 0.0  # monotonic seconds; 0: it leads, or has not stepped yet

@@ -39,12 +39,19 @@ class Heartbeat:
     """A role. Steps in a thread of its own, so that nothing else can make it late; ``birth``, ``add_owner`` and
     ``death`` are called in the roles thread."""
 
-    def __init__(self, settings: Settings, client: redis.Redis, is_busy: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        is_busy: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.every = min(3.0, settings.lease / 3)
         self._settings = settings
         self._client = client
         self._protocol = Protocol(client)
         self._is_busy = is_busy
+        self._clock = clock
         self._renew_at = 0.0
         self._born = False
         self._stepping = threading.Lock()  # so that no renewal that is under way registers again after ``death``
@@ -97,7 +104,7 @@ class Heartbeat:
         """Renew the lease, write ``fields`` into the registration and the name into RQ's lists; return the "birth" that
         stood in the registration. Delete what somebody else has written in the place of one of our own keys. Raises an
         outage."""
-        worker, asked = self._settings.worker, time.monotonic()
+        worker, asked = self._settings.worker, self._clock()
         registration = keys.worker(worker)
         with self._client.pipeline(transaction=False) as pipe:
             pipe.incr(keys.lease(worker))
@@ -111,7 +118,7 @@ class Heartbeat:
             replies = replies_of(pipe)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         if not isinstance(replies[0], Exception):
-            if self.renewed and time.monotonic() - self.renewed > SAFE * self._settings.lease:
+            if self.renewed and self._clock() - self.renewed > SAFE * self._settings.lease:
                 self.lapses += 1  # before ``renewed``: self-fencing, which sees that, has to see this too
             self.renewed = asked
         if errors:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import redis
 
@@ -26,7 +26,8 @@ AT_MOST = 0.5  # seconds in a row: the roles thread has more to do, and the rest
 class LeftDependents:
     """Used by the rescuer, in the roles thread."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._client = client
         self._protocol = Protocol(client)
         self._failed: set[str] = set()  # ids of jobs that could not be dealt with; each is logged once
@@ -40,7 +41,7 @@ class LeftDependents:
 
     def enqueue(self, ended: Iterable[bytes | str]) -> None:
         """Enqueue the dependents of the jobs with these ids, whose end is recorded."""
-        deadline = time.monotonic() + AT_MOST
+        deadline = self._clock() + AT_MOST
         for job_id in map(text_of, ended):
             try:
                 self._enqueue_of(job_id, deadline)
@@ -53,7 +54,7 @@ class LeftDependents:
 
     def _enqueue_of(self, job_id: str, deadline: float) -> None:
         more = True
-        while more and time.monotonic() < deadline:
+        while more and self._clock() < deadline:
             more, moved = self._protocol.enqueue_dependents(job_id)
             if moved:
                 log.info("job %s had ended, and %d of its dependents were still to be enqueued", job_id, len(moved))

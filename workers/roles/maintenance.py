@@ -27,12 +27,18 @@ class Maintenance:
     every = 1.0
 
     def __init__(
-        self, interval: float, burst: bool, post: Callable[[Callable[[], None]], None], fork: Callable[[], bool]
+        self,
+        interval: float,
+        burst: bool,
+        post: Callable[[Callable[[], None]], None],
+        fork: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._interval = interval
         self._post = post
         self._fork = fork
-        self._due = 0.0 if burst else time.monotonic() + self._settling()
+        self._clock = clock
+        self._due = 0.0 if burst else self._clock() + self._settling()
         self._pid = 0  # of its process; 0: there is none, or it is not known yet
         self.running = False  # its process was asked for, and has not ended
         self.awaited = burst and interval > 0  # a burst does it once, as RQ's does, before it leaves
@@ -47,7 +53,7 @@ class Maintenance:
 
     def reconnected(self) -> None:
         """Wait for a while, and let a burst end without it."""
-        self._due = time.monotonic() + self._settling()
+        self._due = self._clock() + self._settling()
         self.awaited = False
 
     def _settling(self) -> float:

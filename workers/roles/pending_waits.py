@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import redis
@@ -35,8 +35,9 @@ class NoList(Exception):
 class PendingWaits:
     """Used by the queue waiter, in its thread."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
+        self._clock = clock
         self._waits: dict[str, Wait] = {}
         self._idle: dict[str, Any] = {}  # queue → connection without a pending BLMOVE
 
@@ -50,7 +51,7 @@ class PendingWaits:
                 connection.send_command(
                     "BLMOVE", keys.queue(name), keys.queue(name), "LEFT", "LEFT", ROUND, check_health=False
                 )
-                self._waits[name] = Wait(connection, time.monotonic() + ROUND + LATE)
+                self._waits[name] = Wait(connection, self._clock() + ROUND + LATE)
 
     def files(self) -> dict[int, str]:
         """Return the descriptors that become readable when an answer comes, each with its queue."""
@@ -74,7 +75,7 @@ class PendingWaits:
     def give_up_overdue(self) -> bool:
         """Close the connections whose answers do not come; return whether there were any: what they should have said
         may have been a push."""
-        now = time.monotonic()
+        now = self._clock()
         late = [name for name, wait in self._waits.items() if now >= wait.overdue]
         for name in late:
             log.debug("no answer about the queue %s: its connection is made again", name)

@@ -53,16 +53,23 @@ OUT_OF_SERVICE = 5.0  # seconds without a wait that worked after which this work
 class QueueWaiter:
     """A thread of the supervisor, with connections of its own. Other threads may call the public methods."""
 
-    def __init__(self, client: redis.Redis, queues: tuple[str, ...], failures: Failures | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        queues: tuple[str, ...],
+        failures: Failures | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._queues = queues
+        self._clock = clock
         self._waiting: deque[Callable[[], None]] = deque()  # one for each child that is out of work
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[0], False)
         self._stop = False
         self._failures = failures or Failures()
         self._over = threading.Event()
-        self._pending = PendingWaits(client)
+        self._pending = PendingWaits(client, clock)
         self._workers = 0  # how many serve the first queue
         self._open: list[str] = []  # the queues that are not paused, as of the last look
         self._look_again = 0.0  # monotonic seconds at which that is looked up anew
@@ -117,7 +124,7 @@ class QueueWaiter:
     def _failed(self, error: Exception) -> None:
         log.debug("waiting for jobs failed: %s", error)
         self._failure = str(error)
-        self._failing_since = self._failing_since or time.monotonic()
+        self._failing_since = self._failing_since or self._clock()
         self._pending.disconnect()
         if _out_of_files(error):
             self._complain("files", "too many open files to wait for jobs: raise the limit (ulimit -n)")
@@ -143,7 +150,7 @@ class QueueWaiter:
 
     def _open_queues(self) -> list[str]:
         """Ask which queues are not paused, at most once a second as long as no child is woken."""
-        now = time.monotonic()
+        now = self._clock()
         if not self._open or now >= self._look_again:
             self._open, self._look_again = self._ask_open_queues(), now + LOOK
         return [name for name in self._open if name not in self._spoiled]
@@ -158,7 +165,7 @@ class QueueWaiter:
             if isinstance(reply, Exception):
                 raise reply
         self._workers = 0 if isinstance(workers, Exception) else workers
-        now = time.monotonic()
+        now = self._clock()
         self._spoiled = {name: until for name, until in self._spoiled.items() if now < until}
         is_open = [name for name in self._queues if name.encode() not in paused and name not in self._spoiled]
         return [] if suspended else is_open
@@ -170,7 +177,7 @@ class QueueWaiter:
         if others and self._client.exists(*map(keys.queue, others)):
             return True
         look_after = LOOK_AT_REST if others else LOOK if len(queues) < len(self._queues) else None
-        limit = self._pending.first_overdue() - time.monotonic()
+        limit = self._pending.first_overdue() - self._clock()
         names = self._pending.files()
         ready = readable([*names, self._pipe[0]], limit if look_after is None else min(limit, look_after))
         if self._pipe[0] in ready:
@@ -190,7 +197,7 @@ class QueueWaiter:
         try:
             return self._pending.answer(name)
         except NoList:
-            self._spoiled[name] = time.monotonic() + ROUND
+            self._spoiled[name] = self._clock() + ROUND
             self._complain(name, f"the queue {name!r} cannot be read, its key is no list: {keys.queue(name)}")
             return False
 

@@ -41,14 +41,20 @@ class Rescuer:
     """A role; runs in the roles thread. ``on_left`` is called there with the jobs of a dead owner that RQ's own code
     must end; whoever has done that calls ``close``."""
 
-    def __init__(self, settings: Settings, client: redis.Redis, on_left: Callable[[LeftForRQ], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        on_left: Callable[[LeftForRQ], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.every = min(LOOK_EVERY, settings.lease / 3)
         self._settings = settings
         self._on_left = on_left
         self._client = client
         self._protocol = Protocol(client)
         self._lease_watch = LeaseWatch(settings, client)
-        self._dependents = LeftDependents(client)
+        self._dependents = LeftDependents(client, clock)
         self._rescued: dict[str, DeathReport] = {}  # of our dead children, by owner: the latest ones
         self._failed: set[str] = set()  # workers that could not be dealt with; each is logged once
 

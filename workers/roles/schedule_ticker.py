@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from redis.exceptions import ResponseError
 
@@ -27,7 +28,8 @@ class ScheduleTicker:
     and passed over, so that the others are enqueued.
     """
 
-    def __init__(self, timetable: Timetable) -> None:
+    def __init__(self, timetable: Timetable, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._timetable = timetable
         self._bad: dict[
             str, tuple[Due, str, float]
@@ -79,7 +81,7 @@ class ScheduleTicker:
         """Return whether the entry is the same as when it could not be enqueued a short while ago: finding that out
         once a second again would cost too much."""
         seen = self._bad.get(one.id)
-        return seen is not None and seen[0] == one and time.monotonic() < seen[2]
+        return seen is not None and seen[0] == one and self._clock() < seen[2]
 
     def _complain(self, one: Due, problem: str) -> None:
         """Warn of an entry once for each problem, and remember it."""
@@ -92,4 +94,4 @@ class ScheduleTicker:
             )
         if len(self._bad) >= REMEMBERED:
             self._bad.clear()
-        self._bad[one.id] = (one, problem, time.monotonic() + LOOK_AGAIN)
+        self._bad[one.id] = (one, problem, self._clock() + LOOK_AGAIN)

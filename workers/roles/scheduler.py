@@ -8,7 +8,8 @@ lock on a queue, the queue's delayed jobs are left to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import redis
 
@@ -27,11 +28,11 @@ RETRY = 10.0  # seconds between two looks at queues whose delayed jobs could not
 class Scheduler:
     """A role; runs in the roles thread."""
 
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+    def __init__(self, settings: Settings, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self.every = LONGEST
         self._queues = settings.queues
         self._protocol = Protocol(client)
-        self._ticker = ScheduleTicker(Timetable(client))
+        self._ticker = ScheduleTicker(Timetable(client), clock)
         self._move_at = 0.0
         self._retry_at = 0.0
         self._refused: set[str] = set()  # queues whose delayed jobs could not be enqueued, which was logged

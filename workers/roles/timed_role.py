@@ -40,7 +40,8 @@ class TimedRole(Protocol):
 class Outage:
     """Logs once that the store is away, for several threads that find out one after the other. Any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._said = 0.0  # monotonic seconds of the last warning; 0.0: there was none
         self._over = True
@@ -48,7 +49,7 @@ class Outage:
     def begins(self, error: Exception) -> None:
         """Note that a request has failed because the store is away, and log it if that is new."""
         with self._lock:
-            now = time.monotonic()
+            now = self._clock()
             is_known = not self._over or (self._said and now < self._said + SAME_OUTAGE)
             self._over = False
             if not is_known:
@@ -89,12 +90,14 @@ class RoleThread:
         on_away: Callable[[], object] = lambda: None,
         failures: Failures | None = None,
         outage: Outage | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """on_away: called while the store is away, before each new attempt; outage: shared with other threads of this
         process, so that only one of them logs it."""
         self._steps = steps
+        self._clock = clock
         self._names = [name_of(role) for role in steps]
-        self._outage = outage or Outage()
+        self._outage = outage or Outage(clock)
         self._on_away = on_away  # starts a local store again
         self._failures = failures or Failures()
         self._due = [0.0 for _ in steps]
@@ -142,7 +145,7 @@ class RoleThread:
         """Wait until there is a request or a role is due; return the request, or None."""
         if self._at_hand is not None:
             return self._at_hand
-        now = time.monotonic()
+        now = self._clock()
         if self._set_aside and (self._set_aside[0][0] <= now or (self._stop.is_set() and self._requests.empty())):
             time.sleep(0.5 if self._set_aside[0][0] > now else 0.0)  # at a stop a failed request is tried again soon
             return self._set_aside.pop(0)[1]
@@ -156,14 +159,14 @@ class RoleThread:
         done, pause = self._attempt(-1, REQUEST, request)
         self._at_hand = request if done is Attempt.AWAY else None
         if done is Attempt.FAILED:  # it may need an operator's help: those behind it need not wait for that
-            self._set_aside.append((time.monotonic() + pause, request))
+            self._set_aside.append((self._clock() + pause, request))
             self._set_aside.sort(key=lambda pair: pair[0])
 
     def _step(self) -> None:
         if self._stop.is_set():
             return
         for i, role in enumerate(self._steps):
-            now = time.monotonic()
+            now = self._clock()
             if now < self._due[i]:
                 continue
             done, pause = self._attempt(i, self._names[i], lambda role=role, now=now: role.step(now))  # type: ignore[misc]

@@ -11,7 +11,7 @@ connection is sent alone, until it passed or it is clear that it never will.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import (
     AuthenticationError,
@@ -72,7 +72,8 @@ class SuspectOutcome:
 class Refusals:
     """Finds the outcomes that the store does not take. The consumer's lock guards it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._suspects: dict[int, SuspectOutcome] = {}  # by claim
         self.largest = 0  # bytes that the server takes, as it says; 0: not known
 
@@ -81,7 +82,7 @@ class Refusals:
 
     def portion(self, finished: Sequence[JobOutcome]) -> list[JobOutcome]:
         """What may be sent with the next request: a suspect alone, or else those that are none."""
-        now = time.monotonic()
+        now = self._clock()
         for outcome in finished:
             suspect = self._suspects.get(outcome.claim)
             if suspect and suspect.not_before <= now:
@@ -108,7 +109,7 @@ class Refusals:
     def _refused_alone(self, outcome: JobOutcome, error: Exception) -> bool:
         suspect = self._suspects.setdefault(outcome.claim, SuspectOutcome())
         suspect.attempts += 1
-        suspect.not_before = time.monotonic() + suspect.backoff.failed()
+        suspect.not_before = self._clock() + suspect.backoff.failed()
         size = len(outcome.payload)
         if isinstance(error, OutOfMemoryError):
             never = suspect.attempts >= FULL and size >= LARGE

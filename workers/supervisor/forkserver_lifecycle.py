@@ -70,7 +70,7 @@ class ForkServerLifecycle:
         self._on_ready = on_ready
         self._clock = clock
         self.requesters: Sequence[Requester] = ()
-        self.importing = Importing()
+        self.importing = Importing(clock)
         self.is_ready = False  # it can start processes
         self._client: ForkServerClient | None = None
         self._started_at = 0.0  # monotonic seconds

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +16,8 @@ LONG = 10.0  # seconds until the first warning; the next one comes when the impo
 class Importing:
     """Owned by the supervisor's main loop; the fork server reports which module it imports next."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._began: float | None = None  # monotonic seconds; None: nothing is being imported
         self._module = ""
         self._since = 0.0
@@ -23,12 +25,12 @@ class Importing:
 
     def begin(self) -> None:
         """Note that a fork server was started."""
-        self._began = time.monotonic()
+        self._began = self._clock()
         self._module, self._say_at = "", LONG
 
     def next(self, module: str) -> None:
         """Note that this module is imported next."""
-        self._module, self._since = module, time.monotonic()
+        self._module, self._since = module, self._clock()
 
     def end(self) -> None:
         """Note that all modules are imported. May be called twice."""
@@ -56,4 +58,4 @@ class Importing:
         """Return what a worker that is starting does, for its health file."""
         if self._began is None or not self._module:
             return "it is starting"
-        return f"it is starting: importing {self._module} for {time.monotonic() - self._since:.0f} s"
+        return f"it is starting: importing {self._module} for {self._clock() - self._since:.0f} s"

@@ -9,6 +9,7 @@ jobq-command-listener    hears RQ's commands, and posts them to the main loop
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,26 +57,32 @@ class RoleThreads:
         on_command: Callable[[dict[str, Any]], None],
         on_lapse: Event,
         fork_maintenance: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """post: hands to the main loop, in which the four callables are called. on_left: jobs of another tree that died
         need RQ's own finish; on_command: somebody sent a command; on_lapse: the children shall look at their pages;
         fork_maintenance: start a process for RQ's maintenance, False: it cannot be now."""
         self._settings = settings
+        self._clock = clock
         self._post = post
         self._failures = Failures(on_change=lambda: post(lambda: None))  # so that health says it in the next turn
         client, patience = store.client(), renewal_timeout(settings.lease)
         self.client = client
         self._protocol = Protocol(client)
         own = store.client(socket_timeout=patience, connect_timeout=patience)
-        self._heartbeat = Heartbeat(settings, own, lambda: any(handle.page.running() for handle in handles))
-        self.rescuer = Rescuer(settings, client, lambda left: post(lambda: on_left(left)))
+        self._heartbeat = Heartbeat(settings, own, lambda: any(handle.page.running() for handle in handles), clock)
+        self.rescuer = Rescuer(settings, client, lambda left: post(lambda: on_left(left)), clock)
         self.self_fencing = SelfFencing(settings, self._heartbeat, [handle.page for handle in handles], on_lapse)
-        self.maintenance = Maintenance(settings.maintenance_interval, settings.burst, post, fork_maintenance)
-        self._cron_leader = CronLeader(settings.worker, cron, client) if cron else None
-        outage = Outage()
-        self._heartbeat_thread = RoleThread("jobq-heartbeat", [self._heartbeat], store.ensure, self._failures, outage)
-        self._roles_thread = RoleThread("jobq-roles", self._roles(), store.ensure, self._failures, outage)
-        self.queue_waiter = QueueWaiter(store.client(socket_timeout=FIRST_ANSWER), settings.queues, self._failures)
+        self.maintenance = Maintenance(settings.maintenance_interval, settings.burst, post, fork_maintenance, clock)
+        self._cron_leader = CronLeader(settings.worker, cron, client, clock) if cron else None
+        outage = Outage(clock)
+        self._heartbeat_thread = RoleThread(
+            "jobq-heartbeat", [self._heartbeat], store.ensure, self._failures, outage, clock
+        )
+        self._roles_thread = RoleThread("jobq-roles", self._roles(), store.ensure, self._failures, outage, clock)
+        self.queue_waiter = QueueWaiter(
+            store.client(socket_timeout=FIRST_ANSWER), settings.queues, self._failures, clock
+        )
         self._command_listener = CommandListener(
             store.client(), settings.worker, lambda command: post(lambda: on_command(command)), self._failures
         )
@@ -85,7 +92,7 @@ class RoleThreads:
         """Return the roles of the roles thread, in the order in which they step."""
         roles: list[TimedRole] = [self.rescuer, self.maintenance, WrongKeys(self.client)]
         if self._settings.scheduler:
-            roles.append(Scheduler(self._settings, self.client))
+            roles.append(Scheduler(self._settings, self.client, self._clock))
         if self._cron_leader:
             roles.append(self._cron_leader)
         if self._settings.scheduler or self._cron_leader:

@@ -73,6 +73,7 @@ class Supervisor:
             on_command=lambda command: self._command_handler.handle(command),
             on_lapse=lambda: self._children.wake_all(),
             fork_maintenance=lambda: self._fork_server.fork_maintenance(),
+            clock=clock,
         )
         self._shutdown = Shutdown(
             self._handles, settings.grace, self._threads.give_back, lambda: self._threads.is_away, clock
