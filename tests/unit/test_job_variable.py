@@ -20,17 +20,18 @@ from unittest.mock import Mock
 import psutil
 from rq.job import Job
 from jobqueue.workers.rq_classes.slot import RQSlot
-from jobqueue.workers.child.slot import Slot
-names = ("owner", "page", "consumer", "runner", "protocol", "usage", "stir")
-parts = {name: Mock() for name in names} | {"settings": SimpleNamespace(slots=1)}
+from jobqueue.workers.child.slot import Slot, SlotParts
+names = ("owner", "page", "consumer", "protocol", "usage", "stir")
+parts = SlotParts(settings=SimpleNamespace(slots=1), **{name: Mock() for name in names})
 worker = Mock(job_class=Job)
 worker.name = "w"
 ours = sys.argv[1] == "Slot"
-slot = Slot(0, make_current=Mock(), **parts) if ours else RQSlot(worker, in_horse=True, **parts)
+slot = Slot(0, parts, Mock(), Mock()) if ours else RQSlot(worker, parts, Mock(), in_horse=True)
+set_variables = slot._variables()
 process, sizes = psutil.Process(), []
 for part in range(3):
     for n in range(70_000):
-        slot._set_environment(SimpleNamespace(id=f"{part}-{n:034d}"))
+        set_variables(f"{part}-{n:034d}")
     sizes.append(process.memory_full_info().uss)
 print(sizes[-1] - sizes[0])
 """

@@ -23,13 +23,11 @@ from functools import partial
 from time import sleep
 from typing import Protocol
 
-from jobqueue.protocol.protocol import Protocol as StoreProtocol
-from jobqueue.protocol.wire import Wire
 from jobqueue.store.connection import client
-from jobqueue.workers.child.child_watchdog import ChildWatchdog
-from jobqueue.workers.child.consumer import Consumer
-from jobqueue.workers.child.request_thread import RequestThread
+from jobqueue.workers.child.hooks import Hooks
 from jobqueue.workers.child.slot import Slot
+from jobqueue.workers.child.supervisor_link import SupervisorLink
+from jobqueue.workers.child.wiring import Wiring
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import this_is_the_original
@@ -38,7 +36,6 @@ from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.own_classes import job_class_of
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.running.runner import Runner
-from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.deaths import FAILED, FENCED
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import protect_logging
@@ -59,55 +56,29 @@ class Child:
         self, settings: Settings, owner: str, page: SharedPage, control: socket.socket, runner: Runner
     ) -> None:
         self._worker = settings.worker
-        store = client(settings.address)
-        protocol = StoreProtocol(store)
-        self._watchdog: ChildWatchdog
-        usage = Usage(settings.slots, settings.accounting)
-        current = current_of(job_class_of(settings))
-        self._consumer = Consumer(
+        make_current = partial(
+            current_of(job_class_of(settings)),
+            connection=client(settings.address, for_jobs=True),
+            worker=settings.worker,
+            serializer_of=runner.serializer_of,
+        )
+        wiring = Wiring(
             settings,
             owner,
             page,
-            Wire(store),
-            usage,
-            on_out_of_work=lambda: self._watchdog.out_of_work(),
-            on_retire=lambda: self._watchdog.ask_to_retire(),
-            on_fenced=partial(leave, FENCED),
-            on_cut_off=partial(leave, CUT_OFF),
-        )
-        self._make_slot = partial(
-            Slot,
-            settings=settings,
-            owner=owner,
-            page=page,
-            consumer=self._consumer,
-            runner=runner,
-            protocol=protocol,
-            make_current=partial(
-                current,
-                connection=client(settings.address, for_jobs=True),
-                worker=settings.worker,
-                serializer_of=runner.serializer_of,
+            client(settings.address),
+            SupervisorLink(control),
+            Hooks(
+                on_fenced=partial(leave, FENCED),
+                on_cut_off=partial(leave, CUT_OFF),
+                on_orphaned=partial(leave, ORPHANED),
+                on_stuck=partial(leave, STUCK),
             ),
-            usage=usage,
-            stir=lambda: self._watchdog.stir(),
-        )
-        self._slots = [self._make_slot(n) for n in range(settings.slots)]
-        self._request_thread = RequestThread(protocol, settings.worker)
-        self._watchdog = ChildWatchdog(
-            settings,
-            owner,
-            control,
-            self._consumer,
-            self._slots,
-            page,
-            self._request_thread,
-            usage,
-            make_slot=self._make_slot,
+            make_slot=lambda parts, number: Slot(number, parts, runner, make_current),
             start_slot=self._start,
-            on_orphaned=partial(leave, ORPHANED),
-            on_stuck=partial(leave, STUCK),
         )
+        self._slots, self._limits = wiring.slots, wiring.limits
+        self._watchdog, self._request_thread = wiring.watchdog, wiring.request_thread
         self._threads: list[tuple[threading.Thread, Slot]] = []
 
     def run(self) -> None:
@@ -133,7 +104,7 @@ class Child:
             leave(DEAF)
 
     def _working(self) -> list[threading.Thread]:
-        with self._watchdog.replacing:
+        with self._limits.replacing:
             return [thread for thread, slot in self._threads if thread.is_alive() and not slot.written_off]
 
     def _start(self, slot: Slot) -> None:

@@ -6,11 +6,11 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
 
-from jobqueue.protocol.claims import Token
+from jobqueue.protocol.claims import StartMark, Token
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.shared.retry import retry_request
 
@@ -18,19 +18,20 @@ log = logging.getLogger(__name__)
 
 
 class RequestThread:
-    """The child's thread for slow requests to Redis; it is started by the first of them. It repeats until they succeed:
-    each acts under its token, so doing it twice is doing it once."""
+    """Does requests one after the other; the first of them starts the thread. Each is repeated until it succeeds: it
+    acts under its token, so doing it twice is doing it once."""
 
-    def __init__(self, protocol: Protocol, worker: str) -> None:
-        self.protocol = protocol
+    def __init__(self, protocol: Protocol, worker: str, on_failed: Callable[[], object]) -> None:
+        """on_failed: called when a request fails by a mistake of ours."""
+        self._protocol = protocol
         self._worker = worker
+        self._on_failed = on_failed
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="jobq-requests", daemon=True)
         self._started = False
         self._asked = itertools.count(1)
         self._last = 0  # request that was asked for
         self._done = 0  # requests
-        self.on_failed: Callable[[], object] = lambda: None
 
     @property
     def is_busy(self) -> bool:
@@ -38,6 +39,7 @@ class RequestThread:
         return self._done < self._last
 
     def do(self, request: Callable[[], object]) -> None:
+        """Have the thread do this, behind what waits there. For the child watchdog, and for the thread itself."""
         self._last = next(self._asked)
         self._waiting.put(request)
         if not self._started:
@@ -49,14 +51,19 @@ class RequestThread:
                 self._started = True
 
     def do_if_awake(self, request: Callable[[], object]) -> None:
-        """Only where the thread runs anyway: not worth starting it."""
+        """Have the thread do this where it runs anyway: it is not worth starting it."""
         if self._started:
             self._last = next(self._asked)
             self._waiting.put(request)
 
-    def give_back(self, tokens: list[Token]) -> None:
+    def give_back(self, tokens: Sequence[Token]) -> None:
+        """(in any thread that may wait) Return these jobs to the heads of their queues."""
         if tokens:
-            self.protocol.give_back(self._worker, tokens)
+            self._protocol.give_back(self._worker, tokens)
+
+    def start_mark(self, owner: str, marks: Sequence[StartMark]) -> None:
+        """Have it noted in Redis that these jobs have started."""
+        self.do(lambda: self._protocol.start_mark(owner, self._worker, marks))
 
     def stop(self) -> None:
         """End the thread, after the requests that are there. Where a process does not end with its slots."""
@@ -79,6 +86,6 @@ class RequestThread:
                 log.warning("the store refuses a request of this process: %s", e)
             except Exception:
                 log.exception("a request failed: this process is replaced")
-                self.on_failed()
+                self._on_failed()
             finally:
                 self._done += 1  # by this thread only

@@ -11,26 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from rq import job as rq_job
 
 from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.child.consumer import Consumer
+from jobqueue.workers.child.job_environment import JobEnvironment
+from jobqueue.workers.child.slot_finish import SlotFinish
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.current import CurrentJob
-from jobqueue.workers.running.event_loop import EventLoopOfThread
 from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.clock import now, rq_time
-from jobqueue.workers.shared.endings import JOB, RECORDING, encode_text
+from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
 from jobqueue.workers.shared.retry import retry_request
@@ -42,46 +42,40 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class SlotParts:
+    """What all slots of a process share."""
+
+    settings: Settings
+    owner: str
+    page: SharedPage
+    consumer: Consumer
+    protocol: Protocol
+    usage: Usage
+    stir: Callable[[], None]  # wake the watchdog: there is something to look after
+
+
 class Slot(Interruptible):
     """Runs one job after the other until the consumer says that it is over."""
 
     def __init__(
-        self,
-        number: int,
-        settings: Settings,
-        owner: str,
-        page: SharedPage,
-        consumer: Consumer,
-        runner: Runner,
-        protocol: Protocol,
-        make_current: Callable[[str], CurrentJob],
-        usage: Usage,
-        stir: Callable[[], None],
+        self, number: int, parts: SlotParts, runner: Runner, make_current: Callable[[str], CurrentJob]
     ) -> None:
         super().__init__()
         self.number = number
-        self._settings = settings
-        self._owner = owner
-        self._page = page
-        self._consumer = consumer
+        self._parts = parts
+        self._settings = parts.settings
+        self._page = parts.page
+        self._consumer = parts.consumer
         self._runner = runner
-        self._protocol = protocol
-        self._make_current = make_current
-        self._current: CurrentJob | None = None  # what the job sees of itself
+        self.meter = parts.usage.meter()
+        self._environment = JobEnvironment(make_current, self._variables())
+        self._finish = SlotFinish(self, number, parts.page, parts.consumer, self._make_finisher)
+        self._processes: Find | None = None  # finds what its jobs have started
         self._to_rq = False  # the job that ran last is ended by RQ's own finish
         self._carried: Mapping[str, Any] = NOTHING  # what that job left on its own RQ job
-        self.meter = usage.meter()
-        self._stir = stir
-        self._event_loop: EventLoopOfThread | None = None
-        self._has_process = settings.slots == 1  # all that is started in this process, its job has started
-        self._processes: Find | None = None
-        self._finisher: Finisher | None = None
-        self._job_variable = JobVariable()
-        self._limits = FinishLimits(self, self._show)
         self.job: Claimed | None = None
         self.since = 0.0  # monotonic seconds, of the job that runs
-        self.finishing: Finishing | None = None  # what RQ's own code is about to record
-        self.finishing_since = 0.0  # monotonic seconds
         self.inherited: Finishing | None = None  # from a thread that was written off, to be done first
         self.marked = 0  # the claim whose start was marked last
         self.waits = False  # outside of the consumer, for the store or for work, or has left: no user code keeps it
@@ -94,23 +88,72 @@ class Slot(Interruptible):
             self.meter.bind()
         try:
             if self.inherited is not None:
-                after_imports.copy().run(self._finish, self.inherited)
+                after_imports.copy().run(self._record, self.inherited)
             while not self.written_off and (work := self._consumer.next()) is not None:
-                if isinstance(work, JobOutcome):  # the fast path found dependents
-                    after_imports.copy().run(self._finish_settled, work)
-                else:
-                    after_imports.copy().run(self._run_one, work)
+                self.take(work)
         except WrittenOff:
             pass
         self.waits = True  # nobody waits for it any more
 
-    def _finish_settled(self, work: JobOutcome) -> None:
-        self._finish(self._finishing(work, self._left(work.claim, Ending(work.kind, work.payload)), work.started))
+    def take(self, work: Claimed | JobOutcome) -> None:
+        """Do one piece of work, in a context of its own: run a job, or let RQ's own finish record an outcome that the
+        fast path could not."""
+        if isinstance(work, JobOutcome):
+            after_imports.copy().run(self._finish_settled, work)
+        else:
+            after_imports.copy().run(self._run_one, work)
 
-    def _left(self, claim: int, ending: Ending) -> Ending:
-        """What RQ's finish has to record of what CYCLE did not: the job has dependents, or the store refuses it."""
-        why = self._consumer.why_refused(claim)
-        return Ending(RAISED, encode_text(why)) if why else ending
+    def bind(self) -> None:
+        super().bind()
+        self._environment.bind()
+        self._processes = OfProcess.here(self._parts.owner) if self._has_the_process else OfThread()
+
+    @property
+    def _has_the_process(self) -> bool:
+        """Whether all that is started in this process, its job has started."""
+        return self._settings.slots == 1
+
+    # -- what others ask -----------------------------------------------------------------------------------------------
+
+    @property
+    def finishing(self) -> Finishing | None:
+        """What RQ's own code is about to record."""
+        return self._finish.finishing
+
+    @property
+    def busy_since(self) -> float:
+        """(child watchdog) Since when it runs a job or has RQ's code record its end, callbacks and all (monotonic
+        seconds); 0: neither."""
+        if self.job is not None:
+            return self.since
+        return self._finish.since if self._finish.finishing is not None else 0.0
+
+    @property
+    def is_deaf(self) -> bool:
+        """(child watchdog) Whether a limit that was raised may have been swallowed by what prints exceptions, and
+        nobody ends this process for it: raise it again."""
+        return False
+
+    def enter(self, target: int, limit: float) -> None:
+        """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
+        super().enter(target, limit)
+        self._parts.stir()
+
+    def end_processes(self, since: float) -> None:
+        """(its thread, or the child watchdog) End what its job has started. ``since``: monotonic seconds."""
+        if self._processes is not None and (number := end_processes(self._processes, since)):
+            log.info("%d processes that the job had started are ended with it", number)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, its thread may stay away from the consumer for as long as it likes."""
+        self.waits = True
+        try:
+            yield
+        finally:
+            self.waits = False
+
+    # -- one job -------------------------------------------------------------------------------------------------------
 
     def _run_one(self, job: Claimed) -> None:
         self._begin(job)
@@ -143,51 +186,9 @@ class Slot(Interruptible):
             return
         finishing = self._finishing(job, ending, started, self._carried)
         ending, self._carried = None, NOTHING  # nobody else holds what the job made
-        self._finish(finishing)
-
-    def bind(self) -> None:
-        super().bind()
-        self._event_loop = EventLoopOfThread()
-        self._processes = OfProcess.here(self._owner) if self._has_process else OfThread()
-
-    def end_processes(self, since: float) -> None:
-        """(its thread, or the child watchdog) What its job has started ends with it. ``since``: monotonic seconds."""
-        if self._processes is not None and (number := end_processes(self._processes, since)):
-            log.info("%d processes that the job had started are ended with it", number)
-
-    def enter(self, target: int, limit: float) -> None:
-        """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
-        super().enter(target, limit)
-        self._stir()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Inside, its thread may stay away from the consumer for as long as it likes."""
-        self.waits = True
-        try:
-            yield
-        finally:
-            self.waits = False
-
-    @property
-    def is_deaf(self) -> bool:
-        """(child watchdog) A limit that was raised may have been swallowed by what prints exceptions, and nobody ends
-        this process for it: raise it again."""
-        return False
-
-    @property
-    def busy_since(self) -> float:
-        """(child watchdog) Since when it runs a job or has RQ's code record its end, callbacks and all (monotonic
-        seconds); 0: neither."""
-        if self.job is not None:
-            return self.since
-        return self.finishing_since if self.finishing is not None else 0.0
-
-    # -- the steps -----------------------------------------------------------------------------------------------------
+        self._record(finishing)
 
     def _begin(self, job: Claimed) -> None:
-        if self._event_loop is not None:
-            self._event_loop.put_back()
         limit = self._settings.default_timeout if job.timeout is None else job.timeout
         self.limit = limit
         self.since = time.monotonic()
@@ -203,43 +204,55 @@ class Slot(Interruptible):
         self.marked = job.claim
         mark = [self.start_mark(job)]
         with self.waiting():
-            owner, worker = self._owner, self._settings.worker
-            return retry_request(lambda: self._protocol.start_mark(owner, worker, mark), "a start mark")[0]
+            parts, worker = self._parts, self._settings.worker
+            return retry_request(lambda: parts.protocol.start_mark(parts.owner, worker, mark), "a start mark")[0]
 
     def start_mark(self, job: Claimed) -> StartMark:
-        """What START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
+        """Return what START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
         started = now() - (time.monotonic() - self.since)
         remaining = min(self.limit, 30.0) if self.limit > 0 else 30.0
         return StartMark(job, rq_time(started), int(remaining) + 60)
 
     def _perform(self, job: Claimed) -> Ending:
-        self._set_environment(job)
-        self._current = self._make_current(job.id)
-        rq_job._current_job.set(self._current)
+        environment = self._environment
+        environment.enter(job.id)
         self._to_rq, self._carried = True, NOTHING  # unless _close gets to say that there is a quicker way
         try:
             self.enter(job.claim, self.limit)
             return self._runner.run(job.data, self._forget_current, self._close)
         finally:
             self.leave()
-            self._current = None
-            rq_job._current_job.set(None)
+            if environment.current is not None:
+                environment.leave()
+
+    def _close(self, ending: Ending) -> Ending:
+        """(within the job's limit) See what its finish needs of the objects that the job made, and let go of the rest:
+        comparing and dropping them runs code of theirs."""
+        job, current = self.job, self._environment.current
+        assert job is not None
+        returned = ending.kind == RETURNED
+        to_rq = (ending.is_retry or job.features.success_by_rq) if returned else self._fails_by_rq(job)
+        self._to_rq = to_rq or (current is not None and current.settled_by_rq)
+        if self._to_rq:
+            self._carried = current.carried() if current is not None else NOTHING
+        elif ending.value is not None or ending.error is not None:
+            return Ending(ending.kind, ending.payload, None, None, ending.task, ending.words)
+        return ending
 
     def _forget_current(self) -> None:
         """(the last within the job's limit) Let go of what the job has put on its own RQ job: that runs code of it."""
-        self._current = None
-        rq_job._current_job.set(None)
+        self._environment.leave()
         self.leave()
-
-    def _set_environment(self, job: Claimed) -> None:
-        if self._settings.slots == 1:  # else the environment is everybody's
-            self._job_variable.set(job.id)
 
     def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
         if ending.kind == RAISED:
             log.warning("job %s failed: %s", job.id, ending.words)
         elif self._settings.verbose:
             log.info("job %s finished in %.3f s", job.id, seconds)
+
+    def _settle(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
+        if self._consumer.finish(self._outcome(job, ending, started, ended), self.number):
+            self._record(self._finishing(job, self._left(job.claim, ending), started))
 
     def _outcome(self, job: Claimed, ending: Ending, started: float, ended: float) -> JobOutcome:
         if ending.kind == RETURNED:
@@ -249,89 +262,64 @@ class Slot(Interruptible):
         times = (rq_time(started), rq_time(ended), started, ended)
         return JobOutcome(job.id, job.claim, job.queue, ending.kind, ttl, ending.payload, *times)
 
-    def _settle(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
-        if self._consumer.finish(self._outcome(job, ending, started, ended), self.number):
-            self._finish(self._finishing(job, self._left(job.claim, ending), started))
-
     # -- the slow ways out ---------------------------------------------------------------------------------------------
 
-    def _close(self, ending: Ending) -> Ending:
-        """(within the job's limit) See what its finish needs of the objects that the job made, and let go of the rest:
-        comparing and dropping them runs code of theirs."""
-        job, current = self.job, self._current
-        assert job is not None
-        self._to_rq = self._needs_rq(job, ending, current)
-        if self._to_rq:
-            self._carried = current.carried() if current is not None else NOTHING
-        elif ending.value is not None or ending.error is not None:
-            return Ending(ending.kind, ending.payload, None, None, ending.task, ending.words)
-        return ending
+    def _record(self, finishing: Finishing) -> None:
+        """Let RQ's own code record the end."""
+        self._finish.record(finishing)
 
-    def _needs_rq(self, job: Claimed, ending: Ending, current: CurrentJob | None) -> bool:
-        if ending.is_retry or (job.features.success_by_rq if ending.kind == RETURNED else self._fails_by_rq(job)):
-            return True
-        return current is not None and current.settled_by_rq
+    def _finish_settled(self, work: JobOutcome) -> None:
+        self._record(self._finishing(work, self._left(work.claim, Ending(work.kind, work.payload)), work.started))
 
-    def _fails_by_rq(self, job: Claimed) -> bool:
-        return job.features.failure_by_rq or bool(self._settings.exception_handlers)
+    def _left(self, claim: int, ending: Ending) -> Ending:
+        """Return what RQ's finish has to record of what CYCLE did not: the job has dependents, or the store refuses
+        its outcome."""
+        why = self._consumer.why_refused(claim)
+        return Ending(RAISED, encode_text(why)) if why else ending
 
     def _finishing(
         self, job: Claimed | JobOutcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
     ) -> Finishing:
         return Finishing(job.id, job.claim, job.queue, ending, started, self.limit, changes)
 
-    def _finish(self, finishing: Finishing) -> None:
-        """Let RQ's own code record the end."""
-        self._show(RECORDING, 0.0)
-        if finishing.ending.kind == RAISED and not finishing.recorded:
-            self._consumer.note(finishing.outcome())
-        self.finishing_since = time.monotonic()
-        self.finishing = finishing
-        finishing.record(self._rq)
-        with self._limits.stretch(finishing.limit):
-            finishing.forget()
-        self.finishing = None
-        self._page.allow(self.number, JOB, 0.0, 0.0)
-        self._consumer.let_go(finishing.claim, self.number)
-
-    @property
-    def _rq(self) -> Finisher:
-        """RQ's own finish; imported by the first job that needs it."""
-        if self._finisher is None:
-            from jobqueue.workers.rq_finish.finish import Finisher
-
-            self._finisher = Finisher(self._settings, self._owner, self._protocol.client, limits=self._limits)
-        return self._finisher
-
-    def _show(self, what: int, limit: float) -> None:
-        """On the page: what runs behind the job's end. The store may take its time, and is no job out of time."""
-        self._page.allow(self.number, what, time.monotonic(), limit)
+    def _fails_by_rq(self, job: Claimed) -> bool:
+        return job.features.failure_by_rq or bool(self._settings.exception_handlers)
 
     def _end_early(self, job: Claimed, why: BaseException, started: float, ended: float) -> None:
-        """Ended by us: stopped on request, or interrupted because the worker shuts down, which counts nothing."""
+        """End a job that we ended: stopped on request, or interrupted because the worker shuts down, which counts
+        nothing."""
         if isinstance(why, Stopped):
             log.warning("job %s was stopped on request", job.id)
             finishing = self._finishing(job, Ending(RAISED, encode_text(StoppedOnRequest().recorded)), started)
             finishing.stopped = True
-            self._finish(finishing)
+            self._record(finishing)
             return
         if self._may_not_repeat(job):
             if job.features.failure_by_rq:
-                self._finish(self._finishing(job, interrupted(), started))
+                self._record(self._finishing(job, interrupted(), started))
             else:
                 self._settle(job, interrupted(), started, ended)
             return
         log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
-        token = job.token(self._owner)
+        token, protocol = job.token(self._parts.owner), self._parts.protocol
         with self.waiting():
-            retry_request(
-                lambda: self._protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back"
-            )
+            retry_request(lambda: protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back")
         self._consumer.let_go(job.claim, self.number)
 
     def _may_not_repeat(self, job: Claimed) -> bool:
         """--on-crash fail, of the job or else of this worker."""
         return job.features.fails_at_crash or (self._settings.on_crash == "fail" and not job.features.repeats_at_crash)
+
+    # -- what differs in RQ's worker classes ---------------------------------------------------------------------------
+
+    def _variables(self) -> Callable[[str], object] | None:
+        """Return what puts a job's id into the environment; None: the environment is everybody's."""
+        return JobVariable().set if self._settings.slots == 1 else None
+
+    def _make_finisher(self, limits: FinishLimits) -> Finisher:
+        from jobqueue.workers.rq_finish.finish import Finisher
+
+        return Finisher(self._settings, self._parts.owner, self._parts.protocol.client, limits=limits)
 
     # -- written off ---------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import redis
 from redis.exceptions import RedisError
@@ -24,23 +22,17 @@ from rq.exceptions import StopRequested
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from jobqueue.network.backoff import Backoff
-from jobqueue.network.silence import FIRST_ANSWER
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.cycle import CycleState
-from jobqueue.protocol.protocol import Protocol
-from jobqueue.protocol.wire import Wire
-from jobqueue.store.connection import like
 from jobqueue.workers.child.child import CUT_OFF, STUCK, leave
-from jobqueue.workers.child.child_watchdog import ChildWatchdog
-from jobqueue.workers.child.consumer import Consumer
-from jobqueue.workers.child.request_thread import RequestThread
-from jobqueue.workers.roles.queue_waiter import QueueWaiter
+from jobqueue.workers.child.hooks import Hooks
+from jobqueue.workers.child.supervisor_link import SupervisorLink
+from jobqueue.workers.child.wiring import Wiring
+from jobqueue.workers.rq_classes.idle_sleep import IdleSleep
 from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_classes.slot import RQSlot
-from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.messages import StopJob, encode
-from jobqueue.workers.shared.polling import readable
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -67,61 +59,35 @@ class Engine:
         self.owner = owner
         self._settings = settings
         self._tend = tend  # duties that are due, in the main thread, between two jobs
-        self._client = client
-        self._stirred, self._stirrer = socket.socketpair()
-        self._stirred.setblocking(False)
-        self._stirrer.setblocking(False)
-        self._queue_waiter: QueueWaiter | None = None
-        self._waiting = False
         self._looked = False  # for more, since the last job
         self._backoff = Backoff()  # while the store refuses to say that we idle
+        self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
         self.fenced = False
         self.completed = 0
-        self._watchdog: ChildWatchdog
+        self._idle_sleep = IdleSleep(worker.connection, settings.queues)
         self._control, ours = socket.socketpair()
-        protocol, usage = Protocol(client), Usage(settings.slots, settings.accounting)
-        self.consumer = Consumer(
-            settings,
-            owner,
-            page,
-            Wire(client),
-            usage,
-            on_out_of_work=_nothing,
-            on_retire=_nothing,
+        hooks = Hooks(
             on_fenced=self._on_fenced,
             on_cut_off=partial(leave, CUT_OFF) if in_horse else self._on_cut_off,
             on_away=self._give_up_at_last,
-        )
-        self._request_thread = RequestThread(protocol, settings.worker)
-        self.slot = RQSlot(
-            worker,
-            in_horse=in_horse,
-            settings=settings,
-            owner=owner,
-            page=page,
-            consumer=self.consumer,
-            runner=RQRunner(settings, worker.serializer),
-            protocol=protocol,
-            usage=usage,
-            stir=lambda: self._watchdog.stir(),
-        )
-        self._watchdog = ChildWatchdog(
-            settings,
-            owner,
-            ours,
-            self.consumer,
-            [self.slot],
-            page,
-            self._request_thread,
-            usage,
-            make_slot=_cannot,
-            start_slot=_cannot,
-            on_orphaned=_nothing,
             on_failed=self._on_deaf,
             on_stuck=partial(leave, STUCK) if in_horse else None,
             asks_itself=in_horse,
         )
-        self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
+        runner = RQRunner(settings, worker.serializer)
+        wiring = Wiring(
+            settings,
+            owner,
+            page,
+            client,
+            SupervisorLink(ours, listens=False),
+            hooks,
+            make_slot=lambda parts, _number: RQSlot(worker, parts, runner, in_horse=in_horse),
+        )
+        (slot,) = wiring.slots
+        assert isinstance(slot, RQSlot)
+        self.slot = slot
+        self.consumer, self._watchdog, self._request_thread = wiring.consumer, wiring.watchdog, wiring.request_thread
         self._one_by_one = not _plain_order(worker)
         if self._one_by_one:
             self.consumer.claim_one_by_one()
@@ -206,35 +172,21 @@ class Engine:
         worker.procline("Listening on " + ",".join(self._settings.queues))
         if worker._stop_requested:  # the signal came before the state
             return
-        if self._queue_waiter is None:
-            self._queue_waiter = QueueWaiter(like(self._worker.connection, FIRST_ANSWER), self._settings.queues)
-            self._queue_waiter.start()
-        if not self._waiting:
-            self._waiting = True
-            self._queue_waiter.call_at_push(self._pushed)
+        self._idle_sleep.call_at_push()
         self._sleep(min(most, LOOK))
 
     def _sleep(self, most: float) -> None:
-        """Until somebody stirs, a signal comes, or for so many seconds."""
+        """Sleep until somebody stirs, a signal comes, or for so many seconds."""
         try:
-            with self.slot.waiting(), _woken_by_signals(self._stirrer):
-                stirred = readable([self._stirred.fileno()], most)
-            if stirred:
-                self._stirred.recv(4096)
+            with self.slot.waiting():
+                self._idle_sleep.sleep(most)
         except (OSError, ValueError) as e:  # a job has closed what was open: so does the rest of this engine
             log.warning("worker %s begins anew: %s", self._settings.worker, e)
             self.fenced = True
 
-    def _pushed(self) -> None:
-        self._waiting = False
-        self.stir()
-
     def stir(self) -> None:
         """Wake the main thread where it rests. For signal handlers and other threads."""
-        try:
-            self._stirrer.send(b"!")
-        except OSError:  # it is full of stirs, or we are closed
-            pass
+        self._idle_sleep.stir()
 
     def stop_job(self, claim: int) -> bool:
         """Raise in the job of this claim, if it runs here."""
@@ -261,7 +213,6 @@ class Engine:
             except (RedisError, OSError) as e:
                 log.warning("not settled: %s", e)
         cut_off = self._watchdog.failed  # a job closed what was open: these numbers may be somebody else's by now
-        ends = (self._control, self._stirred, self._stirrer)
         if not cut_off:  # told by a shutdown: a copy that a job forked may hold this end open for as long as it lives
             with contextlib.suppress(OSError):
                 self._control.shutdown(socket.SHUT_RDWR)
@@ -270,11 +221,7 @@ class Engine:
         self._watchdog.close()
         self._request_thread.stop()
         self.slot.unbind()
-        if self._queue_waiter is not None:
-            self._queue_waiter.stop(poke=not cut_off)
-        for end in ends:
-            with contextlib.suppress(OSError):
-                end.detach() if cut_off else end.close()
+        self._idle_sleep.close(cut_off)
 
     def _give_up_at_last(self) -> None:
         """The store is away. Who is to stop waits for it a little, to settle what has finished, and then leaves that
@@ -302,26 +249,3 @@ class Engine:
 
 def _plain_order(worker: BaseWorker) -> bool:
     return len(worker.queues) == 1 or worker._dequeue_strategy in (None, DequeueStrategy.DEFAULT)
-
-
-def _nothing() -> None:
-    pass
-
-
-def _cannot(_: object) -> Any:
-    raise RuntimeError("the one slot of this process is its main thread")
-
-
-@contextlib.contextmanager
-def _woken_by_signals(wake: socket.socket) -> Iterator[None]:
-    """While inside, each signal is a byte for ``wake``. One that comes just before a wait, or is taken by another
-    thread, interrupts nothing, and its handler would run when the wait is over. Set for each wait, as jobs set their
-    own (asyncio does). Raises OSError, ValueError when ``wake`` was closed."""
-    before = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        try:
-            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
-        except (OSError, ValueError):  # it is closed by now
-            signal.set_wakeup_fd(-1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,14 +19,15 @@ from rq.utils import get_call_string
 from rq.worker import BaseWorker
 
 from jobqueue.protocol.claims import Claimed, StartMark
-from jobqueue.protocol.outcomes import RAISED, JobOutcome
-from jobqueue.workers.child.slot import Slot
+from jobqueue.protocol.outcomes import RAISED
+from jobqueue.workers.child.slot import Slot, SlotParts
 from jobqueue.workers.rq_classes.ending import RQFinisher
 from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.rq_finish.finishing import Finishing
-from jobqueue.workers.running.context import after_imports
+from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.current import CurrentJob, current_of
+from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import PASSING, CallbackStopped
 from jobqueue.workers.running.runner import Ending
 from jobqueue.workers.shared.endings import decode_text
@@ -36,19 +38,12 @@ class RQSlot(Slot):
 
     _runner: RQRunner
 
-    def __init__(self, worker: BaseWorker, *, in_horse: bool, **parts: Any) -> None:
-        super().__init__(0, make_current=self._make_job, **parts)
+    def __init__(self, worker: BaseWorker, parts: SlotParts, runner: RQRunner, *, in_horse: bool) -> None:
         self._worker = worker
         self._job_class = current_of(worker.job_class)
-        self._in_horse = self._has_process = in_horse
+        self._in_horse = in_horse
         self._logs = worker.log.isEnabledFor(logging.INFO)
-
-    def take(self, work: Claimed | JobOutcome) -> None:
-        """Do one piece of work."""
-        if isinstance(work, JobOutcome):  # the fast path found dependents
-            after_imports.copy().run(self._finish_settled, work)
-        else:
-            after_imports.copy().run(self._run_one, work)
+        super().__init__(0, parts, runner, make_current=self._make_job)
 
     def bind(self) -> None:
         self._handler = signal.getsignal(signal.SIGALRM)
@@ -66,6 +61,10 @@ class RQSlot(Slot):
         return super().interrupt(target, error)
 
     @property
+    def _has_the_process(self) -> bool:
+        return self._in_horse
+
+    @property
     def is_deaf(self) -> bool:
         return self._runner.prints
 
@@ -74,8 +73,8 @@ class RQSlot(Slot):
         timed: Any = _Timed(int(self.limit))
         return super().start_mark(job)._replace(ttl=self._worker.get_heartbeat_ttl(timed))
 
-    def _finish(self, finishing: Finishing) -> None:
-        super()._finish(finishing)
+    def _record(self, finishing: Finishing) -> None:
+        super()._record(finishing)
         self._consumer.wake()  # it may have enqueued dependents, or the job itself, behind a queue that was found empty
 
     # -- the steps of a run --------------------------------------------------------------------------------------------
@@ -97,22 +96,25 @@ class RQSlot(Slot):
         if self._in_horse and signal.getsignal(signal.SIGTERM) is not self._on_term:
             signal.signal(signal.SIGTERM, self._on_term)
 
-    def _set_environment(self, job: Claimed) -> None:
+    def _variables(self) -> Callable[[str], object] | None:
         """As RQ's fork_work_horse. In one's own process, as in RQ's SimpleWorker, the environment is the caller's."""
-        if self._in_horse:
-            os.environ["RQ_WORKER_ID"] = self._worker.name
-            self._job_variable.set(job.id)
+        if not self._in_horse:
+            return None
+        job_variable, name = JobVariable(), self._worker.name
+
+        def set_variables(job_id: str) -> None:
+            os.environ["RQ_WORKER_ID"] = name
+            job_variable.set(job_id)
+
+        return set_variables
 
     def _fails_by_rq(self, job: Claimed) -> bool:
         worker = self._worker
         return super()._fails_by_rq(job) or bool(worker._exc_handlers or worker.disable_default_exception_handler)
 
-    @property
-    def _rq(self) -> Finisher:
-        if self._finisher is None:
-            client, limits = self._protocol.client, self._limits
-            self._finisher = RQFinisher(self._worker, self._settings, self._owner, client, limits=limits)
-        return self._finisher
+    def _make_finisher(self, limits: FinishLimits) -> Finisher:
+        parts = self._parts
+        return RQFinisher(self._worker, parts.settings, parts.owner, parts.protocol.client, limits=limits)
 
     # -- the log: RQ's lines -------------------------------------------------------------------------------------------
 

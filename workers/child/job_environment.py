@@ -1,0 +1,41 @@
+"""What a job finds around it: its own RQ job (``rq.get_current_job()``), RQ_JOB_ID, its thread's event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rq import job as rq_job
+
+from jobqueue.workers.running.current import CurrentJob
+from jobqueue.workers.running.event_loop import EventLoopOfThread
+
+
+class JobEnvironment:
+    """Sets up and takes away what the jobs of one slot see. Used in the slot's thread only."""
+
+    def __init__(
+        self, make_current: Callable[[str], CurrentJob], set_variables: Callable[[str], object] | None
+    ) -> None:
+        """set_variables: put the job's id into the environment; None: the environment is not this slot's alone."""
+        self._make_current = make_current
+        self._set_variables = set_variables
+        self._event_loop: EventLoopOfThread | None = None
+        self.current: CurrentJob | None = None  # None: no job runs, or it has let go of it
+
+    def bind(self) -> None:
+        """Note what the thread's event loop is before the first job."""
+        self._event_loop = EventLoopOfThread()
+
+    def enter(self, job_id: str) -> None:
+        """Set up what this job sees."""
+        if self._event_loop is not None:
+            self._event_loop.put_back()
+        if self._set_variables is not None:
+            self._set_variables(job_id)
+        self.current = self._make_current(job_id)
+        rq_job._current_job.set(self.current)
+
+    def leave(self) -> None:
+        """Let go of the job's own RQ job, and of what it has put there: that may run code of the user's."""
+        self.current = None
+        rq_job._current_job.set(None)

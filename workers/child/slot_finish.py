@@ -1,0 +1,61 @@
+"""The slow way to a job's end: RQ's own code records it, with its callbacks, retries, dependents and webhooks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from jobqueue.protocol.outcomes import RAISED
+from jobqueue.workers.child.consumer import Consumer
+from jobqueue.workers.rq_finish.finishing import Finishing
+from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.running.limits import Interruptible
+from jobqueue.workers.shared.endings import JOB, RECORDING
+from jobqueue.workers.shared.journal import SharedPage
+
+if TYPE_CHECKING:
+    from jobqueue.workers.rq_finish.finish import Finisher
+
+
+class SlotFinish:
+    """Finishes the jobs of one slot, one at a time, in the slot's thread. The child watchdog reads ``finishing`` and
+    ``since``."""
+
+    def __init__(
+        self,
+        slot: Interruptible,
+        number: int,
+        page: SharedPage,
+        consumer: Consumer,
+        make_finisher: Callable[[FinishLimits], Finisher],
+    ) -> None:
+        """make_finisher: called for the first job that needs it, as it imports a lot."""
+        self._number = number
+        self._page = page
+        self._consumer = consumer
+        self._make_finisher = make_finisher
+        self._finisher: Finisher | None = None
+        self._limits = FinishLimits(slot, self._show)
+        self.finishing: Finishing | None = None  # what is being recorded
+        self.since = 0.0  # monotonic seconds: when that has begun
+
+    def record(self, finishing: Finishing) -> None:
+        """Let RQ's own code record this end."""
+        self._show(RECORDING, 0.0)
+        if finishing.ending.kind == RAISED and not finishing.recorded:
+            self._consumer.note(finishing.outcome())
+        self.since = time.monotonic()
+        self.finishing = finishing
+        if self._finisher is None:
+            self._finisher = self._make_finisher(self._limits)
+        finishing.record(self._finisher)
+        with self._limits.stretch(finishing.limit):
+            finishing.forget()
+        self.finishing = None
+        self._page.allow(self._number, JOB, 0.0, 0.0)
+        self._consumer.let_go(finishing.claim, self._number)
+
+    def _show(self, what: int, limit: float) -> None:
+        """Say on the page what runs behind the job's end. The store may take its time, and is no job out of time."""
+        self._page.allow(self._number, what, time.monotonic(), limit)

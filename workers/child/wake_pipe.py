@@ -1,0 +1,60 @@
+"""Lets the child watchdog sleep in ``select`` until it is time, the supervisor speaks, or a slot begins a job."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jobqueue.workers.shared.polling import readable
+
+SHORT = 0.01  # seconds; for a sleep no longer than this nobody has to wake the watchdog
+
+
+class Woken(NamedTuple):
+    """Why a sleep ended."""
+
+    by_socket: bool  # the socket that was given has something to read, or is closed
+    late: float  # seconds later than it was time; 0.0 where it ended before
+
+
+class WakePipe:
+    """A pipe whose one end is read by the thread that sleeps, and written to by those that wake it."""
+
+    def __init__(self) -> None:
+        self._ends = os.pipe()
+        for end in self._ends:
+            os.set_blocking(end, False)
+        self._is_awake = True
+
+    def stir(self) -> None:
+        """Called by a slot that begins a job or a callback: from now on there is something to look after."""
+        if not self._is_awake:
+            self._is_awake = True
+            try:
+                os.write(self._ends[1], b"!")
+            except OSError:  # it is full of stirs already; or a job has closed it, which ends the thread that reads it
+                pass
+
+    def sleep(self, due_in: Callable[[], float | None], socket_fd: int) -> Woken:
+        """Sleep until somebody stirs, this socket has something to read, or for as many seconds as ``due_in`` returns;
+        None: for as long as it takes. It is asked a second time once ``stir`` would wake us: what began just before has
+        stirred nobody."""
+        timeout = due_in()
+        if timeout is None or timeout > SHORT:
+            self._is_awake = False
+            timeout = due_in()
+        began = time.monotonic()
+        ready = readable([socket_fd, self._ends[0]], timeout)
+        self._is_awake = True
+        if self._ends[0] in ready:
+            os.read(self._ends[0], 4096)
+        late = time.monotonic() - began - timeout if timeout is not None and not ready else 0.0
+        return Woken(socket_fd in ready, late)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            for end in self._ends:
+                os.close(end)
