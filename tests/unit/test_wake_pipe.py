@@ -1,0 +1,73 @@
+"""How the child watchdog sleeps, and what wakes it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from jobqueue.workers.child.wake_pipe import WakePipe
+
+LONG = 30.0  # seconds; a sleep that nobody ends fails the test by its time limit
+
+
+@pytest.fixture
+def wake_pipe() -> Iterator[WakePipe]:
+    made = WakePipe()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_it_wakes_when_it_is_time(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
+    woken = wake_pipe.sleep(lambda: 0.001, ends[0].fileno())
+    assert not woken.by_socket
+    assert woken.late > 0
+
+
+def test_the_supervisor_wakes_it(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
+    ends[1].send(b"!")
+    woken = wake_pipe.sleep(lambda: LONG, ends[0].fileno())
+    assert woken == (True, 0.0)
+
+
+def test_a_slot_wakes_it_from_a_long_sleep(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
+    asked = threading.Semaphore(0)
+
+    def due_in() -> float:
+        asked.release()
+        return LONG
+
+    def stir() -> None:
+        for _ in range(2):  # from the second time on that it is asked, who begins a job has to wake it
+            asked.acquire()
+        wake_pipe.stir()
+
+    slot = threading.Thread(target=stir)
+    slot.start()
+    assert wake_pipe.sleep(due_in, ends[0].fileno()) == (False, 0.0)
+    slot.join()
+
+
+def test_who_stirs_it_awake_writes_nothing(wake_pipe: WakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot does it with each job."""
+    monkeypatch.setattr(os, "write", lambda *_: pytest.fail("it wrote"))
+    wake_pipe.stir()
+
+
+def test_a_job_that_begins_before_it_sleeps_is_seen(
+    wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    """It is asked again when it would be stirred: what began in between has stirred nobody."""
+    answers = iter([None, 0.001])
+    assert not wake_pipe.sleep(lambda: next(answers), ends[0].fileno()).by_socket
+    assert next(answers, "none left") == "none left"
