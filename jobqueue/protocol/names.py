@@ -16,7 +16,13 @@ _ID = re.compile(r"[A-Za-z0-9_-]+")  # RQ's
 
 def queue_name(name: object) -> str:
     """Return the name. Raises BadValue for one that no queue may have, with a sentence for the user."""
-    return _readable(name, "A queue's name")
+    text = _readable(name, "A queue's name")
+    if text.endswith(":intermediate") or ":intermediate:first_seen:" in text:
+        raise BadValue(
+            f"A queue's name cannot end with :intermediate, as {_shown(text)} does: there RQ keeps the jobs of another "
+            "queue that a worker has taken and not started yet."
+        )
+    return text
 
 
 def job_id(name: object) -> str:

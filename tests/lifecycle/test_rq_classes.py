@@ -397,6 +397,21 @@ def test_a_flushed_store_does_not_stop_it(start_rq: StartRQ, place: str, store: 
     assert tree.stop() == 0
 
 
+def test_a_store_that_is_flushed_while_a_job_runs_does_not_stop_it(
+    start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path
+) -> None:
+    queue, record, gate = rq.Queue(connection=store), tmp_path / "record", tmp_path / "gate"
+    tree = start_rq(place)
+    queue.enqueue("samples.wait_for", str(record), "n", str(gate))
+    eventually(lambda: lines(record))
+    store.flushall()
+    gate.touch()
+    jobs = [queue.enqueue("samples.ok", n) for n in range(3)]
+    eventually(lambda: [status(job) for job in jobs] == ["finished"] * 3)
+    assert "ValueError" not in tree.log
+    assert tree.stop() == 0
+
+
 def test_a_pool_of_them(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("samples.ok", n) for n in range(300)]

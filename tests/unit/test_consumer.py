@@ -84,10 +84,13 @@ class FakeWire:
         outcomes = [JobOutcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])]
         self.requests.append(Request(want, idle, [o.claim for o in outcomes]))
         self.usage.append(rest[1 + 10 * rest[0] :])
+        if self.fenced:  # nothing is done
+            self._replies.append(Cycle(CycleState.FENCED, [], []))
+            return
         acks = [self._settle(outcome) for outcome in outcomes]
         jobs = [self._claim() for _ in range(min(want, len(self.queue)))]
         state = CycleState.CLAIMED if jobs else CycleState.EMPTY
-        self._replies.append(Cycle(CycleState.FENCED if self.fenced else state, acks, jobs))
+        self._replies.append(Cycle(state, acks, jobs))
 
     def _settle(self, outcome: JobOutcome) -> Ack:
         if outcome.claim not in self.held:

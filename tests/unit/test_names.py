@@ -22,6 +22,8 @@ BAD_QUEUES = [
     "a\u2028b",
     "\ud800",
     "x" * 256,
+    "default:intermediate",
+    "q:intermediate:first_seen:0f",
     5,
     None,
     b"q",

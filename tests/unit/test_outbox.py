@@ -51,6 +51,17 @@ def test_from_finished_to_recorded(outbox: Outbox, page: SharedPage) -> None:
     assert (page.get(DONE), page.get(UNSETTLED), written(page), outbox.is_settled) == (3, 0, [], True)
 
 
+def test_a_name_that_was_struck_off_loses_what_was_in_flight(
+    outbox: Outbox, page: SharedPage, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox.add(outcome(1))
+    send(outbox)
+    outbox.add(outcome(2))
+    outbox.fenced()
+    assert (written(page), outbox.claims, outbox.in_flight) == ([2], [2], [])
+    assert "no longer ours" in caplog.text
+
+
 def test_a_lost_request_is_sent_again_in_order(outbox: Outbox, page: SharedPage) -> None:
     outbox.add(outcome(1))
     send(outbox)

@@ -312,7 +312,9 @@ class Consumer:
         self.said = cycle.state
         if cycle.state is CycleState.FENCED:
             self._on_fenced()
-        self._outbox.acknowledged(cycle.acks)
+            self._outbox.fenced()
+        else:
+            self._outbox.acknowledged(cycle.acks)
         self._buffer.arrived(cycle.jobs)
 
     def _mend(self, reconnect: bool = True) -> None:

@@ -116,6 +116,10 @@ class Outbox:
             self._page.journal.sent_is_settled()
         self._say_what_is_owed()
 
+    def fenced(self) -> None:
+        """Take the store's answer that the owner's name was struck off: it has looked at none of the outcomes."""
+        self.acknowledged([Ack.LOST] * len(self.in_flight))
+
     def came_back(self, error: Exception) -> None:
         """Take back what was in flight: it may be recorded or not, goes out again, and the token decides."""
         self._resent.update(outcome.claim for outcome in self.in_flight)
