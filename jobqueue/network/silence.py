@@ -157,9 +157,8 @@ class _Limited(AbstractConnection):
         own = self.socket_timeout
         limit = seconds if own is None else min(seconds, own)
         if isinstance(self._sock, socket.socket) and self._sock.gettimeout() != limit:
-            with suppress(
-                OSError
-            ):  # another thread has closed it meanwhile, as RQ's does its subscription: who reads sees
+            # Another thread may have closed it meanwhile, as RQ's does its subscription; the next read raises.
+            with suppress(OSError):
                 self._sock.settimeout(limit)
 
 
