@@ -17,6 +17,8 @@ import pytest
 from helpers import eventually
 from leftovers import assert_nothing_is_left, working_for
 
+from jobqueue.words import TITLE
+
 pytestmark = pytest.mark.timeout(240)
 
 DEMO = [sys.executable, "-m", "jobqueue.cli", "demo"]
@@ -104,7 +106,8 @@ def test_a_worker_that_dies_is_one_line(env: dict[str, str], tmp_path: Path) -> 
         assert demo.stdout
         assert demo.stderr
         assert any("ready after" in line for line in demo.stdout)
-        [worker] = [p for p in psutil.Process(demo.pid).children() if "worker" in p.cmdline()]
+        below = [(p, " ".join(p.cmdline())) for p in psutil.Process(demo.pid).children()]
+        [worker] = [p for p, command in below if " worker " in command or command.startswith(TITLE)]
         worker.kill()
         _, errors = demo.communicate(timeout=60)
         assert demo.returncode == 1

@@ -30,6 +30,7 @@ from jobqueue.executor.collector import Collector
 from jobqueue.executor.remote_error import RemoteTraceback
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
+from jobqueue.words import TITLE
 
 LONG = 60.0
 
@@ -37,17 +38,22 @@ LONG = 60.0
 def workers_of(pid: int) -> list[psutil.Process]:
     """Return the supervisors that a process has started."""
     try:
-        return [p for p in psutil.Process(pid).children() if {"worker", "--private"} <= command(p)]
+        return [p for p in psutil.Process(pid).children() if is_supervisor(command(p))]
     except psutil.NoSuchProcess:
         return []
 
 
-def command(process: psutil.Process) -> set[str]:
-    """Return the command line of a process; of one that has ended (another test's, say) nothing."""
+def is_supervisor(command: list[str]) -> bool:
+    """Tell by the arguments, or by the title that replaces them where setproctitle is installed."""
+    return {"worker", "--private"} <= set(command) or " ".join(command).startswith(f"{TITLE}supervisor")
+
+
+def command(process: psutil.Process) -> list[str]:
+    """Return the arguments; none of a process that has ended."""
     try:
-        return set(process.cmdline())
+        return list(process.cmdline())
     except psutil.NoSuchProcess:
-        return set()
+        return []
 
 
 def traces(server: Server) -> list[str]:
