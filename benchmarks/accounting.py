@@ -1,13 +1,13 @@
-"""What the usage accounting costs: no-op jobs per second with and without it, in turn.
+"""Measure what the usage accounting costs: no-op jobs per second with and without it, in turn.
 
     python benchmarks/accounting.py [--rounds N] [--jobs N] [--mode process|thread] [-n N] [--pairs N] [--json]
 
 First inside one worker (``jobqueue.rq.SimpleWorker``: the same slot and consumer), which accounts for one block of
-1,000 jobs and not for the next: what comes and goes on the machine hits both, and hundreds of pairs leave an interval
-that tells one per cent from three. Then whole workers, whose runs no machine repeats that well: each round runs one
-with accounting and one without (JOBQ_ACCOUNTING=0), on the same store with the same jobs, every second round in the
-other order. Ratios are taken within a pair or a round. The interval is that of the median by order statistics, 95 %,
-whatever the distribution. CPU time is shown as well, which neighbours disturb less.
+1,000 jobs and not for the next: other load on the machine hits both, and hundreds of pairs give an interval narrow
+enough to tell one per cent from three. Then whole workers, whose runs differ more: each round runs one with accounting
+and one without (JOBQ_ACCOUNTING=0), on the same store with the same jobs, every second round in the other order. Ratios
+are taken within a pair or a round. The interval is that of the median by order statistics, 95 %, whatever the
+distribution. CPU time is shown as well, which other load disturbs less.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.rq_classes.worker import SimpleWorker
 from jobqueue.workers.running.task_meter import Usage
 
-BLOCK = 1000  # jobs; many more than bring along one record, so that its price stays in the block
-MOST = 0.03  # of the throughput may go
+BLOCK = 1000  # jobs; many more than make up one record, so that the cost of writing it falls into the block
+MOST = 0.03  # share of the throughput that accounting may cost
 
 
 def run(on: Bench, options: argparse.Namespace, accounting: bool) -> tuple[float, float]:
@@ -116,7 +116,9 @@ def interval(values: list[float], confidence: float = 0.95) -> tuple[float, floa
     while below < n // 2 and 2 * tail <= 1 - confidence:
         below += 1
         tail += math.comb(n, below) * 0.5**n
-    # values number `below` from either end: fewer than that many below the median is rarer than it may be
+    # The values number `below` from either end: it is rarer than allowed that fewer than that many lie below the
+    # median.
+
     at = max(0, below - 1)
     return ordered[at], ordered[n - 1 - at]
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a store of their own, workers on it, and the rate that the workers wrote down.
+"""Provide what the benchmarks share: a store of their own, workers on it, and the rate that the workers recorded.
 
 Everything is started with the run's own JOBQ_HOME and is gone at the end of the run, also after Ctrl-C
 (``jobqueue.harness``).
@@ -25,7 +25,7 @@ LIMIT = 600.0  # seconds that a worker may take to empty the queue
 
 
 class Bench(NamedTuple):
-    """A store, and what workers on it are started with."""
+    """A store for one run, and what workers on it are started with."""
 
     store: Store
     env: Mapping[str, str]

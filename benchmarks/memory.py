@@ -1,11 +1,11 @@
-"""Whether the process that runs jobs grows with the number of jobs: no-op jobs, its memory now and again.
+"""Measure whether the process that runs jobs grows with the number of jobs: no-op jobs, and its memory now and again.
 
     python benchmarks/memory.py [--jobs N] [--kinds process,thread,Worker,SimpleWorker]
 
 The jobs are enqueued in blocks while the worker runs; their results are kept for a second, so that the store does not
-grow either. Measured is the memory that is the process's own (USS), after each twentieth of the jobs. What it needs to
-begin with (pools, caches, the allocator's reserve) is there after the first fifth: from there to the end it may grow by
-``MOST`` bytes a job and by ``SLACK``. Ends with 1 when it grew by more.
+grow either. What is measured is the memory that belongs to the process alone (USS), after each twentieth of the jobs.
+What it needs to begin with (pools, caches, the allocator's reserve) is there after the first fifth: from there to the
+end it may grow by ``MOST`` bytes a job and by ``SLACK``. The exit code is 1 when it grew by more.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from bench import QUEUE, Bench, bench
 
 from jobqueue import Queue
 
-MOST = 1.0  # bytes a job; an environment variable that was set with each job took 96
-SLACK = 300_000  # bytes that memory may go up and down by itself
+MOST = 1.0  # bytes a job; for comparison, an environment variable that was set with each job took 96
+SLACK = 300_000  # bytes by which memory may vary by itself
 PARTS = 20
-SETTLED = 4  # parts until memory has found its level
+SETTLED = 4  # parts until the memory is level
 RQS = {"Worker": "jobqueue.rq.Worker", "SimpleWorker": "jobqueue.rq.SimpleWorker"}
 
 
@@ -54,7 +54,7 @@ def runs_jobs(kind: str, worker: psutil.Process) -> psutil.Process:
 
 
 def enqueue(queue: Queue, jobs: int) -> None:
-    """Enqueue them, and wait until the last has run."""
+    """Enqueue the jobs, and wait until the last has run."""
     last = None
     for begun in range(0, jobs, 5000):
         for job in queue.enqueue_many("square", range(min(5000, jobs - begun)), result_ttl=1):

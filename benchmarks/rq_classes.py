@@ -1,12 +1,11 @@
-"""RQ's worker classes and ours in their places: `rq worker --worker-class`, no-op jobs, one interleaved run.
+"""Compare RQ's worker classes with jobq's in their places: `rq worker --worker-class`, no-op jobs, interleaved.
 
     python benchmarks/rq_classes.py [--rounds N] [--jobs N]
 
-Each round runs every class once, in turn, so that whatever else the machine does hits all of them; the table shows
-medians. The jobs are pickled `operator.add(1, 2)`, enqueued before the worker starts. The rate is jobs / (the last
-job's ended_at - the first job's started_at), so starting Python is not counted. "reads" is how often the store read
-from a socket (INFO total_reads_processed) per job, about the number of round trips; "commands" counts those inside
-scripts too.
+Each round runs every class once, in turn, so that other load on the machine hits all of them; the table shows medians.
+The jobs are pickled `operator.add(1, 2)`, enqueued before the worker starts. The rate is jobs / (the last job's
+ended_at - the first job's started_at), so starting Python is not counted. "reads" is how often the store read from a
+socket (INFO total_reads_processed) per job, about the number of round trips; "commands" includes those inside scripts.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ PLACES = {
 
 
 class Run(NamedTuple):
-    """What one run of one class came to."""
+    """The figures of one run of one class."""
 
     rate: float  # jobs per second
     reads: float  # per job

@@ -1,12 +1,12 @@
-"""How many no-op jobs per second: RQ's SimpleWorker and jobq, on the same store, with the same jobs.
+"""Measure no-op jobs per second: RQ's SimpleWorker and jobq, on the same store, with the same jobs.
 
     python benchmarks/throughput.py [--rounds N] [--json]
 
-Each round runs every variant once, in turn (A B C A B C), so that whatever else the machine does hits all of them; the
-table shows medians over the rounds. The jobs are `square(i)`, JSON, enqueued before the worker starts. The rate is
-jobs / (the last job's ended_at - the first job's started_at), as the workers wrote them themselves: starting Python and
-importing the worker is not counted (of several RQ workers, the one that is up first begins). Results are kept, as both
-do by default; RQ logs with --quiet. RQ gets fewer jobs, so that a round of it does not take minutes.
+Each round runs every variant once, in turn (A B C A B C), so that other load on the machine hits all of them; the table
+shows medians over the rounds. The jobs are `square(i)`, JSON, enqueued before the worker starts. The rate is jobs /
+(the last job's ended_at - the first job's started_at), as the workers recorded them: starting Python and importing the
+worker is not counted (of several RQ workers, the one that is up first begins). Results are kept, as both do by default;
+RQ logs with --quiet. RQ gets fewer jobs, so that a round of it does not take minutes.
 """
 
 from __future__ import annotations
