@@ -169,7 +169,7 @@ def main(name: str) -> None:
             said = {"said": getattr(driver, what)(*args)}
         except Exception as e:
             traceback.print_exc()
-            said = {"error": f"{type(e).__name__}: {e}"}
+            said = {"error": f"{type(e).__name__}: {e}".removesuffix(": ")}
         answering.write(json.dumps(said) + "\n")
         answering.flush()
 

@@ -11,6 +11,7 @@ from peers.plan import CELLS, ONE, Cell
 
 Report = dict[str, Any]
 LIMIT = "bare"  # the row that is no peer
+BETTER = "jobq better than the best peer by"  # below 1: the peer is better
 
 
 def per_second(value: float) -> str:
@@ -103,14 +104,14 @@ def median(report: Report, peer: str, column: Column) -> float | None:
 
 
 def rows(report: Report, table: Table) -> list[list[str]]:
-    """Return the cells of the table as text: a head, a row per peer, and how jobq stands to the best of the others."""
+    """Return the table as text: a head, a row per peer, and how many times better jobq is than the best other."""
     made = [["", *(column.head for column in table.columns)]]
     for peer, found in report["peers"].items():
         if found["cells"]:
             name = f"{peer} (the limit)" if peer == LIMIT else peer
             made.append([name, *(_written(report, peer, column) for column in table.columns)])
     if "jobq" in report["peers"]:
-        made.append(["jobq to the best peer", *(_ratio(report, column) for column in table.columns)])
+        made.append([BETTER, *(_ratio(report, column) for column in table.columns)])
     return made
 
 
@@ -127,8 +128,8 @@ def _ratio(report: Report, column: Column) -> str:
     there = [value for value in others if value is not None]
     if not mine or not there:
         return DASH
-    best = max(there) if column.more else min(there)
-    return f"{mine / best:.2f} x" if best else DASH
+    better = mine / max(there) if column.more else min(there) / mine
+    return f"{better:.2f} x"
 
 
 def measured(report: Report) -> list[Table]:

@@ -43,7 +43,7 @@ def test_every_way_of_measuring(main: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert cells["cpu: 1 process"]["figures"]["worker_cpu"][0] >= 0.9 * 0.02
     late = cells["latency: 1 process"]["figures"]
     assert 0 < late["start_p50"][0] < late["result_p50"][0]
-    assert "jobq to the best peer" in main.reports.for_terminal(report)
+    assert "jobq better than the best peer by" in main.reports.for_terminal(report)
     assert nothing_is_left()
 
 

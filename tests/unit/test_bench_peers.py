@@ -160,7 +160,7 @@ def test_the_tables_compare_with_the_best_peer(report: dict[str, Any]) -> None:
     assert (jobq[1], huey[1], bare[1], ratio[1]) == ("9,000", "3,000", "90,000", "3.00 x")
     assert (jobq[2], huey[2]) == (tables.DASH, "failed")
     memory = tables.measured(report)[-1]
-    assert tables.rows(report, memory)[-1][1] == "1.50 x"
+    assert tables.rows(report, memory)[-1][1] == "0.67 x"
 
 
 def test_what_failed_and_what_is_uncertain_is_said(report: dict[str, Any]) -> None:
