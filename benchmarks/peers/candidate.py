@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 
 from jobqueue.compare.measure import memory_of, tree
+from jobqueue.harness.freezing import freeze, thaw
 from jobqueue.harness.processes import kill
 from peers.plan import Width
 from peers.stamps import VARIABLE, Stamps, now
@@ -154,8 +154,8 @@ class Candidate:
             self._stamps.set_gate(False)
             self.peer.ask("hold_pool")
         else:
-            for process in self._processes():  # from the root down: nobody sees a child that stopped
-                _signal(process, signal.SIGSTOP)
+            for pid in self._pids():
+                freeze(pid)
         self.peer.ask("fill", task, 0, jobs)
 
     def go(self) -> int:
@@ -164,20 +164,20 @@ class Candidate:
         if self.peer.is_pool:
             self._stamps.set_gate(True)
         else:
-            for process in reversed(self._processes()):
-                _signal(process, signal.SIGCONT)
+            for pid in self._pids():
+                thaw(pid)
         return began
 
-    def wait(self, numbers: range, until: float = float("inf")) -> int:
+    def wait(self, numbers: range, until: float = float("inf"), patience: float = STILL_LIMIT) -> int:
         """Wait until all of them have ended, or until then (monotonic); return how many of the first have.
 
-        Raises PeerFailed when none ends for long, or the worker is gone.
+        Raises PeerFailed when none ends for so long, or the worker is gone.
         """
         done, changed = 0, time.monotonic()
         while (at := self._stamps.first_missing(numbers, done)) < len(numbers) and time.monotonic() < until:
             if at > done:
                 done, changed = at, time.monotonic()
-            elif time.monotonic() - changed > STILL_LIMIT:
+            elif time.monotonic() - changed > patience:
                 ended = self._stamps.ended(numbers)
                 raise PeerFailed(f"{len(numbers) - ended} of {len(numbers)} jobs did not end: {self.peer.last_words()}")
             if any(root.poll() is not None for root in self._roots):
@@ -195,7 +195,7 @@ class Candidate:
             numbers = range(first, first + jobs)
             self._stamps.clear(numbers)
             self.peer.ask("fill", "sleep", first, jobs)
-            self.wait(numbers)
+            self.wait(numbers, patience=BOOT_LIMIT)
             seen |= {self._stamps.read(number)[2] for number in numbers}
             jobs = min(2 * jobs, 1000)
         time.sleep(SETTLE)
@@ -238,10 +238,3 @@ def end(roots: Sequence[subprocess.Popen[Any]]) -> None:
             if pipe is not None:
                 pipe.close()
     psutil.wait_procs(family, timeout=5)
-
-
-def _signal(process: psutil.Process, which: int) -> None:
-    try:
-        process.send_signal(which)
-    except psutil.NoSuchProcess:
-        pass

@@ -40,6 +40,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "store": "store",
     "doctor": "doctor",
     "compare": "compare",
+    "bench": "bench",
     "demo": "demo",
     "chaos": "chaos",
     "advise": "advise",

@@ -134,6 +134,10 @@ class WorkerCandidate:
     def memory(self) -> TreeMemory:
         return memory_of(self._worker.pid)
 
+    @property
+    def pid(self) -> int:
+        return self._worker.pid
+
     def check(self) -> None:
         """Raise CandidateFailed if the worker has ended: waiting for its jobs would not notice."""
         if (code := self._worker.exit_code) is not None:

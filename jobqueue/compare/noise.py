@@ -76,11 +76,16 @@ def _busy_seconds() -> float:
     return float(sum(getattr(t, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")))
 
 
+def is_nearby(store: Store) -> bool:
+    """Say whether the store runs on this machine, by its address."""
+    url = store.address.url or ""
+    return store.local is not None or any(place in url for place in ("localhost", "127.0.0.1", "[::1]", "unix:"))
+
+
 def cpu_of_a_store_nearby(store: Store) -> Callable[[], float]:
     """Return a function that reads the CPU seconds of a store on this machine that this process did not start; it
     returns 0 for any other store."""
-    url = store.address.url or ""
-    if store.local is not None or not any(f"{place}" in url for place in ("localhost", "127.0.0.1", "[::1]", "unix:")):
+    if store.local is not None or not is_nearby(store):
         return lambda: 0.0
     client = store.client()
 

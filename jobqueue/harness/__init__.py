@@ -1,1 +1,1 @@
-"""What the demo, `jobq compare` and `jobq chaos` share: a store, a site and processes of their own, cleaned up."""
+"""What `jobq demo`, `bench`, `compare` and `chaos` share: a store, a site, processes of their own, cleaned up."""

@@ -39,6 +39,15 @@ def opened(url: str | None, env: dict[str, str]) -> Iterator[tuple[Store, dict[s
             yield store, env | {"JOBQ_URL": url, "JOBQ_ACCOUNTING": "0"}
 
 
+@contextmanager
+def users(url: str | None, env: dict[str, str]) -> Iterator[tuple[Store, dict[str, str]]]:
+    """Open the store that every command would take: at ``url``, else the environment's, else the local store; yield it
+    and the environment of the run's workers."""
+    with open_store(url) as store:
+        place = store.address.url or f"unix://{store.address.unix_socket_path}"
+        yield store, env | {"JOBQ_URL": place, "JOBQ_ACCOUNTING": "0"}
+
+
 def refuse_suspended(store: Store) -> None:
     """Raise JobqError if the queues are suspended, so that no worker would run anything."""
     with store.client() as client:
