@@ -20,9 +20,9 @@ from jobqueue.store.open import Store
 from jobqueue.tasks import extra
 from jobqueue.words import count
 from jobqueue.workers.preflight import check_cron, check_imports, check_queues, check_width
-from jobqueue.workers.shared import titles
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.titles import Title
 from jobqueue.workers.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -85,5 +85,5 @@ def launch(
         log.info("%s", CANNOT)
     if lacks := extra.missing():
         log.debug("%s", lacks)  # a job that needs such a task fails, and its failure says so
-    titles.show(settings.worker, "supervisor")
+    Title(settings.worker, "supervisor")
     return Supervisor(settings, store, cron).run()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 import pytest
 from conftest import Start
-from helpers import eventually
+from helpers import eventually, submit
+
+from jobqueue import Queue
 
 pytest.importorskip("setproctitle", reason="process titles are shown with the extra: pip install 'jobq[titles]'")
 
@@ -28,3 +32,25 @@ def test_ps_tells_the_processes_apart(start: Start, mode: str) -> None:
     assert all(title(child.pid).endswith(f" of {worker}") for child in children)
     assert psutil.Process(server.pid).name().startswith("jobq: fork serv")
     assert psutil.Process(tree.pid).environ()["JOBQ_URL"]
+
+
+def test_a_child_says_what_it_runs(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+    """The oldest, and how many more; nothing once they have ended."""
+    gates = [tmp_path / "first", tmp_path / "second"]
+    tree = start("-n", "2", mode=mode)
+    first = submit(queue, "samples.wait_for", [(str(tmp_path / "record"), 0, str(gates[0]))])
+
+    def shown() -> list[str]:
+        return sorted(title(child.pid).partition(", ")[2] for child in tree.children())
+
+    eventually(lambda: "running samples:wait_for" in shown())
+    second = submit(queue, "samples.wait_for", [(str(tmp_path / "record"), 1, str(gates[1]))])
+    eventually(
+        lambda: shown() == (["running samples:wait_for +1"] if mode == "thread" else ["running samples:wait_for"] * 2)
+    )
+    gates[0].touch()
+    first[0].result(30)
+    eventually(lambda: shown()[-1] == "running samples:wait_for" and shown() != ["running samples:wait_for"] * 2)
+    gates[1].touch()
+    second[0].result(30)
+    eventually(lambda: not any(shown()))

@@ -41,6 +41,7 @@ from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import protect_logging
 from jobqueue.workers.shared.process_tree import MARK, TO_ALL, Forks
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.titles import Title
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Child:
     """What one child process is made of."""
 
     def __init__(
-        self, settings: Settings, owner: str, page: SharedPage, control: socket.socket, runner: Runner
+        self, settings: Settings, owner: str, page: SharedPage, control: socket.socket, runner: Runner, title: Title
     ) -> None:
         self._worker = settings.worker
         make_current = partial(
@@ -76,6 +77,7 @@ class Child:
             ),
             make_slot=lambda parts, number: Slot(number, parts, runner, make_current),
             start_slot=self._start,
+            title=title,
         )
         self._slots, self._limits = wiring.slots, wiring.limits
         self._watchdog, self._request_thread = wiring.watchdog, wiring.request_thread

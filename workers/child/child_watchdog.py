@@ -4,6 +4,7 @@
     at a job's deadline                        the time limit's exception (limit_watch.py)
     behind a deadline that a thread ignored    its job is recorded, its slot written off, a fresh one takes over
     as told by the supervisor                  wake, quiet, interrupt, stop a job, give a sign of life
+    twice a second while a job runs            the process title says which (title_watch.py)
     at the end of the supervisor's socket      leave: a child never outlives its supervisor
 
 It never waits for Redis: what needs Redis is done by the request thread, a third thread that is started by the first
@@ -29,6 +30,7 @@ from jobqueue.workers.child.request_thread import RequestThread
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.child.slot_watch import STUCK, SlotWatch
 from jobqueue.workers.child.supervisor_link import SupervisorLink
+from jobqueue.workers.child.title_watch import TitleWatch
 from jobqueue.workers.child.wake_pipe import WakePipe
 from jobqueue.workers.shared.journal import PULSE, SharedPage
 from jobqueue.workers.shared.messages import Interrupt, Ping, Quiet, StopJob, Wake
@@ -53,6 +55,7 @@ class ChildWatchdog:
         limits: LimitWatch,
         give_back: GiveBack,
         core_watch: CoreWatch,
+        title_watch: TitleWatch,
         hooks: Hooks,
     ) -> None:
         self._owner = owner
@@ -65,6 +68,7 @@ class ChildWatchdog:
         self._limits = limits
         self._give_back = give_back
         self._core_watch = core_watch
+        self._title_watch = title_watch
         self._hooks = hooks
         self._slot_watch = SlotWatch(consumer, slots)
         self._pulse = 0
@@ -142,6 +146,7 @@ class ChildWatchdog:
         self._give_back.step(now)
         self._look_at_slots(now)  # while we are awake; where we sleep we are asked from outside
         self._core_watch.step(now, running)
+        self._title_watch.step(now, running)
 
     def _running(self) -> list[tuple[Slot, Claimed]]:
         return [(slot, job) for slot in self._slots if (job := slot.job) is not None]
@@ -182,6 +187,8 @@ class ChildWatchdog:
             waits.append(LONG)
         if running and self._core_watch.wants_to_look:
             waits.append(LOOK_EVERY)
+        if self._title_watch.wants_to_look(bool(running)):
+            waits.append(max(TICK, self._title_watch.due_in(now)))
         if self._hooks.on_stuck is not None and self._looks_at_slots_unasked():
             waits.append(max(TICK, self._slot_watch.due_in(now)))
         return min(waits) if waits else None

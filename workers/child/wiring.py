@@ -23,10 +23,12 @@ from jobqueue.workers.child.limit_watch import LimitWatch
 from jobqueue.workers.child.request_thread import RequestThread
 from jobqueue.workers.child.slot import Slot, SlotParts
 from jobqueue.workers.child.supervisor_link import SupervisorLink
+from jobqueue.workers.child.title_watch import TitleWatch
 from jobqueue.workers.child.wake_pipe import WakePipe
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.titles import Title
 
 
 def _no_other_thread(_slot: object) -> None:
@@ -46,8 +48,10 @@ class Wiring:
         hooks: Hooks,
         make_slot: Callable[[SlotParts, int], Slot],
         start_slot: Callable[[Slot], object] = _no_other_thread,
+        title: Title | None = None,
     ) -> None:
-        """start_slot: start the thread of a slot that takes the place of one that was written off."""
+        """start_slot: start the thread of a slot that takes the place of one that was written off. title: of this
+        process, to show what it runs; None: somebody else's."""
         protocol, usage, wake_pipe = Protocol(store), Usage(settings.slots, settings.accounting), WakePipe()
         self.request_thread = RequestThread(protocol, settings.worker, on_failed=link.ask_to_retire)
         self.consumer = Consumer(
@@ -76,5 +80,6 @@ class Wiring:
             self.limits,
             GiveBack(owner, page, self.consumer, self.slots, self.request_thread, time.monotonic()),
             CoreWatch(usage),
+            TitleWatch(title),
             hooks,
         )

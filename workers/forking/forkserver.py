@@ -35,7 +35,7 @@ from jobqueue.workers.running import exit_handlers, output, randomness, runner
 from jobqueue.workers.running.fork_hazards import ForkHazards
 from jobqueue.workers.running.own_classes import runner_for
 from jobqueue.workers.running.runner import Runner
-from jobqueue.workers.shared import served, titles
+from jobqueue.workers.shared import served
 from jobqueue.workers.shared.deaths import CLOSED
 from jobqueue.workers.shared.faults import report_to
 from jobqueue.workers.shared.journal import SharedPage
@@ -60,6 +60,7 @@ from jobqueue.workers.shared.messages import (
 )
 from jobqueue.workers.shared.process_tree import TO_ALL, Forks, OfProcess, adopt_orphans, end_processes
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.titles import Title
 
 
 class Birth(NamedTuple):
@@ -272,14 +273,15 @@ def describe_import_error(error: BaseException) -> str:
 def make_child(settings: Settings, request: ForkRequest, page_file: int, fd: int, runner: Runner) -> Runs:
     """(in the new process) Make what the request asks for."""
     control = socket.socket(fileno=fd)
-    titles.show(settings.worker, _role(request))
+    title = Title(settings.worker, _role(request))
     match request:
         case ForkFinish(owner, worker, jobs, plain):
             return FinishProcess(settings, owner, worker, jobs, plain, control)
         case ForkMaintenance():
             return MaintenanceRound(settings, control)
     report_to(request.faults)
-    return Child(settings, request.owner, SharedPage(page_file, request.child, settings.slots), control, runner)
+    page = SharedPage(page_file, request.child, settings.slots)
+    return Child(settings, request.owner, page, control, runner, title)
 
 
 def _role(request: ForkRequest) -> str:
@@ -310,7 +312,7 @@ def main() -> None:
     output.buffer_lines()
     os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
     adopt_orphans()
-    titles.show(settings.worker, "fork server")
+    Title(settings.worker, "fork server")
     ForkServer(settings, control, page_file, parent).run()
 
 
