@@ -214,7 +214,7 @@ class Children:
         claimed one. After too many, and while no other child does better, end the worker: no attempt would help."""
         failed = status is not None and os.waitstatus_to_exitcode(status) == FAILED
         if handle.has_begun and (handle.look_whether_it_works() or not failed):
-            self._births.worked()  # it came up: what failed before it is no row any more
+            self._births.worked()  # it came up: earlier failures were not in a row with this one
             return
         others = [other for other in self.used if other is not handle]
         began = handle.process.born
