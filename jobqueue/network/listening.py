@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any
 
 import redis
 from redis.client import PubSub
+
+from jobqueue.clock import monotonic
 
 ASK_AFTER = 5.0  # seconds of silence
 ANSWER = 5.0  # seconds for the answer to PING

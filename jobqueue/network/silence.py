@@ -12,11 +12,12 @@ import re
 import socket
 from contextlib import suppress
 from functools import cache
-from time import monotonic
 from typing import Any
 
 from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
+
+from jobqueue.clock import monotonic
 
 ANSWER = 10.0  # seconds for an answer of the store, on all clients without a timeout of their own
 FIRST_ANSWER = 5.0  # seconds for the answer to the PING after a silence

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from time import monotonic
 
 import redis
 from redis.exceptions import NoScriptError
 
+from jobqueue.clock import monotonic
 from jobqueue.network.silence import FIRST_ANSWER, SILENCE
 from jobqueue.protocol import keys
 from jobqueue.protocol.arguments import Field, as_they_came

@@ -4,6 +4,7 @@ decoding arguments, encoding a result, printing an exception, dropping what the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,31 @@ def test_what_is_everybodys_in_python(start: Start, mode: str, queue: Queue, sto
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
 def test_what_is_everybodys_in_python_with_rqs_classes(rq_tree: Tree, store: redis.Redis) -> None:
     spoil(rq.Queue(connection=store).enqueue, store)
+
+
+def a_limit_holds_by_frozen_clocks(enqueue: Callable[..., Any], store: redis.Redis, slots: int) -> None:
+    froze = enqueue("samples_unfriendly.freeze_the_clocks")
+    assert eventually(lambda: ended(store, froze.id), WITHIN) == "finished"
+    jobs = [enqueue("samples.spin", 3600.0, job_timeout=1) for _ in range(slots)]
+    last = enqueue("samples.ok", 1)
+    assert [eventually(lambda job=job: ended(store, job.id), WITHIN) for job in jobs] == ["failed"] * slots  # type: ignore[misc]
+    assert eventually(lambda: ended(store, last.id), WITHIN) == "finished"
+    for job in jobs:
+        assert "time limit of 1 s" in failed(store, job.id) or "maximum timeout value" in failed(store, job.id)
+        stamps = store.hmget(keys.job(job.id), "started_at", "ended_at")
+        began, end = (datetime.fromisoformat(stamp.decode()) for stamp in stamps if stamp)
+        assert 0 < (end - began).total_seconds() < WITHIN
+
+
+def test_a_job_that_freezes_the_clocks(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+    tree = start("-n", "1" if mode == "process" else "2", mode=mode, serve=("samples", "samples_unfriendly"))
+    a_limit_holds_by_frozen_clocks(queue.enqueue, store, 1 if mode == "process" else 2)
+    assert tree.stop() == 0
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_a_job_that_freezes_the_clocks_with_rqs_classes(rq_tree: Tree, store: redis.Redis) -> None:
+    a_limit_holds_by_frozen_clocks(rq.Queue(connection=store).enqueue, store, 1)
 
 
 def test_a_slot_that_fails_ends_its_process(

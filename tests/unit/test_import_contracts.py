@@ -18,7 +18,7 @@ CONTRACTS = [
 ]
 # The module that is broken, what it imports, and words of the contract's name.
 BREACHES = {
-    "import the workers": ("jobqueue/doctor/server.py", "jobqueue.workers.shared.clock"),
+    "import the workers": ("jobqueue/doctor/server.py", "jobqueue.workers.shared.timestamps"),
     "the command line stands on the library": ("jobqueue/store/address.py", "jobqueue.store.connection"),
     "stays out of the library": ("jobqueue/admin/control.py", "jobqueue.chaos"),
     "the comparison is imported": ("jobqueue/admin/control.py", "jobqueue.compare"),

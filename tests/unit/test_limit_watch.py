@@ -59,7 +59,7 @@ class Bench:
 
 @pytest.fixture
 def monotonic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobqueue.workers.child.limit_watch.time.monotonic", lambda: NOW)
+    monkeypatch.setattr("jobqueue.workers.child.limit_watch.monotonic", lambda: NOW)
 
 
 def test_a_job_is_interrupted_once_at_its_deadline() -> None:

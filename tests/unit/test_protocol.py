@@ -30,8 +30,8 @@ from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling
 from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.heartbeat import Heartbeat
-from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.timestamps import rq_time
 
 W = "host-1-abc"
 ONE, TWO = f"{W}:0.1", f"{W}:1.1"

@@ -21,11 +21,11 @@ from jobqueue.serializers import Auto
 from jobqueue.store.connection import Address
 from jobqueue.workers.roles.rescuer import REMEMBERED, Rescuer
 from jobqueue.workers.roles.stand_in import stand_in
-from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import FENCED, DeathReport, LeftForRQ, cause_of_death, end_of_process
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.journal import CAME_BACK, PULSE, REVOKED, SharedPage, make_file
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.timestamps import rq_time
 
 OURS, THEIRS = "us", "them"
 NOW = 1_795_000_000.0

@@ -24,7 +24,7 @@ from jobqueue.protocol.protocol import Protocol
 from jobqueue.schedules.timetable import Due, Schedule, Timetable
 from jobqueue.schedules.timing import BadSchedule, Timing
 from jobqueue.store.connection import redis
-from jobqueue.workers.shared.clock import rq_time
+from jobqueue.workers.shared.timestamps import rq_time
 
 Acts = tuple[Callable[[Desk], Any], Callable[[Desk, Any], Any]]
 IDS = ("a", "b", "c", "d")

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 
+from jobqueue.clock import monotonic
 from jobqueue.protocol.claims import Claimed
 from jobqueue.store.error_texts import is_own_fault
 from jobqueue.workers.child.consumer import Consumer
@@ -109,7 +109,7 @@ class ChildWatchdog:
         while hears:
             self._pulse += 1
             self._page.set(PULSE, self._pulse)
-            self._step(time.monotonic())
+            self._step(monotonic())
             woken = self._wake_pipe.sleep(self._due_in, self._link.fileno())
             if woken.late:
                 self._core_watch.note_lateness(woken.late, self._running())
@@ -133,7 +133,7 @@ class ChildWatchdog:
                 case StopJob(claim):
                     self._limits.stop(claim)
                 case Ping():  # that we woke up the pulse says; and the slots?
-                    self._look_at_slots(time.monotonic())
+                    self._look_at_slots(monotonic())
         return True
 
     # -- what it looks after -------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class ChildWatchdog:
 
     def _due_in(self) -> float | None:
         """Return in how many seconds there is something to do; None: when something happens."""
-        now = time.monotonic()
+        now = monotonic()
         running = self._running()
         if any(slot.marked != job.claim for slot, job in running):
             return TICK

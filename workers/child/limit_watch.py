@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
+from jobqueue.clock import monotonic
 from jobqueue.errors import LimitIgnored, StoppedOnRequest
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.outcomes import RAISED
@@ -67,7 +67,7 @@ class LimitWatch:
         self._stopping.add(claim)
         for slot in self._slots:
             if slot.interrupt(claim, Stopped):
-                self._fired[claim] = time.monotonic()
+                self._fired[claim] = monotonic()
             else:
                 self._stop_callback(slot, claim)
 
@@ -84,7 +84,7 @@ class LimitWatch:
         if finishing is None or finishing.claim != claim or finishing.stopped or target >= 0 or target in self._fired:
             return
         if slot.what in (SUCCESS, FAILURE, HANDLER) and slot.interrupt(target, CallbackStopped):
-            self._fired[target] = time.monotonic()
+            self._fired[target] = monotonic()
 
     # -- as time passes ------------------------------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jobqueue.clock import monotonic, now
 from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
@@ -29,12 +29,12 @@ from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.running.task_meter import Usage
-from jobqueue.workers.shared.clock import now, rq_time
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
 from jobqueue.workers.shared.retry import retry_request
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.timestamps import rq_time
 
 if TYPE_CHECKING:
     from jobqueue.workers.rq_finish.finish import Finisher
@@ -191,7 +191,7 @@ class Slot(Interruptible):
     def _begin(self, job: Claimed) -> None:
         limit = self._settings.default_timeout if job.timeout is None else job.timeout
         self.limit = limit
-        self.since = time.monotonic()
+        self.since = monotonic()
         self._page.begin(self.number, job.claim, self.since, max(0.0, limit))
         self.job = job
 
@@ -209,7 +209,7 @@ class Slot(Interruptible):
 
     def start_mark(self, job: Claimed) -> StartMark:
         """Return what START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
-        started = now() - (time.monotonic() - self.since)
+        started = now() - (monotonic() - self.since)
         remaining = min(self.limit, 30.0) if self.limit > 0 else 30.0
         return StartMark(job, rq_time(started), int(remaining) + 60)
 
@@ -334,7 +334,7 @@ class Slot(Interruptible):
     def inherit(self, stuck: Slot, job: Claimed, ending: Ending, stopped: bool) -> None:
         """(child watchdog, before the thread starts) Record how the job ended of which ``stuck`` did not come back."""
         ended = now()
-        started = ended - (time.monotonic() - stuck.since)
+        started = ended - (monotonic() - stuck.since)
         finishing = Finishing(job.id, job.claim, job.queue, ending, started, stuck.limit, stopped=stopped)
         if (
             stopped

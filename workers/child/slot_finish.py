@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jobqueue.clock import monotonic
 from jobqueue.protocol.outcomes import RAISED
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.rq_finish.finishing import Finishing
@@ -45,7 +45,7 @@ class SlotFinish:
         self._show(RECORDING, 0.0)
         if finishing.ending.kind == RAISED and not finishing.recorded:
             self._consumer.note(finishing.outcome())
-        self.since = time.monotonic()
+        self.since = monotonic()
         self.finishing = finishing
         if self._finisher is None:
             self._finisher = self._make_finisher(self._limits)
@@ -58,4 +58,4 @@ class SlotFinish:
 
     def _show(self, what: int, limit: float) -> None:
         """Say on the page what runs behind the job's end. The store may take its time, and is no job out of time."""
-        self._page.allow(self._number, what, time.monotonic(), limit)
+        self._page.allow(self._number, what, monotonic(), limit)

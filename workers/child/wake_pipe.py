@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jobqueue.clock import monotonic
 from jobqueue.workers.shared.polling import readable
 
 SHORT = 0.01  # seconds; for a sleep no longer than this nobody has to wake the watchdog
@@ -46,12 +46,12 @@ class WakePipe:
         if timeout is None or timeout > SHORT:
             self._is_awake = False
             timeout = due_in()
-        began = time.monotonic()
+        began = monotonic()
         ready = readable([socket_fd, self._ends[0]], timeout)
         self._is_awake = True
         if self._ends[0] in ready:
             os.read(self._ends[0], 4096)
-        late = time.monotonic() - began - timeout if timeout is not None and not ready else 0.0
+        late = monotonic() - began - timeout if timeout is not None and not ready else 0.0
         return Woken(socket_fd in ready, late)
 
     def close(self) -> None:

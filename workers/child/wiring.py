@@ -6,12 +6,12 @@ differ in their slots, in who listens to them, and in what they do when they can
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 
 import redis
 
+from jobqueue.clock import monotonic
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.protocol.wire import Wire
 from jobqueue.workers.child.child_watchdog import ChildWatchdog
@@ -78,7 +78,7 @@ class Wiring:
             self.slots,
             self.request_thread,
             self.limits,
-            GiveBack(owner, page, self.consumer, self.slots, self.request_thread, time.monotonic()),
+            GiveBack(owner, page, self.consumer, self.slots, self.request_thread, monotonic()),
             CoreWatch(usage),
             TitleWatch(title),
             hooks,

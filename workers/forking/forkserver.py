@@ -22,10 +22,10 @@ import selectors
 import signal
 import socket
 import sys
-import time
 import traceback
 from typing import Any, NamedTuple
 
+from jobqueue.clock import monotonic
 from jobqueue.producing.importing import place_of
 from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
 from jobqueue.workers.forking import preload
@@ -174,7 +174,7 @@ class ForkServer:
     def _fork(self, request: ForkRequest, fd: int) -> None:
         parent, child_number = os.getpid(), request.child if isinstance(request, ForkChild) else None
         name = request.owner if child_number is not None else f"{self._settings.worker}:{parent}.{next(self._births)}"
-        birth = Birth(name, child_number, Forks(), time.monotonic())
+        birth = Birth(name, child_number, Forks(), monotonic())
         output.flush()
         pid = self._spawn(request, name, fd) if self._spawns else os.fork()
         if pid == 0:

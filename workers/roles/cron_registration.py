@@ -18,7 +18,7 @@ from rq.utils import NOT_JSON_SERIALIZABLE
 
 from jobqueue.protocol import keys
 from jobqueue.schedules.schedules import Schedules, ScheduleView
-from jobqueue.workers.shared.clock import rq_time
+from jobqueue.workers.shared.timestamps import rq_time
 
 NAME = "jobq"
 OLD = 10.0  # seconds after which a registration is written anew

@@ -17,10 +17,10 @@ import redis
 from jobqueue import __version__
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol
-from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import EXECUTION_TTL
 from jobqueue.workers.shared.retry import replies_of
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.timestamps import rq_time
 
 log = logging.getLogger(__name__)
 

@@ -24,11 +24,11 @@ from jobqueue.store.error_texts import is_away
 from jobqueue.workers.roles.lease_watch import LeaseWatch, owners_by_tree
 from jobqueue.workers.roles.left_dependents import LeftDependents
 from jobqueue.workers.roles.settling import settle
-from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ, ruling
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.retry import replies_of
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.timestamps import rq_time
 
 log = logging.getLogger(__name__)
 

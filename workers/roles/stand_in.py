@@ -11,10 +11,10 @@ import time
 
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.roles.settling import settle
-from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.deaths import EXECUTION_TTL
 from jobqueue.workers.shared.journal import PULSE, SharedPage
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.timestamps import rq_time
 
 
 def stand_in(protocol: Protocol, settings: Settings, owner: str, page: SharedPage, pulse: int) -> None:

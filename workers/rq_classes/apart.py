@@ -8,12 +8,12 @@ maintenance_apart.py. The parent goes on meanwhile: the next horse runs jobs, si
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable
 
 from rq.worker import BaseWorker
 
+from jobqueue.clock import monotonic
 from jobqueue.store.connection import like
 from jobqueue.workers.roles.rescuer import Rescuer
 from jobqueue.workers.rq_classes.ending import finish_left
@@ -73,7 +73,7 @@ class Apart:
         """See which helpers have ended, and do what follows. This makes no request to the store."""
         while self._events:
             self._events.popleft()()
-        now = time.monotonic()
+        now = monotonic()
         for pid, helper in list(self._helpers.items()):
             if (status := helper.poll(now)) is not None:
                 self._forget(pid)
@@ -82,13 +82,13 @@ class Apart:
 
     def step(self, _before: Callable[[], object]) -> None:
         """Begin RQ's maintenance if it is due."""
-        self._maintenance.step(time.monotonic())
+        self._maintenance.step(monotonic())
 
     def wait(self, is_stopping: Callable[[], bool], rest: Callable[[], object]) -> None:
         """Wait until all helpers have ended and all is recorded; not for long if the worker is to stop."""
         deadline = 0.0  # monotonic seconds; 0.0: the worker is not to stop
         while self.is_finishing or self._maintenance.helper:
-            now = time.monotonic()
+            now = monotonic()
             if is_stopping():
                 deadline = deadline or now + STOP_WAIT
             if deadline and now > deadline + LAST_WAIT:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -21,6 +20,7 @@ from redis.exceptions import RedisError
 from rq.exceptions import StopRequested
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
+from jobqueue.clock import monotonic
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.cycle import CycleState
@@ -100,13 +100,13 @@ class Engine:
         self.consumer.hand_out_at_most(max_jobs)
         self.slot.bind()
         self._watchdog.start()
-        idle_since = time.monotonic()
+        idle_since = monotonic()
         while not (worker._stop_requested or self.fenced):
             self._tend()
             if (work := self.consumer.next(linger=False)) is not None:
                 self._looked = False
                 self._run(work)
-                idle_since = time.monotonic()
+                idle_since = monotonic()
             elif self.consumer.has_had_its_share:
                 worker.log.info("Worker %s: finished executing %d jobs, quitting", worker.name, max_jobs)
                 return
@@ -158,11 +158,11 @@ class Engine:
             return False
         elif burst:  # what RQ's finish of the last job enqueued came behind the look that said empty
             self._looked = True
-        elif max_idle_time is not None and time.monotonic() - since >= max_idle_time:
+        elif max_idle_time is not None and monotonic() - since >= max_idle_time:
             worker.log.info("Worker %s: idle for %d seconds, quitting", worker.name, max_idle_time)
             return False
         else:
-            self._rest(LOOK if max_idle_time is None else max(0.0, since + max_idle_time - time.monotonic()))
+            self._rest(LOOK if max_idle_time is None else max(0.0, since + max_idle_time - monotonic()))
         return True
 
     def _rest(self, most: float) -> None:
@@ -226,7 +226,7 @@ class Engine:
     def _give_up_at_last(self) -> None:
         """The store is away. Who is to stop waits for it a little, to settle what has finished, and then leaves that
         to a rescue."""
-        now = time.monotonic()
+        now = monotonic()
         if self._worker._stop_requested:
             self._last_word_by = self._last_word_by or now + LAST_WORD
             if now >= self._last_word_by:

@@ -12,13 +12,13 @@ import mmap
 import os
 import signal
 import struct
-import time
 from collections.abc import Callable
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 from rq.worker import BaseWorker
 
+from jobqueue.clock import monotonic
 from jobqueue.workers.child.child import die_with, lead_a_session, leave, obey_the_parent_only
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.copies import this_is_the_original
@@ -55,7 +55,7 @@ class HelperProcess:
     def start(self, work: Callable[[Show], None]) -> None:
         """Fork; the helper calls ``work`` and exits. Nothing else may hold a lock meanwhile. Raises OSError."""
         output.flush()
-        self._born, parent = time.monotonic(), os.getpid()
+        self._born, parent = monotonic(), os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             self._run(work, parent)
@@ -112,7 +112,7 @@ class HelperProcess:
             leave(code)
 
     def _show(self, _what: int, limit: float) -> None:
-        SHARED.pack_into(self._shared, 0, False, time.monotonic() + limit if limit > 0 else 0.0)
+        SHARED.pack_into(self._shared, 0, False, monotonic() + limit if limit > 0 else 0.0)
 
 
 def take_leave(worker: BaseWorker, parent: int, name: str, forks: Forks) -> None:

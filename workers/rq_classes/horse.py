@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 from rq.exceptions import StopRequested
 
+from jobqueue.clock import monotonic
 from jobqueue.network.backoff import Backoff
 from jobqueue.workers.rq_classes.horse_child import HorseChild
 from jobqueue.workers.rq_classes.horse_death import HorseDeath
@@ -77,7 +78,7 @@ class Horse:
     def run(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> None:
         """Keep a child running until one leaves by itself, a stop was requested, or ``max_jobs`` have run."""
         while True:
-            born = time.monotonic()
+            born = monotonic()
             left = None if max_jobs is None else max_jobs - self.completed
             if burst:  # a retry, or a dependent, belongs to it too
                 self._wait_for_finishes()
@@ -90,7 +91,7 @@ class Horse:
             died = self._clean_up(status, usage)
             if (status == 0 and self._flags.left) or self._worker._stop_requested or self.completed == max_jobs:
                 return
-            if not died and time.monotonic() - born < TOO_SOON:
+            if not died and monotonic() - born < TOO_SOON:
                 log.warning("the work horse left with status %s before it had run anything", status)
                 self._rest(TOO_SOON)
             self._count_failed_starts()
@@ -114,7 +115,7 @@ class Horse:
             if pid == 0:
                 child.run(parent, *limits)
         self.pid = pid
-        self._idle_watch.forked(time.monotonic())
+        self._idle_watch.forked(monotonic())
         self._worker.procline(f"Forked {pid} at {time.time()}")  # type: ignore[no-untyped-call]
 
     # -- beside the child ----------------------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ class Horse:
                     self._send_stop()
                 self._tend()
                 self._end_overdue()
-                self._end_useless(time.monotonic())
+                self._end_useless(monotonic())
                 self._rest(LOOK if fd else POLL, fd, *self._rq_roles.user_code.fds)
 
     def _rest(self, most: float, *fds: int) -> None:
@@ -181,7 +182,7 @@ class Horse:
     def _end_overdue(self) -> None:
         """Kill the child if its job is past its time limit by OVERDUE: C code that holds the GIL is not interrupted."""
         for job in self._page.running():
-            if job.limit and time.monotonic() > job.since + job.limit + OVERDUE:
+            if job.limit and monotonic() > job.since + job.limit + OVERDUE:
                 self._kill_for(job.claim)
 
     def _end_useless(self, now: float) -> None:

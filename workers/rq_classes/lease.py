@@ -14,11 +14,12 @@ from typing import Any
 import redis
 from rq.worker import BaseWorker
 
+from jobqueue.clock import monotonic
 from jobqueue.protocol import keys
 from jobqueue.protocol.arguments import text_of
 from jobqueue.workers.roles.heartbeat import Heartbeat
-from jobqueue.workers.shared.clock import rq_time
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.timestamps import rq_time
 
 log = logging.getLogger("rq.worker")
 
@@ -34,8 +35,8 @@ def is_dead(client: redis.Redis, worker: str) -> bool:
         return False
     before, timeout = client.get(keys.lease(worker)), _seconds(lease) + 1.0
     log.info("Worker %s: the name is taken; waiting for up to %.0f s to see whether its owner lives", worker, timeout)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    deadline = monotonic() + timeout
+    while monotonic() < deadline:
         time.sleep(LOOK_EVERY)
         if client.get(keys.lease(worker)) != before:
             return False

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 from uuid import uuid4
@@ -20,6 +19,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 from rq.worker import BaseWorker
 
+from jobqueue.clock import monotonic
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address, like
 from jobqueue.workers.roles.heartbeat import renewal_timeout
@@ -134,7 +134,7 @@ class RQRoles:
     def tend(self, before: Callable[[], object] = lambda: None) -> None:
         """Do what is due, in the main thread. What fails because the store does not answer stays due. ``before`` is
         called before something that may take long."""
-        now = time.monotonic()
+        now = monotonic()
         if now < self._tend_at:
             return
         self._tend_at = now + TEND_EVERY

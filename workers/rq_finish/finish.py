@@ -28,6 +28,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 
+from jobqueue.clock import now
 from jobqueue.errors import OwnershipLost
 from jobqueue.protocol import keys
 from jobqueue.protocol.outcomes import RAISED, RETURNED
@@ -48,7 +49,6 @@ from jobqueue.workers.running.error_text import (
 )
 from jobqueue.workers.running.own_classes import job_class_of, on_top, runner_for
 from jobqueue.workers.running.runner import Ending, Runner
-from jobqueue.workers.shared.clock import now
 from jobqueue.workers.shared.endings import decode_text, encode_text
 from jobqueue.workers.shared.refusals import never_taken, refused_text
 from jobqueue.workers.shared.retry import retry_request

@@ -13,12 +13,12 @@ ends, before it can send anything to the store.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rq.timeouts import BaseDeathPenalty
 
+from jobqueue.clock import monotonic
 from jobqueue.workers.running.limits import Interruptible, WrittenOff
 from jobqueue.workers.shared.endings import JOB, RECORDING, SUCCESS
 
@@ -47,7 +47,7 @@ class FinishLimits:
 
         class SlotPenalty(BaseDeathPenalty):
             def setup_death_penalty(self) -> None:
-                self._began = time.monotonic()
+                self._began = monotonic()
                 limits._enter(limits.of, self._timeout)
 
             def cancel_death_penalty(self) -> None:

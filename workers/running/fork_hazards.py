@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from jobqueue.clock import monotonic
 from jobqueue.workers.running.open_descriptors import hazards_among, open_descriptors, opened_since
 from jobqueue.workers.running.randomness import modules_of, name_of
 from jobqueue.workers.shared.bare import attributes_of, has
@@ -54,9 +55,9 @@ class ForkHazards:
         return f"started threads of native code{_names_of_threads()}"
 
     def _more_threads(self) -> bool:
-        deadline = time.monotonic() + LINGERS
+        deadline = monotonic() + LINGERS
         while _count_threads() > self._threads:
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 return True
             time.sleep(0.01)
         return False
@@ -125,9 +126,9 @@ def _forks_well() -> bool:
 
 
 def _ends(pid: int) -> bool:
-    deadline = time.monotonic() + TRIAL
+    deadline = monotonic() + TRIAL
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return False

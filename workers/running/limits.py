@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import signal
 import threading
-import time
 from _signal import getsignal  # type: ignore[import-not-found]  # signal.getsignal also looks for an enum: 25 times as long
 from _signal import pthread_sigmask as sigmask
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import Any
 from rq.timeouts import JobTimeoutException
 
 from jobqueue import errors
+from jobqueue.clock import monotonic
 from jobqueue.workers.running.copies import end_copy, this_is_the_original
 from jobqueue.workers.shared.endings import JOB, THREAD_WRITTEN_OFF
 
@@ -128,7 +128,7 @@ class Interruptible:
                 signal.signal(signal.SIGALRM, self._alarm)
         self.limit = limit
         self.was_aimed_at = False
-        self.deadline = time.monotonic() + limit if limit > 0 else 0.0
+        self.deadline = monotonic() + limit if limit > 0 else 0.0
         self.target = target
 
     def unblock(self) -> None:

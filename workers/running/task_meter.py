@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from jobqueue.clock import monotonic
 from jobqueue.protocol.cycle import Spent
 from jobqueue.workers.running.procfs import (
     Clocks,
@@ -163,7 +163,7 @@ class Meter:
         self._long = self._heavy = 0  # how many more runs are measured, and measured with /proc, after a long one
         self._measured = 0
         self._stride = 1
-        self._budget, self._earned_at = MOST, time.monotonic()
+        self._budget, self._earned_at = MOST, monotonic()
         self._before: Clocks | None = None
         self._closely = False  # this run is measured with /proc too
         self._queued: float | None = None
@@ -221,7 +221,7 @@ class Meter:
         self._before = self._clocks()
 
     def _afford(self, price: float) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         self._budget = min(MOST, self._budget + BUDGET * (now - self._earned_at))
         self._earned_at = now
         if self._budget < price:

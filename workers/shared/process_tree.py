@@ -26,6 +26,8 @@ from typing import NamedTuple
 
 import psutil
 
+from jobqueue.clock import monotonic
+
 log = logging.getLogger(__name__)
 
 MARK = "JOBQ_OWNER"  # in the environment of what jobs start: the child's name, one per incarnation
@@ -176,7 +178,7 @@ def end_processes(find: Find, since: float) -> int:
     """Kill what ``find`` finds and what was started at ``since`` (monotonic seconds) or later; return how many."""
     frozen = set[int]()
     for _ in range(LOOKS):
-        new = find(table(), time.monotonic() - since + SLACK) - frozen
+        new = find(table(), monotonic() - since + SLACK) - frozen
         if not new:
             break
         frozen |= new

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-now = time.time  # as it was before user code came: a job that puts another in its place shifts nobody's times
 _second = -1
 _text = ""
 
