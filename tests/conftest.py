@@ -33,7 +33,7 @@ Start = Callable[..., Tree]
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Tell fixtures whether the test went well: a failed one is not judged twice."""
+    """Tell fixtures whether the test passed: after a failure they make no further checks."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.when == "call":
@@ -76,10 +76,8 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def start(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Start]:
-    """Start workers: ``start("-n", "2", mode=mode, JOBQ_LEASE="1")``; they serve ``samples`` unless told.
-
-    When the test passed, whatever still runs is asked to stop, and then nothing may be left behind.
-    """
+    """Start workers: ``start("-n", "2", mode=mode, JOBQ_LEASE="1")``; they serve ``samples`` by default. After a passed
+    test, workers that still run are stopped, and then no process may be left."""
     trees: list[Tree] = []
 
     def start_one(*flags: str, mode: str = "process", serve: tuple[str, ...] = ("samples",), **env: str) -> Tree:
@@ -100,7 +98,7 @@ def start(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Ite
 
 @pytest.fixture
 def start_rq(server: Server, tmp_path: Path) -> Iterator[Start]:
-    """``start_rq(place, *argv)``: an ``rq worker`` with our class in this place of RQ's."""
+    """``start_rq(place, *argv)`` starts an ``rq worker`` with our class in this place of RQ's."""
     trees: list[Tree] = []
 
     def start(place: str, *argv: str, lease: str = "1", **env: str) -> Tree:
@@ -126,7 +124,8 @@ def leave_properly(trees: list[Tree]) -> None:
 
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
-    """RQ's workers that run in this process leave their handlers behind: a later SIGTERM would raise in some test."""
+    """Restore the handlers that RQ's workers in this process leave behind: a later SIGTERM would raise in another
+    test."""
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in old.items():

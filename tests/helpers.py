@@ -47,7 +47,7 @@ def submit(queue: Queue, function: str, calls: Iterable[tuple[Any, ...]]) -> lis
 
 
 def lines(path: Path | str) -> list[str]:
-    """The lines of a record that may not be there yet."""
+    """Return the lines of a record, which may not exist yet."""
     try:
         return Path(path).read_text().splitlines()
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def lines(path: Path | str) -> list[str]:
 
 
 def failed(store: redis.Redis, job_id: str) -> str:
-    """Why the job failed; "" while it has not."""
+    """Return why the job failed; "" while it has not."""
     job = Job.fetch(job_id, store, Auto)
     result = job.latest_result() if job.get_status().value == "failed" else None
     return str(result.exc_string) if result else ""
@@ -66,12 +66,12 @@ def status(store: redis.Redis, job_id: str) -> str:
 
 
 def uncounted(store: redis.Redis, job_id: str) -> bool:
-    """No death of its process is held against the job."""
+    """Return whether no death of a process is counted for the job."""
     return store.hmget(keys.job(job_id), "jobq_crashes", "jobq_redelivered") == [None, None]
 
 
 def jobq(server: Server, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of ours to its end."""
+    """Run a command of jobq to its end."""
     env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "jobqueue.cli", *argv]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
@@ -81,7 +81,7 @@ def jobq(server: Server, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 class Server:
-    """A private server on a unix socket. With ``keep`` it can be killed and started again with what it had."""
+    """A private server on a unix socket. With ``keep`` it can be killed and started again with its data."""
 
     def __init__(self, directory: Path, *, keep: bool = False) -> None:
         self.socket = str(directory / "s")
@@ -96,7 +96,7 @@ class Server:
         self.start()
 
     def start(self, *more: str) -> None:
-        """Start it, with ``more`` options this time, and wait until it answers."""
+        """Start the server, with ``more`` options this time, and wait until it answers."""
         with open(self._directory / "server.log", "ab") as log:
             self.process = subprocess.Popen([*self._argv, *more], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         eventually(self._answers, 60)  # it reads its append-only file first
@@ -109,13 +109,13 @@ class Server:
             return False
 
     def kill(self) -> None:
-        """SIGKILL; ``start`` brings it back."""
+        """Send SIGKILL; ``start`` starts the server again."""
         self.process.kill()
         self.process.wait()
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
-        """Inside it accepts connections and answers nobody."""
+        """Inside, the server accepts connections and does not answer."""
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -123,7 +123,7 @@ class Server:
             self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """Stop it for good, without saving anything."""
+        """Stop the server for good, without saving its data."""
         self.kill()
         self.client.close()
 
@@ -161,12 +161,12 @@ class Tree:
 
     @property
     def log(self) -> str:
-        """All that the tree said on stdout and stderr."""
+        """All output of the tree on stdout and stderr."""
         return self._log.read_text(errors="replace")
 
     @property
     def done(self) -> int:
-        """How many jobs it did, as its last line says."""
+        """How many jobs the worker has run, from its last line."""
         found = re.search(r"stopped: ([\d,]+) jobs? done", self.log)
         assert found, self.log
         return int(found[1].replace(",", ""))
@@ -174,7 +174,7 @@ class Tree:
     # -- its processes --
 
     def processes(self) -> list[psutil.Process]:
-        """All living processes of the tree, jobs' own subprocesses too."""
+        """Return all living processes of the tree, also those that jobs have started."""
         return [p for p in psutil.process_iter() if self._is_ours(p)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
@@ -192,7 +192,7 @@ class Tree:
         return found[0] if found else None
 
     def children(self) -> list[psutil.Process]:
-        """The processes that run jobs."""
+        """Return the processes that run jobs."""
         server = self.fork_server()
         return self._children_of(server.pid) if server else []
 
@@ -209,11 +209,11 @@ class Tree:
         self.process.send_signal(number)
 
     def send_to_group(self, number: int) -> None:
-        """As a terminal does at Ctrl-C."""
+        """Send a signal to the whole process group, as a terminal does at Ctrl-C."""
         os.killpg(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL to the supervisor only."""
+        """Send SIGKILL to the supervisor only."""
         self.was_killed = True
         self.process.kill()
         self.process.wait()
@@ -230,7 +230,7 @@ class Tree:
         return self.wait(timeout)
 
     def destroy(self) -> None:
-        """Leave no process, whatever happened. Safe to repeat."""
+        """End all processes, whatever has happened. May be repeated."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -247,7 +247,7 @@ class Tree:
 
 
 def is_spawned(pid: int) -> bool:
-    """Tell whether a child was started anew, and not forked: its settings came by its environment."""
+    """Return whether a child was started anew and not forked: then its settings are in its environment."""
     return "JOBQ_CHILD_SETTINGS" in psutil.Process(pid).environ()
 
 
@@ -259,7 +259,7 @@ def _command(process: psutil.Process) -> str:
 
 
 def running_no_more(pid: int) -> bool:
-    """The process is gone, or dead and not collected."""
+    """Return whether the process is gone, or dead and not collected."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -277,7 +277,7 @@ def _status(process: psutil.Process) -> str:
 
 
 def held(redis_client: redis.Redis) -> dict[str, Any]:
-    """Everything in the store that belongs to some worker. Empty when all workers have left properly."""
+    """Return everything in the store that belongs to a worker. It is empty when all workers have ended properly."""
     found: dict[str, Any] = {}
     for pattern in (
         keys.OWNERS,
@@ -310,7 +310,8 @@ def _content(redis_client: redis.Redis, key: bytes) -> Any:
 
 
 def assert_nothing_left(trees: Iterable[Tree], redis_client: redis.Redis) -> None:
-    """No process, no claimed job, no lease, no owner, nothing that RQ's readers would take for running."""
+    """Assert that there is no process, no claimed job, no lease, no owner, and no job that RQ's readers would show as
+    running."""
     for tree in trees:
         eventually(lambda tree=tree: not tree.processes(), 20)  # type: ignore[misc]
     assert held(redis_client) == {}

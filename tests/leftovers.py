@@ -9,7 +9,7 @@ from helpers import eventually
 
 
 def working_for(directory: Path) -> list[str]:
-    """The processes whose environment or command line names the directory: all that a command in it started."""
+    """Return the processes whose environment or command line names the directory: all that a command in it started."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -27,7 +27,7 @@ Endpoint = str | int  # the path of a unix socket, or a port on 127.0.0.1
 
 @dataclass
 class Rule:
-    """What happens behind requests that have all of ``words`` in them; ``hits``: how often it happened."""
+    """What happens after requests that contain all of ``words``; ``hits``: how often it has happened."""
 
     do: Callable[[Link], None]
     words: tuple[bytes, ...]
@@ -50,7 +50,7 @@ class Rule:
 
 @dataclass
 class Link:
-    """One connection through the proxy: the two sockets, and what it lets through."""
+    """One connection through the proxy: the two sockets, and what is let through."""
 
     theirs: socket.socket
     ours: socket.socket
@@ -62,7 +62,7 @@ class Link:
     directions: int = 2  # that have not ended
 
     def go_silent(self, requests: bool = True, replies: bool = True) -> None:
-        """For ever."""
+        """Pass nothing on any more."""
         self.requests_pass &= not requests
         self.replies_pass &= not replies
 
@@ -73,7 +73,7 @@ class Link:
 
 
 class Proxy:
-    """Accepts on a port of loopback, and connects each connection to ``target``."""
+    """It accepts connections on a loopback port, and connects each to ``target``."""
 
     def __init__(self, target: Endpoint) -> None:
         self.target = target
@@ -94,8 +94,8 @@ class Proxy:
     def swallow(
         self, *words: bytes, most: int | None = None, requests: bool = False, after: Callable[[], object] | None = None
     ) -> Rule:
-        """The connection of such a request is silent from the reply to it on; with ``requests`` the request is lost
-        already. ``after`` is called then."""
+        """Make the connection of such a request silent, beginning with the reply; with ``requests`` the request is lost
+        too. ``after`` is called then."""
 
         def do(link: Link) -> None:
             link.go_silent(requests=requests)
@@ -105,8 +105,8 @@ class Proxy:
         return self._rule(Rule(do, words, most=most, before=requests))
 
     def cut(self, *words: bytes, nth: int = 1, most: int | None = None, answered: bool = True) -> Rule:
-        """Close the connection behind each n-th such request: when the store has answered it and before anybody has
-        heard that, or, with ``answered=False``, before the store gets it."""
+        """Close the connection at each n-th such request: after the store has answered it and before the reply is
+        passed on, or, with ``answered=False``, before the store gets it."""
 
         def do(link: Link) -> None:
             if answered:
@@ -117,8 +117,8 @@ class Proxy:
         return self._rule(Rule(do, words, nth, most, before=not answered))
 
     def silence(self, *words: bytes, requests: bool = True, replies: bool = True) -> int:
-        """All connections that are open now, or those over which ``words`` were said, are silent from now on; new ones
-        are not. Return how many."""
+        """Make all connections that are open now silent, or those that have sent ``words``; new ones are not. Return
+        how many."""
         with self._lock:
             links = [link for link in self.links if all(word in link.said for word in words)]
         for link in links:

@@ -18,7 +18,8 @@ SDIST = HOME / f"rq-{VERSION}.tar.gz"
 
 
 def pip() -> list[str]:
-    """This environment's pip, or the one that made the environment (README makes it without a pip of its own)."""
+    """Return this environment's pip, or that of the Python that made the environment (README makes it without its own
+    pip)."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     python = shutil.which("python3", path=None) or sys._base_executable  # type: ignore[attr-defined]

@@ -45,12 +45,12 @@ LONG = (
 
 
 class NotFetched(Exception):
-    """RQ's source is not there."""
+    """RQ's source has not been fetched."""
 
 
 @dataclass
 class Report:
-    """What became of one run of the suite."""
+    """The outcomes of one run of the suite."""
 
     places: str
     outcomes: dict[str, str] = field(default_factory=dict)  # test → passed, skipped, failed, error, hung, left
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def bad(self) -> dict[str, str]:
-        """Tests that ought to have passed, and what they said."""
+        """Tests that should have passed, with their messages."""
         bad = [name for name, outcome in self.outcomes.items() if outcome not in ("passed", "skipped")]
         return {name: self.texts.get(name, "") for name in bad if not self.reason(name)}
 
@@ -95,7 +95,7 @@ class Report:
 
 
 class Suite:
-    """RQ's tests in a directory of their own."""
+    """RQ's tests in a separate directory."""
 
     def __init__(self, directory: Path) -> None:
         if not SDIST.exists():
@@ -109,7 +109,7 @@ class Suite:
             tar.extractall(directory, wanted, **safe)
 
     def run(self, places: str) -> Report:
-        """Run all of it once, and what failed twice more, alone."""
+        """Run all tests once, and those that failed twice more, alone."""
         began = time.monotonic()
         report = Report(places)
         shards = [Shard(self._root, self._directory, places, tests) for tests in self._shards()]
@@ -122,8 +122,8 @@ class Suite:
         return report
 
     def _run_again(self, report: Report) -> None:
-        """RQ's tests sleep for fixed times and then look, which a busy machine exceeds: what failed runs again, alone,
-        and at last with longer sleeps. What is wrong fails each time."""
+        """Run failed tests again, alone, and at last with longer sleeps: RQ's tests sleep for fixed times before they
+        check, which may be too short on a busy machine. A real failure occurs each time."""
         failed = list(report.bad)
         if len(failed) > MOST_AGAIN:
             return
@@ -142,7 +142,7 @@ class Suite:
 
 
 class Shard:
-    """Some of RQ's tests in a pytest of their own, begun at once."""
+    """Some of RQ's tests in their own pytest, started at once."""
 
     def __init__(self, root: Path, directory: Path, places: str, tests: list[str], stretch: int = 1) -> None:
         """stretch: the tests' own sleeps take so many times as long."""
@@ -179,7 +179,7 @@ class Shard:
         }
 
     def finish(self, report: Report) -> None:
-        """Wait for the end and add what it found to the report."""
+        """Wait for the end and add the outcomes to the report."""
         code = self._wait()
         left, begun = {}, {}
         for line in self._record.read_text().splitlines():
@@ -213,7 +213,7 @@ class Shard:
             report.texts[name] = f"pytest exited with {code}:\n{self._output.read_text()[-3000:]}"
 
     def _wait(self) -> int:
-        """Return pytest's exit code; 2 when it had to be ended."""
+        """Return pytest's exit code; 2 if it had to be killed."""
         try:
             while (code := self._process.poll()) is None and time.monotonic() < self._deadline:
                 if '"finished"' in self._record.read_text()[-200:]:

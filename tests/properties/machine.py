@@ -31,7 +31,7 @@ PLACE_OF = {
 
 
 class Machine(RuleBasedStateMachine):
-    """Two worker trees and their children, the store, and the model that knows better."""
+    """Two worker trees and their children, the store, and the model with the true state."""
 
     def __init__(self, client: redis.Redis, wire: Wire) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Machine(RuleBasedStateMachine):
             self.bear(worker)
 
     def bear(self, worker: str) -> None:
-        """A supervisor adds the name before it forks."""
+        """Add an owner name, as a supervisor does before it forks."""
         process = Process(f"{worker}:{len(self.processes)}.1", worker)
         self.client.sadd(keys.OWNERS, process.owner)
         self.model.held[process.owner] = {}
@@ -71,19 +71,19 @@ class Machine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(list(of)))
 
     def some(self, data: st.DataObject, of: Sequence[T]) -> list[T]:
-        """At least one of them, if there are any, in any order."""
+        """Choose at least one of them, if there are any, in any order."""
         if not of:
             return []
         return [of[at] for at in data.draw(st.lists(st.integers(0, len(of) - 1), min_size=1, unique=True))]
 
     @property
     def alive(self) -> list[Process]:
-        """Who runs and has not been rescued."""
+        """The children that run and have not been rescued."""
         return [p for p in self.processes if not p.dead and not p.struck]
 
     @property
     def free_to_send(self) -> list[Process]:
-        """Whose connection is in order, also if the process is dead: its last request may still be under way."""
+        """The children whose connection works, also dead ones: their last request may still be on its way."""
         return [p for p in self.processes if not p.struck and not p.disturbed]
 
     @property
@@ -96,7 +96,7 @@ class Machine(RuleBasedStateMachine):
     # -- what several rules do -----------------------------------------------------------------------------------------
 
     def cycled(self, process: Process, queues: Sequence[str], want: int, idle: int, is_lost: bool = False) -> None:
-        """CYCLE with what the process has finished: what it answers, and what the process learns of it."""
+        """Send CYCLE with the outcomes of the process; return the answer, and what the process learns from it."""
         outcomes = [run.outcome for run in process.of("finished")]
         verdicts = self.model.settle(process.owner, outcomes)
         cycle = self.protocol.cycle(process.owner, process.worker, queues, outcomes, want, idle)
@@ -130,7 +130,7 @@ class Machine(RuleBasedStateMachine):
             assert not want or not any(self.model.queues[queue] for queue in open_queues), "it is not empty"
 
     def rescue(self, process: Process, judge: Judge, lease: str = "", done: Sequence[ForRQ] = ()) -> None:
-        """Rescue, by two at once: the second gets nothing. What only RQ's own finish can end is left to a finish
+        """Rescue twice at the same time: the second rescue gets nothing. Jobs for RQ's own finish are left to a finish
         process."""
         ought = self.model.rescue(process.owner, judge)
         if lease and not any(owner.startswith(f"{process.worker}:") for owner in self.model.held):

@@ -42,7 +42,7 @@ class Job:
 
 @dataclass
 class Hold:
-    """A job in an owner's hands, and which of RQ's traces of it there are."""
+    """A job that an owner holds, and which of RQ's keys for it exist."""
 
     claim: int
     queue: str
@@ -54,7 +54,7 @@ class Hold:
 
 
 class Books:
-    """The truth, and what producers, operators and RQ's own tools do to it. Read by view.py and by the machine."""
+    """The true state, and what producers, operators and RQ's own tools do to it. view.py and the machine read it."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -98,7 +98,7 @@ class Books:
         self.queues[job.queue].insert(0 if at_front else len(self.queues[job.queue]), job.id)
 
     def shelve(self, job: Job, kind: str) -> None:
-        """Into a registry where it waits."""
+        """Put the job into a registry where it waits."""
         self.jobs[job.id] = job
         job.status = kind
         self.registries[kind, job.queue].add(job.id)
@@ -114,25 +114,25 @@ class Books:
         return moved
 
     def vanish(self, job_id: str) -> None:
-        """Its hash expired or was deleted by hand: what names it stays."""
+        """Let its hash expire, or be deleted by hand: keys that name it stay."""
         del self.jobs[job_id]
 
     def cancel(self, job_id: str) -> None:
-        """RQ's cancel."""
+        """Do what RQ's cancel does."""
         job = self.jobs[job_id]
         self._take_out(job, wip=job.status == "started")
         job.status = "canceled"
         self.registries["canceled", job.queue].add(job_id)
 
     def hand_over(self, job: Job, how: str) -> None:
-        """It ends: its dependents are put aside."""
+        """End the job: its dependents are put aside."""
         if job.dependents:
             _, before = self.ended.get(job.id, ("", set()))
             self.ended[job.id] = how, before | job.dependents
             job.dependents = set()
 
     def bring_on(self, job_id: str) -> None:
-        """Enqueue those dependents that wait for nothing else; the others wait on."""
+        """Enqueue the dependents that wait for nothing else; the others continue to wait."""
         if job_id not in self.ended:
             return
         how, dependents = self.ended.pop(job_id)
@@ -147,7 +147,7 @@ class Books:
                 parent.dependents.add(dependent.id)
 
     def delete(self, job_id: str) -> None:
-        """RQ's delete: with its executions, its results, and its place, unless that is an owner's zset."""
+        """Do what RQ's delete does: remove executions, results, and the place, except an owner's zset."""
         job = self.jobs.pop(job_id)
         self._take_out(job, wip=True)
         for hold in self._holds(job_id):

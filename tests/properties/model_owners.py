@@ -22,7 +22,8 @@ DECIDED = ("finished", "failed", "stopped", "canceled", "scheduled", "deferred")
 
 
 class Judge(NamedTuple):
-    """How a rescue is to judge: claims that ran and how (None: nobody knows), and what RQ's finish is to record."""
+    """How a rescue rules: the claims that ran with their rulings (None: unknown), and what RQ's finish has to
+    record."""
 
     running: Mapping[int, str] | None
     on_crash: str
@@ -31,12 +32,12 @@ class Judge(NamedTuple):
 
 
 class Model(Books):
-    """Methods follow the scripts."""
+    """The methods follow the scripts."""
 
     # -- cycle --------------------------------------------------------------------------------------------------------
 
     def take(self, owner: str, worker: str, job_id: str, claim: int, queue: str) -> None:
-        """CYCLE says that it took the job; entries before it that led nowhere are gone too."""
+        """CYCLE says that it took the job; entries before it without a hash are gone too."""
         assert claim > self.last_claim, "a claim number came twice"
         self.last_claim = claim
         while (head := self.queues[queue].pop(0)) != job_id:
@@ -47,7 +48,7 @@ class Model(Books):
         self.held[owner][job_id] = Hold(claim, queue, worker)
 
     def dropped(self, owner: str, queue: str, length: int) -> None:
-        """After a CYCLE ``length`` jobs are left: what else it popped led nowhere."""
+        """After a CYCLE ``length`` jobs are left: the other entries that it popped had no hash."""
         while len(self.queues[queue]) > length:
             self._is_waste(owner, self.queues[queue].pop(0))
 
@@ -85,13 +86,14 @@ class Model(Books):
             self.delete(job.id)
 
     def leave_registry(self, job: Job) -> None:
-        """Another run of it has ended before."""
+        """An earlier run of the job has ended."""
         for status, kind in ENDS.items():
             if job.status == status:
                 self.registries[kind, job.queue].discard(job.id)
 
     def finish_by_rq(self, token: Token, verdict: str, dies: bool = False) -> None:
-        """RQ's own finish: returned, fail, dead (fail for good) or stop. ``dies``: before the dependents go on."""
+        """RQ's own finish: returned, fail, dead (fail for good) or stop. ``dies``: before the dependents are
+        enqueued."""
         (owner, job_id, _), hold, job = token, self.hold(token), self.jobs.get(token[1])
         if hold is None:
             return
@@ -146,7 +148,7 @@ class Model(Books):
         return 1
 
     def _push_back(self, job: Job, claim: int) -> None:
-        """Behind the last of those that were returned and are older, else to the very head."""
+        """Put the job behind the last returned job with an earlier claim, else at the head."""
         queue, back = self.queues[job.queue], self.back[job.queue]
         job.order = order = claim if job.order is None else job.order
         older = [(back[i], at) for at, i in enumerate(queue) if self._stands_returned(i, back) and back[i] < order]
@@ -154,11 +156,11 @@ class Model(Books):
         back[job.id] = order
 
     def _stands_returned(self, job_id: str, back: dict[str, int]) -> bool:
-        """And is not a later job of the same name."""
+        """Return whether the job was returned and is no later job of the same id."""
         return job_id in back and job_id in self.jobs and self.jobs[job_id].order == back[job_id]
 
     def heartbeat(self, worker: str) -> int:
-        """Renew what runs; what was deleted meanwhile is listed no more."""
+        """Renew running jobs; executions that were deleted meanwhile are removed from the list."""
         listed = [(i, h) for holds in self.held.values() for i, h in holds.items() if h.listed and h.worker == worker]
         for job_id, hold in listed:
             hold.listed = job_id in self.jobs
@@ -171,7 +173,7 @@ class Model(Books):
         return self.give_back(strangers)
 
     def stand_in(self, owner: str, newest: int, running: Collection[int], finished: Collection[int]) -> bool:
-        """What ran is marked, what was finished stays, all else that was held then goes back."""
+        """Running jobs are marked, finished ones stay, all others that were held when the page was read go back."""
         if owner not in self.held:
             return False
         for job_id, hold in sorted(self.held[owner].items(), key=lambda held: -held[1].claim):
@@ -183,7 +185,7 @@ class Model(Books):
         return True
 
     def strike_off(self, worker: str) -> None:
-        """The tree is dead: its list of executions goes, also of what is left to RQ's own finish."""
+        """The tree is dead: its list of executions is deleted, also for jobs that are left to RQ's own finish."""
         for hold in (hold for holds in self.held.values() for hold in holds.values() if hold.worker == worker):
             hold.listed = False
 
@@ -230,7 +232,7 @@ class Model(Books):
         return judge.running.get(hold.claim)
 
     def _ending(self, job: Job, verdict: str, on_crash: str) -> str | None:
-        """None: it runs again."""
+        """Return how the job ends; None: it runs again."""
         job.crashes += verdict == "crash"
         if verdict in ("stop", "dead"):
             return verdict

@@ -25,7 +25,7 @@ THEN = "2026-01-01T00:00:00.000000Z"
 
 @dataclass(repr=False)
 class Run:
-    """A job in a child's hands, as the child sees it."""
+    """A job that a child holds, as the child sees it."""
 
     job: Claimed
     phase: Literal["buffered", "running", "finished", "for RQ"] = "buffered"
@@ -61,7 +61,7 @@ def outcome(job_id: str, claim: int, queue: str, kind: int, ttl: int) -> JobOutc
 
 
 class Look(NamedTuple):
-    """What the supervisor saw of a child that holds still."""
+    """What the supervisor read of a child that does not react."""
 
     newest: int  # the last claim that anybody had made before
     running: list[int]
@@ -70,7 +70,7 @@ class Look(NamedTuple):
 
 @dataclass(repr=False)
 class Process:
-    """A child. Its name is struck off by a rescue, which it may survive: then it was only slow."""
+    """A child. A rescue strikes its name off; if it is only slow, it continues to run after that."""
 
     owner: str
     worker: str
@@ -102,7 +102,7 @@ class Process:
         return [run.job.claim for run in self.of("running", "for RQ") if not run.in_journal]
 
     def learn(self, cycle: Cycle) -> None:
-        """The reply to CYCLE came through."""
+        """The process receives the reply to CYCLE."""
         for run, verdict in zip(self.of("finished"), cycle.acks, strict=True):
             if verdict == Ack.HAS_DEPENDENTS:
                 run.phase, run.in_journal = "for RQ", True
@@ -115,8 +115,8 @@ class Process:
             self.runs.pop(claim, None)
 
     def finish_by_rq(self, client: redis.Redis, job: ForRQ, dies: bool = False) -> None:
-        """As the child does it, or a finish process for it when it is dead; ``dies``: as soon as the end is
-        recorded."""
+        """Do RQ's finish as the child does it, or a finish process if the child is dead; ``dies``: as soon as the end
+        is recorded."""
         settings = Settings(Address(url=""), self.worker, QUEUES, children=1, slots=1)
         finisher = Finisher(settings, self.owner, client, BaseDeathPenalty)
         if dies:

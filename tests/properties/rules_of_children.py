@@ -31,7 +31,7 @@ class Children(Machine):
     @precondition(lambda self: self.untroubled)
     @rule(data=st.data(), want=st.integers(1, 4))
     def turn(self, data: st.DataObject, want: int) -> None:
-        """CYCLE when nothing is wrong."""
+        """Send CYCLE while nothing is wrong."""
         self.cycled(self.one(data, self.untroubled), QUEUES, want, idle=want)
 
     @precondition(lambda self: any(p.disturbed for p in self.alive))
@@ -52,7 +52,7 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
     def mark_long_runs(self, data: st.DataObject, repeats: int) -> None:
-        """From the child watchdog, perhaps again after a lost reply; also after the job ended meanwhile."""
+        """The child watchdog marks starts, perhaps again after a lost reply; also after the job ended meanwhile."""
         process = self.one(data, {p.owner: p for p, _ in self.runs(self.alive, "running")}.values())
         runs = self.some(data, process.of("running", "finished"))
         for _ in range(1 + repeats):
@@ -61,13 +61,15 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data())
     def hold_still(self, data: st.DataObject) -> None:
-        """C code holds the GIL, or the machine is busy: the supervisor looks at the child, who does not know yet."""
+        """C code holds the GIL, or the machine is busy: the supervisor reads the child's page, and the child does not
+        know it yet."""
         self.looked_at(self.one(data, self.runs(self.alive, "running"))[0])
 
     @precondition(lambda self: any(p.looks for p in self.processes))
     @rule(data=st.data(), repeats=st.integers(0, 1))
     def stand_in(self, data: st.DataObject, repeats: int) -> None:
-        """It marks what ran and gives back the rest, perhaps long after it looked: the child may have come back."""
+        """The supervisor marks running jobs and gives the others back, perhaps long after it read the page: the child
+        may have reacted."""
         process = self.one(data, [p for p in self.processes if p.looks])
         look = process.looks.pop()
         for _ in range(1 + repeats):
@@ -81,7 +83,8 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.untroubled, "running"))
     @rule(data=st.data(), want=st.integers(1, 2))
     def come_back_before_the_blow(self, data: st.DataObject, want: int) -> None:
-        """The worst of it: what it had in hand and what it claims anew runs by the time that the supervisor acts."""
+        """The worst case: jobs that the child held, and those that it claims now, run by the time when the supervisor
+        acts."""
         process = self.one(data, self.runs(self.untroubled, "running"))[0]
         self.looked_at(process)
         self.came_back(process, data)
@@ -100,7 +103,7 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "for RQ"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
     def finish_by_rq(self, data: st.DataObject, repeats: int) -> None:
-        """RQ's own finish; again, when the reply to its EXEC was lost. The process may be killed after the EXEC."""
+        """RQ's own finish; again, if the reply to its EXEC was lost. The process may be killed after the EXEC."""
         process, run = self.one(data, self.runs(self.alive, "for RQ"))
         process.dead = dies = data.draw(st.integers(0, 4)) == 0
         for _ in range(1 + repeats):
@@ -110,7 +113,7 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "buffered", "running"))
     @rule(data=st.data(), worker=st.sampled_from(WORKERS), repeats=st.integers(0, 1))
     def give_back(self, data: st.DataObject, worker: str, repeats: int) -> None:
-        """Buffers and interrupted jobs of the children of a tree at once; again after a lost reply."""
+        """Give back buffered and interrupted jobs of the children of a tree at once; again after a lost reply."""
         if not (held := self.runs([p for p in self.alive if p.worker == worker], "buffered", "running")):
             return
         chosen = self.some(data, held)
@@ -123,8 +126,8 @@ class Children(Machine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def now_and_then(self, worker: str) -> None:
-        """Heartbeats; RECONCILE for good measure, which finds nothing; RQ's maintenance, which remembers what stands
-        in intermediate lists, and fails it when it meets it again a minute later."""
+        """Heartbeats; RECONCILE, which finds nothing; RQ's maintenance, which notes jobs in intermediate lists, and
+        fails those that are still there a minute later."""
         assert self.protocol.heartbeat(worker, EXECUTION_TTL) == self.model.heartbeat(worker)
         for process in self.untroubled:
             assert self.reconciled(process) == 0
@@ -137,7 +140,7 @@ class Children(Machine):
     @precondition(lambda self: self.stale)
     @rule(data=st.data(), kind=kinds)
     def use_a_stale_token(self, data: st.DataObject, kind: int) -> None:
-        """Settled, given back or rescued: nothing that bears the old claim does anything."""
+        """The job was settled, given back or rescued: no request with the old claim changes anything."""
         (owner, job_id, claim), queue = self.one(data, self.stale)
         worker = owner.partition(":")[0]
         assert self.protocol.give_back(worker, [(owner, job_id, claim, queue)]) == 0
@@ -150,7 +153,7 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.untroubled, "buffered", "running"))
     @rule(data=st.data(), again=st.integers(1, 2))
     def push_what_is_held(self, data: st.DataObject, again: int) -> None:
-        """A foreign producer pushes an id that the owner holds, who takes it: the job stays held once."""
+        """Another producer pushes an id that the owner holds, and the owner takes it: the job is held once."""
         process, run = self.one(data, self.runs(self.untroubled, "buffered", "running"))
         queue = run.job.queue
         if run.job.id not in self.model.jobs or not self.model.hold((process.owner, run.job.id, run.job.claim)):
@@ -162,7 +165,7 @@ class Children(Machine):
     @precondition(lambda self: self.untroubled)
     @rule(data=st.data(), queue=st.sampled_from(QUEUES), again=st.integers(1, 2))
     def push_twice(self, data: st.DataObject, queue: str, again: int) -> None:
-        """An id stands several times at the head of a queue, and one owner takes all."""
+        """An id is several times at the head of a queue, and one owner takes all entries."""
         process = self.one(data, self.untroubled)
         ids = self.model.queues[queue][:1]
         if not ids or ids[0] not in self.model.jobs:
@@ -195,7 +198,7 @@ class Children(Machine):
         assert self.protocol.stand_in(process.owner, process.worker, EXECUTION_TTL, newest, marks, finished) == ought
 
     def came_back(self, process: Process, data: st.DataObject) -> None:
-        """It drops its buffer; what slots have taken out of it before, they start later."""
+        """The child drops its buffer; jobs that slots have taken out of it before are started later."""
         dropped = [run for run in process.of("buffered") if data.draw(st.booleans())]
         process.drop([run.job.claim for run in dropped])
         process.doubtful |= set(process.runs)

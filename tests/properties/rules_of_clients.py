@@ -32,7 +32,7 @@ options: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 def fields_of(job: Job, status: str = "queued") -> Any:
-    """The hash of a job as producers write it."""
+    """Return the hash of a job as producers write it."""
     fields: dict[str, Any] = {
         "status": status,
         "origin": job.queue,
@@ -54,7 +54,7 @@ class Clients(Machine):
     """Rules."""
 
     def free_ids(self) -> list[str]:
-        """Names that nothing bears. (A name whose hash expired while it stood in a queue stands there twice when it is
+        """Return ids that no key uses. (An id whose hash expired while it was in a queue is there twice when it is
         enqueued again: in RQ too.)"""
         return [job_id for job_id in IDS if job_id not in self.model.jobs and not self.model.places(job_id)]
 
@@ -68,7 +68,7 @@ class Clients(Machine):
     @precondition(lambda self: self.free_ids())
     @rule(data=st.data(), queue=queues, at_front=st.booleans(), repeats=st.integers(0, 1), options=options)
     def enqueue(self, data: st.DataObject, queue: str, at_front: bool, repeats: int, options: Any) -> None:
-        """New jobs; and again after a lost reply."""
+        """Enqueue new jobs; and again after a lost reply."""
         some = data.draw(st.lists(st.sampled_from(self.free_ids()), min_size=1, max_size=4, unique=True))
         for _ in range(1 + repeats):
             jobs = [Job(job_id, queue, **options) for job_id in some]
@@ -79,7 +79,7 @@ class Clients(Machine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data(), queue=queues)
     def enqueue_again(self, data: st.DataObject, queue: str) -> None:
-        """An id that is there already, wherever it is."""
+        """Enqueue an id that exists already, wherever it is."""
         job = Job(self.one(data, sorted(self.model.jobs)), queue)
         assert self.protocol.enqueue(queue, [(job.id, fields_of(job))]) == [self.model.enqueue(job, False)]
 
@@ -104,7 +104,7 @@ class Clients(Machine):
     @precondition(lambda self: self.free_ids() and self.can_have_dependents())
     @rule(data=st.data(), queue=queues)
     def depend(self, data: st.DataObject, queue: str) -> None:
-        """A job that waits for another, which RQ's own finish must end from now on."""
+        """Enqueue a job that waits for another; RQ's own finish has to end that one from now on."""
         parent = self.one(data, self.can_have_dependents())
         job = Job(self.one(data, self.free_ids()), queue, dependency=parent.id)
         self.client.hset(keys.job(job.id), mapping=fields_of(job, "deferred"))
@@ -145,13 +145,13 @@ class Clients(Machine):
             self.model.cancel(job_id)
 
     def plain(self) -> list[str]:
-        """Jobs without dependents and dependencies, whose removal is RQ's business."""
+        """Return jobs without dependents and dependencies: removing others is RQ's task."""
         return sorted(job.id for job in self.model.jobs.values() if not job.dependents and not job.dependency)
 
     @precondition(lambda self: self.free_to_send)
     @rule(data=st.data(), which=st.sampled_from(["all", *QUEUES]))
     def closed(self, data: st.DataObject, which: str) -> None:
-        """Everything is suspended, or a queue is paused, while somebody asks for jobs."""
+        """Workers are suspended, or a queue is paused, while a child claims jobs."""
         process = self.one(data, self.free_to_send)
         if which == "all":
             self.suspended = self.client.set(keys.SUSPENDED, 1) is True

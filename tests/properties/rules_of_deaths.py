@@ -23,12 +23,13 @@ class Deaths(Machine):
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
     def kill(self, data: st.DataObject) -> None:
-        """SIGKILL; its supervisor has not noticed yet."""
+        """Send SIGKILL; the supervisor has not noticed it yet."""
         self.one(data, self.alive).dead = True
 
     @rule(data=st.data(), on_crash=policies)
     def supervisor_rescues(self, data: st.DataObject, on_crash: str) -> None:
-        """At once, and it knows what ran: first the journal is settled. Then another child takes the place."""
+        """At once, and it knows which jobs ran: first the journal is settled. Then another child replaces the dead
+        one."""
         if not (candidates := [p for p in self.processes if not p.struck and not p.left]):
             return
         busy = [p for p in candidates if p.running or p.journal]
@@ -45,7 +46,7 @@ class Deaths(Machine):
 
     @rule(worker=workers, on_crash=policies)
     def other_tree_rescues(self, worker: str, on_crash: str) -> None:
-        """The lease stood still: all children of the tree are rescued, those too that were only slow."""
+        """The lease stood still: all children of the tree are rescued, also those that were only slow."""
         tree = [p for p in self.processes if p.worker == worker and not p.struck]
         for process in tree:
             self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]))
@@ -56,7 +57,7 @@ class Deaths(Machine):
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), dies=st.booleans())
     def request(self, data: st.DataObject, dies: bool) -> None:
-        """A short-lived child finishes by RQ's own code what a rescue left; it may die on the way."""
+        """A short-lived child finishes the jobs that a rescue left, by RQ's own code; it may die meanwhile."""
         process = self.one(data, [p for p in self.processes if p.left])
         for job in self.some(data, process.left):
             self.finish(process, job, dies)
@@ -64,7 +65,7 @@ class Deaths(Machine):
     @precondition(lambda self: self.model.ended)
     @rule(data=st.data(), again=st.integers(0, 1))
     def bring_on(self, data: st.DataObject, again: int) -> None:
-        """Anybody enqueues the dependents of a job whose end is recorded."""
+        """Any process enqueues the dependents of a job whose end is recorded."""
         job_id = self.one(data, sorted(self.model.ended))
         for _ in range(1 + again):
             self.model.bring_on(job_id)
@@ -73,7 +74,8 @@ class Deaths(Machine):
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), on_crash=policies)
     def last_word(self, data: st.DataObject, on_crash: str) -> None:
-        """The finish process is over: what it could not do is done without RQ, and the name is struck off."""
+        """The finish process is over: the jobs that it did not finish are ended without RQ, and the name is struck
+        off."""
         process = self.one(data, [p for p in self.processes if p.left])
         words = {job.claim: "interrupt" if job.verdict == "returned" else str(job.verdict) for job in process.left}
         self.rescue(process, Judge(words, on_crash, final=True))
@@ -81,7 +83,7 @@ class Deaths(Machine):
 
     @rule(worker=workers, on_crash=policies)
     def lease_moved(self, worker: str, on_crash: str) -> None:
-        """It is renewed before the rescuer strikes: it is refused."""
+        """The lease is renewed before the rescue: the rescue is refused."""
         self.renew_lease(worker)
         for process in [p for p in self.processes if p.worker == worker]:
             assert self.rescue_script(process, Judge(None, on_crash), str(self.leases[worker] - 1)) is None
@@ -89,7 +91,7 @@ class Deaths(Machine):
     @precondition(lambda self: any(p.struck for p in self.processes))
     @rule(data=st.data(), what=st.sampled_from(["cycle", "reconcile", "stand in", "mark", "give back", "finish by RQ"]))
     def too_late(self, data: st.DataObject, what: str) -> None:
-        """A dead child's last request arrives, or a slow one comes back: nothing happens."""
+        """A dead child's last request arrives, or a slow child continues: nothing is changed."""
         process = self.one(data, [p for p in self.processes if p.struck])
         runs = list(process.runs.values())
         if what == "cycle":

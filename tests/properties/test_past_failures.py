@@ -23,7 +23,7 @@ A, B, WORKER = "w:0.1", "w:1.1", "w"
 
 @pytest.fixture
 def store() -> redis.Redis:
-    """With two owners."""
+    """A store with two owners."""
     client = fakeredis.FakeRedis()
     client.sadd(keys.OWNERS, A, B)
     return client
@@ -61,7 +61,7 @@ def waiting(store: redis.Redis) -> list[str]:
 
 
 def traces(store: redis.Redis) -> list[Any]:
-    """All that would make somebody believe that a job is held."""
+    """Return all keys that would show a job as held."""
     names = ["queue:q:intermediate*", "jobq:own:*", "wip:*", "execution*", "worker:*:executions"]
     return [key for name in names for key in store.keys(f"{keys.PREFIX}:{name}")]
 
@@ -143,7 +143,7 @@ def test_what_was_canceled_meanwhile_does_not_come_back(store: redis.Redis, prot
 
 @pytest.mark.parametrize("started", [True, False])
 def test_rq_forgets_that_it_saw_a_job_that_is_settled(store: redis.Redis, protocol: Protocol, started: bool) -> None:
-    """Else RQ's maintenance fails the job as stuck when it sees it the next time."""
+    """Else RQ's maintenance would fail the job as stuck when it sees it the next time."""
     enqueue(protocol, "a")
     (job,) = claim(protocol)
     IntermediateQueue(keys.queue("q"), store).set_first_seen("a")

@@ -66,7 +66,7 @@ IGNORED = re.compile(r"jobq:(seq|back:.*|lease:.*|paused)|suspended|scheduler-lo
 
 
 def stored(client: redis.Redis) -> dict[str, Any]:
-    """What is there, and which jobs' hashes will expire."""
+    """Return the store's content, and the jobs whose hashes will expire."""
     names = [name for key in client.keys("*") if not IGNORED.fullmatch(name := _name(key))]
     kinds = [next((k for k in KINDS if re.fullmatch(k[0], name)), None) for name in names]
     with client.pipeline(transaction=False) as pipe:
@@ -86,7 +86,7 @@ def _name(key: Any) -> str:
 
 
 def expected(model: Books) -> dict[str, Any]:
-    """What ought to be there."""
+    """Return what the store should contain."""
     found: dict[str, Any] = {"queues": sorted(keys.queue(name) for name in model.known_queues)}
     found |= {f"queue:{queue}": ids for queue, ids in model.queues.items()}
     found |= {f"{kind}:{queue}": sorted(ids) for (kind, queue), ids in model.registries.items()}
@@ -114,7 +114,7 @@ def _of_job(job: Job) -> dict[str, Any]:
 
 
 def _traces(model: Books) -> dict[str, Any]:
-    """RQ's own view of what is held."""
+    """Return RQ's own view of the jobs that are held."""
     found: dict[str, list[str]] = defaultdict(list)
     executions: dict[str, Any] = {}
     for job_id, hold in ((job_id, hold) for holds in model.held.values() for job_id, hold in holds.items()):

@@ -74,7 +74,7 @@ def test_no_thread_stays(store: redis.Redis, rq_queue: rq.Queue) -> None:
 
 
 def test_the_environment_stays_as_it_was(store: redis.Redis, rq_queue: rq.Queue) -> None:
-    """As with RQ's SimpleWorker: it is this process's, and what it starts later would inherit a job's id."""
+    """As with RQ's SimpleWorker: the environment is this process's, and its later programs would inherit a job's id."""
     before = dict(os.environ)
     job = rq_queue.enqueue("samples.ok", 1)
     run(store, rq_queue)
@@ -109,7 +109,7 @@ def test_dependents_are_run_before_the_burst_ends(store: redis.Redis, rq_queue: 
 def test_a_burst_waits_for_what_is_on_its_way_back(
     store: redis.Redis, rq_queue: rq.Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a long job the others go back to the queue: between the two they stand in no list of waiting jobs."""
+    """Behind a long job the others go back to the queue: meanwhile they are in no list of waiting jobs."""
     give_back, given = RequestThread.give_back, []
 
     def late(thread: RequestThread, tokens: list[tuple[str, str, int, str]]) -> None:
@@ -158,7 +158,7 @@ def test_a_serializer_of_ones_own(store: redis.Redis) -> None:
 
 
 def test_round_robin(store: redis.Redis, rq_queue: rq.Queue) -> None:
-    """One of each queue in turn, which needs one claim at a time."""
+    """One job of each queue in turn, which needs one claim at a time."""
     queues = [rq.Queue(name, connection=store) for name in "abc"]
     jobs = [queue.enqueue("samples.ok", n) for queue in queues for n in range(3)]
     run(store, *queues, dequeue_strategy="round_robin")
@@ -175,7 +175,7 @@ def test_a_suspended_burst_leaves(store: redis.Redis, rq_queue: rq.Queue) -> Non
 
 
 def test_a_signal_that_interrupts_no_wait(store: redis.Redis, rq_queue: rq.Queue) -> None:
-    """It comes just before the wait, or another thread takes it: the worker does not sleep on for a minute."""
+    """It arrives just before the wait, or another thread gets it: the worker does not sleep for a minute."""
     worker, noticed = SimpleWorker([rq_queue], connection=store), []
 
     def end() -> None:
@@ -215,7 +215,7 @@ def test_who_takes_the_name_of_the_dead_takes_its_jobs(store: redis.Redis, rq_qu
 
 
 def test_a_store_that_refuses_writes_is_not_asked_all_the_time(store: redis.Redis, rq_queue: rq.Queue) -> None:
-    """An idle worker cannot say that it idles: it waits between two attempts."""
+    """An idle worker cannot write that it is idle: it waits between two attempts."""
     worker = SimpleWorker([rq_queue], connection=store)
     refused: list[int] = []
 

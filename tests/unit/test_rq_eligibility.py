@@ -17,7 +17,7 @@ from jobqueue.workers.rq_classes.worker import SimpleWorker, Worker
 
 
 class Tagged(SimpleWorker):
-    """Settings, and a method that RQ does not have."""
+    """A class that has settings, and a method that RQ does not have."""
 
     log_result_lifespan = False
 
@@ -36,11 +36,11 @@ class LoudJob(rq.job.Job):
 
 
 class PlainJob(rq.job.Job):
-    """Nothing of its own."""
+    """A subclass without attributes of its own."""
 
 
 class Resolves(rq.job.Job):
-    """A name that ours has too."""
+    """A class with a name that our class has too."""
 
     def resolve(self) -> None:
         pass
@@ -82,7 +82,7 @@ def test_rqs_own_loop_runs_it(store: redis.Redis, cls: type[OnOurEngine], option
 
 @pytest.mark.parametrize("patched", [rq.worker.BaseWorker, rq.worker.SimpleWorker, SimpleWorker, rq.job.Job])
 def test_patches_are_seen(store: redis.Redis, patched: type) -> None:
-    """As Sentry's integration does it."""
+    """The patch is made as Sentry's integration does it."""
     name = "perform" if patched is rq.job.Job else "execute_job"
     worker = SimpleWorker(["q"], connection=store)
     with mock.patch.object(patched, name):
@@ -112,7 +112,7 @@ def test_rqs_own_loop_still_works(store: redis.Redis) -> None:
 
 
 def test_rqs_timer_penalty_is_not_disturbed() -> None:
-    """It calls the same function of CPython's with another type for the thread's id."""
+    """It calls the same function of CPython with another type for the thread's id."""
     import jobqueue.workers.running.limits  # noqa: F401
 
     def spin() -> None:

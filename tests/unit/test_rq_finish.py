@@ -223,7 +223,7 @@ def test_result_ttl_0(desk: Desk) -> None:
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
 def test_from_a_record_of_the_fast_path(desk: Desk, ending: Ending) -> None:
-    """Only the payload is left of it: the value is decoded, of an error there is the text."""
+    """The record has only the payload: the value is decoded; of an error there is only the text."""
     job = desk.claim_one()
     desk.finish(job, desk.finisher.runner.ending_of(ending.kind, ending.payload))
     read = desk.job(job.id)
@@ -235,7 +235,7 @@ def test_from_a_record_of_the_fast_path(desk: Desk, ending: Ending) -> None:
 
 
 def test_as_rqs_own_worker_does_it(desk: Desk) -> None:
-    """The same job through RQ's SimpleWorker and through us: the same fields, status, TTLs and registries."""
+    """The same job is run by RQ's SimpleWorker and by us: the same fields, status, TTLs and registries."""
     theirs = desk.queue.enqueue("samples.ok", 5, on_success=Callback("samples.on_success"), result_ttl=700)
     rq.SimpleWorker([desk.queue], connection=desk.store, serializer=JSON, log_job_description=False).work(
         burst=True, logging_level="ERROR"
@@ -255,7 +255,7 @@ def test_as_rqs_own_worker_does_it(desk: Desk) -> None:
 
 
 def snapshot(desk: Desk) -> dict[bytes, bytes]:
-    """Every key with its content, but for what a callback writes."""
+    """Return every key with its content, except those that a callback writes."""
     return {key: desk.store.dump(key) for key in desk.store.scan_iter() if not key.startswith(b"words:")}
 
 
@@ -282,7 +282,7 @@ def test_another_owner_runs_it_meanwhile(desk: Desk) -> None:
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
 def test_the_token_goes_in_the_callback(desk: Desk, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The callback takes so long that the job is rescued: it has been called, and nothing is recorded."""
+    """The callback takes so long that the job is rescued: it was called, and nothing is recorded."""
     import samples
 
     def slow(*_: Any) -> None:
@@ -300,7 +300,7 @@ def test_the_token_goes_in_the_callback(desk: Desk, ending: Ending, monkeypatch:
 
 
 def at_the_commit(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> list[int]:
-    """Do something once, between the look at the token and EXEC; count the commits that were tried."""
+    """Do something once, between the check of the token and EXEC; count the commits that were tried."""
     tried: list[int] = []
     clean_up = Fence.clean_up
 
@@ -342,7 +342,8 @@ def test_dependents_of_who_lost_the_job_stay(desk: Desk, monkeypatch: pytest.Mon
 
 
 def cut_once(monkeypatch: pytest.MonkeyPatch, n: int, executed: bool) -> list[int]:
-    """Cut the connection in the ``n``-th transaction that records, before or after it ran; say which were begun."""
+    """Cut the connection in the ``n``-th transaction that records, before or after it was executed; return those that
+    were begun."""
     transaction = FencedPipeline._execute_transaction
     begun: list[int] = []
 
@@ -365,7 +366,8 @@ def cut_once(monkeypatch: pytest.MonkeyPatch, n: int, executed: bool) -> list[in
 def test_a_broken_connection_at_an_end(
     desk: Desk, ending: str, executed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Recorded once, and said so; the dependents go on, and callbacks run once where the end was recorded."""
+    """The outcome is recorded once, and logged so; the dependents are enqueued, and callbacks run once where it is
+    recorded."""
     callbacks = {"on_success": Callback("samples.on_success"), "on_failure": Callback("samples.on_failure")}
     job = desk.claim_one(**callbacks)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=Dependency([job.id], allow_failure=True))
@@ -409,7 +411,8 @@ def test_a_broken_connection_at_the_dependents(
 
 @pytest.mark.parametrize("ending", ["success", "failure", "no result kept"])
 def test_who_dies_amid_the_dependents_is_relieved(desk: Desk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end is recorded, and some are enqueued: whoever looks next enqueues the rest, without any callback."""
+    """The outcome is recorded, and some dependents are enqueued: the next process enqueues the others, without a
+    callback."""
     on_success = Callback("samples.on_success")
     job = desk.claim_one(result_ttl=0 if ending == "no result kept" else 500, on_success=on_success)
     waiting = Dependency([job.id], allow_failure=True)
@@ -434,7 +437,7 @@ def test_who_dies_amid_the_dependents_is_relieved(desk: Desk, ending: str, monke
 
 
 def test_dependents_that_wait_on_go_with_the_job_they_wait_for(desk: Desk) -> None:
-    """As in RQ they stay, in case it is requeued; but not for longer than the job itself."""
+    """As in RQ they stay, in case the job is requeued; but not for longer than the job itself."""
     job = desk.claim_one(failure_ttl=100)
     desk.queue.enqueue("samples.ok", 6, job_id="after", depends_on=job.id)
     desk.finish(job, error())
@@ -447,7 +450,8 @@ def test_dependents_that_wait_on_go_with_the_job_they_wait_for(desk: Desk) -> No
 
 
 def test_a_parent_that_ran_better_meanwhile(desk: Desk) -> None:
-    """It failed, and who recorded that died at once; it was requeued and finished before anybody looked."""
+    """The job failed, and the process that recorded this died at once; it was requeued and finished before its
+    dependents were enqueued."""
     job = desk.claim_one()
     desk.queue.enqueue("samples.ok", 6, job_id="after", depends_on=job.id)
     desk.store.sunionstore(keys.waiting_for(job.id), keys.dependents(job.id))
@@ -478,7 +482,7 @@ def test_a_job_canceled_while_it_ran(desk: Desk, by: str, ending: str, marked: b
 
 
 def test_a_cancel_in_the_moment_of_the_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look at the token and the EXEC."""
+    """The cancel comes between the check of the token and the EXEC."""
     job = desk.claim_one()
     look = FencedPipeline._look
 
@@ -529,7 +533,8 @@ def test_a_broken_connection_at_a_retry(desk: Desk, executed: bool, monkeypatch:
 
 
 def test_the_token_stays_until_the_outcome_is_recorded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever dies amid RQ's finish holds the job until the one transaction that records it: it is never in limbo."""
+    """A process that dies during RQ's finish holds the job until the one transaction that records it: the job is never
+    in limbo."""
     states: list[tuple[str, bool]] = []
     transaction = FencedPipeline._execute_transaction
 
@@ -556,7 +561,7 @@ def test_a_job_deleted_meanwhile(desk: Desk) -> None:
 
 
 def test_one_finisher_many_jobs(desk: Desk) -> None:
-    """A fence is of one job: what the last one left open does not touch the next."""
+    """A fence is for one job: what the last one left open does not affect the next."""
     lost = desk.claim_one(on_success=Callback("samples.on_success"))
     desk.store.zrem(keys.own(ONE), lost.id)
     desk.finish(lost, value(5))
@@ -580,7 +585,7 @@ def test_a_success_callback_that_is_not_served(desk: Desk) -> None:
 
 @pytest.mark.parametrize("ending", [error("the cause"), raised(ValueError("the cause"))._replace(error=None)])
 def test_a_failure_callback_that_is_not_served(desk: Desk, ending: Ending) -> None:
-    """It is not called, the failure stands as it is, and the job keeps its callback for who requeues it."""
+    """The callback is not called, the failure is recorded as it is, and the job keeps its callback for a requeue."""
     job = desk.claim_one(on_failure=Callback("os.getpid"))
     desk.finish(job, ending)
     result = desk.job(job.id).latest_result()

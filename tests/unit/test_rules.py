@@ -27,7 +27,7 @@ def name_of(call: ast.Call) -> str:
 
 
 def clients(tree: ast.AST) -> Iterator[ast.AST]:
-    """A client or a pool of redis-py's that is made."""
+    """Find where a client or a pool of redis-py is made."""
     makers = {"Redis", "StrictRedis", "Sentinel", "RedisCluster", "ConnectionPool", "from_url", "from_pool"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and name_of(node) in makers and not ast.unparse(node.func).startswith("httpcore"):
@@ -35,7 +35,7 @@ def clients(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def scripts(tree: ast.AST) -> Iterator[ast.AST]:
-    """A script that is run or loaded."""
+    """Find where a script is run or loaded."""
     runners = {"evalsha", "register_script", "script_load", "fcall"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -46,7 +46,7 @@ def scripts(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def spelled_keys(tree: ast.AST) -> Iterator[ast.AST]:
-    """A text with one of RQ's or jobq's keys in it, docstrings apart."""
+    """Find texts with one of RQ's or jobq's keys in them, except docstrings."""
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     key = re.compile(r"(^|[^\w])rq:\w|:jobq:|^jobq:\w+:")
     for node in ast.walk(tree):
@@ -57,7 +57,7 @@ def spelled_keys(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def plural_endings(tree: ast.AST) -> Iterator[ast.AST]:
-    """An ending that is put behind a noun, or not, by hand."""
+    """Find where a plural ending is added to a noun by hand."""
     for node in ast.walk(tree):
         if isinstance(node, ast.IfExp):
             parts = {part.value for part in (node.body, node.orelse) if isinstance(part, ast.Constant)}
@@ -121,7 +121,7 @@ def test_it_would_be_found(finder: Finder, source: str) -> None:
 
 
 def test_what_is_allowed_is_there() -> None:
-    """A renamed file must not leave a hole behind."""
+    """A renamed file must not leave an exception without a subject."""
     assert {place.partition(":")[0] for place in found(clients, set())} == CLIENTS
     assert {place.partition(":")[0] for place in found(scripts, set())} == SCRIPTS
     assert {place.partition(":")[0] for place in found(spelled_keys, set())} == KEYS
@@ -140,7 +140,7 @@ def test_each_package_is_installed() -> None:
 
 
 def mapped(text: str) -> dict[str, list[str]]:
-    """The modules that the map names, by package."""
+    """Return the modules that the map names, by package."""
     found: dict[str, list[str]] = {}
     package = ""
     for line in text.partition("## The map")[2].partition("\n## ")[0].splitlines():
@@ -155,7 +155,7 @@ def mapped(text: str) -> dict[str, list[str]]:
 
 
 def packaged(sources: Iterable[str]) -> dict[str, list[str]]:
-    """The modules that there are, by package."""
+    """Return the modules that exist, by package."""
     found: dict[str, list[str]] = {}
     for name in sources:
         folder, _, module = name.rpartition("/")
@@ -185,7 +185,7 @@ HOMONYMS: dict[str, str] = {}
 
 
 def classes(sources: Iterable[tuple[str, ast.Module]]) -> dict[str, list[str]]:
-    """Where each public class, and each name of a type, is defined."""
+    """Return where each public class, and each name of a type, is defined."""
     found: dict[str, list[str]] = {}
     for name, tree in sources:
         for node in tree.body:
@@ -223,7 +223,7 @@ RETIRED = frozenset(
 
 
 def retired(tree: ast.AST) -> Iterator[ast.AST]:
-    """An identifier that has one of them as a whole word in it."""
+    """Find identifiers that contain a retired word as a whole word."""
     for node in ast.walk(tree):
         names = [getattr(node, field, None) for field in ("id", "attr", "name", "arg", "module", "asname")]
         words = re.sub(

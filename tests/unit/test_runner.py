@@ -101,7 +101,7 @@ def test_the_traceback_begins_with_the_jobs_own_code() -> None:
 
 @pytest.mark.parametrize(("call", "frames"), [(("samples.ok", 1, 2, 3), 1), (("math.sqrt", "x"), 1), (("no.such",), 0)])
 def test_a_call_that_fails_itself_keeps_one_line_of_ours(call: tuple[Any, ...], frames: int) -> None:
-    """It says that this is a traceback; what fails before there is a call has none."""
+    """The line shows that this is a traceback; an error before the call has none."""
     lines = text(run(data(*call), allow_any=True)).splitlines()
     assert sum(line.startswith('  File "') and "runner.py" in line for line in lines) == frames
     assert lines[0].startswith("Traceback") == bool(frames)
@@ -113,7 +113,7 @@ def test_what_a_job_may_not_do_to_us(function: str, last: str) -> None:
 
 
 def test_an_interrupt_passes_through() -> None:
-    """It is the worker's own; what follows the call came nevertheless."""
+    """It is the worker's own; ``after_call`` is called all the same."""
     calls: list[int] = []
     with pytest.raises(Interrupted):
         run(
@@ -272,7 +272,7 @@ def test_preload_imports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_class_methods_are_served_with_their_class() -> None:
-    """RQ binds a class method to its class, so the data holds the class in the place of an instance."""
+    """RQ binds a class method to its class, so the data has the class in place of an instance."""
     job = pickle.dumps(("what", samples_rq.Basket, (), {}))
     assert run(job, modules=("samples_rq",), accept=("json", "pickle")).value == "basket"
     assert "start it with -I samples_rq" in text(run(job, accept=("json", "pickle")))

@@ -99,7 +99,7 @@ def test_waiting_for_the_gil(client: fakeredis.FakeRedis, looks: int, waiting: i
 
 
 def test_waiting_for_a_lock(client: fakeredis.FakeRedis) -> None:
-    """Neither in a socket nor behind neighbours that compute: 900 us, of which 300 were the GIL's."""
+    """Neither in a socket nor for other threads that compute: 900 us, of which 300 were for the GIL."""
     write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=100, cpu_wall_us=1000, others_us=200,
                         looks=10, waiting=0, company=150))  # fmt: skip
     found = only(client, 16)
@@ -115,7 +115,7 @@ def test_keeping_the_gil_while_alone(client: fakeredis.FakeRedis) -> None:
 
 
 def test_one_long_sleep_is_not_waiting_for_the_gil(client: fakeredis.FakeRedis) -> None:
-    """Who looks has to wait for the GIL as well, and then finds sleepers awake; their context switches tell."""
+    """The child watchdog has to wait for the GIL too, and then finds sleepers awake; their context switches show it."""
     write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=10, cpu_wall_us=1000, others_us=990,
                         looks=10, waiting=0, turns_us=300))  # fmt: skip
     assert only(client, 16).gil_wait == pytest.approx(0.3)
@@ -286,7 +286,7 @@ def test_waiting_for_a_core_is_kept_apart(client: fakeredis.FakeRedis) -> None:
 
 @linux
 def test_a_thread_without_a_core_is_queued() -> None:
-    """More threads than cores, each in a process of its own: somebody has to wait."""
+    """More threads than cores, each in its own process: some have to wait."""
     busy = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
     others = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
@@ -358,7 +358,7 @@ def test_long_runs_among_short_ones_are_measured_whatever_their_turn() -> None:
 
 
 def test_short_runs_that_are_interrupted_do_not_make_all_of_them_measured() -> None:
-    """A busy machine makes every fiftieth run look long; measuring thirteen behind each would cost 5 % and more."""
+    """On a busy machine every fiftieth run seems long; measuring thirteen after each would cost 5 % and more."""
     usage = Usage(1)
     meter = meter_of(usage)
     began = time.monotonic()
@@ -399,7 +399,7 @@ def test_what_others_computed_meanwhile() -> None:
 
 @linux
 def test_the_peak_of_a_run_is_not_inherited() -> None:
-    """The process-lifetime maximum would say 64 MB for the second task too."""
+    """The maximum since the process began would be 64 MB for the second task too."""
     usage = Usage(1)
     meter = meter_of(usage)
     meter.begin()
@@ -416,7 +416,7 @@ def test_the_peak_of_a_run_is_not_inherited() -> None:
 
 
 def touch(size: int) -> mmap.mmap:
-    """Memory of its own mapping, so that its end gives it back to the kernel at once."""
+    """Use memory of a separate mapping, so that freeing it returns it to the kernel at once."""
     block = mmap.mmap(-1, size)
     for at in range(0, size, 4096):
         block[at] = 1

@@ -79,7 +79,7 @@ def test_what_never_ends_is_refused(task, value: float) -> None:
 
 
 def jump(steps: int) -> int:
-    """What cpu.burn returns after so many steps from zero: the geometric series, by squaring."""
+    """Return what cpu.burn returns after so many steps from zero: the geometric series, by squaring."""
     a, c, x, m = cpu.A, cpu.C, 0, cpu.M
     while steps:
         if steps & 1:
@@ -174,7 +174,7 @@ def test_a_download_that_fails_says_why_and_leaves_no_file(site: Site, tmp_path:
 
 @pytest.mark.parametrize("path", ["endless", "files/clip.bin"])
 def test_a_download_larger_than_the_limit_leaves_no_file(site: Site, tmp_path: Path, path: str, monkeypatch) -> None:
-    """With and without a length announced; the limit of the worker, and the smaller one of the job."""
+    """With and without an announced length; with the worker's limit, and the smaller one of the job."""
     monkeypatch.setenv("JOBQ_DOWNLOAD_MAX_MB", "0.5")
     with pytest.raises(TooLarge, match=r"the limit of 500,000\.$"):
         tasks.download(site.url + path, max_bytes=10**9)
@@ -215,7 +215,7 @@ def test_a_wrong_limit_of_the_worker_is_named(site: Site, monkeypatch) -> None:
 
 
 def test_an_exception_thrown_into_the_thread_leaves_no_file(site: Site, tmp_path: Path, monkeypatch) -> None:
-    """As a time limit or a stop is: after some bytes are on the disk."""
+    """As a time limit or a stop does, after some bytes are on the disk."""
 
     class Stopped(BaseException):
         pass
@@ -338,7 +338,7 @@ UNCLOSED = ["</", "<!--", "<a ", '<a b="', "<![CDATA[", "<?", "<script>", "<titl
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("tail", [b"", b">", b"--x>"])
 def test_a_page_costs_what_its_length_says(tail: bytes) -> None:
-    """Each of these took minutes or more, as each search for an end went to the end of the page."""
+    """Each of these took minutes or more when each search for an end went to the end of the page."""
     for text in UNCLOSED:
         assert parse_page((text * (1_000_000 // len(text))).encode() + tail, "http://site/")[1] == []
 

@@ -36,7 +36,7 @@ def q(client: redis.Redis) -> Queue:
 
 @pytest.fixture(autouse=True)
 def a_leader_leads_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until a test deletes its lock, however long it is held up."""
+    """Until a test deletes its lock, however long it is delayed."""
     monkeypatch.setattr("jobqueue.workers.roles.cron_leader.LEAD", 3600.0)
 
 
@@ -45,7 +45,7 @@ def entry(q: Queue, schedule_id: str, every: float = 60.0, value: int = 2) -> Sc
 
 
 def put_back(client: redis.Redis, schedule_id: str, seconds: float, key: str = keys.SCHEDULES) -> float:
-    """Let it be due since so many seconds; return since when."""
+    """Make it due for so many seconds already; return since when."""
     due = round(Timetable(client).now() - seconds, 3)
     client.zadd(key, {schedule_id: due})
     return due
@@ -73,7 +73,8 @@ def test_an_occurrence_is_a_job(client: redis.Redis, q: Queue) -> None:
 
 
 def test_each_occurrence_once(client: redis.Redis, q: Queue) -> None:
-    """Both have read that it is due; one enqueues it. And who asks again, for want of a reply, changes nothing."""
+    """Both have read that it is due; one of them enqueues it. A repeated request, after a lost reply, changes
+    nothing."""
     q.schedule("square", 7, every=60, schedule_id="s")
     due = put_back(client, "s", 5)
     one, two = Timetable(client), Timetable(client)
@@ -186,7 +187,8 @@ def test_delete(client: redis.Redis, q: Queue) -> None:
 
 
 def test_delete_leaves_nothing_for_rqs_readers(client: redis.Redis, q: Queue) -> None:
-    """Neither its name nor the history of its jobs; those of the same name go with the last that bears it."""
+    """Neither its name nor the history of its jobs; history under a shared name is deleted with the last schedule of
+    that name."""
     for schedule_id, name in [("a", ""), ("b", "twins"), ("c", "twins"), ("d", "other")]:
         q.schedule("square", 7, every=60, schedule_id=schedule_id, name=name)
     ScheduleTicker(Timetable(client)).step()
@@ -244,7 +246,7 @@ def test_one_leads_and_the_next_goes_on_where_it_died(client: redis.Redis, q: Qu
 
 
 def test_an_entry_that_left_its_file_leaves_nothing_for_rqs_readers(client: redis.Redis, q: Queue) -> None:
-    """A name that a stored schedule bears too stays."""
+    """A name that a stored schedule has too stays."""
     q.schedule("square", 7, every=60, schedule_id="s", name="twins")
     ScheduleTicker(Timetable(client)).step()
     gone, twins, stays = (replace(entry(q, name), name=name) for name in ("gone", "twins", "stays"))
@@ -258,7 +260,7 @@ def test_an_entry_that_left_its_file_leaves_nothing_for_rqs_readers(client: redi
 
 
 def test_who_lost_the_lead_enqueues_nothing(client: redis.Redis, q: Queue) -> None:
-    """It was stopped between reading what is due and enqueueing it; meanwhile its lock expired."""
+    """The leader was stopped between reading what is due and enqueueing it; meanwhile its lock expired."""
     CronLeader("old", [entry(q, "a")], client).step(0.0)
     put_back(client, "a", 3, keys.CRON_ENTRIES)
     old = Timetable(client, leader="old")

@@ -73,7 +73,7 @@ def finish(desk: Desk, job: Claimed, ending: Ending, **changes: Any) -> None:
 
 
 def fails_once(desk: Desk, job_id: str, reason: str) -> None:
-    """And can be read, its dependent is told nothing, and nothing is held."""
+    """The job can be read, its dependent is not enqueued, and no process holds it."""
     read = desk.job(job_id)
     assert read.get_status().value == "failed"
     assert re.search(reason, read.latest_result().exc_string)
@@ -100,7 +100,7 @@ NOT_WRITTEN = [
     ids=repr,
 )
 def test_of_a_success(desk: Desk, changes: dict[str, Any], whose: str) -> None:
-    """As in RQ, it is a failure of the job then, of which callback and handlers hear."""
+    """As in RQ, the job fails then, and its callback and handlers are called."""
     job = desk.claim_one(**CALLBACKS)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=job.id)
     SET.update(changes if whose == "callback" else {})
@@ -127,7 +127,7 @@ NOT_RETRIED = [
     ids=repr,
 )
 def test_of_a_failure(desk: Desk, changes: dict[str, Any], whose: str) -> None:
-    """It stays the failure that it is, with a word about the other."""
+    """The job's failure is recorded as it was, with a note on the other error."""
     job = desk.claim_one(**CALLBACKS)
     SET.update(changes if whose == "callback" else {})
     finish(desk, job, error("what the job raised"), **(changes if whose == "job" else {}))
@@ -161,7 +161,7 @@ def test_a_text_that_rq_reads_as_the_number_it_is(desk: Desk) -> None:
 
 
 class HalfAWebhook:
-    """It can be written down, and not sent."""
+    """A webhook that can be written, and not sent."""
 
     def to_dict(self) -> dict[str, Any]:
         return {}
@@ -169,7 +169,7 @@ class HalfAWebhook:
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["success", "failure"])
 def test_what_fails_behind_the_record_changes_nothing(desk: Desk, ending: Ending) -> None:
-    """And dependents are told, though RQ would have told them after it."""
+    """And the dependents are enqueued, though RQ would have done that after the error."""
     job = desk.claim_one(**CALLBACKS)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=rq.job.Dependency([job.id], allow_failure=True))
     finish(desk, job, ending, webhooks=[HalfAWebhook()])
@@ -180,7 +180,7 @@ def test_what_fails_behind_the_record_changes_nothing(desk: Desk, ending: Ending
 
 
 def test_a_stopped_job(desk: Desk) -> None:
-    """The same, and it stays one that was stopped."""
+    """The same, and it is recorded as stopped."""
     job = desk.claim_one(on_stopped=Callback(stop_called))
     SET.update(failure_ttl="x")
     desk.finisher.finish_stopped(job.id, job.claim, job.queue, error("stopped"), 1_795_000_000.0)
@@ -191,7 +191,7 @@ def test_a_stopped_job(desk: Desk) -> None:
 
 
 def test_an_outage_behind_such_a_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plain finish waits for the store like any other, and calls nobody again."""
+    """The second finish waits for the store like any other, and calls no callback again."""
     job = desk.claim_one(**CALLBACKS)
     begin, lost = desk.finisher._begin, [redis.ConnectionError("away")] * 2
     calls: list[int] = []
@@ -217,7 +217,7 @@ def test_the_next_job_is_finished_as_ever(desk: Desk) -> None:
 
 
 def test_a_callback_that_begins_a_transaction_on_a_pools_connection(desk: Desk) -> None:
-    """It would be left there for whoever has that connection next, and that is the finish."""
+    """It would stay on the connection for its next user, which is the finish."""
     job = desk.claim_one(on_success=Callback(begin_a_transaction))
     finish(desk, job, value(5))
     fails_once(desk, job.id, "multi")

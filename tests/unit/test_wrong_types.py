@@ -32,7 +32,7 @@ REGISTRIES = ("finished", "failed", "scheduled", "canceled", "deferred")
 
 
 class RealDesk(Desk):
-    """Scripts that go wrong do so in a server's own words."""
+    """A desk with a real server, as scripts fail with the server's own error texts."""
 
     def __init__(self, store: redis.Redis) -> None:
         self.store, self.protocol = store, Protocol(store)
@@ -124,7 +124,7 @@ SCRIPTS: dict[str, Acts] = {
 
 
 def places(desk: RealDesk) -> dict[str, list[str]]:
-    """Where the jobs stand, by RQ's lists and registries and the owners' zsets."""
+    """Return where the jobs are, from RQ's lists and registries and the owners' zsets."""
     found: dict[str, list[str]] = {job_id: [] for job_id in IDS}
     for key in map(bytes.decode, desk.store.keys()):
         kind = desk.store.type(key).decode()
@@ -139,7 +139,7 @@ def places(desk: RealDesk) -> dict[str, list[str]]:
 
 
 def plant(store: redis.Redis, key: str) -> str:
-    """Put a key of another type there; return how it was called before."""
+    """Make a key of another type there; return what it was called before."""
     kind = store.type(key).decode()
     store.delete(key)
     if kind == "string" or not kind:
@@ -150,7 +150,7 @@ def plant(store: redis.Redis, key: str) -> str:
 
 
 def as_it_should_be(desk: RealDesk, setup: Any, act: Any) -> tuple[list[str], dict[str, list[str]]]:
-    """All keys that are there before and after the script, and where the jobs are then."""
+    """Return all keys that exist before and after the script, and where the jobs are then."""
     given = setup(desk)
     before = set(desk.store.keys())
     act(desk, given)

@@ -11,7 +11,7 @@ import jobqueue
 
 
 class Queue(jobqueue.Queue):
-    """Ours; the serializer is RQ's unless one is given."""
+    """Our Queue; the serializer is RQ's unless one is given."""
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ def pytest_configure() -> None:
 
 
 def _stretched(sleep: Any) -> Any:
-    """Sleep longer, if it is a test that waits for others; jobs, in fixtures.py, take as long as ever."""
+    """Sleep longer if a test calls it to wait; jobs in fixtures.py sleep as long as written."""
 
     def longer(seconds: float) -> None:
         waits = sys._getframe(1).f_globals.get("__name__", "").startswith("tests.test_")

@@ -22,7 +22,7 @@ RQ_PORT = 6379  # where RQ's tests look for their server
 
 
 def put(places: list[str], server: str) -> None:
-    """Put ours in ``places``; ``server`` is the socket that stands for localhost:6379."""
+    """Put our classes in ``places``; ``server`` is the socket that is used for localhost:6379."""
     send_to(server)
     import rq
 
@@ -37,7 +37,7 @@ def put(places: list[str], server: str) -> None:
 
 
 def ours(place: str) -> type:
-    """Our class for one of RQ's."""
+    """Return our class for one of RQ's."""
     if place == "Queue":
         import queue_in_place
 
@@ -49,7 +49,7 @@ def ours(place: str) -> type:
 
 
 def count_loops() -> None:
-    """Record for each work() whose loop it was, so that nobody takes RQ's own loop for ours."""
+    """Record for each work() which loop ran, so that a run of RQ's own loop is not taken for ours."""
     from jobqueue.workers.rq_classes import worker as rq_worker
 
     judge = rq_worker.why_rq
@@ -64,7 +64,7 @@ def count_loops() -> None:
 
 
 def replace(theirs: type, own: type) -> None:
-    """Where RQ holds ``theirs`` it holds ``own`` from now on."""
+    """Put ``own`` wherever RQ holds ``theirs``."""
     modules = [m for name, m in list(sys.modules.items()) if name == "rq" or name.startswith("rq.")]
     classes = {c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__.startswith("rq")}
     for holder in (*modules, *classes):
@@ -77,7 +77,7 @@ def replace(theirs: type, own: type) -> None:
 
 
 def send_to(server: str) -> None:
-    """Let every connection to localhost:6379 go to this socket instead."""
+    """Make every connection to localhost:6379 go to this socket instead."""
     connect = redis.connection.Connection._connect
 
     def _connect(self: Any) -> Any:
