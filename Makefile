@@ -18,9 +18,9 @@ check:  ## format, lint, types, import rules
 	$(BIN)ruff check .
 	$(BIN)mypy
 	$(BIN)lint-imports
-test:   ## run all tests, four at a time; RQ's own among them
+test:   ## run all tests, four at a time, with RQ's own
 	$(BIN)pytest -n 4
-conformance: ## RQ's own test suite with our classes in the places of RQ's
+conformance: ## run RQ's own test suite with our classes in place of RQ's
 	$(BIN)python tests/conformance/fetch.py
 	$(BIN)python tests/conformance/suite.py
 bench:  ## compare throughput with RQ, about a minute
@@ -28,7 +28,7 @@ bench:  ## compare throughput with RQ, about a minute
 	$(BIN)python benchmarks/rq_classes.py
 bench-peers: ## jobq beside rq, celery, dramatiq, huey, taskiq, saq, streaq and arq, each in its own environment; hours
 	PYTHONPATH=benchmarks $(BIN)python -m peers --write benchmarks/RESULTS.md
-soak:   ## the long ones: 5,000 histories of the protocol, storms of 1,000 kills, memory over 1,000,000 jobs, the lifecycle tests ROUNDS times
+soak:   ## run the long tests: 5,000 random histories of the protocol, storms of 1,000 kills, memory over 1,000,000 jobs, the lifecycle tests ROUNDS times
 	$(BIN)python benchmarks/memory.py
 	JOBQ_EXAMPLES=5000 $(BIN)pytest -q tests/properties
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220
