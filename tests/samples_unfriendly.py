@@ -252,12 +252,12 @@ def watch_closely() -> None:
     slot_watch.STUCK, slot_watch.LOOK_EVERY, slot_watch.LOOK_AGAIN = 2.0, 0.5, 0.3
 
 
-_held: ContextVar[Dropped] = ContextVar("_held")
+def keep_the_main_thread() -> None:
+    """From here on no slot of this process comes for its next job."""
+    from jobqueue.workers.child.consumer import Consumer
 
-
-def keep_in_the_context() -> None:
     watch_closely()
-    _held.set(Dropped("sleep"))
+    Consumer.next = lambda *_, **__: time.sleep(FOREVER)  # type: ignore[method-assign]
 
 
 def hold_still() -> None:

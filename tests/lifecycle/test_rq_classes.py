@@ -562,7 +562,7 @@ def refused(store: redis.Redis) -> int:
     return sum(stats.get(f"errorstat_{kind}", {}).get("count", 0) for kind in ("OOM", "READONLY"))
 
 
-@pytest.mark.parametrize("how", ["keep_in_the_context", "hold_still"])
+@pytest.mark.parametrize("how", ["keep_the_main_thread", "hold_still"])
 def test_a_horse_that_is_kept_between_two_jobs(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
     """Its main thread is blocked, or all its threads are: it is replaced, and the next jobs run."""
     queue = rq.Queue(connection=store)
