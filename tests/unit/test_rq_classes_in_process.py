@@ -18,6 +18,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
 from jobqueue.protocol import keys
+from jobqueue.workers.child import prefetch
 from jobqueue.workers.child.request_thread import RequestThread
 from jobqueue.workers.rq_classes.worker import SimpleWorker
 
@@ -118,6 +119,8 @@ def test_a_burst_waits_for_what_is_on_its_way_back(
         given.extend(tokens)
 
     monkeypatch.setattr(RequestThread, "give_back", late)
+    monkeypatch.setattr(prefetch, "AHEAD", 1000.0)  # a busy machine makes short jobs long, which have no company
+    monkeypatch.setattr(prefetch, "LONG", 1000.0)
     jobs = [rq_queue.enqueue("samples.ok", n) for n in range(20)]
     jobs += [rq_queue.enqueue("samples.nap", 0.2), rq_queue.enqueue("samples.ok", 2)]
     run(store, rq_queue)

@@ -1,0 +1,154 @@
+"""Which jobs a child gives back, and when, without threads and without waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from jobqueue.protocol.claims import Claimed, Token
+from jobqueue.workers.child.give_back import RECONCILE_EVERY, GiveBack
+from jobqueue.workers.child.prefetch import LONG
+from jobqueue.workers.shared.journal import SharedPage, make_file
+from jobqueue.workers.shared.messages import Dropped
+
+NOW = 1000.0
+OWNER = "w:0.1"
+
+
+class FakeConsumer:
+    """Notes what it is asked for. ``buffer``: claims."""
+
+    def __init__(self, *buffer: int) -> None:
+        self.buffer = buffer
+        self.calls: list[Any] = []
+        self.lets_wait = False
+
+    @property
+    def holds_up(self) -> bool:
+        return bool(self.buffer)
+
+    def settle(self) -> None:
+        self.calls.append("settle")
+
+    def reconcile(self) -> None:
+        self.calls.append("reconcile")
+
+    def drop_buffer(self, **how: bool) -> list[Claimed]:
+        self.calls.append(how)
+        dropped, self.buffer = self.buffer, ()
+        return [Claimed(f"j{claim}", claim, "q", b"", None, None, None, 0) for claim in dropped]
+
+
+class FakeRequestThread:
+    """Does what it is given when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], object]] = []
+        self.given: list[Token] = []
+
+    def do(self, request: Callable[[], object]) -> None:
+        self.waiting.append(request)
+
+    do_if_awake = do
+
+    def give_back(self, tokens: tuple[Token, ...]) -> None:
+        self.given += tokens
+
+    def work(self) -> None:
+        while self.waiting:
+            self.waiting.pop(0)()
+
+
+class Bench:
+    def __init__(self, *buffer: int, busy: tuple[float, ...] = (NOW - 1.0,)) -> None:
+        self.consumer, self.thread = FakeConsumer(*buffer), FakeRequestThread()
+        self.page = SharedPage(make_file(1, 1), 0, 1)
+        slots = [SimpleNamespace(busy_since=since) for since in busy]
+        self.give_back = GiveBack(OWNER, self.page, self.consumer, slots, self.thread, NOW)  # type: ignore[arg-type]
+
+    def claims(self) -> list[int]:
+        self.thread.work()
+        return [token.claim for token in self.thread.given]
+
+
+def test_what_waits_behind_long_jobs_goes_back_once() -> None:
+    bench = Bench(1, 2)
+    bench.give_back.step(NOW)
+    bench.give_back.step(NOW)
+    assert len(bench.thread.waiting) == 1
+    assert bench.claims() == [1, 2]
+    assert bench.consumer.calls == ["settle", {}]  # what is finished first
+    bench.consumer.buffer = (3,)
+    bench.give_back.step(NOW)
+    assert bench.claims() == [1, 2, 3]
+
+
+def test_nothing_goes_back_while_a_slot_may_take_it_soon() -> None:
+    for busy in [(NOW - 1.0, NOW - LONG / 2), (NOW - 1.0, 0.0)]:
+        bench = Bench(1, busy=busy)
+        bench.give_back.step(NOW)
+        assert bench.claims() == []
+
+
+def test_outcomes_that_wait_are_settled_behind_long_jobs() -> None:
+    bench = Bench()
+    bench.give_back.step(NOW)
+    assert bench.thread.waiting == []
+    bench.consumer.lets_wait = True
+    bench.give_back.step(NOW)
+    bench.thread.work()
+    assert "settle" in bench.consumer.calls
+
+
+def test_a_revocation_is_answered_when_the_buffer_is_dropped() -> None:
+    bench = Bench(1, busy=(0.0,))
+    bench.page.revoke()
+    bench.give_back.step(NOW)
+    bench.give_back.step(NOW)
+    assert bench.page.revoked
+    assert bench.claims() == [1]
+    assert not bench.page.revoked
+    assert bench.consumer.calls == [{"at_rest": True}]
+
+
+def test_one_that_comes_meanwhile_is_answered_by_itself() -> None:
+    bench = Bench(1, busy=(0.0,))
+    drop = bench.consumer.drop_buffer
+
+    def revoke_again(**how: bool) -> list[Claimed]:
+        bench.page.revoke()
+        bench.consumer.drop_buffer = drop  # type: ignore[method-assign]
+        return drop(**how)
+
+    bench.consumer.drop_buffer = revoke_again  # type: ignore[method-assign]
+    bench.page.revoke()
+    bench.give_back.step(NOW)
+    bench.thread.work()
+    assert bench.page.revoked
+    bench.give_back.step(NOW)
+    bench.thread.work()
+    assert not bench.page.revoked
+
+
+def test_at_a_shutdown_the_supervisor_is_told_what_nobody_started() -> None:
+    """It gives back what all children had; of a watchdog that has failed, the child gives it back itself."""
+    told: list[object] = []
+    bench = Bench(1)
+    bench.give_back.quiet(SimpleNamespace(tell=told.append))  # type: ignore[arg-type]
+    assert told == [Dropped((Token(OWNER, "j1", 1, "q"),))]
+    assert bench.claims() == []
+    other = Bench(2)
+    other.give_back.withdraw()
+    assert other.claims() == [2]
+    assert bench.consumer.calls == other.consumer.calls == [{"quiet": True}]
+
+
+def test_it_reconciles_now_and_then() -> None:
+    bench = Bench()
+    bench.give_back.step(NOW + RECONCILE_EVERY - 1)
+    assert bench.thread.waiting == []
+    for _ in range(2):
+        bench.give_back.step(NOW + RECONCILE_EVERY)
+    bench.thread.work()
+    assert bench.consumer.calls == ["reconcile"]
