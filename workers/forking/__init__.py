@@ -1,1 +1,1 @@
-"""The fork server, and what is imported and checked before a child is forked from it."""
+"""The fork server, which imports and checks a worker's modules and then forks its children."""

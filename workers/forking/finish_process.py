@@ -1,8 +1,8 @@
-"""What a rescue leaves to RQ's own code: failure and stopped callbacks, retries, dependents, webhooks.
+"""End the jobs that a rescue leaves for RQ's own code: failure and stopped callbacks, retries, dependents, webhooks.
 
-That is user code, so it runs in the main thread of a short-lived child, which acts for the dead owner under its
-tokens. When it dies as well, another does it without code of the user's; when that dies too, the supervisor's second,
-final rescue fails what is left without it.
+RQ's code calls user code, so it runs in the main thread of a short-lived process, which acts for the dead owner under
+its tokens. If this process dies too, another one does the same without code of the user's; if that dies too, the
+supervisor's second, final rescue fails the jobs that are left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class FinishProcess:
-    """Finishes the jobs of a dead owner; looks like a Child to whoever starts it."""
+    """Finish the jobs of a dead owner. The fork server starts it as it starts a ``Child``."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class FinishProcess:
         plain: Collection[int],
         control: socket.socket,
     ) -> None:
-        """plain: claims of jobs whose code has held up somebody already: they are recorded without it."""
+        """plain: claims of jobs whose code has blocked a process before: they are recorded without it."""
         store: redis.Redis = client(settings.address)
         self._slot = AlarmSlot()
         self._finisher = Finisher(settings, owner, store, limits=FinishLimits(self._slot), worker=worker)
         self._jobs, self._plain = jobs, plain
-        self._control = control  # held open: its end tells the supervisor that we are gone
+        self._control = control  # held open: when this process ends, it closes, and the supervisor reads that
 
     def run(self) -> None:
         self._slot.bind()

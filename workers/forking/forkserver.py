@@ -64,9 +64,9 @@ from jobqueue.workers.shared.titles import Title
 
 
 class Birth(NamedTuple):
-    """What is known of a child."""
+    """What the fork server knows of a child."""
 
-    name: str  # as in the mark of what its jobs start
+    name: str  # the one in the environment of programs that its jobs start
     child_number: int | None  # None: it runs no jobs
     forks: Forks
     at: float  # monotonic seconds
@@ -76,7 +76,7 @@ log = logging.getLogger("jobqueue.workers.forking.forkserver")  # it is __main__
 
 
 class ForkServer:
-    """Forks and reaps until the supervisor is gone."""
+    """Fork and reap children until the supervisor is gone. Its own process runs it, in the main thread."""
 
     def __init__(self, settings: Settings, control: socket.socket, page_file: int, supervisor: int) -> None:
         self._settings = settings
@@ -89,7 +89,7 @@ class ForkServer:
         self._reader: MessageReader[ToForkServer] = MessageReader(ToForkServer)
         self._fds: list[int] = []
         self._wake_write = -1
-        self._generators: dict[str, Any] = {}  # that modules made for themselves: their states, until the first fork
+        self._generators: dict[str, Any] = {}  # the modules' own random generators: their states, until the first fork
 
     def run(self) -> None:
         if not self._preload():
@@ -114,7 +114,7 @@ class ForkServer:
         self._kill_all()
 
     def _listen(self) -> None:
-        """Hear of deaths, and heed nothing else: behind all that runs user code here, which may have changed that."""
+        """Handle SIGCHLD and ignore other signals. Called after user code ran here, which may have changed this."""
         for number in (signal.SIGCHLD, *TO_ALL):
             signal.signal(number, _nothing)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -130,12 +130,12 @@ class ForkServer:
                 self._settings.own_classes,
                 on_import=lambda name: self._say(ImportBegun(name)),
             )
-            self._runner = runner_for(self._settings)  # its serializer may be among what was imported
+            self._runner = runner_for(self._settings)  # its serializer may be in an imported module
         except BaseException as e:
             self._say(ImportFailed(describe_import_error(e)))
             return False
         if not all(_is_same(fd, before) for fd, before in needed.items()):
-            os._exit(CLOSED)  # nothing can be said any more but this
+            os._exit(CLOSED)  # the socket is closed: only the exit code can tell the supervisor
         gc.collect()
         found = hazards.found(self._settings.modules)
         self._spawns = bool(found)
@@ -145,11 +145,11 @@ class ForkServer:
         return True
 
     def _say(self, message: FromForkServer) -> None:
-        with contextlib.suppress(OSError):  # the supervisor is gone: the next read says so
+        with contextlib.suppress(OSError):  # the supervisor is gone, which the next read shows
             self._control.sendall(encode(message))
 
     def _hear(self) -> bool:
-        """Read what the supervisor wants; False: it is gone."""
+        """Read the supervisor's requests and act on them; return False if it is gone."""
         try:
             data, fds, _, _ = socket.recv_fds(self._control, 65536, 64)
         except OSError:
@@ -163,7 +163,8 @@ class ForkServer:
         return bool(data)
 
     def _start(self, request: ForkRequest, fd: int) -> None:
-        """A system that starts no process now (limits, memory) is no reason to leave, and take all children along."""
+        """Start a process. If the system starts none now (limits, memory), report that and continue: if this process
+        ended, all children would end with it."""
         try:
             self._fork(request, fd)
         except OSError as e:
@@ -194,13 +195,15 @@ class ForkServer:
         return make_child(self._settings, request, self._page_file, fd, self._runner)
 
     def _warn_of_equal_numbers(self) -> None:
-        """(in the first child) What its modules registered with ``os.register_at_fork`` has been called by now."""
+        """Warn, in the first child, of random generators whose state is the same as before the fork. Hooks of
+        ``os.register_at_fork``, which may seed them, have been called by now."""
         states = self._generators and randomness.states_of_own(self._settings.modules)
         if equal := [name for name, state in self._generators.items() if states.get(name) == state]:
             log.warning("%s", randomness.warning_of(equal))
 
     def _spawn(self, request: ForkRequest, name: str, fd: int) -> int:
-        """The preload left what a fork would not copy, or would share: the child imports for itself."""
+        """Start a child that imports the modules itself: the imports here have left something that a fork would not
+        copy, or would share. Return its pid."""
         argv = [
             sys.executable,
             "-P",
@@ -214,7 +217,7 @@ class ForkServer:
         inherited = [fd, self._page_file, *([request.faults] if isinstance(request, ForkChild) else [])]
         for number in inherited:
             os.set_inheritable(number, True)
-        # by the environment, not by argv: the address may hold a password, and everybody can read argv
+        # in the environment, not in argv: the address may contain a password, and every user can read argv
         pid = os.posix_spawn(sys.executable, argv, {**os.environ, "JOBQ_CHILD_SETTINGS": self._settings.to_json()})
         for number in inherited:
             os.set_inheritable(number, False)
@@ -228,12 +231,13 @@ class ForkServer:
                 return
             if pid == 0:
                 return
-            if birth := self._children.pop(pid, None):  # else it was adopted
+            if birth := self._children.pop(pid, None):  # else it is an orphan that was adopted
                 self._end_jobs(pid, birth, well=status == 0)
                 self._say(Died(pid, status))
 
     def _end_jobs(self, pid: int, birth: Birth, well: bool) -> None:
-        """What the jobs that it ran had started ends with it, before anybody hears of its death and runs them again."""
+        """End the processes that a dead child's jobs had started, before its death is reported and the jobs run
+        again."""
         if birth.child_number is None:
             starts = [] if well else [birth.at]
         else:
@@ -256,7 +260,7 @@ def _nothing(*_: object) -> None:
 
 
 def _is_same(fd: int, before: os.stat_result) -> bool:
-    """What was open under this number is so still."""
+    """Return whether the descriptor is still the file that it was."""
     try:
         return os.path.samestat(os.fstat(fd), before)
     except OSError:
@@ -264,14 +268,14 @@ def _is_same(fd: int, before: os.stat_result) -> bool:
 
 
 def describe_import_error(error: BaseException) -> str:
-    """One line: what went wrong, and the last line of somebody's module on the way there."""
+    """Return one line: the error, and the last line of a user's module in its traceback."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     place = place_of(error, (__file__, preload.__file__, runner.__file__, served.__file__))
     return f"{text} ({place})" if place else text
 
 
 def make_child(settings: Settings, request: ForkRequest, page_file: int, fd: int, runner: Runner) -> Runs:
-    """(in the new process) Make what the request asks for."""
+    """Make the object that the request asks for. Called in the new process."""
     control = socket.socket(fileno=fd)
     title = Title(settings.worker, _role(request))
     match request:
@@ -291,8 +295,8 @@ def _role(request: ForkRequest) -> str:
 
 
 def main() -> None:
-    """``python -m jobqueue.workers.forking.forkserver CONTROL_FD PAGES_FD PARENT FAULTS_FD...``; the settings come
-    first on the control socket, as one line."""
+    """Run the fork server: ``python -m jobqueue.workers.forking.forkserver CONTROL_FD PAGES_FD PARENT FAULTS_FD...``.
+    The settings come first on the control socket, as one line."""
     control_fd, page_file, parent = (int(a) for a in sys.argv[1:4])
     die_with(parent)
     for number in TO_ALL:

@@ -1,4 +1,5 @@
-"""Imports what a worker serves, once, before the first job; in the process from which the others are forked."""
+"""Import the modules that a worker serves, once, before the first job, in the process from which children are
+forked."""
 
 from __future__ import annotations
 
@@ -31,9 +32,12 @@ def preload(
     classes: Mapping[str, str] | None = None,
     on_import: Callable[[str], object] = lambda name: None,
 ) -> None:
-    """Import the served modules, the exception handlers and, by the flags that name them, the worker's own classes;
-    what they raise passes through. ImportError says which flag is wrong. Jobs begin with the context as it is then.
-    A copy of this process that a module forks ends with the import. ``on_import`` hears of each module before."""
+    """Import the served modules, the exception handlers and the worker's own classes (``classes``: by flag).
+
+    Raises whatever the modules raise, and ImportError with the flag that is wrong. Each job begins with the context
+    (PEP 567) as it is afterwards. A copy of this process that a module forks exits here. ``on_import`` is called with
+    the name of each module before its import.
+    """
     original = os.getpid()
     try:
         _import(modules, handlers, classes or {}, on_import)
@@ -60,13 +64,13 @@ def _import(
         if function:
             try:
                 checked_callable(import_attribute(dotted(name)), name)
-            except (ValueError, NotServed) as e:  # RQ says neither which module nor which flag
+            except (ValueError, NotServed) as e:  # RQ's text names neither the module nor the flag
                 raise ImportError(f"-I {name}: {module} has no function {function}") from e
     for name in handlers:
         on_import(name)
         try:
             checked_callable(import_attribute(name), name)
-        except (ValueError, NotServed) as e:  # RQ says "Invalid attribute name" for a module that is not there, too
+        except (ValueError, NotServed) as e:  # RQ's text is "Invalid attribute name" also for a module that is missing
             raise ImportError(f"--exception-handler {name}: {e}") from e
     for flag, name in classes.items():
         on_import(name)
@@ -104,7 +108,7 @@ def _check_class(flag: str, name: str) -> None:
     base = _BASES[flag]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ImportError(f"{flag} {name}: it is no subclass of {base.__module__}.{base.__qualname__}")
-    from jobqueue.workers.rq_finish.overrides import what_overrides  # here: it imports what few workers need
+    from jobqueue.workers.rq_finish.overrides import what_overrides  # not above: few workers need what it imports
 
     if what := what_overrides(found):
         instead = f"rq worker --worker-class jobqueue.rq.Worker {flag} {name}"

@@ -1,4 +1,4 @@
-"""Entry of a child that could not be forked, because of what importing its modules leaves behind (fork_hazards.py)."""
+"""Be a child that is started anew, because its modules leave something that a fork must not copy (fork_hazards.py)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _say_why(fd: int, error: BaseException) -> None:
-    """In the fork server the same import went well: it does not here, and the supervisor tells its user why."""
+    """Send the supervisor the reason why an import failed here that succeeded in the fork server."""
     with contextlib.suppress(OSError), socket.socket(fileno=fd) as control:
         control.sendall(encode(CannotBegin(describe_import_error(error))))
 

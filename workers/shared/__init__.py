@@ -1,1 +1,1 @@
-"""What all processes of a worker know: shared memory, settings, logs, causes of death, what the kernel says."""
+"""What all processes of a worker use: shared memory, messages, settings, logs, causes of death, reads of the kernel."""

@@ -1,6 +1,6 @@
-"""Processes that die before they can do anything: tried again a few times with backoff, then given up with the cause.
+"""Start processes that die early again a few times, with backoff, then give up with the cause.
 
-A module that calls ``os._exit``, crashes, or closes what it did not open would otherwise be imported again for ever,
+Without this, a module that calls ``os._exit``, crashes, or closes our descriptors would be imported again for ever,
 while the worker looks as if it were starting.
 """
 
@@ -10,12 +10,12 @@ from jobqueue.errors import BootFailed
 from jobqueue.network.backoff import Backoff
 
 TRIES = 4
-SOON = 1.0  # seconds of pause at most after a kill from outside: each start is a chance to get through
-UNDER_KILLS = 60.0  # seconds for which processes that somebody kills are tried again
+SOON = 1.0  # seconds: the longest pause after a kill from outside, as the next start may succeed
+UNDER_KILLS = 60.0  # seconds for which processes that are killed from outside are started again
 
 
 class Attempts:
-    """Of one kind of process. Owned by the supervisor's main loop."""
+    """The attempts to start one kind of process. The supervisor's main loop uses it."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -24,9 +24,9 @@ class Attempts:
         self._since = 0.0  # of the first failure
 
     def failed(self, cause: str, began: float, now: float, killed: bool = False) -> None:
-        """One that began at ``began`` died before it was ready. Several that began together count as one attempt.
-        ``killed``: by SIGKILL, which comes from outside and may stop coming. Raises BootFailed when that has happened
-        too often."""
+        """Count a process that began at ``began`` and died before it was ready. Several that began together count as
+        one attempt. ``killed``: by SIGKILL, which comes from outside and may stop. Raises BootFailed when there were
+        too many."""
         if began < self.not_before:
             return
         if not self._backoff.failures:
@@ -37,6 +37,6 @@ class Attempts:
             raise BootFailed(f"{self._what} {cause} ({self._backoff.failures} attempts).")
 
     def worked(self) -> None:
-        """One of them was ready."""
+        """Forget the failures: a process was ready."""
         self._backoff.reset()
         self.not_before = 0.0

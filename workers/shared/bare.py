@@ -1,5 +1,5 @@
-"""Look at the classes and modules of users without calling code of theirs: a metaclass, or a module that loads itself
-when it is touched, may do anything when it is asked for an attribute, also leave the process."""
+"""Read attributes of users' classes and modules without calling their code: a metaclass, or a module that loads itself
+at its first use, may do anything when an attribute is read, also exit the process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _module_dict = _module.__dict__["__dict__"].__get__
 
 
 def attributes_of(it: type | ModuleType) -> Mapping[str, Any]:
-    """As ``vars``."""
+    """Return what ``vars`` returns."""
     found: Mapping[str, Any] = (_type_dict if issubclass(type(it), type) else _module_dict)(it)
     return found
 
 
 def bases_of(kind: type) -> tuple[type, ...]:
-    """The class and all that it inherits from, in their order."""
+    """Return the class and its bases, in the order of its MRO."""
     found: tuple[type, ...] = _type_mro(kind)
     return found
 
 
 def has(kind: type, name: str) -> bool:
-    """Its instances have this by their class."""
+    """Return whether the class has this attribute, so that its instances have it too."""
     return any(name in attributes_of(base) for base in bases_of(kind))

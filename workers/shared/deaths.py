@@ -1,4 +1,4 @@
-"""What is known of a death: the words for its cause, what the dead left behind, what is still to be done for it."""
+"""Describe a dead process: its cause of death, what it left on its page, and its jobs that RQ's code must end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jobqueue.protocol.rescue import ForRQ, Ruling, Verdict
 from jobqueue.workers.shared.endings import encode_text
 
 FAILED = 1  # the exit code of a child that an exception ended, outside a job
-FENCED = 3  # the exit code of a child whose name was struck off
-CLOSED = 7  # the exit code of a fork server when an import has closed what it needs
-EXECUTION_TTL = 90  # seconds that RQ's readers believe a start mark: RQ's job_monitoring_interval + 60
+FENCED = 3  # the exit code of a child whose owner name was struck off
+CLOSED = 7  # the exit code of a fork server when an import has closed its descriptors
+EXECUTION_TTL = 90  # seconds for which RQ's readers trust a start mark: RQ's job_monitoring_interval + 60
 
 
 class DeathReport(NamedTuple):
-    """What a dead child of ours left in shared memory, and what we say of the jobs that ran."""
+    """What a dead child of ours left on its page, and the rulings on the jobs that ran."""
 
     owner: str
     finished: list[JobOutcome]
@@ -27,18 +27,18 @@ class DeathReport(NamedTuple):
 
 
 class LeftForRQ(NamedTuple):
-    """Jobs of a dead owner that RQ's own finish must end; a second, final rescue closes the case."""
+    """Jobs of a dead owner that RQ's own finish must end; a second, final rescue follows."""
 
     owner: str
     worker: str
     jobs: list[ForRQ]
     plain: frozenset[int] = frozenset()  # as in DeathReport
-    dead: str = ""  # the lease of a whole tree that died; "": of a child of a tree that lives
+    dead: str = ""  # the lease of the dead tree; "": the tree lives, and only a child has died
 
 
 def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) -> EndOfJobProcess:
-    """Return the cause that a wait status tells; None: nobody knows it. ``out_of_memory``: the kernel has killed some
-    process for want of memory meanwhile."""
+    """Return the cause of death that a wait status shows; ``status`` None: it is unknown. ``out_of_memory``: the kernel
+    has killed a process for lack of memory meanwhile."""
     if status is None:
         return EndOfJobProcess(pid)
     if out_of_memory and by_sigkill(status):
@@ -65,7 +65,7 @@ def by_sigkill(status: int | None) -> bool:
 
 
 def claim_in(execution_id: str) -> int | None:
-    """The claim number in one of our execution ids."""
+    """Return the claim number in one of our execution ids; None: it is no such id."""
     try:
         return int(execution_id, 16)
     except ValueError:

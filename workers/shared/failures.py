@@ -1,9 +1,9 @@
-"""What fails in this process although the store answers: said once with its traceback, tried again with backoff, and
-told to the health check until it works again.
+"""Handle unexpected failures in this process: log each once with its traceback, try again with backoff, and report it
+to the health check until it works again.
 
-A thread or a role that ended of an exception nobody expected would leave a process that looks alive and does nothing.
-So every thread runs under ``keep_going`` and every role under the same record: an exception is a pause there, not an
-end. What cannot go on at all ends the process instead; that is the thread's own business.
+If a thread or a role ended with an unexpected exception, the process would look alive and do nothing. So every thread
+runs under ``keep_going``, and every role with the same record: after an exception they pause and continue. A thread
+that cannot continue ends the process itself.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from jobqueue.network.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
-FIRST, MOST = 0.5, 30.0  # seconds between two attempts of what fails unexpectedly
+FIRST, MOST = 0.5, 30.0  # seconds between two attempts after an unexpected failure
 
 
 class Failures:
-    """Any thread. ``on_change`` is called when the answer of ``why`` has changed."""
+    """The failures that have not ended. Any thread may call it. ``on_change`` is called when ``why`` has changed."""
 
     def __init__(self, on_change: Callable[[], object] = lambda: None) -> None:
         self._on_change = on_change
@@ -36,24 +36,24 @@ class Failures:
             log.error("%s failed and is tried again: %s", who, text, exc_info=None if is_a_shortage(error) else error)
             self._said[who] = text
             self._on_change()
-        elif backoff.failures & (backoff.failures - 1) == 0:  # the 2nd, 4th, 8th, ... time: not each
+        elif backoff.failures & (backoff.failures - 1) == 0:  # log the 2nd, 4th, 8th, ... failure only
             log.warning("%s failed again (%d times in a row): %s", who, backoff.failures, text)
         return pause
 
     def works(self, who: str) -> None:
-        """Record that ``who`` did its duty."""
+        """Record that ``who`` works again."""
         if self._said.pop(who, None) is not None:
             del self._backoffs[who]
             log.info("%s works again", who)
             self._on_change()
 
     def why(self) -> str:
-        """Return what fails now; "" when nothing does."""
+        """Return what fails now and why; "" when nothing does."""
         return "; ".join(f"{who} fails: {text}" for who, text in sorted(self._said.items()))
 
 
 def is_a_shortage(error: BaseException) -> bool:
-    """Whether the system gives no more memory, threads or files: no mistake of ours that a traceback would show."""
+    """Return whether the system has no more memory, threads or files: a traceback would not explain that."""
     if isinstance(error, OSError):
         return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
     return isinstance(error, MemoryError) or "can't start new thread" in str(error)
@@ -69,7 +69,7 @@ def describe(error: BaseException) -> str:
 
 
 def keep_going(who: str, body: Callable[[], object], failures: Failures, over: threading.Event) -> None:
-    """Call ``body``, which returns when it is over; again with backoff when it raises, until ``over`` is set."""
+    """Call ``body`` until it returns. When it raises, call it again with backoff, until ``over`` is set."""
     while not over.is_set():
         try:
             body()

@@ -1,7 +1,7 @@
-"""Which thread crashed: faulthandler's report, written by the dying child into memory that the supervisor can read.
+"""Find the thread that crashed: a dying child writes faulthandler's report into memory that the supervisor can read.
 
-For SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT it names the thread in which it happened, so that among several running
-jobs the culprit is known. SIGKILL and a plain exit leave no report.
+For SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT the report names the thread, so that it is known which of several
+running jobs has crashed. SIGKILL and an exit leave no report.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ CURRENT = re.compile(rb"Current thread 0x([0-9a-f]+)")
 
 
 class Faults:
-    """One child's report. Made by the supervisor, written by the child through an inherited descriptor."""
+    """One child's report. The supervisor makes it; the child writes to it through an inherited descriptor."""
 
     def __init__(self) -> None:
         self.fd = memory_file("jobq-faults")
 
     def clear(self) -> None:
         os.ftruncate(self.fd, 0)
-        os.lseek(self.fd, 0, os.SEEK_SET)  # the offset is shared with the children
+        os.lseek(self.fd, 0, os.SEEK_SET)  # the child's descriptor has the same offset
 
     def culprit(self, running: Iterable[Running]) -> int | None:
-        """The claim of the job whose thread crashed, if the report names one."""
+        """Return the claim of the job whose thread crashed; None: the report names none."""
         found = CURRENT.search(os.pread(self.fd, 65536, 0))
         if not found:
             return None
@@ -36,5 +36,5 @@ class Faults:
 
 
 def report_to(fd: int) -> None:
-    """(child) Write the report there."""
+    """Have faulthandler write its report there. The child calls this."""
     faulthandler.enable(file=fd, all_threads=True)

@@ -1,20 +1,21 @@
-"""The shared memory between a supervisor and its children: who runs what, and what is finished but not yet settled.
+"""Share memory between a supervisor and its children: which jobs run, and which outcomes are not settled yet.
 
-One shared page per child, written by the child, read by the supervisor, also after the child was killed at any
+Each child has a shared page. The child writes it, and the supervisor reads it, also after the child was killed at any
 instruction:
 
-    header      8-byte words; the child writes out of work, buffered, unsettled, done, its pulse and what it came back
-                from, the supervisor revoked and fresh. Revoked counts how often the buffer was given back, or may have
-                been, behind the child's back, and the child answers with that number. Until it has, and later than
-                fresh (monotonic seconds, 0: not said yet; the lease may be over), nothing is started without asking
-                Redis
-    slots       per slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none), thread;
-                behind a job's end, in a callback: since when the limit counts (0: since the start), and what it is on
-    journal     two halves; each a word (bytes used) and then records: outcomes that Redis may not have yet
+    header      8-byte words. The child writes: out of work, buffered, unsettled, done, its pulse, and the last revoked
+                number that it has confirmed. The supervisor writes revoked and fresh. Revoked counts how often the
+                buffer was given back, or may have been, without the child; the child confirms this number. Until it
+                has, and later than fresh (monotonic seconds, 0: not set yet; the lease may be over), it starts no job
+                without asking Redis
+    slots       for each slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none),
+                thread; after a job's end, in a callback: since when the limit counts (0: since the start), and what
+                runs under it
+    journal     two halves, each with a word (bytes used) and then records: outcomes that Redis may not have yet
 
-Why it survives a kill: every word is written by one aligned 8-byte store; a record counts only by the word in front,
-which is written last. A record is written before the running claim is cleared, and where both stand the record wins.
-While one half is on its way to Redis, new records go to the other.
+It survives a kill because every word is written by one aligned 8-byte store, and a record counts only when the word in
+front, which is written last, includes it. A record is written before the running claim is cleared; if both are there,
+the record counts. While one half is being sent to Redis, new records go to the other.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def page_size(slots: int) -> int:
 
 
 def memory_file(name: str) -> int:
-    """A file in memory, without a place in the file system; returns its descriptor."""
+    """Make a file in memory, without a place in the file system; return its descriptor."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name)
     with tempfile.TemporaryFile() as f:  # macOS
@@ -48,14 +49,14 @@ def memory_file(name: str) -> int:
 
 
 def make_file(children: int, slots: int) -> int:
-    """A file large enough for the shared pages of all children; returns its descriptor."""
+    """Make a file for the shared pages of all children; return its descriptor."""
     fd = memory_file("jobq-pages")
     os.ftruncate(fd, children * page_size(slots))
     return fd
 
 
 class Running(NamedTuple):
-    """A slot that runs something."""
+    """What a slot runs."""
 
     slot: int
     claim: int
@@ -63,7 +64,7 @@ class Running(NamedTuple):
     limit: float
     thread: int
     since: float = 0.0  # monotonic seconds from which the limit counts
-    what: int = 0  # that the limit is on; limits.SUBJECTS has the words
+    what: int = 0  # what runs under the limit; endings.SUBJECTS has the words
 
 
 class SharedPage:
@@ -93,7 +94,7 @@ class SharedPage:
         self._words[at + CLAIM] = claim
 
     def allow(self, slot: int, what: int, since: float, limit: float) -> None:
-        """Behind the job's end: what runs now has a limit of its own; 0: none of the user's code runs."""
+        """Set the limit of code that runs after the job's end; 0: none of the user's code runs."""
         at = HEADER_WORDS + SLOT_WORDS * slot
         self._seconds[at + LIMIT] = 0.0
         self._words[at + WHAT] = what
@@ -101,7 +102,7 @@ class SharedPage:
         self._seconds[at + LIMIT] = limit
 
     def bind(self, slot: int, thread: int) -> None:
-        """The thread that runs the slot's jobs, by the name that faulthandler gives it."""
+        """Set the thread that runs the slot's jobs, by the number that faulthandler prints."""
         self._words[HEADER_WORDS + SLOT_WORDS * slot + THREAD] = thread
 
     def end(self, slot: int) -> None:
@@ -114,7 +115,7 @@ class SharedPage:
             self._words[REVOKED] += 1
 
     def stay_fresh(self, until: float) -> None:
-        """Nobody takes over what the child holds before this moment (monotonic seconds)."""
+        """Say that no other worker rescues the child's jobs before this moment (monotonic seconds)."""
         self._seconds[FRESH] = until
 
     # -- both read --
@@ -123,12 +124,12 @@ class SharedPage:
         return self._words[word]
 
     def is_stale(self, now: float) -> bool:
-        """Somebody may have taken over what the child holds: also when all of this worker stood still until now."""
+        """Return whether another worker may have rescued the child's jobs; also if this whole worker was stopped."""
         return 0.0 < self._seconds[FRESH] < now
 
     @property
     def revoked(self) -> bool:
-        """The child has not answered the last ``revoke`` yet."""
+        """Whether the child has not confirmed the last ``revoke`` yet."""
         return self._words[REVOKED] != self._words[CAME_BACK]
 
     def running(self) -> list[Running]:
@@ -143,7 +144,7 @@ class SharedPage:
 
     @property
     def at_rest(self) -> bool:
-        """It found the queues empty, nothing runs, and all is settled."""
+        """Whether the child found the queues empty, runs no job, and has settled all outcomes."""
         words = self._words
         return bool(words[OUT_OF_WORK]) and not words[BUFFERED] and not words[UNSETTLED] and not self.running()
 
@@ -159,24 +160,26 @@ class Journal:
         self._current = 0
 
     def append(self, outcome: JobOutcome) -> bool:
-        """Write a record; False: it is too large, settle it at once."""
+        """Write a record; return False if it is too large, and has to be settled at once."""
         return self._halves[self._current].append(marshal.dumps(tuple(outcome)))
 
     def switch(self) -> None:
-        """What stands here goes on its way; from now on the other half takes the records."""
+        """Note that the records are being sent; from now on new ones go to the other half."""
         self._current ^= 1
 
     def sent_is_settled(self) -> None:
         self._halves[self._current ^ 1].clear()
 
     def sent_came_back(self) -> None:
-        """The request failed: both halves are unsettled. Bring them together, so that one of them is free."""
+        """Note that the request failed, so that both halves are unsettled. Copy them into one half, to free the
+        other."""
         sent, current = self._halves[self._current ^ 1], self._halves[self._current]
         if current.append_from(sent):
             sent.clear()
 
     def read(self) -> Iterator[JobOutcome]:
-        """All records, for the supervisor of a dead child. A job may stand there twice; the token sorts that out."""
+        """Yield all records. The supervisor of a dead child calls this. A job may be there twice: its token makes sure
+        that one record counts."""
         for half in self._halves:
             yield from half.read()
 

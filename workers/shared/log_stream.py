@@ -1,12 +1,12 @@
-"""Where the log goes: written only as far as somebody takes it, so that no process of a worker waits for a reader.
+"""Write the log without waiting for its reader, so that no process of a worker is blocked by it.
 
-A pipe or a socket whose reader is stuck, or a terminal that was halted, takes nothing any more, and a plain write would
-wait for ever: with it a supervisor that has to stop, a child that has to renew what it holds. Here a line waits for a
-moment, is dropped then, and the next line that gets through says how many are missing.
+A pipe or a socket whose reader is stuck, or a terminal that was halted (Ctrl-S), accepts no data, and a plain write
+would wait for ever: in a supervisor that has to stop, or a child that has to settle. Here a line waits for a moment and
+is then dropped, and the next line that is written says how many are missing.
 
-O_NONBLOCK belongs to the open file, which we share with whoever started us and with all that jobs start, so it is never
-set on stderr itself: a pipe or terminal is opened once more for each line, a socket is told for each call, and where
-neither can be done the line is written when the system says that there is room.
+O_NONBLOCK is a flag of the open file, which we share with the program that started us and with programs that jobs
+start. So it is never set on stderr itself: a pipe or terminal is opened again for each line, a socket gets the flag in
+each call, and where neither is possible, the line is written when the system says that there is room.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-PATIENCE = 0.2  # seconds for a line, until one was dropped: those behind it do not wait
-PIPE_BUF = select.PIPE_BUF  # bytes that are written as a whole, or not at all
+PATIENCE = 0.2  # seconds that a line waits; after one was dropped, the next ones do not wait
+PIPE_BUF = select.PIPE_BUF  # the size up to which a write to a pipe is done as a whole or not at all
 _MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class Impatient(io.TextIOWrapper):
-    """stderr of a process that has to stop when it is told so: what it does not take is lost."""
+    """stderr of a process that has to stop when told so: text that it does not accept is lost."""
 
     def write(self, text: str, /) -> int:
         with contextlib.suppress(OSError):
@@ -38,23 +38,23 @@ class Impatient(io.TextIOWrapper):
 
 
 def never_wait_for_a_reader() -> None:
-    """From now on nothing that this process itself writes to stderr holds it up: messages at the start, tracebacks."""
+    """Replace stderr, so that no message or traceback of this process itself blocks it any more."""
     before = sys.stderr
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # in a test it may be no file
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # in tests it may be no file
         before.fileno()
         sys.stderr = Impatient(before.buffer, before.encoding, "backslashreplace", write_through=True)
-        sys.stderr.below = before  # type: ignore[attr-defined]  # its end would close the file
+        sys.stderr.below = before  # type: ignore[attr-defined]  # kept, as collecting it would close the file
 
 
 class StderrHandler(logging.Handler):
-    """Writes each record to the stream; a thread that does so holds the handler's lock, but not for long."""
+    """Write each record to the stream. The handler's lock is held meanwhile, for PATIENCE at most."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream = stream
         self._missing = 0  # lines that this process has dropped
-        self._missed_by = 0  # its pid: a fork has dropped none yet
-        self._torn = False  # the last line has no end
+        self._missed_by = 0  # the pid of this process: a forked copy has dropped none yet
+        self._torn = False  # only a part of the last line was written
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -72,13 +72,13 @@ class StderrHandler(logging.Handler):
             self._missing, self._missed_by = self._missing + 1, os.getpid()
 
     def _write(self, text: str) -> bool:
-        """Tell whether all of it is written."""
+        """Return whether all of it was written."""
         try:
             number = self._stream.fileno()
-        except OSError:  # no file, in a test
+        except OSError:  # in tests it may be no file
             self._stream.write(text)
             return True
-        except ValueError:  # somebody has closed it
+        except ValueError:  # it is closed
             return False
         data = text.encode(self._stream.encoding, "backslashreplace")
         if self._torn:
@@ -99,8 +99,8 @@ def _notice(missing: int, at: float) -> logging.LogRecord:
 
 
 def write_what_is_taken(number: int, data: bytes, patience: float) -> int:
-    """Write to a descriptor that may be shared and may take nothing; return how many bytes it took. Waits ``patience``
-    seconds for it once. Raises OSError."""
+    """Write to a descriptor that may be shared and may accept no data; return how many bytes were written. It waits for
+    ``patience`` seconds at most. Raises OSError."""
     mode = os.fstat(number).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
         return os.write(number, data)
@@ -115,7 +115,7 @@ def write_what_is_taken(number: int, data: bytes, patience: float) -> int:
 
 
 def _in_pieces(write: Callable[[bytes], int], number: int, data: bytes, patience: float) -> int:
-    """``write`` raises BlockingIOError where it would have to wait."""
+    """Write the data in pieces. ``write`` raises BlockingIOError where it would have to wait."""
     done = 0
     while done < len(data):
         piece = data[done : done + PIPE_BUF]
@@ -124,7 +124,7 @@ def _in_pieces(write: Callable[[bytes], int], number: int, data: bytes, patience
         except BlockingIOError:
             if not _has_room(number, patience):
                 break
-            with contextlib.suppress(BlockingIOError):  # somebody else was faster
+            with contextlib.suppress(BlockingIOError):  # another process has filled it
                 done += write(piece)
                 continue
             break
@@ -138,7 +138,7 @@ def _has_room(number: int, patience: float) -> bool:
 
 
 def _opened_once_more(number: int) -> int:
-    """A descriptor of the same pipe or terminal that does not wait; -1: that is not possible here, or not allowed."""
+    """Return a descriptor of the same pipe or terminal that does not wait; -1: this is not possible, or not allowed."""
     if sys.platform != "linux":  # where /dev/fd is the same open file
         return -1
     try:
@@ -148,14 +148,14 @@ def _opened_once_more(number: int) -> int:
 
 
 def _write_where_there_is_room(number: int, piece: bytes) -> int:
-    """Another process may fill it between the two calls: that cannot be helped here."""
+    """Write if there is room. Another process may fill the pipe between the two calls; then this waits."""
     if not _has_room(number, 0.0):
         raise BlockingIOError
     return os.write(number, piece)
 
 
 def _send(number: int, piece: bytes) -> int:
-    """Not by a socket object: with ``socket.setdefaulttimeout`` it would set O_NONBLOCK for everybody."""
+    """Send to a socket, without a socket object: after ``socket.setdefaulttimeout`` that would set O_NONBLOCK."""
     sent = ctypes.CDLL(None, use_errno=True).send(number, piece, len(piece), socket.MSG_DONTWAIT | _MSG_NOSIGNAL)
     if sent < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # Python makes the right subclass of it

@@ -1,4 +1,4 @@
-"""How many processes the kernel has killed for want of memory: by itself SIGKILL does not say who sent it."""
+"""Count the processes that the kernel has killed for lack of memory: SIGKILL does not show who sent it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ VMSTAT = Path("/proc/vmstat")  # Linux 4.13 and newer count them there, also for
 
 
 def kills() -> int:
-    """Since the machine started; 0 where nobody counts."""
+    """Return the count since the machine started; 0 where the kernel does not count."""
     try:
         lines = VMSTAT.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Waiting for descriptors: ``select`` takes none above 1023, which a process with many open files has."""
+"""Wait for descriptors by ``poll``: ``select`` accepts none above 1023, which a process with many open files has."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def readable(fds: Iterable[int], timeout: float | None) -> list[int]:
 
 
 def _milliseconds(timeout: float) -> int:
-    """Rounded up, so that nobody is awake before its time; poll takes no more than 24 days."""
+    """Return the timeout in ms, rounded up so that no wait ends too early; poll accepts at most 24 days."""
     return math.ceil(max(0.0, min(timeout, LONGEST)) * 1000)

@@ -1,4 +1,4 @@
-"""Whether a process is dead, or stopped (SIGSTOP, a debugger, a container that was paused in part): asks the kernel."""
+"""Ask the kernel whether a process is dead, or stopped (by SIGSTOP, a debugger, or a partly paused container)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ _BY_PSUTIL = {
 
 
 def is_stopped(pid: int) -> bool:
-    """Some 10 µs on Linux. False for one that is gone, and where nobody tells."""
+    """Return whether the process is stopped; False also for one that is gone, and where the system does not tell. It
+    takes some 10 µs on Linux."""
     return _letter_of(pid) in "Tt"
 
 
 def is_dead(pid: int) -> bool:
-    """Also when nobody has collected it yet."""
+    """Return whether the process is dead, also if its parent has not collected it yet."""
     return _letter_of(pid) in "ZX"
 
 
 def _letter_of(pid: int) -> str:
-    """As in ps: X for one that is gone, R where nobody tells."""
+    """Return its state as in ps: X for one that is gone, R where the system does not tell."""
     if sys.platform != "linux":
         return _asked_psutil(pid)
     try:

@@ -1,12 +1,13 @@
-"""The processes that a job started: found, and ended with it when it is stopped, out of time, or killed.
+"""Find the processes that a job started, and end them with it when it is stopped, past its time limit, or killed.
 
-A child leads a session of its own, and what its job starts is found by descent, by that session, by the mark that
-programs inherit in their environment, and by the word that forked copies leave (``Forks``): so daemons are found too,
-which left both their parent and the session. What was started before the job is somebody else's, and so is what a job
-left behind that ended by itself. Among several slots only what the job's own thread started is known to be its own.
+Each child leads a session. The processes that its job started are found by their parents, by that session, by the mark
+that programs inherit in their environment, and by a note that forked copies leave (``Forks``). So daemons are found
+too, which have left both their parent and the session. Processes that were started before the job are not its own, nor
+are those that an earlier job left running. With several slots, only processes that the job's own thread started are
+known to be its own.
 
-They are frozen first and killed then: what is about to fork is found in the next look. Where there is no /proc (macOS),
-psutil tells of processes, and daemons and the threads' own processes are not found.
+The processes are stopped first, then killed: one that is just forking is found in the next round. Where there is no
+/proc (macOS), psutil lists processes, and daemons and the processes of single threads are not found.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from jobqueue.clock import monotonic
 
 log = logging.getLogger(__name__)
 
-MARK = "JOBQ_OWNER"  # in the environment of what jobs start: the child's name, one per incarnation
+MARK = "JOBQ_OWNER"  # the variable in the environment of jobs' programs: the child's owner name
 PR_SET_CHILD_SUBREAPER = 36
-SLACK = 0.02  # seconds; the kernel notes the start of a process in hundredths
-LOOKS = 50  # at most: who forks faster than it can be frozen is left with what was found
-# What a terminal, systemd or a container may send to all processes of a tree: the supervisor decides, all others wait.
+SLACK = 0.02  # seconds; the kernel stores the start of a process in hundredths of a second
+LOOKS = 50  # rounds at most, for processes that fork faster than they can be stopped
+# Signals that a terminal, systemd or a container may send to all processes of a tree: only the supervisor acts on them.
 TO_ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -44,9 +45,9 @@ class Process(NamedTuple):
 
     parent: int
     session: int
-    started: int  # ticks after the boot; 0 where the kernel does not tell
+    started: int  # ticks after the boot; 0: the system does not tell
     age: float  # seconds
-    is_dead: bool  # not collected yet
+    is_dead: bool  # its parent has not collected it yet
 
 
 def table() -> dict[int, Process]:
@@ -71,7 +72,7 @@ def table() -> dict[int, Process]:
 
 
 def _fields(pid: str) -> list[bytes]:
-    """Of /proc/PID/stat, behind the name."""
+    """Return the fields of /proc/PID/stat after the name."""
     text = Path("/proc", pid, "stat").read_bytes()
     return text[text.rindex(b")") + 2 :].split()
 
@@ -87,10 +88,10 @@ def _table_by_psutil() -> dict[int, Process]:
 
 
 class Forks:
-    """Which processes were forked below a child, written by themselves: a program that is started has the mark in its
-    environment, a mere fork has not. Shared with the process that forked the child, which may have to look after its
-    death. A word has the pid and the start, or a later process of that pid would be taken for it; there is one for each
-    remainder of a pid, and a later fork may take the place of an earlier one."""
+    """The processes that were forked below a child, noted by themselves: a program has the mark in its environment, a
+    forked copy has not. The memory is shared with the process that forked the child, which reads it after the child's
+    death. A word has the pid and the start, so that a later process of this pid is not taken for it. There is one word
+    for each remainder of a pid, so a later fork may overwrite an earlier one."""
 
     WORDS = 2048
 
@@ -99,7 +100,7 @@ class Forks:
         self._words = memoryview(self._map).cast("Q")
 
     def watch(self) -> None:
-        """(child) From now on all that ``os.fork`` makes here, or below, leaves its pid."""
+        """Have each process that ``os.fork`` makes here, or below, note its pid from now on. The child calls this."""
         global _here
         _here = self
         os.register_at_fork(after_in_child=self._note)
@@ -113,14 +114,14 @@ class Forks:
         return self._words[pid % self.WORDS] == pid << 40 | process.started
 
 
-_here: Forks | None = None  # of this very process, if it is a child
+_here: Forks | None = None  # those of this process, if it is a child
 
 
 class OfProcess:
-    """What was started by a child that runs one job at a time, or by all jobs of one that is gone."""
+    """Find what a child that runs one job at a time has started, or what all jobs of a dead child have started."""
 
     def __init__(self, pid: int, name: str, forks: Forks | None) -> None:
-        """name: the one in the mark."""
+        """name: the owner name in the mark."""
         self._pid = pid
         self._mark = f"{MARK}={name}".encode()
         self._forks = forks
@@ -144,7 +145,7 @@ class OfProcess:
 
 
 class OfThread:
-    """What was started by the thread in which this is made."""
+    """Find what the thread has started in which this object is made."""
 
     def __init__(self) -> None:
         self._list = Path(f"/proc/self/task/{threading.get_native_id()}/children")
@@ -175,7 +176,8 @@ Find = Callable[[Mapping[int, Process], float], set[int]]
 
 
 def end_processes(find: Find, since: float) -> int:
-    """Kill what ``find`` finds and what was started at ``since`` (monotonic seconds) or later; return how many."""
+    """Kill the processes that ``find`` finds and that were started at ``since`` (monotonic seconds) or later; return
+    how many."""
     frozen = set[int]()
     for _ in range(LOOKS):
         new = find(table(), monotonic() - since + SLACK) - frozen
@@ -197,13 +199,14 @@ def _signal(pids: Iterable[int], number: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of what loses its own below this process, instead of init. (Elsewhere they go to init.)"""
+    """Become the parent of descendants whose own parent ends; on other systems than Linux, init does."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def collect_orphans(own: set[int]) -> None:
-    """Collect the dead children of this process that are not its ``own``: it adopted them, or it is process 1."""
+    """Collect the dead children of this process that are not its ``own``: those that it adopted, or got as process
+    1."""
     me = os.getpid()
     for pid, process in table().items():
         if process.parent == me and process.is_dead and pid not in own:

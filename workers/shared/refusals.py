@@ -1,11 +1,11 @@
-"""What the store refuses: of everybody for now, or one outcome for good.
+"""Tell whether the store refuses all outcomes for now, or one outcome for good.
 
-    the store itself      full, read-only, loading, no rights: everything waits until that is over
-    one outcome           larger than the server takes, or anything else that it answers with an error: that job fails,
-                          and what went with it goes through
+    all outcomes          the store is full, read-only, loading, or grants no rights: all wait until that is over
+    one outcome           is larger than the server accepts, or gets another error: its job fails, and the outcomes that
+                          were sent with it are recorded
 
-A server that is sent too much closes the connection, and says why at best: so an outcome that went down with its
-connection is sent alone, until it passed or it is clear that it never will.
+A server that is sent too much closes the connection, at best with an error. So an outcome whose connection was lost is
+sent alone, until it is accepted or it is clear that it never will be.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jobqueue.protocol.outcomes import JobOutcome
 from jobqueue.store.error_texts import without_script
 
 LARGE = 256 * 1024  # bytes; no server has a limit below 1 MB
-UNSAID, FULL, ENOUGH = 5, 10, 20  # attempts, alone: its limits unknown; it said OOM; whatever it may be
+UNSAID, FULL, ENOUGH = 5, 10, 20  # attempts alone, if: the server's limits are unknown; it answered OOM; in any case
 
 _OF_THE_STORE = (
     *(AuthenticationError, ClusterDownError, MasterDownError, NoPermissionError, OutOfMemoryError, ReadOnlyError),
@@ -39,12 +39,12 @@ _CODES = ("MISCONF", "NOREPLICAS", "BUSY", "NOQUORUM", "UNKILLABLE")
 
 
 def of_the_store(error: BaseException) -> bool:
-    """It would say so of any outcome: it is full, read-only, cut off. Other errors are of what was sent."""
+    """Return whether the store would refuse any outcome with this error: it is full, read-only, cut off."""
     return isinstance(error, _OF_THE_STORE) or without_script(error).startswith(_CODES)
 
 
 def refused_text(size: int, error: BaseException | str) -> str:
-    """Say it of a job whose outcome has so many bytes."""
+    """Return the text for a job whose outcome has so many bytes."""
     why = str(error).rstrip(".")
     return (
         f"jobqueue.errors.OutcomeRefused: The store refused what the job returned or raised ({size:,} bytes): {why}. "
@@ -53,7 +53,7 @@ def refused_text(size: int, error: BaseException | str) -> str:
 
 
 def never_taken(size: int, error: BaseException, losses: int) -> bool:
-    """What was sent, with an outcome of so many bytes, will never be taken: the store said so, or closed the connection
+    """Return whether the store will never accept an outcome of so many bytes: it says so, or has closed the connection
     so often."""
     if isinstance(error, ResponseError):
         return not of_the_store(error)
@@ -61,7 +61,7 @@ def never_taken(size: int, error: BaseException, losses: int) -> bool:
 
 
 class SuspectOutcome:
-    """An outcome that was on its way when the store refused something."""
+    """An outcome that was in a request which the store refused."""
 
     def __init__(self) -> None:
         self.attempts = 0  # alone
@@ -70,18 +70,18 @@ class SuspectOutcome:
 
 
 class Refusals:
-    """Finds the outcomes that the store does not take. The consumer's lock guards it."""
+    """Find the outcomes that the store refuses. The consumer's lock protects it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._suspects: dict[int, SuspectOutcome] = {}  # by claim
-        self.largest = 0  # bytes that the server takes, as it says; 0: not known
+        self.largest = 0  # bytes that the server accepts, from its settings; 0: unknown
 
     def __bool__(self) -> bool:
         return bool(self._suspects)
 
     def portion(self, finished: Sequence[JobOutcome]) -> list[JobOutcome]:
-        """What may be sent with the next request: a suspect alone, or else those that are none."""
+        """Return what to send with the next request: a suspect alone, or else those that are no suspects."""
         now = self._clock()
         for outcome in finished:
             suspect = self._suspects.get(outcome.claim)
@@ -94,10 +94,10 @@ class Refusals:
             self._suspects.pop(outcome.claim, None)
 
     def refused(self, outcomes: Sequence[JobOutcome], error: Exception) -> bool:
-        """These were on their way. True: there is one, and the store will never take it."""
+        """Note that a request with these outcomes failed. Return True if it had one, which is never accepted."""
         answered = isinstance(error, ResponseError)
         if not answered and sum(len(outcome.payload) for outcome in outcomes) < LARGE:
-            return False  # the connection was lost, that is all
+            return False  # only the connection was lost
         if answered and of_the_store(error) and not isinstance(error, OutOfMemoryError):
             return False
         if len(outcomes) > 1:

@@ -1,5 +1,5 @@
-"""Retry a request with backoff until Redis answers. It acts under a token, so that twice is once. What Redis hears
-and refuses (a key of another type, say) is not helped by saying it for ever: it is raised."""
+"""Retry a request with backoff until Redis answers. The request checks a token, so it may be executed twice. An error
+with which Redis refuses it (a key of another type, say) is raised after a few attempts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from jobqueue.store.error_texts import is_away
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REFUSALS = 3  # repeated so often, in case that somebody is just mending it
+REFUSALS = 3  # how often a refused request is repeated, as the cause may be removed meanwhile
 
 
 def replies_of(pipe: Any) -> list[Any]:
-    """Execute a pipeline; what Redis refuses (a key of another type, say) stands among the replies as an exception, and
-    the other commands are done. Raises an outage."""
+    """Execute a pipeline. The reply to a command that Redis refuses (a key of another type, say) is an exception, and
+    the other commands are executed. Raises an error if Redis does not answer."""
     replies: list[Any] = pipe.execute(raise_on_error=False)
     if outage := next((it for it in replies if isinstance(it, Exception) and is_away(it)), None):
         raise outage
@@ -29,8 +29,8 @@ def replies_of(pipe: Any) -> list[Any]:
 
 
 def retry_request(request: Callable[[], T], what: str) -> T:
-    """Return what ``request`` returns; repeat it with backoff (0.05 s to 2 s, with jitter) while Redis is away. Raises
-    what it refuses, after a few attempts."""
+    """Return what ``request`` returns; repeat it with backoff (0.05 s to 2 s, with jitter) while Redis does not answer.
+    After a few attempts, raise the error of a request that Redis refuses."""
     backoff, refused = Backoff(), 0
     while True:
         try:

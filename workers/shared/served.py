@@ -1,4 +1,4 @@
-"""Which functions a worker runs: those of the modules and the functions that it was told to serve."""
+"""Decide which functions a worker runs: those of the modules, and the single functions, that it serves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jobqueue.errors import NotServed
 
 
 def check_served(path: str, name: str, served: tuple[str, ...]) -> None:
-    """Raise NotServed unless ``path`` lies in one of the served modules or is one of the served functions."""
+    """Raise NotServed unless ``path`` is in a served module or is a served function."""
     if not any(path == dotted(it) or (path.startswith(f"{it}.") and not is_function(it)) for it in served):
         raise NotServed(
             f"This worker does not serve {name}: start it with {flags_for(path, name)} and requeue the job."
@@ -14,8 +14,8 @@ def check_served(path: str, name: str, served: tuple[str, ...]) -> None:
 
 
 def flags_for(path: str, name: str) -> str:
-    """Say which flags serve the function ``name``. The first one always does: ``-I os:system`` serves that very name,
-    while ``-I os`` is not enough for a function that its module only passes on (it is defined in posix)."""
+    """Return the flags that serve the function ``name``. The first one always does: ``-I os:system`` serves that name,
+    while ``-I os`` does not serve a function that os has imported from another module (posix)."""
     if "." not in name:  # a method: its class is served by its module only
         return f"-I {path} (or --allow-any)"
     module = _module_in(name)
@@ -26,14 +26,14 @@ def flags_for(path: str, name: str) -> str:
 
 
 def _module_in(name: str) -> str:
-    """The module in a dotted name, without importing it: up to the first word that is written like a class."""
+    """Return the module in a dotted name, without an import: the part before the first word written like a class."""
     *parents, _ = name.split(".")
     classes = [i for i, word in enumerate(parents) if i and word[:1].isupper()]
     return ".".join(parents[: classes[0]] if classes else parents)
 
 
 def is_function(served: str) -> bool:
-    """``-I module:function`` serves that function and nothing else of its module."""
+    """Return whether this names a function: ``-I module:function`` serves nothing else of its module."""
     return ":" in served
 
 

@@ -1,4 +1,4 @@
-"""What a worker was told, frozen: made once by the launcher, handed to the fork server and to every child."""
+"""The settings of a worker. The launcher makes them once and passes them to the fork server and to every child."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Settings:
     exception_handlers: tuple[str, ...] = ()  # dotted names
     job_class: str = ""  # dotted names of the worker's own classes; "": RQ's
     queue_class: str = ""
-    serializer: str = ""  # of everything, in the place of ``accept``
+    serializer: str = ""  # for all jobs, in place of ``accept``
     dequeue_strategy: str = "ordered"
     on_crash: str = "retry"
     strict_start: bool = False
@@ -37,7 +37,7 @@ class Settings:
     health_file: str = ""
     scheduler: bool = True
     accounting: bool = True
-    maintenance_interval: float = 600.0  # 0: RQ's maintenance is left to others
+    maintenance_interval: float = 600.0  # 0: this worker does not do RQ's maintenance
     grace: float = 30.0
     lease: float = 10.0
     default_timeout: float = 180.0  # rq.Queue.DEFAULT_TIMEOUT
@@ -53,7 +53,7 @@ class Settings:
 
     @property
     def own_classes(self) -> dict[str, str]:
-        """By the flag that names each."""
+        """The worker's own classes, by the flag that names each."""
         named = {"--job-class": self.job_class, "--queue-class": self.queue_class, "--serializer": self.serializer}
         return {flag: name for flag, name in named.items() if name}
 
