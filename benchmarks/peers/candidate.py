@@ -202,8 +202,8 @@ class Candidate:
 
 
 @contextmanager
-def running(peer: Peer, width: Width, stamps: Stamps) -> Iterator[Candidate | None]:
-    """Start the peer's worker at this width; None where it has no such width. Raises PeerFailed."""
+def running(peer: Peer, width: Width, stamps: Stamps, task: str) -> Iterator[Candidate | None]:
+    """Start the peer's worker at this width, for this task; None where it has no such width. Raises PeerFailed."""
     if peer.is_pool:
         peer.ask("open_pool", width.kind, width.number)
         try:
@@ -212,7 +212,7 @@ def running(peer: Peer, width: Width, stamps: Stamps) -> Iterator[Candidate | No
             stamps.set_gate(True)
             peer.ask("close_pool")
         return
-    starts = peer.ask("worker", width.kind, width.number)
+    starts = peer.ask("worker", width.kind, width.number, task)
     if not starts:
         yield None
         return

@@ -39,6 +39,9 @@ class Driver:
         made = function(*args)
         return self._runner.run(_awaited(made)) if inspect.isawaitable(made) else made
 
+    def close(self) -> None:
+        self._runner.close()
+
     # -- what can be asked ---------------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
@@ -54,9 +57,9 @@ class Driver:
             "pool": hasattr(a, "open_pool"),
         }
 
-    def worker(self, kind: str, number: int) -> list[dict[str, Any]]:
+    def worker(self, kind: str, number: int, task: str) -> list[dict[str, Any]]:
         """Return the commands that make this width; none where the peer does not have it."""
-        return [start._asdict() for start in self._adapter.worker(kind, number) or ()]
+        return [start._asdict() for start in self._adapter.worker(kind, number, task) or ()]
 
     def fill(self, task: str, first: int, jobs: int) -> None:
         """Enqueue jobs, the fastest way that there is."""

@@ -33,7 +33,7 @@ class Measure:
         try:
             if cell.width is None:
                 return self._enqueue(peer)
-            with running(peer, cell.width, self._stamps) as candidate:
+            with running(peer, cell.width, self._stamps, cell.task) as candidate:
                 if candidate is None:
                     return {}
                 ways: dict[str, Callable[[Candidate, Cell, Width], Figures]] = {

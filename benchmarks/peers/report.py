@@ -113,7 +113,7 @@ def _how(report: Report) -> str:
   (SIGSTOP), the backlog enqueued, and the tree set going (SIGCONT). From there to the end of the last body is the time.
   Each body writes when it began and ended, by CLOCK_MONOTONIC, into a file that all processes map. CPU and commands
   are counted until 0.3 s after the last end.
-- "process": so many processes, each set as it is fastest for short jobs. "slot": one process with so many threads, or
+- "process": so many processes, each set as it is fastest for such jobs. "slot": one process with so many threads, or
   coroutines where the peer has those; then the 20 ms are `asyncio.sleep`.
 - All keep results. What is compared is the same work with each peer's own promise: the table of promises belongs to it.
 - `{LIMIT}` is no peer: ProcessPoolExecutor and ThreadPoolExecutor, without a store, as the limit."""  # noqa: E501

@@ -77,8 +77,9 @@ TABLES = (
         Column("one by one", "enqueue", "rate", per_second, True),
         Column("in bulk", "enqueue", "bulk", per_second, True),
     ]),
-    Table("sleep", "Jobs per second that sleep for 20 ms", "50 per slot are possible.", [
+    Table("sleep", "Jobs per second that sleep for 20 ms", "50 per slot are possible. The costs: with 16 slots.", [
         *_drained(_of("sleep")),
+        Column("worker CPU, µs", _SLEEP, "worker_cpu", microseconds),
         Column("store CPU, µs", _SLEEP, "store_cpu", microseconds),
         Column("store commands", _SLEEP, "commands", one_decimal),
     ]),

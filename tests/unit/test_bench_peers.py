@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -98,16 +99,22 @@ def adapter(**more: Any) -> Any:
     return types.SimpleNamespace(**fields, **more)
 
 
-def test_the_driver_enqueues_for_a_while() -> None:
+@pytest.fixture
+def drive() -> Iterator[Callable[[Any], Any]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda made: stack.enter_context(contextlib.closing(peers("driver").Driver(made)))
+
+
+def test_the_driver_enqueues_for_a_while(drive: Callable[[Any], Any]) -> None:
     sent: list[int] = []
-    driver = peers("driver").Driver(adapter(enqueue=lambda _task, number: sent.append(number)))
+    driver = drive(adapter(enqueue=lambda _task, number: sent.append(number)))
     said = driver.enqueue(0.01, 5)
     assert said["jobs"] == 5
     driver.fill("noop", 3, 4)
     assert sent[-4:] == [3, 4, 5, 6]
 
 
-def test_the_driver_runs_coroutines() -> None:
+def test_the_driver_runs_coroutines(drive: Callable[[Any], Any]) -> None:
     sent: list[int] = []
 
     async def enqueue(_task: str, number: int) -> int:
@@ -117,7 +124,7 @@ def test_the_driver_runs_coroutines() -> None:
     async def result(handle: int, _within: float) -> int:
         return handle
 
-    driver = peers("driver").Driver(adapter(enqueue=enqueue, result=result))
+    driver = drive(adapter(enqueue=enqueue, result=result))
     assert driver.enqueue(60, 5)["jobs"] == 5
     driver.fill("noop", 0, 3)
     assert sent[-3:] == [0, 1, 2]

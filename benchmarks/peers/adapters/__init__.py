@@ -6,8 +6,9 @@ SLOTS       what runs in one process at the same time: "threads", "coroutines", 
 SETTINGS    what is set, in one line
 PROMISE     what becomes of a running job when its worker is killed with kill -9; REFERENCE says where it says so
 VERSIONS    the distributions whose versions are shown
-worker      (kind, number) → what to start: "process": that many processes, each as it is fastest for short jobs;
-            "slot": one process with so many slots. None where it does not have that.
+worker      (kind, number, task) → what to start: "process": that many processes, each as it is fastest for this task;
+            "slot": one process with so many slots. None where it does not have that. A process that computes ("cpu")
+            takes one job at a time: what it had ahead would be missing in another process at the end.
 enqueue     (task, number) → a handle; task is one of ``peers.body.TASKS``
 result      (handle, seconds) → the value, as fast as it can be had, within so many seconds
 enqueue_many (task, numbers), where it has something for it

@@ -46,8 +46,8 @@ class WorkerSettings:
     log_results = False
 
 
-def worker(kind: str, number: int) -> list[Start]:
-    processes, slots = (number, 100) if kind == "process" else (1, number)
+def worker(kind: str, number: int, task: str) -> list[Start]:
+    processes, slots = (number, 1 if task == "cpu" else 100) if kind == "process" else (1, number)
     silent = "peers.adapters.arq.LOGGING"
     command = ("arq", "peers.adapters.arq.WorkerSettings", "--custom-log-dict", silent)
     return [Start(command, {WIDTH: str(slots)})] * processes

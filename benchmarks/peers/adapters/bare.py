@@ -25,7 +25,7 @@ _pool: concurrent.futures.Executor | None = None
 _number = 0
 
 
-def worker(_kind: str, _number: int) -> list[Start] | None:
+def worker(_kind: str, _number: int, _task: str) -> list[Start] | None:
     """Return nothing: the pool is in the driver's process, see ``open_pool``."""
     return None
 

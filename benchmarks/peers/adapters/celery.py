@@ -31,7 +31,7 @@ app.conf.update(
 tasks = {name: app.task(function, name=name) for name, function in body.TASKS.items()}
 
 
-def worker(kind: str, number: int) -> list[Start]:
+def worker(kind: str, number: int, _task: str) -> list[Start]:
     pool = "threads" if kind == "slot" else "solo" if number == 1 else "prefork"
     off = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR")
     return [Start(("celery", "-A", "peers.adapters.celery", "worker", "-P", pool, "-c", str(number), *off))]

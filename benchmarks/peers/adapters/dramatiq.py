@@ -15,20 +15,22 @@ from peers import body
 from peers.adapters import URL, Start
 
 SLOTS = "threads"
-SETTINGS = "middleware: Retries and Results only; prefetch as it comes (two per thread)"
+SETTINGS = "middleware: Retries and Results only; dramatiq_queue_prefetch=64, for short jobs"
 PROMISE = "runs again, once the heartbeat of its worker is 60 s old and another worker does its maintenance"
 REFERENCE = "https://dramatiq.io/advanced.html#message-persistence"
 VERSIONS = ("dramatiq", "redis")
+PREFETCH = 64  # with the usual two per thread it ran 200 jobs/s where it now ran 500 and more
 
 broker = RedisBroker(url=URL, middleware=[Retries(), Results(backend=RedisBackend(url=URL))])
 dramatiq.set_broker(broker)
 actors = {name: dramatiq.actor(function, actor_name=name, store_results=True) for name, function in body.TASKS.items()}
 
 
-def worker(kind: str, number: int) -> list[Start]:
+def worker(kind: str, number: int, task: str) -> list[Start]:
     processes, threads = (number, 1) if kind == "process" else (1, number)
     width = ("--processes", str(processes), "--threads", str(threads))
-    return [Start(("dramatiq", "peers.adapters.dramatiq:broker", *width))]
+    ahead = {} if task == "cpu" else {"dramatiq_queue_prefetch": str(PREFETCH)}
+    return [Start(("dramatiq", "peers.adapters.dramatiq:broker", *width), ahead)]
 
 
 def enqueue(task: str, number: int) -> dramatiq.Message:

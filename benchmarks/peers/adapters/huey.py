@@ -20,7 +20,7 @@ app = huey.RedisHuey("bench", url=URL, notify_result=True)
 tasks = {name: app.task(name=name)(function) for name, function in body.TASKS.items()}
 
 
-def worker(kind: str, number: int) -> list[Start]:
+def worker(kind: str, number: int, _task: str) -> list[Start]:
     how = "process" if kind == "process" and number > 1 else "thread"
     quiet = ("--no-periodic", "--quiet")
     return [Start(("huey_consumer", "peers.adapters.huey.app", "-k", how, "-w", str(number), *quiet))]

@@ -18,7 +18,7 @@ VERSIONS = ("jobq", "redis", "rq")
 queue = Queue("bench", url=URL)
 
 
-def worker(kind: str, number: int) -> list[Start]:
+def worker(kind: str, number: int, _task: str) -> list[Start]:
     mode = "process" if kind == "process" else "thread"
     return [Start(("jobq", "worker", "bench", "--mode", mode, "-n", str(number), "-I", "peers.body", "--url", URL))]
 

@@ -14,13 +14,13 @@ from peers.adapters import URL, Start
 SLOTS = "processes"
 SETTINGS = "SimpleWorker, hiredis, --quiet; bulk: enqueue_many"
 PROMISE = "a job that ran is failed by the next maintenance, once its heartbeat is overdue; Retry runs it again"
-REFERENCE = "https://python-rq.org/docs/workers/"
+REFERENCE = "https://python-rq.org/docs/job_registries/"
 VERSIONS = ("rq", "redis")
 
 queue = rq.Queue("bench", connection=redis.Redis.from_url(URL))
 
 
-def worker(kind: str, number: int) -> list[Start] | None:
+def worker(kind: str, number: int, _task: str) -> list[Start] | None:
     command = ("rq", "worker", "bench", "--url", URL, "--quiet", "--worker-class", "rq.worker.SimpleWorker")
     return [Start(command)] * number if kind == "process" else None
 
@@ -34,4 +34,4 @@ def enqueue_many(task: str, numbers: range) -> None:
 
 
 def result(job: rq.job.Job, within: float) -> object:
-    return job.latest_result(timeout=within).return_value
+    return job.latest_result(timeout=int(within)).return_value

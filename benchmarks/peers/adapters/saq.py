@@ -40,8 +40,8 @@ async def cpu(_context: object, *, number: int) -> int:
 settings = {"queue": queue, "functions": [noop, sleep, cpu], "concurrency": SLOTS_SET}
 
 
-def worker(kind: str, number: int) -> list[Start]:
-    processes, slots = (number, 10) if kind == "process" else (1, number)
+def worker(kind: str, number: int, task: str) -> list[Start]:
+    processes, slots = (number, 1 if task == "cpu" else 10) if kind == "process" else (1, number)
     command = ("saq", "peers.adapters.saq.settings", "--workers", str(processes), "--quiet")
     return [Start(command, {WIDTH: str(slots)})]
 

@@ -31,8 +31,8 @@ async def _opened() -> None:
         _is_open = True
 
 
-def worker(kind: str, number: int) -> list[Start]:
-    processes, slots = (number, 32) if kind == "process" else (1, number)
+def worker(kind: str, number: int, task: str) -> list[Start]:
+    processes, slots = (number, 1 if task == "cpu" else 32) if kind == "process" else (1, number)
     return [Start(("streaq", "run", "peers.adapters.streaq:app", "--workers", str(processes)), {WIDTH: str(slots)})]
 
 

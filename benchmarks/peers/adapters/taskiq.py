@@ -24,8 +24,8 @@ broker = ListQueueBroker(url=URL).with_result_backend(RedisAsyncResultBackend(re
 tasks = {name: broker.register_task(function, task_name=name) for name, function in body.COROUTINES.items()}
 
 
-def worker(kind: str, number: int) -> list[Start]:
-    processes, slots = (number, AT_ONCE) if kind == "process" else (1, number)
+def worker(kind: str, number: int, task: str) -> list[Start]:
+    processes, slots = (number, 1 if task == "cpu" else AT_ONCE) if kind == "process" else (1, number)
     width = ("--workers", str(processes), "--max-async-tasks", str(slots), "--no-parse", "--log-level", "ERROR")
     return [Start(("taskiq", "worker", "peers.adapters.taskiq:broker", *width))]
 
