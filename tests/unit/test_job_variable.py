@@ -20,7 +20,8 @@ from unittest.mock import Mock
 import psutil
 from rq.job import Job
 from jobqueue.workers.rq_classes.slot import RQSlot
-from jobqueue.workers.child.slot import Slot, SlotParts
+from jobqueue.workers.child.slot import Slot
+from jobqueue.workers.child.slot_parts import SlotParts
 names = ("owner", "page", "consumer", "protocol", "usage", "stir")
 parts = SlotParts(settings=SimpleNamespace(slots=1), **{name: Mock() for name in names})
 worker = Mock(job_class=Job)

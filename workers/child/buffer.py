@@ -1,4 +1,4 @@
-"""The jobs that a child has claimed: those that wait for a slot, in order, and those that slots have in hand.
+"""Hold the jobs that a child has claimed: those that wait for a slot, in order, and those that slots have in hand.
 
 A job that is to run alone (one of several that ran when their process crashed) is handed out when no slot has a job,
 and no other job is handed out before it has ended.

@@ -1,4 +1,4 @@
-"""One child process: its slots, its consumer, its watchdog. Forked (warm) or spawned by the fork server.
+"""Run jobs in one child process: its slots, its consumer, its watchdog. The fork server forks it, or spawns it.
 
 Life: a session of its own, SIGINT, SIGTERM and SIGHUP silenced (only the supervisor decides) → slots take and run jobs
 → the supervisor says quiet → running jobs end and are settled → exit 0. It dies at once (exit 3) when its name was
@@ -51,7 +51,7 @@ LAST_WORD = 5.0  # seconds
 
 
 class Child:
-    """What one child process is made of."""
+    """Run the jobs of one child process. Made in the new process; ``run`` is called once."""
 
     def __init__(
         self, settings: Settings, owner: str, page: SharedPage, control: socket.socket, runner: Runner, title: Title
@@ -100,7 +100,8 @@ class Child:
         self._leave_if_deaf()
 
     def _leave_if_deaf(self) -> None:
-        """Its jobs are done and settled. The exit code tells the supervisor's log why it left."""
+        """Leave with an exit code that tells the supervisor's log why, if the watchdog failed: the jobs of this child
+        are done and settled."""
         if self._watchdog.failed:
             self._request_thread.finish(LAST_WORD)
             leave(DEAF)
@@ -116,7 +117,8 @@ class Child:
 
 
 def _run_for_good(slot: Slot) -> None:
-    """A slot without its thread would never be seen again: a mistake of ours ends the child, and another comes."""
+    """Run a slot in this thread; end the child if that fails by a mistake of ours. Nobody would notice a slot without
+    its thread, and another child takes the place of this one."""
     code = FAILED
     try:
         slot.run()
@@ -129,14 +131,14 @@ def _run_for_good(slot: Slot) -> None:
 
 
 class Runs(Protocol):
-    """A child, a finish process, or RQ's maintenance."""
+    """Is run by a new process: a child, a finish process, or a round of RQ's maintenance."""
 
     def run(self) -> None: ...
 
 
 def leave(code: int) -> None:
-    """Leave at once: no clean-up may touch what belongs to somebody else by now. What is flushed may be the user's
-    code, which does not keep us."""
+    """End this process at once, without clean-up: what it had belongs to somebody else by now. Flushing logs and output
+    may run code of the user's, so a thread ends the process after 5 s in any case."""
     try:
         with contextlib.suppress(RuntimeError):  # the system starts no thread now
             _thread.start_new_thread(_leave_later, (code,))  # Thread.start() waits for ever where there is no memory
@@ -189,14 +191,15 @@ def what_is_short(error: BaseException) -> str:
 
 
 def lead_a_session() -> None:
-    """Without a terminal, and with a process group that no other process of ours is in: Ctrl-C does not reach a job's
-    programs, a job that reads the terminal stops nobody, and what a job sends to its group reaches what it started."""
+    """Begin a session without a terminal, with a process group that no other process of ours is in: Ctrl-C does not
+    reach a job's programs, a job that reads the terminal stops nobody, and what a job sends to its group reaches what
+    it started."""
     with contextlib.suppress(OSError):  # it does already
         os.setsid()
 
 
 def obey_the_parent_only(on_term: Callable[..., object]) -> None:
-    """SIGINT and SIGHUP do nothing here, SIGTERM only what the parent means by it. Handlers, not SIG_IGN: a program
+    """Ignore SIGINT and SIGHUP, and call ``on_term`` at SIGTERM. By handlers, not SIG_IGN: a program
     that a job starts would inherit that. What a job forks (multiprocessing) does inherit handlers, and has to die of
     SIGTERM all the same, or ``Process.terminate`` and ``Pool.__exit__`` wait for ever."""
     handlers = {signal.SIGINT: _nothing, signal.SIGHUP: _nothing, signal.SIGTERM: on_term}
@@ -223,7 +226,8 @@ def die_with(parent: int) -> None:
 
 
 def wake_at_death_of(parent: int) -> bool:
-    """Instead of that, for who has to clean up then: it goes on although somebody stopped it. False: it is dead."""
+    """Ask the kernel to continue this process (SIGCONT) when its parent dies: it has to clean up then, also when
+    somebody has stopped it. Return False if the parent is dead already."""
     return _at_death_of(parent, signal.SIGCONT)
 
 

@@ -1,4 +1,4 @@
-"""A child's second thread: it hears the supervisor, and it looks after jobs that take longer than a blink.
+"""Watch over a child in its second thread: hear the supervisor, and look after jobs that take longer than 5 ms.
 
     every 5 ms while an unmarked job runs      start marks; the buffer behind a long job goes back (give_back.py)
     at a job's deadline                        the time limit's exception (limit_watch.py)

@@ -1,4 +1,4 @@
-"""What a child's slots take their jobs from and settle with: the buffer, the outbox and the wire, under one lock.
+"""Claim jobs for a child's slots and settle how they ended: the buffer, the outbox and the wire, under one lock.
 
     slot ── finish ──► outbox ─┐                        ┌─► buffer ── next ──► slot
                                └── CYCLE (one request) ─┘
@@ -139,7 +139,7 @@ class Consumer:
 
     @property
     def at_rest(self) -> bool:
-        """The queues were found empty (or closed, or this process has had its share), and all is settled."""
+        """Whether the queues were found empty (or closed, or this process has had its share), and all is settled."""
         nothing = self._buffer.out_of_work or self.has_had_its_share
         return nothing and not self._buffer.jobs and self._outbox.is_settled and self._wire.state in AT_REST
 

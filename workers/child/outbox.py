@@ -1,4 +1,4 @@
-"""How the jobs of a child ended, from the slot that ran each to the store's ack.
+"""Hold how the jobs of a child ended, each from the slot that ran it until the store has acknowledged it.
 
     slot ── add ──► finished ── depart ──► in flight ── acknowledged ──► recorded
                        ▲                       │  └─► for RQ ── hand over ──► a slot ── let go ──► recorded

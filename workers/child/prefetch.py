@@ -1,4 +1,4 @@
-"""How many claimed jobs a child has ahead: enough that no slot waits for Redis, too few to keep work from others."""
+"""Decide how many jobs a child claims ahead: enough that no slot waits for Redis, too few to keep work from others."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class Prefetch:
         self.most_ahead = MOST_PER_SLOT  # per slot; 0: claim one at a time, when there is nothing else to run
 
     def ended(self, seconds: float) -> None:
-        """A job took so long."""
+        """Note that a job took so many seconds."""
         self._last = seconds
         self._mean += (seconds - self._mean) * (0.2 if self._mean else 1.0)
         if seconds > LONG:
             self._reach = 1
 
     def gave_all(self) -> None:
-        """The queues had as many as we asked for."""
+        """Note that the queues had as many jobs as were asked for."""
         self._reach = min(2 * self._reach, MOST_PER_SLOT)
 
     def jammed(self) -> None:
-        """What waited behind a running job had to be given back."""
+        """Note that jobs behind a running one had to be given back."""
         self._reach = 1
         self._mean = max(self._mean, LONG)
 
     @property
     def settles_at_once(self) -> bool:
-        """Jobs are so long that an outcome is better sent now than with the next one."""
+        """Whether jobs are so long that an outcome is better sent now than with the next one."""
         return self._last > SHORT
 
     @property
     def ahead(self) -> int:
-        """How many jobs may wait in the buffer: about 20 ms of work per slot, none when jobs are long."""
+        """Return how many jobs may wait in the buffer: about 20 ms of work per slot, none when jobs are long."""
         per_slot = min(self._reach, self.most_ahead, int(AHEAD / self._mean) if self._mean > 0 else self._reach)
         return min(self._slots * per_slot, 2 * MOST_PER_CYCLE)

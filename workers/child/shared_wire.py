@@ -1,5 +1,5 @@
-"""The one connection on which a child settles and claims, shared by its slots: one request at a time, and nobody holds
-the lock while Redis is waited for.
+"""Share the one connection on which a child settles and claims among its threads: one request at a time, and nobody
+holds the lock while Redis is waited for.
 
     free ── send ──► sending ──► awaiting ── read ──► reading ──► free
                         └───────────── broken ◄─────────┘

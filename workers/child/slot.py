@@ -1,4 +1,4 @@
-"""A slot runs one job at a time: take, mark if it must be, run, hand over.
+"""Run jobs one at a time in a slot: take, mark the start where that must be, run, hand over.
 
 In a child with one slot it lives in the main thread, so that a time limit wakes a sleeping job; otherwise each slot is
 a thread. What it runs and since when stands in shared memory before the first line of the job is executed.
@@ -10,17 +10,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobqueue.clock import monotonic, now
 from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
-from jobqueue.protocol.protocol import Protocol
-from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.job_environment import JobEnvironment
 from jobqueue.workers.child.slot_finish import SlotFinish
+from jobqueue.workers.child.slot_parts import SlotParts
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
@@ -28,31 +26,15 @@ from jobqueue.workers.running.current import CurrentJob
 from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
-from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.endings import encode_text
-from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
 from jobqueue.workers.shared.retry import retry_request
-from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.shared.timestamps import rq_time
 
 if TYPE_CHECKING:
     from jobqueue.workers.rq_finish.finish import Finisher
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SlotParts:
-    """What all slots of a process share."""
-
-    settings: Settings
-    owner: str
-    page: SharedPage
-    consumer: Consumer
-    protocol: Protocol
-    usage: Usage
-    stir: Callable[[], None]  # wake the watchdog: there is something to look after
 
 
 class Slot(Interruptible):

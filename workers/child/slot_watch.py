@@ -1,10 +1,9 @@
-"""Looks whether the slots of a child that run nothing are still at work for it: a thread of ours may be held by code of
-the user's that runs outside of every limit: what the garbage collector calls there (``__del__``, a callback of a weak
-reference), what takes part in a line of the log.
+"""Find slots that run no job and do not come back for one: code of the user's that runs outside of every limit may hold
+their threads. The garbage collector calls such code (``__del__``, a callback of a weak reference), and so does the log.
 
 A slot that waits is woken and says that it has been here; one that does not within ``STUCK`` seconds, and ran no job
-meanwhile, is stuck: also on its way to its job's limit, or from there to the consumer. It is looked at twice, as all of
-this process may have stood still. A slot that waits for a store that is away is not stuck.
+meanwhile, is stuck, also before its job's limit begins and after it has ended. It is looked at twice, as all of this
+process may have stood still. A slot that waits for a store that is away is not stuck.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ LOOK_AGAIN = 1.0  # seconds
 
 
 class SlotWatch:
-    """Used by the child's watchdog only."""
+    """Asks the slots whether they are there. Used by the child watchdog, in its thread."""
 
     def __init__(self, consumer: Consumer, slots: Sequence[Slot]) -> None:
         self._consumer = consumer

@@ -21,7 +21,8 @@ from jobqueue.workers.child.give_back import GiveBack
 from jobqueue.workers.child.hooks import Hooks
 from jobqueue.workers.child.limit_watch import LimitWatch
 from jobqueue.workers.child.request_thread import RequestThread
-from jobqueue.workers.child.slot import Slot, SlotParts
+from jobqueue.workers.child.slot import Slot
+from jobqueue.workers.child.slot_parts import SlotParts
 from jobqueue.workers.child.supervisor_link import SupervisorLink
 from jobqueue.workers.child.title_watch import TitleWatch
 from jobqueue.workers.child.wake_pipe import WakePipe

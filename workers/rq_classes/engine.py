@@ -1,4 +1,4 @@
-"""Our engine inside one process that stands in RQ's place: what a Child is made of, with RQ's loop around it.
+"""Run the jobs of RQ's worker on our engine, in one process: the parts of a Child, with RQ's loop around them.
 
     take ──► nothing there: settle, look whether suspended, wait for a push ──► take again
       └────► a job: run it in this thread ──► the outcome settles with the next claim

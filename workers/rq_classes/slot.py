@@ -20,7 +20,8 @@ from rq.worker import BaseWorker
 
 from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED
-from jobqueue.workers.child.slot import Slot, SlotParts
+from jobqueue.workers.child.slot import Slot
+from jobqueue.workers.child.slot_parts import SlotParts
 from jobqueue.workers.rq_classes.ending import RQFinisher
 from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_finish.finish import Finisher

@@ -1,0 +1,25 @@
+"""Name what all slots of a process share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobqueue.protocol.protocol import Protocol
+from jobqueue.workers.child.consumer import Consumer
+from jobqueue.workers.running.task_meter import Usage
+from jobqueue.workers.shared.journal import SharedPage
+from jobqueue.workers.shared.settings import Settings
+
+
+@dataclass(frozen=True)
+class SlotParts:
+    """The settings and the objects that each slot works with."""
+
+    settings: Settings
+    owner: str
+    page: SharedPage
+    consumer: Consumer
+    protocol: Protocol
+    usage: Usage
+    stir: Callable[[], None]  # wake the watchdog: there is something to look after
