@@ -51,7 +51,7 @@ def test_kinds(found: Profile, machine: Machine, kind: str, mode: str, workers: 
 
 
 def test_what_it_waited_for_the_gil_is_not_its_own_waiting() -> None:
-    """Sixteen threads that compute: 50 ms of CPU in 800 ms. It looks like waiting, and is not."""
+    """Sixteen threads that compute: 50 ms of CPU in 800 ms. This looks like waiting, and is not."""
     crowded = profile(800, 50, gil_wait=0.93)
     assert judge(crowded, TWO).kind == "computes"
     assert "93%" in judge(crowded, TWO).reason

@@ -20,7 +20,7 @@ def test_it_gives_up_with_the_cause() -> None:
 
 
 def test_kills_from_outside_may_stop() -> None:
-    """A storm of kills does not end the worker; one that lasts does."""
+    """Many kills do not end the worker; kills that go on for too long do."""
     attempts, now = Attempts("It"), 100.0
     while now < 100.0 + UNDER_KILLS:
         attempts.failed("was killed by SIGKILL", now, now, killed=True)

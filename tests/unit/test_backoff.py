@@ -52,7 +52,7 @@ def test_it_begins_anew() -> None:
 
 
 def test_nobody_has_one_of_their_own() -> None:
-    """A power of a count of failures overflows one day; a doubled pause is what this class is for."""
+    """A power of a count of failures overflows in the end; doubling a pause is the duty of this class."""
     own = re.compile(r"2(\.0)? ?\*\* ?[a-z_]|(delay|pause) = min\(")
     found = []
     for package in ("jobqueue", "workers"):
@@ -64,7 +64,7 @@ def test_nobody_has_one_of_their_own() -> None:
 
 
 def test_time_is_the_callers() -> None:
-    """It sleeps nowhere."""
+    """The class never sleeps itself."""
     before = time.monotonic()
     backoff = Backoff(first=1000.0, most=1e9)
     assert 500.0 <= backoff.failed() <= 1000.0

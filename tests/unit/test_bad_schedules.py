@@ -69,7 +69,7 @@ def q(store: redis.Redis) -> Queue:
 
 @pytest.fixture
 def bad(request: pytest.FixtureRequest, store: redis.Redis, q: Queue) -> str:
-    """One entry that cannot be, older than the good one beside it."""
+    """One invalid entry, older than the valid one."""
     q.schedule("square", 3, every=60, schedule_id="bad")
     store.zadd(keys.SCHEDULES, {"bad": 1000.0})
     BAD[request.param](store)

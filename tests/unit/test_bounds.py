@@ -59,7 +59,7 @@ def queue(client: redis.Redis) -> Queue:
 
 
 def ways(queue: Queue) -> list[Any]:
-    """The doors by which a job's options enter."""
+    """The ways in which a job's options are given."""
     soon = datetime.now(UTC)
     return [
         lambda **options: queue.enqueue(square, 1, **options),

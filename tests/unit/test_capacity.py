@@ -32,7 +32,7 @@ def test_this_machine_without_limits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("quota", "expected"), [("50000 100000", 1), ("100000 100000", 1), ("150000 100000", 2)])
 def test_a_quota_of_version_2_also_above_us(tmp_path: Path, quota: str, expected: int) -> None:
-    """The smallest counts, whoever set it; in a container the group stands at the top."""
+    """The smallest quota counts, whoever set it; in a container the group is at the top."""
     files = {"fs/cgroup.controllers": "cpu memory", "fs/cpu.max": "max 100000", "fs/a/cpu.max": quota,
              "fs/a/b/cpu.max": "800000 100000", "fs/a/memory.max": str(512 * 2**20),
              "fs/a/b/memory.max": "max"}  # fmt: skip

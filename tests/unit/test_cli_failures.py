@@ -25,7 +25,7 @@ def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def says(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """It said one line of ours, beside the line about the store, and left with an error."""
+    """Assert that it printed one line of ours, after the line on the store, and ended with an error."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("jobq: ")]
     assert len(lines) == 1, done.stderr
     assert done.returncode in (1, 2)
@@ -38,7 +38,7 @@ def says(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 @pytest.mark.parametrize("command", ["submit square 2", "store status"])
 def test_closed_stdout(server: Server, store: redis.Redis, tmp_path: Path, command: str) -> None:
-    """Found before anything is done: the ids would be lost, or a socket would get the number of stdout."""
+    """This is found before anything is done: else the ids would be lost, or a socket would get stdout's number."""
     says(shell(f"$JOBQ {command} >&-", tmp_path, JOBQ_URL=server.url), "stdout is closed")
     assert store.keys() == []
 

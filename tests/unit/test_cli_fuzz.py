@@ -54,7 +54,7 @@ ALL = {" ".join(words): (words, command) for words, command in walk(main, [])}
 
 
 def lines_for(words: list[str], command: click.Command, value: str) -> Iterator[list[str]]:
-    """The value in the place of each argument, and of each option's value."""
+    """Yield the value in place of each argument, and of each option's value."""
     arguments = [p for p in command.params if isinstance(p, click.Argument)]
     needed = ["square"] * sum(p.required for p in arguments)
     if arguments:

@@ -205,7 +205,7 @@ def test_waiting_for_what_is_no_job(store: redis.Redis, queue: Queue, jobq: Any)
 
 
 def test_a_hash_that_somebody_wrote(store: redis.Redis, jobq: Any) -> None:
-    """What cannot be read is shown as not known."""
+    """A value that cannot be read is shown as not known."""
     fields = {
         "data": b"x\x9c",
         "status": b"\xff",

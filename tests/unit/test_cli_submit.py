@@ -53,7 +53,8 @@ def run(server: Server, cwd: Path, *args: str, stdin: str | bytes = "") -> subpr
 
 
 class Worker(threading.Thread):
-    """Stands in for a worker: pops the jobs of the default queue, squares, fails texts, until it is left."""
+    """A stand-in for a worker: it pops the jobs of the default queue, squares numbers, fails texts, until the end of
+    the block."""
 
     def __init__(self, store: redis.Redis) -> None:
         super().__init__()
@@ -120,7 +121,7 @@ def waiting(store: redis.Redis) -> list[Any]:
     ids=ascii,
 )
 def test_half_a_command_line(server: Server, store: redis.Redis, words: list[str]) -> None:
-    """Refused whole: a value that was left out, is empty, is given twice, or is no text."""
+    """The whole command is refused: a value is missing, empty, given twice, or no text."""
     refused = invoke(server.url, "submit", "square", *words)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert len(refused.stderr.splitlines()) == 1
@@ -163,7 +164,7 @@ def test_what_no_job_is_called(server: Server, command: list[str]) -> None:
 
 
 def test_zero_is_a_value(store: redis.Redis, jobq: Any) -> None:
-    """Keep no result; it is not the same as to say nothing of it."""
+    """0 means to keep no result, and is different from no option."""
     done = jobq("submit", "square", "2", "--result-ttl", "0")
     assert store.hget(keys.job(done.stdout.strip()), "result_ttl") == b"0"
 
@@ -257,7 +258,7 @@ def test_a_failed_job_is_a_line_on_stderr(store: redis.Redis, jobq: Any) -> None
 
 @pytest.mark.parametrize("kind", ["submit", "result"])
 def test_waiting_without_a_worker(store: redis.Redis, server: Server, tmp_path: Path, kind: str) -> None:
-    """Said once, and what to do; then the wait goes on."""
+    """A message says once what to do; then the wait continues."""
     job_id = run(server, tmp_path, "submit", "square", "7").stdout.strip()
     words = ["submit", "square", "7", "--wait"] if kind == "submit" else ["result", job_id, "--wait"]
     command = [sys.executable, "-m", "jobqueue.cli", *words]
@@ -448,7 +449,7 @@ def test_nothing_from_a_job_reaches_the_terminal_raw() -> None:
 
 @pytest.mark.timeout(60)
 def test_a_long_line_costs_what_its_length_says(tmp_path: Path) -> None:
-    """64 MB took minutes: each piece that was read was put behind a copy of all before it."""
+    """64 MB took minutes when each piece that was read was appended to a copy of all earlier ones."""
     file = tmp_path / "long"
     file.write_bytes(b"\xef\xbb\xbfa\r\n" + b"x" * 64_000_000 + b"\n\n  \nlast")
     fd = os.open(file, os.O_RDONLY)

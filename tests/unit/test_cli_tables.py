@@ -25,7 +25,7 @@ ROWS = [
 
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """``show(columns)``: what a terminal of this width shows of the rows (stdout, stderr)."""
+    """``show(columns)`` returns what a terminal of this width shows of the rows (stdout, stderr)."""
 
     def at(columns: int, **kwargs: Any) -> tuple[str, str]:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: columns > 0, raising=False)

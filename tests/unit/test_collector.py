@@ -21,7 +21,7 @@ from jobqueue.store.open import Store, open_store
 
 
 class Home:
-    """An executor that knows nothing."""
+    """An executor without any data."""
 
     def cancel(self, futures: Any) -> None:
         pass
@@ -31,7 +31,7 @@ class Home:
 
 
 class SlowPipeline:
-    """One whose commands leave only when they may."""
+    """A pipeline whose commands are sent only when the test allows it."""
 
     def __init__(self, pipe: Any, may: threading.Event) -> None:
         self._pipe, self._may = pipe, may
@@ -51,7 +51,7 @@ class SlowPipeline:
 
 
 class SlowClient:
-    """A client whose pipelines are slow; ``asked``: there was one."""
+    """A client whose pipelines are slow; ``asked``: one was made."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -121,7 +121,7 @@ def test_the_wait_for_its_end_goes_on_after_ctrl_c(server: Server, store: redis.
 
 
 def test_a_thread_that_fails_leaves_nobody_waiting(server: Server) -> None:
-    """Whatever it is: its futures end with the reason, and so does who comes later."""
+    """Whatever the error is: the futures end with it, and so do later ones."""
     with open_store(server.url) as store:
         client = store.client()
 
@@ -161,7 +161,7 @@ def coded(text: str) -> str:
 
 
 def test_what_users_code_raises_in_the_thread_ends_no_other_future(server: Server, store: redis.Redis) -> None:
-    """When an exception is made, a result is read, a callback is called."""
+    """When an exception is made, a result is read, or a callback is called."""
 
     def loads(data: bytes) -> Any:
         if data == b"exits":

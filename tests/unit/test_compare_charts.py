@@ -208,7 +208,7 @@ def test_a_picture_per_task_and_one_of_memory(report: dict[str, Any]) -> None:
 
 
 def test_the_guides_pictures_are_what_is_drawn_from_its_figures() -> None:
-    """Otherwise: python -m jobqueue.compare.charts docs/images/figures.json docs/images"""
+    """If not, run: python -m jobqueue.compare.charts docs/images/figures.json docs/images"""
     images = EXAMPLE.parents[1] / "docs" / "images"
     made = dict(pictures(json.loads((images / "figures.json").read_text(encoding="utf-8"))))
     assert sorted(made) == sorted(path.name for path in images.glob("*.svg"))

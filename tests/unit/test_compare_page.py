@@ -57,7 +57,7 @@ class Node:
 
 
 class Tree(HTMLParser):
-    """Reads a page strictly: every element is closed, in order."""
+    """A strict reader of a page: every element is closed, in order."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def with_id(root: Node, name: str) -> Node:
 
 
 def tables(node: Node) -> dict[str, list[dict[str, str]]]:
-    """Every table by its caption: for each row the cells by the column's name."""
+    """Return every table by its caption: for each row the cells by the column's name."""
     made = {}
     for table in node.all("table"):
         head = [cell.text() for cell in next(table.all("thead")).all("th")]
@@ -310,7 +310,7 @@ EVIL = "\"'></title></style></pre></svg><script>alert(1)</script><img src=x oner
 
 
 def poison(value: Any) -> Any:
-    """The same report with evil in every text."""
+    """Return the same report with markup in every text."""
     if isinstance(value, dict):
         return {key: poison(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -384,13 +384,13 @@ def test_tables_and_charts_can_be_read_aloud(report: dict[str, Any]) -> None:
 
 
 def colours() -> list[dict[str, str]]:
-    """The palette in light, and in dark."""
+    """Return the palette for light, and for dark."""
     light, dark = (dict(re.findall(r"--([\w-]+): (#\w{6})", part)) for part in style().split("@media")[:2])
     return [light, light | dark]
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2.2's contrast ratio of two colours."""
+    """Return the contrast ratio of two colours as in WCAG 2.2."""
 
     def luminance(colour: str) -> float:
         parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
@@ -480,7 +480,7 @@ def test_a_pipe_is_written_to_not_replaced(report: dict[str, Any], tmp_path: Pat
 
 @pytest.fixture
 def measured(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What is measured is the example."""
+    """Return the example in place of a measurement."""
     monkeypatch.setattr("jobqueue.compare.run.run", lambda *_: report)
     return report
 

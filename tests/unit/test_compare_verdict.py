@@ -39,7 +39,7 @@ def subject(
     process_cores: float = 2.0,
     grew: float | None = None,
 ) -> Subject:
-    """A task with these figures in the loop (seconds per job), and these rates per width."""
+    """Return a task with these figures in the loop (seconds per job), and these rates per width."""
     made = Subject(Work("task", "module.task", ((1,),)), (1,))
     made.grew_mb, made.peak_mb = grew, peak
     jobs = 100
@@ -117,7 +117,7 @@ def test_code_that_gives_the_gil_away_gets_threads_and_the_sentence_says_so() ->
 
 
 def test_figures_that_are_alike_for_want_of_cores_do_not_refute_the_rule() -> None:
-    """A busy machine: neither mode had more than one core."""
+    """On a busy machine, neither mode had more than one core."""
     rates = {1: 15.0, 2: 14.0, 4: 15.0}
     _, mode, workers, verdict = advice(subject(0.05, 0.05, rates, rates, thread_cores=0.8, process_cores=0.9))
     assert (mode, workers) == ("process", 2)
@@ -148,7 +148,7 @@ def test_for_what_is_tiny_the_price_of_the_queue_is_told() -> None:
 
 
 def test_a_job_that_ran_slower_beside_others_does_not_make_the_queue_dear() -> None:
-    """A busy machine: in the worker the job itself took 50 ms, not 20."""
+    """On a busy machine, the job itself took 50 ms in the worker, not 20."""
     made = subject(0.02, 0.01, {1: 19.6, 2: 38.0}, {1: 19.0, 2: 37.0})
     for mode in ("thread", "process"):
         row = made.rows[Cell(mode, 1)]
@@ -276,7 +276,7 @@ def test_a_crash_that_lost_neighbours_is_not_glossed_over() -> None:
 
 
 def test_a_job_that_had_to_wait_for_a_core_still_computes() -> None:
-    """A busy machine: 150 ms for 50 ms of computing, 100 of them without a core."""
+    """On a busy machine: 150 ms for 50 ms of computing, 100 of them without a core."""
     made = subject(0.15, 0.05, {1: 7.0, 2: 9.0}, {1: 7.0, 2: 9.0}, thread_cores=0.6)
     row = made.rows[Cell(LOOP, 1)]
     row.samples = [Sample(10, 1.5, 0.5, [0.15] * 10, starved=1.0)]
@@ -369,5 +369,5 @@ def test_too_little_measured_makes_it_uncertain_too() -> None:
     [(0.5, 2, 2, 0.5), (3.0, 2, 2, 2.0), (0.5, 1, 8, 0.0), (7.5, 1, 8, 0.5), (-0.1, 2, 2, 0.0)],
 )
 def test_only_our_cores_count(others: float, ours: int, machine: int, left: float) -> None:
-    """A container with one of eight cores is not disturbed by somebody who uses two others."""
+    """A container with one of eight cores is not disturbed by a program that uses two others."""
     assert taken(others, ours, machine) == left

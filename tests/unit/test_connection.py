@@ -120,7 +120,7 @@ def test_a_command_that_is_not_answered_in_time_is_sent_once_and_raises(query: s
 
 
 def test_the_fake_server_would_see_a_repeated_command() -> None:
-    """The proof above is worth something: redis-py's defaults do repeat."""
+    """This shows that the tests above can fail: redis-py's defaults do repeat."""
     with (
         FakeServer() as server,
         redis.Redis(port=server.port, host="127.0.0.1", protocol=2, driver_info=None) as r,
@@ -296,7 +296,7 @@ def test_a_client_like_another_sends_each_command_once(tls: bool) -> None:
     [("NOREPLICAS Not enough good replicas to write.", True), ("WRONGTYPE of the value: caused error: OOM", False)],
 )
 def test_whether_waiting_helps_is_known_of_a_pipeline_too(said: str, away: bool) -> None:
-    """redis-py puts the command before what the server said of it, which may hold anything."""
+    """redis-py puts the command before the server's text, and a command may contain anything."""
     in_a_pipeline = f"Command # 1 (HSET x caused error: OOM) of pipeline caused error: {said}"
     assert [is_away(redis.ResponseError(text)) for text in (said, in_a_pipeline)] == [away, away]
     assert of_the_store(redis.ResponseError(in_a_pipeline)) is away

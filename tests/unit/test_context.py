@@ -25,7 +25,7 @@ def imported() -> Iterator[ImportedContext]:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """``lately`` with two modules; the one sets what the other did not."""
+    """A package ``lately`` with two modules; each sets what the other did not."""
     (tmp_path / "lately").mkdir()
     (tmp_path / "lately/__init__.py").write_text("from contextvars import ContextVar\napp = ContextVar('app')\n")
     (tmp_path / "lately/pushing.py").write_text("from lately import app\nimport lately.nested\napp.set('pushed')\n")
@@ -51,7 +51,7 @@ def test_runs_do_not_see_each_other(imported: ImportedContext) -> None:
 
 
 def test_a_run_may_contain_another(imported: ImportedContext) -> None:
-    """A callback in a job; and a job's failure passes through."""
+    """A callback runs in a job; and a job's failure passes through."""
 
     def job() -> str:
         who.set("job")
@@ -63,7 +63,8 @@ def test_a_run_may_contain_another(imported: ImportedContext) -> None:
 
 
 def test_what_a_module_sets_is_for_all(imported: ImportedContext, package: Path) -> None:
-    """For who imports it and for later runs; not what the importing job had set; in the order of the imports."""
+    """For the job that imports it and for later runs; not what the importing job had set; in the order of the
+    imports."""
 
     def job() -> tuple[str, str]:
         who.set("job")
@@ -83,14 +84,14 @@ def test_a_module_that_fails_leaves_nothing(imported: ImportedContext, package: 
 
 
 def test_a_new_capture_keeps_what_was_imported(imported: ImportedContext, package: Path) -> None:
-    """It is not imported again."""
+    """The module is not imported again."""
     imported.run(import_and_look, "lately.pushing")
     imported.capture()
     assert imported.run(import_and_look, "lately.pushing") == "pushed"
 
 
 def test_modules_look_as_always(imported: ImportedContext, package: Path) -> None:
-    """Their loaders are Python's own, and what Python brings along is imported as before."""
+    """Their loaders are Python's own, and Python's own modules are imported as before."""
     module = importlib.import_module("lately.nested")
     assert type(module.__loader__).__name__ == "SourceFileLoader"
     assert importlib.util.find_spec("lately.pushing").origin.endswith("pushing.py")  # type: ignore[union-attr]
@@ -107,7 +108,7 @@ def test_the_finder_goes(package: Path) -> None:
 
 
 def test_decimals_are_ones_own() -> None:
-    """The value of its variable can be changed in place, which all copies would see."""
+    """The value of its variable can be changed in place, which all copies would share."""
     old = decimal.getcontext().copy()
     try:
         decimal.getcontext().prec = 7

@@ -90,7 +90,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 
 def test_a_file_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for a gate, which opens when the second warning has come."""
+    """The file waits for a gate, which opens when the second warning has come."""
     gate, warned = tmp_path / "gate", []
     text = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
 

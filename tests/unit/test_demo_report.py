@@ -18,7 +18,7 @@ NAMES = ("squares", "heavy", "downloads", "page titles")
 
 
 def outcomes(others: float = 0.0) -> list[DemoResult]:
-    """Threads are good at waiting, processes at computing; other programs took so many cores."""
+    """Return results in which threads wait well and processes compute well; other programs used so many cores."""
     walls = ((1.0, 3.4, 0.6, 0.6), (1.1, 2.1, 2.1, 2.1))
     made = []
     for mode, times in zip(MODES, walls, strict=True):

@@ -23,7 +23,7 @@ RIGHT: dict[str, Any] = {
 
 
 class FakeCandidate:
-    """Does no job, and has the results at hand."""
+    """It runs no job, and has its results ready."""
 
     mode = "thread"
 

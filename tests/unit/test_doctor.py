@@ -49,7 +49,7 @@ def found(store: redis.Redis, check: str, **kwargs: Any) -> Finding:
 
 
 def lose(store: redis.Redis, job_id: str) -> None:
-    """As RQ's BLPOP on several queues followed by a SIGKILL."""
+    """Lose a job as RQ's BLPOP on several queues does that is followed by a SIGKILL."""
     assert store.lrem(keys.queue("q"), 0, job_id) == 1
 
 
@@ -66,7 +66,7 @@ def test_a_healthy_store(store: redis.Redis) -> None:
 
 
 class Reports:
-    """A store whose server says other things of itself."""
+    """A store whose server gives other answers about itself."""
 
     def __init__(self, store: redis.Redis, forbidden: bool = False, save: str = "", **info: Any) -> None:
         self._client, self._forbidden, self._save, self._info = store, forbidden, save, info
@@ -229,7 +229,7 @@ def test_the_order_of_what_comes_back(store: redis.Redis, queue: Queue) -> None:
 
 
 def test_who_holds_a_job(store: redis.Redis, queue: Queue) -> None:
-    """Nothing that somebody holds is in limbo: a queue, an owner, RQ's started registry, or another status."""
+    """A job that is held is not in limbo: by a queue, an owner, RQ's started registry, or another status."""
     jobs = [queue.enqueue(square, n) for n in range(5)]
     store.sadd(keys.OWNERS, "w:0.1")
     (mine,) = Protocol(store).cycle("w:0.1", "w", ["q"], [], want=1).jobs
@@ -336,7 +336,7 @@ def test_a_schedule_that_pauses_when_the_clocks_are_set_back(cron: str, tz: str,
 
 
 def end(store: redis.Redis, job_id: str, status: str) -> None:
-    """As a worker that dies before it looks at the dependents."""
+    """End a job as a worker does that dies before it reads the dependents."""
     store.lrem(keys.queue("q"), 0, job_id)
     store.hset(keys.job(job_id), "status", status)
     store.delete(keys.dependents(job_id))
@@ -377,7 +377,7 @@ def test_keys_of_another_type_among_those_who_wait(store: redis.Redis, queue: Qu
 
 
 def test_a_ready_job_that_nobody_enqueues(store: redis.Redis, queue: Queue) -> None:
-    """As RQ's worker leaves it that dies amid many."""
+    """As RQ's worker leaves it that dies among many."""
     queue.enqueue(square, 1, job_id="first")
     queue.enqueue(square, 2, job_id="after", depends_on="first")
     end(store, "first", "finished")
@@ -449,7 +449,7 @@ READ = [
 
 
 def test_each_key_of_a_wrong_type_is_named(store: redis.Redis) -> None:
-    """Whichever it is; and the rest is looked at."""
+    """Whichever key it is; and the others are checked."""
     for key in READ:
         store.flushall()
         Queue("q", store).enqueue(square, 2)

@@ -13,7 +13,7 @@ from jobqueue.model import Outcome
 
 
 class Home:
-    """An executor that says what it was told to say."""
+    """An executor that gives the answers that the test sets."""
 
     def __init__(self) -> None:
         self.started = False
@@ -48,7 +48,7 @@ def test_running_asks_until_it_runs(home: Home, future: JobFuture) -> None:
 
 
 def test_what_ran_once_is_not_canceled(home: Home, future: JobFuture) -> None:
-    """Its job may stand in the queue again, given back: taken out, it would leave a future that never ends."""
+    """Its job may be in the queue again, given back: if it were removed, its future would never end."""
     home.started = True
     assert future.running()
     assert not future.cancel()

@@ -96,7 +96,7 @@ def test_a_private_queue_goes_with_everything(store: fakeredis.FakeRedis, queue:
 def test_what_a_dead_worker_left_goes_with_its_queue(
     store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol
 ) -> None:
-    """A job that it held in no list but its own, the executions and fences of RQ's code, its own entries."""
+    """A job that only its own list holds, executions and fences of RQ's code, its registration."""
     store.sadd(keys.OWNERS, "other:0.1")
     queue.enqueue_many("square", range(3))
     held, finishing = protocol.cycle(OWNER, "w", ["q"], [], 2, 2).jobs

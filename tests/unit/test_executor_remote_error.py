@@ -35,7 +35,7 @@ class Bomb(Exception):
 
 
 class Unfriendly(Exception):
-    """Does what ``unfriendly`` says when it is made."""
+    """A class that does what ``unfriendly`` says when it is made."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -58,7 +58,7 @@ class Inside:
 
 
 def text_of(error: BaseException) -> str:
-    """The traceback of a raised exception, as a worker writes it."""
+    """Return the traceback of a raised exception, as a worker writes it."""
     try:
         raise error
     except BaseException as e:

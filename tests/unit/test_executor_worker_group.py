@@ -11,7 +11,7 @@ from jobqueue.executor.worker_group import Shape, WorkerGroups
 
 
 class SlowToStop:
-    """A group whose end takes as long as the test wants."""
+    """A group whose end takes as long as the test says."""
 
     def __init__(self) -> None:
         self.queue, self.serves, self.outstanding = "q", frozenset[str](), 0
@@ -26,7 +26,8 @@ class SlowToStop:
 
 
 def test_who_stops_them_a_second_time_waits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After Ctrl-C two threads do: the second one then closes the store, which the first needs to delete the queue."""
+    """After Ctrl-C two threads do this: the second one then closes the store, which the first needs to delete the
+    queue."""
     group = SlowToStop()
     unused: Any = None
     groups = WorkerGroups(unused, Shape("thread", 1), ())

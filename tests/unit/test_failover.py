@@ -37,7 +37,7 @@ def test_what_did_nothing(error: Exception, refused: bool) -> None:
 
 @pytest.fixture
 def without_replicas(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server as behind Sentinels, that refuses writes for half a second."""
+    """A server with Sentinels that refuses writes for half a second."""
     monkeypatch.setattr(failover, "behind_sentinels", lambda client: True)
     with client(server.address) as other:
         other.config_set("min-replicas-to-write", 1)
@@ -96,7 +96,7 @@ def test_it_ends(store: redis.Redis) -> None:
 
 
 def test_what_no_replica_has_is_not_acknowledged(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the connection is given up: its answers would meet the next command."""
+    """And the connection is closed: its answers would be taken for those of the next command."""
     monkeypatch.setattr(failover, "WAIT", ("WAIT", 1, 50))
     monkeypatch.setattr(resp, "_WAIT", b"*3\r\n" + resp.strings([b"WAIT", b"1", b"50"]))
     monkeypatch.setattr(failover, "confirms", lambda connection: True)

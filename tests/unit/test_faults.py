@@ -35,7 +35,7 @@ culprit.join()
 
 
 def crash(faults: Faults, name: str) -> int:
-    """Let a thread of another process crash; returns that thread's id."""
+    """Let a thread of another process crash; return that thread's id."""
     run = subprocess.run(
         [sys.executable, "-c", CRASH, str(faults.fd), name],
         pass_fds=(faults.fd,),

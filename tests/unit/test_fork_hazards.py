@@ -44,7 +44,7 @@ def test_connections_are_named_by_their_peer(opened: ExitStack, tmp_path: Path) 
 
 
 def test_datagrams_to_a_daemon_are_harmless(opened: ExitStack, tmp_path: Path) -> None:
-    """Nothing can come back to a socket without a name: syslog."""
+    """A socket without a name receives nothing: syslog."""
     daemon, ours = (opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) for _ in range(2))
     assert hazard_of(ours.fileno()) == ""
     daemon.bind(f"{tmp_path}/log")
@@ -54,7 +54,7 @@ def test_datagrams_to_a_daemon_are_harmless(opened: ExitStack, tmp_path: Path) -
 
 
 def test_only_what_came_since(opened: ExitStack, tmp_path: Path) -> None:
-    """A second descriptor of what was open before is nothing new; one whose number was used again is."""
+    """A second descriptor of an open file is not new; a number that is used again is."""
     first = opened.enter_context((tmp_path / "y").open("w"))
     read, write = os.pipe()
     opened.callback(os.close, read)
@@ -86,7 +86,7 @@ def test_a_lazy_object_is_not_made_by_looking(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_generators_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the global one, under whatever name, nor one that asks the operating system; in the packages served."""
+    """Neither the global one, under any name, nor one that asks the operating system; in the served packages."""
     tasks, other = types.ModuleType("shop.tasks"), types.ModuleType("other")
     tasks.dice = other.dice = random.Random(1)  # type: ignore[attr-defined]
     tasks.shared, tasks.draw, tasks.system = random, random.random, random.SystemRandom()  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def test_generators_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_numpy_and_torch_are_seeded_where_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a generator that somebody put in the place of numpy's and that cannot be seeded."""
+    """Also a generator in place of numpy's that cannot be seeded."""
     said: list[str] = []
 
     class Unseedable:
@@ -170,8 +170,8 @@ print("nobody was asked")
 
 
 def test_nothing_that_users_wrote_is_asked(tmp_path: Path) -> None:
-    """A metaclass, a descriptor, a generator or a module of theirs may do anything when it is. (In a process of its
-    own: whoever looks at all modules here would meet them too.)"""
+    """A metaclass, a descriptor, a generator or a module of users may do anything when it is read. (In a separate
+    process, as other tests look at all modules of this one.)"""
     (tmp_path / "hostile_shop.py").write_text(HOSTILE)
     (tmp_path / "asks.py").write_text(f"import hostile_shop\n{ASKED}")
     done = subprocess.run(

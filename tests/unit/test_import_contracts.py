@@ -35,7 +35,7 @@ BREACHES = {
 
 
 def lint(home: Path) -> str:
-    """Return what import-linter says, on one line: each contract's name, KEPT or BROKEN."""
+    """Return import-linter's output in one line: each contract's name, KEPT or BROKEN."""
     done = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache"],
         cwd=home,

@@ -200,7 +200,7 @@ def test_cancel_only_what_waits(client: redis.Redis, queue: Queue) -> None:
 
 
 def test_failed_jobs_that_are_kept_for_ever(client: redis.Redis, queue: Queue) -> None:
-    """RQ gives them -1 as their score, which is no time in the past."""
+    """RQ gives them the score -1, which is no time in the past."""
     job = queue.enqueue(square, 1)
     fail(client, job.id, TRACEBACK)
     client.zadd(keys.registry("failed", "q"), {job.id: -1})

@@ -22,7 +22,7 @@ from jobqueue.workers.rq_classes.worker import SimpleWorker, Worker
 
 
 class Unprintable:
-    """Anything of a user's whose text cannot be had."""
+    """An object of a user's that cannot be printed."""
 
     def __init__(self, error: type[BaseException] = ValueError) -> None:
         self.error = error
@@ -67,7 +67,7 @@ def test_a_value_that_holds_itself(client: redis.Redis, way: Way) -> None:
 @ways
 @pytest.mark.parametrize("error", [ValueError, RecursionError, SystemExit])
 def test_a_repr_that_raises(client: redis.Redis, way: Way, error: type[BaseException]) -> None:
-    """Only the description has it: the job goes out without."""
+    """It is only needed for the description: the job is enqueued without one."""
     way(Queue("q", client, serializer="pickle"), Unprintable(error))
     (key,) = [
         key for key in client.scan_iter() if key.startswith((b"rq:job:", b"rq:jobq:schedule_job:")) and b"::" not in key
@@ -90,7 +90,7 @@ def test_errors_about_what_cannot_be_printed(client: redis.Redis) -> None:
 
 @ways
 def test_more_than_a_store_takes(client: redis.Redis, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused before it is sent: the server would hang up in the middle."""
+    """It is refused before it is sent: the server would close the connection in the middle."""
     monkeypatch.setattr(encoding, "LARGEST", 1000)
     for serializer in (None, "pickle"):
         with pytest.raises(NotSerializable, match="put them into a file or another store"):

@@ -40,7 +40,7 @@ print(sizes[-1] - sizes[0])
 
 @pytest.fixture
 def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobVariable]:
-    """Gone afterwards from the environment, before its memory is."""
+    """Remove it from the environment afterwards, before its memory is freed."""
     made = JobVariable()
     yield made
     os.unsetenv(NAME)
@@ -48,7 +48,7 @@ def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobVariable]:
 
 
 def seen() -> list[str | None]:
-    """By Python, by C, by a program that inherits it, and by one that is handed os.environ."""
+    """Return it as Python sees it, C, a program that inherits it, and one that is given os.environ."""
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
     found = getenv(NAME.encode())
@@ -92,7 +92,7 @@ def test_somebody_put_a_plain_mapping_in_its_place(variable: JobVariable, monkey
 
 @pytest.mark.parametrize("slot", ["Slot", "RQSlot"])
 def test_a_slot_takes_no_memory_per_job(slot: str) -> None:
-    """os.environ takes 96 bytes for each new value: 13 MB for these."""
+    """os.environ needs 96 bytes for each new value: 13 MB for these."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     grown = subprocess.run([sys.executable, "-c", GROWTH, slot], env=env, stdout=subprocess.PIPE, text=True).stdout
     assert int(grown) < 1_000_000

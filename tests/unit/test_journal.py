@@ -108,7 +108,7 @@ def test_what_came_back_is_kept_with_what_came_after(page: SharedPage) -> None:
 
 
 def test_what_came_back_and_does_not_fit_is_not_lost(page: SharedPage) -> None:
-    """Two full halves cannot come together. Nothing is lost: a record may stand there longer than it must."""
+    """Two full halves do not fit into one. Nothing is lost: a record may stay longer than it has to."""
     journal = page.journal
     assert journal.append(outcome(1, HALF - 1000))
     journal.switch()
@@ -138,7 +138,7 @@ for claim in itertools.count(1):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_kill_9_of_the_writer(seed: int) -> None:
-    """At a random moment: every record is whole, and the last claim is running, recorded, or not begun."""
+    """At a random moment: every record is complete, and the last claim is running, recorded, or not begun."""
     fd = make_file(1, 1)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-c", WRITER, str(fd)]

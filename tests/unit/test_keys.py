@@ -41,7 +41,7 @@ CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED", "USAGE", "ASIDE",
 
 
 def in_lua(expression: str) -> Any:
-    """Evaluate an expression behind the prelude, as a script would."""
+    """Evaluate an expression after the prelude, as a script would."""
     source = lua.source("due")  # any script: the prelude comes first
     prelude = source[: source.index("-- DUE: move scheduled jobs")]
     return fakeredis.FakeRedis().eval(f"{prelude}\nreturn {expression}", 0)

@@ -27,7 +27,7 @@ W, OWNER = "w", "w:0.1"
 
 
 class SlowNetwork:
-    """Keeps the next requests of submits, of which the sender hears nothing, until they are delivered."""
+    """It holds the next requests of submits back, without an answer to the sender, until they are delivered."""
 
     def __init__(self, server: Server, monkeypatch: pytest.MonkeyPatch, keeps: int, *, delivers: bool = False) -> None:
         self.kept: list[bytes] = []
@@ -48,7 +48,7 @@ class SlowNetwork:
         raise redis.TimeoutError("no answer")
 
     def deliver(self) -> list[bytes]:
-        """Let everything arrive; return what the store answers, which nobody reads."""
+        """Let all requests arrive; return the store's answers, which no client reads."""
         answers = []
         for packed in self.kept:
             with socket.socket(socket.AF_UNIX) as wire:
@@ -59,7 +59,7 @@ class SlowNetwork:
 
 
 def run_all(store: redis.Redis) -> int:
-    """What a worker does, for all that waits in the queue."""
+    """Do what a worker does, for all jobs in the queue."""
     store.sadd(keys.OWNERS, OWNER)
     protocol = Protocol(store)
     jobs = protocol.cycle(OWNER, W, ["q"], [], 999, 999).jobs
@@ -107,7 +107,7 @@ WAITING = {"behind a waiting job", "behind both", "at a time", "in a while", "un
 
 @pytest.fixture
 def queue(store: redis.Redis) -> Queue:
-    """Its store knows the scripts: a request that names one that it does not know does nothing anyway."""
+    """A queue whose store has the scripts: a request that names an unknown script does nothing anyway."""
     for way in WAYS.values():
         way(Queue("q", store))
         store.flushdb()
@@ -143,7 +143,7 @@ def test_what_arrives_late_does_nothing(
 def test_a_lost_reply_doubles_nothing(
     server: Server, store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The first request is done at once, and even its job has run when the second one comes."""
+    """The first request is executed at once, and its job has run when the second one arrives."""
     network = SlowNetwork(server, monkeypatch, 1, delivers=True)
     ran: list[int] = []
     real = time.sleep
@@ -170,7 +170,7 @@ def test_an_id_that_is_there_is_refused_also_in_a_slow_network(
 
 
 def test_no_mark_stays(store: redis.Redis, queue: Queue) -> None:
-    """An enqueue that was answered leaves none, a repeated one a mark that expires."""
+    """An answered enqueue leaves none, a repeated one a mark that expires."""
     for way in WAYS.values():
         store.delete(keys.job("only"), keys.SCHEDULES)
         way(queue)

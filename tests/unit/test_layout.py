@@ -90,7 +90,7 @@ def test_the_lines_are_lines_that_the_worker_understands(monkeypatch: pytest.Mon
 
 
 class FakeStore:
-    """Stands for an open store that nobody asks anything."""
+    """An open store that is never asked anything."""
 
     def __init__(self, _url: str | None, wait: float) -> None:
         self.address = None

@@ -103,7 +103,7 @@ def test_another_job_is_not_hit(place: Callable[[Callable[[], None]], None]) -> 
 
 @PLACES
 def test_the_next_job_is_never_hit(place: Callable[[Callable[[], None]], None]) -> None:
-    """Another thread fires at each job at about the moment when it ends: what is raised, is raised inside of it."""
+    """Another thread interrupts each job at about the moment when it ends: an exception is only raised inside of it."""
     slot = Interruptible()
     rounds, hits, stop = 3000, [0], threading.Event()
 
@@ -145,7 +145,7 @@ def test_the_next_job_is_never_hit(place: Callable[[Callable[[], None]], None]) 
 
 
 class Ajar:
-    """A lock as CPython 3.14 has it: an exception may arrive when ``with`` has taken it and will not give it back."""
+    """A lock as in CPython 3.14: an exception may arrive when ``with`` has acquired it and will not release it."""
 
     def __init__(self, thread: int) -> None:
         self._lock, self._thread = threading.Lock(), thread
@@ -161,7 +161,7 @@ class Ajar:
 
 
 def test_an_interruption_on_the_way_out_leaves_the_lock_free() -> None:
-    """Otherwise the slot and its watchdog would wait for each other for ever."""
+    """Else the slot and its watchdog would wait for each other for ever."""
     slot = Interruptible()
     slot._lock = ajar = Ajar(threading.get_ident())  # type: ignore[assignment]
     slot.bind()
@@ -174,7 +174,7 @@ def test_an_interruption_on_the_way_out_leaves_the_lock_free() -> None:
 
 
 def test_one_slot_among_many() -> None:
-    """Interrupting one thread leaves the others alone."""
+    """Interrupting one thread does not affect the others."""
     slots = [Interruptible() for _ in range(3)]
     ended: dict[int, str] = {}
     go_on = threading.Event()

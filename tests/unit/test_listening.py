@@ -22,7 +22,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 @pytest.fixture
 def listener(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    """With seconds of a fifth of the usual length."""
+    """Make a listener whose times are a fifth of the usual ones."""
     monkeypatch.setattr(listening, "ASK_AFTER", 1.0)
     monkeypatch.setattr(listening, "ANSWER", 1.0)
     with client(Address(url=proxy.url)) as r, Listener(r.connection_pool) as listener:

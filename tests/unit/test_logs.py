@@ -52,7 +52,7 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class Limit(BaseException):
-    """As what we raise in the code of a user's."""
+    """An exception like those that we raise in a user's code."""
 
 
 def broken(error: type[BaseException]) -> Callable[..., logging.LogRecord]:
@@ -113,7 +113,7 @@ def test_an_exception_that_cannot_be_printed(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("can_open", [True, False])
 def test_what_nobody_reads_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, can_open: bool) -> None:
-    """Also where the pipe is another user's and cannot be opened once more."""
+    """Also if the pipe is another user's and cannot be opened again."""
     if not can_open:
         monkeypatch.setattr(log_stream, "_opened_once_more", lambda number: -1)
     reader, writer = os.pipe()

@@ -37,7 +37,7 @@ def client() -> redis.Redis:
 
 @pytest.fixture
 def chores(client: redis.Redis) -> Iterator[Callable[..., None]]:
-    """One round."""
+    """Run one round."""
     ours, theirs = socket.socketpair()
 
     def run(**told: Any) -> None:
@@ -50,7 +50,7 @@ def chores(client: redis.Redis) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def clean(chores: Callable[..., None]) -> Callable[..., None]:
-    """One round of a worker that accepts these formats."""
+    """Run one round of a worker that accepts these formats."""
     return lambda *accept: chores(accept=accept or ("json",))
 
 
@@ -59,7 +59,7 @@ def queue(client: redis.Redis, serializer: object = JSONSerializer) -> rq.Queue:
 
 
 def abandoned(client: redis.Redis, q: rq.Queue, **options: object) -> Job:
-    """What is left of a job when RQ's worker was killed while it ran."""
+    """Make what is left of a job when RQ's worker was killed while it ran."""
     job = q.enqueue(CALL, 1, **options)
     client.lrem(q.key, 1, job.id)
     with client.pipeline() as pipe:
@@ -71,7 +71,7 @@ def abandoned(client: redis.Redis, q: rq.Queue, **options: object) -> Job:
 
 
 def stuck(client: redis.Redis, q: rq.Queue, seconds: float) -> Job:
-    """A job that RQ's worker lost between two lists, seen there so long ago."""
+    """Make a job that RQ's worker lost between two lists, and that was seen there so long ago."""
     job = q.enqueue(CALL, 1)
     client.lrem(q.key, 1, job.id)
     client.rpush(keys.intermediate("q"), job.id)
@@ -103,14 +103,14 @@ def mark() -> None:
 
 
 class Trap:
-    """Tells when somebody opens the pickle that it is in."""
+    """An object that notes when its pickle is read."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return mark, ()
 
 
 def test_pickled_jobs_stay_closed_unless_told(client: redis.Redis, clean: Callable[..., None]) -> None:
-    """Their meta would be opened; it stays as it is."""
+    """Only their meta would be read; it stays as it is."""
     q = queue(client, None)
     job = abandoned(client, q, meta={"a": Trap()}, retry=rq.Retry(max=2))
     raw = client.hget(keys.job(job.id), "meta")
@@ -126,7 +126,7 @@ def test_pickled_jobs_stay_closed_unless_told(client: redis.Redis, clean: Callab
 
 
 def test_jobs_of_own_classes(client: redis.Redis, chores: Callable[..., None]) -> None:
-    """What is abandoned is told to callbacks as the worker's own job, in its own format."""
+    """Callbacks get an abandoned job in the worker's own class and format."""
     q = rq.Queue("q", connection=client, serializer=samples_rq.Backwards)
     job = abandoned(client, q, meta={"user": "ann"}, on_failure=rq.Callback("samples_rq.tell"))
     chores(job_class="samples_rq.OwnJob", serializer="samples_rq.Backwards", modules=("samples_rq",))
@@ -135,7 +135,7 @@ def test_jobs_of_own_classes(client: redis.Redis, chores: Callable[..., None]) -
 
 
 def test_what_we_hold_is_not_abandoned(client: redis.Redis, clean: Callable[..., None]) -> None:
-    """Its supervisor died with its host a while ago: the rescue will find it, and knows what to do."""
+    """Its supervisor died with its host some time ago: the rescue will handle it."""
     q = queue(client)
     job, other = abandoned(client, q), abandoned(client, q)
     hold(client, job)
@@ -158,7 +158,7 @@ def test_what_rq_lost_between_two_lists(client: redis.Redis, clean: Callable[...
 
 
 def test_names_of_jobs_that_have_expired(client: redis.Redis, clean: Callable[..., None]) -> None:
-    """RQ lets them stand among the deferred and canceled for ever, with the sets of those who wait for them."""
+    """RQ keeps them among the deferred and canceled for ever, with the sets of their dependents."""
     q = queue(client)
     parent = q.enqueue(CALL, 1)
     child = q.enqueue(CALL, 1, depends_on=parent)
@@ -172,7 +172,8 @@ def test_names_of_jobs_that_have_expired(client: redis.Redis, clean: Callable[..
 
 
 def test_what_comes_and_goes_while_it_looks(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claimed after the first look at what is held, settled before the second: nobody's, and yet not stuck."""
+    """The job is claimed after the first reading of what is held, and settled before the second: it is in neither, and
+    not stuck."""
     q = queue(client)
     job = stuck(client, q, 1)
 
@@ -202,7 +203,7 @@ def test_callbacks_and_handlers(client: redis.Redis, monkeypatch: pytest.MonkeyP
 
 
 def test_what_stands_ready(client: redis.Redis, clean: Callable[..., None]) -> None:
-    """A dependent whose worker died between its parent's record and its own enqueue."""
+    """A dependent whose worker died between the record of its dependency and its own enqueue."""
     q = queue(client)
     job = q.enqueue(CALL, 1)
     client.lrem(q.key, 1, job.id)
@@ -216,7 +217,7 @@ def test_what_stands_ready(client: redis.Redis, clean: Callable[..., None]) -> N
 def test_entries_that_cannot_be_read(
     client: redis.Redis, clean: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RQ's code would stop at each of these, in every round; what stands behind them is done."""
+    """RQ's code would fail at each of these, in every round; the entries after them are maintained."""
     client.zadd(
         keys.registry("wip", "q"), {"a:b:c": 1, b"\xff:\xfe": 1, "no_execution": 1, "other:run": time.time() + 99}
     )

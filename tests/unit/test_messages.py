@@ -80,7 +80,7 @@ def test_each_message_comes_through(direction: Any, message: Any) -> None:
 
 @pytest.mark.parametrize(("direction", "message"), EACH)
 def test_each_message_comes_through_in_two_reads(direction: Any, message: Any) -> None:
-    """Cut at each place, with a message before it and one behind it."""
+    """Cut at each place, with a message before it and one after it."""
     line = encode(message)
     for at in range(len(line) + 1):
         reader: MessageReader[Any] = MessageReader(direction)
@@ -125,7 +125,7 @@ def test_a_reader_may_skip_what_is_no_message() -> None:
 
 
 def test_nobody_else_spells_a_message() -> None:
-    """What goes over these sockets is encoded and parsed in messages.py only: who holds one spells no bytes there."""
+    """Only messages.py encodes and parses the data on these sockets: no other module that holds one writes bytes."""
     root = Path(messages.__file__).parents[1]
     spelled = [
         f"{path.name}:{node.lineno}"

@@ -80,7 +80,7 @@ def test_a_private_host_is_refused_in_every_spelling(site: Site, host: str, task
 
 
 def names(monkeypatch: pytest.MonkeyPatch, **table: list[str]) -> list[str]:
-    """Let getaddrinfo answer from table (names without dots); return the list of what was asked."""
+    """Let getaddrinfo answer from a table (names without dots); return the list of requested names."""
     asked: list[str] = []
     real = socket.getaddrinfo
 
@@ -107,7 +107,7 @@ def test_one_private_address_among_public_ones_refuses_the_name(monkeypatch) -> 
 
 
 def test_the_name_is_asked_once_and_the_judged_address_is_connected_to(site: Site, monkeypatch) -> None:
-    """No rebinding: a second answer, which would be another address, is never asked for."""
+    """No DNS rebinding: a second answer, which would be another address, is never requested."""
     monkeypatch.setattr(net, "is_public", lambda address: True)
     asked = names(monkeypatch, rebind=["127.0.0.1"])
     port = site.url.rsplit(":", 1)[1]
@@ -124,7 +124,7 @@ def test_the_next_address_is_tried_when_one_does_not_answer(site: Site, monkeypa
 
 @pytest.mark.parametrize(("path", "address"), [("redirect/private", r"10\.255\.255\.1"), ("redirect/loopback", "x")])
 def test_a_redirect_ends_at_the_same_gate(site: Site, monkeypatch, path: str, address: str) -> None:
-    """The first hop is let through as if it were public; the second is judged for real."""
+    """The first hop is let through as if it were public; the second is checked."""
     public = ipaddress.ip_address("127.0.0.1") if "private" in path else ipaddress.ip_address("127.0.0.9")
     judged = is_public
     monkeypatch.setattr(net, "is_public", lambda a: a == public or judged(a))
@@ -138,7 +138,7 @@ def test_a_redirect_ends_at_the_same_gate(site: Site, monkeypatch, path: str, ad
 
 
 def first_hop_elsewhere(site: Site, monkeypatch, path: str) -> str:
-    """A name whose judged address is 127.0.0.9 and which really leads to the site."""
+    """A name whose checked address is 127.0.0.9 and which really leads to the site."""
     names(monkeypatch, outside=["127.0.0.9"])
     real = client.httpcore2.SyncBackend.connect_tcp
 

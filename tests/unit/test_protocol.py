@@ -39,7 +39,7 @@ NOW = 1_795_000_000.5
 
 
 class Desk:
-    """A store, two living owners, and short words for what they do."""
+    """A store, two living owners, and short methods for what they do."""
 
     def __init__(self, store: redis.Redis | None = None) -> None:
         self.store = store or fakeredis.FakeRedis()
@@ -86,7 +86,7 @@ class Desk:
         return self.protocol.rescue(owner, W, running=judged, **{**base, **told})
 
     def running_is_clean(self, job_id: str) -> None:
-        """Nothing says any more that the job runs."""
+        """Assert that no key shows the job as running any more."""
         for pattern in ("rq:wip:*", "rq:execution*", "rq:worker:*:executions", "rq:jobq:fin:*"):
             assert not [k for k in self.store.keys(pattern) if self.mentions(k, job_id)]
 
@@ -188,7 +188,7 @@ def test_queues_in_their_order(desk: Desk) -> None:
 
 
 def test_no_more_than_its_share_of_a_short_queue(desk: Desk) -> None:
-    """Two owners: each takes half, but something for each slot that has nothing to do."""
+    """Two owners: each takes half, but a job for each slot that has none."""
     desk.enqueue(*"abcdefgh")
     assert len(desk.claim(64, idle=1).jobs) == 4
     assert len(desk.claim(64, TWO, idle=1).jobs) == 2
@@ -229,7 +229,7 @@ def test_a_paused_queue_is_passed_over(desk: Desk) -> None:
 
 
 def test_many_are_settled_as_one_by_one(desk: Desk) -> None:
-    """In an order that is not the claims', from two queues, with every kind of end among them."""
+    """In another order than the claims', from two queues, with every kind of end among them."""
     desk.enqueue(*"abcdefg")
     desk.enqueue("other", queue="low")
     jobs = {job.id: job for job in desk.claim(8, queues=("default", "low"), idle=8).jobs}
@@ -256,7 +256,7 @@ def test_many_are_settled_as_one_by_one(desk: Desk) -> None:
 
 
 def test_the_commands_that_a_short_job_costs_the_store(store: redis.Redis) -> None:
-    """Six each: two HMGET, HSET, XADD and two EXPIRE. All else is asked and written once for the whole batch."""
+    """Six each: two HMGET, HSET, XADD and two EXPIRE. Everything else is read and written once for the whole batch."""
     desk = Desk(store)
     desk.enqueue(*map(str, range(64)))
     store.config_resetstat()
@@ -472,7 +472,7 @@ def test_giving_back_twice_is_giving_back_once(desk: Desk) -> None:
 
 
 def test_a_job_given_back_is_not_stuck_for_rq(desk: Desk) -> None:
-    """RQ's memory of ids that look stuck goes with it: left behind, it fails the job later."""
+    """RQ's note on ids that look stuck is deleted too: if it stayed, RQ would fail the job later."""
     desk.enqueue("a")
     [a] = desk.all()
     seen = f"{keys.intermediate('default')}:first_seen:a"
@@ -531,7 +531,7 @@ def test_rescue_of_a_child_whose_page_was_read(desk: Desk) -> None:
 
 
 def test_rescue_when_nobody_knows_what_ran(desk: Desk) -> None:
-    """A start mark counts; what has none is given back uncounted, and marked before it runs from then on."""
+    """A start mark counts; a job without one is given back uncounted, and marked before it runs from then on."""
     desk.enqueue(*"abc")
     a, *_ = desk.all()
     desk.mark(a)
@@ -559,7 +559,7 @@ def test_rescue_when_the_lease_moved(desk: Desk) -> None:
 
 
 def die(desk: Desk, **told: Any) -> Rescue | None:
-    """Claim the job, start it, and die of it."""
+    """Claim the job, start it, and die while it runs."""
     desk.store.sadd(keys.OWNERS, ONE)
     [job] = desk.all()
     desk.mark(job)
@@ -590,7 +590,7 @@ def test_one_that_died_before_it_was_marked_does_not_keep_the_start_of_an_earlie
 
 
 def test_on_crash_fail(desk: Desk) -> None:
-    """Once; a job's own policy wins."""
+    """At the first death; a job's own setting has priority."""
     desk.enqueue("a")
     assert die(desk, on_crash="fail") == Rescue(0, 0, 1, 0)
     desk.enqueue("c", jobq_on_crash="retry")
@@ -619,7 +619,8 @@ def test_a_death_by_our_own_hand_counts_nothing(desk: Desk) -> None:
     ],
 )
 def test_what_rqs_own_code_must_end_is_left_to_it(desk: Desk, verdict: str, fields: Any, what: str) -> None:
-    """It stays under the dead owner's token, whose name stays; the final call ends it without RQ's code."""
+    """The job stays under the dead owner's token, and the owner's name stays; the final call ends it without RQ's
+    code."""
     desk.enqueue("a", "b", **fields)
     a, _ = desk.all()
     desk.mark(a)
@@ -710,7 +711,7 @@ def test_due_is_left_to_an_rq_scheduler(desk: Desk) -> None:
 
 
 def limited(store: Any, concurrency: int) -> None:
-    """Three jobs with a rate limit that are due, the second to the front, and a plain one."""
+    """Enqueue three due jobs with a rate limit, the second to the front, and a plain one."""
     queue = Queue(connection=store)
     for n, front in enumerate((False, True, False)):
         limit = RateLimit("few", concurrency)
@@ -723,7 +724,7 @@ def limited(store: Any, concurrency: int) -> None:
 
 
 def left(store: Any) -> dict[str, Any]:
-    """Everything but times."""
+    """Return everything except times."""
     found: dict[str, Any] = {}
     for key in sorted(store.scan_iter("*")):
         kind = store.type(key)
@@ -821,7 +822,7 @@ def test_a_canceled_job_does_not_come_back(desk: Desk, move: str) -> None:
 
 
 def test_a_canceled_job_that_was_scheduled_is_not_enqueued(desk: Desk) -> None:
-    """RQ's cancel has read another status than it overwrote."""
+    """RQ's cancel has read another status than the one that it overwrote."""
     desk.enqueue("a", status="canceled")
     desk.store.delete(keys.queue("default"))
     desk.store.zadd(keys.registry("scheduled", "default"), {"a": 1})
@@ -831,7 +832,7 @@ def test_a_canceled_job_that_was_scheduled_is_not_enqueued(desk: Desk) -> None:
 
 
 def test_a_second_run_of_a_job_leaves_it_one_place(desk: Desk) -> None:
-    """Somebody put the id into the queue twice, and two owners took it."""
+    """The id was put into the queue twice, and two owners claimed it."""
     desk.enqueue("a")
     desk.store.rpush(keys.queue("default"), "a")
     [one], [two] = desk.claim(1).jobs, desk.claim(1, TWO).jobs
@@ -844,7 +845,7 @@ def test_a_second_run_of_a_job_leaves_it_one_place(desk: Desk) -> None:
 @pytest.mark.parametrize("kind", ["finished", "failed"])
 @pytest.mark.parametrize("status", ["scheduled", "queued"])
 def test_a_cancel_between_two_runs_leaves_one_place(desk: Desk, kind: str, status: str) -> None:
-    """A repeated job stands among the finished while it waits for its next run."""
+    """A repeated job is in the finished registry while it waits for its next run."""
     desk.enqueue("a", status=status)
     if status == "scheduled":
         desk.store.delete(keys.queue("default"))
@@ -866,7 +867,7 @@ def test_names_of_jobs_that_are_gone_are_forgotten(desk: Desk) -> None:
 
 
 def test_who_is_canceled_leaves_the_registry_that_rqs_cancel_missed(desk: Desk) -> None:
-    """It ended between RQ's look at the status and RQ's transaction."""
+    """The job ended between RQ's reading of the status and RQ's transaction."""
     desk.enqueue("a", status="canceled")
     desk.enqueue("b", status="finished")
     desk.store.delete(keys.queue("default"))
@@ -903,7 +904,7 @@ def heartbeat_of(desk: Desk, is_busy: Callable[[], bool], clock: Callable[[], fl
 
 
 def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk) -> None:
-    """Its mark came before the write of the state that had been looked up before."""
+    """Its start mark came before the write of the state that had been read before."""
     looks = [False, True]
     heartbeat = heartbeat_of(desk, lambda: looks.pop(0))
     heartbeat.birth()
@@ -912,7 +913,7 @@ def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk
 
 
 def test_a_renewal_that_comes_late_is_counted(desk: Desk) -> None:
-    """Somebody may have taken over meanwhile: what was claimed before it must not start unasked."""
+    """Another worker may have rescued jobs meanwhile: jobs that were claimed before must not start without asking."""
     clock = [1000.0]
     heartbeat = heartbeat_of(desk, lambda: False, lambda: clock[0])
     heartbeat.birth()
@@ -923,7 +924,7 @@ def test_a_renewal_that_comes_late_is_counted(desk: Desk) -> None:
 
 
 def struck_off(store: fakeredis.FakeRedis, *queues: str) -> None:
-    """As a rescuer does who takes the tree for dead."""
+    """Strike the tree off, as a rescuer does that takes it for dead."""
     store.srem(keys.WORKERS, keys.worker(W))
     for name in queues:
         store.srem(keys.workers_of(name), keys.worker(W))

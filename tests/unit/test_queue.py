@@ -226,7 +226,7 @@ REGISTRIES = ("finished", "failed", "canceled", "scheduled", "deferred", "ready"
     "status", ["queued", "scheduled", "deferred", "rate_limited", "finished", "failed", "canceled"]
 )
 def test_an_earlier_job_of_the_id_leaves_its_place(client: redis.Redis, queue: Queue, status: str) -> None:
-    """It is in one place afterwards, and its new call runs once, whatever the old one was."""
+    """Afterwards the id is in one place, and its new call runs once, whatever the old one was."""
     other = queue.enqueue(square, 0, job_id="other")
     options: dict[str, Any] = {}
     if status == "deferred":
@@ -386,7 +386,7 @@ def test_an_empty_batch(client: redis.Redis, queue: Queue) -> None:
 
 
 class Disturbed:
-    """Stands in for resp.ask: loses requests or replies as told."""
+    """A stand-in for resp.ask: it loses requests or replies as the test says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *what: str) -> None:
         self.left = list(what)

@@ -35,7 +35,7 @@ def test_a_server_that_says_how_much_it_takes_is_believed() -> None:
 
 
 def test_those_that_went_together_are_sent_apart() -> None:
-    """Company of a suspect goes alone too, and what came later does not wait for it."""
+    """Outcomes that were sent with a suspect are sent alone too, and later ones do not wait for it."""
     refusals = Refusals()
     together = [outcome(1), outcome(2, LARGE)]
     assert not refusals.refused(together, ResponseError("no"))
@@ -58,7 +58,7 @@ def test_a_suspect_waits_between_two_attempts() -> None:
 
 
 def test_a_store_that_is_full() -> None:
-    """Small ones wait for room; a large one fails when that takes too long."""
+    """Small outcomes wait for room; a large one fails when that takes too long."""
     refusals = Refusals()
     assert not any(refusals.refused([outcome(1)], OutOfMemoryError("full")) for _ in range(100))
     asked = [refusals.refused([outcome(2, LARGE)], OutOfMemoryError("full")) for _ in range(FULL)]

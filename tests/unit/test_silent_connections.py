@@ -49,7 +49,7 @@ def proxy(server: Server) -> Any:
 
 
 def timeout_of(r: redis.Redis) -> float | None:
-    """Of the connection that was used last."""
+    """Return the timeout of the connection that was used last."""
     connection: Any = r.connection_pool.get_connection()
     try:
         limit: float | None = connection._sock.gettimeout()
@@ -168,7 +168,7 @@ def test_what_was_watched_is_not_changed_over_another_connection(proxy: Proxy, s
 
 
 def test_it_asks_once_after_a_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not between commands that are sent without a look at the replies, and also on a client like RQ's worker's."""
+    """Not between commands that are sent without reading the replies, and also on a client like RQ's worker's."""
     with redis.Redis("127.0.0.1", proxy.port) as theirs:
         limit_commands(theirs)
         with like(theirs) as r:
@@ -183,7 +183,8 @@ def test_it_asks_once_after_a_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPa
 
 
 def test_who_hears_that_it_talks_to_a_replica_connects_anew(proxy: Proxy, store: redis.Redis) -> None:
-    """Where a name leads to another server after a fail-over, the old connection would lead to the old one for ever."""
+    """If a name leads to another server after a fail-over, the old connection would stay with the old server for
+    ever."""
     with client(Address(url=proxy.url)) as r:
         store.replicaof("127.0.0.1", 1)
         try:

@@ -96,7 +96,7 @@ def site_processes() -> list[int]:
 
 
 def command(process: psutil.Process) -> list[str]:
-    """Of a child of some other test's, which may end right now, none."""
+    """Return the command of a process; of another test's child, which may end just now, nothing."""
     try:
         return process.cmdline()
     except psutil.NoSuchProcess:

@@ -14,7 +14,7 @@ from jobqueue.schedules.timing import BadSchedule, Timing, local_zone
 
 @pytest.fixture
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process is in Berlin."""
+    """Set this process's time zone to Berlin's."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     yield
@@ -48,7 +48,7 @@ def test_an_expression_is_in_its_zone() -> None:
 @pytest.mark.parametrize("expression", ["30 2 * * *", "*/20 * * * *", "0 0 * * 0", "15 3 29 3 *"])
 @pytest.mark.parametrize("day", ["2026-03-28T20:00Z", "2026-10-24T20:00Z", "2026-10-25T01:10Z"])
 def test_the_same_as_rqs(berlin: None, expression: str, day: str) -> None:
-    """RQ's own computation in local time, through both changes of the clocks; by name and as local time."""
+    """Compare with RQ's own computation in local time, over both changes of the clocks; by name and as local time."""
     job = CronJob("default", func_name="x", cron=expression)
     job.latest_enqueue_time = datetime.fromisoformat(day)
     by_name, local, now = Timing(cron=expression, tz=local_zone()), Timing(cron=expression), at(day)
