@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import redis
 from conftest import Start
 from helpers import Server, Tree, eventually, jobq
 
@@ -47,6 +48,29 @@ def test_health(start: Start, server: Server, queue: Queue, tmp_path: Path) -> N
     code, said = health(server, path)
     assert code == 1
     assert said.startswith(f"{path} is not a health file: is the worker running")
+
+
+def test_a_store_that_refuses_the_scripts(
+    start: Start, mode: str, server: Server, store: redis.Redis, tmp_path: Path
+) -> None:
+    """Heartbeat and wait for jobs work, and nothing can be claimed."""
+    path, refused = (
+        tmp_path / "health",
+        "the store does not answer its processes, or refuses what they ask: see the log",
+    )
+    store.acl_setuser("few", enabled=True, passwords=["+p"], keys=["*"], channels=["*"], categories=["+@all"])
+    tree = start("-n", "1", "--health-file", str(path), "--url", f"unix://few@{server.socket}?password=p", mode=mode)
+    try:
+        eventually(lambda: why(path) == "able to claim")
+        store.acl_setuser("few", commands=["-evalsha", "-eval"], keys=["*"], channels=["*"], enabled=True)
+        store.rpush(keys.queue("default"), "a")
+        eventually(lambda: why(path) == refused, 40)
+        assert "the store refuses what it is asked" in tree.log
+        store.acl_setuser("few", commands=["+evalsha", "+eval"], keys=["*"], channels=["*"], enabled=True)
+        eventually(lambda: why(path) == "able to claim", 40)
+        assert tree.stop() == 0
+    finally:
+        store.acl_deluser("few")
 
 
 def test_a_killed_worker_is_stale(start: Start, server: Server, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from redis.exceptions import ConnectionError as Lost
 
 from jobqueue.protocol.cycle import Cycle
 from jobqueue.workers.child.shared_wire import SharedWire, WireState
+from jobqueue.workers.shared.journal import SharedPage, make_file
 
 REPLY = Cycle("empty", [], [])
 
@@ -21,7 +22,8 @@ class Fake:
     def __init__(self) -> None:
         self.fails = ""
         self.lock = threading.Condition(threading.Lock())
-        self.wire = SharedWire(self, self.lock)  # type: ignore[arg-type]
+        self.page = SharedPage(make_file(1, 1), 0, 1)
+        self.wire = SharedWire(self, self.lock, self.page)  # type: ignore[arg-type]
         self.seen: list[WireState] = []
 
     def _step(self, name: str, error: Callable[[str], BaseException] = Lost) -> None:
@@ -41,6 +43,10 @@ class Fake:
         return REPLY
 
 
+def refuse(_wire: Any) -> int:
+    raise Lost("cut")
+
+
 @pytest.fixture
 def fake() -> Fake:
     made = Fake()
@@ -56,9 +62,14 @@ def test_it_is_broken_until_it_is_mended() -> None:
     with fake.lock:
         fake.wire.begin_to_mend()
         assert not fake.wire.wait_before_attempt()  # the first time at once
+        assert isinstance(fake.wire.attempt(refuse), Lost)
+        since = fake.page.unanswered_since
+        assert since > 0.0
+        assert isinstance(fake.wire.attempt(refuse), Lost)
+        assert fake.page.unanswered_since == since  # of the first attempt
         assert fake.wire.attempt(lambda wire: 3) == 3
         fake.wire.mended()
-    assert fake.wire.state is WireState.FREE
+    assert (fake.wire.state, fake.page.unanswered_since) == (WireState.FREE, 0.0)
 
 
 def test_a_request_and_its_reply(fake: Fake) -> None:

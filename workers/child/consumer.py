@@ -58,7 +58,7 @@ class Consumer:
         self._lock = threading.Condition(threading.Lock())
         self._buffer = Buffer(settings, page, on_out_of_work, on_retire)
         self._outbox = Outbox(page)
-        self._wire = SharedWire(wire, self._lock)
+        self._wire = SharedWire(wire, self._lock, page)
         self._mender = Mender(settings, owner, self._wire, self._buffer, self._outbox, on_retire, on_cut_off, on_away)
         self._roll_call = RollCall()
         self._idle = 0  # slots that wait for work

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from jobqueue.clock import monotonic
 from jobqueue.network.backoff import Backoff
 from jobqueue.protocol.cycle import Cycle
 from jobqueue.protocol.wire import Wire
 from jobqueue.store.error_texts import without_script
+from jobqueue.workers.shared.journal import SharedPage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,8 +44,9 @@ class SharedWire:
     """The wire and its state. An exception that comes out of it (not Redis's: an interruption) leaves the state as it
     was while Redis was waited for."""
 
-    def __init__(self, wire: Wire, lock: threading.Condition) -> None:
+    def __init__(self, wire: Wire, lock: threading.Condition, page: SharedPage) -> None:
         self._wire = wire
+        self._page = page
         self._lock = lock
         self._backoff = Backoff(first=0.1, free=1)  # the first time at once
         self.state = WireState.BROKEN  # not connected yet: the first slot mends it
@@ -88,10 +91,12 @@ class SharedWire:
         if isinstance(result, Exception):
             self._broke(result)
             self.state = WireState.MENDING
+            self._page.set_unanswered(self._page.unanswered_since or monotonic())
         return result
 
     def mended(self) -> None:
         self.state = WireState.FREE
+        self._page.set_unanswered(0.0)
         self._lock.notify_all()
 
     def stay_broken(self) -> None:
@@ -101,7 +106,8 @@ class SharedWire:
 
     def _broke(self, error: Exception) -> None:
         if not self._backoff.failures:
-            log.warning("the store does not answer (%s); running jobs go on, and we wait for it", without_script(error))
+            what = "refuses what it is asked" if isinstance(error, ResponseError) else "does not answer"
+            log.warning("the store %s (%s); running jobs go on, and we wait for it", what, without_script(error))
         self._backoff.failed()
         self.state = WireState.BROKEN
 

@@ -3,11 +3,11 @@
 Each child has a shared page. The child writes it, and the supervisor reads it, also after the child was killed at any
 instruction:
 
-    header      8-byte words. The child writes: out of work, buffered, unsettled, done, its pulse, and the last revoked
-                number that it has confirmed. The supervisor writes revoked and fresh. Revoked counts how often the
-                buffer was given back, or may have been, without the child; the child confirms this number. Until it
-                has, and later than fresh (monotonic seconds, 0: not set yet; the lease may be over), it starts no job
-                without asking Redis
+    header      8-byte words. The child writes: out of work, buffered, unsettled, done, its pulse, the last revoked
+                number that it has confirmed, and since when the store does not answer it. The supervisor writes
+                revoked and fresh. Revoked counts how often the buffer was given back, or may have been, without the
+                child; the child confirms this number. Until it has, and later than fresh (monotonic seconds, 0: not
+                set yet; the lease may be over), it starts no job without asking Redis
     slots       for each slot: claim number (0: nothing runs), start (monotonic seconds), limit (seconds, 0: none),
                 thread; after a job's end, in a callback: since when the limit counts (0: since the start), and what
                 runs under it
@@ -31,8 +31,8 @@ from typing import NamedTuple
 from jobqueue.protocol.outcomes import JobOutcome
 
 HALF = 64 * 1024
-OUT_OF_WORK, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK = range(8)
-HEADER_WORDS, SLOT_WORDS = 8, 6
+OUT_OF_WORK, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK, UNANSWERED = range(9)
+HEADER_WORDS, SLOT_WORDS = 9, 6
 CLAIM, START, LIMIT, THREAD, SINCE, WHAT = range(6)
 
 
@@ -108,6 +108,10 @@ class SharedPage:
     def end(self, slot: int) -> None:
         self._words[HEADER_WORDS + SLOT_WORDS * slot + CLAIM] = 0
 
+    def set_unanswered(self, since: float) -> None:
+        """Say since when the store has not answered this child, or refuses it (monotonic seconds); 0: it answers."""
+        self._seconds[UNANSWERED] = since
+
     # -- the supervisor writes --
 
     def revoke(self) -> None:
@@ -122,6 +126,11 @@ class SharedPage:
 
     def get(self, word: int) -> int:
         return self._words[word]
+
+    @property
+    def unanswered_since(self) -> float:
+        """Return since when the store has not answered the child (monotonic seconds); 0: it answers."""
+        return self._seconds[UNANSWERED]
 
     def is_stale(self, now: float) -> bool:
         """Return whether another worker may have rescued the child's jobs; also if this whole worker was stopped."""

@@ -13,6 +13,7 @@ from jobqueue.workers.supervisor.watchdog import EVERY, Watchdog
 
 SOON = 0.05  # seconds between two looks when something is awaited that sends no event
 IDLE = 1.0  # seconds between two looks when nothing is
+UNANSWERED = 5.0  # seconds without an answer from the store after which a child cannot be called able to claim
 
 
 class ChildWatches:
@@ -55,11 +56,17 @@ class ChildWatches:
         watches = [self._idle_watches[handle.number] for handle in self._children.used]
         return min((watch.dead for watch in watches if watch.dead), default=0.0)
 
-    def why_no_child(self) -> str:
+    def why_no_child(self, now: float) -> str:
         """Return why no process could claim a job now, or as soon as it has done what it runs; "" when one could."""
         there = [handle for handle in self._children.used if handle.pid and handle.has_begun]
+        unanswered = False
         for handle in there:
             process, watch = handle.process, self._idle_watches[handle.number]
             if watch.reacts and not process.closed_since and not process.quiet_sent:
-                return ""
+                since = handle.page.unanswered_since
+                if not since or now - since < UNANSWERED:
+                    return ""
+                unanswered = True
+        if unanswered:
+            return "the store does not answer its processes, or refuses what they ask: see the log"
         return "its processes do not react" if there else "it has no child"

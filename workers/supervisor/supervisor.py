@@ -156,7 +156,7 @@ class Supervisor:
             return "it is stopping"
         if not self._threads.has_lease:
             return self._fork_server.importing.describe()
-        return self._threads.why_not(now) or self._watches.why_no_child()
+        return self._threads.why_not(now) or self._watches.why_no_child(now)
 
     def _is_full(self) -> bool:
         """Whether all children are there, and nothing of a dead one is under way."""
