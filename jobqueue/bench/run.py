@@ -35,6 +35,7 @@ from jobqueue.store.open import Store
 TASK = "square"  # the smallest job there is
 WORK = Work(TASK, catalog.dotted_name(TASK), ((7,),))
 MOST_JOBS = 20_000
+BULK = 5000  # jobs of one bulk enqueue
 PROBE = 500  # jobs by whose rate the number of a run's jobs is chosen
 RUNS = 3  # drains of each worker
 SLICES = 15  # equal parts of the time: 2 enqueue, 3 x 3 drain, 1 is latency, the rest is starting and stopping
@@ -86,7 +87,7 @@ class Measurement:
         self._began = time.monotonic()
 
     def figures(self) -> BenchFigures:
-        self._step("what else this machine does", 0.0)
+        self._screen.step("what else this machine does", 0.0)
         self._taken.append(self._others.look())
         cells, cores = widths(usable_cores()), usable_cores()
         loop = self._loop()
@@ -94,7 +95,7 @@ class Measurement:
         drains: list[BenchDrain] = []
         latency = BenchLatency((), ())
         for number, cell in enumerate(cells):
-            self._step(f"{cell.mode} mode, -n {cell.workers}", 0.25 + 0.75 * number / len(cells))
+            self._screen.step(f"{cell.mode} mode, -n {cell.workers}", 0.25 + 0.75 * number / len(cells))
             with self._starter.worker(cell.mode, cell.workers, "bench") as candidate:
                 if number == 0:
                     latency = self._latency(candidate.queue)
@@ -106,12 +107,9 @@ class Measurement:
 
     # -- the steps -----------------------------------------------------------------------------------------------------
 
-    def _step(self, text: str, done: float) -> None:
-        self._screen.step(text, done)
-
     def _loop(self) -> float:
         """Return calls per second of the task in a plain loop, in a process of its own."""
-        self._step("a plain loop", 0.03)
+        self._screen.step("a plain loop", 0.03)
         with self._starter.candidate(LOOP, 1) as candidate:
             sample = candidate.run(WORK, MOST_JOBS, time.monotonic() + LIMIT)
         return 1 / statistics.median(sample.latencies)
@@ -119,17 +117,17 @@ class Measurement:
     def _enqueue(self) -> tuple[float, float]:
         """Return jobs per second, one by one and in bulk. Nobody serves the queue."""
         with measured_queue(self._store, new_name("bench-enqueue")) as into:
-            self._step("enqueue, one by one", 0.08)
+            self._screen.step("enqueue, one by one", 0.08)
             one_by_one = self._one_by_one(into)
-            self._step("enqueue, in bulk", 0.16)
+            self._screen.step("enqueue, in bulk", 0.16)
             rates: list[float] = []
             until = time.monotonic() + self._slice
             while not rates or time.monotonic() < until:
-                began = time.monotonic()
-                into.submit(TASK, ((number,) for number in range(MOST_JOBS // 4)))
-                rates.append(MOST_JOBS / 4 / (time.monotonic() - began))
-                if len(into.ids) >= MOST_JOBS:
+                if len(into.ids) + BULK > MOST_JOBS:
                     into.clean()
+                began = time.monotonic()
+                into.submit(TASK, ((number,) for number in range(BULK)))
+                rates.append(BULK / (time.monotonic() - began))
         return one_by_one, statistics.median(rates)
 
     def _one_by_one(self, into: MeasuredQueue) -> float:
@@ -180,8 +178,8 @@ class Measurement:
         after = self._meter.cpu()
         spent = None if store is None or after is None else after - store
         found = DrainRun(jobs, wall, meter.lap()[0], spent, others)
-        if failed := sum(status != "finished" for status in queue.statuses(ids)):
-            raise BenchFailed(f"{failed:,} of {jobs:,} jobs failed: {queue.why(ids[0])}")
+        if failed := [i for i, status in zip(ids, queue.statuses(ids), strict=True) if status != "finished"]:
+            raise BenchFailed(f"{len(failed):,} of {jobs:,} jobs failed: {queue.why(failed[0])}")
         queue.forget_jobs()
         self._taken.append(others)
         return found
