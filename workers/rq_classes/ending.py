@@ -1,4 +1,4 @@
-"""RQ's own finish for a worker that stands in RQ's place: with its serializer, its exception handlers, its log."""
+"""Finish jobs by RQ's own code as a worker of RQ's classes does: with its serializer, exception handlers and log."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class Ender(QuietWorker):
-    """Finishes in the place of another RQ worker, and logs as that would."""
+    """A worker that ends jobs in place of another RQ worker, and logs as that one does."""
 
     log_result_lifespan = True
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """RQ's log and RQ's chain of handlers. One that raises lets RQ's worker quit and leaves the job behind as
-        running; here it is logged, and the failure is recorded."""
+        """Write RQ's log line and call RQ's chain of handlers. When a handler raises, RQ's worker ends and leaves the
+        job as running; here the exception is logged, and the job's failure is recorded."""
         try:
             self._log_failure(job)
             if not self._exc_handlers:
@@ -51,7 +51,7 @@ class Ender(QuietWorker):
         end_copy()
 
     def _log_failure(self, job: Job) -> None:
-        """RQ's line, of the text that is recorded."""
+        """Log RQ's line with the text that is recorded."""
         extra: dict[str, Any] = {"queue": job.origin, "job_id": job.id}
         try:
             name = job.func_name
@@ -63,7 +63,7 @@ class Ender(QuietWorker):
 
 
 class RQFinisher(Finisher):
-    """Finishes jobs as ``worker`` would."""
+    """Finish jobs as ``worker`` does."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class RQFinisher(Finisher):
 def finish_left(
     left: LeftForRQ, worker: BaseWorker, settings: Settings, client: redis.Redis, limits: FinishLimits
 ) -> None:
-    """Let RQ's own code end what a rescue left to it. It is user code: only in the main thread."""
+    """Have RQ's own code end the jobs that a rescue left for it. This calls user code: only in a main thread."""
     finisher: Finisher
     if left.worker == worker.name:
         finisher = RQFinisher(worker, settings, left.owner, client, limits=limits)
-    else:  # of a jobq tree, or of an RQ worker of which we know only the data
+    else:  # jobs of a jobq tree, or of an RQ worker whose classes are not known here
         finisher = Finisher(settings, left.owner, client, limits=limits, worker=left.worker)
     for job in left.jobs:
         finisher.finish_left(job, plain=job.claim in left.plain)

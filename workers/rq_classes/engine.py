@@ -37,13 +37,13 @@ from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LAST_WORD = 5.0  # seconds that who is to stop waits for a store that is away
-SOON = 0.005  # seconds until a burst looks again whether all is given back
-LOOK = 60.0  # seconds that an idle worker sleeps at most before it looks after its duties
+LAST_WORD = 5.0  # seconds that a worker which is to stop waits for a store that does not answer
+SOON = 0.005  # seconds until a burst checks again whether all jobs are given back
+LOOK = 60.0  # seconds that an idle worker sleeps at most before it does its duties
 
 
 class Engine:
-    """Claims, runs and settles for ``worker`` under the name ``owner``, which stands among the owners already."""
+    """Claim, run and settle jobs for ``worker`` under the owner name ``owner``, which is registered already."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class Engine:
         self._worker = worker
         self.owner = owner
         self._settings = settings
-        self._tend = tend  # duties that are due, in the main thread, between two jobs
-        self._looked = False  # for more, since the last job
-        self._backoff = Backoff()  # while the store refuses to say that we idle
-        self._last_word_by = 0.0  # monotonic seconds; 0: nobody waits for us to stop
+        self._tend = tend  # does the duties that are due, in the main thread, between two jobs
+        self._looked = False  # a request for jobs found none since the last job
+        self._backoff = Backoff()  # while the store refuses to record that the worker is idle
+        self._last_word_by = 0.0  # monotonic seconds; 0: no stop was requested
         self.fenced = False
         self.completed = 0
         self._idle_sleep = IdleSleep(worker.connection, settings.queues)
@@ -117,7 +117,7 @@ class Engine:
 
     def _run(self, work: object) -> None:
         worker = self._worker
-        worker._state = WorkerStatus.BUSY  # said to the store with the start mark, if the job lives that long
+        worker._state = WorkerStatus.BUSY  # the start mark writes this to the store, if the job runs that long
         if isinstance(work, Claimed):
             self.completed += 1
             if self._one_by_one:
@@ -125,17 +125,17 @@ class Engine:
         self.slot.take(work)  # type: ignore[arg-type]
 
     def _reorder(self, served: str) -> None:
-        """RQ's strategies decide after each job which queue comes first."""
+        """Order the queues anew, as RQ's strategies do after each job."""
         worker = self._worker
         worker.reorder_queues(next(queue for queue in worker.queues if queue.name == served))
         self.consumer.serve_in_order(tuple(queue.name for queue in worker._ordered_queues))
 
     def _idle(self, burst: bool, max_idle_time: int | None, since: float) -> bool:
-        """Nothing to run, and all is settled. False: it is time to go."""
+        """Do what is due while there is no job and all outcomes are settled. Return False if the worker has to end."""
         try:
             stays = self._stay(burst, max_idle_time, since)
             self._backoff.reset()
-        except RedisError:  # the consumer asks next; where the store only refuses writes, it hears nothing of that
+        except RedisError:  # the consumer's next request shows whether the store answers; a refused write does not
             self._sleep(self._backoff.failed())
             stays = True
         if stays:
@@ -149,14 +149,14 @@ class Engine:
                 worker.check_for_suspension(burst)
         elif (
             burst and self._looked and self._request_thread.is_busy
-        ):  # jobs on their way back to the queue are not seen in it
+        ):  # jobs that are being given back are not in the queue yet
             self._looked = False
             self._sleep(SOON)
         elif burst and self._looked:
             worker.set_state(WorkerStatus.IDLE)
             worker.log.info("Worker %s: done, quitting", worker.name)
             return False
-        elif burst:  # what RQ's finish of the last job enqueued came behind the look that said empty
+        elif burst:  # RQ's finish of the last job may have enqueued a job after the queue was found empty
             self._looked = True
         elif max_idle_time is not None and monotonic() - since >= max_idle_time:
             worker.log.info("Worker %s: idle for %d seconds, quitting", worker.name, max_idle_time)
@@ -166,7 +166,7 @@ class Engine:
         return True
 
     def _rest(self, most: float) -> None:
-        """Wait for a push, a signal, or for so many seconds."""
+        """Wait for a push, a signal, or ``most`` seconds."""
         worker = self._worker
         worker.set_state(WorkerStatus.IDLE)
         worker.procline("Listening on " + ",".join(self._settings.queues))
@@ -176,20 +176,20 @@ class Engine:
         self._sleep(min(most, LOOK))
 
     def _sleep(self, most: float) -> None:
-        """Sleep until somebody stirs, a signal comes, or for so many seconds."""
+        """Sleep until ``stir`` is called, a signal comes, or ``most`` seconds are over."""
         try:
             with self.slot.waiting():
                 self._idle_sleep.sleep(most)
-        except (OSError, ValueError) as e:  # a job has closed what was open: so does the rest of this engine
+        except (OSError, ValueError) as e:  # a job has closed our descriptors: start over with a new engine
             log.warning("worker %s begins anew: %s", self._settings.worker, e)
             self.fenced = True
 
     def stir(self) -> None:
-        """Wake the main thread where it rests. For signal handlers and other threads."""
+        """Wake the main thread if it sleeps. Signal handlers and other threads call this."""
         self._idle_sleep.stir()
 
     def stop_job(self, claim: int) -> bool:
-        """Raise in the job of this claim, if it runs here."""
+        """Interrupt the job of this claim, if it runs here."""
         try:
             self._control.send(encode(StopJob(claim)))
         except OSError:
@@ -197,7 +197,7 @@ class Engine:
         return True
 
     def set_aside(self) -> None:
-        """Before something that may take long: nobody shall wait for what is buffered here."""
+        """Settle, and give the buffered jobs back. Call it before something that may take long."""
         self.consumer.settle()
         tokens = [job.token(self.owner) for job in self.consumer.drop_buffer()]
         if tokens:
@@ -206,14 +206,14 @@ class Engine:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Settle what is finished; what is left in the owner's hands is for the rescue that follows."""
+        """Settle what is finished. A rescue follows, for the jobs that the owner still holds."""
         if self.consumer.quiet_now():
             try:
                 self.consumer.settle()
             except (RedisError, OSError) as e:
                 log.warning("not settled: %s", e)
-        cut_off = self._watchdog.failed  # a job closed what was open: these numbers may be somebody else's by now
-        if not cut_off:  # told by a shutdown: a copy that a job forked may hold this end open for as long as it lives
+        cut_off = self._watchdog.failed  # a job closed our descriptors: their numbers may belong to other files now
+        if not cut_off:  # shut down, not only closed: a copy that a job forked may hold this end open
             with contextlib.suppress(OSError):
                 self._control.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
@@ -224,8 +224,8 @@ class Engine:
         self._idle_sleep.close(cut_off)
 
     def _give_up_at_last(self) -> None:
-        """The store is away. Who is to stop waits for it a little, to settle what has finished, and then leaves that
-        to a rescue."""
+        """Called after each failed attempt to reach the store. If a stop was requested, wait for the store at most
+        LAST_WORD seconds, to settle finished jobs, then leave them to a rescue."""
         now = monotonic()
         if self._worker._stop_requested:
             self._last_word_by = self._last_word_by or now + LAST_WORD
@@ -233,12 +233,12 @@ class Engine:
                 raise StopRequested
 
     def _on_cut_off(self) -> None:
-        """This process is the worker itself: another has to do what it cannot."""
+        """Stop: this process is the whole worker, and cannot reach the store any more."""
         log.error("worker %s stops: what it finished is left to a rescue", self._settings.worker)
         raise StopRequested
 
     def _on_deaf(self) -> None:
-        """(watchdog) Nobody sees to time limits here any more: begin anew, with a watchdog of its own."""
+        """Start over with a new watchdog, as time limits are not enforced any more. The failed watchdog calls this."""
         self.fenced = True
         self.stir()
 

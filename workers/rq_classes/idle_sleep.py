@@ -1,4 +1,4 @@
-"""How our engine in RQ's place sleeps while there is nothing to run: until a push, a signal, or a call of ``stir``."""
+"""Let an idle engine sleep until a push, a signal, or a call of ``stir``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobqueue.workers.shared.polling import readable
 
 
 class IdleSleep:
-    """Lets the main thread sleep. ``stir`` may be called by any thread, and by signal handlers."""
+    """The sleep of the main thread. Any thread and signal handlers may call ``stir``."""
 
     def __init__(self, connection: redis.Redis, queues: Sequence[str]) -> None:
         self._connection = connection
@@ -28,7 +28,7 @@ class IdleSleep:
         self._stirrer.setblocking(False)
 
     def call_at_push(self) -> None:
-        """Have the next push to one of the queues stir."""
+        """Call ``stir`` at the next push to one of the queues."""
         if self._queue_waiter is None:
             self._queue_waiter = QueueWaiter(like(self._connection, FIRST_ANSWER), self._queues)
             self._queue_waiter.start()
@@ -37,23 +37,23 @@ class IdleSleep:
             self._queue_waiter.call_at_push(self._pushed)
 
     def sleep(self, most: float) -> None:
-        """Sleep until somebody stirs, a signal comes, or for so many seconds. Raises OSError, ValueError when a job has
-        closed what this waits on."""
+        """Sleep until ``stir`` is called, a signal comes, or ``most`` seconds are over. Raises OSError, ValueError when
+        a job has closed the sockets."""
         with _woken_by_signals(self._stirrer):
             stirred = readable([self._stirred.fileno()], most)
         if stirred:
             self._stirred.recv(4096)
 
     def stir(self) -> None:
-        """Wake the main thread where it sleeps."""
+        """Wake the main thread if it sleeps."""
         try:
             self._stirrer.send(b"!")
-        except OSError:  # it is full of stirs, or we are closed
+        except OSError:  # its buffer is full, so that the thread wakes anyway; or it is closed
             pass
 
     def close(self, cut_off: bool) -> None:
-        """End the waiter, and free the sockets. ``cut_off``: a job has closed what was open, and these numbers may be
-        somebody else's by now."""
+        """End the waiter, and close the sockets. ``cut_off``: a job has closed our descriptors, and their numbers may
+        belong to other files now."""
         if self._queue_waiter is not None:
             self._queue_waiter.stop(poke=not cut_off)
         for end in (self._stirred, self._stirrer):
@@ -67,9 +67,9 @@ class IdleSleep:
 
 @contextlib.contextmanager
 def _woken_by_signals(wake: socket.socket) -> Iterator[None]:
-    """While inside, each signal is a byte for ``wake``. One that comes just before a wait, or is taken by another
-    thread, interrupts nothing, and its handler would run when the wait is over. Set for each wait, as jobs set their
-    own (asyncio does). Raises OSError, ValueError when ``wake`` was closed."""
+    """While inside, make each signal send a byte to ``wake``. A signal that comes just before a wait, or that another
+    thread gets, interrupts no wait, and its handler would run only after it. This is set for each wait, as jobs set
+    their own (asyncio does). Raises OSError, ValueError when ``wake`` was closed."""
     before = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     try:
         yield

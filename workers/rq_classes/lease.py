@@ -1,8 +1,8 @@
-"""The life signs of a process that stands in RQ's place: what RQ's worker registers, and jobq's lease beside it.
+"""Keep a worker of RQ's classes registered: RQ's own registration, and jobq's lease.
 
-RQ registers the worker (birth, death, its registration). The lease is what jobq's rescuers look at, and the
-registration says how this worker wants to be judged: after how many seconds without a renewal, and ``fail`` for what it
-was running.
+RQ's code registers the worker (birth, death, heartbeat). jobq's rescuers watch the lease. Two fields of the
+registration tell them how to treat this worker: after how many seconds without a renewal it counts as dead, and that
+the job that it was running fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jobqueue.workers.shared.timestamps import rq_time
 
 log = logging.getLogger("rq.worker")
 
-LOOK_EVERY = 0.2  # seconds between two looks at the lease of who has our name
+LOOK_EVERY = 0.2  # seconds between two looks at the lease of another worker with our name
 
 
 def is_dead(client: redis.Redis, worker: str) -> bool:
@@ -44,7 +44,7 @@ def is_dead(client: redis.Redis, worker: str) -> bool:
 
 
 def _seconds(lease: bytes | str) -> float:
-    """As it stands in the store, where anybody may have written it."""
+    """Return the lease's seconds from the store, within bounds, as any program may have written the field."""
     try:
         return min(max(float(lease), 1.0), 60.0)
     except ValueError:
@@ -52,7 +52,7 @@ def _seconds(lease: bytes | str) -> float:
 
 
 class RQHeartbeat(Heartbeat):
-    """Renews the lease and RQ's heartbeat of ``worker``, also while a long job runs."""
+    """The role that renews the lease and RQ's heartbeat of ``worker``, also while a long job runs."""
 
     def __init__(self, settings: Settings, client: redis.Redis, worker: BaseWorker, execution_ttl: int) -> None:
         super().__init__(settings, client, is_busy=lambda: False)
@@ -60,7 +60,7 @@ class RQHeartbeat(Heartbeat):
         self._execution_ttl = execution_ttl
 
     def birth(self) -> None:
-        """RQ has registered the worker; say what jobq's rescuers need to know of it."""
+        """Add to RQ's registration what jobq's rescuers need to know."""
         self._beat(self._of_ours, self._ttl)
         self._born = True
 
@@ -79,12 +79,12 @@ class RQHeartbeat(Heartbeat):
         return int(self._worker.worker_ttl) + 60
 
     def owners_of_the_dead(self) -> list[str]:
-        """Names under which an earlier worker of our name owned jobs: RQ let us take the name, so it is dead."""
+        """Return the owner names of an earlier worker of our name. It is dead, as RQ let us take the name."""
         owners = map(text_of, self._client.smembers(keys.OWNERS))
         return [owner for owner in owners if owner.rpartition(":")[0] == self._settings.worker]
 
     def death(self) -> None:
-        """RQ takes the worker off its lists."""
+        """Delete the lease; RQ's code removes the worker from its lists."""
         with self._stepping:
             self._born = False
         self._client.delete(keys.lease(self._settings.worker))

@@ -1,4 +1,4 @@
-"""Runs a job as RQ's worker would: its serializer, any function, its sentence for what the format cannot carry."""
+"""Run a job as RQ's worker does: its serializer, any function, its text for results that cannot be encoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobqueue.workers.running.runner import DecodedCall, Ending
 
 
 class RQRunner(OwnRunner):
-    """Decodes and encodes with RQ's serializer, and finds functions as RQ does."""
+    """Decode and encode with RQ's serializer, and find functions as RQ does."""
 
     name = "?"  # of what was decoded last, for the log
     on_decoded: Callable[[Any], None] = staticmethod(lambda call: None)  # told name and arguments; None: no call
@@ -38,12 +38,12 @@ class RQRunner(OwnRunner):
         return DecodedCall(getattr(instance, name) if instance else _function(name), args, kwargs, "rq", name)
 
     def _resolve(self, name: str) -> Callable[..., Any]:
-        """A callback, in RQ's words if it is not there."""
+        """Return a callback; raise RQ's error if it does not exist."""
         found: Callable[..., Any] = import_attribute(name)
         return found
 
     def returned(self, value: Any, call: DecodedCall) -> Ending:
-        """As RQ's Result.serialize: what cannot be carried is replaced by a sentence that says so."""
+        """Encode a result as RQ's Result.serialize does: RQ's text replaces a result that cannot be encoded."""
         if value is None:
             return Ending(RETURNED, b"", None)
         try:
@@ -56,7 +56,7 @@ class RQRunner(OwnRunner):
 
 
 def _decompressed(data: bytes) -> bytes:
-    """As in RQ's Job.restore."""
+    """Decompress the data as RQ's Job.restore does."""
     try:
         return zlib.decompress(data)
     except zlib.error:
@@ -64,7 +64,7 @@ def _decompressed(data: bytes) -> bytes:
 
 
 def _function(name: str) -> Callable[..., Any]:
-    """As RQ's import_attribute; quick for what is imported already."""
+    """Find a function as RQ's import_attribute does, but faster if its module is imported already."""
     home, _, attribute = name.rpartition(".")
     found: Any = getattr(sys.modules.get(home), attribute, None) or import_attribute(name)
     function: Callable[..., Any] = found

@@ -1,7 +1,7 @@
-"""A slot that runs RQ's jobs with RQ's semantics: the worker's serializer, any function, RQ's words for time limits.
+"""Run RQ's jobs in a slot as RQ does: with the worker's serializer, any function, RQ's texts for time limits.
 
-What is plain takes the fast path. A job that RQ's own finish must end (features, exception handlers, a current job that
-was changed while it ran) is ended by RQ's methods, on a job that has what the function left on its own.
+Jobs without special features are settled by CYCLE. A job that RQ's own finish must end (features, exception handlers, a
+current job that was changed while it ran) is ended by RQ's methods, on a job with the attributes that the function set.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from jobqueue.workers.shared.endings import decode_text
 
 
 class RQSlot(Slot):
-    """Runs jobs in the place of RQ's ``worker``, in the main thread."""
+    """Run jobs in place of RQ's ``worker``, in the main thread."""
 
     _runner: RQRunner
 
@@ -52,11 +52,11 @@ class RQSlot(Slot):
         super().bind()
 
     def unbind(self) -> None:
-        """Give SIGALRM back."""
+        """Restore the handler of SIGALRM."""
         signal.signal(signal.SIGALRM, self._handler)
 
     def interrupt(self, target: int, error: type[BaseException]) -> bool:
-        """In RQ's words, which tasks and people know."""
+        """Interrupt with RQ's exception and text for time limits."""
         if issubclass(error, JobTimeoutException) and error is not CallbackStopped:
             error = _rq_time_limit(self.limit)
         return super().interrupt(target, error)
@@ -70,13 +70,13 @@ class RQSlot(Slot):
         return self._runner.prints
 
     def start_mark(self, job: Claimed) -> StartMark:
-        """The execution lives as long as this class of RQ's lets it live."""
+        """Return the start mark, with the lifetime that RQ's worker class gives an execution."""
         timed: Any = _Timed(int(self.limit))
         return super().start_mark(job)._replace(ttl=self._worker.get_heartbeat_ttl(timed))
 
     def _record(self, finishing: Finishing) -> None:
         super()._record(finishing)
-        self._consumer.wake()  # it may have enqueued dependents, or the job itself, behind a queue that was found empty
+        self._consumer.wake()  # it may have enqueued dependents, or the job itself, after the queue was found empty
 
     # -- the steps of a run --------------------------------------------------------------------------------------------
 
@@ -92,13 +92,13 @@ class RQSlot(Slot):
             self._hear_the_parent()
 
     def _hear_the_parent(self) -> None:
-        """A job may have taken SIGTERM for itself, or blocked it, and by it the parent asks the horse to stop."""
+        """Restore SIGTERM, by which the parent asks the horse to stop: a job may have set a handler or blocked it."""
         self.unblock()
         if self._in_horse and signal.getsignal(signal.SIGTERM) is not self._on_term:
             signal.signal(signal.SIGTERM, self._on_term)
 
     def _variables(self) -> Callable[[str], object] | None:
-        """As RQ's fork_work_horse. In one's own process, as in RQ's SimpleWorker, the environment is the caller's."""
+        """Set the environment as RQ's fork_work_horse does. In SimpleWorker it belongs to the caller, and stays."""
         if not self._in_horse:
             return None
         job_variable, name = JobVariable(), self._worker.name
@@ -120,7 +120,7 @@ class RQSlot(Slot):
     # -- the log: RQ's lines -------------------------------------------------------------------------------------------
 
     def _log_start(self, job: Claimed, call: tuple[str, Any, Any] | None) -> None:
-        """(within the job's limit) RQ's line; writing the arguments down runs code of theirs."""
+        """Log RQ's line, within the job's limit, as printing the arguments runs their code."""
         name, queue = self._worker.name, green(job.queue)
         if not self._worker.log_job_description:
             self._worker.log.info("Worker %s: %s: %s", name, queue, job.id)
@@ -136,11 +136,11 @@ class RQSlot(Slot):
         self._worker.log.info("Worker %s: %s: %s (%s)", name, queue, blue(text), job.id)
 
     def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
-        if self._to_rq:  # RQ's own finish logs
+        if self._to_rq:  # RQ's own finish writes the log line
             return
         try:
             self._log_end(job, ending, seconds)
-        except ValueError:  # the job has closed stderr: its outcome is recorded all the same
+        except ValueError:  # the job has closed stderr; its outcome is recorded all the same
             pass
 
     def _log_end(self, job: Claimed, ending: Ending, seconds: float) -> None:
@@ -169,7 +169,7 @@ class RQSlot(Slot):
 
 
 class _Timed:
-    """All that RQ's get_heartbeat_ttl looks at."""
+    """The only attribute that RQ's get_heartbeat_ttl reads of a job."""
 
     def __init__(self, timeout: int) -> None:
         self.timeout = timeout
