@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, ItemsView
 from contextvars import ContextVar
@@ -323,6 +324,16 @@ def raise_without_traceback() -> None:
 def spoil_the_clock() -> None:
     time.time = lambda: float("nan")  # type: ignore[assignment]
     raise ValueError("no")
+
+
+def spoil_new_threads() -> None:
+    """Each thread that is started from here on dies before it begins."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a hook")
+
+    threading.settrace(fail)
+    threading.setprofile(fail)
 
 
 def freeze_the_clocks() -> None:

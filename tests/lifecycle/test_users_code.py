@@ -158,6 +158,20 @@ def test_a_job_that_freezes_the_clocks_with_rqs_classes(rq_tree: Tree, store: re
     a_limit_holds_by_frozen_clocks(rq.Queue(connection=store).enqueue, store, 1)
 
 
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_a_job_that_spoils_new_threads(rq_tree: Tree, store: redis.Redis) -> None:
+    """RQ's classes start some of their threads when they are needed first, behind the first job."""
+    queue = rq.Queue(connection=store)
+    first = queue.enqueue("samples_unfriendly.spoil_new_threads")
+    assert eventually(lambda: ended(store, first.id), WITHIN) == "finished"
+    eventually(lambda: [worker for worker in rq.Worker.all(connection=store) if worker.get_state() == "idle"])
+    for n in range(3):  # pushed to a worker that waits: the waiting has a thread of its own
+        job = queue.enqueue("samples.ok", n)
+        assert eventually(lambda: ended(store, job.id), WITHIN) == "finished"  # noqa: B023
+    assert "RuntimeError: a hook" not in rq_tree.log
+    assert rq_tree.stop() == 0
+
+
 def test_a_slot_that_fails_ends_its_process(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:

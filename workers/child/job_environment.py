@@ -1,4 +1,4 @@
-"""What a job finds around it: its own RQ job (``rq.get_current_job()``), RQ_JOB_ID, its thread's event loop."""
+"""What a job finds around it: its RQ job (``rq.get_current_job()``), RQ_JOB_ID, its event loop, the hooks of threads."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from rq import job as rq_job
 
 from jobqueue.workers.running.current import CurrentJob
 from jobqueue.workers.running.event_loop import EventLoopOfThread
+from jobqueue.workers.running.thread_hooks import ThreadHooks
 
 
 class JobEnvironment:
     """Sets up and takes away what the jobs of one slot see. Used in the slot's thread only."""
 
     def __init__(
-        self, make_current: Callable[[str], CurrentJob], set_variables: Callable[[str], object] | None
+        self, make_current: Callable[[str], CurrentJob], set_variables: Callable[[str], object] | None, alone: bool
     ) -> None:
-        """set_variables: put the job's id into the environment; None: the environment is not this slot's alone."""
+        """set_variables: put the job's id into the environment; None: the environment is not this slot's alone. alone:
+        no other slot runs jobs in this process."""
         self._make_current = make_current
         self._set_variables = set_variables
+        self._alone = alone
         self._event_loop: EventLoopOfThread | None = None
+        self._thread_hooks: ThreadHooks | None = None
         self.current: CurrentJob | None = None  # None: no job runs, or it has let go of it
 
     def bind(self) -> None:
-        """Note what the thread's event loop is before the first job."""
+        """Note the thread's event loop and the hooks of new threads, as they are before the first job."""
         self._event_loop = EventLoopOfThread()
+        self._thread_hooks = ThreadHooks() if self._alone else None
 
     def enter(self, job_id: str) -> None:
         """Set up what this job sees."""
@@ -39,3 +44,5 @@ class JobEnvironment:
         """Let go of the job's own RQ job, and of what it has put there: that may run code of the user's."""
         self.current = None
         rq_job._current_job.set(None)
+        if self._thread_hooks is not None:
+            self._thread_hooks.put_back()

@@ -51,7 +51,7 @@ class Slot(Interruptible):
         self._consumer = parts.consumer
         self._runner = runner
         self.meter = parts.usage.meter()
-        self._environment = JobEnvironment(make_current, self._variables())
+        self._environment = JobEnvironment(make_current, self._variables(), alone=parts.settings.slots == 1)
         self._finish = SlotFinish(self, number, parts.page, parts.consumer, self._make_finisher)
         self._processes: Find | None = None  # finds what its jobs have started
         self._to_rq = False  # the job that ran last is ended by RQ's own finish
