@@ -102,8 +102,10 @@ def client(
 
 
 def takes_bytes(theirs: redis.Redis) -> redis.Redis:
-    """Return the client. Raises UsageError for a client that decodes replies: job data is bytes, so it would fail
-    later."""
+    """Return the client. Raises UsageError for one that would fail later: it is asynchronous, or decodes replies, while
+    job data is bytes."""
+    if any(base.__module__.startswith("redis.asyncio") for base in type(theirs).__mro__):
+        raise UsageError("This connection is one of redis.asyncio: give a redis.Redis.")
     if theirs.connection_pool.connection_kwargs.get("decode_responses"):
         raise UsageError("This connection has decode_responses=True, and jobs are bytes: give a connection without it.")
     return theirs

@@ -9,6 +9,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+import redis.asyncio
 import rq
 
 from jobqueue.errors import JobFailed, NotSerializable, UsageError
@@ -99,18 +100,19 @@ def test_more_than_a_store_takes(client: redis.Redis, way: Way, monkeypatch: pyt
     way(Queue("q", client), "x" * 5000)  # it becomes small
 
 
-def test_a_connection_that_decodes(client: redis.Redis) -> None:
-    decoding = fakeredis.FakeRedis(decode_responses=True)
+@pytest.mark.parametrize("why", ["decode_responses=True", "redis.asyncio"])
+def test_a_connection_that_would_fail_later(why: str) -> None:
+    theirs: Any = redis.asyncio.Redis() if why == "redis.asyncio" else fakeredis.FakeRedis(decode_responses=True)
     doors: list[Callable[[], Any]] = [
-        lambda: Queue("q", decoding),
-        lambda: Queue("q", connection=decoding, is_async=False),
-        lambda: Job.fetch("x", connection=decoding),
-        lambda: Job(connection=decoding),
-        lambda: SimpleWorker(["q"], connection=decoding),
-        lambda: Worker(["q"], connection=decoding),
+        lambda: Queue("q", theirs),
+        lambda: Queue("q", connection=theirs, is_async=False),
+        lambda: Job.fetch("x", connection=theirs),
+        lambda: Job(connection=theirs),
+        lambda: SimpleWorker(["q"], connection=theirs),
+        lambda: Worker(["q"], connection=theirs),
     ]
-    for door in doors:
-        with pytest.raises(UsageError, match="decode_responses=True"):
+    for door in doors[:4] if why == "redis.asyncio" else doors:  # RQ's own constructors fail before ours look
+        with pytest.raises(UsageError, match=why):
             door()
 
 

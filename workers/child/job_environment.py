@@ -1,4 +1,4 @@
-"""What a job finds around it: its RQ job (``rq.get_current_job()``), RQ_JOB_ID, its event loop, the hooks of threads."""
+"""What a job finds around it: its RQ job (``rq.get_current_job()``), RQ_JOB_ID, its event loop, new threads' hooks."""
 
 from __future__ import annotations
 
