@@ -16,6 +16,7 @@ from jobqueue.protocol.rescue import ForRQ, Verdict
 from jobqueue.workers.rq_classes.ending import finish_left
 from jobqueue.workers.rq_classes.rq_roles import settings_for
 from jobqueue.workers.rq_classes.worker import SimpleWorker
+from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.shared.deaths import LeftForRQ
 
 
@@ -30,7 +31,7 @@ def test_a_record_that_found_dependents(store: redis.Redis, serializer: type) ->
     (claimed,) = Protocol(store).cycle(owner, worker.name, ["default"], [], want=1).jobs
     cause = base64.b64encode(serializer.dumps({"a": 5}))  # type: ignore[attr-defined]
     left = LeftForRQ(owner, worker.name, [ForRQ(claimed.id, claimed.claim, "default", Verdict.RETURNED, cause)])
-    finish_left(left, worker, settings_for(worker, 10), store)
+    finish_left(left, worker, settings_for(worker, 10), store, FinishLimits(None))
     done = Job.fetch(first.id, store, serializer)
     assert (done.get_status(), done.return_value()) == (JobStatus.FINISHED, {"a": 5})
     assert queue.job_ids == [last.id]
