@@ -13,7 +13,7 @@ from peers import body
 from peers.adapters import SLOTS_SET, URL, WIDTH, Start
 
 SLOTS = "coroutines"
-SETTINGS = "uvloop, silent tasks, 32 at a time in the rows of processes; bulk: enqueue_many"
+SETTINGS = "uvloop, silent tasks, 200 at a time in the rows of processes; bulk: enqueue_many"
 PROMISE = "runs again, once it was idle for idle_timeout (60 s), where tries are left (3)"
 REFERENCE = "https://streaq.readthedocs.io/en/latest/worker.html"
 VERSIONS = ("streaq", "coredis")
@@ -32,7 +32,7 @@ async def _opened() -> None:
 
 
 def worker(kind: str, number: int, task: str) -> list[Start]:
-    processes, slots = (number, 1 if task == "cpu" else 32) if kind == "process" else (1, number)
+    processes, slots = (number, 1 if task == "cpu" else 200) if kind == "process" else (1, number)
     return [Start(("streaq", "run", "peers.adapters.streaq:app", "--workers", str(processes)), {WIDTH: str(slots)})]
 
 
