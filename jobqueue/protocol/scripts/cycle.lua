@@ -100,6 +100,9 @@ local function settle()
   local ids, done = {}, {}
   for i = 1, settled do ids[i] = ARGV[first + 10 * i] end
   local scores = redis.call('ZMSCORE', own, unpack(ids))
+  -- A full store refuses a script's first write if that may take memory; what follows a write that cannot, it takes. So
+  -- outcomes are recorded there too, and their expiry frees memory.
+  raw('ZREM', own, '')
   local dependents = some_have_dependents(scores)
   for i, id in ipairs(ids) do
     local arg = first + 10 * i
