@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 
 import psutil
 import redis
-from rq.job import Job
+import rq
+from rq.executions import Execution
+from rq.job import Job, JobStatus
 
 from jobqueue.job import Job as OurJob
 from jobqueue.producing.queue import Queue
@@ -315,3 +317,15 @@ def assert_nothing_left(trees: Iterable[Tree], redis_client: redis.Redis) -> Non
     for tree in trees:
         eventually(lambda tree=tree: not tree.processes(), 20)  # type: ignore[misc]
     assert held(redis_client) == {}
+
+
+def abandon(store: redis.Redis, queue: rq.Queue, job: Job) -> None:
+    """Leave the job as a dead worker of RQ's leaves it."""
+    queue.remove(job)
+    job.set_status(JobStatus.STARTED)
+    with store.pipeline() as pipe:
+        Execution.create(job, ttl=1, pipeline=pipe, worker_name="dead")
+        pipe.execute()
+    store.zadd(
+        keys.registry("wip", queue.name), dict.fromkeys(store.zrange(keys.registry("wip", queue.name), 0, -1), 1)
+    )

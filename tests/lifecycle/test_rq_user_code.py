@@ -15,9 +15,8 @@ import pytest
 import redis
 import rq
 import samples_unfriendly
-from helpers import ROOT, Server, Tree, assert_nothing_left, eventually
-from rq.executions import Execution
-from rq.job import Job, JobStatus, Retry
+from helpers import ROOT, Server, Tree, abandon, assert_nothing_left, eventually
+from rq.job import Job, Retry
 
 from jobqueue.protocol import keys
 
@@ -158,18 +157,6 @@ def test_a_simple_worker_keeps_the_limit(start_rq: StartRQ, store: redis.Redis, 
 
 
 # -- RQ's maintenance --------------------------------------------------------------------------------------------------
-
-
-def abandon(store: redis.Redis, queue: rq.Queue, job: Job) -> None:
-    """Leave the job as a dead worker of RQ's leaves it."""
-    queue.remove(job)
-    job.set_status(JobStatus.STARTED)
-    with store.pipeline() as pipe:
-        Execution.create(job, ttl=1, pipeline=pipe, worker_name="dead")
-        pipe.execute()
-    store.zadd(
-        keys.registry("wip", queue.name), dict.fromkeys(store.zrange(keys.registry("wip", queue.name), 0, -1), 1)
-    )
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])

@@ -17,7 +17,7 @@ import redis
 import rq
 import rq.cron
 from conftest import Start
-from helpers import ROOT, Server, Tree, eventually, jobq, lines, status
+from helpers import ROOT, Server, Tree, abandon, eventually, jobq, lines, status
 from rq.serializers import JSONSerializer
 
 from jobqueue.producing.queue import Queue
@@ -268,6 +268,25 @@ def test_what_a_killed_rq_worker_left(
     for key in store.smembers(keys.WORKERS):
         store.delete(f"{key.decode()}:executions")
     store.delete(keys.WORKERS, keys.workers_of("default"))
+
+
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_a_callback_that_ends_its_process(start: Start, mode: str, store: redis.Redis, how: str) -> None:
+    """What stands behind its job is maintained all the same, and the queue's lock does not stay."""
+    queue = rq.Queue(connection=store, serializer=JSONSerializer)
+    told = {"on_failure": rq.Callback("samples_unfriendly.be_rude_on_failure"), "meta": {"how": how}}
+    jobs = [queue.enqueue("samples.ok", n, **told) for n in range(3)]
+    for job in jobs:
+        abandon(store, queue, job)
+    tree = start("-n", "1", "--maintenance-interval", "1", mode=mode, serve=("samples", "samples_unfriendly"))
+    eventually(lambda: {job.get_status(refresh=True).value for job in jobs} == {"failed"}, 60)
+    eventually(lambda: not store.exists(queue.registry_cleaning_key))
+    assert sum(store.llen(f"called:{job.id}") for job in jobs) == 1
+    assert "done again without callbacks" in tree.log
+    assert tree.stop() == 0
+    for pattern in ("execution*", "worker:dead*"):  # RQ lets them expire
+        for key in store.scan_iter(f"{keys.PREFIX}:{pattern}"):
+            store.delete(key)
 
 
 def test_it_comes_again(start: Start, store: redis.Redis, queue: Queue) -> None:

@@ -65,7 +65,7 @@ class FakeClient:
     def fork_finish_process(self, left: LeftForRQ) -> socket.socket:
         return self._request(f"finish {left.owner}")
 
-    def fork_maintenance(self) -> socket.socket:
+    def fork_maintenance(self, _plain: bool) -> socket.socket:
         return self._request("maintenance")
 
     def ping(self) -> None:
@@ -189,7 +189,7 @@ def test_it_forks_when_it_is_ready(bench: Bench) -> None:
     assert control is not None
     control.close()
     assert bench.fork_server.fork_finish_process(LEFT)
-    assert bench.fork_server.fork_maintenance()
+    assert bench.fork_server.fork_maintenance(False)
     assert bench.client.asked == ["w:0.1", "finish w:0.1", "maintenance"]
 
 
@@ -205,7 +205,7 @@ def test_while_the_worker_stops_only_finish_processes_are_started(bench: Bench) 
     bench.become_ready()
     bench.stop.phase = Phase.QUIET
     assert bench.fork_server.fork_child(bench.handle) is None
-    assert not bench.fork_server.fork_maintenance()
+    assert not bench.fork_server.fork_maintenance(False)
     assert bench.fork_server.fork_finish_process(LEFT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -274,11 +275,12 @@ class Tree:
     """A supervisor: a main loop and a fork server."""
 
     def __init__(self, interval: float, burst: bool = False) -> None:
-        self.forks = 0
+        self.forks, self.plain = 0, list[bool]()
         self.role = Maintenance(interval, burst, lambda event: event(), self._fork, lambda: 1000.0)
 
-    def _fork(self) -> bool:
+    def _fork(self, plain: bool) -> bool:
         self.forks += 1
+        self.plain.append(plain)
         self.role.forked(MAINTENANCE, 100 + self.forks)
         return True
 
@@ -294,6 +296,27 @@ def test_a_round_every_ten_minutes() -> None:
     assert not tree.role.running
     assert tree.steps(1500) == [True]
     assert tree.forks == 2
+
+
+def test_a_round_that_died_is_done_again_without_code_of_the_users() -> None:
+    tree = Tree(600)
+    tree.steps(95)
+    assert tree.role.died(101, 9)
+    assert (tree.plain, tree.role.running) == ([False, True], True)
+    assert tree.role.died(102, 9)  # it is not the user's code: when it is due again
+    assert (tree.plain, tree.role.running) == ([False, True], False)
+    assert tree.steps(1500) == [True]
+    assert tree.plain == [False, True, False]
+
+
+def test_a_round_that_takes_too_long_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr("jobqueue.workers.roles.maintenance.os.kill", lambda *what: killed.append(what))
+    tree = Tree(600)
+    tree.steps(95, 500)
+    assert killed == []
+    tree.steps(601)
+    assert killed == [(101, signal.SIGKILL)]
 
 
 def test_never() -> None:

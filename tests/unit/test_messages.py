@@ -53,7 +53,8 @@ SAMPLES: dict[Any, list[Any]] = {
         ForkChild("w:1.2", 1, 9),
         ForkFinish("w:1.2", ODD, LEFT, (7, 8)),
         ForkFinish("w:1.2", "w", (), ()),
-        ForkMaintenance(),
+        ForkMaintenance(False),
+        ForkMaintenance(True),
         Ping(),
     ],
     FromForkServer: [

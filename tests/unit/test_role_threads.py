@@ -51,7 +51,7 @@ class Bench:
             on_left=lambda left: None,
             on_command=lambda command: None,
             on_lapse=lambda: None,
-            fork_maintenance=lambda: False,
+            fork_maintenance=lambda _plain: False,
         )
 
     @property

@@ -281,8 +281,8 @@ def make_child(settings: Settings, request: ForkRequest, page_file: int, fd: int
     match request:
         case ForkFinish(owner, worker, jobs, plain):
             return FinishProcess(settings, owner, worker, jobs, plain, control)
-        case ForkMaintenance():
-            return MaintenanceRound(settings, control)
+        case ForkMaintenance(plain):
+            return MaintenanceRound(settings, control, plain=plain)
     report_to(request.faults)
     page = SharedPage(page_file, request.child, settings.slots)
     return Child(settings, request.owner, page, control, runner, title)

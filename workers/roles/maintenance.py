@@ -1,6 +1,10 @@
 """Have RQ's maintenance done every ten minutes, in a short-lived process, because it calls user code.
 
     (roles thread) is it due? ──► (main loop) fork ──► process: workers/rq_finish/maintenance.py ──► ends
+                                                                       └─► died, or took too long: another, plain
+
+A callback may end or keep the process that calls it, and would do so in each round, before what stands behind its job
+is maintained. So a round that died is done again at once, without any code of the user's (plain).
 
 RQ's workers do the same; RQ's lock on each queue keeps them all apart. After an outage it waits for a minute, so that
 workers which were cut off renew first what they hold.
@@ -8,8 +12,11 @@ workers which were cut off renew first what they hold.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
 
@@ -18,11 +25,13 @@ from jobqueue.workers.shared.messages import MAINTENANCE
 log = logging.getLogger(__name__)
 
 SETTLING = 60.0  # seconds at most to wait after the start, or after an outage
+LONGEST = 600.0  # seconds that one round may take: RQ's interval
 
 
 class Maintenance:
     """A role, and a Requester of the fork server's: ``step`` runs in the roles thread, everything else in the main
-    loop. ``interval`` 0: never. ``fork`` starts the process, False: it cannot be started now."""
+    loop. ``interval`` 0: never. ``fork`` starts the process, told whether it
+    is plain; False: it cannot be started now."""
 
     every = 1.0
 
@@ -31,7 +40,7 @@ class Maintenance:
         interval: float,
         burst: bool,
         post: Callable[[Callable[[], None]], None],
-        fork: Callable[[], bool],
+        fork: Callable[[bool], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._interval = interval
@@ -40,11 +49,15 @@ class Maintenance:
         self._clock = clock
         self._due = 0.0 if burst else self._clock() + self._settling()
         self._pid = 0  # of its process; 0: there is none, or it is not known yet
+        self._plain = False  # it runs no code of the user's
+        self._ends_by = 0.0  # monotonic seconds
         self.running = False  # its process was asked for, and has not ended
         self.awaited = burst and interval > 0  # a burst does it once, as RQ's does, before it leaves
 
     def step(self, now: float) -> bool:
-        """Have it done if it is due; return whether it was."""
+        """Have it done if it is due; return whether it was. Have a process killed that takes too long."""
+        if self.running and now > self._ends_by:
+            self._post(self._kill)
         if not self._interval or now < self._due:
             return False
         self._due = now + self._interval * random.uniform(0.9, 1.1)  # many were started together
@@ -62,7 +75,16 @@ class Maintenance:
     def _begin(self) -> None:
         self.awaited = False
         if not self.running:
-            self.running = self._fork()
+            self._start(plain=False)
+
+    def _start(self, plain: bool) -> None:
+        self._plain, self._ends_by = plain, self._clock() + LONGEST
+        self.running = self._fork(plain)
+
+    def _kill(self) -> None:
+        if self._pid:  # the fork server has not collected it, or would have said so
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
 
     def forked(self, name: str, pid: int) -> bool:
         """Note the pid of a process that runs, if it is ours."""
@@ -80,9 +102,13 @@ class Maintenance:
         """Note that a process has ended, if it was ours."""
         if not self._pid or pid != self._pid:
             return False
-        if status != 0:
-            log.warning("RQ's maintenance failed; it is tried again in %g s", self._interval)
+        failed_plain = status != 0 and self._plain
         self.all_died()
+        if failed_plain:
+            log.warning("RQ's maintenance failed; it is tried again in %g s", self._interval)
+        elif status != 0:
+            log.warning("RQ's maintenance failed; it is done again without callbacks and exception handlers")
+            self._start(plain=True)
         return True
 
     def all_died(self) -> None:

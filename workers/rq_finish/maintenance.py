@@ -152,20 +152,27 @@ def _apart(serializer: Any) -> Any:
 class MaintenanceRound:
     """One round of maintenance. The fork server starts it as it starts a ``Child``."""
 
-    def __init__(self, settings: Settings, control: socket.socket, store: redis.Redis | None = None) -> None:
+    def __init__(
+        self, settings: Settings, control: socket.socket, store: redis.Redis | None = None, plain: bool = False
+    ) -> None:
+        """plain: run no code of the user's, which has ended the round before this one."""
+        self._plain = plain
         self._control = control  # held open: when this process ends, it closes, and the supervisor reads that
         self._store = store or client(settings.address)
-        runner = runner_for(settings)
-        own = _apart(runner.reads) if settings.serializer else None
-        fields = {"accept": settings.accept, "own": own, "resolve": staticmethod(runner.resolve)}
-        job_class = on_top(MaintainedJob, job_class_of(settings), **fields)
+        job_class: type[Job] = PlainJob
+        if not plain:
+            runner = runner_for(settings)
+            own = _apart(runner.reads) if settings.serializer else None
+            fields = {"accept": settings.accept, "own": own, "resolve": staticmethod(runner.resolve)}
+            job_class = on_top(MaintainedJob, job_class_of(settings), **fields)
+        self._lock = f"{settings.worker}:maintenance"  # of this worker, whose next round takes it from a dead one
         self._worker = SimpleWorker(
             [Queue(name, connection=self._store, job_class=job_class) for name in settings.queues],
             name=settings.worker,
             connection=self._store,
             job_class=job_class,
             prepare_for_work=False,
-            exception_handlers=handlers_of(settings),
+            exception_handlers=[] if plain else handlers_of(settings),
             maintenance_interval=max(1, int(settings.maintenance_interval)),
         )
         self._worker.log = logging.getLogger("rq.worker")
@@ -175,7 +182,7 @@ class MaintenanceRound:
         the same; the last error is raised at the end."""
         problem: Exception | None = None
         for queue in self._worker.queues:
-            if not queue.acquire_maintenance_lock():
+            if not self._lock_queue(queue):
                 continue
             try:
                 self._clean(queue)
@@ -187,6 +194,14 @@ class MaintenanceRound:
         self._worker.clean_group_registries()
         if problem is not None:
             raise problem
+
+    def _lock_queue(self, queue: Queue) -> bool:
+        """Take RQ's lock on the queue's maintenance for 899 s, as RQ's acquire_maintenance_lock does, but with a value
+        that says whose it is; also from a round of this worker that died. Return whether it was taken."""
+        key = queue.registry_cleaning_key
+        if self._plain and self._store.get(key) == self._lock.encode():
+            self._store.delete(key)
+        return bool(self._store.set(key, self._lock, nx=True, ex=899))
 
     def _clean(self, queue: Queue) -> None:
         """Do what RQ's ``clean_registries`` does, and what RQ's worker does after it. Also remove the deferred and

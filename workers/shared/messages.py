@@ -119,8 +119,10 @@ class ForkFinish:
 
 @dataclass(frozen=True, slots=True)
 class ForkMaintenance:
-    """Start a process that does RQ's maintenance; the answers call it by ``owner`` all the same."""
+    """Start a process that does RQ's maintenance; the answers call it by ``owner`` all the same. ``plain``: without any
+    code of the user's."""
 
+    plain: bool
     owner: str = MAINTENANCE
 
 

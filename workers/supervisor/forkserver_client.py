@@ -75,9 +75,10 @@ class ForkServerClient:
         control socket."""
         return self._request(ForkFinish(left.owner, left.worker, tuple(left.jobs), tuple(left.plain)))
 
-    def fork_maintenance(self) -> socket.socket:
-        """Ask for a short-lived process that does RQ's maintenance; return our end of its control socket."""
-        return self._request(ForkMaintenance())
+    def fork_maintenance(self, plain: bool) -> socket.socket:
+        """Ask for a short-lived process that does RQ's maintenance, ``plain``: without any code of the user's; return
+        our end of its control socket."""
+        return self._request(ForkMaintenance(plain))
 
     def ping(self) -> None:
         """Ask for a sign of life; it comes as Pong."""

@@ -137,11 +137,12 @@ class ForkServerLifecycle:
         """Have it start a process in which RQ's own code ends jobs; return whether it was asked."""
         return self._without_socket(self._fork(lambda client: client.fork_finish_process(left)))
 
-    def fork_maintenance(self) -> bool:
-        """Have it start a process for RQ's maintenance; return whether it was asked."""
+    def fork_maintenance(self, plain: bool) -> bool:
+        """Have it start a process for RQ's maintenance, ``plain``: without any code of the user's; return whether it
+        was asked."""
         if self._shutdown.phase:
             return False
-        return self._without_socket(self._fork(lambda client: client.fork_maintenance()))
+        return self._without_socket(self._fork(lambda client: client.fork_maintenance(plain)))
 
     def _fork(self, request: Callable[[ForkServerClient], socket.socket]) -> socket.socket | None:
         client = self._client

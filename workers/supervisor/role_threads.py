@@ -56,7 +56,7 @@ class RoleThreads:
         on_left: Callable[[LeftForRQ], None],
         on_command: Callable[[dict[str, Any]], None],
         on_lapse: Event,
-        fork_maintenance: Callable[[], bool],
+        fork_maintenance: Callable[[bool], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """post: hands to the main loop, in which the four callables are called. on_left: jobs of another tree that died

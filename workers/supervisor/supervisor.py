@@ -72,7 +72,7 @@ class Supervisor:
             on_left=lambda left: self._reaper.finish_by_rq(left),
             on_command=lambda command: self._command_handler.handle(command),
             on_lapse=lambda: self._children.wake_all(),
-            fork_maintenance=lambda: self._fork_server.fork_maintenance(),
+            fork_maintenance=lambda plain: self._fork_server.fork_maintenance(plain),
             clock=clock,
         )
         self._shutdown = Shutdown(
