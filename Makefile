@@ -19,7 +19,7 @@ check:  ## format, lint, types, import rules
 	$(BIN)mypy
 	$(BIN)lint-imports
 test:   ## run all tests, four at a time, with RQ's own
-	$(BIN)pytest -n 4
+	$(BIN)pytest -n 4 --dist worksteal
 conformance: ## run RQ's own test suite with our classes in place of RQ's
 	$(BIN)python tests/conformance/fetch.py
 	$(BIN)python tests/conformance/suite.py
@@ -35,4 +35,5 @@ soak:   ## run the long tests: 5,000 random histories of the protocol, storms of
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220 --queues 3
 	$(BIN)jobq chaos --jobs 20000 --kills 1000 --seconds 220 --queues 3 --on-crash fail
 	$(BIN)python tests/soak/storm.py --seconds 1800
+	$(BIN)pytest -q -m slow
 	for round in $$(seq $(ROUNDS)); do echo "round $$round"; $(BIN)pytest -q tests/lifecycle || exit 1; done

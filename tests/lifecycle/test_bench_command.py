@@ -51,6 +51,7 @@ def test_the_figures_on_a_store_that_is_there(server: Server, env: dict[str, str
     assert_nothing_is_left(tmp_path / "t")
 
 
+@pytest.mark.slow
 def test_on_the_local_store_in_words(env: dict[str, str], tmp_path: Path) -> None:
     home = {"JOBQ_HOME": str(tmp_path / "h"), "JOBQ_URL": "", "REDIS_URL": "", "RQ_REDIS_URL": ""}
     try:

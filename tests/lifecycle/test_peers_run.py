@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 

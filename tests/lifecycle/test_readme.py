@@ -98,7 +98,10 @@ def test_every_command_is_in_the_table() -> None:
 def test_ci_runs_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text()
     marked = re.findall(r"^<!-- ci -->\n```sh\n(python3 -m venv .*)\n```$", text, re.MULTILINE)
-    assert [command.rpartition(" && ")[2] for command in marked] == [".venv/bin/jobq demo", ".venv/bin/pytest -n 4"]
+    assert [command.rpartition(" && ")[2] for command in marked] == [
+        ".venv/bin/jobq demo",
+        ".venv/bin/pytest -n 4 --dist worksteal",
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES)
