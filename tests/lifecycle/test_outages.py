@@ -61,8 +61,8 @@ def each_ran_once(jobs: list[Job], record: Path, store: redis.Redis) -> None:
 
 
 def said(tree: Tree) -> Counter[tuple[str, str]]:
-    """Return how often each part of the tree logged that the store does not answer; a part is a logger and a pid."""
-    return Counter(re.findall(r"(\w+)\[(\d+)\]: warning: the store does not answer", tree.log))
+    """Return how often each part of the tree logged that the store does not answer, or refuses; a part: logger, pid."""
+    return Counter(re.findall(r"(\w+)\[(\d+)\]: warning: the store (?:does not answer|refuses what)", tree.log))
 
 
 # -- it dies -------------------------------------------------------------------------------------------------------
