@@ -322,7 +322,7 @@ def test_what_jobs_started_ends_with_the_worker(
     eventually(lambda: job.get_status(refresh=True).value == "started")
     if victim == "supervisor":
         tree.kill()
-        eventually(lambda: not tree.processes(), 10)
+        eventually(lambda: not tree.processes())
         start("-n", "1", "--on-crash", "fail", mode=mode, serve=SERVE, JOBQ_LEASE="1")
     else:
         tree.fork_server().kill()  # type: ignore[union-attr]
