@@ -7,7 +7,7 @@ import os
 import re
 import select
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -190,8 +190,17 @@ class Moment(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            return bounds.moment("it", datetime.fromisoformat(str(value)).astimezone())
+            return bounds.moment("it", _with_zone(datetime.fromisoformat(str(value))))
         except BadValue as e:
             self.fail(str(e), param, ctx)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time like 2026-12-31T23:59 or 2026-12-31T23:59:00+01:00.", param, ctx)
+
+
+def _with_zone(time: datetime) -> datetime:
+    """Return the time in its zone, or in the local one; in UTC where Python does not find that, as some versions do in
+    the first and the last year of the calendar."""
+    try:
+        return time.astimezone()
+    except (ValueError, OverflowError):
+        return time.replace(tzinfo=time.tzinfo or UTC)

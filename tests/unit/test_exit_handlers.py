@@ -45,5 +45,7 @@ print(os.waitstatus_to_exitcode(status), pool.submit(abs, -1).result())
 
 
 def test_pools_of_the_parent_work_on() -> None:
-    done = subprocess.run([sys.executable, "-c", POOL], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", POOL], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert (done.stdout, done.stderr) == ("0 1\n", "")
