@@ -8,7 +8,7 @@ it may come before the living have renewed. RESCUE carries that value and refuse
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
@@ -74,18 +74,24 @@ class LeaseWatch:
     def _leases(self, trees: Mapping[str, list[str]]) -> dict[str, str]:
         """Return the leases by worker. A worker without an owner name and without a lease is RQ's, not ours; one that
         has no registration either is nobody's, and is taken off RQ's lists."""
-        with self._client.pipeline(transaction=False) as pipe:
-            for worker in trees:
-                pipe.get(bytes_of(keys.lease(worker)))
-                pipe.exists(bytes_of(keys.worker(worker)))
-            replies = replies_of(pipe) if trees else []
+        # one MGET: among sixty idle workers a GET and an EXISTS for each lease were 3,600 commands per second
+        leases: Any = self._client.mget([bytes_of(keys.lease(worker)) for worker in trees]) if trees else []
         found: dict[str, str] = {}
-        for worker, lease, is_registered in zip(trees, replies[::2], replies[1::2], strict=True):
+        for worker, lease in zip(trees, leases, strict=True):
             if lease is not None or trees[worker]:
-                found[worker] = text_of(lease) if isinstance(lease, bytes) else "0"
-            elif not is_registered:
-                self._take_off_lists(worker)
+                found[worker] = "0" if lease is None else text_of(lease)
+        self._take_off_unregistered([worker for worker in trees if worker not in found])
         return found
+
+    def _take_off_unregistered(self, workers: list[str]) -> None:
+        """Take those workers off RQ's lists that have no registration."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for worker in workers:
+                pipe.exists(bytes_of(keys.worker(worker)))
+            registered = replies_of(pipe) if workers else []
+        for worker, is_registered in zip(workers, registered, strict=True):
+            if not is_registered:
+                self._take_off_lists(worker)
 
     def _take_off_lists(self, worker: str) -> None:
         """Do for a worker whose registration has expired what RQ's clean_worker_registry does where somebody runs
