@@ -81,11 +81,9 @@ class MaintenanceApart:
         """(in the helper) Do a round. Its locks have the helper's name, so that the next one can take them from it."""
         worker = self._worker
         for queue in worker.queues:
-            vars(queue)["lock_value"] = name
+            vars(queue).update(lock_value=name, lock_of_dead=self._dead)
             if self._dead:
                 queue.job_class = PlainJob
-                if worker.connection.get(queue.registry_cleaning_key) == self._dead.encode():
-                    queue.release_maintenance_lock()
         if self._dead:
             worker._exc_handlers.clear()
         worker.clean_registries()

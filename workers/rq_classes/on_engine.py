@@ -25,14 +25,13 @@ from jobqueue.store.connection import limit_commands, takes_bytes
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.rq_classes.lease import is_dead
 from jobqueue.workers.rq_classes.rq_roles import RQRoles
-from jobqueue.workers.rq_finish.maintenance import Intermediate, take_out_wrong_entries
+from jobqueue.workers.rq_finish.maintenance import Intermediate, lock_queue, take_out_wrong_entries
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, claim_in
 from jobqueue.workers.shared.logs import logging_guarded
 
-LOCKED = 899  # seconds: as in RQ
 RAISED_BY_SIGNALS = (StopRequested, SystemExit, KeyboardInterrupt)  # RQ's signal handlers raise these, in any line
 
 
@@ -235,12 +234,11 @@ class OnOurEngine(BaseWorker):
 @cache
 def _careful(queue_class: type[Queue]) -> type[Queue]:
     """Return a subclass of this class of queues, whose intermediate list leaves out jobs that our processes hold, and
-    whose maintenance lock has the value ``lock_value``."""
+    whose maintenance lock has the value ``lock_value``, and is taken from ``lock_of_dead`` too."""
     careful = property(lambda queue: Intermediate(queue.key, queue.connection))
 
     def lock(queue: Any) -> bool:
-        value = getattr(queue, "lock_value", 1)
-        return bool(queue.connection.set(queue.registry_cleaning_key, value, nx=True, ex=LOCKED))
+        return lock_queue(queue, getattr(queue, "lock_value", 1), getattr(queue, "lock_of_dead", ""))
 
     more = {"intermediate_queue": careful, "acquire_maintenance_lock": lock}
     return type(queue_class.__name__, (queue_class,), more)

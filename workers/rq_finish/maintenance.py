@@ -42,6 +42,8 @@ from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
+LOCKED = 899  # seconds, as in RQ
+
 
 def held_by_us(store: redis.Redis) -> set[str]:
     """Return the ids of all jobs that a child of any tree holds; also a child that died and was not rescued yet."""
@@ -149,6 +151,15 @@ def _apart(serializer: Any) -> Any:
     return SimpleNamespace(dumps=dumps, loads=loads)
 
 
+def lock_queue(queue: Queue, name: str | int, dead: str = "") -> bool:
+    """Take RQ's lock on a queue's maintenance, as its acquire_maintenance_lock does, with a value that says whose it
+    is; also from the round called ``dead``. Return whether it was taken."""
+    key = queue.registry_cleaning_key
+    if dead and queue.connection.get(key) == dead.encode():
+        queue.connection.delete(key)
+    return bool(queue.connection.set(key, name, nx=True, ex=LOCKED))
+
+
 class MaintenanceRound:
     """One round of maintenance. The fork server starts it as it starts a ``Child``."""
 
@@ -156,7 +167,6 @@ class MaintenanceRound:
         self, settings: Settings, control: socket.socket, store: redis.Redis | None = None, plain: bool = False
     ) -> None:
         """plain: run no code of the user's, which has ended the round before this one."""
-        self._plain = plain
         self._control = control  # held open: when this process ends, it closes, and the supervisor reads that
         self._store = store or client(settings.address)
         job_class: type[Job] = PlainJob
@@ -165,7 +175,7 @@ class MaintenanceRound:
             own = _apart(runner.reads) if settings.serializer else None
             fields = {"accept": settings.accept, "own": own, "resolve": staticmethod(runner.resolve)}
             job_class = on_top(MaintainedJob, job_class_of(settings), **fields)
-        self._lock = f"{settings.worker}:maintenance"  # of this worker, whose next round takes it from a dead one
+        self._name = f"{settings.worker}:maintenance"  # a worker has one round at a time: an older one of it is dead
         self._worker = SimpleWorker(
             [Queue(name, connection=self._store, job_class=job_class) for name in settings.queues],
             name=settings.worker,
@@ -182,7 +192,7 @@ class MaintenanceRound:
         the same; the last error is raised at the end."""
         problem: Exception | None = None
         for queue in self._worker.queues:
-            if not self._lock_queue(queue):
+            if not lock_queue(queue, self._name, dead=self._name):
                 continue
             try:
                 self._clean(queue)
@@ -194,14 +204,6 @@ class MaintenanceRound:
         self._worker.clean_group_registries()
         if problem is not None:
             raise problem
-
-    def _lock_queue(self, queue: Queue) -> bool:
-        """Take RQ's lock on the queue's maintenance for 899 s, as RQ's acquire_maintenance_lock does, but with a value
-        that says whose it is; also from a round of this worker that died. Return whether it was taken."""
-        key = queue.registry_cleaning_key
-        if self._plain and self._store.get(key) == self._lock.encode():
-            self._store.delete(key)
-        return bool(self._store.set(key, self._lock, nx=True, ex=899))
 
     def _clean(self, queue: Queue) -> None:
         """Do what RQ's ``clean_registries`` does, and what RQ's worker does after it. Also remove the deferred and
