@@ -18,9 +18,9 @@ def work(record: str, seconds: float, failures: int = 0) -> str:
     job = get_current_job()
     assert job is not None
     run = f"{job.id} {os.urandom(4).hex()}"
-    note(record, f"begin {run}")
+    note(record, f"begin {run} {os.getpid()} {time.monotonic()}")
     time.sleep(seconds)
-    note(record, f"end {run}")
+    note(record, f"end {run} {time.monotonic()}")
     if failures and (job.retries_left or 0) > job.meta.get("retries", 0) - failures:
         raise ValueError("not yet")
     return job.id

@@ -5,10 +5,12 @@
 
 In both worlds workers of both modes run, and are killed, stopped beyond their lease, deployed; children are killed.
 Producers enqueue all the time and remember what was acknowledged. At the end the faults stop, all jobs have to end, and
-every acknowledged job is examined: is it stuck, lost, in two places, ended twice; what ran again; what key is left.
+every acknowledged job is examined: is it stuck, lost, in two places, ended twice; what ran again, and in which of the
+documented windows; what key is left.
 Prints the findings as JSON and exits with 1 when something is wrong.
 
-``storm_worlds.py`` has the worlds, ``storm_kinds.py`` the kinds of job, ``storm_judge.py`` the examination.
+``storm_worlds.py`` has the worlds, ``storm_kinds.py`` the kinds of job, ``storm_judge.py`` the examination,
+``storm_windows.py`` the windows.
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from helpers import lines
+from storm_windows import UNEXPLAINED, explained, runs_of
 
 from jobqueue.protocol import keys
 
 if TYPE_CHECKING:
     from storm_worlds import World
 
-BAD = ("stuck", "lost", "in no or two places", "two outcomes", "finished without a run", "keys left")
+BAD = ("stuck", "lost", "in no or two places", "two outcomes", "finished without a run", UNEXPLAINED, "keys left")
 ENDED = {"finished": "finished", "failed": "failed", "stopped": "failed", "canceled": "canceled"}  # status → registry
 STANDS = re.compile(
     r"rq:(queues|workers.*|worker:[^:]*|clean_registries:.*|cron_schedulers|cron_scheduler:.*|(finished|failed|canceled)"
@@ -69,31 +70,32 @@ def judge(world: World) -> dict[str, Any]:
         if status in ENDED and (places := [k for k in registries if job_id in registries[k]]) != [ENDED[status]]
         if job_id not in world.canceled_by_rq  # in two steps; the maintenance takes it out of the other registry
     ]
-    begun, ended = Counter[str](), Counter[str]()
-    for line in lines(world.record):
-        what, job_id, *_ = line.split()
-        if what in ("begin", "end"):
-            (begun if what == "begin" else ended)[job_id] += 1
+    runs = runs_of(lines(world.record))
+    begun = Counter(run.job for run in runs)
+    ended = {run.job for run in runs if run.ended is not None}
     with store.pipeline(transaction=False) as pipe:
         for job_id in ids:
             pipe.xlen(keys.results(job_id))
         outcomes = dict(zip(ids, pipe.execute(), strict=True))
     meant = {job_id: 3 if world.acknowledged[job_id] == "retried" else 1 for job_id in ids}
     again = Counter(world.acknowledged[i] for i in ids if begun[i] > meant[i])
+    more = explained(runs, meant, world.acts, world.lease)
     return {
         "acknowledged": len(ids),
         "refused": sum(world.refused.values()),
-        "acts": dict(world.acts),
+        "acts": dict(Counter(act.name for act in world.acts)),
         "statuses": dict(Counter(statuses.values())),
         "blocked": sum(blocked(world, statuses, job_id) for job_id in ids),
         "stuck": dict(drained(world)),
         "lost": [job_id for job_id, status in statuses.items() if status == "gone"][:20],
         "in no or two places": wrong_place[:20],
         "two outcomes": [i for i in ids if outcomes[i] > 1 and world.acknowledged[i] != "retried"][:20],
-        "finished without a run": [i for i in ids if statuses[i] == "finished" and not ended[i]][:20],
+        "finished without a run": [i for i in ids if statuses[i] == "finished" and i not in ended][:20],
         "ran again": sum(again.values()),
         "ran again, by kind": dict(again),
-        "runs more than meant": sum(max(0, begun[i] - meant[i]) for i in ids),
+        "runs more than meant": sum(more.values()),
+        "by window": {name: number for name, number in more.items() if name != UNEXPLAINED},
+        UNEXPLAINED: more[UNEXPLAINED],
         "keys left": left_over(store, {job_id for job_id, status in statuses.items() if status == "canceled"}),
     }
 

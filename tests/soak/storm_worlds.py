@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ import rq
 from helpers import Server
 from proxy import Proxy
 from storm_kinds import KINDS
+from storm_windows import Act
 
 from jobqueue.chaos.trees import children_of
 from jobqueue.errors import JobqError
@@ -38,6 +39,7 @@ class World:
 
     name = ""
     url = ""
+    lease = LEASE
 
     def __init__(self, directory: Path, rng: random.Random, env: Mapping[str, str]) -> None:
         self.directory, self.rng, self.env = directory, rng, env
@@ -45,7 +47,7 @@ class World:
         self.acknowledged: dict[str, str] = {}  # id → kind
         self.parents: dict[str, list[str]] = {}
         self.refused: Counter[str] = Counter()
-        self.acts: Counter[str] = Counter()
+        self.acts: list[Act] = []
         self.canceled_by_rq: set[str] = set()
         self.workers: dict[WorkerProcess, str] = {}  # each with its mode
         self._over = threading.Event()
@@ -55,7 +57,7 @@ class World:
         """Return a client that no fault disturbs."""
         raise NotImplementedError
 
-    def faults(self) -> list[Callable[[], object]]:
+    def faults(self) -> list[Callable[[], Iterable[int] | None]]:
         """Return the faults of this world's store; each call plays one to its end."""
         raise NotImplementedError
 
@@ -91,38 +93,48 @@ class World:
         """Start a new one in the place of one that has ended."""
         self.start_worker(self.workers.pop(worker))
 
-    def kill_child(self) -> None:
+    def kill_child(self) -> Iterable[int]:
         with contextlib.suppress(psutil.NoSuchProcess):
             if child := self.any_child():
                 child.kill()
+                return [child.pid]
+        return ()
 
-    def kill_tree(self) -> None:
+    def kill_tree(self) -> Iterable[int]:
         """Kill a supervisor: what it had started ends by itself, as on a machine where the kernel did it."""
         worker = self.any_worker()
+        pids = pids_of(worker)
         worker.crash()
         self.replace(worker)
+        return pids
 
-    def freeze_tree(self) -> None:
+    def freeze_tree(self) -> Iterable[int]:
         """Stop all processes of a worker for a while, perhaps for longer than its lease."""
-        processes = family_of(self.any_worker().pid)
+        worker = self.any_worker()
+        pids, processes = pids_of(worker), family_of(worker.pid)
         for number in (signal.SIGSTOP, signal.SIGCONT):
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
             if number == signal.SIGSTOP:
                 time.sleep(self.rng.uniform(0.1, 4 * LEASE))
+        return pids
 
-    def freeze_child(self) -> None:
+    def freeze_child(self) -> Iterable[int]:
         with contextlib.suppress(psutil.NoSuchProcess):
             if child := self.any_child():
                 child.suspend()
                 time.sleep(self.rng.uniform(0.02, 1.0))
                 child.resume()
+                return [child.pid]
+        return ()
 
-    def deploy(self) -> None:
+    def deploy(self) -> Iterable[int]:
         worker = self.any_worker()
+        pids = pids_of(worker)
         worker.stop(60)
         self.replace(worker)
+        return pids
 
     # -- producers ---------------------------------------------------------------------------------------------------
 
@@ -147,8 +159,9 @@ class World:
         plays = [self.kill_child, self.kill_child, self.kill_tree, self.freeze_tree, self.freeze_child, self.deploy]
         while not self._over.wait(self.rng.expovariate(1 / every)):
             play = self.rng.choice([*plays, *self.faults()])
-            self.acts[play.__name__] += 1
-            play()
+            began = time.monotonic()
+            pids = play() or ()
+            self.acts.append(Act(play.__name__, began, time.monotonic(), frozenset(pids)))
 
     def run(self, per_second: float, every: float) -> list[threading.Thread]:
         for mode in ("process", "thread"):
@@ -165,6 +178,11 @@ class World:
         self._over.set()
 
 
+def pids_of(worker: WorkerProcess) -> list[int]:
+    """Return the processes of a worker, as of now."""
+    return [process.pid for process in family_of(worker.pid)]
+
+
 class Network(World):
     name = "network"
 
@@ -177,7 +195,7 @@ class Network(World):
     def inner(self) -> redis.Redis:
         return self.server.client
 
-    def faults(self) -> list[Callable[[], object]]:
+    def faults(self) -> list[Callable[[], Iterable[int] | None]]:
         return [self.delay, self.swallow, self.cut, self.silence, self.hang_up, self.kill_store]
 
     def delay(self) -> None:
@@ -255,7 +273,7 @@ class Sentinel(World):
         host, port = self.sentinel.execute_command("SENTINEL", "get-master-addr-by-name", "main")
         return client(Address(url=f"redis://{host.decode()}:{port.decode()}"))
 
-    def faults(self) -> list[Callable[[], object]]:
+    def faults(self) -> list[Callable[[], Iterable[int] | None]]:
         return [self.fail_over]
 
     def fail_over(self) -> None:
