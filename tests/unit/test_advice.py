@@ -43,14 +43,16 @@ def profile(wall_ms: float, cpu_ms: float, **changes: object) -> Profile:
         (profile(20, 19, memory_growth_mb=None, memory_peak_mb=None), TWO, "computes", "process", 2),
     ],
 )
-def test_kinds(found: Profile, machine: Machine, kind: str, mode: str, workers: int) -> None:
+def test_the_kind_the_mode_and_the_number_follow_from_the_figures(
+    found: Profile, machine: Machine, kind: str, mode: str, workers: int
+) -> None:
     advice = judge(found, machine)
     assert (advice.kind, advice.mode, advice.workers) == (kind, mode, workers), advice
     assert advice.reason.endswith(".")
     assert advice.would_change.endswith(".")
 
 
-def test_what_it_waited_for_the_gil_is_not_its_own_waiting() -> None:
+def test_the_wait_for_the_gil_does_not_count_as_a_wait_of_the_job() -> None:
     """Sixteen threads that compute: 50 ms of CPU in 800 ms. This looks like waiting, and is not."""
     crowded = profile(800, 50, gil_wait=0.93)
     assert judge(crowded, TWO).kind == "computes"
@@ -58,7 +60,7 @@ def test_what_it_waited_for_the_gil_is_not_its_own_waiting() -> None:
     assert judge(replace(crowded, gil_wait=None), TWO).kind == "waits"
 
 
-def test_mixed_has_threads_in_each_process() -> None:
+def test_mixed_tasks_get_processes_with_threads_in_each() -> None:
     assert judge(profile(50, 17), TWO).threads == 3
     assert judge(profile(51, 50), TWO).threads == 1
 
@@ -66,7 +68,7 @@ def test_mixed_has_threads_in_each_process() -> None:
 @pytest.mark.parametrize(
     ("runs", "wall_ms", "known"), [(0, 0, False), (9, 10, False), (10, 10, True), (3, 400, True), (2, 60_000, False)]
 )
-def test_too_few_runs(runs: int, wall_ms: float, known: bool) -> None:
+def test_too_few_runs_give_no_advice(runs: int, wall_ms: float, known: bool) -> None:
     advice = judge(profile(wall_ms, wall_ms, runs=runs), TWO)
     assert (advice.kind != "unknown") is known
     if not known:
@@ -74,7 +76,7 @@ def test_too_few_runs(runs: int, wall_ms: float, known: bool) -> None:
         assert "10 runs" in advice.would_change
 
 
-def test_nothing_but_failures() -> None:
+def test_a_task_that_only_failed_gets_no_advice() -> None:
     advice = judge(profile(50, 1, runs=40, errors=40), TWO)
     assert (advice.kind, advice.mode) == ("unknown", None)
     assert "40 runs failed" in advice.reason
@@ -116,7 +118,7 @@ IN_COMPANY = {"company": 15.0, "lock_wait": 0.9}
         ({}, "waits", "thread", "threads wait at once"),
     ],
 )
-def test_waiting_for_the_world_or_in_its_own_process(
+def test_waiting_for_something_outside_differs_from_waiting_for_other_threads(
     changes: dict[str, float], kind: str, mode: str | None, words: str
 ) -> None:
     advice = judge(profile(20, 0.1, task="shop.web.fetch", **changes), TWO)
@@ -127,7 +129,7 @@ def test_waiting_for_the_world_or_in_its_own_process(
     assert ("Its record does not show whether several can wait" in advice.would_change) is unseen
 
 
-def test_what_threads_do_not_tell_of_memory() -> None:
+def test_the_memory_of_runs_beside_other_threads_is_reported_as_not_known() -> None:
     among_threads = profile(20, 0.1, memory_growth_mb=None, memory_peak_mb=None, company=3.0, lock_wait=0.0)
     assert "does not show what memory a run keeps: `jobq compare m:t" in judge(among_threads, TWO).would_change
 
@@ -140,11 +142,11 @@ def test_a_leak_names_the_limit_and_how_long_it_lasts() -> None:
     assert "653 jobs" in advice.reason
 
 
-def test_tiny_says_how_much_the_queue_costs() -> None:
+def test_for_tiny_jobs_the_advice_says_what_the_queue_costs() -> None:
     assert "200 µs per job, 20 times" in judge(profile(0.01, 0.01), TWO).reason
 
 
-def test_this_machine() -> None:
+def test_machine_here_describes_this_machine() -> None:
     here = Machine.here()
     assert here.cores >= 1
     assert here.memory_mb > 100

@@ -8,7 +8,7 @@ from jobqueue.errors import BootFailed
 from jobqueue.workers.shared.attempts import SOON, TRIES, UNDER_KILLS, Attempts
 
 
-def test_it_gives_up_with_the_cause() -> None:
+def test_attempts_that_all_fail_end_with_the_cause() -> None:
     attempts, now, pauses = Attempts("It"), 100.0, []
     for _ in range(TRIES - 1):
         attempts.failed("was killed by SIGSEGV", now, now)
@@ -19,7 +19,7 @@ def test_it_gives_up_with_the_cause() -> None:
         attempts.failed("was killed by SIGSEGV", now, now)
 
 
-def test_kills_from_outside_may_stop() -> None:
+def test_kills_from_outside_end_the_worker_only_if_they_go_on_too_long() -> None:
     """Many kills do not end the worker; kills that go on for too long do."""
     attempts, now = Attempts("It"), 100.0
     while now < 100.0 + UNDER_KILLS:
@@ -30,14 +30,14 @@ def test_kills_from_outside_may_stop() -> None:
         attempts.failed("was killed by SIGKILL", now, now, killed=True)
 
 
-def test_those_that_began_together_are_one_attempt() -> None:
+def test_processes_that_started_together_count_as_one_attempt() -> None:
     attempts = Attempts("It")
     for _ in range(100):
         attempts.failed("left", 100.0, 100.1)
     assert attempts.not_before == pytest.approx(100.5)
 
 
-def test_one_that_worked_begins_the_count_anew() -> None:
+def test_an_attempt_that_worked_resets_the_count() -> None:
     attempts, now = Attempts("It"), 100.0
     for _ in range(100):
         attempts.failed("left", now, now)

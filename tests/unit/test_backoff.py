@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 MANY = 10_000  # a store that is away for five hours
 
 
-def test_it_doubles_up_to_the_most() -> None:
+def test_the_delay_doubles_up_to_the_maximum() -> None:
     backoff = Backoff(first=0.05, most=1.0)
     delays = [backoff.delay]
     for _ in range(7):
@@ -24,14 +24,14 @@ def test_it_doubles_up_to_the_most() -> None:
     assert delays == pytest.approx([0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
 
 
-def test_failures_that_are_free() -> None:
+def test_the_first_free_failures_cost_no_delay() -> None:
     backoff = Backoff(first=0.8, most=5.0, free=2)
     assert [backoff.failed(), backoff.failed()] == [0.0, 0.0]
     assert backoff.failed() > 0.0
     assert backoff.delay == 0.8
 
 
-def test_many_failures() -> None:
+def test_the_pause_stays_bounded_and_random_after_many_failures() -> None:
     backoff = Backoff()
     pauses = [backoff.failed() for _ in range(MANY)]
     assert backoff.failures == MANY
@@ -41,7 +41,7 @@ def test_many_failures() -> None:
     assert len(set(pauses)) > MANY / 2  # many who failed together come back one by one
 
 
-def test_it_begins_anew() -> None:
+def test_reset_starts_again_with_the_first_delay() -> None:
     backoff = Backoff()
     for _ in range(100):
         backoff.failed()
@@ -51,7 +51,7 @@ def test_it_begins_anew() -> None:
     assert backoff.delay == 0.05
 
 
-def test_nobody_has_one_of_their_own() -> None:
+def test_no_other_module_computes_a_backoff() -> None:
     """A power of a count of failures overflows in the end; doubling a pause is the duty of this class."""
     own = re.compile(r"2(\.0)? ?\*\* ?[a-z_]|(delay|pause) = min\(")
     found = []
@@ -63,7 +63,7 @@ def test_nobody_has_one_of_their_own() -> None:
     assert found == []
 
 
-def test_time_is_the_callers() -> None:
+def test_backoff_itself_never_sleeps() -> None:
     """The class never sleeps itself."""
     before = time.monotonic()
     backoff = Backoff(first=1000.0, most=1e9)

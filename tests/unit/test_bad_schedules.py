@@ -85,7 +85,7 @@ def scheduler(store: redis.Redis) -> Scheduler:
 
 
 @EACH
-def test_the_others_come_and_it_is_named_once(
+def test_the_other_schedules_run_and_the_bad_one_is_logged_once(
     bad: str, store: redis.Redis, q: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = store.zscore(keys.SCHEDULES, "bad")
@@ -101,7 +101,7 @@ def test_the_others_come_and_it_is_named_once(
 
 
 @EACH
-def test_it_is_shown_and_deletable(bad: str, store: redis.Redis) -> None:
+def test_a_bad_schedule_is_shown_and_can_be_deleted(bad: str, store: redis.Redis) -> None:
     views = {view.id: view for view in Schedules(store).recurring()}
     assert views["bad"].problem, views["bad"]
     [finding] = examine_schedules(store)
@@ -112,7 +112,7 @@ def test_it_is_shown_and_deletable(bad: str, store: redis.Redis) -> None:
     assert not store.exists(keys.schedule("bad"), keys.schedule_job("bad"))
 
 
-def test_more_of_them_than_are_read_at_once(store: redis.Redis, q: Queue) -> None:
+def test_more_bad_schedules_than_are_read_at_once_hold_up_no_other(store: redis.Redis, q: Queue) -> None:
     for n in range(AT_ONCE + 50):
         store.zadd(keys.SCHEDULES, {f"bad{n}": 1000.0 + n})
         store.set(keys.schedule(f"bad{n}"), "x")
@@ -124,7 +124,7 @@ def test_more_of_them_than_are_read_at_once(store: redis.Redis, q: Queue) -> Non
     assert sorted(job_id.partition("-")[0] for job_id in q.job_ids) == ["good0", "good1", "good2"]
 
 
-def test_one_that_is_mended_comes_at_once(store: redis.Redis, q: Queue) -> None:
+def test_a_schedule_that_was_repaired_runs_at_once(store: redis.Redis, q: Queue) -> None:
     q.schedule("square", 3, every=60, schedule_id="s")
     store.hset(keys.schedule("s"), "every", "nan")
     ticker = ScheduleTicker(Timetable(store))
@@ -135,7 +135,7 @@ def test_one_that_is_mended_comes_at_once(store: redis.Redis, q: Queue) -> None:
     assert len(q.job_ids) == 1
 
 
-def test_a_name_that_is_no_text(store: redis.Redis, q: Queue) -> None:
+def test_a_schedule_whose_name_is_not_utf8_is_shown_and_deleted(store: redis.Redis, q: Queue) -> None:
     q.schedule("square", 3, every=60, schedule_id="s")
     store.rename(keys.schedule("s"), keys.schedule("").encode() + b"\xff")
     store.rename(keys.schedule_job("s"), keys.schedule_job("").encode() + b"\xff")
@@ -150,7 +150,9 @@ def test_a_name_that_is_no_text(store: redis.Redis, q: Queue) -> None:
 
 
 @pytest.mark.parametrize("score", ["inf", "1e18", "-1e18"])
-def test_a_delayed_job_without_a_date(server: Server, store: redis.Redis, q: Queue, score: str) -> None:
+def test_a_delayed_job_without_a_date_is_shown_and_deleted(
+    server: Server, store: redis.Redis, q: Queue, score: str
+) -> None:
     q.enqueue_in(timedelta(seconds=1000), "square", 2, job_id="far")
     store.zadd(keys.registry("scheduled", "q"), {"far": score})  # type: ignore[dict-item]
     [view], _ = Schedules(store).delayed(10)
@@ -161,7 +163,7 @@ def test_a_delayed_job_without_a_date(server: Server, store: redis.Redis, q: Que
     assert Schedules(store).delete("far") == "delayed job"
 
 
-def test_a_delayed_job_of_another_type(store: redis.Redis, q: Queue) -> None:
+def test_a_delayed_job_whose_key_has_a_wrong_type_is_shown_and_deleted(store: redis.Redis, q: Queue) -> None:
     job = q.enqueue_in(timedelta(seconds=1000), "square", 2)
     store.delete(keys.job(job.id))
     store.set(keys.job(job.id), "x")
@@ -183,7 +185,7 @@ def test_delayed_jobs_of_one_queue_do_not_hold_up_the_others(store: redis.Redis,
     assert len(q.job_ids) == 2
 
 
-def test_no_list_at_all(server: Server, store: redis.Redis) -> None:
+def test_a_schedules_key_of_a_wrong_type_is_reported(server: Server, store: redis.Redis) -> None:
     store.set(keys.SCHEDULES, "x")
     [finding] = examine_schedules(store)
     assert finding.severity == "problem"

@@ -47,20 +47,20 @@ def figures(*drains: BenchDrain, round_trip: float = 0.00005, near: bool = False
         (drain(), 0.00005, False, "waiting"),
     ],
 )
-def test_what_was_busy_is_the_limit(measured: BenchDrain, round_trip: float, near: bool, what: str) -> None:
+def test_the_busiest_part_is_named_as_the_limit(measured: BenchDrain, round_trip: float, near: bool, what: str) -> None:
     found = limit_of(figures(measured, round_trip=round_trip, near=near), measured)
     assert found.what == what
     assert found.sentence.endswith(".")
 
 
-def test_other_programs_can_be_the_limit() -> None:
+def test_other_programs_can_be_named_as_the_limit() -> None:
     busy = replace(drain(), runs=(replace(drain().typical, others=1.6),))
     found = limit_of(figures(busy), busy)
     assert found.what == "machine"
     assert "other programs 1.6" in found.sentence
 
 
-def test_the_typical_run_is_the_median() -> None:
+def test_the_median_run_counts_as_typical() -> None:
     assert drain().typical.rate == 1000
     assert drain("process", 2, worker=1.0).child_busy == 0.5
     assert drain("thread", 8, worker=1.0).child_busy == 1.0
@@ -69,7 +69,7 @@ def test_the_typical_run_is_the_median() -> None:
 # -- the report ------------------------------------------------------------------------------------------------------
 
 
-def test_the_table() -> None:
+def test_the_report_as_a_table() -> None:
     lines = report.table(figures(drain(), drain("thread", 8, store=None)))
     text = "\n".join(lines)
     assert "enqueue, one by one" in text
@@ -81,7 +81,7 @@ def test_the_table() -> None:
     assert max(map(len, lines)) <= 100
 
 
-def test_the_same_for_programs() -> None:
+def test_the_report_as_json() -> None:
     said = report.as_json(figures(drain(), others=1.0))
     assert said["run"][0]["limit"] == "waiting"
     assert said["latency"]["start"]["p50"] == 0.002
@@ -91,12 +91,12 @@ def test_the_same_for_programs() -> None:
     assert len(said["meaning"]) == 2
 
 
-def test_percentiles() -> None:
+def test_percentiles_of_latencies() -> None:
     assert percentile([1.0], 99) == 1.0
     assert percentile([float(n) for n in range(101)], 95) == 95.0
 
 
-def test_the_widths() -> None:
+def test_the_widths_that_are_measured() -> None:
     assert widths(1) == [Cell("process", 1), Cell("thread", 8)]
     assert widths(4) == [Cell("process", 1), Cell("process", 4), Cell("thread", 8)]
 
@@ -104,7 +104,7 @@ def test_the_widths() -> None:
 # -- a tree that is stopped ------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_tree_goes_on_afterwards() -> None:
+def test_a_stopped_tree_continues_afterwards() -> None:
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     with subprocess.Popen([sys.executable, "-c", child]) as root:
         try:

@@ -39,7 +39,7 @@ def stamps(tmp_path: Path) -> Iterator[Any]:
     made.close()
 
 
-def test_a_stamp_is_seen_by_another_mapping(stamps: Any, tmp_path: Path) -> None:
+def test_a_stamp_is_visible_through_another_mapping_of_the_file(stamps: Any, tmp_path: Path) -> None:
     other = peers("stamps").Stamps(tmp_path / "stamps")
     other.write(7, 5)
     began, ended, pid = stamps.read(7)
@@ -48,7 +48,7 @@ def test_a_stamp_is_seen_by_another_mapping(stamps: Any, tmp_path: Path) -> None
     other.close()
 
 
-def test_what_has_not_ended_is_found(stamps: Any) -> None:
+def test_jobs_that_have_not_ended_are_found(stamps: Any) -> None:
     for number in (0, 1, 3):
         stamps.write(number, 1)
     assert stamps.first_missing(range(4)) == 2
@@ -170,7 +170,7 @@ def test_the_tables_compare_with_the_best_peer(report: dict[str, Any]) -> None:
     assert tables.rows(report, memory)[-1][1] == "0.67 x"
 
 
-def test_what_failed_and_what_is_uncertain_is_said(report: dict[str, Any]) -> None:
+def test_failures_and_uncertain_figures_are_named_in_the_report(report: dict[str, Any]) -> None:
     said = peers("report").for_terminal(report)
     assert "celery: no wheel" in said
     assert "huey, drain: 2 processes: it hangs" in said

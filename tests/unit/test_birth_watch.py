@@ -29,7 +29,7 @@ def handle(process: subprocess.Popen[bytes]) -> ChildHandle:
     return handle
 
 
-def test_one_that_hangs(
+def test_a_forked_child_that_never_becomes_ready_is_killed(
     handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = BirthWatch()
@@ -46,7 +46,7 @@ def test_one_that_hangs(
     assert not handle.process.killed  # so it counts as a failed attempt
 
 
-def test_one_that_imports(
+def test_a_spawned_child_that_imports_for_long_is_only_logged(
     handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = BirthWatch()
@@ -56,7 +56,9 @@ def test_one_that_imports(
     assert process.poll() is None
 
 
-def test_one_that_runs(handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_child_that_became_ready_is_left_alone(
+    handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     handle.page.set(PULSE, 1)
     BirthWatch().step(handle, handle.process.born + 10 * KILLED)
     assert not caplog.messages

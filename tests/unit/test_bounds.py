@@ -82,7 +82,7 @@ def ways(queue: Queue) -> list[Any]:
     "value", [*NO_NUMBERS, *OUTSIDE], ids=lambda value: f"{value!r:.20}" if value != 10**5000 else "huge"
 )
 @pytest.mark.parametrize("option", ["result_ttl", "failure_ttl", "ttl", "job_timeout"])
-def test_a_number_out_of_bounds_is_refused_at_every_door(
+def test_a_number_out_of_bounds_is_refused_by_every_way_to_enqueue(
     client: redis.Redis, queue: Queue, option: str, value: Any
 ) -> None:
     for way in ways(queue):
@@ -122,7 +122,7 @@ def test_a_number_out_of_bounds_is_refused_at_every_door(
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_numbers_inside_of_options(client: redis.Redis, queue: Queue, option: str, value: Any) -> None:
+def test_numbers_inside_option_objects_are_checked(client: redis.Redis, queue: Queue, option: str, value: Any) -> None:
     with pytest.raises(BadValue):
         queue.enqueue(square, 1, **{option: value})
     with pytest.raises(BadValue):
@@ -161,7 +161,7 @@ def test_an_option_of_another_type_is_refused_by_its_name(
 
 @pytest.mark.filterwarnings("ignore:Passing a string or function:DeprecationWarning")
 @pytest.mark.parametrize("option", ["on_success", "on_failure", "on_stopped"])
-def test_a_callbacks_name_is_taken_as_rq_takes_it(client: redis.Redis, option: str) -> None:
+def test_a_callback_may_be_given_by_name_as_in_rq(client: redis.Redis, option: str) -> None:
     ours, rqs = Queue("q", connection=client), RqQueue("q", connection=client)
     for given in ("os.getpid", "5", len, "", None):
         fields = [queue.enqueue("os.getpid", **{option: given}).to_dict() for queue in (ours, rqs)]
@@ -170,7 +170,7 @@ def test_a_callbacks_name_is_taken_as_rq_takes_it(client: redis.Redis, option: s
 
 
 @pytest.mark.parametrize("value", [0, False, "", None])
-def test_what_is_false_is_absent(queue: Queue, value: Any) -> None:
+def test_an_option_that_is_false_counts_as_not_given(queue: Queue, value: Any) -> None:
     """As in RQ."""
     for option in bounds.OBJECTS:
         for job in (queue.enqueue(square, 1, **{option: value}), queue.create_job(square, (1,), **{option: value})):
@@ -179,7 +179,7 @@ def test_what_is_false_is_absent(queue: Queue, value: Any) -> None:
 
 
 @pytest.mark.parametrize("every", [*NO_NUMBERS, *OUTSIDE, 0.01, 3e11], ids=lambda value: f"{type(value).__name__}")
-def test_intervals(client: redis.Redis, queue: Queue, every: Any) -> None:
+def test_an_interval_out_of_bounds_is_refused(client: redis.Redis, queue: Queue, every: Any) -> None:
     with pytest.raises(UsageError):
         queue.schedule(square, 2, every=every)
     assert client.keys() == []
@@ -190,7 +190,7 @@ def test_intervals(client: redis.Redis, queue: Queue, every: Any) -> None:
     [datetime.max, datetime.min, datetime(1960, 1, 1), datetime(2300, 1, 1, tzinfo=UTC), 5, math.nan, "tomorrow", None],
     ids=str,
 )
-def test_moments(client: redis.Redis, queue: Queue, when: Any) -> None:
+def test_a_time_out_of_bounds_is_refused(client: redis.Redis, queue: Queue, when: Any) -> None:
     with pytest.raises(BadValue):
         queue.enqueue_at(when, square, 2)
     if when is not None:
@@ -200,14 +200,14 @@ def test_moments(client: redis.Redis, queue: Queue, when: Any) -> None:
 
 
 @pytest.mark.parametrize("span", [5, math.nan, "5m", timedelta.max, timedelta.min, None, True], ids=str)
-def test_spans(client: redis.Redis, queue: Queue, span: Any) -> None:
+def test_a_delay_out_of_bounds_is_refused(client: redis.Redis, queue: Queue, span: Any) -> None:
     with pytest.raises(BadValue):
         queue.enqueue_in(span, square, 2)
     assert client.keys() == []
 
 
 @pytest.mark.parametrize("timeout", [*NO_NUMBERS, 1e18], ids=lambda value: f"{value!r:.20}")
-def test_how_long_to_wait(client: redis.Redis, queue: Queue, timeout: Any) -> None:
+def test_a_timeout_for_results_out_of_bounds_is_refused(client: redis.Redis, queue: Queue, timeout: Any) -> None:
     job, batch = queue.enqueue(square, 1), queue.enqueue_many(square, [1])
     before = sorted(client.keys())
     with pytest.raises(BadValue):
@@ -223,7 +223,7 @@ def test_how_long_to_wait(client: redis.Redis, queue: Queue, timeout: Any) -> No
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, *OUTSIDE], ids=lambda value: f"{type(value).__name__}")
 @pytest.mark.parametrize("option", ["job_timeout", "result_ttl", "workers"])
-def test_of_an_executor_and_a_queue(client: redis.Redis, option: str, value: Any) -> None:
+def test_options_of_executor_and_queue_out_of_bounds_are_refused(client: redis.Redis, option: str, value: Any) -> None:
     with pytest.raises(BadValue):
         JobExecutor("thread", **{option: value})
     if value and option == "job_timeout":
@@ -231,7 +231,7 @@ def test_of_an_executor_and_a_queue(client: redis.Redis, option: str, value: Any
             Queue("q", connection=client, default_timeout=value)
 
 
-def test_a_job_made_by_hand(client: redis.Redis, queue: Queue) -> None:
+def test_options_of_a_job_made_with_job_create_are_checked(client: redis.Redis, queue: Queue) -> None:
     for options in ({"ttl": 10**18}, {"timeout": 10**12}, {"result_ttl": -7}, {"failure_ttl": -2}):
         job = RqJob.create("jobqueue.tasks.square", (1,), connection=client, serializer=queue.serializer, **options)
         with pytest.raises(BadValue):
@@ -255,7 +255,7 @@ def test_a_job_made_by_hand(client: redis.Redis, queue: Queue) -> None:
     ],
     ids=str,
 )
-def test_what_may_be_given(client: redis.Redis, queue: Queue, value: Any, seconds: int) -> None:
+def test_values_within_bounds_are_accepted(client: redis.Redis, queue: Queue, value: Any, seconds: int) -> None:
     job = queue.enqueue(square, 1, result_ttl=value, failure_ttl=value, ttl=value, job_timeout=value)
     names = ("result_ttl", "failure_ttl", "ttl", "timeout")
     assert client.hmget(keys.job(job.id), *names) == [b"%d" % seconds] * 4
@@ -273,7 +273,7 @@ def test_what_may_be_given(client: redis.Redis, queue: Queue, value: Any, second
         "interval=5, ttl=True",
     ],
 )
-def test_cron_files(tmp_path: Path, entry: str) -> None:
+def test_numbers_in_cron_files_are_checked(tmp_path: Path, entry: str) -> None:
     path = tmp_path / "cron_config.py"
     path.write_text(
         f"from rq import cron\nfrom jobqueue.tasks import square\ncron.register(square, 'q', args=(1,), {entry})\n"
@@ -300,7 +300,7 @@ EVERY_OPTION = dict(options_of(LazyGroup()))
 NUMBERS = {name: param.type for name, param in EVERY_OPTION.items() if isinstance(param.type, Number)}
 
 
-def test_no_option_takes_any_float() -> None:
+def test_no_command_line_option_is_a_plain_float() -> None:
     assert len(NUMBERS) > 15
     unbounded = (click.types.FloatParamType, click.FloatRange)  # these take "nan" for a number
     no_end = [
@@ -312,7 +312,7 @@ def test_no_option_takes_any_float() -> None:
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e18", "1e999", "-5", "", "x", "True", "9" * 30])
 @pytest.mark.parametrize("name", NUMBERS)
-def test_what_no_option_takes(name: str, text: str) -> None:
+def test_numbers_that_no_command_line_option_accepts(name: str, text: str) -> None:
     with pytest.raises(click.BadParameter) as caught:
         NUMBERS[name].convert(text, None, None)
     assert "give " in str(caught.value)

@@ -51,7 +51,7 @@ def test_jobs_are_handed_out_in_order_and_counted_on_the_page() -> None:
     assert buffer.in_hand == {2}
 
 
-def test_a_job_that_runs_alone_waits_for_the_others_and_they_for_it() -> None:
+def test_a_job_that_runs_alone_waits_for_running_jobs_and_later_jobs_for_it() -> None:
     buffer = Bench().arrive(job(1), job(2, alone=True), job(3))
     assert [taken(buffer), taken(buffer)] == [1, None]
     assert buffer.ended(1)  # wake who waits
@@ -61,12 +61,12 @@ def test_a_job_that_runs_alone_waits_for_the_others_and_they_for_it() -> None:
     assert not buffer.ended(3)
 
 
-def test_with_one_slot_every_job_is_alone() -> None:
+def test_with_one_slot_a_job_that_runs_alone_does_not_wait() -> None:
     buffer = Bench(slots=1).arrive(job(1, alone=True), job(2, alone=True))
     assert [taken(buffer), taken(buffer)] == [1, 2]
 
 
-def test_what_is_dropped_is_handed_out_no_more() -> None:
+def test_dropped_jobs_are_not_handed_out() -> None:
     bench = Bench()
     buffer = bench.arrive(job(1), job(2), job(3))
     buffer.take()
@@ -76,7 +76,7 @@ def test_what_is_dropped_is_handed_out_no_more() -> None:
     assert buffer.doubtful == set()
 
 
-def test_what_a_slot_has_is_doubtful_until_it_has_ended() -> None:
+def test_after_a_drop_with_doubt_a_job_that_a_slot_holds_is_doubtful_until_it_ends() -> None:
     buffer = Bench().arrive(job(1))
     buffer.take()
     buffer.drop(doubt=True)
@@ -85,13 +85,13 @@ def test_what_a_slot_has_is_doubtful_until_it_has_ended() -> None:
     assert buffer.doubtful == set()
 
 
-def test_a_quiet_buffer_hands_out_and_wants_nothing() -> None:
+def test_a_quiet_buffer_hands_out_no_job_and_asks_for_none() -> None:
     buffer = Bench().arrive(job(1))
     buffer.quiet = True
     assert (taken(buffer), buffer.want(idle=2), buffer.may_claim) == (None, 0, False)
 
 
-def test_the_queues_are_said_to_be_empty_once() -> None:
+def test_empty_queues_are_reported_once() -> None:
     bench = Bench()
     bench.arrive()
     bench.arrive()
@@ -103,7 +103,7 @@ def test_the_queues_are_said_to_be_empty_once() -> None:
     assert bench.page.get(OUT_OF_WORK) == 0
 
 
-def test_it_asks_to_retire_once() -> None:
+def test_the_buffer_asks_once_to_retire() -> None:
     bench = Bench(max_jobs=2)
     buffer = bench.arrive(*map(job, range(1, 5)))
     buffer.take()
@@ -113,7 +113,7 @@ def test_it_asks_to_retire_once() -> None:
     assert bench.said == ["retire"]
 
 
-def test_it_never_asks_to_retire_without_a_limit() -> None:
+def test_without_a_limit_the_buffer_never_asks_to_retire() -> None:
     bench = Bench()
     buffer = bench.arrive(*map(job, range(1, 5)))
     while buffer.take():
@@ -121,7 +121,7 @@ def test_it_never_asks_to_retire_without_a_limit() -> None:
     assert bench.said == []
 
 
-def test_how_many_jobs_it_wants() -> None:
+def test_the_number_of_jobs_that_a_request_asks_for() -> None:
     """One per slot that waits, and what may wait in the buffer; never more than a request carries, or than it may."""
     bench = Bench()
     assert bench.buffer.want(idle=0) == bench.buffer.prefetch.ahead == 2
@@ -133,7 +133,7 @@ def test_how_many_jobs_it_wants() -> None:
     assert not bench.buffer.may_claim  # a job waits here
 
 
-def test_where_the_order_changes_with_each_job_it_asks_for_one() -> None:
+def test_a_strategy_that_changes_the_order_with_each_job_claims_one_at_a_time() -> None:
     buffer = Bench(queues=("a", "b", "c"), dequeue_strategy="round_robin").buffer
     assert buffer.want(idle=2) == 1
     buffer.arrived([job(1, queue="a")])

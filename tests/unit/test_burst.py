@@ -73,11 +73,11 @@ def bench() -> Iterator[Bench]:
         child.close()
 
 
-def test_no_child_holds_a_job_and_nothing_waits(bench: Bench) -> None:
+def test_a_burst_is_over_when_no_child_holds_a_job_and_none_waits(bench: Bench) -> None:
     assert bench.look()
 
 
-def test_the_main_loop_does_not_ask_the_store(bench: Bench) -> None:
+def test_only_the_roles_thread_asks_the_store(bench: Bench) -> None:
     """The roles thread does, and posts what it found."""
     bench.burst.step()
     bench.roles_thread.work()
@@ -86,7 +86,7 @@ def test_the_main_loop_does_not_ask_the_store(bench: Bench) -> None:
     assert bench.over == 1
 
 
-def test_one_look_at_a_time(bench: Bench) -> None:
+def test_only_one_look_is_under_way_at_a_time(bench: Bench) -> None:
     for _ in range(5):
         bench.burst.step()
     assert len(bench.roles_thread.requests) == 1
@@ -108,13 +108,13 @@ def test_one_look_at_a_time(bench: Bench) -> None:
     ],
     ids=["it runs a job", "it has one in its buffer", "it has not settled all", "it may yet get one"],
 )
-def test_a_child_that_has_something(bench: Bench, busy: Callable[[FakeChild], None]) -> None:
+def test_a_burst_waits_for_a_child_that_holds_a_job(bench: Bench, busy: Callable[[FakeChild], None]) -> None:
     """Then the store is not even asked."""
     busy(bench.children[1])
     assert not bench.begins_to_look()
 
 
-def test_a_child_that_is_missing_or_a_dead_one_that_is_not_reaped(bench: Bench) -> None:
+def test_a_burst_waits_for_a_missing_child_and_for_one_not_yet_reaped(bench: Bench) -> None:
     bench.full = False
     assert not bench.begins_to_look()
     bench.full = True
@@ -122,7 +122,7 @@ def test_a_child_that_is_missing_or_a_dead_one_that_is_not_reaped(bench: Bench) 
 
 
 @pytest.mark.parametrize("name", ["high", "low"])
-def test_a_job_that_waits(bench: Bench, name: str) -> None:
+def test_a_burst_waits_for_a_job_in_its_queues(bench: Bench, name: str) -> None:
     """It was enqueued after the children had looked: they are woken, and the burst looks again."""
     bench.store.rpush(keys.queue(name), "a")
     assert not bench.look()
@@ -130,18 +130,18 @@ def test_a_job_that_waits(bench: Bench, name: str) -> None:
     assert bench.look()
 
 
-def test_jobs_of_other_queues(bench: Bench) -> None:
+def test_a_burst_does_not_wait_for_jobs_of_other_queues(bench: Bench) -> None:
     bench.store.rpush(keys.queue("others"), "a")
     assert bench.look()
 
 
-def test_a_job_that_a_child_owns_without_knowing(bench: Bench) -> None:
+def test_a_burst_waits_for_a_claim_whose_reply_was_lost(bench: Bench) -> None:
     """The reply of its claim was lost: the child will find out, and give it back."""
     bench.store.zadd(keys.own(bench.children[0].handle.owner), {"a": 7})
     assert not bench.look()
 
 
-def test_something_happened_while_the_store_was_asked(bench: Bench) -> None:
+def test_a_burst_looks_again_if_a_job_ended_while_the_store_was_asked(bench: Bench) -> None:
     """A job was done, and may have enqueued another: what the store answered may not be true any more."""
     bench.burst.step()
     bench.roles_thread.work()
@@ -152,7 +152,7 @@ def test_something_happened_while_the_store_was_asked(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("what", ["a child took something", "a child died"])
-def test_a_child_that_is_not_at_rest_any_more(bench: Bench, what: str) -> None:
+def test_a_burst_goes_on_if_a_child_got_work_while_the_store_was_asked(bench: Bench, what: str) -> None:
     bench.burst.step()
     bench.roles_thread.work()
     if what == "a child died":
@@ -163,7 +163,7 @@ def test_a_child_that_is_not_at_rest_any_more(bench: Bench, what: str) -> None:
     assert bench.over == 0
 
 
-def test_what_another_tree_may_lose(bench: Bench) -> None:
+def test_a_burst_waits_for_jobs_of_a_tree_that_may_be_dead(bench: Bench) -> None:
     """Its jobs come back when it is rescued, should it be dead."""
     bench.others.may_be_dead = True
     bench.clock.now = 1234.5
@@ -185,7 +185,7 @@ def test_a_paused_queue_counts_as_empty(bench: Bench) -> None:
     assert not bench.look()
 
 
-def test_while_all_is_suspended_queues_count_as_empty(bench: Bench) -> None:
+def test_while_workers_are_suspended_queues_count_as_empty(bench: Bench) -> None:
     """No worker takes from them, also not what a rescue puts there; but our own children have to end their jobs."""
     bench.store.set(keys.SUSPENDED, 1)
     bench.store.rpush(keys.queue("high"), "a")
@@ -195,7 +195,7 @@ def test_while_all_is_suspended_queues_count_as_empty(bench: Bench) -> None:
     assert not bench.look()
 
 
-def test_a_child_that_has_left(bench: Bench) -> None:
+def test_a_burst_does_not_wait_for_a_child_that_has_left(bench: Bench) -> None:
     """Its page still shows what it had when it died; ``full`` says whether it is reaped."""
     bench.children[0].run(7)
     bench.children[0].leave()

@@ -21,7 +21,7 @@ def write(root: Path, files: dict[str, str]) -> tuple[Path, Path]:
     return root / "fs", root / "own"
 
 
-def test_this_machine_without_limits(tmp_path: Path) -> None:
+def test_without_limits_all_cores_and_memory_count(tmp_path: Path) -> None:
     assert (cores(tmp_path / "no", tmp_path / "no"), memory_mb(tmp_path / "no", tmp_path / "no")) == (HERE, ALL_MB)
     place = write(tmp_path, {"own": "0::/a", "fs/cgroup.controllers": "cpu memory", "fs/a/cpu.max": "max 100000",
                              "fs/a/memory.max": "max"})  # fmt: skip
@@ -31,7 +31,7 @@ def test_this_machine_without_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("50000 100000", 1), ("100000 100000", 1), ("150000 100000", 2)])
-def test_a_quota_of_version_2_also_above_us(tmp_path: Path, quota: str, expected: int) -> None:
+def test_a_cgroup_v2_quota_counts_at_each_level(tmp_path: Path, quota: str, expected: int) -> None:
     """The smallest quota counts, whoever set it; in a container the group is at the top."""
     files = {"fs/cgroup.controllers": "cpu memory", "fs/cpu.max": "max 100000", "fs/a/cpu.max": quota,
              "fs/a/b/cpu.max": "800000 100000", "fs/a/memory.max": str(512 * 2**20),
@@ -45,7 +45,7 @@ def test_a_quota_of_version_2_also_above_us(tmp_path: Path, quota: str, expected
     assert memory_mb(*container) == 256
 
 
-def test_the_limits_of_version_1(tmp_path: Path) -> None:
+def test_the_limits_of_cgroup_v1(tmp_path: Path) -> None:
     """The path is the host's; inside a container only the top is visible."""
     files = {"fs/cpu,cpuacct/cpu.cfs_quota_us": "50000", "fs/cpu,cpuacct/cpu.cfs_period_us": "100000",
              "fs/memory/memory.limit_in_bytes": str(128 * 2**20)}  # fmt: skip
@@ -59,7 +59,7 @@ def test_the_limits_of_version_1(tmp_path: Path) -> None:
     assert (cores(*place), memory_mb(*place)) == (HERE, ALL_MB)
 
 
-def test_what_cannot_be_read_limits_nothing(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_set_no_limit(tmp_path: Path) -> None:
     place = write(tmp_path, {"own": "0::/../../..", "fs/cgroup.controllers": "", "fs/cpu.max": "0 0",
                              "fs/memory.max": "much"})  # fmt: skip
     assert (cores(*place), memory_mb(*place)) == (HERE, ALL_MB)

@@ -33,12 +33,12 @@ class Thing:
         (Thing.act, f"{__name__}.Thing.act"),
     ],
 )
-def test_names(task: Any, name: str) -> None:
+def test_the_dotted_name_of_a_task(task: Any, name: str) -> None:
     assert catalog.dotted_name(task) == name
 
 
 @pytest.mark.parametrize("task", ["", "nosuch", "a b:c", "mod:", ":f", "a..b", "mod:f:g", "1.2"])
-def test_texts_that_name_nothing(task: str) -> None:
+def test_texts_that_name_no_task_are_refused(task: str) -> None:
     with pytest.raises(TaskNotFound, match="There is no task"):
         catalog.dotted_name(task)
 
@@ -48,7 +48,7 @@ def test_a_typing_error_gets_a_hint() -> None:
         catalog.dotted_name("sqaure")
 
 
-def test_functions_that_no_worker_can_import(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_that_no_worker_can_import_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def nested() -> None: ...
 
     def of_main() -> None: ...
@@ -91,13 +91,15 @@ def test_modules_of_the_current_directory_are_found_and_leave_no_trace(here: Pat
         ("", "nosuchmodule.f", "no module 'nosuchmodule'"),
     ],
 )
-def test_tasks_that_are_not_there(here: Path, text: str, name: str, words: str) -> None:
+def test_tasks_that_cannot_be_imported_are_refused_with_the_reason(
+    here: Path, text: str, name: str, words: str
+) -> None:
     (here / "mytask_b.py").write_text(text)
     with pytest.raises(TaskNotFound, match=words):
         catalog.resolve(name)
 
 
-def test_argument_check() -> None:
+def test_arguments_are_checked_against_the_signature() -> None:
     def f(a: int, b: int = 1, *, c: int = 2) -> None: ...
 
     check = catalog.ArgumentCheck("m:f", f)
@@ -107,7 +109,7 @@ def test_argument_check() -> None:
             check(args, kwargs)
 
 
-def test_a_function_without_signature_takes_everything() -> None:
+def test_a_function_without_a_signature_accepts_any_arguments() -> None:
     catalog.ArgumentCheck("m:f", max)((1, 2, 3, 4), {"nonsense": 1})
 
 
@@ -151,7 +153,7 @@ class Caller:
         return x
 
 
-def test_queues_name_what_workers_find_by_name(store: Any) -> None:
+def test_queues_store_the_name_by_which_workers_find_the_function(store: Any) -> None:
     queue = Queue(connection=store)
     assert queue.enqueue(cached, 1).func_name == f"{__name__}.cached"
     assert queue.enqueue(Caller.of_class, 1).func_name == f"{__name__}.Caller.of_class"
@@ -167,7 +169,7 @@ def test_queues_name_what_workers_find_by_name(store: Any) -> None:
         (Caller, "Caller, a class"),
     ],
 )
-def test_what_would_be_part_of_the_job_is_refused_by_name(store: Any, task: Any, words: str) -> None:
+def test_callables_that_json_cannot_carry_are_refused_by_name(store: Any, task: Any, words: str) -> None:
     queue = Queue(connection=store)
     for enqueue in (queue.enqueue, queue.enqueue_call, queue.enqueue_many):
         with pytest.raises(UsageError, match=f"JSON cannot carry {words}"):

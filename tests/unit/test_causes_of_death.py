@@ -74,19 +74,19 @@ def all_below(kind: type[CauseOfDeath]) -> Iterator[type[CauseOfDeath]]:
 
 
 @pytest.mark.parametrize(("cause", "recorded"), RECORDED)
-def test_what_is_recorded(cause: CauseOfDeath, recorded: str) -> None:
+def test_the_text_of_each_cause_in_the_store(cause: CauseOfDeath, recorded: str) -> None:
     assert cause.recorded == recorded
     assert decode_text(ruling(5, Verdict.CRASH, cause).cause) == recorded
 
 
 @pytest.mark.parametrize(("cause", "recorded"), RECORDED)
-def test_the_text_is_a_full_sentence(cause: CauseOfDeath, recorded: str) -> None:
+def test_the_text_of_a_cause_is_a_full_sentence(cause: CauseOfDeath, recorded: str) -> None:
     assert recorded.endswith(str(cause))
     assert str(cause)[0].isupper()
     assert str(cause).endswith(".")
 
 
-def test_each_cause_is_here() -> None:
+def test_every_cause_is_in_the_table_above() -> None:
     assert {type(cause) for cause, _ in RECORDED} == set(all_below(CauseOfDeath))
 
 
@@ -104,21 +104,23 @@ def test_each_cause_is_here() -> None:
         (3 << 8, True, ProcessExited(7, 3)),
     ],
 )
-def test_what_a_wait_status_tells(status: int | None, out_of_memory: bool, cause: EndOfJobProcess) -> None:
+def test_the_cause_that_follows_from_a_wait_status(
+    status: int | None, out_of_memory: bool, cause: EndOfJobProcess
+) -> None:
     assert cause_of_death(7, status, out_of_memory) == cause
     assert end_of_process(status, out_of_memory) == cause.how
 
 
-def test_a_child_that_left_because_its_name_was_struck_off() -> None:
+def test_a_fenced_child_did_not_die_of_its_job() -> None:
     assert end_of_process(FENCED << 8, ran=False) == "left: it was taken for dead, or the store was emptied"
     assert end_of_process(FENCED << 8) == "exited with status 3"  # a job may have said that
 
 
-def test_signals_without_a_name() -> None:
+def test_signals_without_a_name_are_given_by_number() -> None:
     assert [signal_name(number) for number in (9, 40)] == ["SIGKILL", "signal 40"]
 
 
-def test_nobody_else_spells_a_cause() -> None:
+def test_no_other_module_spells_a_cause() -> None:
     names = {kind.name for kind in all_below(CauseOfDeath)} - {""}
     top = Path(jobqueue.__file__).parent
     spelled = [

@@ -26,12 +26,12 @@ GOOD = Fact("finished", outcomes=1, begun=1, done=1)
 # -- the plan --------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_is_the_same_storm() -> None:
+def test_the_same_seed_gives_the_same_storm() -> None:
     assert plan.kills(OPTIONS, "thread", True) == plan.kills(OPTIONS, "thread", True)
     assert plan.durations(OPTIONS, "thread") == plan.durations(OPTIONS, "thread")
 
 
-def test_another_seed_or_mode_is_another_storm() -> None:
+def test_another_seed_or_mode_gives_another_storm() -> None:
     other = replace(OPTIONS, seed=8)
     for draw in (lambda o, mode: plan.kills(o, mode, True), plan.durations):
         assert draw(OPTIONS, "thread") != draw(other, "thread")
@@ -40,7 +40,7 @@ def test_another_seed_or_mode_is_another_storm() -> None:
 
 @pytest.mark.parametrize("kills", [0, 1, 2, 5, 10, 60, 1000])
 @pytest.mark.parametrize("own_store", [True, False])
-def test_as_many_kills_as_wanted_spread_over_the_storm(kills: int, own_store: bool) -> None:
+def test_the_kills_are_as_many_as_asked_and_spread_over_the_storm(kills: int, own_store: bool) -> None:
     planned = plan.kills(replace(OPTIONS, kills=kills), "thread", own_store)
     times = [kill.at for kill in planned]
     assert len(planned) == kills
@@ -50,7 +50,7 @@ def test_as_many_kills_as_wanted_spread_over_the_storm(kills: int, own_store: bo
     assert abs(halves[True] - halves[False]) <= 1
 
 
-def test_only_an_own_store_is_killed() -> None:
+def test_the_store_is_killed_only_if_chaos_started_it() -> None:
     options = replace(OPTIONS, kills=60, seconds=35)
     foreign = Counter(kill.kind for kill in plan.kills(options, "thread", False))
     own = Counter(kill.kind for kill in plan.kills(options, "thread", True))
@@ -115,7 +115,7 @@ def test_every_job_is_counted_in_one_place() -> None:
         (Fact("finished", outcomes=1, begun=1, done=1, stands=True), "ended_and_still_queued"),
     ],
 )
-def test_each_way_to_break_the_promise_is_seen(fact: Fact, name: str) -> None:
+def test_each_way_to_break_the_promise_is_detected(fact: Fact, name: str) -> None:
     t = tally([GOOD, fact])
     assert getattr(t, name) == 1
     assert not t.is_kept
@@ -128,14 +128,14 @@ def test_a_run_is_counted_by_its_token() -> None:
     assert (done["a"], done["b"], done["c:x"], done["d"]) == (1, 1, 1, 0)
 
 
-def test_causes_are_the_same_whoever_died() -> None:
+def test_causes_are_counted_without_pid_and_worker_name() -> None:
     first = "ChildKilled: The process that ran this job (pid 12) was killed by SIGKILL."
     assert cause(first) == cause(first.replace("12", "345")) == first.replace(" (pid 12)", "")
     second = "LeaseExpired: The worker vm-1-a0 that ran this job has given no sign of life for 2 s"
     assert cause(second) == cause(second.replace("vm-1-a0", "vm-22-ff")) != second
 
 
-def test_spread() -> None:
+def test_median_maximum_and_number_of_recovery_times() -> None:
     assert Spread.of([], 1) == Spread(None, None, 0)
     assert Spread.of([3.0], 1) == Spread(3.0, 3.0, 1)
     assert Spread.of([9.0, 1.0, 2.04, 4.0], 1) == Spread(3.0, 9.0, 4)
@@ -160,14 +160,14 @@ def test_json_has_the_keys_of_the_contract() -> None:
     assert made["seed"] == 7
 
 
-def test_verdict() -> None:
+def test_the_verdict_in_words() -> None:
     good = report.conclusion([outcome(tally([GOOD, Fact("finished", 1, 2, 1)]))])
     assert good == "Nothing was lost: 10 kills, 2 jobs, each with one outcome; 1 job ran more than once."
     bad = report.conclusion([outcome(tally([GOOD, Fact(None), Fact("queued", stands=True)]))])
     assert bad == "The promise was broken: of 3 jobs under 10 kills, 1 lost, 1 stuck."
 
 
-def test_table_and_lines_say_the_same() -> None:
+def test_table_and_plain_lines_show_the_same_figures() -> None:
     o = outcome(tally([GOOD] * 3 + [Fact(None)]))
     screen = Console(width=120, file=io.StringIO())
     screen.print(report.table([o]))

@@ -84,7 +84,7 @@ def test_each_incarnation_has_a_name_of_its_own(handle: ChildHandle) -> None:
     assert handle.state is HandleState.STARTING
 
 
-def test_what_a_child_says(handle: ChildHandle, child: socket.socket) -> None:
+def test_messages_of_a_child_are_read_however_they_are_cut(handle: ChildHandle, child: socket.socket) -> None:
     """Messages in any order, cut anywhere."""
     tokens = (Token("w:4.1", "hr{}\n", 5, "default"),)
     said: list[FromChild] = [OutOfWork(), Retire(), OutOfWork(), Dropped(tokens), Retire(), Dropped(()), OutOfWork()]
@@ -99,7 +99,7 @@ def test_what_a_child_says(handle: ChildHandle, child: socket.socket) -> None:
     assert control.receive() is None
 
 
-def test_what_is_no_message_ends_the_reading(handle: ChildHandle, child: socket.socket) -> None:
+def test_bytes_that_are_no_message_close_the_connection(handle: ChildHandle, child: socket.socket) -> None:
     child.sendall(b"h\n")
     assert control_of(handle).receive() is None
 
@@ -111,7 +111,7 @@ def test_quiet_is_sent_once(handle: ChildHandle, child: socket.socket) -> None:
     assert child.recv(100) == encode(Quiet()) + encode(Ping())
 
 
-def test_messages_to_a_dead_process_or_to_none(handle: ChildHandle, child: socket.socket) -> None:
+def test_messages_to_a_dead_or_missing_process_are_dropped(handle: ChildHandle, child: socket.socket) -> None:
     child.close()
     handle.tell(Wake())
     handle.tell(Wake())
@@ -124,25 +124,25 @@ def test_messages_to_a_dead_process_or_to_none(handle: ChildHandle, child: socke
 # -- rulings on what ran --------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_ran_alone_is_the_culprit(handle: ChildHandle, child: socket.socket) -> None:
+def test_a_job_that_ran_alone_gets_the_blame_for_the_crash(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11)
     kind, cause = rulings(handle, 9)[11]
     assert kind == "crash"
     assert cause == "ChildKilled: The process that ran this job (pid 77) was killed by SIGKILL."
 
 
-def test_several_are_suspects(handle: ChildHandle, child: socket.socket) -> None:
+def test_several_running_jobs_become_suspects(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11, 12)
     assert kinds(handle, 9) == {11: "suspect", 12: "suspect"}
 
 
-def test_the_report_names_the_culprit(handle: ChildHandle, child: socket.socket) -> None:
+def test_faulthandlers_report_names_the_job_that_crashed(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11, 12, 13)
     report(handle, 0x1001)
     assert kinds(handle, SEGV) == {11: "interrupt", 12: "crash", 13: "interrupt"}
 
 
-def test_a_crash_in_no_job(handle: ChildHandle, child: socket.socket) -> None:
+def test_a_crash_outside_of_all_jobs_makes_them_suspects(handle: ChildHandle, child: socket.socket) -> None:
     """Another thread of the process crashed: any of the jobs may have started it."""
     run(handle, 11, 12)
     report(handle, 0x9999)
@@ -155,7 +155,7 @@ def report(handle: ChildHandle, thread: int) -> None:
     )
 
 
-def test_a_process_that_was_killed_for_one_job(handle: ChildHandle, child: socket.socket) -> None:
+def test_a_kill_for_one_job_counts_nothing_for_the_others(handle: ChildHandle, child: socket.socket) -> None:
     run(handle, 11, 12)
     handle.process.condemned[11] = Condemned(Verdict.STOP, Because("as you wished"), 0.0)
     handle.process.killed = True
@@ -165,7 +165,9 @@ def test_a_process_that_was_killed_for_one_job(handle: ChildHandle, child: socke
     assert "because of another job" in found[12][1]
 
 
-def test_a_process_that_was_to_be_killed_and_died_by_itself(handle: ChildHandle, child: socket.socket) -> None:
+def test_a_condemned_job_keeps_its_ruling_if_the_process_dies_by_itself(
+    handle: ChildHandle, child: socket.socket
+) -> None:
     """The condemned job ends as it was to; the others are judged as in any crash."""
     run(handle, 11, 12)
     handle.process.condemned[11] = Condemned(Verdict.FAIL, Because("too long"), 0.0)
@@ -179,7 +181,7 @@ def test_a_stop_counts_nothing(handle: ChildHandle, child: socket.socket) -> Non
     assert {cause for _, cause in found.values()} == {"ShutdownInterrupt: The worker shut down while this job ran."}
 
 
-def test_what_was_finished(handle: ChildHandle, child: socket.socket) -> None:
+def test_finished_jobs_are_read_from_the_journal(handle: ChildHandle, child: socket.socket) -> None:
     outcome = JobOutcome("a", 10, "default", RETURNED, 500, b"", "", "", 0.0, 1.0)
     assert handle.page.journal.append(outcome)
     report = death_report(handle, 9, False)
@@ -209,11 +211,11 @@ def test_after_three_short_lives_the_next_start_is_delayed(handle: ChildHandle) 
     assert wait_after(handle, 10_000) == pytest.approx(5.0)
 
 
-def test_a_process_that_did_a_job_had_no_short_life(handle: ChildHandle) -> None:
+def test_a_process_that_did_a_job_does_not_count_as_a_short_life(handle: ChildHandle) -> None:
     assert wait_after(handle, 20, done=1) == 0
 
 
-def test_a_process_that_died_of_a_job_had_no_short_life(handle: ChildHandle) -> None:
+def test_a_process_that_died_of_a_job_does_not_count_as_a_short_life(handle: ChildHandle) -> None:
     for _ in range(10):
         ours, theirs = socket.socketpair()
         with theirs:
@@ -224,7 +226,7 @@ def test_a_process_that_died_of_a_job_had_no_short_life(handle: ChildHandle) -> 
     assert handle.not_before <= NOW
 
 
-def test_a_new_child_begins_afresh(handle: ChildHandle, child: socket.socket) -> None:
+def test_the_next_process_of_a_handle_starts_with_fresh_state(handle: ChildHandle, child: socket.socket) -> None:
     handle.process.condemned[1] = Condemned(Verdict.STOP, Because("x"), 0.0)
     handle.process.killed = handle.process.retiring = handle.process.has_dropped = True
     handle.quiet()
@@ -236,7 +238,7 @@ def test_a_new_child_begins_afresh(handle: ChildHandle, child: socket.socket) ->
         assert not any((new.condemned, new.killed, new.retiring, new.quiet_sent, new.has_dropped))
 
 
-def test_awaiting_a_death(handle: ChildHandle, child: socket.socket) -> None:
+def test_awaiting_a_death_reads_the_socket_to_its_end(handle: ChildHandle, child: socket.socket) -> None:
     """What is left in the socket is read until the end, and not for ever."""
     child.sendall(encode(OutOfWork()) * 500)
     began, control = time.monotonic(), control_of(handle)

@@ -117,7 +117,7 @@ def one_child() -> Iterator[Bench]:
     bench.close()
 
 
-def test_the_name_stands_in_the_store_before_the_process_is_asked_for(bench: Bench) -> None:
+def test_the_owner_name_is_stored_before_the_process_is_requested(bench: Bench) -> None:
     bench.turn()
     assert [owner for owner, _ in bench.owners] == ["w:0.1", "w:1.1"]
     assert (bench.states(), bench.theirs) == (["starting", "starting", "empty", "empty"], {})
@@ -129,13 +129,13 @@ def test_the_name_stands_in_the_store_before_the_process_is_asked_for(bench: Ben
     assert sorted(bench.theirs) == [0, 1]
 
 
-def test_without_a_fork_server_nobody_is_started(bench: Bench) -> None:
+def test_without_a_fork_server_no_child_is_started(bench: Bench) -> None:
     bench.fork_server.is_ready = False
     bench.turn()
     assert bench.owners == []
 
 
-def test_a_fork_server_that_has_gone_meanwhile(bench: Bench) -> None:
+def test_if_the_fork_server_is_gone_the_owner_name_is_struck_off_again(bench: Bench) -> None:
     """The name is struck off again, and the handle is free for the next."""
     bench.turn()
     bench.can_fork = False
@@ -144,7 +144,7 @@ def test_a_fork_server_that_has_gone_meanwhile(bench: Bench) -> None:
     assert [report.owner for report in bench.reaped] == ["w:0.1", "w:1.1"]
 
 
-def test_a_successor_comes_before_the_retired_goes(bench: Bench) -> None:
+def test_a_successor_starts_before_the_retired_child_ends(bench: Bench) -> None:
     bench.turn()
     bench.come()
     first = bench.handles[0]
@@ -160,7 +160,7 @@ def test_a_successor_comes_before_the_retired_goes(bench: Bench) -> None:
     assert (bench.states(), bench.owners) == (["empty", "in use", "in use", "empty"], [])
 
 
-def test_a_handle_whose_child_retired_counts_as_any_other(bench: Bench) -> None:
+def test_a_slow_store_does_not_cause_a_second_successor(bench: Bench) -> None:
     """While the store takes its time with the next owner name, no second one is sent for the same child."""
     bench.turn()
     bench.come()
@@ -189,7 +189,9 @@ def test_what_a_dead_child_has_done_is_counted(bench: Bench) -> None:
     assert bench.states()[0] == HandleState.EMPTY.value
 
 
-def test_a_process_that_could_not_be_started(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_that_could_not_be_started_is_logged_and_frees_its_handle(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
     bench.turn()
     bench.store_answers()
@@ -199,7 +201,7 @@ def test_a_process_that_could_not_be_started(bench: Bench, caplog: pytest.LogCap
     assert bench.states()[:2] == ["empty", "in use"]
 
 
-def test_why_a_child_cannot_begin_is_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reason_why_a_child_cannot_start_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     bench.turn()
     bench.come()
@@ -210,7 +212,7 @@ def test_why_a_child_cannot_begin_is_said(bench: Bench, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_children_that_never_work_end_the_worker(one_child: Bench, begun: bool) -> None:
+def test_children_that_never_claim_a_job_end_the_worker(one_child: Bench, begun: bool) -> None:
     """They die before they run, or fail by themselves before they have claimed anything."""
     bench = one_child
     bench.turn()
@@ -223,7 +225,7 @@ def test_children_that_never_work_end_the_worker(one_child: Bench, begun: bool) 
     assert "exited with status 1 (4 attempts)" in str(bench.stop.cause)
 
 
-def test_while_another_child_works_the_worker_goes_on(bench: Bench) -> None:
+def test_the_worker_continues_while_another_child_works(bench: Bench) -> None:
     bench.turn()
     bench.come()
     bench.handles[0].page.set(OUT_OF_WORK, 1)
@@ -235,7 +237,7 @@ def test_while_another_child_works_the_worker_goes_on(bench: Bench) -> None:
     assert bench.stop.cause is None
 
 
-def test_a_child_that_came_up_and_was_killed_at_once_begins_the_count_anew(one_child: Bench) -> None:
+def test_a_child_that_became_ready_and_was_killed_resets_the_count(one_child: Bench) -> None:
     """It lived between two turns of the main loop, which never saw it: in a storm of kills most live no longer."""
     bench = one_child
     births = bench.children._births
@@ -247,7 +249,7 @@ def test_a_child_that_came_up_and_was_killed_at_once_begins_the_count_anew(one_c
     assert births.not_before - bench.clock.now <= 0.4 + 1e-9, "the pause of a first failure"
 
 
-def test_after_a_crash_loop_no_spare_handle_is_used_either(one_child: Bench) -> None:
+def test_the_delay_after_a_crash_loop_holds_for_spare_handles_too(one_child: Bench) -> None:
     bench = one_child
     for _ in range(3):
         assert bench.owners == []

@@ -49,7 +49,7 @@ def three(store: redis.Redis) -> None:
     record(store, "shop.web.ask", 50, 1, slots=16)
 
 
-def test_no_record_at_all(jobq: Any) -> None:
+def test_without_any_record_the_output_says_so(jobq: Any) -> None:
     done = jobq("advise")
     assert done.exit_code == 0
     assert "jobq worker" in done.stdout
@@ -57,7 +57,7 @@ def test_no_record_at_all(jobq: Any) -> None:
 
 
 @pytest.mark.parametrize("columns", ["80", "140"])
-def test_what_people_see(three: None, jobq: Any, columns: str) -> None:
+def test_the_table_for_people(three: None, jobq: Any, columns: str) -> None:
     shown = jobq("advise", COLUMNS=columns).stdout
     assert all(len(line) <= int(columns) or "jobq worker" in line for line in shown.splitlines())
     assert "memory per job cannot be told among threads" in " ".join(shown.split())
@@ -69,7 +69,7 @@ def test_what_people_see(three: None, jobq: Any, columns: str) -> None:
     assert "…" not in shown
 
 
-def test_nothing_of_a_row_is_cut_off_and_names_stay_in_one_piece(store: redis.Redis, jobq: Any) -> None:
+def test_no_cell_is_cut_off_and_names_are_not_split(store: redis.Redis, jobq: Any) -> None:
     record(store, "shop.web.fetch_prices", 50, 1)
     record(store, "jobqueue.tasks.square", 0.01, 0.01, runs=3000, bucket="b6")
     shown = jobq("advise", COLUMNS="80").stdout
@@ -78,7 +78,7 @@ def test_nothing_of_a_row_is_cut_off_and_names_stay_in_one_piece(store: redis.Re
     assert "shop.web.fetch_prices" in table
 
 
-def test_named_tasks_only(three: None, jobq: Any) -> None:
+def test_only_the_tasks_that_were_named_are_shown(three: None, jobq: Any) -> None:
     for name in ("heavy", "jobqueue.tasks.heavy", "jobqueue.tasks:heavy"):
         found = json.loads(jobq("advise", name, "--json").stdout)
         assert [task["task"] for task in found["tasks"]] == ["jobqueue.tasks.heavy"]
@@ -88,7 +88,7 @@ def test_named_tasks_only(three: None, jobq: Any) -> None:
     assert "heavy, shop.web.ask" in done.stderr
 
 
-def test_json(three: None, jobq: Any) -> None:
+def test_the_output_as_json(three: None, jobq: Any) -> None:
     found = json.loads(jobq("advise", "--json").stdout)
     heavy, ask, fetch = found["tasks"]
     assert heavy["advice"]["kind"] == "computes"
@@ -103,7 +103,7 @@ def test_json(three: None, jobq: Any) -> None:
     ]
 
 
-def test_reset(three: None, store: redis.Redis, jobq: Any) -> None:
+def test_reset_deletes_the_records(three: None, store: redis.Redis, jobq: Any) -> None:
     assert "forgot the record of 1 task" in jobq("advise", "heavy", "--reset").stdout
     assert store.smembers(keys.USAGE) == {b"shop.web.fetch", b"shop.web.ask"}
     assert json.loads(jobq("advise", "--reset", "--json").stdout) == {"reset": 2}
@@ -111,35 +111,35 @@ def test_reset(three: None, store: redis.Redis, jobq: Any) -> None:
     assert "forgot the record of 0 tasks" in jobq("advise", "--reset").stdout
 
 
-def test_too_little_to_tell(store: redis.Redis, jobq: Any) -> None:
+def test_too_few_runs_are_reported_as_such(store: redis.Redis, jobq: Any) -> None:
     record(store, "shop.web.ask", 50, 1, runs=2)
     shown = jobq("advise").stdout
     assert "too few to tell" in shown
     assert "Too little is known to say" in shown
 
 
-def test_names_are_shown_and_not_obeyed(store: redis.Redis, jobq: Any) -> None:
+def test_control_characters_and_markup_in_names_are_escaped(store: redis.Redis, jobq: Any) -> None:
     record(store, "shop.[red]x\x1b[31m[/].y", 50, 1)
     shown = jobq("advise", COLUMNS="140").stdout
     assert "\x1b" not in shown
     assert "shop.[red]x\\x1b[31m[/].y" in shown
 
 
-def test_what_was_counted_together_is_not_judged(store: redis.Redis, jobq: Any) -> None:
+def test_tasks_that_were_counted_together_get_no_advice(store: redis.Redis, jobq: Any) -> None:
     record(store, "(other tasks)", 50, 1)
     found = json.loads(jobq("advise", "--json").stdout)
     assert found["tasks"][0]["advice"]["kind"] == "unknown"
     assert found["queues"] == []
 
 
-def test_a_key_of_another_type(store: redis.Redis, jobq: Any) -> None:
+def test_a_record_of_a_wrong_type_is_reported(store: redis.Redis, jobq: Any) -> None:
     store.set(keys.USAGE, "mine")
     assert jobq("advise").exit_code == 0
     assert jobq("advise", "--reset").exit_code == 0
 
 
 @pytest.mark.parametrize("columns", range(20, 120, 3))
-def test_the_table_fits_or_says_what_is_missing(columns: int) -> None:
+def test_the_table_fits_the_terminal_or_says_what_it_left_out(columns: int) -> None:
     one = Judged(TaskUsage("shop.web.fetch_prices", ()), PROFILE, judge(PROFILE, Machine(2, 8000.0, True, "3.13.0")))
     shown = io.StringIO()
     _print_table(Console(file=shown, width=columns, highlight=False), [one], columns >= 100)

@@ -37,14 +37,18 @@ def says(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["submit square 2", "store status"])
-def test_closed_stdout(server: Server, store: redis.Redis, tmp_path: Path, command: str) -> None:
+def test_a_closed_stdout_is_reported_before_anything_is_done(
+    server: Server, store: redis.Redis, tmp_path: Path, command: str
+) -> None:
     """This is found before anything is done: else the ids would be lost, or a socket would get stdout's number."""
     says(shell(f"$JOBQ {command} >&-", tmp_path, JOBQ_URL=server.url), "stdout is closed")
     assert store.keys() == []
 
 
 @pytest.mark.parametrize("streams", ["2>&- <&-", "2>/dev/full"])
-def test_other_streams_do_not_matter(server: Server, store: redis.Redis, tmp_path: Path, streams: str) -> None:
+def test_closed_or_full_stderr_and_stdin_do_not_matter(
+    server: Server, store: redis.Redis, tmp_path: Path, streams: str
+) -> None:
     done = shell(f"$JOBQ submit square 2 {streams}", tmp_path, JOBQ_URL=server.url)
     assert done.returncode == 0
     assert store.lrange(keys.queue("default"), 0, -1) == [done.stdout.strip().encode()]
@@ -52,26 +56,28 @@ def test_other_streams_do_not_matter(server: Server, store: redis.Redis, tmp_pat
 
 
 @pytest.mark.parametrize("streams", [">&-", ">&- 2>&- <&-", "2>/dev/full", ">/dev/full"])
-def test_a_worker_needs_no_streams(server: Server, store: redis.Redis, tmp_path: Path, streams: str) -> None:
+def test_a_worker_runs_without_standard_streams(
+    server: Server, store: redis.Redis, tmp_path: Path, streams: str
+) -> None:
     job_id = shell("$JOBQ submit square 2", tmp_path, JOBQ_URL=server.url).stdout.strip()
     done = shell(f"$JOBQ worker --burst -n 1 {streams}", tmp_path, JOBQ_URL=server.url)
     assert done.returncode == 0, done.stderr
     assert store.hget(keys.job(job_id), "status") == b"finished"
 
 
-def test_closed_stdin_is_no_empty_file(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_closed_stdin_is_an_error_and_not_an_empty_file(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     says(shell("$JOBQ submit square -f - <&-", tmp_path, JOBQ_URL=server.url), "stdin is closed")
 
 
 @pytest.mark.parametrize("command", ["submit square 2", "--help", "store status"])
-def test_a_full_disk_under_the_output(server: Server, tmp_path: Path, command: str) -> None:
+def test_a_full_disk_under_the_output_is_one_line(server: Server, tmp_path: Path, command: str) -> None:
     says(
         shell(f"$JOBQ {command} >/dev/full", tmp_path, JOBQ_URL=server.url), "the output could not be written", "space"
     )
 
 
 @pytest.mark.parametrize("command", ["--help", "submit square 1 2 3", "waiting"])
-def test_a_reader_that_leaves(server: Server, tmp_path: Path, command: str) -> None:
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(server: Server, tmp_path: Path, command: str) -> None:
     done = shell(f"$JOBQ {command} | head -0; exit ${{PIPESTATUS[0]}}", tmp_path, JOBQ_URL=server.url)
     assert done.returncode in (0, 1)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("store: ")]
@@ -80,7 +86,7 @@ def test_a_reader_that_leaves(server: Server, tmp_path: Path, command: str) -> N
 
 
 @pytest.mark.parametrize(("command", "what"), [("square 1", "1 job was"), ("square 1 2 3", "3 jobs were")])
-def test_a_submit_whose_output_fails_says_what_is_enqueued(
+def test_a_submit_whose_output_fails_reports_which_jobs_are_enqueued(
     server: Server, store: redis.Redis, tmp_path: Path, command: str, what: str
 ) -> None:
     done = shell(f"$JOBQ submit {command} >/dev/full", tmp_path, JOBQ_URL=server.url)
@@ -90,13 +96,17 @@ def test_a_submit_whose_output_fails_says_what_is_enqueued(
     assert ids[-1] in done.stderr
 
 
-def test_a_submit_whose_reader_leaves_says_what_is_enqueued(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_submit_whose_reader_leaves_reports_which_jobs_are_enqueued(
+    server: Server, store: redis.Redis, tmp_path: Path
+) -> None:
     line = "seq 1 20000 | $JOBQ submit square -f - | head -1; exit ${PIPESTATUS[1]}"
     done = shell(line, tmp_path, JOBQ_URL=server.url)
     says(done, f"{store.llen(keys.queue('default')):,} jobs were enqueued", "and no more")
 
 
-def test_a_store_that_becomes_full_under_a_submit(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_store_that_becomes_full_during_a_submit_is_reported(
+    server: Server, store: redis.Redis, tmp_path: Path
+) -> None:
     argv = [sys.executable, "-m", "jobqueue.cli", "submit", "square", "-f", "-", "--url", server.url]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as process:
@@ -121,7 +131,7 @@ def test_a_store_that_becomes_full_under_a_submit(server: Server, store: redis.R
     assert "user_script" not in said
 
 
-def test_a_full_disk_of_the_store_in_words() -> None:
+def test_a_full_disk_of_the_store_is_explained() -> None:
     raw = "MISCONF Errors writing to the AOF file: No space left on device script: 0a1b, on @user_script:41."
     said = str(explain(redis.ResponseError(raw), Address(url="redis://127.0.0.1:1")))
     assert said.endswith("cannot write to its disk, and takes nothing until it can: No space left on device")
@@ -134,7 +144,7 @@ def test_a_full_disk_of_the_store_in_words() -> None:
 
 
 @pytest.mark.parametrize("name", ["s", "lock", "lease", "alive", "server.conf", "server.log", "store"])
-def test_a_directory_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
+def test_a_directory_in_place_of_a_file_is_one_line(tmp_path: Path, name: str) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     if name == "store":
@@ -144,7 +154,7 @@ def test_a_directory_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
     says(shell("$JOBQ submit square 2", tmp_path, JOBQ_HOME=str(home), JOBQ_URL=""), str(home / name), "JOBQ_HOME")
 
 
-def test_a_full_disk_at_the_start_is_not_the_output(tmp_path: Path) -> None:
+def test_a_full_disk_when_the_store_starts_is_not_taken_for_the_output(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     (home / "server.conf").symlink_to("/dev/full")
@@ -154,13 +164,13 @@ def test_a_full_disk_at_the_start_is_not_the_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("home", ["~nosuchuser/x", "/dev/null/x"])
-def test_no_home_for_the_store(tmp_path: Path, home: str) -> None:
+def test_a_store_directory_that_cannot_be_made_is_one_line(tmp_path: Path, home: str) -> None:
     for command in ("submit square 2", "store start"):
         says(shell(f"$JOBQ {command}", tmp_path, JOBQ_HOME=home, JOBQ_URL=""), home)
 
 
 @pytest.mark.parametrize("limit", ["-n 9", "-f 0"])
-def test_limits_of_the_shell(tmp_path: Path, limit: str) -> None:
+def test_limits_of_the_shell_give_one_line(tmp_path: Path, limit: str) -> None:
     done = shell(f"ulimit {limit}; $JOBQ submit square 2", tmp_path, JOBQ_HOME=str(tmp_path / "home"), JOBQ_URL="")
     says(done)
     assert "no Redis server of version" not in done.stderr
@@ -180,7 +190,7 @@ def test_limits_of_the_shell(tmp_path: Path, limit: str) -> None:
         "raise KeyboardInterrupt",
     ],
 )
-def test_a_module_that_leaves_while_it_is_checked(server: Server, tmp_path: Path, text: str) -> None:
+def test_a_module_that_ends_the_process_during_its_check_is_named(server: Server, tmp_path: Path, text: str) -> None:
     (tmp_path / "leaving.py").write_text(text)
     done = shell("$JOBQ worker --check -I leaving", tmp_path, JOBQ_URL=server.url)
     says(done, "a served module cannot be imported: ")
@@ -193,18 +203,18 @@ def test_a_modules_error_that_cannot_be_printed(server: Server, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("flags", ["-n 99999999999999999999", "-n 100000 --mode thread"])
-def test_more_than_the_machine_allows(server: Server, tmp_path: Path, flags: str) -> None:
+def test_more_children_or_slots_than_possible_are_refused(server: Server, tmp_path: Path, flags: str) -> None:
     done = shell(f"$JOBQ worker --check {flags}", tmp_path, JOBQ_URL=server.url)
     says(done)
     assert done.returncode == 2
 
 
-def test_fewer_files_than_a_worker_needs(server: Server, tmp_path: Path) -> None:
+def test_too_low_a_limit_of_open_files_is_explained(server: Server, tmp_path: Path) -> None:
     done = shell("ulimit -n 60; $JOBQ worker --burst -n 100", tmp_path, JOBQ_URL=server.url)
     says(done, "100 processes need 348 open files", "the limit is 60 (ulimit -n): give -n 4 at most")
 
 
-def test_more_threads_than_the_user_may_have(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_too_low_a_limit_of_threads_is_explained(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     shell("$JOBQ submit sleep 0.3 0.3 0.3", tmp_path, JOBQ_URL=server.url)
     line = "ulimit -v 500000; timeout 20 $JOBQ worker --burst --mode thread -n 300"
     done = shell(line, tmp_path, JOBQ_URL=server.url)
@@ -215,7 +225,9 @@ def test_more_threads_than_the_user_may_have(server: Server, store: redis.Redis,
     ("flags", "words"),
     [("-I os:nope", "-I os:nope: os has no function nope"), ("-I 1a", "'1a' is not a module's name")],
 )
-def test_modules_that_are_none(server: Server, tmp_path: Path, flags: str, words: str) -> None:
+def test_names_of_served_modules_that_are_wrong_are_refused(
+    server: Server, tmp_path: Path, flags: str, words: str
+) -> None:
     done = shell(f"$JOBQ worker --check {flags}", tmp_path, JOBQ_URL=server.url)
     says(done, words)
     assert "<string>" not in done.stderr
@@ -226,26 +238,26 @@ def test_modules_that_are_none(server: Server, tmp_path: Path, flags: str, words
 
 
 @pytest.mark.parametrize("prefix", ["", "a*"])
-def test_a_prefix_that_rq_refuses(server: Server, tmp_path: Path, prefix: str) -> None:
+def test_a_key_prefix_that_rq_refuses_is_one_line(server: Server, tmp_path: Path, prefix: str) -> None:
     for command in ("submit square 2", "worker --burst"):
         done = shell(f"$JOBQ {command}", tmp_path, JOBQ_URL=server.url, RQ_KEY_PREFIX=prefix)
         says(done, "Invalid RQ_KEY_PREFIX", "unset the variable")
         assert done.returncode == 2
 
 
-def test_the_current_directory_is_gone(server: Server, tmp_path: Path) -> None:
+def test_a_current_directory_that_was_deleted_is_one_line(server: Server, tmp_path: Path) -> None:
     done = shell("mkdir gone; cd gone; rmdir ../gone; $JOBQ submit mytasks:f 2", tmp_path, JOBQ_URL=server.url)
     says(done, "the current directory is not there any more")
 
 
 @pytest.mark.parametrize("url", ["unix:///dev/null", "unix:///tmp"])
-def test_a_socket_that_is_none(tmp_path: Path, url: str) -> None:
+def test_a_path_that_is_no_socket_is_one_line(tmp_path: Path, url: str) -> None:
     for command in ("info", "worker --store-wait 0 --burst"):
         says(shell(f"$JOBQ {command}", tmp_path, JOBQ_URL=url), url)
 
 
 @pytest.mark.parametrize("file", [".", "/proc/self/mem", "/bin/true"])
-def test_files_that_cannot_be_read(server: Server, store: redis.Redis, tmp_path: Path, file: str) -> None:
+def test_files_that_cannot_be_read_are_one_line(server: Server, store: redis.Redis, tmp_path: Path, file: str) -> None:
     done = shell(f"$JOBQ submit square -f {file}", tmp_path, JOBQ_URL=server.url)
     says(done)
     assert done.returncode == 2
@@ -300,7 +312,9 @@ def test_a_module_that_changes_the_process_that_imports_it(server: Server, store
         ("--queue-class x.y", "jobq: --queue-class x.y: "),
     ],
 )
-def test_what_a_worker_cannot_import(server: Server, tmp_path: Path, flags: str, words: str) -> None:
+def test_what_a_worker_cannot_import_is_named_with_a_hint(
+    server: Server, tmp_path: Path, flags: str, words: str
+) -> None:
     (tmp_path / "m_arguments.py").write_text(ENDS_BADLY["arguments"][0])
     (tmp_path / "shop.py").write_text("def order(): pass\n")
     done = shell(f"$JOBQ worker --check {flags}", tmp_path, JOBQ_URL=server.url)
@@ -308,7 +322,7 @@ def test_what_a_worker_cannot_import(server: Server, tmp_path: Path, flags: str,
     assert "served module" not in done.stderr or "m_arguments" in flags
 
 
-def test_a_file_is_no_task(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_file_name_as_task_gets_a_hint(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     for command in ("submit", "compare"):
         done = shell(f"$JOBQ {command} shop/tasks.py:order 1", tmp_path, JOBQ_URL=server.url)
         says(done, "shop.tasks:order, not shop/tasks.py:order")

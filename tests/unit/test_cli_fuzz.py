@@ -67,7 +67,7 @@ def lines_for(words: list[str], command: click.Command, value: str) -> Iterator[
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_values_that_nobody_expects(
+def test_unexpected_values_give_one_line_and_an_exit_code(
     server: Server, store: redis.Redis, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     words, command = ALL[name]

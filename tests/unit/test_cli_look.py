@@ -49,7 +49,7 @@ def test_status_of_a_failed_job(store: redis.Redis, queue: Queue, jobq: Any) -> 
         assert "\x1b" not in shown
 
 
-def test_status_of_a_job_that_waits_for_others(store: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_status_of_a_job_with_dependencies(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     parent, other = queue.enqueue(square, 1), queue.enqueue(square, 2)
     child = queue.enqueue(square, 3, depends_on=[parent, other])
     hardy = queue.enqueue(square, 4, depends_on=Dependency([parent, other], allow_failure=True))
@@ -193,7 +193,7 @@ def test_waiting_jobs_with_their_ids(queue: Queue, store: redis.Redis, jobq: Any
     assert jobq("waiting", "empty").stdout.splitlines() == ["job\tqueue\tbefore it\tenqueued\tcall"]
 
 
-def test_waiting_for_what_is_no_job(store: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_waiting_lists_ids_that_are_no_job(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     good = queue.enqueue(square, 1).id
     store.lpush(keys.queue("q"), "gone", "wrong", b"\xff")
     store.set(keys.job("wrong"), "x")
@@ -204,7 +204,7 @@ def test_waiting_for_what_is_no_job(store: redis.Redis, queue: Queue, jobq: Any)
     assert "no such job" in shown[2]
 
 
-def test_a_hash_that_somebody_wrote(store: redis.Redis, jobq: Any) -> None:
+def test_a_job_hash_with_invalid_fields_is_shown(store: redis.Redis, jobq: Any) -> None:
     """A value that cannot be read is shown as not known."""
     fields = {
         "data": b"x\x9c",
@@ -226,7 +226,7 @@ def test_a_hash_that_somebody_wrote(store: redis.Redis, jobq: Any) -> None:
     assert jobq("result", "odd").exit_code == 1
 
 
-def test_a_deleted_job_leaves_nobody_behind_in_silence(store: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_deleting_a_job_names_the_jobs_that_still_wait_for_it(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     delayed, bad = queue.enqueue_in(timedelta(hours=1), square, 1), queue.enqueue(square, 2)
     fail(store, bad.id, TRACEBACK)
     for job, command in ((delayed, "schedule"), (bad, "failed")):
@@ -240,7 +240,9 @@ def test_a_deleted_job_leaves_nobody_behind_in_silence(store: redis.Redis, queue
 
 
 @pytest.mark.parametrize("command", ["status", "result", "cancel", "stop"])
-def test_a_schedule_is_no_job(queue: Queue, jobq: Any, command: str) -> None:
+def test_commands_on_a_job_point_to_schedule_list_for_the_id_of_a_schedule(
+    queue: Queue, jobq: Any, command: str
+) -> None:
     queue.schedule(square, args=(1,), every=60, schedule_id="nightly")
     done = jobq(command, "nightly")
     assert done.exit_code == 1
@@ -248,12 +250,12 @@ def test_a_schedule_is_no_job(queue: Queue, jobq: Any, command: str) -> None:
     assert "There is no job nobody" in jobq(command, "nobody").stderr
 
 
-def test_each_label_has_room_behind_it(queue: Queue, jobq: Any) -> None:
+def test_each_label_is_followed_by_a_blank(queue: Queue, jobq: Any) -> None:
     job = queue.enqueue_in(timedelta(hours=1), square, 1)
     assert "scheduled for: 2" in jobq("status", job.id).stdout
 
 
-def test_doctor_folds_whole_words(server: Server, queue: Queue) -> None:
+def test_doctor_wraps_lines_at_whole_words(server: Server, queue: Queue) -> None:
     first = queue.enqueue_in(timedelta(hours=1), square, 1)
     waiting = queue.enqueue(square, 1, depends_on=first)
     jobq_ = [sys.executable, "-m", "jobqueue.cli"]
@@ -269,7 +271,7 @@ def test_doctor_folds_whole_words(server: Server, queue: Queue) -> None:
     assert waiting
 
 
-def test_what_waits_for_a_canceled_job_is_told_what_can_be_done(queue: Queue, jobq: Any) -> None:
+def test_a_job_that_waits_for_a_canceled_one_shows_what_can_be_done(queue: Queue, jobq: Any) -> None:
     first = queue.enqueue(square, 1)
     second = queue.enqueue(square, 1, depends_on=first)
     assert jobq("cancel", first.id).exit_code == 0
@@ -278,7 +280,7 @@ def test_what_waits_for_a_canceled_job_is_told_what_can_be_done(queue: Queue, jo
     assert f"jobq cancel {second.id}, and submit it anew" in shown
 
 
-def test_an_error_is_folded_at_whole_words_on_a_terminal(server: Server) -> None:
+def test_an_error_is_wrapped_at_whole_words_on_a_terminal(server: Server) -> None:
     ours, theirs = os.openpty()
     argv = [sys.executable, "-m", "jobqueue.cli", "status", "nobody", "--url", server.url]
     subprocess.run(argv, stderr=theirs, env={**os.environ, "COLUMNS": "40"}, cwd=ROOT, timeout=60, check=False)

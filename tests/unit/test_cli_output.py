@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-m", "jobqueue.cli"]
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 @pytest.mark.parametrize("argv", [["info"], ["submit", "square", "1"]])
-def test_a_full_disk(server: Server, argv: list[str]) -> None:
+def test_a_full_disk_is_one_line(server: Server, argv: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*COMMAND, *argv, "--url", server.url], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60
@@ -28,7 +28,7 @@ def test_a_full_disk(server: Server, argv: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_c_locale(server: Server) -> None:
+def test_output_in_the_c_locale(server: Server) -> None:
     job = Queue(connection=server.client).enqueue("jobqueue.tasks.square", 2, description="zwölf")
     env = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run(

@@ -56,7 +56,7 @@ def test_the_first_time_of_an_interval(server: Server, store: redis.Redis) -> No
         ["--no-overlap"],
     ],
 )
-def test_what_is_refused(server: Server, store: redis.Redis, flags: list[str]) -> None:
+def test_options_of_schedules_that_are_refused(server: Server, store: redis.Redis, flags: list[str]) -> None:
     run = jobq(server, "submit", "square", "4", *flags)
     assert run.returncode == 2
     assert run.stdout == ""
@@ -64,7 +64,7 @@ def test_what_is_refused(server: Server, store: redis.Redis, flags: list[str]) -
     assert store.dbsize() == 0
 
 
-def test_unique(server: Server) -> None:
+def test_a_second_schedule_with_unique_is_refused(server: Server) -> None:
     flags = ["submit", "square", "4", "--every", "60", "--id", "a", "--unique"]
     assert jobq(server, *flags).returncode == 0
     again = jobq(server, *flags)

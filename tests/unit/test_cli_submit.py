@@ -120,7 +120,7 @@ def waiting(store: redis.Redis) -> list[Any]:
     ],
     ids=ascii,
 )
-def test_half_a_command_line(server: Server, store: redis.Redis, words: list[str]) -> None:
+def test_incomplete_or_repeated_options_are_refused(server: Server, store: redis.Redis, words: list[str]) -> None:
     """The whole command is refused: a value is missing, empty, given twice, or no text."""
     refused = invoke(server.url, "submit", "square", *words)
     assert (refused.exit_code, refused.stdout) == (2, "")
@@ -143,7 +143,7 @@ TAKE_A_QUEUE = [
 
 
 @pytest.mark.parametrize("command", TAKE_A_QUEUE, ids=" ".join)
-def test_what_no_queue_is_called(server: Server, store: redis.Redis, command: list[str]) -> None:
+def test_invalid_queue_names_are_refused(server: Server, store: redis.Redis, command: list[str]) -> None:
     for name in NO_NAMES:
         refused = invoke(server.url, *command, name)
         assert (refused.exit_code, refused.stdout) == (2, ""), ascii(name)
@@ -155,7 +155,7 @@ def test_what_no_queue_is_called(server: Server, store: redis.Redis, command: li
 @pytest.mark.parametrize(
     "command", [["status"], ["result"], ["cancel"], ["stop"], ["failed", "show"], ["schedule", "delete"]], ids=" ".join
 )
-def test_what_no_job_is_called(server: Server, command: list[str]) -> None:
+def test_invalid_job_ids_are_refused(server: Server, command: list[str]) -> None:
     for name in ("", " ", "\udcff", "x" * 10_000, "a\nb", "\x1b[31m"):
         refused = invoke(server.url, *command, "--", name)
         assert (refused.exit_code > 0, refused.stdout) == (True, ""), ascii(name)
@@ -225,7 +225,7 @@ def test_later_and_dependent_jobs(store: redis.Redis, jobq: Any) -> None:
     assert time.time() + 900 < store.zscore(keys.registry("scheduled", "default"), soon[1]) < time.time() + 1100
 
 
-def test_ids_of_ones_own(store: redis.Redis, jobq: Any) -> None:
+def test_ids_that_the_user_gives(store: redis.Redis, jobq: Any) -> None:
     assert jobq("submit", "square", "1", "--id", "mine", "--unique").stdout == "mine\n"
     again = jobq("submit", "square", "2", "--id", "mine", "--unique")
     assert (again.returncode, again.stdout) == (2, "")
@@ -273,7 +273,7 @@ def test_waiting_without_a_worker(store: redis.Redis, server: Server, tmp_path: 
     assert (process.returncode, out, err) == (0, "49\n", "")
 
 
-def test_a_slow_stdin_holds_back_nothing(store: redis.Redis, server: Server, tmp_path: Path) -> None:
+def test_lines_of_a_slow_stdin_are_submitted_at_once(store: redis.Redis, server: Server, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobqueue.cli", "submit", "square", "-f", "-", "--wait"]
     with (
         Worker(store),
@@ -355,7 +355,7 @@ def test_interrupted_while_waiting(store: redis.Redis, server: Server) -> None:
         (["square", "1", "--on-crash", "explode"], 2, "explode"),
     ],
 )
-def test_bad_input(store: redis.Redis, jobq: Any, args: list[str], code: int, words: str) -> None:
+def test_invalid_input_is_refused(store: redis.Redis, jobq: Any, args: list[str], code: int, words: str) -> None:
     done = jobq("submit", *args)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert words in done.stderr.splitlines()[-1]
@@ -427,7 +427,7 @@ def test_a_time_without_a_zone_is_local() -> None:
     assert moment.hour == 12
 
 
-def test_lines_come_as_they_are_written() -> None:
+def test_lines_are_read_as_soon_as_they_are_written() -> None:
     reading, writing = os.pipe()
     try:
         os.write(writing, b"a\nb\nhalf")
@@ -440,7 +440,7 @@ def test_lines_come_as_they_are_written() -> None:
         os.close(reading)
 
 
-def test_nothing_from_a_job_reaches_the_terminal_raw() -> None:
+def test_control_characters_from_jobs_are_escaped() -> None:
     nasty = "a\x1b[31m\x9b\u202e\r\nb\tc\ud800"
     assert escaped(nasty) == "a\\x1b[31m\\x9b\\u202e\\x0d\nb\tc\\ud800"
     assert json.loads(json_line({"k": nasty})) == {"k": nasty}
@@ -448,7 +448,7 @@ def test_nothing_from_a_job_reaches_the_terminal_raw() -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_long_line_costs_what_its_length_says(tmp_path: Path) -> None:
+def test_the_time_for_a_long_line_grows_linearly_with_its_length(tmp_path: Path) -> None:
     """64 MB took minutes when each piece that was read was appended to a copy of all earlier ones."""
     file = tmp_path / "long"
     file.write_bytes(b"\xef\xbb\xbfa\r\n" + b"x" * 64_000_000 + b"\n\n  \nlast")

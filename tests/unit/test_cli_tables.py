@@ -38,7 +38,7 @@ def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return at
 
 
-def test_all_of_it_where_there_is_room(show: Any) -> None:
+def test_a_wide_terminal_shows_every_column(show: Any) -> None:
     out, err = show(150)
     assert out.splitlines()[0].split() == HEAD
     assert "2 d 3 h ago" in out
@@ -48,7 +48,7 @@ def test_all_of_it_where_there_is_room(show: Any) -> None:
 
 
 @pytest.mark.parametrize("columns", range(56, 110))
-def test_whole_words_at_every_width(show: Any, columns: int) -> None:
+def test_words_are_not_split_at_any_width(show: Any, columns: int) -> None:
     out, err = show(columns)
     assert max(map(len, out.splitlines())) <= columns
     shown = out.splitlines()[0].split()
@@ -63,7 +63,7 @@ def test_whole_words_at_every_width(show: Any, columns: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [20, 40, 49])
-def test_paragraphs_where_not_even_the_rest_fits(show: Any, columns: int) -> None:
+def test_a_very_narrow_terminal_gets_paragraphs_in_place_of_a_table(show: Any, columns: int) -> None:
     out, err = show(columns)
     assert max(map(len, out.splitlines())) <= max(columns, 34)
     assert [line.partition(":")[0] for line in out.splitlines() if line and not line.startswith(" ")] == HEAD * 2
@@ -77,7 +77,7 @@ def test_wide_shows_all_in_full(show: Any) -> None:
     assert err == ""
 
 
-def test_a_pipe_gets_tabs_and_full_times(show: Any) -> None:
+def test_output_to_a_pipe_has_tabs_and_full_times(show: Any) -> None:
     out, err = show(0)
     first, second, third = out.splitlines()
     assert first == "\t".join(HEAD)
@@ -87,7 +87,7 @@ def test_a_pipe_gets_tabs_and_full_times(show: Any) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_help_is_complete_and_fits(columns: int) -> None:
+def test_help_is_complete_and_fits_the_terminal(columns: int) -> None:
     groups = [[], *([name] for name in COMMANDS if name in ("failed", "schedule", "store"))]
     for command in groups:
         shown = CliRunner().invoke(main, [*command, "--help"], terminal_width=columns).output

@@ -75,7 +75,7 @@ def waits(store: redis.Redis) -> bool:
     return bool(store.info("clients")["blocked_clients"])
 
 
-def test_a_ring_that_comes_when_the_thread_has_gone_leaves_no_bell(server: Server, store: redis.Redis) -> None:
+def test_a_wake_entry_that_is_added_after_the_thread_ended_is_deleted(server: Server, store: redis.Redis) -> None:
     client = SlowClient(store)
     collector = started(open_store(server.url), client)
     future = JobFuture("a", "q", Home())
@@ -96,7 +96,7 @@ def test_a_ring_that_comes_when_the_thread_has_gone_leaves_no_bell(server: Serve
     assert store.keys("*bell*") == []
 
 
-def test_the_wait_for_its_end_goes_on_after_ctrl_c(server: Server, store: redis.Redis) -> None:
+def test_ctrl_c_does_not_cut_short_the_wait_for_the_thread(server: Server, store: redis.Redis) -> None:
     """Thread.join of Python 3.11 and 3.12 would not."""
     last: list[str] = []
     may = threading.Event()
@@ -120,7 +120,7 @@ def test_the_wait_for_its_end_goes_on_after_ctrl_c(server: Server, store: redis.
     assert last == ["ended"]
 
 
-def test_a_thread_that_fails_leaves_nobody_waiting(server: Server) -> None:
+def test_if_the_thread_fails_all_futures_get_the_error(server: Server) -> None:
     """Whatever the error is: the futures end with it, and so do later ones."""
     with open_store(server.url) as store:
         client = store.client()
@@ -160,7 +160,7 @@ def coded(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
-def test_what_users_code_raises_in_the_thread_ends_no_other_future(server: Server, store: redis.Redis) -> None:
+def test_exceptions_of_user_code_in_the_thread_affect_no_other_future(server: Server, store: redis.Redis) -> None:
     """When an exception is made, a result is read, or a callback is called."""
 
     def loads(data: bytes) -> Any:

@@ -63,14 +63,14 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         child.close()
 
 
-def test_shutdown(bench: Bench) -> None:
+def test_shutdown_is_passed_on_as_a_signal_is(bench: Bench) -> None:
     """Each is passed on, as a signal is."""
     bench.order("shutdown")
     bench.order("shutdown")
     assert bench.shutdowns == 2
 
 
-def test_stop_job(bench: Bench) -> None:
+def test_stop_job_reaches_the_child_and_the_watchdog(bench: Bench) -> None:
     """Its claim is looked up; then its child is sent StopJob, and the watchdog knows of it."""
     bench.order("stop-job", job_id="a")
     [(job_id, owners, _)] = bench.searches
@@ -82,7 +82,7 @@ def test_stop_job(bench: Bench) -> None:
     assert bench.condemned == {8: (Verdict.STOP, StoppedOnRequest(), 1050.0)}
 
 
-def test_asking_again_gives_the_job_no_more_time(bench: Bench) -> None:
+def test_a_repeated_stop_job_gives_the_job_no_more_time(bench: Bench) -> None:
     """StopJob is sent again, but HARD seconds count from the first time."""
     for _ in range(3):
         bench.order("stop-execution", execution_id=f"{9:x}")
@@ -91,7 +91,7 @@ def test_asking_again_gives_the_job_no_more_time(bench: Bench) -> None:
     assert bench.condemned == {9: (Verdict.STOP, StoppedOnRequest(), 1000.0)}
 
 
-def test_stop_execution(bench: Bench) -> None:
+def test_stop_execution_needs_no_lookup_of_the_claim(bench: Bench) -> None:
     """The execution's id is the claim, in hexadecimal; nothing has to be looked up."""
     bench.children[2].run(0xABC)
     bench.order("stop-execution", execution_id="abc")
@@ -100,7 +100,9 @@ def test_stop_execution(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("claim", [None, 0, 10])
-def test_a_job_that_does_not_run_here(bench: Bench, caplog: pytest.LogCaptureFixture, claim: int | None) -> None:
+def test_stop_job_of_a_job_that_does_not_run_here_does_nothing(
+    bench: Bench, caplog: pytest.LogCaptureFixture, claim: int | None
+) -> None:
     """There is no such job, or it is claimed and not started, or it has ended while it was looked up."""
     bench.order("stop-job", job_id="a")
     bench.found(claim)
@@ -108,7 +110,7 @@ def test_a_job_that_does_not_run_here(bench: Bench, caplog: pytest.LogCaptureFix
     assert caplog.messages == ["a job that does not run here is to be stopped: ignored"]
 
 
-def test_its_child_died_while_it_was_looked_up(bench: Bench) -> None:
+def test_stop_job_does_nothing_if_the_child_died_during_the_lookup(bench: Bench) -> None:
     """Its page is read when it is reaped, and not before."""
     bench.order("stop-job", job_id="a")
     bench.children[1].leave()
@@ -117,12 +119,12 @@ def test_its_child_died_while_it_was_looked_up(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("execution_id", ["no number", "", None, "0", 9.5, "ffffffffffffffffffffffffffffffff"])
-def test_an_execution_that_is_none(bench: Bench, execution_id: Any) -> None:
+def test_an_invalid_execution_id_is_ignored(bench: Bench, execution_id: Any) -> None:
     bench.order("stop-execution", execution_id=execution_id)
     assert bench.nothing_happened()
 
 
-def test_kill_horse(bench: Bench) -> None:
+def test_kill_horse_kills_each_child_that_runs_a_job(bench: Bench) -> None:
     """It kills every child that runs a job, and no other."""
     bench.order("kill-horse")
     assert bench.kills == [(0, signal.SIGKILL), (1, signal.SIGKILL)]
@@ -142,7 +144,7 @@ def test_kill_horse(bench: Bench) -> None:
     ],
     ids=lambda order: f"{order!s:.40}",
 )
-def test_nonsense_is_ignored_in_one_short_line(
+def test_an_invalid_command_is_ignored_with_one_short_line(
     bench: Bench, caplog: pytest.LogCaptureFixture, order: dict[str, Any]
 ) -> None:
     bench.orders.handle(order)
@@ -152,7 +154,7 @@ def test_nonsense_is_ignored_in_one_short_line(
     assert len(message) < 500
 
 
-def test_whatever_goes_wrong_does_not_end_the_worker(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_a_command_does_not_end_the_worker(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_search: Any) -> None:
         raise RuntimeError("no such thing")
 

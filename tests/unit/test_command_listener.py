@@ -54,7 +54,7 @@ def listeners(store: redis.Redis) -> int:
     return int(store.pubsub_numsub(keys.channel(WORKER))[0][1])
 
 
-def test_what_is_heard(server: Server, heard: list[dict[str, Any]]) -> None:
+def test_commands_are_passed_on(server: Server, heard: list[dict[str, Any]]) -> None:
     send_shutdown_command(server.client, WORKER)
     send_kill_horse_command(server.client, WORKER)
     send_shutdown_command(server.client, "somebody else")
@@ -63,7 +63,9 @@ def test_what_is_heard(server: Server, heard: list[dict[str, Any]]) -> None:
     assert [order["command"] for order in heard] == ["shutdown", "kill-horse", "shutdown"]
 
 
-def test_nonsense(server: Server, heard: list[dict[str, Any]], caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_commands_are_ignored(
+    server: Server, heard: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         for text in ("no JSON", "[]", "1", b"\xff", "[" * 100_000, "{}"):
             server.client.publish(keys.channel(WORKER), text)
@@ -71,7 +73,7 @@ def test_nonsense(server: Server, heard: list[dict[str, Any]], caplog: pytest.Lo
     assert caplog.messages.count("a command that is not JSON was ignored") == 3
 
 
-def test_it_listens_again(server: Server, heard: list[dict[str, Any]]) -> None:
+def test_the_listener_subscribes_again_after_a_lost_connection(server: Server, heard: list[dict[str, Any]]) -> None:
     """CLIENT KILL, as a restart would: then commands are heard again."""
 
     def is_heard() -> bool:

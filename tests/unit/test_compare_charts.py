@@ -80,7 +80,7 @@ def test_labels_keep_their_distance_and_stay_inside(wanted: list[float]) -> None
     assert all(b - a >= LINE - 1e-6 for a, b in pairwise(in_order))
 
 
-def test_a_lonely_label_stays_where_it_wants_to_be() -> None:
+def test_a_single_label_stays_at_its_place() -> None:
     assert spread([50, 120], 0, 210) == [50, 120]
 
 
@@ -129,7 +129,7 @@ def test_the_advised_point_is_ringed(report: dict[str, Any]) -> None:
     assert 'class="ring"' not in draw(square, WIDE)  # the advice is not to queue it
 
 
-def test_what_would_flatten_the_chart_is_named_instead(report: dict[str, Any]) -> None:
+def test_a_value_that_would_flatten_the_chart_is_named_instead(report: dict[str, Any]) -> None:
     plot = of_task.throughput(task(report, "square"), report["machine"])
     assert isinstance(plot, Plot)
     assert [line.name for line in plot.off_scale()] == ["bare threads", "plain loop"]

@@ -14,7 +14,7 @@ from jobqueue.store.open import open_store
 
 
 @pytest.mark.parametrize("step", ["workers_of", "owners_of", "delete_jobs", "delete_workers", "delete_queue"])
-def test_an_interrupt_in_the_cleaning_up(
+def test_an_interrupt_during_the_cleanup_leaves_no_key(
     server: Server, store: redis.Redis, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuts, really = [KeyboardInterrupt()], getattr(private_queue, step)

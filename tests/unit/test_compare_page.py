@@ -180,7 +180,7 @@ def test_the_figures_of_the_trials_are_those_of_the_json(report: dict[str, Any])
         assert report[part]["meaning"] in tree(report).text()
 
 
-def test_the_page_brings_the_whole_json_along(report: dict[str, Any]) -> None:
+def test_the_page_contains_the_whole_json(report: dict[str, Any]) -> None:
     report["tasks"][0]["task"] = "module:é</pre><script>&amp;\u2028"
     assert json.loads(with_id(tree(report), "report").text()) == report
 
@@ -203,7 +203,7 @@ def test_repetitions_show_their_spread_and_their_samples(report: dict[str, Any])
 # -- what is missing -----------------------------------------------------------------------------------------------
 
 
-def test_a_missing_figure_is_a_dash_and_why(report: dict[str, Any]) -> None:
+def test_a_missing_figure_is_a_dash_with_its_reason(report: dict[str, Any]) -> None:
     for run in report["tasks"][1]["runs"]:
         run["pss_mb"] = None
         run["latency_ms"] = {"p50": None, "p95": None}
@@ -236,7 +236,7 @@ def test_a_task_that_failed_says_why_and_has_no_charts(report: dict[str, Any]) -
     assert not list(section.all("svg", "table"))
 
 
-def test_what_was_not_tried_is_said(report: dict[str, Any]) -> None:
+def test_trials_that_were_not_made_are_named(report: dict[str, Any]) -> None:
     report["blast_radius"] = None
     assert "not tried out: there was no time left" in with_id(tree(report), "blast-radius").text()
     report["isolation"] = report["time_limits"] = None
@@ -245,7 +245,7 @@ def test_what_was_not_tried_is_said(report: dict[str, Any]) -> None:
     assert "a time limit were not tried out: no task could be measured" in tree(report).text()
 
 
-def test_one_task_is_told_once(report: dict[str, Any]) -> None:
+def test_with_one_task_nothing_is_repeated(report: dict[str, Any]) -> None:
     report["tasks"] = report["tasks"][1:2]
     root = tree(report)
     assert "Which to use" not in root.text()
@@ -292,13 +292,13 @@ def test_a_lock_that_came_back_is_named(report: dict[str, Any]) -> None:
     assert "off: all threads may compute" in tree(report).text()
 
 
-def test_a_queue_that_seems_to_speed_jobs_up_is_not_believed(report: dict[str, Any]) -> None:
+def test_a_price_of_the_queue_that_could_not_be_measured_is_described_so(report: dict[str, Any]) -> None:
     assert "nothing that could be measured" not in tree(report).text()
     report["tasks"][1]["queue_price"]["extra_ms"] = 0.0
     assert "nothing that could be measured, 0 ms between two jobs" in with_id(tree(report), "task-2").text()
 
 
-def test_a_busy_machine_is_told(report: dict[str, Any]) -> None:
+def test_a_busy_machine_is_mentioned(report: dict[str, Any]) -> None:
     assert "was busy" not in tree(report).text()
     report["machine"]["load_before"] = 4.4
     assert "This machine was busy before it began (load 4.4)" in tree(report).text()
@@ -338,13 +338,13 @@ def test_no_text_of_the_report_becomes_markup(report: dict[str, Any], tmp_path: 
     assert not re.search(rb"[\x00-\x08\x1b]", (tmp_path / "evil.html").read_bytes())
 
 
-def test_unknown_modes_and_kinds_do_no_harm(report: dict[str, Any]) -> None:
+def test_unknown_modes_and_kinds_add_no_markup(report: dict[str, Any]) -> None:
     """Fields and rows may be added in later versions."""
     evil = poison(report)
     assert not list(tree(evil).all("script", "img"))
 
 
-def test_nothing_is_loaded_and_nothing_runs(report: dict[str, Any]) -> None:
+def test_the_page_loads_nothing_and_has_no_script(report: dict[str, Any]) -> None:
     root = tree(report)
     assert not list(root.all("script", "img", "iframe", "object", "base", "form"))
     for node in root.all():
@@ -402,7 +402,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out_from_what_is_behind_it(dark: bool) -> None:
+def test_text_has_enough_contrast(dark: bool) -> None:
     palette = colours()[dark]
     for ink in ("ink", "soft", "thread", "process", "loop", "bad"):
         for ground in ("paper", "card", "loop-wash"):
@@ -503,7 +503,7 @@ def test_a_page_that_could_not_be_written_is_refused_before_anything_is_measured
     assert result.stderr == f"jobq: The HTML report cannot be written to {place}: No such file or directory.\n"
 
 
-def test_a_disk_that_is_full_at_the_end_does_not_swallow_the_report(
+def test_a_full_disk_at_the_end_does_not_lose_the_report(
     measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def full(*_: object) -> None:

@@ -11,7 +11,7 @@ WAITS = Cost(0.05, 0.001)
 COMPUTES = Cost(0.05, 0.05)
 
 
-def test_widths_are_powers_of_two_and_the_largest_itself() -> None:
+def test_widths_are_powers_of_two_and_the_maximum() -> None:
     assert plan.widths_up_to(16) == (1, 2, 4, 8, 16)
     assert plan.widths_up_to(6) == (1, 2, 4, 6)
     assert plan.widths_up_to(1) == (1,)
@@ -41,7 +41,7 @@ def test_a_machine_that_is_slower_than_expected_makes_runs_shorter_not_fewer() -
     assert plan.rest_slice(0.5, -3.0, 40) == plan.SLICES[0]
 
 
-def test_a_rate_is_bound_by_waiting_cores_and_the_queue() -> None:
+def test_the_expected_rate_is_bound_by_waits_cores_and_the_queue() -> None:
     assert plan.expected_rate(Cell("thread", 16), WAITS, 2, {}) == pytest.approx(320)
     assert plan.expected_rate(Cell("process", 16), COMPUTES, 2, {}) == pytest.approx(40)
     assert plan.expected_rate(Cell("thread", 1), Cost(1e-7, 1e-7), 2, {}) == plan.CEILINGS["thread"]
@@ -80,6 +80,6 @@ def test_what_does_not_fit_at_all_is_not_measured() -> None:
     assert plan.fitting((1, 2), Cost(1.0, 0.0), 2, CompareOptions(jobs=100), 10.0) == []
 
 
-def test_the_widths_that_say_most_go_first() -> None:
+def test_the_smallest_and_the_largest_width_are_measured_first() -> None:
     assert plan.in_order((1, 2, 4, 8, 16), 2) == [1, 16, 2, 4, 8]
     assert plan.in_order((1,), 2) == [1]

@@ -69,7 +69,7 @@ def test_a_task_that_failed_has_no_table(report: dict[str, Any]) -> None:
     assert "broken   plain loop" not in text
 
 
-def test_a_gil_that_came_back_is_told_with_the_module(report: dict[str, Any]) -> None:
+def test_a_module_that_turned_the_gil_on_is_named(report: dict[str, Any]) -> None:
     machine = report["machine"]
     assert "GIL on" in terminal.facts(machine)
     machine |= {"free_threaded": True, "gil_enabled_by": ["lxml.etree"]}
@@ -78,17 +78,17 @@ def test_a_gil_that_came_back_is_told_with_the_module(report: dict[str, Any]) ->
     assert "GIL off" in terminal.facts(machine)
 
 
-def test_a_busy_machine_is_said(report: dict[str, Any]) -> None:
+def test_a_busy_machine_is_mentioned(report: dict[str, Any]) -> None:
     report["machine"]["load_before"] = 8.4
     assert any("This machine was busy before it began (load 8.4)" in line for line in printed(report, 120))
 
 
-def test_what_there_was_no_time_for_is_said(report: dict[str, Any]) -> None:
+def test_rows_that_were_not_measured_for_want_of_time_are_named(report: dict[str, Any]) -> None:
     report |= {"isolation": None, "blast_radius": None, "time_limits": None, "not_tried": "there was no time for it"}
     assert any("not tried out: there was no time for it." in line for line in printed(report, 120))
 
 
-def test_a_bar_grows_by_eighths() -> None:
+def test_bars_have_a_resolution_of_an_eighth() -> None:
     assert terminal.bar(1.0, 4) == "████"
     assert terminal.bar(0.5, 4) == "██"
     assert terminal.bar(0.0, 4) == "▏"

@@ -75,7 +75,7 @@ HEAVY: dict[str, Any] = {
 }
 
 
-def test_what_computes_gets_a_process_per_core() -> None:
+def test_a_computing_task_gets_a_process_per_core() -> None:
     kind, mode, workers, verdict = advice(subject(**HEAVY))
     assert (kind, mode, workers) == ("computes", "process", 2)
     assert verdict == (
@@ -84,7 +84,7 @@ def test_what_computes_gets_a_process_per_core() -> None:
     )
 
 
-def test_a_restless_machine_does_not_make_more_processes_than_cores_worth_it() -> None:
+def test_noise_does_not_make_more_processes_than_cores_worth_it() -> None:
     rates = {1: 17.3, 2: 31.6, 4: 31.8, 8: 30.2, 16: 37.2}
     kind, mode, workers, _ = advice(subject(0.0547, 0.0545, {1: 15.8, 2: 19.9, 16: 18.4}, rates))
     assert (kind, mode, workers) == ("computes", "process", 2)
@@ -100,7 +100,7 @@ def test_where_a_process_for_each_core_was_not_measured_the_sentence_says_so() -
     assert verdict.endswith(one_for_each)
 
 
-def test_what_waits_gets_threads_although_processes_are_as_fast() -> None:
+def test_a_waiting_task_gets_threads_even_if_processes_are_as_fast() -> None:
     rates = {1: 19.0, 8: 150.0, 16: 290.0}
     kind, mode, workers, verdict = advice(subject(0.05, 0.001, rates, {**rates, 16: 310.0}))
     assert (kind, mode, workers) == ("waits", "thread", 16)
@@ -108,7 +108,7 @@ def test_what_waits_gets_threads_although_processes_are_as_fast() -> None:
     assert "for 0.2 MB per added worker instead of 9.0 MB" in verdict
 
 
-def test_code_that_gives_the_gil_away_gets_threads_and_the_sentence_says_so() -> None:
+def test_code_that_releases_the_gil_gets_threads_and_the_sentence_says_so() -> None:
     rates = {1: 20.0, 2: 38.0}
     kind, mode, workers, verdict = advice(subject(0.05, 0.05, rates, rates, thread_cores=1.9))
     assert (kind, mode, workers) == ("computes", "thread", 2)
@@ -116,7 +116,7 @@ def test_code_that_gives_the_gil_away_gets_threads_and_the_sentence_says_so() ->
     assert "By its share of CPU time alone it would be processes; it was measured otherwise." in verdict
 
 
-def test_figures_that_are_alike_for_want_of_cores_do_not_refute_the_rule() -> None:
+def test_equal_figures_for_want_of_cores_do_not_change_the_advice() -> None:
     """On a busy machine, neither mode had more than one core."""
     rates = {1: 15.0, 2: 14.0, 4: 15.0}
     _, mode, workers, verdict = advice(subject(0.05, 0.05, rates, rates, thread_cores=0.8, process_cores=0.9))
@@ -125,7 +125,7 @@ def test_figures_that_are_alike_for_want_of_cores_do_not_refute_the_rule() -> No
     assert "there was no core to spare, so measure again when this machine is quiet" in verdict
 
 
-def test_without_a_gil_what_computes_gets_threads() -> None:
+def test_without_a_gil_a_computing_task_gets_threads() -> None:
     rates = {1: 20.0, 2: 39.0}
     kind, mode, _, verdict = advice(subject(0.05, 0.05, rates, rates, thread_cores=2.0), NO_GIL)
     assert (kind, mode) == ("computes", "thread")
@@ -133,7 +133,7 @@ def test_without_a_gil_what_computes_gets_threads() -> None:
     assert "otherwise" not in verdict
 
 
-def test_without_a_gil_what_is_faster_in_processes_is_not_put_down_to_it() -> None:
+def test_without_a_gil_an_advantage_of_processes_is_not_put_down_to_the_gil() -> None:
     made = subject(0.05, 0.05, {1: 20.0, 2: 22.0}, {1: 20.0, 2: 39.0}, thread_cores=2.0)
     kind, mode, _, verdict = advice(made, NO_GIL)
     assert (kind, mode) == ("computes", "process")
@@ -141,13 +141,13 @@ def test_without_a_gil_what_is_faster_in_processes_is_not_put_down_to_it() -> No
     assert "it would be threads; it was measured otherwise" in verdict
 
 
-def test_for_what_is_tiny_the_price_of_the_queue_is_told() -> None:
+def test_for_tiny_jobs_the_price_of_the_queue_is_given() -> None:
     kind, _, _, verdict = advice(subject(1e-6, 1e-6, {1: 8000.0, 2: 9000.0}, {1: 10_000.0, 2: 12_000.0}))
     assert kind == "tiny"
     assert verdict.startswith("task: the queue costs more than the job: 99 µs of queue for 1 µs of work, 99 times")
 
 
-def test_a_job_that_ran_slower_beside_others_does_not_make_the_queue_dear() -> None:
+def test_slower_jobs_on_a_busy_machine_do_not_raise_the_price_of_the_queue() -> None:
     """On a busy machine, the job itself took 50 ms in the worker, not 20."""
     made = subject(0.02, 0.01, {1: 19.6, 2: 38.0}, {1: 19.0, 2: 37.0})
     for mode in ("thread", "process"):
@@ -158,7 +158,7 @@ def test_a_job_that_ran_slower_beside_others_does_not_make_the_queue_dear() -> N
     assert said["queue_price"] == {"loop_ms": 20.0, "queue_ms": 51.02, "extra_ms": 1.02, "times": 2.551}
 
 
-def test_the_price_decides_and_not_the_median() -> None:
+def test_the_mean_time_per_job_decides_and_not_the_median() -> None:
     """Three of four jobs hit a cache, and the fourth waits for 0.1 s."""
     made = subject(0.0007, 0.0001, {1: 1100.0, 2: 2100.0}, {1: 1000.0, 2: 1900.0})
     for row in made.rows.values():
@@ -168,20 +168,20 @@ def test_the_price_decides_and_not_the_median() -> None:
     assert "costs more than the job" not in verdict
 
 
-def test_a_price_a_little_above_the_job_is_told_exactly() -> None:
+def test_a_price_close_to_the_jobs_own_time_is_given_exactly() -> None:
     kind, _, _, verdict = advice(subject(2e-4, 2e-4, {1: 2000.0, 2: 2100.0}, {1: 1900.0, 2: 2500.0}))
     assert kind == "tiny"
     assert "300 µs of queue for 200 µs of work, 1.5 times as much" in verdict
 
 
-def test_what_still_grew_at_its_widest_may_grow_further() -> None:
+def test_a_rate_that_still_grew_at_the_largest_width_may_grow_further() -> None:
     rates = {1: 19.0, 8: 150.0, 16: 290.0}
     assert "; more than 16 were not measured." in advice(subject(0.05, 0.001, rates, rates))[3]
     assert "not measured" not in advice(subject(0.05, 0.001, {**rates, 16: 200.0}, rates))[3]
     assert "; more than 2 were not measured." in advice(subject(20.0, 0.001, {2: 0.1}, {2: 0.1}))[3]
 
 
-def test_what_leaks_gets_processes() -> None:
+def test_a_task_that_leaks_memory_gets_processes() -> None:
     made = subject(0.05, 0.002, {1: 19.0, 2: 38.0}, {1: 19.0, 2: 37.0}, grew=2.0)
     kind, mode, _, verdict = advice(made)
     assert (kind, mode) == ("grows memory", "process")
@@ -192,7 +192,7 @@ def test_one_width_says_nothing_about_modes_so_the_rule_decides() -> None:
     assert advice(subject(0.05, 0.05, {1: 20.0}, {1: 18.0}))[1] == "process"
 
 
-def test_a_ratio_is_the_median_of_neighbours_in_time() -> None:
+def test_a_ratio_is_the_median_over_runs_next_to_each_other_in_time() -> None:
     made = subject(**HEAVY)
     for cell, walls in ((Cell("thread", 2), (1.0, 2.0, 1.0)), (Cell("process", 2), (0.5, 1.0, 1.0))):
         made.rows[cell].samples = [Sample(20, wall, wall, [0.05]) for wall in walls]
@@ -203,7 +203,7 @@ def test_a_ratio_is_the_median_of_neighbours_in_time() -> None:
     }
 
 
-def test_what_could_not_be_measured_says_why() -> None:
+def test_a_task_that_could_not_be_measured_has_a_reason() -> None:
     made = Subject(Work("task", "module.task", ((),)), ())
     made.error = "It fails every time: ValueError: no"
     said = as_json(made, TWO_CORES)
@@ -211,7 +211,7 @@ def test_what_could_not_be_measured_says_why() -> None:
     assert said["verdict"] == "task: not measured. It fails every time: ValueError: no"
 
 
-def test_rows_that_there_was_no_time_for_are_one_sentence() -> None:
+def test_rows_left_out_for_want_of_time_are_named_in_one_sentence() -> None:
     made = subject(**HEAVY)
     made.left_out = {Cell("thread", 16), Cell("thread", 8), Cell("process", 16)}
     (note,) = as_json(made, TWO_CORES)["notes"]
@@ -224,7 +224,7 @@ def test_rows_that_there_was_no_time_for_are_one_sentence() -> None:
     )
 
 
-def test_rows_that_were_repeated_less_often_were_measured() -> None:
+def test_rows_that_were_repeated_less_often_are_named_as_such() -> None:
     made = subject(**HEAVY)
     made.left_out = {Cell("thread", 2), Cell("process", 2), Cell("process", 16)}
     assert as_json(made, TWO_CORES)["notes"] == [
@@ -233,7 +233,7 @@ def test_rows_that_were_repeated_less_often_were_measured() -> None:
     ]
 
 
-def test_the_sums() -> None:
+def test_slope_and_percentiles() -> None:
     assert slope([(1, 10.0), (2, 12.0), (4, 16.0)]) == pytest.approx(2.0)
     assert slope([(2, 1.0), (2, 5.0)]) is None
     assert percentile([3, 1, 2, 4], 50) == 2
@@ -262,11 +262,11 @@ def test_a_module_that_turned_the_gil_on_is_named() -> None:
         ("jobqueue.errors.TimeLimitExceeded: The job ran longer than its time limit of 1 s.", "exception"),
     ],
 )
-def test_the_end_of_a_stuck_job_in_a_word(error: str, word: str) -> None:
+def test_the_end_of_a_stuck_job_in_words(error: str, word: str) -> None:
     assert how(error) == word
 
 
-def test_a_crash_that_lost_neighbours_is_not_glossed_over() -> None:
+def test_a_crash_that_lost_other_jobs_is_mentioned() -> None:
     one = {"workers": 4, "neighbours": 3, "interrupted": 3, "finished": 3, "lost": 0, "recovery_s": 0.2}
     good = trial_sentences.blast_radius({"thread": one, "process": {**one, "interrupted": 0, "recovery_s": None}})
     assert "it took all of its 3 neighbours with it, in process mode none." in good
@@ -275,7 +275,7 @@ def test_a_crash_that_lost_neighbours_is_not_glossed_over() -> None:
     assert "1 of the neighbours never finished." in bad
 
 
-def test_a_job_that_had_to_wait_for_a_core_still_computes() -> None:
+def test_a_job_that_waited_for_a_core_still_counts_as_computing() -> None:
     """On a busy machine: 150 ms for 50 ms of computing, 100 of them without a core."""
     made = subject(0.15, 0.05, {1: 7.0, 2: 9.0}, {1: 7.0, 2: 9.0}, thread_cores=0.6)
     row = made.rows[Cell(LOOP, 1)]
@@ -303,7 +303,9 @@ MIX: dict[str, Any] = {"wall": 0.1, "cpu": 0.03, "threads": {1: 9.6, 4: 28.0, 8:
         ({1: 9.6, 4: 28.0, 8: 29.0}, {4: 28.0, 8: 29.5}, "thread", 4, 1),
     ],
 )
-def test_what_waits_and_computes(processes: Rates, both: Rates, mode: str, workers: int, threads: int) -> None:
+def test_a_task_that_waits_and_computes_can_get_processes_with_threads(
+    processes: Rates, both: Rates, mode: str, workers: int, threads: int
+) -> None:
     said = as_json(subject(**MIX, processes=processes, both=both), TWO_CORES)
     chosen = said["advice"]
     assert (chosen["mode"], chosen["workers"], chosen["threads"]) == (mode, workers, threads), said["verdict"]
@@ -314,7 +316,7 @@ def test_what_waits_and_computes(processes: Rates, both: Rates, mode: str, worke
     assert (row["processes"], row["threads"]) == (2, 4)
 
 
-def test_which_widths_have_both() -> None:
+def test_the_widths_that_are_measured_with_threads_in_processes() -> None:
     waits_and_computes = Cost(0.1, 0.03)
     assert plan.mixed_cells((1, 2, 4, 6, 8), waits_and_computes, 2) == [Cell(MIXED, 4), Cell(MIXED, 6), Cell(MIXED, 8)]
     assert plan.mixed_cells((1, 2, 4, 8, 16), waits_and_computes, 8) == [Cell(MIXED, 16)]
@@ -333,7 +335,7 @@ WAITS: dict[str, Any] = {
 }
 
 
-def test_what_all_take_at_their_peaks_is_said_and_has_to_fit() -> None:
+def test_the_memory_of_all_workers_at_their_peak_is_given_and_has_to_fit() -> None:
     roomy = advice(subject(**WAITS, peak=100.0), Machine(2, 24_000.0, True, "3.11.4"))
     assert roomy[:3] == ("waits", "thread", 16)
     assert "16 at once take 1,600 MB at their peaks (100 MB each)" in roomy[3]
@@ -355,7 +357,7 @@ def test_a_busy_machine_makes_the_advice_uncertain() -> None:
     assert noisy["verdict"].endswith("Not certain: other programs used 0.9 of 2 cores meanwhile.")
 
 
-def test_too_little_measured_makes_it_uncertain_too() -> None:
+def test_too_few_measurements_make_the_advice_uncertain() -> None:
     only_wide = as_json(subject(0.05, 0.001, {1: 19.0, 16: 300.0}, {1: 19.0, 16: 290.0}), TWO_CORES)
     assert only_wide["advice"]["doubts"] == ["too few widths were measured"]
     one_mode = as_json(subject(0.05, 0.001, {1: 19.0, 4: 76.0, 16: 80.0}, {}), TWO_CORES)

@@ -49,7 +49,7 @@ def test_home_is_the_users_state_directory_otherwise(monkeypatch: pytest.MonkeyP
     assert config.home({}) == config.home({"JOBQ_HOME": ""}) == platformdirs.user_state_path("jobq", appauthor=False)
 
 
-def test_no_home_directory_at_all_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_home_directory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platformdirs, "user_state_path", lambda *_, **__: Path("~/.local/state/jobq"))
     with pytest.raises(StoreError, match="set JOBQ_HOME"):
         config.home({})

@@ -159,7 +159,7 @@ def test_timeouts_are_the_callers_and_threads_do_not_run_out_of_connections() ->
         assert r.connection_pool.max_connections > 10_000
 
 
-def test_sentinel_url_gives_a_client_that_never_repeats_either() -> None:
+def test_a_sentinel_url_gives_a_client_that_never_repeats() -> None:
     url = "redis+sentinel://me:p%40ss@h1:1,[::1]:2,h3/main/4?sentinel_password=s"
     with client(Address(url=url), socket_timeout=3.0) as r:
         pool = r.connection_pool
@@ -219,14 +219,14 @@ def _problem(address: Address, **kwargs: Any) -> JobqError:
         (b"", StoreUnreachable, "closed"),
     ],
 )
-def test_what_the_server_answers_becomes_one_line(reply: bytes, kind: type[JobqError], words: str) -> None:
+def test_a_servers_error_becomes_one_line(reply: bytes, kind: type[JobqError], words: str) -> None:
     with FakeServer(reply) as server:
         problem = _problem(Address(url=f"redis://127.0.0.1:{server.port}"))
     assert type(problem) is kind
     assert words in str(problem)
 
 
-def test_a_report_on_a_server_that_loads_is_one_line_too() -> None:
+def test_a_server_that_loads_its_data_is_one_line() -> None:
     reply = b"-LOADING Redis is loading the dataset in memory\r\n"
     with FakeServer(reply) as server, pytest.raises(StoreRefused, match="still loading"):
         server_status(Address(url=f"redis://127.0.0.1:{server.port}"))
@@ -251,7 +251,7 @@ def test_a_refused_port_is_said_to_be_refused() -> None:
 
 
 @pytest.mark.parametrize("address", [Address(url="rediss://u:p@h:1/2"), Address(unix_socket_path="/a b/ü's")])
-def test_an_address_survives_json(address: Address) -> None:
+def test_an_address_is_the_same_after_json(address: Address) -> None:
     assert Address.from_json(address.to_json()) == address
 
 
@@ -295,7 +295,7 @@ def test_a_client_like_another_sends_each_command_once(tls: bool) -> None:
     ("said", "away"),
     [("NOREPLICAS Not enough good replicas to write.", True), ("WRONGTYPE of the value: caused error: OOM", False)],
 )
-def test_whether_waiting_helps_is_known_of_a_pipeline_too(said: str, away: bool) -> None:
+def test_errors_in_a_pipeline_show_whether_waiting_helps(said: str, away: bool) -> None:
     """redis-py puts the command before the server's text, and a command may contain anything."""
     in_a_pipeline = f"Command # 1 (HSET x caused error: OOM) of pipeline caused error: {said}"
     assert [is_away(redis.ResponseError(text)) for text in (said, in_a_pipeline)] == [away, away]

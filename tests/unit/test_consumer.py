@@ -208,7 +208,7 @@ def test_everything_runs_in_order_and_is_recorded_once(bench: Bench) -> None:
     assert list(bench.page.journal.read()) == []
 
 
-def test_short_jobs_are_fetched_ahead(bench: Bench) -> None:
+def test_short_jobs_are_claimed_ahead(bench: Bench) -> None:
     """The first request asks for one job; then more and more, up to 20 ms of work."""
     bench.put(*ids(400))
     bench.run(400)
@@ -218,7 +218,7 @@ def test_short_jobs_are_fetched_ahead(bench: Bench) -> None:
     assert len(bench.wire.requests) < 60
 
 
-def test_long_jobs_have_no_company(bench: Bench) -> None:
+def test_nothing_is_claimed_ahead_behind_long_jobs(bench: Bench) -> None:
     bench.put(*ids(40))
     bench.run(20, seconds=0.5)
     assert {request.want for request in bench.wire.requests[-15:]} <= {0, 1}
@@ -252,7 +252,7 @@ def buffer_some(bench: Bench) -> Claimed:
     pytest.fail("nothing was fetched ahead")
 
 
-def test_what_a_slot_has_in_hand_when_the_child_comes_back_is_doubtful(bench: Bench) -> None:
+def test_a_job_that_a_slot_holds_when_its_child_comes_back_is_doubtful(bench: Bench) -> None:
     """It was taken before anybody knew of the revocation, and is started after it was answered."""
     job = buffer_some(bench)
     assert not bench.consumer.is_doubtful(job.claim)
@@ -264,7 +264,7 @@ def test_what_a_slot_has_in_hand_when_the_child_comes_back_is_doubtful(bench: Be
     assert not bench.consumer.is_doubtful(after.claim)
 
 
-def test_the_buffer_goes_back(bench: Bench) -> None:
+def test_the_buffer_is_given_back(bench: Bench) -> None:
     job = buffer_some(bench)
     dropped = bench.consumer.drop_buffer()
     assert len(dropped) > 3
@@ -275,7 +275,7 @@ def test_the_buffer_goes_back(bench: Bench) -> None:
     assert bench.take().claim > dropped[-1].claim  # what was dropped is not run here
 
 
-def test_quiet_claims_nothing_and_settles_all(bench: Bench) -> None:
+def test_after_quiet_nothing_is_claimed_and_all_is_settled(bench: Bench) -> None:
     job = buffer_some(bench)
     dropped = bench.consumer.drop_buffer(quiet=True)
     asked = len(bench.wire.requests)
@@ -325,13 +325,13 @@ def test_suspects_one_after_the_other(background: Any) -> None:
     assert eventually(lambda: third)[0].id == "j2"
 
 
-def test_with_one_slot_everybody_is_alone(bench: Bench) -> None:
+def test_with_one_slot_a_suspect_does_not_wait(bench: Bench) -> None:
     bench.wire.alone.update(ids(3))
     bench.put(*ids(3))
     assert bench.run(3) == ids(3)
 
 
-def test_it_asks_once_to_retire() -> None:
+def test_the_consumer_asks_once_to_retire() -> None:
     """After so many jobs; it goes on until it is told to leave."""
     bench = Bench(max_jobs=5)
     bench.put(*ids(20))
@@ -346,7 +346,7 @@ def test_it_asks_once_to_retire() -> None:
 # -- hunger --------------------------------------------------------------------------------------------------------
 
 
-def test_hunger(bench: Bench, background: Any) -> None:
+def test_a_consumer_that_is_out_of_work_says_so_once_and_waits_to_be_woken(bench: Bench, background: Any) -> None:
     """It says once that it is out of work, sends nothing more, and asks again when it is woken."""
     took = background(bench.take)
     eventually(lambda: bench.calls == ["out of work"])
@@ -367,7 +367,7 @@ def test_a_consumer_without_work_leaves(bench: Bench, background: Any) -> None:
     assert eventually(lambda: left) == [None]
 
 
-def test_what_was_finished_before_the_hunger_is_settled(bench: Bench, background: Any) -> None:
+def test_outcomes_are_settled_before_the_consumer_waits_for_work(bench: Bench, background: Any) -> None:
     bench.put("only")
     bench.finish(bench.take())
     left = background(bench.consumer.next)
@@ -424,7 +424,7 @@ def test_a_big_result_waits_for_the_store(bench: Bench) -> None:
 # -- failures ------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_thing_is_to_reconcile(bench: Bench) -> None:
+def test_a_new_connection_begins_with_reconcile(bench: Bench) -> None:
     bench.put("a")
     bench.take()
     assert bench.wire.known == [[]]
@@ -446,7 +446,7 @@ def test_a_broken_wire_loses_nothing(bench: Bench, step: str, others: list[str])
     assert list(bench.page.journal.read()) == []
 
 
-def test_a_store_that_is_away_for_hours(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_of_hours_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of attempts in vain, here without their pauses; then everything goes on."""
     monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
     bench.put(*ids(300))
@@ -458,7 +458,7 @@ def test_a_store_that_is_away_for_hours(bench: Bench, monkeypatch: pytest.Monkey
     assert sorted(bench.wire.recorded) == sorted(ran) == sorted(ids(300))
 
 
-def test_again_and_again(bench: Bench) -> None:
+def test_repeated_failures_lose_nothing(bench: Bench) -> None:
     bench.put(*ids(300))
     ran = []
     for _ in range(15):
@@ -470,7 +470,7 @@ def test_again_and_again(bench: Bench) -> None:
     assert sorted(bench.wire.recorded) == sorted(ids(300))
 
 
-def test_known_are_jobs_in_hands_in_the_buffer_and_finished() -> None:
+def test_reconcile_sends_jobs_of_slots_of_the_buffer_and_finished_ones() -> None:
     """Also what a slot still runs while another mends the wire: none of it may be given back."""
     bench = Bench(slots=2)
     bench.put(*ids(100))
@@ -494,7 +494,7 @@ def test_known_are_jobs_in_hands_in_the_buffer_and_finished() -> None:
     assert {running.id, finished.id} <= set(bench.wire.recorded)
 
 
-def test_who_reads_while_others_run(background: Any) -> None:
+def test_a_slot_finishes_while_another_waits_for_the_reply(background: Any) -> None:
     """Two slots: one waits for the reply with nothing to do, the other finishes its job; nobody waits for Redis."""
     bench = Bench(slots=2)
     bench.put("a")
@@ -513,7 +513,7 @@ def test_who_reads_while_others_run(background: Any) -> None:
 
 
 @pytest.mark.parametrize("when", ["cycle", "reconcile"])
-def test_fenced(bench: Bench, when: str) -> None:
+def test_a_fenced_child_ends_at_once(bench: Bench, when: str) -> None:
     """Its name was struck off: the child leaves at once."""
     bench.put(*ids(500))
     if when == "cycle":
@@ -535,7 +535,9 @@ def test_a_lost_outcome_is_only_a_warning(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("revoked", [True, False])
-def test_what_the_supervisor_settled_is_no_news(bench: Bench, caplog: pytest.LogCaptureFixture, revoked: bool) -> None:
+def test_an_outcome_that_the_supervisor_settled_is_no_warning(
+    bench: Bench, caplog: pytest.LogCaptureFixture, revoked: bool
+) -> None:
     """While a job kept the GIL, what was finished before it was recorded from the journal. Otherwise it is news."""
     bench.put(*ids(2))
     first = bench.take()
@@ -572,7 +574,7 @@ def test_dependents_are_finished_by_a_slot(bench: Bench) -> None:
     assert bench.page.get(UNSETTLED) == 0
 
 
-def test_what_needs_rqs_own_finish_stands_in_the_journal_until_it_had_it(bench: Bench) -> None:
+def test_a_job_for_rqs_own_finish_stays_in_the_journal_until_that_is_done(bench: Bench) -> None:
     """Whatever else is settled meanwhile; and every reconcile knows it: else it would be given back."""
 
     def do_another() -> bool:
@@ -601,7 +603,7 @@ def test_what_needs_rqs_own_finish_stands_in_the_journal_until_it_had_it(bench: 
     assert not do_another()
 
 
-def test_reconcile_beside_the_work(bench: Bench) -> None:
+def test_reconcile_while_a_job_runs(bench: Bench) -> None:
     job = buffer_some(bench)
     bench.consumer.settle()
     bench.wire.held[999] = "forgotten"
@@ -677,7 +679,7 @@ def test_usage_is_sent_once_also_when_the_wire_breaks(bench: Bench, step: str) -
     assert tasks_sent(bench) == ([] if step == "send" else ["lost?"])
 
 
-def test_a_store_that_is_away_does_not_keep_usage_or_the_child(bench: Bench) -> None:
+def test_a_lost_request_holds_back_neither_the_usage_nor_the_child(bench: Bench) -> None:
     bench.put("a")
     bench.run(1)
     bench.consumer.settle()
@@ -688,7 +690,7 @@ def test_a_store_that_is_away_does_not_keep_usage_or_the_child(bench: Bench) -> 
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-def test_a_quiet_one_that_has_nothing_leaves_while_the_store_is_away(
+def test_a_quiet_consumer_without_work_leaves_during_an_outage(
     slots: int, background: Callable[[Callable[[], Any]], list[Any]]
 ) -> None:
     bench = Bench(slots)
@@ -699,7 +701,7 @@ def test_a_quiet_one_that_has_nothing_leaves_while_the_store_is_away(
     eventually(lambda: results == [[None]] * slots)
 
 
-def test_a_quiet_one_that_has_something_to_settle_waits_for_the_store(bench: Bench) -> None:
+def test_a_quiet_consumer_with_outcomes_waits_for_the_store(bench: Bench) -> None:
     bench.put("a")
     assert bench.run(1) == ["a"]
     bench.wire.fails.extend(["send"] + ["reconnect"] * 3)

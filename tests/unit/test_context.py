@@ -44,7 +44,7 @@ def import_and_look(name: str) -> str:
     return str(app.get("nothing"))
 
 
-def test_runs_do_not_see_each_other(imported: ImportedContext) -> None:
+def test_context_variables_of_one_run_are_not_seen_by_the_next(imported: ImportedContext) -> None:
     assert [imported.run(lambda: (who.get(), who.set("me"))[0]) for _ in range(2)] == ["nobody"] * 2
     assert imported.apart(who.get)() == "nobody"
     assert who.get() == "nobody"
@@ -62,7 +62,9 @@ def test_a_run_may_contain_another(imported: ImportedContext) -> None:
         imported.run(divmod, 1, 0)
 
 
-def test_what_a_module_sets_is_for_all(imported: ImportedContext, package: Path) -> None:
+def test_context_variables_that_a_module_sets_at_import_are_seen_by_all_runs(
+    imported: ImportedContext, package: Path
+) -> None:
     """For the job that imports it and for later runs; not what the importing job had set; in the order of the
     imports."""
 
@@ -77,7 +79,7 @@ def test_what_a_module_sets_is_for_all(imported: ImportedContext, package: Path)
     assert copy_context().get(sys.modules["lately"].app) is None
 
 
-def test_a_module_that_fails_leaves_nothing(imported: ImportedContext, package: Path) -> None:
+def test_a_module_whose_import_fails_leaves_no_context_variable(imported: ImportedContext, package: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         imported.run(import_and_look, "lately.failing")
     assert imported.run(import_and_look, "lately") == "nothing"
@@ -90,7 +92,7 @@ def test_a_new_capture_keeps_what_was_imported(imported: ImportedContext, packag
     assert imported.run(import_and_look, "lately.pushing") == "pushed"
 
 
-def test_modules_look_as_always(imported: ImportedContext, package: Path) -> None:
+def test_imported_modules_have_pythons_own_loaders(imported: ImportedContext, package: Path) -> None:
     """Their loaders are Python's own, and Python's own modules are imported as before."""
     module = importlib.import_module("lately.nested")
     assert type(module.__loader__).__name__ == "SourceFileLoader"
@@ -100,14 +102,14 @@ def test_modules_look_as_always(imported: ImportedContext, package: Path) -> Non
     importlib.reload(module)
 
 
-def test_the_finder_goes(package: Path) -> None:
+def test_the_import_hook_is_removed(package: Path) -> None:
     before = list(sys.meta_path)
     with ImportedContext().watching_imports():
         assert len(sys.meta_path) == len(before) + 1
     assert sys.meta_path == before
 
 
-def test_decimals_are_ones_own() -> None:
+def test_each_run_has_its_own_decimal_context() -> None:
     """The value of its variable can be changed in place, which all copies would share."""
     old = decimal.getcontext().copy()
     try:

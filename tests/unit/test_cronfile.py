@@ -27,7 +27,7 @@ def written(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-def test_entries(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_entries_of_a_cron_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     three, four, five = cronfile.read(written(tmp_path, GOOD))
     assert (three.name, three.queue, three.timing.every, three.ttl) == ("three", "default", 60.0, 8)
     assert (three.fields["timeout"], three.fields["result_ttl"], three.fields["ttl"]) == (b"7", b"9", b"8")
@@ -49,7 +49,7 @@ def test_an_entry_has_the_same_id_everywhere() -> None:
     assert all(one.startswith("a-b-c-") for one in ids)
 
 
-def test_what_json_cannot_carry(tmp_path: Path) -> None:
+def test_arguments_that_json_cannot_carry_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace("args=(3,)", "args=({3},)"))
     with pytest.raises(BadCronFile, match="--accept json,pickle"):
         cronfile.read(path)
@@ -81,7 +81,9 @@ def test_what_json_cannot_carry(tmp_path: Path) -> None:
         (GOOD.replace('cron="*/5 * * * *", meta', "cron='\\ud800 * * * *', meta"), "not acceptable"),
     ],
 )
-def test_what_cannot_be_loaded(tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, sentence: str) -> None:
+def test_cron_files_that_cannot_be_loaded_are_refused_with_the_reason(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, sentence: str
+) -> None:
     with pytest.raises(BadCronFile, match=sentence) as caught:
         cronfile.read(written(tmp_path, text))
     assert "\n" not in str(caught.value)
@@ -89,7 +91,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "entries.py" in str(caught.value)
 
 
-def test_a_file_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cron_file_that_loads_for_long_is_named_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file waits for a gate, which opens when the second warning has come."""
     gate, warned = tmp_path / "gate", []
     text = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
@@ -106,7 +108,7 @@ def test_a_file_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert warned[:2] == [path, path]
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_a_missing_cron_file_is_refused() -> None:
     with pytest.raises(BadCronFile, match="not found"):
         cronfile.read("/no/such/file.py")
     with pytest.raises(BadCronFile, match="no_such_config"):

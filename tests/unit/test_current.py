@@ -32,7 +32,7 @@ def current(store: redis.Redis, job: Job, accept: tuple[str, ...] = BOTH) -> Cur
     return CurrentJob(job.id, connection=store, worker="w", serializer_of=formats(accept))
 
 
-def test_nothing_is_read_before_somebody_looks() -> None:
+def test_nothing_is_read_before_the_job_is_used() -> None:
     nowhere = client(Address(url="redis://127.0.0.1:1/0"))
     job = CurrentJob("some-id", connection=nowhere, worker="w", serializer_of=formats(BOTH))
     assert job.id == "some-id"
@@ -52,7 +52,7 @@ def test_meta_stays_in_the_jobs_format(store: redis.Redis, make: type[rq.Queue])
     assert not mine.settled_by_rq
 
 
-def test_pickled_meta_is_opened_only_where_pickle_is_accepted(store: redis.Redis, queue: Queue) -> None:
+def test_pickled_meta_is_read_only_where_pickle_is_accepted(store: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue("samples.ok", 1)
     pickled = pickle.dumps({"who": "me"})
     store.hset(keys.job(job.id), "meta", pickled)
@@ -60,7 +60,7 @@ def test_pickled_meta_is_opened_only_where_pickle_is_accepted(store: redis.Redis
     assert current(store, job, ("json",)).meta == {"unserialized": pickled}
 
 
-def test_its_dependency(store: redis.Redis) -> None:
+def test_the_dependencies_of_the_current_job(store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     parent = queue.enqueue("samples.ok", 1)
     child = queue.enqueue("samples.ok", 2, depends_on=parent)
@@ -83,7 +83,7 @@ def test_a_pickled_result_of_a_dependency_is_refused_where_pickle_is(store: redi
         dependency.return_value()
 
 
-def test_what_it_sets_on_itself_is_told(store: redis.Redis, queue: Queue) -> None:
+def test_changes_that_a_job_makes_to_itself_are_reported(store: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue("samples.ok", 1, retry=rq.Retry(max=3, interval=[1, 2, 3]))
     mine = current(store, job)
     assert mine.get_status() is JobStatus.STARTED
@@ -95,7 +95,7 @@ def test_what_it_sets_on_itself_is_told(store: redis.Redis, queue: Queue) -> Non
     assert mine.changes() == {"retries_left": 0, "retry_intervals": [1, 2], "meta": {}}
 
 
-def test_it_equals_its_job(store: redis.Redis, queue: Queue) -> None:
+def test_the_current_job_equals_the_rq_job(store: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue("samples.ok", 1)
     assert current(store, job) == job
     assert job == current(store, job)
@@ -104,7 +104,7 @@ def test_it_equals_its_job(store: redis.Redis, queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("odd", [1.5, float("nan"), True])
-def test_what_could_not_be_read_again_is_not_saved(store: redis.Redis, queue: Queue, odd: Any) -> None:
+def test_values_that_could_not_be_read_again_are_not_saved(store: redis.Redis, queue: Queue, odd: Any) -> None:
     job = queue.enqueue("samples.ok", 5, result_ttl=60)
     own = current(store, job)
     own.result_ttl = odd

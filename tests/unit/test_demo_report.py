@@ -41,7 +41,7 @@ def shown(outcomes: list[DemoResult], width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [60, 70, 77, 80, 94, 120])
-def test_nothing_is_cut_off(width: int) -> None:
+def test_no_line_is_cut_off(width: int) -> None:
     text = shown(outcomes(), width)
     assert "…" not in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
@@ -57,7 +57,7 @@ def test_a_quiet_machine_makes_firm_conclusions() -> None:
     assert "?" not in shown(outcomes(), 100)
 
 
-def test_a_busy_machine_makes_doubtful_ones() -> None:
+def test_a_busy_machine_makes_doubtful_conclusions() -> None:
     noisy = outcomes(others=0.9)
     assert "other programs used 0.9 of 2 cores meanwhile" in report.uncertain(noisy)
     figures = report.as_json(noisy, 20.0)
@@ -65,7 +65,7 @@ def test_a_busy_machine_makes_doubtful_ones() -> None:
     assert "processes 1.6x?" in shown(noisy, 100)
 
 
-def test_one_disturbed_kind_is_doubted_alone() -> None:
+def test_only_the_kind_that_was_disturbed_is_doubted() -> None:
     threads, processes = outcomes()
     threads.kinds["heavy"] = replace(threads.kinds["heavy"], others=1.2)
     text = shown([threads, processes], 100)

@@ -55,7 +55,7 @@ def measure(results: dict[str, Any]) -> list[tuple[str, int]]:
     return screen.said
 
 
-def test_each_kind_is_measured_and_told() -> None:
+def test_each_kind_is_measured_and_reported() -> None:
     assert measure(RIGHT) == [("squares", 10_000), ("heavy", 60), ("downloads", 5), ("page titles", 3)]
 
 
@@ -66,7 +66,7 @@ def test_wrong_results_end_the_demo(task: str) -> None:
         measure(RIGHT | {task: wrong[task]})
 
 
-def test_the_sum_of_all_kinds() -> None:
+def test_the_total_over_all_kinds() -> None:
     counter: Any = None
     memory: Any = None
     kinds = {"a": Sample(10, 1.0, 0.5, others=1.0), "b": Sample(20, 3.0, 1.5)}
@@ -75,14 +75,14 @@ def test_the_sum_of_all_kinds() -> None:
     assert (total.rate, total.cores) == (7.5, 0.5)
 
 
-def test_who_shares_a_counter() -> None:
+def test_threads_share_a_counter_and_processes_do_not() -> None:
     one = [{"pid": 1, "thread": n % 2, "count": n + 5} for n in range(4)]
     assert Counter.of(one) == Counter(jobs=4, consumers=2, processes=1, highest=8, shared=True)
     two = [{"pid": n % 2, "thread": 1, "count": n // 2 + 1} for n in range(4)]
     assert Counter.of(two) == Counter(jobs=4, consumers=2, processes=2, highest=2, shared=False)
 
 
-def test_a_trial_alone_comes_to_its_end() -> None:
+def test_a_single_trial_ends_by_itself() -> None:
     def trial() -> Iterator[None]:
         yield
         yield

@@ -100,7 +100,7 @@ class Reports:
         ({"maxmemory": 1000, "used_memory": 800}, "memory", "warning", "80%"),
     ],
 )
-def test_what_is_wrong_with_a_server(
+def test_problems_of_a_server_are_found(
     store: redis.Redis, info: dict[str, Any], check: str, severity: str, words: str
 ) -> None:
     reports: Any = Reports(store, **info)
@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_server(
     assert finding.advice
 
 
-def test_a_server_that_forbids_to_look(store: redis.Redis) -> None:
+def test_a_server_that_forbids_commands_is_examined_as_far_as_possible(store: redis.Redis) -> None:
     reports: Any = Reports(store, forbidden=True)
     findings = list(examine_server(reports))
     assert [f.check for f in findings] == ["server", "clock"]
@@ -118,14 +118,14 @@ def test_a_server_that_forbids_to_look(store: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize(("number", "text"), [(999, "999 B"), (4768, "4.77 kB"), (2.5e9, "2.5 GB"), (3e12, "3e+03 GB")])
-def test_sizes(number: float, text: str) -> None:
+def test_sizes_in_words(number: float, text: str) -> None:
     assert size(number) == text
 
 
 # -- queues and workers ----------------------------------------------------------------------------------------------
 
 
-def test_jobs_that_nobody_serves(store: redis.Redis, queue: Queue) -> None:
+def test_jobs_in_queues_without_a_worker_are_found(store: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1)
     finding = found(store, "unserved")
     assert (finding.severity, finding.ids) == ("warning", ("q",))
@@ -139,7 +139,7 @@ def test_jobs_that_nobody_serves(store: redis.Redis, queue: Queue) -> None:
     assert found(store, "unserved").ids == ("q",)  # who shows no life serves nobody
 
 
-def test_halted_queues(store: redis.Redis, queue: Queue) -> None:
+def test_paused_and_suspended_queues_are_found(store: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1)
     control.pause(store, "q")
     assert found(store, "paused").ids == ("q",)
@@ -147,13 +147,15 @@ def test_halted_queues(store: redis.Redis, queue: Queue) -> None:
     assert found(store, "suspended").severity == "warning"
 
 
-def test_pickled_jobs(store: redis.Redis, queue: Queue) -> None:
+def test_pickled_jobs_are_found(store: redis.Redis, queue: Queue) -> None:
     rq.Queue("q", connection=store).enqueue("jobqueue.tasks.square", 2)
     queue.enqueue(square, 1)
     assert "1 of the first 2 jobs" in found(store, "pickle").text
 
 
-def test_failed_jobs_that_stay_for_a_year(store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_jobs_that_are_kept_for_a_year_are_found(
+    store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = queue.enqueue(square, "x")
     store.lpop(keys.queue("q"))
     fail(store, job.id, "Traceback")
@@ -171,13 +173,13 @@ def test_failed_jobs_that_stay_for_a_year(store: redis.Redis, queue: Queue, monk
         store.config_set("maxmemory", "0")
 
 
-def test_results_that_stay_for_ever(store: redis.Redis, queue: Queue) -> None:
+def test_results_that_are_kept_for_ever_are_found(store: redis.Redis, queue: Queue) -> None:
     store.sadd(keys.QUEUES, keys.queue("q"))
     store.zadd(keys.registry("finished", "q"), {"a": float("inf"), "b": time.time() + 60})
     assert found(store, "kept").text.startswith("1 finished job is kept for ever")
 
 
-def test_a_worker_that_renews_no_lease(store: redis.Redis, queue: Queue) -> None:
+def test_a_worker_that_does_not_renew_its_lease_is_found(store: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1)
     store.sadd(keys.OWNERS, "web:1:0.1")  # RQ's --name takes anything
     store.set(keys.lease("web:1"), 7)
@@ -197,7 +199,7 @@ def test_a_worker_that_renews_no_lease(store: redis.Redis, queue: Queue) -> None
 
 
 @pytest.mark.parametrize("status", ["queued", "started"])
-def test_a_lost_job_comes_back(store: redis.Redis, queue: Queue, status: str) -> None:
+def test_a_lost_job_is_found_and_enqueued_again(store: redis.Redis, queue: Queue, status: str) -> None:
     lost, later = queue.enqueue(square, 1), queue.enqueue(square, 2)
     lose(store, lost.id)
     store.hset(keys.job(lost.id), "status", status)
@@ -212,7 +214,7 @@ def test_a_lost_job_comes_back(store: redis.Redis, queue: Queue, status: str) ->
     assert store.llen(keys.queue("q")) == 2
 
 
-def test_jobs_stuck_in_rqs_intermediate_list(store: redis.Redis, queue: Queue) -> None:
+def test_jobs_stuck_in_rqs_intermediate_list_are_found(store: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue(square, 1)
     store.lmove(keys.queue("q"), keys.intermediate("q"))
     store.set(f"{keys.intermediate('q')}:first_seen:{job.id}", 1)
@@ -221,14 +223,14 @@ def test_jobs_stuck_in_rqs_intermediate_list(store: redis.Redis, queue: Queue) -
     assert store.keys("*intermediate*") == []
 
 
-def test_the_order_of_what_comes_back(store: redis.Redis, queue: Queue) -> None:
+def test_lost_jobs_come_back_in_their_old_order(store: redis.Redis, queue: Queue) -> None:
     jobs = [queue.enqueue(square, n) for n in range(5)]
     store.delete(keys.queue("q"))
     assert len(found(store, "limbo", fix=True).ids) == 5
     assert store.lrange(keys.queue("q"), 0, -1) == [job.id.encode() for job in jobs]
 
 
-def test_who_holds_a_job(store: redis.Redis, queue: Queue) -> None:
+def test_a_job_that_is_held_is_not_lost(store: redis.Redis, queue: Queue) -> None:
     """A job that is held is not in limbo: by a queue, an owner, RQ's started registry, or another status."""
     jobs = [queue.enqueue(square, n) for n in range(5)]
     store.sadd(keys.OWNERS, "w:0.1")
@@ -244,7 +246,7 @@ def test_who_holds_a_job(store: redis.Redis, queue: Queue) -> None:
     assert found(store, "limbo").severity == "ok"
 
 
-def test_a_job_of_a_queue_class_with_a_prefix_of_its_own(store: redis.Redis, jobq: Any) -> None:
+def test_jobs_of_a_queue_class_with_its_own_key_prefix_are_not_lost(store: redis.Redis, jobq: Any) -> None:
     class Theirs(rq.Queue):
         redis_queue_namespace_prefix = "theirs:queue:"
 
@@ -259,7 +261,7 @@ def test_a_job_of_a_queue_class_with_a_prefix_of_its_own(store: redis.Redis, job
     assert jobq("info").stdout.splitlines()[1:] == []
 
 
-def test_what_moves_between_the_looks_is_left_alone(store: redis.Redis, queue: Queue) -> None:
+def test_a_job_that_moves_between_the_two_looks_is_left_alone(store: redis.Redis, queue: Queue) -> None:
     back, started, again = (queue.enqueue(square, n) for n in range(3))
     store.delete(keys.queue("q"))
     seen = suspects(store).jobs
@@ -272,7 +274,7 @@ def test_what_moves_between_the_looks_is_left_alone(store: redis.Redis, queue: Q
     assert store.lrange(keys.queue("q"), 0, -1) == [back.id.encode()]
 
 
-def test_long_queues_are_read_through(store: redis.Redis, queue: Queue) -> None:
+def test_long_queues_are_read_to_their_end(store: redis.Redis, queue: Queue) -> None:
     batch = queue.enqueue_many(square, range(2500))
     lose(store, batch[1234].id)
     assert [job.id for job in suspects(store).jobs] == [batch[1234].id]
@@ -281,7 +283,7 @@ def test_long_queues_are_read_through(store: redis.Redis, queue: Queue) -> None:
 # -- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_the_command(store: redis.Redis, queue: Queue, jobq: Any) -> None:
+def test_the_doctor_command(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     assert jobq().exit_code == 0
     ids = [queue.enqueue(square, n).id for n in range(12)]
     store.delete(keys.queue("q"))
@@ -308,7 +310,7 @@ def test_a_store_that_does_not_answer() -> None:
     assert "Traceback" not in result.output
 
 
-def test_a_pickle_is_not_opened(store: redis.Redis, queue: Queue) -> None:
+def test_a_pickled_job_is_not_unpickled(store: redis.Redis, queue: Queue) -> None:
     class Boom:
         def __reduce__(self) -> Any:
             return print, ("opened",)
@@ -342,7 +344,7 @@ def end(store: redis.Redis, job_id: str, status: str) -> None:
     store.delete(keys.dependents(job_id))
 
 
-def test_a_job_whose_parents_have_all_ended(store: redis.Redis, queue: Queue) -> None:
+def test_a_deferred_job_whose_dependencies_have_all_ended_is_found(store: redis.Redis, queue: Queue) -> None:
     for name in ("finishes", "fails", "expires"):
         queue.enqueue(square, 1, job_id=name)
     queue.enqueue(square, 2, job_id="after-one", depends_on="finishes")
@@ -364,7 +366,7 @@ def test_a_job_whose_parents_have_all_ended(store: redis.Redis, queue: Queue) ->
     assert found(store, "dependents").severity == "ok"
 
 
-def test_keys_of_another_type_among_those_who_wait(store: redis.Redis, queue: Queue) -> None:
+def test_keys_of_a_wrong_type_among_deferred_jobs_are_skipped(store: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1, job_id="first")
     for name in ("after", "wrong", "strange"):
         queue.enqueue(square, 2, job_id=name, depends_on="first")
@@ -376,7 +378,7 @@ def test_keys_of_another_type_among_those_who_wait(store: redis.Redis, queue: Qu
     assert found(store, "dependents", fix=True).ids == ("after",)
 
 
-def test_a_ready_job_that_nobody_enqueues(store: redis.Redis, queue: Queue) -> None:
+def test_a_ready_job_that_nobody_enqueues_is_found(store: redis.Redis, queue: Queue) -> None:
     """As RQ's worker leaves it that dies among many."""
     queue.enqueue(square, 1, job_id="first")
     queue.enqueue(square, 2, job_id="after", depends_on="first")
@@ -389,7 +391,7 @@ def test_a_ready_job_that_nobody_enqueues(store: redis.Redis, queue: Queue) -> N
     assert not store.exists(keys.registry("ready", "q"))
 
 
-def test_who_began_to_wait_rightly_again_is_left_alone(store: redis.Redis, queue: Queue) -> None:
+def test_a_deferred_job_whose_dependency_was_requeued_is_left_alone(store: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1, job_id="first")
     queue.enqueue(square, 2, job_id="after", depends_on="first")
     end(store, "first", "failed")
@@ -412,12 +414,14 @@ def test_who_began_to_wait_rightly_again_is_left_alone(store: redis.Redis, queue
         (1, None, True, "note"),
     ],
 )
-def test_what_a_planned_fail_over_loses(replicas: int, least: str | None, sentinels: bool, level: str | None) -> None:
+def test_what_a_planned_fail_over_can_lose_is_reported(
+    replicas: int, least: str | None, sentinels: bool, level: str | None
+) -> None:
     found = list(fail_over({"connected_slaves": replicas}, least, sentinels))
     assert [finding.severity for finding in found] == ([] if level is None else [level])
 
 
-def test_a_large_store_is_looked_at_in_part_and_tells_how_far_it_is(
+def test_a_large_store_is_examined_in_part_with_a_note_of_progress(
     store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue_many(square, range(3000))
@@ -462,7 +466,7 @@ def test_each_key_of_a_wrong_type_is_named(store: redis.Redis) -> None:
         assert {"workers", "limbo"} <= {f.check for f in findings} or key in (keys.QUEUES, keys.WORKERS, keys.PAUSED)
 
 
-def test_many_keys_of_a_wrong_type(store: redis.Redis, jobq: Any) -> None:
+def test_many_keys_of_a_wrong_type_are_reported(store: redis.Redis, jobq: Any) -> None:
     for key in READ:
         store.set(key, "x")
     result = jobq()

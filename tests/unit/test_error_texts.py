@@ -11,6 +11,6 @@ AMID = "Command # 2 (HSET rq:job:1 status\nfinished) of pipeline caused error: "
 
 
 @pytest.mark.parametrize("place", ["", AMID], ids=["alone", "in a transaction"])
-def test_what_is_refused_of_everybody(place: str) -> None:
+def test_errors_of_the_whole_store_are_told_from_errors_of_one_command(place: str) -> None:
     assert is_away(redis.ResponseError(f"{place}MISCONF Errors writing to the AOF file: No space left on device"))
     assert not is_away(redis.ResponseError(f"{place}WRONGTYPE Operation against a key of another type: MISCONF"))

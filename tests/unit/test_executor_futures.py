@@ -39,7 +39,7 @@ def future(home: Home) -> JobFuture:
     return JobFuture("a", "q", home)
 
 
-def test_running_asks_until_it_runs(home: Home, future: JobFuture) -> None:
+def test_running_asks_the_store_each_time(home: Home, future: JobFuture) -> None:
     assert not future.running()
     home.started = True
     assert future.running()
@@ -47,7 +47,7 @@ def test_running_asks_until_it_runs(home: Home, future: JobFuture) -> None:
     assert home.asked == ["started", "started"]
 
 
-def test_what_ran_once_is_not_canceled(home: Home, future: JobFuture) -> None:
+def test_a_job_that_has_started_once_is_not_canceled(home: Home, future: JobFuture) -> None:
     """Its job may be in the queue again, given back: if it were removed, its future would never end."""
     home.started = True
     assert future.running()
@@ -57,7 +57,7 @@ def test_what_ran_once_is_not_canceled(home: Home, future: JobFuture) -> None:
     assert future.result(0) == 1
 
 
-def test_canceled_twice(home: Home, future: JobFuture) -> None:
+def test_cancel_may_be_called_twice(home: Home, future: JobFuture) -> None:
     seen: list[object] = []
     future.add_done_callback(seen.append)
     assert future.cancel()
@@ -74,7 +74,7 @@ def test_an_outcome_that_comes_late_changes_nothing(future: JobFuture) -> None:
     assert future.cancelled()
 
 
-def test_canceled_by_somebody_else(home: Home, future: JobFuture) -> None:
+def test_a_job_that_was_canceled_elsewhere_ends_its_future(home: Home, future: JobFuture) -> None:
     future.settle(Outcome("a", error=JobCanceled("Job a was canceled.", "a")))
     assert future.cancelled()
     running = JobFuture("b", "q", home)
@@ -85,11 +85,11 @@ def test_canceled_by_somebody_else(home: Home, future: JobFuture) -> None:
 
 
 @pytest.mark.parametrize("error", [JobFailed("Job a failed: x", "a", ""), NoSuchJob("There is no job a.", "a")])
-def test_errors_without_a_traceback(future: JobFuture, error: Exception) -> None:
+def test_errors_without_a_traceback_end_the_future(future: JobFuture, error: Exception) -> None:
     future.settle(Outcome("a", error=error))  # type: ignore[arg-type]
     assert future.exception(0) is error
 
 
-def test_it_says_which_job(future: JobFuture) -> None:
+def test_repr_shows_the_jobs_id(future: JobFuture) -> None:
     assert isinstance(future, cf.Future)
     assert "state=pending job=a>" in repr(future)

@@ -41,7 +41,7 @@ def waiting(store: fakeredis.FakeRedis) -> list[str]:
     return [i.decode() for i in store.lrange(keys.queue("q"), 0, -1)]
 
 
-def test_cancel(store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol) -> None:
+def test_cancel_removes_waiting_jobs(store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol) -> None:
     a, b, c = [job.id for job in queue.enqueue_many("square", range(3))]
     assert protocol.cancel("q", [c, b, "nobody"]) == [True, True, False]
     assert waiting(store) == [a]
@@ -78,7 +78,7 @@ def end(protocol: Protocol, queue: Queue, kind: int) -> None:
     protocol.cycle(OWNER, "w", ["q"], [JobOutcome(job.id, job.claim, "q", kind, 500, b"", *times)], 0)
 
 
-def test_a_private_queue_goes_with_everything(store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol) -> None:
+def test_erasing_a_private_queue_leaves_no_key(store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol) -> None:
     other = Queue("other", store).enqueue("square", 1)
     before = {key for key in store.scan_iter() if b"other" in key or other.id.encode() in key}
     queue.enqueue_many("square", range(2 * PAGE + 7))
@@ -93,7 +93,7 @@ def test_a_private_queue_goes_with_everything(store: fakeredis.FakeRedis, queue:
     assert erase(pipe_to(store), ["q"]) == 0
 
 
-def test_what_a_dead_worker_left_goes_with_its_queue(
+def test_erasing_a_private_queue_deletes_what_a_dead_worker_left(
     store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol
 ) -> None:
     """A job that only its own list holds, executions and fences of RQ's code, its registration."""
@@ -115,7 +115,7 @@ def test_what_a_dead_worker_left_goes_with_its_queue(
 
 
 @pytest.mark.parametrize("step", ["delete_workers", "delete_queue"])
-def test_an_end_that_was_cut_off_is_gone_on_with(
+def test_erasing_a_private_queue_can_be_continued_after_an_interrupt(
     store: fakeredis.FakeRedis, queue: Queue, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue_many("square", range(3))
@@ -134,7 +134,7 @@ def test_an_end_that_was_cut_off_is_gone_on_with(
     assert store.keys() == []
 
 
-def test_each_page_of_commands_is_insisted_on(store: fakeredis.FakeRedis) -> None:
+def test_each_page_of_commands_is_retried_by_itself(store: fakeredis.FakeRedis) -> None:
     pages: list[int] = []
 
     def retry_request(do: Callable[[], list[Any]]) -> list[Any]:
@@ -147,7 +147,7 @@ def test_each_page_of_commands_is_insisted_on(store: fakeredis.FakeRedis) -> Non
     assert len(pages) == 2
 
 
-def test_names_are_not_to_be_guessed() -> None:
+def test_names_of_private_queues_cannot_be_guessed() -> None:
     names = {new_name("executor") for _ in range(100)}
     assert len(names) == 100
     assert all(len(name) == len("executor-") + 16 for name in names)

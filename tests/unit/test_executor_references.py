@@ -63,7 +63,7 @@ def original(value: Any) -> Any:  # type: ignore[no-redef]  # what a decorator d
         (pytest.main, f"{pytest.main.__module__}.main", f"{pytest.main.__module__}:main"),
     ],
 )
-def test_what_can_be_run(task: Any, name: str, serves: str) -> None:
+def test_the_name_and_the_module_of_functions_that_a_worker_can_import(task: Any, name: str, serves: str) -> None:
     found = refer(task)
     if task == "square":  # wherever the built-in tasks live
         assert found.name.endswith(".square")
@@ -86,12 +86,12 @@ def test_what_can_be_run(task: Any, name: str, serves: str) -> None:
         ("no task", "There is no task"),
     ],
 )
-def test_what_cannot_be_run(task: Any, said: str) -> None:
+def test_functions_that_a_worker_cannot_import_are_refused(task: Any, said: str) -> None:
     with pytest.raises((UsageError, TaskNotFound), match=said):
         refer(task)
 
 
-def test_an_inner_function() -> None:
+def test_a_function_defined_in_a_function_is_refused() -> None:
     def inner() -> None: ...
 
     with pytest.raises(UsageError, match="defined inside a function"):
@@ -120,7 +120,9 @@ def in_main(monkeypatch: pytest.MonkeyPatch, file: str | None, spec: str | None 
         ("/somewhere/shop/__main__.py", "shop.__main__", "shop.__main__"),
     ],
 )
-def test_a_script(monkeypatch: pytest.MonkeyPatch, file: str, spec: str | None, name: str) -> None:
+def test_functions_of_a_script_are_named_by_its_module(
+    monkeypatch: pytest.MonkeyPatch, file: str, spec: str | None, name: str
+) -> None:
     main = in_main(monkeypatch, file, spec)
     assert refer(main.resize) == Reference(f"{name}.resize", name)
     with pytest.raises(UsageError, match="A lambda has no name"):
@@ -130,7 +132,9 @@ def test_a_script(monkeypatch: pytest.MonkeyPatch, file: str, spec: str | None, 
 @pytest.mark.parametrize(
     ("file", "spec"), [(None, None), ("my-photos.py", None), ("photos", None), ("app.zip/__main__.py", "__main__")]
 )
-def test_no_script_that_could_be_imported(monkeypatch: pytest.MonkeyPatch, file: str | None, spec: str | None) -> None:
+def test_functions_of_a_main_that_cannot_be_imported_are_refused(
+    monkeypatch: pytest.MonkeyPatch, file: str | None, spec: str | None
+) -> None:
     main = in_main(monkeypatch, file, spec)
     with pytest.raises(UsageError, match="resize is defined in __main__"):
         refer(main.resize)
@@ -139,14 +143,14 @@ def test_no_script_that_could_be_imported(monkeypatch: pytest.MonkeyPatch, file:
 # -- where a worker looks --------------------------------------------------------------------------------------------
 
 
-def test_the_search_path_is_what_is_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_search_path_leaves_out_installed_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path / "own"), *map(str, installed()), str(tmp_path / "gone"), ""])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "own"), "/else/where"]))
     assert search_path().split(os.pathsep) == [str(tmp_path / "own"), os.getcwd(), "/else/where"]
 
 
-def test_what_counts_as_installed() -> None:
+def test_modules_that_count_as_installed() -> None:
     assert references._is_foreign("pytest")
     assert references._is_foreign("concurrent.futures")
     assert not references._is_foreign("samples")

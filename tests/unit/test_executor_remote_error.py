@@ -88,7 +88,7 @@ def text_of(error: BaseException) -> str:
     ],
     ids=repr,
 )
-def test_the_same_again(error: Exception) -> None:
+def test_an_exception_is_rebuilt_with_class_and_text(error: Exception) -> None:
     again = rebuild(text_of(error))
     assert type(again) is type(error)
     assert str(again) == str(error)
@@ -99,7 +99,7 @@ def test_the_same_again(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("because", [True, False])
-def test_the_last_of_a_chain(because: bool) -> None:
+def test_of_a_chain_of_exceptions_the_last_one_is_rebuilt(because: bool) -> None:
     try:
         try:
             raise KeyError("first")
@@ -141,11 +141,11 @@ class Elsewhere(Exception):
     ],
     ids=lambda e: type(e).__name__,
 )
-def test_rather_nothing_than_another(error: BaseException) -> None:
+def test_an_exception_that_would_differ_is_not_rebuilt(error: BaseException) -> None:
     assert rebuild(text_of(error)) is None
 
 
-def test_what_cannot_be_made() -> None:
+def test_an_exception_whose_class_raises_is_not_rebuilt() -> None:
     assert rebuild(f"Traceback (most recent call last):\n  File\n{__name__}.Bomb: tick") is None
 
 
@@ -158,7 +158,7 @@ def raises(kind: type[BaseException]) -> Callable[[], None]:
 
 @pytest.mark.parametrize("name", ["Unfriendly", "UnfriendlyWords"])
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
-def test_a_class_that_raises_whatever_when_it_is_made(
+def test_a_class_that_raises_anything_when_it_is_made_does_no_harm(
     name: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(globals(), "unfriendly", raises(kind))
@@ -169,7 +169,7 @@ def test_a_class_that_raises_whatever_when_it_is_made(
 
 
 @pytest.mark.parametrize("name", ["Unfriendly", "UnfriendlyWords"])
-def test_a_class_that_takes_for_ever_when_it_is_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_never_returns_is_waited_for_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for once, for a limited time; then no more."""
     may, asked = threading.Event(), []
 
@@ -189,7 +189,7 @@ def test_a_class_that_takes_for_ever_when_it_is_made(name: str, monkeypatch: pyt
         may.set()
 
 
-def test_a_text_makes_nobody_import_anything() -> None:
+def test_rebuilding_imports_no_module() -> None:
     assert "antigravity" not in sys.modules
     assert rebuild("Traceback (most recent call last):\n  File\nantigravity.Error: x") is None
     assert "antigravity" not in sys.modules
@@ -207,14 +207,14 @@ def test_a_text_makes_nobody_import_anything() -> None:
         "Traceback (most recent call last):\n  File\n: x",
     ],
 )
-def test_what_is_no_exception(text: str) -> None:
+def test_texts_that_name_no_exception_are_not_rebuilt(text: str) -> None:
     assert rebuild(text) is None
 
 
 # -- what a future gets ----------------------------------------------------------------------------------------------
 
 
-def test_the_traceback_is_the_cause() -> None:
+def test_the_remote_traceback_is_the_cause_of_the_error() -> None:
     text = text_of(ValueError("bad"))
     error = remote_error(JobFailed("Job a failed: ValueError: bad", "a", text))
     assert repr(error) == "ValueError('bad')"
@@ -224,7 +224,7 @@ def test_the_traceback_is_the_cause() -> None:
     assert "direct cause of the following exception" in shown
 
 
-def test_else_the_jobs_failure() -> None:
+def test_an_error_that_cannot_be_rebuilt_is_raised_as_the_jobs_failure() -> None:
     failed = JobFailed("Job a failed: WithTwo: 1: x", "a", text_of(WithTwo(1, "x")))
     assert remote_error(failed) is failed
     assert isinstance(failed.__cause__, RemoteTraceback)

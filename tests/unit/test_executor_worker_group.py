@@ -25,7 +25,7 @@ class SlowToStop:
         assert self.may_stop.wait(10)
 
 
-def test_who_stops_them_a_second_time_waits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_stop_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C two threads do this: the second one then closes the store, which the first needs to delete the
     queue."""
     group = SlowToStop()

@@ -23,7 +23,7 @@ process.kill()
 """
 
 
-def test_processes_of_the_parent_are_not_waited_for() -> None:
+def test_a_forked_process_does_not_wait_for_processes_of_its_parent() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("0 True\n", "")
 
@@ -44,7 +44,7 @@ print(os.waitstatus_to_exitcode(status), pool.submit(abs, -1).result())
 """
 
 
-def test_pools_of_the_parent_work_on() -> None:
+def test_the_parents_pools_continue_to_work() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", POOL], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

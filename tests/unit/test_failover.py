@@ -31,7 +31,7 @@ from jobqueue.store.connection import client
         (redis.ResponseError("ERR the text NOREPLICAS in something else"), False),
     ],
 )
-def test_what_did_nothing(error: Exception, refused: bool) -> None:
+def test_errors_after_which_a_command_may_be_repeated(error: Exception, refused: bool) -> None:
     assert was_refused(error) is refused
 
 
@@ -49,7 +49,7 @@ def without_replicas(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.mark.usefixtures("without_replicas")
-def test_an_enqueue(store: redis.Redis) -> None:
+def test_an_enqueue_during_a_fail_over_is_repeated(store: redis.Redis) -> None:
     job = Queue(connection=store).enqueue("square", 1)
     assert store.lrange(keys.queue("default"), 0, -1) == [job.id.encode()]
 
@@ -60,7 +60,7 @@ def following(store: redis.Redis) -> Following:
 
 
 @pytest.mark.usefixtures("without_replicas")
-def test_a_command_and_a_transaction(following: Following) -> None:
+def test_a_command_and_a_transaction_during_a_fail_over_are_repeated(following: Following) -> None:
     assert following.rpush("a", 1) == 1
     following.config_set("min-replicas-to-write", 1)
     threading.Timer(0.3, following.config_set, ["min-replicas-to-write", 0]).start()
@@ -68,7 +68,7 @@ def test_a_command_and_a_transaction(following: Following) -> None:
 
 
 @pytest.mark.usefixtures("without_replicas")
-def test_a_transaction_that_watches_begins_anew(following: Following) -> None:
+def test_a_transaction_that_watches_keys_starts_again(following: Following) -> None:
     with following.pipeline() as pipe:
         for _ in range(20):
             try:
@@ -83,19 +83,19 @@ def test_a_transaction_that_watches_begins_anew(following: Following) -> None:
 
 
 @pytest.mark.usefixtures("without_replicas")
-def test_what_may_be_done_in_part_is_not_repeated(following: Following) -> None:
+def test_a_pipeline_that_may_be_done_in_part_is_not_repeated(following: Following) -> None:
     with pytest.raises(redis.ResponseError):
         following.pipeline(transaction=False).get("a").set("a", 1).execute()
 
 
-def test_it_ends(store: redis.Redis) -> None:
+def test_the_repetition_ends_when_its_time_is_over(store: redis.Redis) -> None:
     refusal = redis.ReadOnlyError("You can't write against a read only replica.")
     now = iter((1000.0, 1000.1, 1000.2))
     window = Patience(store, 0.2, lambda: next(now))
     assert [window.wait(refusal) for _ in range(3)] == [True, True, False]
 
 
-def test_what_no_replica_has_is_not_acknowledged(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_no_replica_has_is_not_acknowledged(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the connection is closed: its answers would be taken for those of the next command."""
     monkeypatch.setattr(failover, "WAIT", ("WAIT", 1, 50))
     monkeypatch.setattr(resp, "_WAIT", b"*3\r\n" + resp.strings([b"WAIT", b"1", b"50"]))

@@ -21,7 +21,9 @@ from jobqueue.workers.shared.failures import Failures
         (OSError(errno.EMFILE, "Too many open files"), False),
     ],
 )
-def test_a_shortage_is_one_line(caplog: pytest.LogCaptureFixture, error: Exception, helps: bool) -> None:
+def test_a_shortage_of_the_machine_is_logged_without_a_traceback(
+    caplog: pytest.LogCaptureFixture, error: Exception, helps: bool
+) -> None:
     failures = Failures()
     with caplog.at_level(logging.WARNING, "jobqueue.workers.shared.failures"):
         assert failures.failed("the role", error) > 0

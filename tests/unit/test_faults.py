@@ -52,7 +52,7 @@ def jobs(*threads: int) -> list[Running]:
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS"])
-def test_the_culprit(name: str) -> None:
+def test_the_report_names_the_slot_that_crashed(name: str) -> None:
     faults = Faults()
     thread = crash(faults, name)
     assert faults.culprit(jobs(1, thread, 2)) == 101

@@ -43,7 +43,7 @@ def test_connections_are_named_by_their_peer(opened: ExitStack, tmp_path: Path) 
     assert peer.getpeername()  # looking at it did not close it
 
 
-def test_datagrams_to_a_daemon_are_harmless(opened: ExitStack, tmp_path: Path) -> None:
+def test_sockets_for_datagrams_to_a_daemon_are_no_hazard(opened: ExitStack, tmp_path: Path) -> None:
     """A socket without a name receives nothing: syslog."""
     daemon, ours = (opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) for _ in range(2))
     assert hazard_of(ours.fileno()) == ""
@@ -53,7 +53,7 @@ def test_datagrams_to_a_daemon_are_harmless(opened: ExitStack, tmp_path: Path) -
     assert hazard_of(daemon.fileno()) == "a socket for datagrams"
 
 
-def test_only_what_came_since(opened: ExitStack, tmp_path: Path) -> None:
+def test_only_descriptors_opened_since_are_found(opened: ExitStack, tmp_path: Path) -> None:
     """A second descriptor of an open file is not new; a number that is used again is."""
     first = opened.enter_context((tmp_path / "y").open("w"))
     read, write = os.pipe()
@@ -67,7 +67,7 @@ def test_only_what_came_since(opened: ExitStack, tmp_path: Path) -> None:
     assert not {first.fileno(), read, again} & opened_since(before).keys()
 
 
-def test_a_lazy_object_is_not_made_by_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_does_not_create_lazy_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     class Lazy:
         def __getattr__(self, name: str) -> object:
             raise AssertionError(f"made, for its {name}")
@@ -85,7 +85,7 @@ def test_a_lazy_object_is_not_made_by_looking(monkeypatch: pytest.MonkeyPatch) -
     assert randomness.own_generators(["lazy_shop"]) == {"lazy_shop.dice": module.dice}
 
 
-def test_generators_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_generators_in_served_modules_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the global one, under any name, nor one that asks the operating system; in the served packages."""
     tasks, other = types.ModuleType("shop.tasks"), types.ModuleType("other")
     tasks.dice = other.dice = random.Random(1)  # type: ignore[attr-defined]
@@ -169,7 +169,7 @@ print("nobody was asked")
 """
 
 
-def test_nothing_that_users_wrote_is_asked(tmp_path: Path) -> None:
+def test_the_search_runs_no_code_of_users(tmp_path: Path) -> None:
     """A metaclass, a descriptor, a generator or a module of users may do anything when it is read. (In a separate
     process, as other tests look at all modules of this one.)"""
     (tmp_path / "hostile_shop.py").write_text(HOSTILE)

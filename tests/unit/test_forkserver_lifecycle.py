@@ -177,7 +177,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         control.socket.close()
 
 
-def test_it_forks_when_it_is_ready(bench: Bench) -> None:
+def test_a_ready_fork_server_forks(bench: Bench) -> None:
     bench.handle.next_owner("w")
     assert bench.fork_server.fork_child(bench.handle) is None
     bench.client.say(ImportBegun("shop.tasks"))
@@ -193,7 +193,7 @@ def test_it_forks_when_it_is_ready(bench: Bench) -> None:
     assert bench.client.asked == ["w:0.1", "finish w:0.1", "maintenance"]
 
 
-def test_one_that_cannot_fork_says_why(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fork_server_that_cannot_fork_logs_why(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     bench.become_ready("started 2 threads")
     assert bench.ready == [True]
@@ -209,7 +209,7 @@ def test_while_the_worker_stops_only_finish_processes_are_started(bench: Bench) 
     assert bench.fork_server.fork_finish_process(LEFT)
 
 
-def test_who_has_asked_hears_of_its_process_and_nobody_behind_it(bench: Bench) -> None:
+def test_only_the_requester_hears_of_its_process(bench: Bench) -> None:
     bench.become_ready()
     bench.client.say(Forked("w:0.1", 5), Forked("maintenance", 6), Unborn("w:0.1", "no memory"), Died(6, 9))
     bench.turn()
@@ -223,7 +223,7 @@ def test_who_has_asked_hears_of_its_process_and_nobody_behind_it(bench: Bench) -
     assert second == [("forked", "maintenance", 6), ("died", 6, 9)]
 
 
-def test_when_it_dies_all_hear_of_it_and_the_next_one_starts(bench: Bench) -> None:
+def test_when_a_fork_server_dies_all_requesters_hear_of_it_and_the_next_starts(bench: Bench) -> None:
     bench.become_ready()
     bench.start_child()
     bench.client.die()
@@ -234,7 +234,7 @@ def test_when_it_dies_all_hear_of_it_and_the_next_one_starts(bench: Bench) -> No
     assert (len(bench.clients), bench.stop.cause) == (2, None)
 
 
-def test_one_that_never_becomes_ready_ends_the_worker(bench: Bench) -> None:
+def test_fork_servers_that_never_become_ready_end_the_worker(bench: Bench) -> None:
     for _ in range(TRIES):
         assert bench.stop.cause is None
         bench.client.say(ImportBegun("shop.tasks"))
@@ -245,7 +245,7 @@ def test_one_that_never_becomes_ready_ends_the_worker(bench: Bench) -> None:
     assert "exited with status 9 while it imported shop.tasks (4 attempts)" in str(bench.stop.cause)
 
 
-def test_one_whose_children_have_run_jobs_counts_as_started(bench: Bench) -> None:
+def test_a_fork_server_whose_children_ran_jobs_counts_as_started(bench: Bench) -> None:
     for _ in range(2 * TRIES):
         bench.become_ready()
         bench.start_child()
@@ -256,7 +256,7 @@ def test_one_whose_children_have_run_jobs_counts_as_started(bench: Bench) -> Non
     assert bench.stop.cause is None
 
 
-def test_while_the_worker_stops_no_other_is_started(bench: Bench) -> None:
+def test_while_the_worker_stops_no_fork_server_is_started(bench: Bench) -> None:
     bench.become_ready()
     bench.stop.phase = Phase.QUIET
     bench.client.die()
@@ -271,7 +271,7 @@ def refuse(client: FakeClient) -> None:
 
 
 @pytest.mark.parametrize("how", [refuse, None])
-def test_what_its_children_ran_is_not_at_fault_when_it_is_replaced(
+def test_jobs_are_not_blamed_when_their_fork_server_is_replaced(
     bench: Bench, caplog: pytest.LogCaptureFixture, how: Callable[[FakeClient], None] | None
 ) -> None:
     bench.become_ready()
@@ -289,7 +289,7 @@ def test_what_its_children_ran_is_not_at_fault_when_it_is_replaced(
 
 
 @pytest.mark.parametrize("ready", [True, False])
-def test_at_the_end_one_that_still_imports_is_not_waited_for(bench: Bench, ready: bool) -> None:
+def test_a_stop_does_not_wait_for_a_fork_server_that_still_imports(bench: Bench, ready: bool) -> None:
     if ready:
         bench.become_ready()
     bench.fork_server.close()

@@ -17,13 +17,13 @@ def sources() -> str:
     return "\n".join(path.read_text() for path in (*LIFECYCLE.glob("*.py"), *Path(__file__).parent.glob("*.py")))
 
 
-def test_every_row_is_read() -> None:
+def test_the_table_is_read_to_its_end() -> None:
     assert len(ROWS) == FEATURES.count("\n| ") - 1
     assert len(ROWS) > 25
 
 
 @pytest.mark.parametrize(("feature", "by", "shown"), ROWS, ids=[row[0][:30] for row in ROWS])
-def test_a_row(feature: str, by: str, shown: str) -> None:
+def test_each_row_names_tests_that_exist_and_run_in_both_modes(feature: str, by: str, shown: str) -> None:
     kinds = (LIFECYCLE / "kinds.py").read_text()
     for name in re.findall(r"`(\w+)`", shown):
         if not name.startswith("test_"):

@@ -72,7 +72,7 @@ class Bench:
         return [token.claim for token in self.thread.given]
 
 
-def test_what_waits_behind_long_jobs_goes_back_once() -> None:
+def test_jobs_behind_long_jobs_are_given_back_once() -> None:
     bench = Bench(1, 2)
     bench.give_back.step(NOW)
     bench.give_back.step(NOW)
@@ -84,14 +84,14 @@ def test_what_waits_behind_long_jobs_goes_back_once() -> None:
     assert bench.claims() == [1, 2, 3]
 
 
-def test_nothing_goes_back_while_a_slot_may_take_it_soon() -> None:
+def test_nothing_is_given_back_while_a_slot_may_take_it_soon() -> None:
     for busy in [(NOW - 1.0, NOW - LONG / 2), (NOW - 1.0, 0.0)]:
         bench = Bench(1, busy=busy)
         bench.give_back.step(NOW)
         assert bench.claims() == []
 
 
-def test_outcomes_that_wait_are_settled_behind_long_jobs() -> None:
+def test_outcomes_are_settled_while_long_jobs_run() -> None:
     bench = Bench()
     bench.give_back.step(NOW)
     assert bench.thread.waiting == []
@@ -112,7 +112,7 @@ def test_a_revocation_is_answered_when_the_buffer_is_dropped() -> None:
     assert bench.consumer.calls == [{"at_rest": True}]
 
 
-def test_one_that_comes_meanwhile_is_answered_by_itself() -> None:
+def test_a_second_revocation_is_answered_by_itself() -> None:
     bench = Bench(1, busy=(0.0,))
     drop = bench.consumer.drop_buffer
 
@@ -131,7 +131,7 @@ def test_one_that_comes_meanwhile_is_answered_by_itself() -> None:
     assert not bench.page.revoked
 
 
-def test_at_a_shutdown_the_supervisor_is_told_what_nobody_started() -> None:
+def test_at_a_shutdown_the_supervisor_hears_which_jobs_never_started() -> None:
     """It gives back what all children had; of a watchdog that has failed, the child gives it back itself."""
     told: list[object] = []
     bench = Bench(1)
@@ -144,7 +144,7 @@ def test_at_a_shutdown_the_supervisor_is_told_what_nobody_started() -> None:
     assert bench.consumer.calls == other.consumer.calls == [{"quiet": True}]
 
 
-def test_it_reconciles_now_and_then() -> None:
+def test_reconcile_is_sent_periodically() -> None:
     bench = Bench()
     bench.give_back.step(NOW + RECONCILE_EVERY - 1)
     assert bench.thread.waiting == []

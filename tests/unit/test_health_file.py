@@ -26,7 +26,7 @@ def ask(path: Path, *flags: str) -> tuple[int, str]:
     return result.exit_code, result.output.strip()
 
 
-def test_what_it_says(tmp_path: Path) -> None:
+def test_the_content_of_the_health_file(tmp_path: Path) -> None:
     path = tmp_path / "health"
     health = Health(str(path))
     health.step(100.0, "")
@@ -39,7 +39,7 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["health"]
 
 
-def test_once_a_second_and_when_the_answer_changes(tmp_path: Path) -> None:
+def test_the_file_is_written_once_a_second_and_when_the_answer_changes(tmp_path: Path) -> None:
     path = tmp_path / "health"
     health = Health(str(path))
     health.step(100.0, "")
@@ -53,7 +53,7 @@ def test_once_a_second_and_when_the_answer_changes(tmp_path: Path) -> None:
     assert not report(path)["able"]
 
 
-def test_a_directory_that_is_gone_is_no_reason_to_leave(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deleted_directory_does_not_end_the_worker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = tmp_path / "place"
     health = Health(str(place / "health"))
     for now in (100.0, 101.0):
@@ -64,13 +64,13 @@ def test_a_directory_that_is_gone_is_no_reason_to_leave(tmp_path: Path, caplog: 
     assert report(place / "health")["able"]
 
 
-def test_a_worker_is_not_started_for_a_file_that_cannot_be() -> None:
+def test_a_health_file_that_cannot_be_written_is_refused_at_start() -> None:
     result = CliRunner().invoke(main, ["worker", "--health-file", "/nowhere/health"])
     assert result.exit_code == 2
     assert "there is no directory /nowhere that we may write to" in result.output
 
 
-def test_it_goes_with_the_worker(tmp_path: Path) -> None:
+def test_the_file_is_deleted_when_the_worker_ends(tmp_path: Path) -> None:
     path = tmp_path / "health"
     health = Health(str(path))
     health.step(100.0, "")
@@ -79,7 +79,7 @@ def test_it_goes_with_the_worker(tmp_path: Path) -> None:
     health.remove()
 
 
-def test_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_health_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     health = Health("")
     health.step(100.0, "")
@@ -87,7 +87,7 @@ def test_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_probe(tmp_path: Path) -> None:
+def test_the_probe_reads_the_file(tmp_path: Path) -> None:
     path = tmp_path / "health"
     Health(str(path)).step(100.0, "")
     assert ask(path) == (0, "able to claim")
@@ -95,7 +95,7 @@ def test_the_probe(tmp_path: Path) -> None:
     assert ask(path) == (1, "it has no child")
 
 
-def test_a_stale_file(tmp_path: Path) -> None:
+def test_the_probe_rejects_a_stale_file(tmp_path: Path) -> None:
     """The worker hangs, or was killed: what it wrote last is worth nothing."""
     path = tmp_path / "health"
     path.write_text(json.dumps({"time": time.time() - 60, "able": True, "why": "able to claim", "pid": 1}))
@@ -106,7 +106,7 @@ def test_a_stale_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "1", '{"time": 1}', '{"time": "x", "able": true, "why": "x"}'])
-def test_no_health_file(tmp_path: Path, text: str | None) -> None:
+def test_the_probe_rejects_a_missing_file(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "health"
     if text is not None:
         path.write_text(text)

@@ -53,7 +53,7 @@ def test_a_horse_that_never_had_a_pulse_has_as_long_as_a_child_that_starts(bench
     assert bench.after(1.0) == "does not react"
 
 
-def test_a_horse_that_is_leaving_has_no_pulse(bench: Bench) -> None:
+def test_a_horse_that_is_leaving_is_not_judged_by_its_pulse(bench: Bench) -> None:
     bench.page.set(PULSE, 1)
     bench.flags.set_leaving()
     assert bench.after(3 * SILENT) == ""
@@ -65,13 +65,13 @@ def test_a_stopped_horse_is_replaced(bench: Bench) -> None:
     assert bench.after(STOPPED_FOR + 1.0) == "is stopped"
 
 
-def test_a_job_that_runs_keeps_the_horse(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_horse_that_runs_a_job_is_not_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.page, "running", lambda: [object()])
     bench.stopped = True
     assert bench.after(3 * max(SILENT, STOPPED_FOR, KILLED)) == ""
 
 
-def test_a_parent_that_was_stopped_itself_begins_anew(bench: Bench) -> None:
+def test_after_a_stop_of_the_parent_the_watch_starts_again(bench: Bench) -> None:
     bench.page.set(PULSE, 1)
     assert bench.after(1.0) == ""
     bench.now += UNWATCHED + SILENT

@@ -55,12 +55,12 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_they_hold(copy: Path) -> None:
+def test_the_contracts_hold(copy: Path) -> None:
     said = lint(copy)
     assert f"Contracts: {len(CONTRACTS)} kept, 0 broken." in said, said
 
 
-def test_each_finds_a_breach(copy: Path) -> None:
+def test_each_contract_finds_a_breach(copy: Path) -> None:
     assert len(BREACHES) == len(CONTRACTS)
     for path, module in BREACHES.values():
         with open(copy / path, "a") as file:

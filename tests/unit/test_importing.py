@@ -10,7 +10,7 @@ from fake_children import Clock
 from jobqueue.workers.supervisor.importing import LONG, Importing
 
 
-def test_it_is_logged_after_a_while_and_then_less_and_less_often(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_import_is_logged_after_a_while_and_then_ever_less_often(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     importing, now = Importing(clock), clock.now
     assert not importing.step(now + 100), "nothing is imported"

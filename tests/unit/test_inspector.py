@@ -38,7 +38,7 @@ def everything(client: redis.Redis) -> dict[bytes, Any]:
     return {key: client.dump(key) for key in client.scan_iter()}
 
 
-def test_a_waiting_job(client: redis.Redis, queue: Queue) -> None:
+def test_inspecting_a_waiting_job(client: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1)
     job = queue.enqueue(square, 5, meta={"a": 1}, retry=3, on_crash="fail", job_timeout=7, ttl=60)
     seen = Inspector(client).job(job.id)
@@ -52,7 +52,7 @@ def test_a_waiting_job(client: redis.Redis, queue: Queue) -> None:
     assert (seen.result, seen.has_result, seen.traceback) == (None, False, None)
 
 
-def test_jobs_that_have_ended(client: redis.Redis, queue: Queue) -> None:
+def test_inspecting_jobs_that_have_ended(client: redis.Redis, queue: Queue) -> None:
     good, bad = queue.enqueue(square, 5), queue.enqueue(square, 6)
     finish(client, good.id, {"a": 25})
     fail(client, bad.id, TRACEBACK)
@@ -63,7 +63,7 @@ def test_jobs_that_have_ended(client: redis.Redis, queue: Queue) -> None:
     assert other.ended_at == datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
 
-def test_a_scheduled_job(client: redis.Redis, queue: Queue) -> None:
+def test_inspecting_a_scheduled_job(client: redis.Redis, queue: Queue) -> None:
     moment = datetime(2100, 1, 1, tzinfo=UTC)
     job = queue.enqueue_at(moment, square, 5)
     seen = Inspector(client).job(job.id)
@@ -75,7 +75,7 @@ class Bomb:
         return pytest.fail, ("somebody opened the pickle",)
 
 
-def test_a_pickle_is_never_opened(client: redis.Redis) -> None:
+def test_inspecting_never_unpickles(client: redis.Redis) -> None:
     data = pickle.dumps(("f", None, (Bomb(),), {}))
     fields = {
         "data": data,
@@ -94,7 +94,7 @@ def test_a_pickle_is_never_opened(client: redis.Redis) -> None:
     control.cancel(client, "pickled")
 
 
-def test_no_such_job(client: redis.Redis) -> None:
+def test_inspecting_an_unknown_job(client: redis.Redis) -> None:
     for act in (Inspector(client).job, *(lambda i, f=f: f(client, i) for f in ACTIONS)):
         with pytest.raises(NoSuchJob, match="no job nobody"):
             act("nobody")
@@ -158,7 +158,7 @@ def test_failed_jobs_are_listed_the_latest_first(client: redis.Redis, queue: Que
     assert Inspector(client).failed("other") == []
 
 
-def test_requeue_starts_anew(client: redis.Redis, queue: Queue) -> None:
+def test_a_requeued_job_starts_with_fresh_counts(client: redis.Redis, queue: Queue) -> None:
     job, waiting = queue.enqueue(square, 5, meta={"a": 1}), queue.enqueue(square, 6)
     fail(client, job.id, TRACEBACK)
     client.hset(keys.job(job.id), mapping={"jobq_crashes": 3, "exc_info": "x", "worker_name": "w"})
@@ -177,7 +177,7 @@ def test_requeue_starts_anew(client: redis.Redis, queue: Queue) -> None:
         control.requeue(client, job.id)
 
 
-def test_delete_only_what_failed(client: redis.Redis, queue: Queue) -> None:
+def test_only_failed_jobs_can_be_deleted(client: redis.Redis, queue: Queue) -> None:
     job, waiting = queue.enqueue(square, 5), queue.enqueue(square, 6)
     fail(client, job.id, TRACEBACK)
     control.delete_failed(client, job.id)
@@ -186,7 +186,7 @@ def test_delete_only_what_failed(client: redis.Redis, queue: Queue) -> None:
     assert not client.exists(keys.job(job.id), keys.results(job.id), keys.registry("failed", "q"))
 
 
-def test_cancel_only_what_waits(client: redis.Redis, queue: Queue) -> None:
+def test_only_waiting_jobs_can_be_canceled(client: redis.Redis, queue: Queue) -> None:
     jobs = list(queue.enqueue_many(square, range(4)))
     control.cancel(client, jobs[0].id)
     finish(client, jobs[1].id, 1)
@@ -199,7 +199,7 @@ def test_cancel_only_what_waits(client: redis.Redis, queue: Queue) -> None:
     assert client.zcard(keys.registry("canceled", "q")) == 1
 
 
-def test_failed_jobs_that_are_kept_for_ever(client: redis.Redis, queue: Queue) -> None:
+def test_failed_jobs_that_are_kept_for_ever_are_listed(client: redis.Redis, queue: Queue) -> None:
     """RQ gives them the score -1, which is no time in the past."""
     job = queue.enqueue(square, 1)
     fail(client, job.id, TRACEBACK)

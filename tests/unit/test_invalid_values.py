@@ -55,7 +55,7 @@ ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 @ways
-def test_a_value_that_holds_itself(client: redis.Redis, way: Way) -> None:
+def test_a_value_that_contains_itself_is_refused(client: redis.Redis, way: Way) -> None:
     cycle: list[Any] = []
     cycle.append({"a": cycle})
     deep = functools.reduce(lambda inner, _: [inner], range(100_000), 1)  # type: ignore[arg-type, return-value]
@@ -67,7 +67,7 @@ def test_a_value_that_holds_itself(client: redis.Redis, way: Way) -> None:
 
 @ways
 @pytest.mark.parametrize("error", [ValueError, RecursionError, SystemExit])
-def test_a_repr_that_raises(client: redis.Redis, way: Way, error: type[BaseException]) -> None:
+def test_a_value_whose_repr_raises_can_be_enqueued(client: redis.Redis, way: Way, error: type[BaseException]) -> None:
     """It is only needed for the description: the job is enqueued without one."""
     way(Queue("q", client, serializer="pickle"), Unprintable(error))
     (key,) = [
@@ -76,7 +76,7 @@ def test_a_repr_that_raises(client: redis.Redis, way: Way, error: type[BaseExcep
     assert b"repr raised" in client.hget(key, "description")
 
 
-def test_errors_about_what_cannot_be_printed(client: redis.Redis) -> None:
+def test_errors_about_values_that_cannot_be_printed(client: redis.Redis) -> None:
     with pytest.raises(NotSerializable, match="Unprintable"):
         Queue("q", client).enqueue(square, {Unprintable(): 1})
     with pytest.raises(UsageError, match="Unprintable"):
@@ -90,7 +90,9 @@ def test_errors_about_what_cannot_be_printed(client: redis.Redis) -> None:
 
 
 @ways
-def test_more_than_a_store_takes(client: redis.Redis, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_larger_than_a_store_accepts_is_refused(
+    client: redis.Redis, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is refused before it is sent: the server would close the connection in the middle."""
     monkeypatch.setattr(encoding, "LARGEST", 1000)
     for serializer in (None, "pickle"):
@@ -101,7 +103,7 @@ def test_more_than_a_store_takes(client: redis.Redis, way: Way, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("why", ["decode_responses=True", "redis.asyncio"])
-def test_a_connection_that_would_fail_later(why: str) -> None:
+def test_a_connection_of_an_unsupported_kind_is_refused_at_once(why: str) -> None:
     theirs: Any = redis.asyncio.Redis() if why == "redis.asyncio" else fakeredis.FakeRedis(decode_responses=True)
     doors: list[Callable[[], Any]] = [
         lambda: Queue("q", theirs),
@@ -117,7 +119,7 @@ def test_a_connection_that_would_fail_later(why: str) -> None:
 
 
 @pytest.mark.parametrize("serializer", [None, "pickle"])
-def test_jobs_that_run_at_once(client: redis.Redis, serializer: Any) -> None:
+def test_options_of_jobs_that_run_at_once_are_checked(client: redis.Redis, serializer: Any) -> None:
     queue = Queue("q", client, is_async=False, serializer=serializer)
     assert queue.enqueue(square, 3).result(1) == 9
     assert queue.enqueue("square", 3, job_id="x").result() == 9
@@ -151,7 +153,7 @@ def _local() -> Callable[..., None]:
         ({"name": 5}, "name is a text"),
     ],
 )
-def test_texts_and_callbacks_of_a_schedule(client: redis.Redis, options: dict[str, Any], said: str) -> None:
+def test_texts_and_callbacks_of_a_schedule_are_checked(client: redis.Redis, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         Queue(connection=client).schedule(square, 2, **{"every": 5, **options})
     assert "\ud800" not in str(caught.value)

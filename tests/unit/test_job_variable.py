@@ -60,20 +60,20 @@ def seen() -> list[str | None]:
 
 
 @pytest.mark.parametrize("lengths", [[32, 32, 32], [1, ROOM - 11, ROOM - 10, ROOM, 5, 4000, 1, 70, 9000, 3]])
-def test_everybody_sees_it(variable: JobVariable, lengths: list[int]) -> None:
+def test_the_variable_is_seen_by_python_by_c_and_by_programs(variable: JobVariable, lengths: list[int]) -> None:
     for length in lengths:
         job_id = (uuid.uuid4().hex * (length // 32 + 1))[:length]
         variable.set(job_id)
         assert seen() == [job_id] * 5
 
 
-def test_ids_that_are_no_ascii(variable: JobVariable) -> None:
+def test_ids_with_other_characters_than_ascii(variable: JobVariable) -> None:
     for job_id in ("überweisung 1", "", "jøb=2"):
         variable.set(job_id)
         assert seen() == [job_id] * 5
 
 
-def test_a_job_may_change_it(variable: JobVariable) -> None:
+def test_a_job_may_change_the_variable(variable: JobVariable) -> None:
     variable.set("first")
     os.environ[NAME] = "its own"
     assert seen() == ["its own"] * 5
@@ -84,14 +84,14 @@ def test_a_job_may_change_it(variable: JobVariable) -> None:
     assert seen() == ["third"] * 5
 
 
-def test_somebody_put_a_plain_mapping_in_its_place(variable: JobVariable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_mapping_in_place_of_os_environ(variable: JobVariable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
     variable.set("a")
     assert os.environ[NAME] == "a"
 
 
 @pytest.mark.parametrize("slot", ["Slot", "RQSlot"])
-def test_a_slot_takes_no_memory_per_job(slot: str) -> None:
+def test_a_slot_uses_no_memory_per_job(slot: str) -> None:
     """os.environ needs 96 bytes for each new value: 13 MB for these."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     grown = subprocess.run([sys.executable, "-c", GROWTH, slot], env=env, stdout=subprocess.PIPE, text=True).stdout

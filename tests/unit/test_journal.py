@@ -46,7 +46,7 @@ def test_two_maps_of_one_file_see_the_same(pages: int, page: SharedPage) -> None
     assert other.running() == []
 
 
-def test_regions_do_not_touch(pages: int) -> None:
+def test_pages_do_not_overlap(pages: int) -> None:
     pages = [SharedPage(pages, n, 2) for n in range(3)]
     for n, page in enumerate(pages):
         for slot in range(2):
@@ -61,7 +61,7 @@ def test_regions_do_not_touch(pages: int) -> None:
         assert {o.claim for o in pages[n].journal.read()} == {n}
 
 
-def test_at_rest(page: SharedPage) -> None:
+def test_when_a_child_counts_as_at_rest(page: SharedPage) -> None:
     assert not page.at_rest
     page.set(OUT_OF_WORK, 1)
     assert page.at_rest
@@ -81,7 +81,7 @@ def test_a_record_that_does_not_fit_is_refused_whole(page: SharedPage) -> None:
     assert [o.claim for o in page.journal.read()] == [2]
 
 
-def test_what_is_on_its_way_stays_until_it_is_settled(page: SharedPage) -> None:
+def test_records_in_flight_stay_until_they_are_settled(page: SharedPage) -> None:
     journal = page.journal
     journal.append(outcome(1))
     journal.switch()
@@ -94,7 +94,7 @@ def test_what_is_on_its_way_stays_until_it_is_settled(page: SharedPage) -> None:
     assert list(journal.read()) == []
 
 
-def test_what_came_back_is_kept_with_what_came_after(page: SharedPage) -> None:
+def test_records_of_a_lost_request_are_kept_with_later_ones(page: SharedPage) -> None:
     journal = page.journal
     journal.append(outcome(1))
     journal.switch()
@@ -107,7 +107,7 @@ def test_what_came_back_is_kept_with_what_came_after(page: SharedPage) -> None:
     assert [o.claim for o in journal.read()] == [3]
 
 
-def test_what_came_back_and_does_not_fit_is_not_lost(page: SharedPage) -> None:
+def test_records_of_a_lost_request_that_do_not_fit_are_not_lost(page: SharedPage) -> None:
     """Two full halves do not fit into one. Nothing is lost: a record may stay longer than it has to."""
     journal = page.journal
     assert journal.append(outcome(1, HALF - 1000))
@@ -137,7 +137,7 @@ for claim in itertools.count(1):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_kill_9_of_the_writer(seed: int) -> None:
+def test_a_killed_writer_leaves_complete_records_only(seed: int) -> None:
     """At a random moment: every record is complete, and the last claim is running, recorded, or not begun."""
     fd = make_file(1, 1)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

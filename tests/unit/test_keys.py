@@ -48,18 +48,18 @@ def in_lua(expression: str) -> Any:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions(name: str) -> None:
+def test_key_functions_are_the_same_in_lua(name: str) -> None:
     lua, arguments = FUNCTIONS[name]
     python: Callable[..., str] = getattr(keys, name)
     assert in_lua(f"{lua}({', '.join(repr(a) for a in arguments)})").decode() == python(*arguments)
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
-def test_constants(name: str) -> None:
+def test_key_constants_are_the_same_in_lua(name: str) -> None:
     assert in_lua(name).decode() == getattr(keys, name)
 
 
-def test_no_key_function_of_the_prelude_is_forgotten() -> None:
+def test_every_key_function_of_the_prelude_is_compared() -> None:
     words = set(lua.source("due").split("local function ")[1:])
     in_prelude = {word.split("(")[0] for word in words if "_key(" in word.splitlines()[0].split(")")[0] + "("}
     in_prelude = {name for name in in_prelude if name.endswith("_key")}

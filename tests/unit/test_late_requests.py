@@ -122,7 +122,7 @@ def queue(store: redis.Redis) -> Queue:
 
 @pytest.mark.parametrize("keeps", [1, 3])
 @pytest.mark.parametrize("name", WAYS)
-def test_what_arrives_late_does_nothing(
+def test_a_request_that_arrives_late_does_nothing(
     server: Server, store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch, name: str, keeps: int
 ) -> None:
     network = SlowNetwork(server, monkeypatch, keeps)
@@ -140,7 +140,7 @@ def test_what_arrives_late_does_nothing(
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_a_lost_reply_doubles_nothing(
+def test_a_lost_reply_enqueues_nothing_twice(
     server: Server, store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The first request is executed at once, and its job has run when the second one arrives."""
@@ -157,7 +157,7 @@ def test_a_lost_reply_doubles_nothing(
         assert sum(ran) + run_all(store) == 700
 
 
-def test_an_id_that_is_there_is_refused_also_in_a_slow_network(
+def test_an_id_that_exists_is_refused_also_in_a_slow_network(
     server: Server, store: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.schedule(square, 2, every=3600, schedule_id="nightly")
@@ -169,7 +169,7 @@ def test_an_id_that_is_there_is_refused_also_in_a_slow_network(
         queue.schedule(square, 2, every=3600, schedule_id="nightly", replace=False)
 
 
-def test_no_mark_stays(store: redis.Redis, queue: Queue) -> None:
+def test_marks_of_submits_expire(store: redis.Redis, queue: Queue) -> None:
     """An answered enqueue leaves none, a repeated one a mark that expires."""
     for way in WAYS.values():
         store.delete(keys.job("only"), keys.SCHEDULES)
@@ -177,7 +177,7 @@ def test_no_mark_stays(store: redis.Redis, queue: Queue) -> None:
     assert all(0 < store.ttl(key) <= 86_400 for key in store.scan_iter(keys.submit("*")))
 
 
-def test_a_queue_that_is_none_leaves_nothing_half_done(store: redis.Redis, queue: Queue) -> None:
+def test_a_queue_key_of_a_wrong_type_leaves_nothing_half_done(store: redis.Redis, queue: Queue) -> None:
     store.delete(keys.queue("q"))
     store.set(keys.queue("q"), "no list")
     before = everything(store)

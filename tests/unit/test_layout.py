@@ -36,7 +36,7 @@ def queues(groups: list[Group]) -> dict[str, tuple[str, ...]]:
     return {group.queue: group.tasks for group in groups}
 
 
-def test_alike_together_and_unlike_apart() -> None:
+def test_similar_tasks_share_a_queue_and_others_do_not() -> None:
     groups = lay_out([COMPUTES, WAITS, MIXED, UNKNOWN, GROWS, WAITS_TOO, TINY, COMPUTES_TOO], TWO)
     assert queues(groups) == {
         "waiting": ("jobqueue.tasks.square", "shop.web.ask", "shop.web.fetch"),
@@ -53,23 +53,23 @@ def test_alike_together_and_unlike_apart() -> None:
 
 
 @pytest.mark.parametrize("one", [WAITS, COMPUTES, MIXED, GROWS, TINY])
-def test_one_kind_needs_no_queue_of_its_own(one: tuple[Profile, Advice]) -> None:
+def test_a_single_kind_stays_in_the_default_queue(one: tuple[Profile, Advice]) -> None:
     (group,) = lay_out([one], TWO)
     assert group.queue == "default"
 
 
-def test_tiny_jobs_do_not_stand_behind_jobs_that_compute() -> None:
+def test_tiny_jobs_do_not_share_a_queue_with_computing_jobs() -> None:
     assert queues(lay_out([COMPUTES, TINY], TWO)) == {
         "computing": ("jobqueue.tasks.heavy",),
         "tiny": ("jobqueue.tasks.square",),
     }
 
 
-def test_nothing_known_nothing_to_start() -> None:
+def test_without_known_tasks_no_worker_is_suggested() -> None:
     assert lay_out([UNKNOWN], TWO) == []
 
 
-def test_the_lines_are_lines_that_the_worker_understands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suggested_commands_are_understood_by_jobq_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(
         "jobqueue.workers.launcher.launch", lambda settings, mode, *_, **__: started.append((settings, mode)) or 0
@@ -113,5 +113,5 @@ class FakeStore:
         ("alone", "alone"),
     ],
 )
-def test_modules(name: str, module: str) -> None:
+def test_the_module_of_a_task_name(name: str, module: str) -> None:
     assert module_of(name) == module

@@ -10,7 +10,7 @@ from jobqueue.workers.roles.lease_watch import LeaseWatch
 from jobqueue.workers.shared.settings import Settings
 
 
-def test_one_command_for_all_leases(store: redis.Redis) -> None:
+def test_all_leases_are_read_with_one_command(store: redis.Redis) -> None:
     """Sixty idle workers look at each other every two seconds."""
     trees = {f"host-{n}": [f"host-{n}:0.1"] for n in range(60)}
     for worker in trees:

@@ -74,7 +74,7 @@ def test_a_job_is_interrupted_once_at_its_deadline() -> None:
     assert bench.watch.due_at() == [NOW + SOFT]
 
 
-def test_one_that_does_not_react_loses_its_processes_and_then_its_thread() -> None:
+def test_a_job_that_does_not_react_loses_its_processes_and_then_its_thread() -> None:
     stuck, other = FakeSlot(1, deadline=NOW), FakeSlot()
     bench = Bench(stuck, other)
     for at in (0.0, SOFT, SOFT + 0.1):
@@ -91,7 +91,7 @@ def test_one_that_does_not_react_loses_its_processes_and_then_its_thread() -> No
     assert fresh.inherited[2].startswith("TimeLimitExceeded")
 
 
-def test_one_that_comes_back_just_then_keeps_its_slot() -> None:
+def test_a_job_that_ends_at_the_last_moment_keeps_its_slot() -> None:
     slot = FakeSlot(1, deadline=NOW)
     slot.comes_back = True
     bench = Bench(slot, FakeSlot())
@@ -114,7 +114,7 @@ def test_the_only_slot_is_left_to_the_supervisor() -> None:
 
 
 @pytest.mark.usefixtures("monotonic")
-def test_a_stop_hits_its_job_only_and_is_what_is_recorded() -> None:
+def test_a_stop_interrupts_only_its_job_and_is_recorded_as_a_stop() -> None:
     slot, other = FakeSlot(1), FakeSlot(2)
     bench = Bench(slot, other)
     bench.watch.stop(1)
@@ -124,7 +124,7 @@ def test_a_stop_hits_its_job_only_and_is_what_is_recorded() -> None:
 
 
 @pytest.mark.usefixtures("monotonic")
-def test_a_stop_ends_a_callback_once_and_not_what_a_stop_calls() -> None:
+def test_a_stop_interrupts_a_callback_once_and_never_a_stopped_callback() -> None:
     slot = FakeSlot(-4)
     slot.job, slot.what = None, SUCCESS
     slot.finishing = type("Finishing", (), {"claim": 1, "stopped": True})

@@ -48,7 +48,7 @@ PLACES = pytest.mark.parametrize("place", [in_main, in_thread])
 
 
 @PLACES
-def test_it_is_raised_in_the_job(place: Callable[[Callable[[], None]], None]) -> None:
+def test_an_interrupt_is_raised_in_the_job(place: Callable[[Callable[[], None]], None]) -> None:
     slot = Interruptible()
 
     def work() -> None:
@@ -68,7 +68,7 @@ def test_it_is_raised_in_the_job(place: Callable[[Callable[[], None]], None]) ->
     place(work)
 
 
-def test_a_sleep_in_the_main_thread_is_woken() -> None:
+def test_an_interrupt_wakes_a_sleep_in_the_main_thread() -> None:
     slot = Interruptible()
     slot.bind()
     slot.enter(7, 60)
@@ -86,7 +86,7 @@ def test_a_sleep_in_the_main_thread_is_woken() -> None:
 
 
 @PLACES
-def test_another_job_is_not_hit(place: Callable[[Callable[[], None]], None]) -> None:
+def test_an_interrupt_for_another_job_is_not_raised(place: Callable[[Callable[[], None]], None]) -> None:
     slot = Interruptible()
 
     def work() -> None:
@@ -102,7 +102,7 @@ def test_another_job_is_not_hit(place: Callable[[Callable[[], None]], None]) -> 
 
 
 @PLACES
-def test_the_next_job_is_never_hit(place: Callable[[Callable[[], None]], None]) -> None:
+def test_an_interrupt_never_reaches_the_next_job(place: Callable[[Callable[[], None]], None]) -> None:
     """Another thread interrupts each job at about the moment when it ends: an exception is only raised inside of it."""
     slot = Interruptible()
     rounds, hits, stop = 3000, [0], threading.Event()
@@ -160,7 +160,7 @@ class Ajar:
         self.release()
 
 
-def test_an_interruption_on_the_way_out_leaves_the_lock_free() -> None:
+def test_an_interrupt_on_the_way_out_leaves_the_lock_free() -> None:
     """Else the slot and its watchdog would wait for each other for ever."""
     slot = Interruptible()
     slot._lock = ajar = Ajar(threading.get_ident())  # type: ignore[assignment]
@@ -173,7 +173,7 @@ def test_an_interruption_on_the_way_out_leaves_the_lock_free() -> None:
     assert not ajar.locked()
 
 
-def test_one_slot_among_many() -> None:
+def test_an_interrupt_reaches_one_thread_only() -> None:
     """Interrupting one thread does not affect the others."""
     slots = [Interruptible() for _ in range(3)]
     ended: dict[int, str] = {}
@@ -203,7 +203,7 @@ def test_one_slot_among_many() -> None:
     assert ended == {0: "done", 1: "interrupted", 2: "done"}
 
 
-def test_the_error_says_which_limit() -> None:
+def test_the_error_names_the_limit() -> None:
     kind = time_limit_error(2.5)
     assert issubclass(kind, JobTimeoutException)
     assert str(kind()) == "The job ran longer than its time limit of 2.5 s."
@@ -211,7 +211,7 @@ def test_the_error_says_which_limit() -> None:
     assert str(time_limit_error(1)()) != str(kind())
 
 
-def test_deadlines() -> None:
+def test_deadlines_of_a_slot() -> None:
     slot = Interruptible()
     slot.bind()
     slot.enter(1, 0)
@@ -236,7 +236,7 @@ def test_a_callbacks_penalty_sets_and_clears_the_deadline() -> None:
     assert len(tokens) == 2
 
 
-def test_between_requests_to_the_store_a_finish_is_limited() -> None:
+def test_the_limit_of_a_finish_applies_between_requests_to_the_store() -> None:
     slot = Interruptible()
     slot.bind()
     limits = FinishLimits(slot)
@@ -254,7 +254,7 @@ def test_between_requests_to_the_store_a_finish_is_limited() -> None:
     assert (slot.target, slot.deadline) == (0, 0.0)
 
 
-def test_a_thread_that_was_written_off_gets_no_further() -> None:
+def test_a_thread_that_was_written_off_ends_before_it_asks_the_store() -> None:
     slot = Interruptible()
     slot.bind()
     limits = FinishLimits(slot)

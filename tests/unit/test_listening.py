@@ -35,7 +35,7 @@ def heard(listener: Listener) -> bytes | None:
     return message and message["data"]
 
 
-def test_silence_alone_changes_nothing(listener: Listener, proxy: Proxy, store: redis.Redis) -> None:
+def test_silence_alone_does_not_end_a_subscription(listener: Listener, proxy: Proxy, store: redis.Redis) -> None:
     pings = proxy.cut(b"PING", nth=1_000_000)
     eventually(lambda: heard(listener) or pings.seen >= 3)
     assert len(proxy.links) == 1
@@ -43,7 +43,9 @@ def test_silence_alone_changes_nothing(listener: Listener, proxy: Proxy, store: 
     assert eventually(lambda: heard(listener)) == b"word"
 
 
-def test_nobody_answers(listener: Listener, proxy: Proxy, store: redis.Redis) -> None:
+def test_a_listener_subscribes_again_when_ping_has_no_answer(
+    listener: Listener, proxy: Proxy, store: redis.Redis
+) -> None:
     eventually(lambda: not heard(listener) and store.pubsub_numsub("c")[0][1] == 1)
     proxy.silence()
     with pytest.raises(redis.ConnectionError, match="no answer to PING"):
@@ -53,7 +55,9 @@ def test_nobody_answers(listener: Listener, proxy: Proxy, store: redis.Redis) ->
     assert eventually(lambda: heard(listener)) == b"word"
 
 
-def test_a_cut(listener: Listener, proxy: Proxy, store: redis.Redis) -> None:
+def test_a_listener_subscribes_again_after_a_lost_connection(
+    listener: Listener, proxy: Proxy, store: redis.Redis
+) -> None:
     eventually(lambda: not heard(listener) and store.pubsub_numsub("c")[0][1] == 1)
     proxy.hang_up()
     with pytest.raises(redis.ConnectionError):

@@ -33,7 +33,9 @@ def _as_before() -> Iterator[None]:
 @pytest.mark.parametrize(
     "name", ["jobqueue.workers", "jobqueue.workers.child.slot", "jobqueue.workers.rq_finish.finish"]
 )
-def test_a_users_configuration_does_not_silence_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_logging_configuration_does_not_silence_the_worker(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     set_up_logging("text", verbose=False)
     logging.config.dictConfig({"version": 1, "root": {"level": "ERROR"}})
     logging.disable(logging.CRITICAL)
@@ -44,7 +46,7 @@ def test_a_users_configuration_does_not_silence_it(name: str, capsys: pytest.Cap
     assert text.count("\n") == 1
 
 
-def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_as_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging("json", verbose=True)
     logging.getLogger("jobqueue.workers.child.slot").debug("job %s", 1)
     entry = json.loads(capsys.readouterr().err)
@@ -70,7 +72,7 @@ def factory() -> Iterator[Callable[..., None]]:
 
 
 @pytest.mark.parametrize("error", [LookupError, SystemExit])
-def test_a_users_record_factory_costs_no_line(
+def test_a_failing_record_factory_loses_no_line(
     factory: Callable[..., None], capsys: pytest.CaptureFixture[str], error: type[BaseException]
 ) -> None:
     set_up_logging("text", verbose=False)
@@ -79,7 +81,9 @@ def test_a_users_record_factory_costs_no_line(
     assert capsys.readouterr().err.endswith("warning: job 1 failed\n")
 
 
-def test_rqs_lines_are_guarded_while_it_lasts(factory: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_of_rq_are_guarded_within_the_block(
+    factory: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
     log, own = logging.getLogger("rq.worker"), logging.getLogger("users.own")
     with logging_guarded((Limit,), own):
         log.warning("job %s", 1)
@@ -92,11 +96,11 @@ def test_rqs_lines_are_guarded_while_it_lasts(factory: Callable[..., None], capl
     assert type(log) is type(own) is logging.Logger
     assert [record.getMessage() for record in caplog.records] == ["job 1", "job 2", "job 3"]
     assert {(record.funcName, record.module) for record in caplog.records} == {
-        ("test_rqs_lines_are_guarded_while_it_lasts", "test_logs")
+        ("test_lines_of_rq_are_guarded_within_the_block", "test_logs")
     }
 
 
-def test_an_exception_that_cannot_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_that_cannot_be_printed_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     class Closed(Exception):
         def __getattribute__(self, name: str) -> object:
             raise SystemExit(7)
@@ -112,7 +116,7 @@ def test_an_exception_that_cannot_be_printed(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("can_open", [True, False])
-def test_what_nobody_reads_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, can_open: bool) -> None:
+def test_lines_that_nobody_reads_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, can_open: bool) -> None:
     """Also if the pipe is another user's and cannot be opened again."""
     if not can_open:
         monkeypatch.setattr(log_stream, "_opened_once_more", lambda number: -1)
@@ -137,7 +141,7 @@ def test_what_nobody_reads_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatc
     assert lines[-1].endswith("after that")
 
 
-def test_of_others_only_warnings_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_other_loggers_only_warnings_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging("text", verbose=True)
     log = logging.getLogger("rq.worker")
     log.setLevel(logging.INFO)  # as RQ does

@@ -19,7 +19,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_what_is_readable_is_called(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_the_callback_of_a_readable_socket_is_called(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     loop, heard = MainLoop(), []
     loop.watch(ours, lambda: heard.append(ours.recv(10)))
@@ -29,7 +29,7 @@ def test_what_is_readable_is_called(pair: tuple[socket.socket, socket.socket]) -
     assert heard == [b"a"]
 
 
-def test_what_is_forgotten_is_not_called_and_may_be_forgotten_twice(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_the_callback_of_a_removed_socket_is_not_called(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     loop, heard = MainLoop(), []
     loop.watch(ours, lambda: heard.append(ours.recv(10)))

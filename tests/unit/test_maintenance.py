@@ -85,7 +85,7 @@ def hold(client: redis.Redis, job: Job) -> None:
     client.zadd(keys.own(OWNER), {job.id: 1})
 
 
-def test_what_a_dead_rq_worker_ran(client: redis.Redis, clean: Callable[..., None]) -> None:
+def test_jobs_that_a_dead_rq_worker_ran_fail(client: redis.Redis, clean: Callable[..., None]) -> None:
     q = queue(client)
     once, again = abandoned(client, q), abandoned(client, q, retry=rq.Retry(max=2))
     clean()
@@ -110,7 +110,7 @@ class Trap:
         return mark, ()
 
 
-def test_pickled_jobs_stay_closed_unless_told(client: redis.Redis, clean: Callable[..., None]) -> None:
+def test_pickled_jobs_are_read_only_where_pickle_is_accepted(client: redis.Redis, clean: Callable[..., None]) -> None:
     """Only their meta would be read; it stays as it is."""
     q = queue(client, None)
     job = abandoned(client, q, meta={"a": Trap()}, retry=rq.Retry(max=2))
@@ -126,7 +126,7 @@ def test_pickled_jobs_stay_closed_unless_told(client: redis.Redis, clean: Callab
     assert (told.args, told.meta, told.get_status()) == ((1,), {"a": {1}}, JobStatus.QUEUED)
 
 
-def test_jobs_of_own_classes(client: redis.Redis, chores: Callable[..., None]) -> None:
+def test_abandoned_jobs_keep_the_workers_job_class_and_format(client: redis.Redis, chores: Callable[..., None]) -> None:
     """Callbacks get an abandoned job in the worker's own class and format."""
     q = rq.Queue("q", connection=client, serializer=samples_rq.Backwards)
     job = abandoned(client, q, meta={"user": "ann"}, on_failure=rq.Callback("samples_rq.tell"))
@@ -135,7 +135,9 @@ def test_jobs_of_own_classes(client: redis.Redis, chores: Callable[..., None]) -
     assert client.lrange(samples_rq.told(job.id), 0, -1) == [b"called back ann"]
 
 
-def test_what_we_hold_is_not_abandoned(client: redis.Redis, clean: Callable[..., None]) -> None:
+def test_jobs_that_our_processes_hold_do_not_count_as_abandoned(
+    client: redis.Redis, clean: Callable[..., None]
+) -> None:
     """Its supervisor died with its host some time ago: the rescue will handle it."""
     q = queue(client)
     job, other = abandoned(client, q), abandoned(client, q)
@@ -145,7 +147,7 @@ def test_what_we_hold_is_not_abandoned(client: redis.Redis, clean: Callable[...,
     assert other.get_status() is JobStatus.FAILED
 
 
-def test_what_rq_lost_between_two_lists(client: redis.Redis, clean: Callable[..., None]) -> None:
+def test_jobs_that_rq_lost_between_two_lists_are_repaired(client: redis.Redis, clean: Callable[..., None]) -> None:
     q = queue(client)
     lost, fresh, ours = stuck(client, q, 61), stuck(client, q, 1), stuck(client, q, 61)
     hold(client, ours)
@@ -158,7 +160,7 @@ def test_what_rq_lost_between_two_lists(client: redis.Redis, clean: Callable[...
     assert [client.exists(seen(job.id)) for job in (lost, fresh)] == [0, 1]
 
 
-def test_names_of_jobs_that_have_expired(client: redis.Redis, clean: Callable[..., None]) -> None:
+def test_ids_of_expired_jobs_leave_the_registries(client: redis.Redis, clean: Callable[..., None]) -> None:
     """RQ keeps them among the deferred and canceled for ever, with the sets of their dependents."""
     q = queue(client)
     parent = q.enqueue(CALL, 1)
@@ -172,7 +174,9 @@ def test_names_of_jobs_that_have_expired(client: redis.Redis, clean: Callable[..
     assert client.zcard(keys.registry("deferred", "q")) == 1
 
 
-def test_what_comes_and_goes_while_it_looks(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_claimed_and_settled_during_the_round_is_left_alone(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The job is claimed after the first reading of what is held, and settled before the second: it is in neither, and
     not stuck."""
     q = queue(client)
@@ -190,7 +194,9 @@ def test_what_comes_and_goes_while_it_looks(client: redis.Redis, monkeypatch: py
     assert len(looks) == 2
 
 
-def test_callbacks_and_handlers(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callbacks_and_exception_handlers_of_abandoned_jobs_are_called(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a job that a dead RQ worker ran: only callbacks that are served, and the operator's exception handlers."""
     q = queue(client)
     served, other = (abandoned(client, q, on_failure=rq.Callback(f)) for f in ("samples.on_failure", "os.getpid"))
@@ -203,7 +209,7 @@ def test_callbacks_and_handlers(client: redis.Redis, monkeypatch: pytest.MonkeyP
     assert [client.llen(samples_rq.handled(job.id)) for job in (served, other)] == [1, 1]
 
 
-def test_what_stands_ready(client: redis.Redis, clean: Callable[..., None]) -> None:
+def test_a_dependent_that_is_ready_is_enqueued(client: redis.Redis, clean: Callable[..., None]) -> None:
     """A dependent whose worker died between the record of its dependency and its own enqueue."""
     q = queue(client)
     job = q.enqueue(CALL, 1)
@@ -215,7 +221,7 @@ def test_what_stands_ready(client: redis.Redis, clean: Callable[..., None]) -> N
     assert not client.exists(keys.registry("ready", "q"))
 
 
-def test_entries_that_cannot_be_read(
+def test_entries_that_cannot_be_read_do_not_hold_up_the_others(
     client: redis.Redis, clean: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """RQ's code would fail at each of these, in every round; the entries after them are maintained."""
@@ -224,7 +230,7 @@ def test_entries_that_cannot_be_read(
     )
     client.zadd(keys.registry("ready", "q"), {b"\xff": 1})
     client.rpush(keys.intermediate("q"), b"\xff\xfe", b"\xff\xfe")
-    test_what_stands_ready(client, clean)
+    test_a_dependent_that_is_ready_is_enqueued(client, clean)
     assert client.zrange(keys.registry("wip", "q"), 0, -1) == [b"other:run"]
     assert not client.exists(keys.intermediate("q"), keys.registry("ready", "q"))
     assert (
@@ -233,7 +239,7 @@ def test_entries_that_cannot_be_read(
     )
 
 
-def test_expired_entries_leave(client: redis.Redis, clean: Callable[..., None]) -> None:
+def test_expired_entries_are_removed(client: redis.Redis, clean: Callable[..., None]) -> None:
     for kind in ("finished", "failed"):
         client.zadd(keys.registry(kind, "q"), {"old": 1, "kept": time.time() + 100})
     client.sadd(keys.WORKERS, keys.worker("gone"))
@@ -244,7 +250,7 @@ def test_expired_entries_leave(client: redis.Redis, clean: Callable[..., None]) 
     assert not client.exists(keys.WORKERS, keys.workers_of("q"))
 
 
-def test_rqs_lock(client: redis.Redis, clean: Callable[..., None]) -> None:
+def test_the_round_respects_rqs_lock(client: redis.Redis, clean: Callable[..., None]) -> None:
     q = queue(client)
     job = abandoned(client, q)
     assert q.acquire_maintenance_lock()
@@ -256,7 +262,7 @@ def test_rqs_lock(client: redis.Redis, clean: Callable[..., None]) -> None:
     assert q.acquire_maintenance_lock()
 
 
-def test_the_lock_comes_back_after_an_error(
+def test_the_lock_is_released_after_an_error(
     client: redis.Redis, clean: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -288,7 +294,7 @@ class Tree:
         return [self.role.step(1000.0 + at) for at in times]
 
 
-def test_a_round_every_ten_minutes() -> None:
+def test_a_round_is_started_every_ten_minutes() -> None:
     tree = Tree(600)
     assert tree.steps(0, 50, 95, 96, 600, 800) == [False, False, True, False, False, True]
     assert tree.forks == 1  # the first was still running
@@ -298,7 +304,7 @@ def test_a_round_every_ten_minutes() -> None:
     assert tree.forks == 2
 
 
-def test_a_round_that_died_is_done_again_without_code_of_the_users() -> None:
+def test_a_round_that_died_is_repeated_without_user_code() -> None:
     tree = Tree(600)
     tree.steps(95)
     assert tree.role.died(101, 9)
@@ -319,13 +325,13 @@ def test_a_round_that_takes_too_long_is_killed(monkeypatch: pytest.MonkeyPatch) 
     assert killed == [(101, signal.SIGKILL)]
 
 
-def test_never() -> None:
+def test_an_interval_of_zero_switches_maintenance_off() -> None:
     tree = Tree(0, burst=True)
     assert tree.steps(0, 10_000) == [False, False]
     assert not tree.role.awaited
 
 
-def test_a_burst_does_it_first() -> None:
+def test_a_burst_begins_with_a_round() -> None:
     tree = Tree(600, burst=True)
     assert tree.role.awaited
     assert tree.steps(0) == [True]
@@ -334,7 +340,7 @@ def test_a_burst_does_it_first() -> None:
     assert not tree.role.running
 
 
-def test_after_an_outage_it_waits() -> None:
+def test_after_an_outage_the_round_waits() -> None:
     tree = Tree(600, burst=True)
     tree.role.reconnected()
     assert tree.steps(0, 50, 95) == [False, False, True]

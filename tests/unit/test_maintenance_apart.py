@@ -64,7 +64,7 @@ def maintenance_of(worker: Any, start: Callable[..., bool] = starts) -> Maintena
     return MaintenanceApart(worker, start)
 
 
-def test_a_round_that_ends_well(helpers: list[Helper], worker: Any) -> None:
+def test_a_round_that_succeeds_is_not_repeated(helpers: list[Helper], worker: Any) -> None:
     maintenance = maintenance_of(worker)
     maintenance.step(0.0)
     maintenance.look(0.1)
@@ -79,7 +79,7 @@ def test_a_round_that_ends_well(helpers: list[Helper], worker: Any) -> None:
 
 
 @pytest.mark.parametrize("second", [0, KILLED, FAILED << 8])
-def test_a_round_that_dies_is_done_again_once(helpers: list[Helper], worker: Any, second: int) -> None:
+def test_a_round_that_died_is_repeated_once(helpers: list[Helper], worker: Any, second: int) -> None:
     maintenance = maintenance_of(worker)
     maintenance.step(0.0)
     helpers[0].status = KILLED
@@ -92,7 +92,7 @@ def test_a_round_that_dies_is_done_again_once(helpers: list[Helper], worker: Any
     assert len(helpers) == 2
 
 
-def test_a_store_that_is_away(helpers: list[Helper], worker: Any) -> None:
+def test_a_round_that_failed_in_an_outage_is_repeated_later(helpers: list[Helper], worker: Any) -> None:
     """The round is tried again after a while, with callbacks."""
     maintenance = maintenance_of(worker)
     maintenance.step(0.0)
@@ -113,7 +113,7 @@ def test_a_round_that_takes_too_long_is_killed(helpers: list[Helper], worker: An
     assert (helpers[0].status, len(helpers)) == (KILLED, 2)
 
 
-def test_a_stop_begins_no_other_round(helpers: list[Helper], worker: Any) -> None:
+def test_a_stop_starts_no_further_round(helpers: list[Helper], worker: Any) -> None:
     maintenance = maintenance_of(worker)
     maintenance.step(0.0)
     maintenance.close()
@@ -122,7 +122,7 @@ def test_a_stop_begins_no_other_round(helpers: list[Helper], worker: Any) -> Non
     assert (maintenance.helper, len(helpers)) == (None, 1)
 
 
-def test_a_system_that_starts_no_process(helpers: list[Helper], worker: Any) -> None:
+def test_a_process_that_could_not_be_started_is_tried_again_later(helpers: list[Helper], worker: Any) -> None:
     maintenance = maintenance_of(worker, lambda *_: False)
     maintenance.step(0.0)
     maintenance.step(AGAIN / 2)

@@ -65,14 +65,14 @@ SAMPLES: dict[Any, list[Any]] = {
 EACH = [(direction, message) for direction, some in SAMPLES.items() for message in some]
 
 
-def test_there_is_a_sample_of_each() -> None:
+def test_every_message_has_a_sample() -> None:
     assert {direction: {type(it) for it in some} for direction, some in SAMPLES.items()} == {
         direction: set(get_args(direction)) for direction in SAMPLES
     }
 
 
 @pytest.mark.parametrize(("direction", "message"), EACH)
-def test_each_message_comes_through(direction: Any, message: Any) -> None:
+def test_each_message_is_read_as_it_was_sent(direction: Any, message: Any) -> None:
     line = encode(message)
     assert line.index(b"\n") == len(line) - 1
     heard = decode(line[:-1], direction)
@@ -80,7 +80,7 @@ def test_each_message_comes_through(direction: Any, message: Any) -> None:
 
 
 @pytest.mark.parametrize(("direction", "message"), EACH)
-def test_each_message_comes_through_in_two_reads(direction: Any, message: Any) -> None:
+def test_each_message_may_arrive_in_two_parts(direction: Any, message: Any) -> None:
     """Cut at each place, with a message before it and one after it."""
     line = encode(message)
     for at in range(len(line) + 1):
@@ -115,17 +115,17 @@ def test_no_message_of_another_direction_is_taken(direction: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("direction", [ToChild, FromChild])
-def test_nothing_else_is_believed(direction: Any, line: bytes) -> None:
+def test_anything_else_is_refused(direction: Any, line: bytes) -> None:
     with pytest.raises(NotAMessage):
         decode(line, direction)
 
 
-def test_a_reader_may_skip_what_is_no_message() -> None:
+def test_a_reader_may_skip_invalid_lines() -> None:
     reader: MessageReader[Any] = MessageReader(ToChild, skips_others=True)
     assert reader.read(b"Wake\nnonsense\n\nPing\nQui") + reader.read(b"et\n") == [Wake(), Ping(), Quiet()]
 
 
-def test_nobody_else_spells_a_message() -> None:
+def test_no_other_module_spells_a_message() -> None:
     """Only messages.py encodes and parses the data on these sockets: no other module that holds one writes bytes."""
     root = Path(messages.__file__).parents[1]
     spelled = [
@@ -142,6 +142,6 @@ def test_nobody_else_spells_a_message() -> None:
     assert spelled == []
 
 
-def test_a_message_is_text_that_a_person_can_read() -> None:
+def test_a_message_is_readable_text() -> None:
     assert encode(StopJob(17)) == b"StopJob [17]\n"
     assert json.loads(encode(Died(77, 9)).partition(b" ")[2]) == [77, 9]

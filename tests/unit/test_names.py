@@ -37,7 +37,7 @@ def client() -> redis.Redis:
 
 
 @pytest.mark.parametrize("name", BAD_QUEUES, ids=ascii)
-def test_what_no_queue_is_called(client: redis.Redis, name: Any) -> None:
+def test_invalid_queue_names_are_refused(client: redis.Redis, name: Any) -> None:
     with pytest.raises(BadValue) as caught:
         Queue(name, connection=client)
     message = str(caught.value)
@@ -48,7 +48,7 @@ def test_what_no_queue_is_called(client: redis.Redis, name: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "a b", "é", "日本", "a:b", "a,b", "--", "x" * 255])
-def test_what_a_queue_may_be_called(client: redis.Redis, name: str) -> None:
+def test_valid_queue_names_are_accepted(client: redis.Redis, name: str) -> None:
     assert Queue(name, connection=client).enqueue(square, 2).origin == name
 
 
@@ -57,13 +57,13 @@ BAD_IDS = ["", " ", "a b", "a:b", "a\n", "é", "\ud800", "x" * 256, 5, b"x"]
 
 @pytest.mark.parametrize("options", [{}, {"unique": True}, {"depends_on": "other"}, {"meta": {"a": 1}}], ids=str)
 @pytest.mark.parametrize("job_id", BAD_IDS, ids=ascii)
-def test_what_no_job_is_called(client: redis.Redis, job_id: Any, options: dict[str, Any]) -> None:
+def test_invalid_job_ids_are_refused(client: redis.Redis, job_id: Any, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Queue("q", connection=client).enqueue(square, 2, job_id=job_id, **options)
     assert client.keys() == []
 
 
-def test_what_no_schedule_is_called(client: redis.Redis) -> None:
+def test_invalid_schedule_ids_are_refused(client: redis.Redis) -> None:
     with pytest.raises(UsageError):
         Queue("q", connection=client).schedule(square, 2, every=5, schedule_id="x" * 256)
     assert client.keys() == []

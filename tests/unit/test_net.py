@@ -47,12 +47,12 @@ ALLOWED = (
 
 
 @pytest.mark.parametrize("address", REFUSED.split())
-def test_refused(address: str) -> None:
+def test_private_addresses_are_refused(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ALLOWED.split())
-def test_allowed(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 
 
@@ -123,7 +123,7 @@ def test_the_next_address_is_tried_when_one_does_not_answer(site: Site, monkeypa
 
 
 @pytest.mark.parametrize(("path", "address"), [("redirect/private", r"10\.255\.255\.1"), ("redirect/loopback", "x")])
-def test_a_redirect_ends_at_the_same_gate(site: Site, monkeypatch, path: str, address: str) -> None:
+def test_a_redirect_is_checked_like_the_first_address(site: Site, monkeypatch, path: str, address: str) -> None:
     """The first hop is let through as if it were public; the second is checked."""
     public = ipaddress.ip_address("127.0.0.1") if "private" in path else ipaddress.ip_address("127.0.0.9")
     judged = is_public
@@ -180,7 +180,7 @@ def test_no_proxy_of_the_environment_is_used(site: Site, monkeypatch) -> None:
     assert tasks.scrape(site.url)["title"] == "Threads and processes"
 
 
-def test_the_gate_opens_only_for_the_value_1(site: Site, monkeypatch) -> None:
+def test_private_addresses_are_allowed_only_by_the_value_1(site: Site, monkeypatch) -> None:
     for value in ("", "0", "true", "yes"):
         monkeypatch.setenv("JOBQ_ALLOW_PRIVATE", value)
         with pytest.raises(AddressRefused):

@@ -35,36 +35,36 @@ def look(others: OtherTrees, until: float, queues: tuple[str, ...] = ("q",)) -> 
     return found
 
 
-def test_a_tree_whose_lease_stands_still(others: OtherTrees) -> None:
+def test_a_tree_whose_lease_stands_still_may_lose_its_jobs(others: OtherTrees) -> None:
     assert look(others, LEASE)
 
 
-def test_a_tree_that_lives(others: OtherTrees, store: redis.Redis) -> None:
+def test_a_burst_does_not_wait_for_a_tree_that_lives(others: OtherTrees, store: redis.Redis) -> None:
     assert look(others, 2)
     store.incr(keys.lease("gone"))
     assert not others.may_lose(["q"], 1003.0)
 
 
-def test_a_tree_without_a_lease(others: OtherTrees, store: redis.Redis) -> None:
+def test_a_tree_without_a_lease_may_lose_its_jobs(others: OtherTrees, store: redis.Redis) -> None:
     store.delete(keys.lease("gone"))
     assert look(others, LEASE)
 
 
-def test_what_nobody_rescues_is_not_waited_for_for_ever(others: OtherTrees) -> None:
+def test_a_burst_gives_up_on_jobs_that_nobody_rescues(others: OtherTrees) -> None:
     assert not look(others, LEASE + RESCUE + 2)
 
 
-def test_jobs_of_other_queues(others: OtherTrees) -> None:
+def test_jobs_of_other_queues_are_not_waited_for(others: OtherTrees) -> None:
     assert not look(others, 2, queues=("other",))
 
 
-def test_what_was_rescued(others: OtherTrees, store: redis.Redis) -> None:
+def test_a_burst_does_not_wait_for_rescued_jobs(others: OtherTrees, store: redis.Redis) -> None:
     assert look(others, 2)
     store.delete(keys.own("gone:0.1"))
     assert not others.may_lose(["q"], 1003.0)
 
 
-def test_what_is_no_list_of_jobs(others: OtherTrees, store: redis.Redis) -> None:
+def test_keys_of_a_wrong_type_are_skipped(others: OtherTrees, store: redis.Redis) -> None:
     store.set(keys.own("no owner"), "x")
     store.sadd(keys.OWNERS, "strange:0.1")
     store.set(keys.own("strange:0.1"), "x")

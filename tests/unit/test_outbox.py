@@ -37,7 +37,7 @@ def send(outbox: Outbox) -> list[int]:
     return [sent.claim for sent in portion]
 
 
-def test_from_finished_to_recorded(outbox: Outbox, page: SharedPage) -> None:
+def test_outcomes_go_from_finished_to_recorded(outbox: Outbox, page: SharedPage) -> None:
     assert outbox.add(outcome(1))
     assert outbox.add(outcome(2))
     assert (page.get(UNSETTLED), written(page), outbox.claims) == (1, [1, 2], [1, 2])
@@ -51,7 +51,7 @@ def test_from_finished_to_recorded(outbox: Outbox, page: SharedPage) -> None:
     assert (page.get(DONE), page.get(UNSETTLED), written(page), outbox.is_settled) == (3, 0, [], True)
 
 
-def test_a_name_that_was_struck_off_loses_what_was_in_flight(
+def test_a_fenced_child_gives_up_outcomes_in_flight(
     outbox: Outbox, page: SharedPage, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox.add(outcome(1))
@@ -71,7 +71,7 @@ def test_a_lost_request_is_sent_again_in_order(outbox: Outbox, page: SharedPage)
     assert send(outbox) == [1, 2]
 
 
-def test_a_missing_token_is_news_where_the_outcome_went_out_once(
+def test_a_missing_token_is_warned_of_only_if_the_outcome_was_sent_once(
     outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox.add(outcome(1))
@@ -86,7 +86,7 @@ def test_a_missing_token_is_news_where_the_outcome_went_out_once(
     assert "job j2 is no longer ours" in caplog.text
 
 
-def test_what_has_dependents_is_handed_to_a_slot_and_stays_written(outbox: Outbox, page: SharedPage) -> None:
+def test_an_outcome_with_dependents_goes_to_a_slot_and_stays_in_the_journal(outbox: Outbox, page: SharedPage) -> None:
     outbox.add(outcome(1))
     send(outbox)
     outbox.acknowledged([Ack.HAS_DEPENDENTS])
@@ -100,7 +100,7 @@ def test_what_has_dependents_is_handed_to_a_slot_and_stays_written(outbox: Outbo
 
 
 @pytest.mark.parametrize(("ack", "left"), [(Ack.RECORDED, False), (Ack.HAS_DEPENDENTS, True)])
-def test_an_outcome_too_large_for_the_journal_stays_with_its_slot(outbox: Outbox, ack: int, left: bool) -> None:
+def test_an_outcome_too_large_for_the_journal_is_waited_for_by_its_slot(outbox: Outbox, ack: int, left: bool) -> None:
     large = outcome(1, LARGE)
     assert not outbox.add(large)
     outbox.hold(large)
@@ -113,7 +113,7 @@ def test_an_outcome_too_large_for_the_journal_stays_with_its_slot(outbox: Outbox
     assert outbox.for_rq == []
 
 
-def test_what_the_store_refuses_is_for_rq_and_has_a_reason(outbox: Outbox, page: SharedPage) -> None:
+def test_a_refused_outcome_goes_to_rqs_finish_with_the_reason(outbox: Outbox, page: SharedPage) -> None:
     outbox.add(outcome(1))
     send(outbox)
     outbox.came_back(ResponseError("ERR too large"))
@@ -123,7 +123,7 @@ def test_what_the_store_refuses_is_for_rq_and_has_a_reason(outbox: Outbox, page:
     assert written(page) == [1]
 
 
-def test_after_a_refusal_a_part_is_sent_and_the_rest_is_kept_and_written_once(outbox: Outbox, page: SharedPage) -> None:
+def test_after_a_refusal_the_rest_stays_in_the_journal_once(outbox: Outbox, page: SharedPage) -> None:
     """Of what finishes while a part is on its way there is no second record: each costs room in the journal."""
     outbox.add(outcome(1))
     outbox.add(outcome(2))
@@ -137,7 +137,7 @@ def test_after_a_refusal_a_part_is_sent_and_the_rest_is_kept_and_written_once(ou
     assert outbox.claims == [2, 3]
 
 
-def test_what_finishes_while_a_request_is_on_its_way_is_written_once(outbox: Outbox, page: SharedPage) -> None:
+def test_outcomes_that_finish_during_a_request_stand_in_the_journal_once(outbox: Outbox, page: SharedPage) -> None:
     outbox.add(outcome(1))
     send(outbox)
     outbox.add(outcome(2))

@@ -40,12 +40,12 @@ def put(store: fakeredis.FakeRedis, data: bytes, queue: str = "default") -> None
         b"\xff",
     ],
 )
-def test_heads_that_are_served(store: fakeredis.FakeRedis, data: bytes) -> None:
+def test_jobs_that_are_served_give_no_warning(store: fakeredis.FakeRedis, data: bytes) -> None:
     put(store, data)
     assert refused_heads(store, settings(modules=("shop.tasks",))) == []
 
 
-def test_empty_queues_and_deleted_heads(store: fakeredis.FakeRedis) -> None:
+def test_empty_queues_and_deleted_jobs_give_no_warning(store: fakeredis.FakeRedis) -> None:
     assert refused_heads(store, settings()) == []
     store.rpush(keys.queue("default"), "nobody")
     store.set(keys.queue("no list"), "x")
@@ -53,7 +53,7 @@ def test_empty_queues_and_deleted_heads(store: fakeredis.FakeRedis) -> None:
     assert refused_heads(store, settings(queues=("default", "no list", "third"))) == []
 
 
-def test_a_head_of_another_module(store: fakeredis.FakeRedis) -> None:
+def test_a_job_of_a_module_that_is_not_served_gives_a_warning(store: fakeredis.FakeRedis) -> None:
     put(store, b'["shop.tasksandmore.pay", null, [1], {}]', "second")
     refused = settings(modules=("shop.tasks",), queues=("default", "second"))
     (complaint,) = refused_heads(store, refused)
@@ -62,13 +62,13 @@ def test_a_head_of_another_module(store: fakeredis.FakeRedis) -> None:
     assert refused_heads(store, settings(allow_any=True, queues=("second",))) == []
 
 
-def test_what_a_head_says_is_no_command_to_a_terminal(store: fakeredis.FakeRedis) -> None:
+def test_control_characters_in_a_jobs_name_are_escaped(store: fakeredis.FakeRedis) -> None:
     put(store, b'["a.\\u001b[31m\\nb", null, [1], {}]')
     (complaint,) = refused_heads(store, settings())
     assert "a.\\x1b[31m b" in complaint
 
 
-def test_heads_as_rq_writes_them(store: fakeredis.FakeRedis) -> None:
+def test_pickled_and_compressed_jobs_are_understood(store: fakeredis.FakeRedis) -> None:
     """RQ pickles and compresses."""
     rq.Queue(connection=store).enqueue("jobqueue.tasks.square", 2)
     (complaint,) = refused_heads(store, settings())

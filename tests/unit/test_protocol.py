@@ -134,7 +134,7 @@ def test_enqueue_at_the_front_with_a_ttl(desk: Desk) -> None:
 # -- CYCLE: claim --------------------------------------------------------------------------------------------------
 
 
-def test_a_claim_leaves_the_queue_into_the_owners_hands(desk: Desk) -> None:
+def test_a_claim_moves_a_job_from_the_queue_to_the_owner(desk: Desk) -> None:
     desk.enqueue("a", "b")
     cycle = desk.claim(2, idle=2)
     assert cycle.state is CycleState.CLAIMED
@@ -142,7 +142,7 @@ def test_a_claim_leaves_the_queue_into_the_owners_hands(desk: Desk) -> None:
     assert (desk.waiting(), desk.held(), desk.intermediate()) == ([], ["a", "b"], ["a", "b"])
 
 
-def test_what_a_claim_tells_of_a_job(desk: Desk) -> None:
+def test_the_fields_of_a_claimed_job(desk: Desk) -> None:
     desk.enqueue("a", timeout=30, result_ttl=-1, failure_ttl=60, retries_left=2)
     desk.enqueue("b")
     a, b = desk.claim(2, idle=2).jobs
@@ -151,7 +151,7 @@ def test_what_a_claim_tells_of_a_job(desk: Desk) -> None:
     assert json.loads(a.data)[2] == [2]
 
 
-def test_nonsense_in_a_hash_does_not_stop_anybody(desk: Desk) -> None:
+def test_invalid_fields_in_a_hash_do_not_stop_a_claim(desk: Desk) -> None:
     desk.enqueue("a", timeout="soon", result_ttl="x", retries_left="many")
     [job] = desk.all()
     assert (job.timeout, job.result_ttl, job.retries_left) == (None, None, 0)
@@ -174,12 +174,12 @@ def test_nonsense_in_a_hash_does_not_stop_anybody(desk: Desk) -> None:
         ({"success_callback_name": ""}, ""),
     ],
 )
-def test_features(desk: Desk, fields: dict[str, Any], features: str) -> None:
+def test_the_features_of_a_claimed_job(desk: Desk, fields: dict[str, Any], features: str) -> None:
     desk.enqueue("a", **fields)
     assert desk.all()[0].features == features_of(features.encode())
 
 
-def test_queues_in_their_order(desk: Desk) -> None:
+def test_queues_are_read_in_their_order(desk: Desk) -> None:
     desk.enqueue("l1", "l2", queue="low")
     desk.enqueue("h1", "h2", queue="high")
     jobs = desk.claim(3, queues=("high", "low"), idle=3).jobs
@@ -187,7 +187,7 @@ def test_queues_in_their_order(desk: Desk) -> None:
     assert (desk.waiting("low"), desk.intermediate("high")) == (["l2"], ["h1", "h2"])
 
 
-def test_no_more_than_its_share_of_a_short_queue(desk: Desk) -> None:
+def test_an_owner_claims_at_most_its_share_of_a_short_queue(desk: Desk) -> None:
     """Two owners: each takes half, but a job for each slot that has none."""
     desk.enqueue(*"abcdefgh")
     assert len(desk.claim(64, idle=1).jobs) == 4
@@ -204,7 +204,7 @@ def test_a_deleted_job_leaves_the_queue(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("state", ["suspended", "paused", "empty", "fenced"])
-def test_states_without_a_job(desk: Desk, state: str) -> None:
+def test_states_of_a_cycle_without_a_job(desk: Desk, state: str) -> None:
     if state != "empty":
         desk.enqueue("a")
     if state == "suspended":
@@ -228,7 +228,7 @@ def test_a_paused_queue_is_passed_over(desk: Desk) -> None:
 # -- CYCLE: settle -------------------------------------------------------------------------------------------------
 
 
-def test_many_are_settled_as_one_by_one(desk: Desk) -> None:
+def test_many_outcomes_in_one_request_are_recorded_as_one_by_one(desk: Desk) -> None:
     """In another order than the claims', from two queues, with every kind of end among them."""
     desk.enqueue(*"abcdefg")
     desk.enqueue("other", queue="low")
@@ -296,7 +296,7 @@ def test_a_failure_as_rq_reads_it(desk: Desk) -> None:
     assert 900 < desk.store.ttl(keys.job("a")) <= 1000
 
 
-def test_none_and_for_ever(desk: Desk) -> None:
+def test_a_result_of_none_and_a_result_kept_for_ever(desk: Desk) -> None:
     desk.enqueue("a", ttl=50)
     [job] = desk.all()
     desk.settle(returned(job, None, ttl=-1))
@@ -315,7 +315,7 @@ def test_the_workers_counters(desk: Desk) -> None:
     assert float(counters[b"total_working_time"]) == pytest.approx(0.75)
 
 
-def test_settling_twice_is_settling_once(desk: Desk) -> None:
+def test_a_repeated_settle_changes_nothing(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
     assert desk.settle(returned(job)) == [Ack.RECORDED]
@@ -324,7 +324,7 @@ def test_settling_twice_is_settling_once(desk: Desk) -> None:
     assert desk.store.xlen(keys.results("a")) == 1
 
 
-def test_who_lost_the_job_writes_nothing(desk: Desk) -> None:
+def test_without_the_token_nothing_is_written(desk: Desk) -> None:
     """Another claim of the same job, another owner, and an owner that was struck off."""
     desk.enqueue("a")
     [old] = desk.all()
@@ -339,7 +339,7 @@ def test_who_lost_the_job_writes_nothing(desk: Desk) -> None:
     assert not desk.store.exists(keys.results("a"))
 
 
-def test_a_job_that_is_gone_is_let_go(desk: Desk) -> None:
+def test_a_job_whose_hash_is_gone_is_released(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
     desk.mark(job)
@@ -350,7 +350,7 @@ def test_a_job_that_is_gone_is_let_go(desk: Desk) -> None:
     desk.running_is_clean("a")
 
 
-def test_dependents_are_rqs_business(desk: Desk) -> None:
+def test_a_job_with_dependents_is_left_to_rqs_finish(desk: Desk) -> None:
     desk.enqueue("a", "b")
     a, b = desk.all()
     desk.store.sadd(keys.dependents("a"), "waits")
@@ -401,7 +401,7 @@ def test_a_late_mark_does_nothing(desk: Desk) -> None:
 # -- HEARTBEAT -----------------------------------------------------------------------------------------------------
 
 
-def test_heartbeat_renews_what_runs(desk: Desk) -> None:
+def test_heartbeat_renews_running_jobs(desk: Desk) -> None:
     desk.enqueue("a", "b")
     a, b = desk.all()
     desk.mark(a, b)
@@ -413,7 +413,7 @@ def test_heartbeat_renews_what_runs(desk: Desk) -> None:
     assert desk.store.zcard(keys.registry("wip", "default")) == 1  # b is not brought back
 
 
-def test_heartbeat_forgets_what_is_gone(desk: Desk) -> None:
+def test_heartbeat_removes_jobs_whose_hash_is_gone(desk: Desk) -> None:
     desk.enqueue("a")
     [a] = desk.all()
     desk.mark(a)
@@ -429,7 +429,7 @@ def tokens(owner: str, *jobs: Claimed) -> list[tuple[str, str, int, str]]:
     return [job.token(owner) for job in jobs]
 
 
-def test_given_back_over_all_children_in_the_old_order(desk: Desk) -> None:
+def test_jobs_of_several_children_are_given_back_in_their_old_order(desk: Desk) -> None:
     desk.enqueue(*"abcdefg")
     first = desk.claim(2, idle=2).jobs
     second = desk.claim(2, TWO, idle=2).jobs
@@ -442,7 +442,7 @@ def test_given_back_over_all_children_in_the_old_order(desk: Desk) -> None:
     desk.running_is_clean("a")
 
 
-def test_given_back_one_child_after_the_other(desk: Desk) -> None:
+def test_jobs_given_back_child_by_child_keep_their_old_order(desk: Desk) -> None:
     desk.enqueue(*"abcdefg")
     first = desk.claim(2, idle=2).jobs
     second = desk.claim(2, TWO, idle=2).jobs
@@ -451,7 +451,7 @@ def test_given_back_one_child_after_the_other(desk: Desk) -> None:
     assert desk.waiting() == list("abcdefg")
 
 
-def test_given_back_claimed_again_and_given_back(desk: Desk) -> None:
+def test_jobs_given_back_twice_keep_their_old_order(desk: Desk) -> None:
     desk.enqueue(*"abcdef")
     desk.protocol.give_back(W, tokens(ONE, *desk.claim(4, idle=4).jobs))
     again = desk.claim(2, idle=2).jobs
@@ -461,7 +461,7 @@ def test_given_back_claimed_again_and_given_back(desk: Desk) -> None:
     assert desk.waiting() == list("abcdef")
 
 
-def test_giving_back_twice_is_giving_back_once(desk: Desk) -> None:
+def test_a_repeated_give_back_changes_nothing(desk: Desk) -> None:
     desk.enqueue("a", "b")
     a, b = desk.all()
     desk.settle(returned(b))
@@ -471,7 +471,7 @@ def test_giving_back_twice_is_giving_back_once(desk: Desk) -> None:
     assert desk.protocol.give_back(W, []) == 0
 
 
-def test_a_job_given_back_is_not_stuck_for_rq(desk: Desk) -> None:
+def test_a_job_given_back_does_not_count_as_stuck_for_rq(desk: Desk) -> None:
     """RQ's note on ids that look stuck is deleted too: if it stayed, RQ would fail the job later."""
     desk.enqueue("a")
     [a] = desk.all()
@@ -488,7 +488,7 @@ def reconcile(desk: Desk, *known: int, owner: str = ONE) -> int:
     return int(desk.protocol.run("reconcile", 1, keys.own(owner), owner, W, *known))
 
 
-def test_reconcile_gives_back_what_nobody_knows(desk: Desk) -> None:
+def test_reconcile_gives_back_jobs_that_the_child_does_not_know(desk: Desk) -> None:
     desk.enqueue(*"abcd")
     jobs = desk.all()
     assert reconcile(desk, jobs[1].claim) == 3
@@ -505,7 +505,7 @@ def test_reconcile_of_a_job_that_is_gone(desk: Desk) -> None:
     assert (desk.held(), desk.waiting()) == ([], [])
 
 
-def test_reconcile_of_the_fenced(desk: Desk) -> None:
+def test_reconcile_of_a_fenced_owner(desk: Desk) -> None:
     desk.enqueue("a")
     desk.all()
     desk.store.srem(keys.OWNERS, ONE)
@@ -530,7 +530,7 @@ def test_rescue_of_a_child_whose_page_was_read(desk: Desk) -> None:
     desk.running_is_clean("a")
 
 
-def test_rescue_when_nobody_knows_what_ran(desk: Desk) -> None:
+def test_rescue_without_a_page_goes_by_the_start_marks(desk: Desk) -> None:
     """A start mark counts; a job without one is given back uncounted, and marked before it runs from then on."""
     desk.enqueue(*"abc")
     a, *_ = desk.all()
@@ -541,7 +541,7 @@ def test_rescue_when_nobody_knows_what_ran(desk: Desk) -> None:
     assert [job.features.marked_first for job in desk.all(TWO)] == [False, True, True]
 
 
-def test_rescue_twice(desk: Desk) -> None:
+def test_a_repeated_rescue_changes_nothing(desk: Desk) -> None:
     desk.enqueue("a")
     desk.all()
     assert desk.rescue() == Rescue(1, 0, 0, 0)
@@ -549,7 +549,7 @@ def test_rescue_twice(desk: Desk) -> None:
     assert desk.waiting() == ["a"]
 
 
-def test_rescue_when_the_lease_moved(desk: Desk) -> None:
+def test_rescue_is_refused_if_the_lease_was_renewed(desk: Desk) -> None:
     desk.enqueue("a")
     desk.all()
     desk.store.set(keys.lease(W), 5)
@@ -566,7 +566,7 @@ def die(desk: Desk, **told: Any) -> Rescue | None:
     return desk.rescue(running=[job.claim], **told)
 
 
-def test_the_third_death_fails(desk: Desk) -> None:
+def test_the_third_death_fails_the_job(desk: Desk) -> None:
     desk.enqueue("a", retries_left=5, failure_ttl=70)
     assert die(desk) == Rescue(0, 1, 0, 0)
     assert die(desk) == Rescue(0, 1, 0, 0)
@@ -582,14 +582,14 @@ def test_the_third_death_fails(desk: Desk) -> None:
     assert (desk.waiting(), desk.held(), desk.intermediate()) == ([], [], [])
 
 
-def test_one_that_died_before_it_was_marked_does_not_keep_the_start_of_an_earlier_run(desk: Desk) -> None:
+def test_a_job_that_died_before_its_mark_does_not_keep_an_earlier_start(desk: Desk) -> None:
     desk.enqueue("a", started_at=rq_time(NOW - 60))
     [job] = desk.all()
     assert desk.rescue(running=[job.claim], on_crash="fail") == Rescue(0, 0, 1, 0)
     assert desk.job("a").started_at.timestamp() == NOW
 
 
-def test_on_crash_fail(desk: Desk) -> None:
+def test_on_crash_fail_fails_the_job_at_the_first_death(desk: Desk) -> None:
     """At the first death; a job's own setting has priority."""
     desk.enqueue("a")
     assert die(desk, on_crash="fail") == Rescue(0, 0, 1, 0)
@@ -600,7 +600,7 @@ def test_on_crash_fail(desk: Desk) -> None:
     assert die(desk, on_crash="retry") == Rescue(0, 0, 1, 0)
 
 
-def test_a_death_by_our_own_hand_counts_nothing(desk: Desk) -> None:
+def test_a_kill_by_the_worker_itself_is_not_counted(desk: Desk) -> None:
     desk.enqueue("a")
     for _ in range(5):
         assert die(desk, verdict="interrupt") == Rescue(0, 1, 0, 0)
@@ -618,7 +618,7 @@ def test_a_death_by_our_own_hand_counts_nothing(desk: Desk) -> None:
         ("stop", {}, "stop"),
     ],
 )
-def test_what_rqs_own_code_must_end_is_left_to_it(desk: Desk, verdict: str, fields: Any, what: str) -> None:
+def test_jobs_for_rqs_finish_stay_with_the_dead_owner(desk: Desk, verdict: str, fields: Any, what: str) -> None:
     """The job stays under the dead owner's token, and the owner's name stays; the final call ends it without RQ's
     code."""
     desk.enqueue("a", "b", **fields)
@@ -658,7 +658,7 @@ def test_standing_in_for_a_child_that_holds_still(desk: Desk) -> None:
     assert not desk.protocol.stand_in("nobody:0.1", W, 90, newest, [], [])
 
 
-def test_after_a_rescue_the_dead_does_nothing(desk: Desk) -> None:
+def test_after_a_rescue_requests_of_the_dead_owner_change_nothing(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
     desk.store.set(keys.fin("a"), job.claim)
@@ -679,7 +679,7 @@ def schedule(desk: Desk, job_id: str, at: float, **fields: Any) -> None:
     desk.store.zadd(keys.registry("scheduled", "default"), {job_id: at})
 
 
-def test_due(desk: Desk) -> None:
+def test_due_moves_delayed_jobs_to_their_queues(desk: Desk) -> None:
     now = time.time()
     desk.enqueue("waits")
     schedule(desk, "late", now - 5)
@@ -696,14 +696,14 @@ def test_due(desk: Desk) -> None:
     assert desk.protocol.due(["default"]) == [0]
 
 
-def test_due_a_few_at_a_time(desk: Desk) -> None:
+def test_due_moves_a_limited_number_at_a_time(desk: Desk) -> None:
     for n in range(5):
         schedule(desk, f"j{n}", n)
     assert [desk.protocol.due(["default"], 2) for _ in range(4)] == [[2], [2], [1], [0]]
     assert desk.waiting() == [f"j{n}" for n in range(5)]
 
 
-def test_due_is_left_to_an_rq_scheduler(desk: Desk) -> None:
+def test_due_does_nothing_while_an_rq_scheduler_runs(desk: Desk) -> None:
     schedule(desk, "late", 5)
     desk.store.set(keys.scheduler_lock("default"), 1)
     assert desk.protocol.due(["default"]) == [-1]
@@ -739,7 +739,7 @@ def left(store: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 5])
-def test_due_with_a_rate_limit_is_as_rqs_scheduler(desk: Desk, concurrency: int) -> None:
+def test_due_treats_rate_limits_as_rqs_scheduler_does(desk: Desk, concurrency: int) -> None:
     theirs = fakeredis.FakeRedis()
     limited(theirs, concurrency)
     scheduler = RQScheduler(["default"], connection=theirs)
@@ -806,7 +806,7 @@ def test_a_canceled_job_is_not_started(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("move", ["give back", "reconcile", "rescue"])
-def test_a_canceled_job_does_not_come_back(desk: Desk, move: str) -> None:
+def test_a_canceled_job_is_not_requeued(desk: Desk, move: str) -> None:
     desk.enqueue("a")
     [job] = desk.all()
     desk.mark(job)
@@ -831,7 +831,7 @@ def test_a_canceled_job_that_was_scheduled_is_not_enqueued(desk: Desk) -> None:
     assert not desk.store.exists(keys.registry("scheduled", "default"))
 
 
-def test_a_second_run_of_a_job_leaves_it_one_place(desk: Desk) -> None:
+def test_a_job_that_was_claimed_twice_ends_in_one_registry(desk: Desk) -> None:
     """The id was put into the queue twice, and two owners claimed it."""
     desk.enqueue("a")
     desk.store.rpush(keys.queue("default"), "a")
@@ -844,7 +844,7 @@ def test_a_second_run_of_a_job_leaves_it_one_place(desk: Desk) -> None:
 
 @pytest.mark.parametrize("kind", ["finished", "failed"])
 @pytest.mark.parametrize("status", ["scheduled", "queued"])
-def test_a_cancel_between_two_runs_leaves_one_place(desk: Desk, kind: str, status: str) -> None:
+def test_a_job_canceled_between_two_runs_ends_in_one_registry(desk: Desk, kind: str, status: str) -> None:
     """A repeated job is in the finished registry while it waits for its next run."""
     desk.enqueue("a", status=status)
     if status == "scheduled":
@@ -855,7 +855,7 @@ def test_a_cancel_between_two_runs_leaves_one_place(desk: Desk, kind: str, statu
     assert is_in(desk) == ["canceled"]
 
 
-def test_names_of_jobs_that_are_gone_are_forgotten(desk: Desk) -> None:
+def test_ids_of_jobs_that_are_gone_leave_the_registry(desk: Desk) -> None:
     desk.enqueue("there", status="canceled")
     for job_id in ("there", "gone"):
         desk.store.zadd(keys.registry("canceled", "default"), {job_id: 1})
@@ -866,7 +866,7 @@ def test_names_of_jobs_that_are_gone_are_forgotten(desk: Desk) -> None:
     assert not desk.store.exists(keys.dependents("gone"))
 
 
-def test_who_is_canceled_leaves_the_registry_that_rqs_cancel_missed(desk: Desk) -> None:
+def test_a_canceled_job_leaves_the_registry_that_rqs_cancel_missed(desk: Desk) -> None:
     """The job ended between RQ's reading of the status and RQ's transaction."""
     desk.enqueue("a", status="canceled")
     desk.enqueue("b", status="finished")
@@ -878,7 +878,7 @@ def test_who_is_canceled_leaves_the_registry_that_rqs_cancel_missed(desk: Desk) 
     assert is_in(desk, "b") == ["finished", "canceled"]
 
 
-def test_what_is_for_one_life_expires(desk: Desk) -> None:
+def test_keys_for_the_life_of_a_worker_expire(desk: Desk) -> None:
     desk.enqueue("a")
     [job] = desk.all()
     desk.protocol.give_back(W, [Token(ONE, "a", job.claim, "default")])
@@ -891,7 +891,7 @@ def test_what_is_for_one_life_expires(desk: Desk) -> None:
     assert 0 < desk.store.ttl(keys.lease(W)) <= 480
 
 
-def test_a_flushed_script_cache_is_no_trouble(desk: Desk) -> None:
+def test_scripts_are_loaded_again_after_a_flush(desk: Desk) -> None:
     desk.enqueue("a", "b")
     assert len(desk.claim(1).jobs) == 1
     desk.store.script_flush()
@@ -903,7 +903,7 @@ def heartbeat_of(desk: Desk, is_busy: Callable[[], bool], clock: Callable[[], fl
     return Heartbeat(told, desk.store, is_busy, clock)
 
 
-def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk) -> None:
+def test_a_job_that_starts_during_a_heartbeat_makes_the_worker_busy(desk: Desk) -> None:
     """Its start mark came before the write of the state that had been read before."""
     looks = [False, True]
     heartbeat = heartbeat_of(desk, lambda: looks.pop(0))
@@ -912,7 +912,7 @@ def test_a_job_that_begins_beside_the_heartbeat_makes_the_worker_busy(desk: Desk
     assert (desk.store.hget(keys.worker(W), "state"), looks) == (b"busy", [])
 
 
-def test_a_renewal_that_comes_late_is_counted(desk: Desk) -> None:
+def test_a_late_renewal_of_the_lease_is_counted(desk: Desk) -> None:
     """Another worker may have rescued jobs meanwhile: jobs that were claimed before must not start without asking."""
     clock = [1000.0]
     heartbeat = heartbeat_of(desk, lambda: False, lambda: clock[0])

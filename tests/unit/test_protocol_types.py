@@ -36,7 +36,7 @@ def test_each_letter_of_cycle_has_a_name() -> None:
         (b"msfax", Features(True, True, True, True, True, False)),
     ],
 )
-def test_features(letters: bytes, features: Features) -> None:
+def test_letters_of_cycle_become_features(letters: bytes, features: Features) -> None:
     assert features_of(letters) == features
     assert features_of(letters) is features_of(letters)  # made once
 
@@ -74,6 +74,6 @@ def test_rescue_knows_each_verdict(verdict: Verdict) -> None:
     assert Encoder("utf-8", "strict", False).encode(verdict) == verdict.value.encode()
 
 
-def test_an_outcome_is_plain_enough_for_the_journal() -> None:
+def test_an_outcome_is_the_same_after_marshal() -> None:
     outcome = JobOutcome("id", 7, "q", RETURNED, 500, b"", "a", "b", 1.0, 2.0, Verdict.STOP.value)
     assert JobOutcome(*marshal.loads(marshal.dumps(tuple(outcome)))) == outcome

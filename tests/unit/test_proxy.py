@@ -26,12 +26,12 @@ def far(proxy: Proxy) -> Iterator[redis.Redis]:
         yield r
 
 
-def test_it_lets_pass(far: redis.Redis, store: redis.Redis) -> None:
+def test_the_proxy_passes_requests_and_replies(far: redis.Redis, store: redis.Redis) -> None:
     far.set("a", "x" * 1_000_000)
     assert store.strlen("a") == len(far.get("a") or b"") == 1_000_000
 
 
-def test_a_swallowed_reply(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
+def test_a_reply_can_be_dropped(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
     rule = proxy.swallow(b"INCR", b"b")
     assert far.incr("a") == 1
     with pytest.raises(redis.TimeoutError):
@@ -40,7 +40,7 @@ def test_a_swallowed_reply(proxy: Proxy, far: redis.Redis, store: redis.Redis) -
     assert far.incr("a") == 2  # over another connection
 
 
-def test_a_swallowed_request(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
+def test_a_request_can_be_dropped(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
     proxy.swallow(b"INCR", requests=True, most=1)
     with pytest.raises(redis.TimeoutError):
         far.incr("a")
@@ -48,7 +48,7 @@ def test_a_swallowed_request(proxy: Proxy, far: redis.Redis, store: redis.Redis)
     assert far.incr("a") == 1
 
 
-def test_what_is_open_goes_silent(proxy: Proxy, far: redis.Redis) -> None:
+def test_open_connections_can_go_silent(proxy: Proxy, far: redis.Redis) -> None:
     assert far.ping()
     assert proxy.silence(b"GET") == 0
     assert proxy.silence(b"PING") == 1
@@ -57,7 +57,7 @@ def test_what_is_open_goes_silent(proxy: Proxy, far: redis.Redis) -> None:
     assert far.ping()
 
 
-def test_a_cut_behind_the_request(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
+def test_a_connection_can_be_cut_after_the_request(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
     proxy.cut(b"INCR", nth=2)
     assert far.incr("a") == 1
     with pytest.raises(redis.ConnectionError):
@@ -65,14 +65,14 @@ def test_a_cut_behind_the_request(proxy: Proxy, far: redis.Redis, store: redis.R
     assert store.get("a") == b"2"
 
 
-def test_a_cut_before_the_request(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
+def test_a_connection_can_be_cut_before_the_request(proxy: Proxy, far: redis.Redis, store: redis.Redis) -> None:
     proxy.cut(b"INCR", answered=False)
     with pytest.raises(redis.ConnectionError):
         far.incr("a")
     assert store.get("a") is None
 
 
-def test_a_black_hole_a_delay_and_its_end(proxy: Proxy, far: redis.Redis) -> None:
+def test_traffic_can_be_dropped_delayed_and_restored(proxy: Proxy, far: redis.Redis) -> None:
     proxy.black_hole()
     with pytest.raises(redis.TimeoutError):
         far.ping()

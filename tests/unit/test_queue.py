@@ -61,13 +61,13 @@ def ids(client: redis.Redis) -> list[str]:
 
 
 @pytest.mark.parametrize("url", ["redis://:secret@localhost", b"redis://localhost", ""])
-def test_a_url_is_no_connection(url: Any) -> None:
+def test_a_url_as_connection_is_refused(url: Any) -> None:
     with pytest.raises(TypeError, match=r"the URL as url=\.$") as caught:
         Queue("q", connection=url)
     assert "secret" not in str(caught.value)
 
 
-def test_one_way_to_the_store_is_enough(client: redis.Redis) -> None:
+def test_two_ways_to_the_store_are_refused(client: redis.Redis) -> None:
     with pytest.raises(UsageError, match=r"^Both url and connection were given"):
         Queue("q", connection=client, url="redis://localhost")
     with pytest.raises(UsageError, match=r"^Both url and store were given"):
@@ -77,7 +77,7 @@ def test_one_way_to_the_store_is_enough(client: redis.Redis) -> None:
 # -- one job -------------------------------------------------------------------------------------------------------
 
 
-def test_rq_reads_what_we_write(client: redis.Redis, queue: Queue) -> None:
+def test_rq_reads_our_jobs(client: redis.Redis, queue: Queue) -> None:
     before = datetime.now(UTC)
     job = queue.enqueue(square, 5)
     seen = fetched(client, job.id)
@@ -130,7 +130,9 @@ def test_a_job_costs_one_round_trip(queue: Queue, monkeypatch: pytest.MonkeyPatc
     assert len(sent) == 1
 
 
-def test_the_handle_knows_what_was_sent_without_asking(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_object_knows_its_fields_without_asking_the_store(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = queue.enqueue(square, 5, meta={"a": 1}, on_crash="fail")
     assert type(job) is LightJob
     monkeypatch.setattr(job.connection, "hgetall", lambda *a: pytest.fail("asked the store"))
@@ -140,7 +142,7 @@ def test_the_handle_knows_what_was_sent_without_asking(queue: Queue, monkeypatch
     assert type(job) is Job
 
 
-def test_assigning_to_a_handle_loses_nothing(client: redis.Redis, queue: Queue) -> None:
+def test_meta_set_on_a_job_object_is_saved(client: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue(square, 5, meta={"a": 1})
     job.meta["b"] = 2
     job.save_meta()
@@ -152,14 +154,14 @@ def test_assigning_to_a_handle_loses_nothing(client: redis.Redis, queue: Queue) 
     assert fetched(client, other.id).args == [1]
 
 
-def test_handles_are_equal_to_the_jobs_that_they_stand_for(client: redis.Redis, queue: Queue) -> None:
+def test_a_job_object_equals_the_job_fetched_from_the_store(client: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue(square, 5)
     assert job == Job.fetch(job.id, connection=client)
     assert {job} == {Job.fetch(job.id, connection=client)}
     assert job != queue.enqueue(square, 5)
 
 
-def test_rqs_options_that_need_its_own_code(client: redis.Redis, queue: Queue) -> None:
+def test_options_that_rqs_own_code_handles(client: redis.Redis, queue: Queue) -> None:
     first = queue.enqueue(square, 1)
     second = queue.enqueue("square", 2, depends_on=first, on_crash="retry")
     assert second.get_status() == "deferred"
@@ -171,13 +173,13 @@ def test_rqs_options_that_need_its_own_code(client: redis.Redis, queue: Queue) -
     assert client.zcard(keys.registry("scheduled", "q")) == 1
 
 
-def test_at_front(client: redis.Redis, queue: Queue) -> None:
+def test_at_front_puts_a_job_at_the_head(client: redis.Redis, queue: Queue) -> None:
     first = queue.enqueue(square, 1)
     second = queue.enqueue(square, 2, at_front=True)
     assert ids(client) == [second.id, first.id]
 
 
-def test_unique(client: redis.Redis, queue: Queue) -> None:
+def test_unique_refuses_a_second_job_of_the_same_id(client: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1, job_id="one", unique=True)
     for kind in (DuplicateJob, DuplicateJobError):
         with pytest.raises(kind, match="already exists"):
@@ -186,7 +188,7 @@ def test_unique(client: redis.Redis, queue: Queue) -> None:
     assert fetched(client, "one").args == [1]
 
 
-def test_what_unique_does_not_go_with_is_said_in_rqs_words(client: redis.Redis, queue: Queue) -> None:
+def test_options_that_unique_excludes_are_refused_in_rqs_words(client: redis.Redis, queue: Queue) -> None:
     job = rq.job.Job.create("jobqueue.tasks.square", (1,), connection=client, serializer=queue.serializer)
     with pytest.raises(ValueError, match="requires an explicit job_id"):
         queue.enqueue_job(job, unique=True)
@@ -200,13 +202,13 @@ def test_what_unique_does_not_go_with_is_said_in_rqs_words(client: redis.Redis, 
 
 
 @pytest.mark.parametrize("job_id", ["", "a b", "a:b", "a\n"])
-def test_an_id_that_cannot_be_one(client: redis.Redis, queue: Queue, job_id: str) -> None:
+def test_invalid_job_ids_are_refused(client: redis.Redis, queue: Queue, job_id: str) -> None:
     with pytest.raises(ValueError, match="An id "):
         queue.enqueue(square, 1, job_id=job_id)
     assert client.keys() == []
 
 
-def test_an_id_used_again_starts_anew(client: redis.Redis, queue: Queue) -> None:
+def test_an_id_used_again_is_a_new_job(client: redis.Redis, queue: Queue) -> None:
     queue.enqueue(square, 1, job_id="one", meta={"old": 1})
     client.hset(keys.job("one"), mapping={"status": "failed", "ended_at": "x", "jobq_crashes": 2})
     client.expire(keys.job("one"), 5)
@@ -225,7 +227,7 @@ REGISTRIES = ("finished", "failed", "canceled", "scheduled", "deferred", "ready"
 @pytest.mark.parametrize(
     "status", ["queued", "scheduled", "deferred", "rate_limited", "finished", "failed", "canceled"]
 )
-def test_an_earlier_job_of_the_id_leaves_its_place(client: redis.Redis, queue: Queue, status: str) -> None:
+def test_an_id_used_again_leaves_its_old_place(client: redis.Redis, queue: Queue, status: str) -> None:
     """Afterwards the id is in one place, and its new call runs once, whatever the old one was."""
     other = queue.enqueue(square, 0, job_id="other")
     options: dict[str, Any] = {}
@@ -254,7 +256,7 @@ def test_an_earlier_job_of_the_id_leaves_its_place(client: redis.Redis, queue: Q
 
 
 @pytest.mark.parametrize("how", ["started", "claimed", "at a time"])
-def test_a_running_job_keeps_its_id(client: redis.Redis, queue: Queue, how: str) -> None:
+def test_the_id_of_a_running_job_cannot_be_used_again(client: redis.Redis, queue: Queue, how: str) -> None:
     queue.enqueue(square, 1, job_id="one")
     if how == "claimed":
         client.sadd(keys.OWNERS, "w:0")
@@ -286,7 +288,7 @@ def test_a_running_job_keeps_its_id(client: redis.Redis, queue: Queue, how: str)
         (square, (1,), {"unique": True}, ValueError),
     ],
 )
-def test_bad_input_leaves_nothing_behind(
+def test_invalid_input_leaves_no_key(
     client: redis.Redis, queue: Queue, task: Any, args: Any, options: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -294,14 +296,14 @@ def test_bad_input_leaves_nothing_behind(
     assert client.keys() == []
 
 
-def test_the_place_of_a_bad_value_is_named(queue: Queue) -> None:
+def test_the_place_of_an_invalid_value_is_named(queue: Queue) -> None:
     with pytest.raises(NotSerializable, match=r"type set \(at args\[1\]\['a'\]\)"):
         queue.enqueue(square, 1, {"a": {1}})
     with pytest.raises(NotSerializable, match=r"type bytes \(at kwargs\['n'\]\)"):
         queue.enqueue(square, n=b"x")
 
 
-def test_pickle_queues_carry_methods(client: redis.Redis) -> None:
+def test_queues_with_pickle_carry_methods(client: redis.Redis) -> None:
     queue = Queue("q", client, serializer="pickle")
     job = queue.enqueue(Thing().method, {1, 2})
     seen = rq.job.Job.fetch(job.id, connection=client)
@@ -318,7 +320,7 @@ def test_a_synchronous_queue_runs_the_job(client: redis.Redis) -> None:
 # -- many jobs -----------------------------------------------------------------------------------------------------
 
 
-def test_a_batch(client: redis.Redis, queue: Queue) -> None:
+def test_a_batch_enqueues_many_jobs(client: redis.Redis, queue: Queue) -> None:
     batch = queue.enqueue_many("square", range(1200))
     assert len(batch) == 1200
     assert ids(client) == list(batch.ids) == [job.id for job in batch]
@@ -340,14 +342,14 @@ def test_a_batch_zips_like_map_and_takes_options(client: redis.Redis, queue: Que
     assert batch[0].on_crash == "fail"
 
 
-def test_rqs_form_of_enqueue_many(client: redis.Redis, queue: Queue) -> None:
+def test_enqueue_many_accepts_rqs_form(client: redis.Redis, queue: Queue) -> None:
     jobs = queue.enqueue_many([Queue.prepare_data("square", (1,), job_id="a"), Queue.prepare_data(square, (2,))])
     assert [job.args for job in jobs] == [[1], [2]] or [job.args for job in jobs] == [(1,), (2,)]
     assert ids(client) == ["a", jobs[1].id]
     assert fetched(client, "a").func_name == "jobqueue.tasks.square"
 
 
-def test_an_endless_generator_streams(client: redis.Redis, queue: Queue) -> None:
+def test_an_endless_generator_is_enqueued_in_chunks(client: redis.Redis, queue: Queue) -> None:
     def numbers() -> Iterator[int]:
         for i in range(3 * CHUNK):
             if i > CHUNK:  # the first chunk has been sent (on a slow machine a shorter one: it is not kept waiting)
@@ -357,7 +359,7 @@ def test_an_endless_generator_streams(client: redis.Redis, queue: Queue) -> None
     assert len(queue.enqueue_many(square, numbers())) == 3 * CHUNK
 
 
-def test_a_bad_value_in_a_stream_says_how_many_were_sent(
+def test_an_invalid_value_in_a_generator_says_how_many_were_sent(
     client: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobqueue.producing.batch.LINGER", 600.0)  # or a slow machine sends shorter chunks
@@ -370,7 +372,9 @@ def test_a_bad_value_in_a_stream_says_how_many_were_sent(
 
 
 @pytest.mark.parametrize("option", [{"job_id": "a"}, {"unique": True}, {"depends_on": "x"}, {"kwargs": {"a": 1}}])
-def test_options_that_many_jobs_cannot_share(client: redis.Redis, queue: Queue, option: dict[str, Any]) -> None:
+def test_options_that_many_jobs_cannot_share_are_refused(
+    client: redis.Redis, queue: Queue, option: dict[str, Any]
+) -> None:
     with pytest.raises(UsageError, match="enqueue"):
         queue.enqueue_many(square, [1], **option)
     assert client.keys() == []
@@ -441,19 +445,19 @@ def test_an_id_used_again_is_not_mistaken_for_the_repeat(
     assert fetched(client, "one").args == [2]
 
 
-def test_a_store_that_stays_away(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stays_away_is_an_error(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enqueue, "REPEAT_FOR", 0.2)
     monkeypatch.setattr(resp, "ask", lambda *a: (_ for _ in ()).throw(redis.ConnectionError("away")))
     with pytest.raises(StoreUnreachable, match="away"):
         queue.enqueue(square, 1)
 
 
-def test_a_store_that_refuses(client: redis.Redis, queue: Queue) -> None:
+def test_a_store_that_refuses_is_an_error(client: redis.Redis, queue: Queue) -> None:
     client.set(keys.queue("q"), "not a list")
     with pytest.raises(StoreRefused, match="wrong type"):
         queue.enqueue(square, 1)
 
 
-def test_nobody_listens(tmp_path: Any) -> None:
+def test_a_missing_socket_is_an_error(tmp_path: Any) -> None:
     with pytest.raises(StoreUnreachable, match="no such socket"):
         Queue(url=f"unix://{tmp_path}/nothing").enqueue(square, 1)

@@ -52,7 +52,7 @@ def waiting(store: redis.Redis, queue: str = "default") -> list[bytes]:
     return list(store.lrange(keys.queue(queue), 0, -1))
 
 
-def test_a_push_wakes_one_and_stays(make: Make, store: redis.Redis) -> None:
+def test_a_push_wakes_one_child_and_takes_no_job(make: Make, store: redis.Redis) -> None:
     woken: list[str] = []
     queue_waiter = make()
     for name in ("first", "second"):
@@ -82,7 +82,7 @@ def test_one_job_wakes_one_child_at_a_time(make: Make, store: redis.Redis) -> No
     assert woken == ["first"]
 
 
-def test_each_queue_wakes(make: Make, store: redis.Redis) -> None:
+def test_a_push_to_any_queue_wakes(make: Make, store: redis.Redis) -> None:
     woken: list[int] = []
     queue_waiter = make("high", "low")
     for n, queue in enumerate(("low", "high")):
@@ -103,7 +103,9 @@ def test_while_no_child_waits_the_store_is_not_asked(make: Make, store: redis.Re
 
 
 @pytest.mark.parametrize("how", ["suspended", "paused"])
-def test_it_does_not_enter_the_wait(make: Make, store: redis.Redis, how: str) -> None:
+def test_while_suspended_or_paused_the_waiter_polls_instead_of_blocking(
+    make: Make, store: redis.Redis, how: str
+) -> None:
     """A BLMOVE on a queue with jobs would return at once for ever: it looks once a second instead."""
     woken: list[int] = []
     if how == "suspended":
@@ -120,7 +122,7 @@ def test_it_does_not_enter_the_wait(make: Make, store: redis.Redis, how: str) ->
     eventually(lambda: woken == [1])
 
 
-def test_a_paused_queue_beside_an_open_one(make: Make, store: redis.Redis) -> None:
+def test_a_paused_queue_does_not_keep_another_from_waking(make: Make, store: redis.Redis) -> None:
     woken: list[int] = []
     store.sadd(keys.PAUSED, "closed")
     push(store, "a", queue="closed")
@@ -144,7 +146,7 @@ def test_a_cut_connection_is_made_again(make: Make, store: redis.Redis) -> None:
     eventually(lambda: woken == [1])
 
 
-def test_stop_ends_a_wait(make: Make, store: redis.Redis) -> None:
+def test_stop_ends_a_blocked_wait(make: Make, store: redis.Redis) -> None:
     queue_waiter = make()
     queue_waiter.call_at_push(lambda: None)
     eventually(lambda: blocked(store) == 1)
@@ -155,7 +157,9 @@ def test_stop_ends_a_wait(make: Make, store: redis.Redis) -> None:
     queue_waiter.stop()
 
 
-def test_an_unexpected_error_is_a_pause(make: Make, store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_unexpected_error_the_waiter_pauses_and_continues(
+    make: Make, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its thread goes on, and the health check hears of it meanwhile."""
     failures, woken, broken = Failures(), [], [True]
     queue_waiter = QueueWaiter(store, ("default",), failures)
@@ -188,7 +192,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_an_answer_that_does_not_come_wakes_all_the_same(make: Make, proxy: Proxy, store: redis.Redis) -> None:
+def test_an_answer_that_does_not_arrive_wakes_a_child(make: Make, proxy: Proxy, store: redis.Redis) -> None:
     """Something may have been pushed; the other queue's connection is not touched."""
     woken: list[int] = []
     proxy.swallow(b"BLMOVE", keys.queue("b").encode() + b"\r\n")
@@ -202,7 +206,7 @@ def test_an_answer_that_does_not_come_wakes_all_the_same(make: Make, proxy: Prox
     eventually(lambda: woken == [1, 2])
 
 
-def test_hundreds_of_queues_and_a_few_connections(make: Make, store: redis.Redis) -> None:
+def test_hundreds_of_queues_share_a_few_connections(make: Make, store: redis.Redis) -> None:
     names = [f"q{n}" for n in range(1_100)]
     before = store.info("clients")["connected_clients"]
     for name in ("q0", "q31", "q32", "q1099"):
@@ -219,7 +223,7 @@ def test_hundreds_of_queues_and_a_few_connections(make: Make, store: redis.Redis
         eventually(lambda: blocked(store) == 0)
 
 
-def test_sockets_beyond_what_select_takes(make: Make, store: redis.Redis) -> None:
+def test_sockets_with_numbers_too_large_for_select(make: Make, store: redis.Redis) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2_048:
         pytest.skip("this machine allows no process so many files")
@@ -277,7 +281,7 @@ def test_a_waiter_that_cannot_open_a_connection_logs_that_and_wakes(
     eventually(lambda: woken[3:] == [3] and queue_waiter.why_not(since + 60) == "")
 
 
-def test_one_job_wakes_few_of_a_crowd(make: Make, store: redis.Redis) -> None:
+def test_one_job_wakes_few_of_many_workers(make: Make, store: redis.Redis) -> None:
     """Each push ends the wait of all workers; all but the first see that nothing is left."""
     crowd, woken = 40, []
     store.sadd(keys.workers_of("default"), *map(str, range(crowd)))

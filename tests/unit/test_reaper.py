@@ -78,14 +78,14 @@ def test_the_main_loop_waits_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("left", [NOTHING, None])
-def test_when_nothing_is_left_that_is_all(left: LeftForRQ | None) -> None:
+def test_a_rescue_that_leaves_nothing_ends_the_reap(left: LeftForRQ | None) -> None:
     """None: somebody else has struck the name off."""
     bench = Bench(left)
     bench.reap()
     assert (bench.forked, bench.closed, bench.reaper.busy) == ([], [], False)
 
 
-def test_each_death_is_dealt_with_by_itself() -> None:
+def test_each_death_is_handled_by_itself() -> None:
     bench = Bench(NOTHING)
     bench.reaper.reap(DEAD)
     bench.reaper.reap(DEAD._replace(owner="w:1.1"))
@@ -97,7 +97,7 @@ def test_each_death_is_dealt_with_by_itself() -> None:
     assert [death_report.owner for _, death_report in bench.rescuer.calls] == [OWNER, "w:1.1"]
 
 
-def test_what_needs_rqs_own_code_goes_to_a_child(caplog: pytest.LogCaptureFixture) -> None:
+def test_jobs_for_rqs_finish_go_to_a_finish_process(caplog: pytest.LogCaptureFixture) -> None:
     """It calls user code, which never runs in the supervisor. The final rescue is the roles thread's again."""
     bench = Bench()
     bench.reap()
@@ -147,7 +147,7 @@ def test_a_finish_process_without_user_code_is_not_repeated() -> None:
     assert (len(bench.forked), len(bench.closed), bench.reaper.busy) == (1, 1, False)
 
 
-def test_part_of_it_was_plain() -> None:
+def test_callbacks_that_hung_before_are_left_out_too() -> None:
     """One callback did not end before, and now another one does not: both are left out."""
     bench = Bench(SOME._replace(plain=frozenset({7})))
     bench.reap()
@@ -156,7 +156,7 @@ def test_part_of_it_was_plain() -> None:
     assert bench.forked[1].plain == ALL
 
 
-def test_without_a_fork_server_the_final_rescue_does_without(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_fork_server_the_final_rescue_ends_the_jobs(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.can_fork = False
     bench.reap()
@@ -164,7 +164,7 @@ def test_without_a_fork_server_the_final_rescue_does_without(caplog: pytest.LogC
     assert "recorded without callbacks and retries" in caplog.messages[-1]
 
 
-def test_the_fork_server_went_between_two_attempts() -> None:
+def test_a_fork_server_that_died_between_two_attempts() -> None:
     bench = Bench()
     bench.reap()
     bench.request_starts()
@@ -173,7 +173,7 @@ def test_the_fork_server_went_between_two_attempts() -> None:
     assert (len(bench.closed), bench.reaper.busy) == (1, False)
 
 
-def test_a_process_that_could_not_be_started() -> None:
+def test_a_finish_process_that_could_not_be_started() -> None:
     bench = Bench()
     bench.reap()
     assert not bench.reaper.unborn("w:1.1", "no memory")  # a child of ours, say
@@ -183,7 +183,7 @@ def test_a_process_that_could_not_be_started() -> None:
     assert (bench.closed, bench.reaper.busy) == ([SOME], False)
 
 
-def test_the_fork_server_is_gone_with_every_request() -> None:
+def test_all_requests_end_when_the_fork_server_dies() -> None:
     """Also with one whose pid is not known yet; a late report of its death does no harm."""
     bench = Bench()
     bench.reap()
@@ -197,7 +197,7 @@ def test_the_fork_server_is_gone_with_every_request() -> None:
     assert not bench.reaper.forked(OWNER, PID)
 
 
-def test_what_another_tree_left_is_finished_once() -> None:
+def test_jobs_left_by_another_tree_are_finished_once() -> None:
     """Its rescue is repeated until the final rescue: one finish process at a time for one owner."""
     bench = Bench()
     bench.reaper.finish_by_rq(SOME)
@@ -210,7 +210,7 @@ def test_what_another_tree_left_is_finished_once() -> None:
     assert len(bench.forked) == 2
 
 
-def test_processes_of_others_are_left_to_them() -> None:
+def test_deaths_of_other_processes_are_ignored() -> None:
     bench = Bench()
     bench.reap()
     bench.request_starts()

@@ -15,18 +15,18 @@ def outcome(claim: int, size: int = 10) -> JobOutcome:
     return JobOutcome(f"job{claim}", claim, "default", RETURNED, 500, b"x" * size, "", "", 0.0, 0.0)
 
 
-def test_a_small_one_is_never_to_blame_for_a_lost_connection() -> None:
+def test_a_small_outcome_is_never_the_cause_of_a_lost_connection() -> None:
     refusals = Refusals()
     assert not any(refusals.refused([outcome(1)], Lost("gone")) for _ in range(100))
     assert not refusals
 
 
-def test_a_large_one_is_after_some_attempts_alone() -> None:
+def test_a_large_outcome_is_the_cause_after_some_attempts_alone() -> None:
     refusals, large = Refusals(), outcome(1, LARGE)
     assert [refusals.refused([large], Lost("gone")) for _ in range(UNSAID)] == [False] * (UNSAID - 1) + [True]
 
 
-def test_a_server_that_says_how_much_it_takes_is_believed() -> None:
+def test_a_server_that_names_its_limit_is_believed() -> None:
     refusals, large = Refusals(), outcome(1, LARGE)
     refusals.largest = LARGE
     assert not any(refusals.refused([large], Lost("gone")) for _ in range(ENOUGH - 1))
@@ -34,7 +34,7 @@ def test_a_server_that_says_how_much_it_takes_is_believed() -> None:
     assert refusals.refused([large], Lost("gone"))
 
 
-def test_those_that_went_together_are_sent_apart() -> None:
+def test_outcomes_refused_together_are_sent_one_by_one() -> None:
     """Outcomes that were sent with a suspect are sent alone too, and later ones do not wait for it."""
     refusals = Refusals()
     together = [outcome(1), outcome(2, LARGE)]
@@ -57,7 +57,7 @@ def test_a_suspect_waits_between_two_attempts() -> None:
     assert refusals.portion([large, later]) == [large]
 
 
-def test_a_store_that_is_full() -> None:
+def test_a_full_store_refuses_large_outcomes_only() -> None:
     """Small outcomes wait for room; a large one fails when that takes too long."""
     refusals = Refusals()
     assert not any(refusals.refused([outcome(1)], OutOfMemoryError("full")) for _ in range(100))
@@ -75,7 +75,7 @@ def test_a_store_that_is_full() -> None:
         (ResponseError("invalid expire time in 'expire' command"), False),
     ],
 )
-def test_whose_fault_it_is(error: ResponseError, everybodys: bool) -> None:
+def test_errors_of_the_store_are_told_from_errors_of_an_outcome(error: ResponseError, everybodys: bool) -> None:
     assert of_the_store(error) is everybodys
     assert Refusals().refused([outcome(1)], error) is not everybodys
     assert never_taken(10, error, losses=0) is not everybodys

@@ -87,7 +87,7 @@ def waiting(store: fakeredis.FakeRedis) -> list[str]:
 # -- our own -------------------------------------------------------------------------------------------------------
 
 
-def test_a_child_that_holds_still(store: fakeredis.FakeRedis) -> None:
+def test_the_buffer_of_a_child_that_holds_still_is_given_back(store: fakeredis.FakeRedis) -> None:
     """What waits behind the running job goes back; the child has to ask before it starts anything."""
     first, _second = claimed(store, owner(OURS), "a", "b")
     page = SharedPage(make_file(1, 1), 0, 1)
@@ -99,7 +99,7 @@ def test_a_child_that_holds_still(store: fakeredis.FakeRedis) -> None:
     assert not page.revoked
 
 
-def test_a_child_that_is_awake_again_is_left_alone(store: fakeredis.FakeRedis) -> None:
+def test_a_child_that_reacts_again_is_left_alone(store: fakeredis.FakeRedis) -> None:
     """The request comes late, or again after a lost reply: by then the child has other jobs, and runs them."""
     claimed(store, owner(OURS), "a")
     page = SharedPage(make_file(1, 1), 0, 1)
@@ -109,7 +109,7 @@ def test_a_child_that_is_awake_again_is_left_alone(store: fakeredis.FakeRedis) -
     assert not page.revoked
 
 
-def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
+def test_the_jobs_of_a_dead_child_are_settled_counted_and_given_back(store: fakeredis.FakeRedis) -> None:
     """Finished: settled. Running: counted. In the buffer: given back. Where a record and a running claim stand both,
     the record wins."""
     finished, both, running, _ = claimed(store, owner(OURS), *"abcd")
@@ -123,7 +123,7 @@ def test_a_dead_child_of_ours(store: fakeredis.FakeRedis) -> None:
     assert not store.exists(keys.OWNERS, keys.own(owner(OURS)), keys.intermediate("default"))
 
 
-def test_twice_is_once(store: fakeredis.FakeRedis) -> None:
+def test_a_repeated_rescue_changes_nothing(store: fakeredis.FakeRedis) -> None:
     finished, running = claimed(store, owner(OURS), *"ab")
     death_report = DeathReport(owner(OURS), [done(finished)], [crash(running)])
     for _ in range(3):
@@ -144,7 +144,7 @@ def forget_the_rescue(store: fakeredis.FakeRedis, name: str, *jobs: Claimed) -> 
     store.zadd(keys.own(name), {job.id: job.claim for job in jobs})
 
 
-def test_a_rescue_that_the_store_forgot_is_done_again(store: fakeredis.FakeRedis) -> None:
+def test_a_rescue_that_the_store_lost_is_repeated(store: fakeredis.FakeRedis) -> None:
     finished, running, _ = jobs = claimed(store, owner(OURS), *"abc")
     claimed(store, owner(OURS, 1), "d")  # lives
     watch = rescuer(store)
@@ -157,7 +157,7 @@ def test_a_rescue_that_the_store_forgot_is_done_again(store: fakeredis.FakeRedis
     assert (store.xlen(keys.results("a")), LEFT) == (1, [])
 
 
-def test_a_forgotten_rescue_that_rqs_code_ended_is_handed_on_again(store: fakeredis.FakeRedis) -> None:
+def test_a_lost_rescue_with_jobs_for_rqs_finish_is_handed_on_again(store: fakeredis.FakeRedis) -> None:
     (running,) = claimed(store, owner(OURS), "a")
     store.hset(keys.job("a"), mapping={"failure_callback_name": "samples.ok", "jobq_on_crash": "fail"})
     watch = rescuer(store)
@@ -174,14 +174,14 @@ def test_a_forgotten_rescue_that_rqs_code_ended_is_handed_on_again(store: fakere
     assert store.smembers(keys.OWNERS) == set()
 
 
-def test_not_every_rescue_is_remembered(store: fakeredis.FakeRedis) -> None:
+def test_a_limited_number_of_rescues_is_remembered(store: fakeredis.FakeRedis) -> None:
     watch = rescuer(store)
     for n in range(2 * REMEMBERED):
         watch.rescue_own(DeathReport(owner(OURS, n), [], []))
     assert len(watch._rescued) == REMEMBERED
 
 
-def test_many_finished_jobs(store: fakeredis.FakeRedis) -> None:
+def test_many_finished_jobs_are_settled(store: fakeredis.FakeRedis) -> None:
     jobs = claimed(store, owner(OURS), *(f"j{n}" for n in range(200)))
     rescuer(store).rescue_own(DeathReport(owner(OURS), [done(job) for job in jobs], []))
     assert store.zcard(keys.registry("finished", "default")) == 200
@@ -200,7 +200,7 @@ def test_a_poison_job_fails_with_the_cause(store: fakeredis.FakeRedis) -> None:
     assert failed.latest_result().exc_string == said
 
 
-def test_the_policy_is_the_workers(store: fakeredis.FakeRedis) -> None:
+def test_the_workers_on_crash_setting_applies(store: fakeredis.FakeRedis) -> None:
     [job] = claimed(store, owner(OURS), "a")
     rescuer(store, on_crash="fail").rescue_own(DeathReport(owner(OURS), [], [crash(job)]))
     assert Job.fetch("a", store, Auto).get_status().value == "failed"
@@ -215,13 +215,13 @@ def test_the_policy_is_the_workers(store: fakeredis.FakeRedis) -> None:
         (None, "(pid 5) is gone."),
     ],
 )
-def test_causes(status: int | None, words: str) -> None:
+def test_the_cause_of_a_wait_status(status: int | None, words: str) -> None:
     cause = cause_of_death(5, status).recorded
     assert cause.startswith("ChildKilled: ")
     assert cause.endswith(words)
 
 
-def test_what_rqs_code_must_end_is_handed_on(store: fakeredis.FakeRedis) -> None:
+def test_jobs_for_rqs_finish_are_handed_on(store: fakeredis.FakeRedis) -> None:
     """A finished job with dependents, and one that fails with a callback: the dead owner's until RQ's finish."""
     finished, running = claimed(store, owner(OURS), *"ab")
     store.sadd(keys.dependents("a"), "waits")
@@ -246,7 +246,7 @@ def test_each_tree_is_judged_by_its_own_lease(store: fakeredis.FakeRedis) -> Non
     assert not store.exists(keys.workers_of("other"))
 
 
-def test_a_kill_for_want_of_memory_has_its_name() -> None:
+def test_a_kill_for_want_of_memory_is_named() -> None:
     assert cause_of_death(5, signal.SIGKILL, out_of_memory=True).recorded.startswith("OutOfMemory: The process")
     assert cause_of_death(5, signal.SIGSEGV, out_of_memory=True).recorded.startswith("ChildKilled: ")
     assert cause_of_death(5, 7 << 8, out_of_memory=True).recorded.startswith("ChildKilled: ")
@@ -255,7 +255,7 @@ def test_a_kill_for_want_of_memory_has_its_name() -> None:
 # -- other trees ---------------------------------------------------------------------------------------------------
 
 
-def test_a_lease_that_stands_still(store: fakeredis.FakeRedis) -> None:
+def test_a_tree_whose_lease_stands_still_is_rescued(store: fakeredis.FakeRedis) -> None:
     """It has to be seen by this rescuer, for the whole lease time, by its own clock."""
     claimed(store, owner(THEIRS), "a", "b")
     store.set(keys.lease(THEIRS), 5)
@@ -269,7 +269,9 @@ def test_a_lease_that_stands_still(store: fakeredis.FakeRedis) -> None:
     assert watch.step(112.0) == []
 
 
-def test_a_rescuer_that_dies_of_its_rescue(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rescuer_that_dies_after_the_last_owner_leaves_no_tree_behind(
+    store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last owner name and the tree itself go in one step: no rescuer would look for the tree again."""
     for n, job in enumerate("ab"):
         claimed(store, owner(THEIRS, n), job)
@@ -313,7 +315,7 @@ def is_registered(store: fakeredis.FakeRedis, worker: str) -> bool:
     return there[0]
 
 
-def test_a_tree_that_died_while_none_of_its_names_stood(store: fakeredis.FakeRedis) -> None:
+def test_a_dead_tree_without_an_owner_name_is_deleted(store: fakeredis.FakeRedis) -> None:
     """Before its first child, or between two: its registration and its lease go all the same."""
     register(store, THEIRS)
     watch = rescuer(store, lease=10.0)
@@ -325,7 +327,7 @@ def test_a_tree_that_died_while_none_of_its_names_stood(store: fakeredis.FakeRed
     assert watch.step(113.0) == []
 
 
-def test_a_tree_without_a_name_that_lives(store: fakeredis.FakeRedis) -> None:
+def test_a_living_tree_without_an_owner_name_is_left_alone(store: fakeredis.FakeRedis) -> None:
     register(store, THEIRS)
     watch = rescuer(store, lease=10.0)
     looks(watch, 100.0, 109.0)
@@ -334,7 +336,7 @@ def test_a_tree_without_a_name_that_lives(store: fakeredis.FakeRedis) -> None:
     assert is_registered(store, THEIRS)
 
 
-def test_two_rescuers_that_share_a_tree(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_rescuers_share_the_owners_of_a_tree(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a name, and whoever takes the last strikes the tree off, wherever that stood in its list."""
     register(store, THEIRS)
     for n, job in enumerate("ab"):
@@ -356,7 +358,7 @@ def test_two_rescuers_that_share_a_tree(store: fakeredis.FakeRedis, monkeypatch:
     assert not is_registered(store, THEIRS)
 
 
-def test_a_tree_whose_last_job_rqs_code_must_end(store: fakeredis.FakeRedis) -> None:
+def test_a_tree_stays_until_rqs_finish_has_ended_its_last_job(store: fakeredis.FakeRedis) -> None:
     """Its name stands until that is done; then the tree goes, unless another has taken its name meanwhile."""
     register(store, THEIRS)
     [job] = claimed(store, owner(THEIRS), "a", failure_callback_name="samples.on_failure", jobq_on_crash="fail")
@@ -370,7 +372,7 @@ def test_a_tree_whose_last_job_rqs_code_must_end(store: fakeredis.FakeRedis) -> 
     assert is_registered(store, THEIRS)
 
 
-def test_the_lists_forget_a_worker_without_a_registration(store: fakeredis.FakeRedis) -> None:
+def test_a_worker_without_a_registration_is_removed_from_the_lists(store: fakeredis.FakeRedis) -> None:
     """All trees died at once, and the next begins long after their registrations and leases have expired."""
     store.sadd(keys.WORKERS, keys.worker(THEIRS), keys.worker("rqs"))
     store.sadd(keys.workers_of("default"), keys.worker(THEIRS))
@@ -380,7 +382,7 @@ def test_the_lists_forget_a_worker_without_a_registration(store: fakeredis.FakeR
     assert not store.exists(keys.workers_of("default"))
 
 
-def test_a_lease_that_moves(store: fakeredis.FakeRedis) -> None:
+def test_a_tree_whose_lease_is_renewed_is_left_alone(store: fakeredis.FakeRedis) -> None:
     claimed(store, owner(THEIRS), "a")
     watch = rescuer(store, lease=10.0)
     for second in range(100, 200, 3):
@@ -389,7 +391,7 @@ def test_a_lease_that_moves(store: fakeredis.FakeRedis) -> None:
     assert waiting(store) == []
 
 
-def test_a_lease_that_never_was(store: fakeredis.FakeRedis) -> None:
+def test_a_tree_without_a_lease_is_rescued_after_the_same_wait(store: fakeredis.FakeRedis) -> None:
     """Flushed or expired: the same wait, then the same rescue."""
     claimed(store, owner(THEIRS), "a")
     watch = rescuer(store, lease=10.0)
@@ -397,7 +399,7 @@ def test_a_lease_that_never_was(store: fakeredis.FakeRedis) -> None:
     assert waiting(store) == ["a"]
 
 
-def test_after_an_outage_the_wait_begins_again(store: fakeredis.FakeRedis) -> None:
+def test_after_an_outage_the_wait_starts_again(store: fakeredis.FakeRedis) -> None:
     claimed(store, owner(THEIRS), "a")
     watch = rescuer(store, lease=10.0)
     looks(watch, 100.0, 108.0)
@@ -406,7 +408,7 @@ def test_after_an_outage_the_wait_begins_again(store: fakeredis.FakeRedis) -> No
     assert watch.step(120.0) == [THEIRS]
 
 
-def test_a_rescuer_that_was_stopped_itself(store: fakeredis.FakeRedis) -> None:
+def test_after_a_stop_of_the_rescuer_itself_no_tree_is_rescued(store: fakeredis.FakeRedis) -> None:
     """All containers paused and resumed: nobody renewed meanwhile, and nobody is dead."""
     claimed(store, owner(THEIRS), "a")
     watch = rescuer(store, lease=10.0)
@@ -415,7 +417,7 @@ def test_a_rescuer_that_was_stopped_itself(store: fakeredis.FakeRedis) -> None:
     assert looks(watch, 162.0, 170.0) == [THEIRS]
 
 
-def test_a_machine_that_stood_still_for_a_short_lease(store: fakeredis.FakeRedis) -> None:
+def test_after_a_stop_of_the_machine_living_trees_are_not_rescued(store: fakeredis.FakeRedis) -> None:
     """The rescuer may look before the living have renewed."""
     for name in (THEIRS, "alive"):
         claimed(store, owner(name), name)
@@ -428,7 +430,7 @@ def test_a_machine_that_stood_still_for_a_short_lease(store: fakeredis.FakeRedis
     assert waiting(store) == [THEIRS]
 
 
-def test_all_children_of_a_tree(store: fakeredis.FakeRedis) -> None:
+def test_all_children_of_a_dead_tree_are_rescued(store: fakeredis.FakeRedis) -> None:
     for n, job in enumerate("abc"):
         claimed(store, owner(THEIRS, n), job)
     claimed(store, owner("alive"), "d")
@@ -447,7 +449,7 @@ def test_our_own_tree_is_left_alone(store: fakeredis.FakeRedis) -> None:
     assert waiting(store) == []
 
 
-def test_two_rescuers(store: fakeredis.FakeRedis) -> None:
+def test_two_rescuers_give_each_job_back_once(store: fakeredis.FakeRedis) -> None:
     """Each job is given back once."""
     [started, _] = claimed(store, owner(THEIRS), "a", "b")
     Protocol(store).start_mark(owner(THEIRS), THEIRS, [StartMark(started, rq_time(NOW), 90)])
@@ -461,7 +463,7 @@ def test_two_rescuers(store: fakeredis.FakeRedis) -> None:
     assert store.hget(keys.job("b"), "jobq_redelivered") == b"1"
 
 
-def test_a_host_with_a_colon_free_name_of_any_shape(store: fakeredis.FakeRedis) -> None:
+def test_the_workers_name_is_read_from_the_owners_name(store: fakeredis.FakeRedis) -> None:
     """The worker's name ends at the last colon of the owner's."""
     name = "host-1.example-77-abc"
     claimed(store, f"{name}:12.3", "a")
@@ -469,7 +471,7 @@ def test_a_host_with_a_colon_free_name_of_any_shape(store: fakeredis.FakeRedis) 
     assert looks(watch, 100.0, 110.0) == [name]
 
 
-def test_a_fenced_child_did_not_die_of_a_job() -> None:
+def test_a_fenced_child_did_not_die_of_its_job() -> None:
     assert "taken for dead" in end_of_process(FENCED << 8, ran=False)
     assert end_of_process(FENCED << 8) == "exited with status 3"
     assert end_of_process(signal.SIGKILL, ran=False) == "was killed by SIGKILL"

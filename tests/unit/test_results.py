@@ -53,7 +53,7 @@ def later() -> Iterator[Callable[..., None]]:
         thread.join()
 
 
-def test_a_result_that_comes_and_one_that_is_there(
+def test_a_result_is_waited_for_or_read_at_once(
     store: redis.Redis, queue: Queue, later: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "BLOCK", 60.0)
@@ -65,7 +65,7 @@ def test_a_result_that_comes_and_one_that_is_there(
     assert job.result(timeout=10) == 25
 
 
-def test_who_gives_no_time_is_told_what_there_is(store: redis.Redis, queue: Queue) -> None:
+def test_a_timeout_of_zero_returns_what_is_there(store: redis.Redis, queue: Queue) -> None:
     jobs = [queue.enqueue(square, n) for n in range(4)]
     with pytest.raises(ResultTimeout):
         jobs[0].result(timeout=0)
@@ -82,7 +82,7 @@ def test_who_gives_no_time_is_told_what_there_is(store: redis.Redis, queue: Queu
     assert list(batch.results(timeout=0)) == list(range(700))
 
 
-def test_none_is_a_result(store: redis.Redis, queue: Queue) -> None:
+def test_a_result_may_be_none(store: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue(square, 5)
     finish(store, job.id)
     assert job.result(timeout=10) is None
@@ -95,7 +95,7 @@ def test_results_come_in_order_whatever_order_they_arrive_in(store: redis.Redis,
     assert list(batch.results(timeout=20)) == list(range(300))
 
 
-def test_a_job_that_holds_up_the_order_holds_up_only_the_order(store: redis.Redis, queue: Queue) -> None:
+def test_a_slow_job_delays_only_the_order_of_the_results(store: redis.Redis, queue: Queue) -> None:
     batch = queue.enqueue_many(square, range(1000))
     for i, job_id in enumerate(batch.ids):
         if i:
@@ -109,7 +109,7 @@ def test_a_job_that_holds_up_the_order_holds_up_only_the_order(store: redis.Redi
     assert list(batch.results(timeout=20)) == list(range(1000))
 
 
-def test_memory_is_bounded(store: redis.Redis, queue: Queue) -> None:
+def test_memory_for_results_is_bounded(store: redis.Redis, queue: Queue) -> None:
     """The results are 20 MB in all, a window of them is less than 3 MB."""
     text = "x" * 20_000
     batch = queue.enqueue_many(square, range(1000))
@@ -156,7 +156,7 @@ def test_errors_are_raised_at_their_place(store: redis.Redis, queue: Queue) -> N
     ids=["canceled", "deleted", "stopped", "stopped while running", "failed", "expired", "out of retries"],
 )
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_ends_that_no_result_tells(
+def test_ends_of_jobs_that_are_not_in_the_result_stream(
     store: redis.Redis, queue: Queue, later: Any, end: Any, error: type[Exception] | None, when: str
 ) -> None:
     job = queue.enqueue(square, 5)
@@ -170,14 +170,14 @@ def test_ends_that_no_result_tells(
         job.result(timeout=10)
 
 
-def test_a_retry_is_no_end(store: redis.Redis, queue: Queue, later: Any) -> None:
+def test_a_job_that_is_retried_has_not_ended(store: redis.Redis, queue: Queue, later: Any) -> None:
     job = queue.enqueue(square, 5)
     store.xadd(keys.results(job.id), {"type": 4})
     later(0.1, finish, store, job.id, 25)
     assert job.result(timeout=10) == 25
 
 
-def test_a_failure_before_a_requeue_is_no_end(store: redis.Redis, queue: Queue, later: Any) -> None:
+def test_a_failure_before_a_requeue_does_not_end_the_wait(store: redis.Redis, queue: Queue, later: Any) -> None:
     job = queue.enqueue(square, 5)
     fail(store, job.id, TRACEBACK)
     store.hset(keys.job(job.id), "status", "queued")
@@ -192,7 +192,7 @@ def test_an_unreadable_result_is_an_error_of_that_job(store: redis.Redis, queue:
         job.result(timeout=10)
 
 
-def test_nothing_is_unpickled_unless_asked(store: redis.Redis, queue: Queue) -> None:
+def test_results_are_unpickled_only_if_asked(store: redis.Redis, queue: Queue) -> None:
     payload = base64.b64encode(pickle.dumps({1, 2}))
     job = queue.enqueue(square, 5)
     store.xadd(keys.results(job.id), {"type": 1, "return_value": payload})
@@ -201,7 +201,7 @@ def test_nothing_is_unpickled_unless_asked(store: redis.Redis, queue: Queue) -> 
         queue.fetch_job(job.id).result(timeout=10)
 
 
-def test_a_source_that_has_nothing_right_now(store: redis.Redis, queue: Queue) -> None:
+def test_a_source_of_ids_may_pause(store: redis.Redis, queue: Queue) -> None:
     first, second = queue.enqueue_many(square, [1, 2])
     finish(store, first.id, 1)
     finish(store, second.id, 4)
@@ -233,7 +233,7 @@ def test_map_streams_with_a_bounded_number_of_open_jobs(store: redis.Redis, queu
     assert store.hget(next(iter(store.scan_iter(keys.job("*")))), "result_ttl") == b"86400"
 
 
-def test_map_begins_at_once_and_checks_its_options(store: redis.Redis, queue: Queue) -> None:
+def test_map_starts_at_once_and_checks_its_options(store: redis.Redis, queue: Queue) -> None:
     queue.map(square, [1, 2])
     assert store.llen(keys.queue("q")) == 2
 
@@ -254,7 +254,7 @@ def lasting(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def test_an_outage_is_a_pause(lasting: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wait_for_results_survives_an_outage(lasting: Server, caplog: pytest.LogCaptureFixture) -> None:
     def said() -> list[int]:
         return [record.levelno for record in caplog.records if record.name == "jobqueue.results.waiter"]
 
@@ -299,5 +299,5 @@ GROUP = """  + Exception Group Traceback (most recent call last):
         (f"{GROUP}\nDuring handling, another:\n\n{TRACEBACK}", "ValueError: bad"),
     ],
 )
-def test_last_line(traceback: str, line: str) -> None:
+def test_the_last_line_of_a_traceback(traceback: str, line: str) -> None:
     assert last_line(traceback) == line

@@ -76,19 +76,19 @@ def bench() -> Iterator[Bench]:
         (True, True, ["Scheduler", "CronLeader", "CronRegistration"]),
     ],
 )
-def test_which_roles_there_are(scheduler: bool, cron: bool, more: list[str]) -> None:
+def test_the_rescuer_is_the_first_of_the_roles(scheduler: bool, cron: bool, more: list[str]) -> None:
     """The rescuer steps first: whatever else is to be done, the jobs of the dead wait for it."""
     bench = Bench(scheduler=scheduler, cron=["an entry"] if cron else ())
     assert bench.roles == ["Rescuer", "Maintenance", "WrongKeys", *more]
 
 
-def test_a_worker_that_never_was_ready_leaves_nothing(bench: Bench) -> None:
+def test_a_worker_that_never_was_ready_leaves_no_key(bench: Bench) -> None:
     assert bench.threads.close(False)
     assert not bench.threads.has_lease
     assert bench.store.redis.keys() == []
 
 
-def test_registration_and_the_last_requests(bench: Bench) -> None:
+def test_registration_is_first_and_the_last_requests_are_sent_at_the_stop(bench: Bench) -> None:
     bench.threads.register()
     bench.threads.register()
     eventually(lambda: bench.threads.has_lease)
@@ -99,7 +99,7 @@ def test_registration_and_the_last_requests(bench: Bench) -> None:
     assert not bench.store.redis.exists(keys.lease("w"))
 
 
-def test_an_owner_name_stands_in_the_store_before_its_process_is_asked_for(bench: Bench) -> None:
+def test_an_owner_name_is_stored_before_its_process_is_requested(bench: Bench) -> None:
     stood: list[bool] = []
     bench.threads.register()
     bench.threads.add_owner(OWNER, lambda: stood.append(bool(bench.store.redis.sismember(keys.OWNERS, OWNER))))
@@ -110,7 +110,7 @@ def test_an_owner_name_stands_in_the_store_before_its_process_is_asked_for(bench
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_what_could_not_be_recorded_is_logged(
+def test_a_stop_logs_what_could_not_be_recorded(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
     """Something is still under way, or the last requests do not succeed in time."""

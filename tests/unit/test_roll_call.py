@@ -7,7 +7,7 @@ import threading
 from jobqueue.workers.child.roll_call import RollCall
 
 
-def test_who_has_come_by_since_the_round_began() -> None:
+def test_threads_that_have_answered_since_a_round_began() -> None:
     roll_call, me = RollCall(), threading.get_ident()
     number = roll_call.begin()
     assert not roll_call.has_answered(me, number)

@@ -58,7 +58,7 @@ def rq_queue(store: redis.Redis) -> rq.Queue:
     return rq.Queue(connection=store)
 
 
-def test_nothing_of_ours_stays(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_a_worker_leaves_no_key_of_ours(store: redis.Redis, rq_queue: rq.Queue) -> None:
     jobs = [rq_queue.enqueue("samples.ok", n) for n in range(100)]
     assert run(store, rq_queue) is True
     assert run(store, rq_queue) is False
@@ -66,7 +66,7 @@ def test_nothing_of_ours_stays(store: redis.Redis, rq_queue: rq.Queue) -> None:
     assert list(store.scan_iter("rq:jobq:*")) == [keys.SEQ.encode()]
 
 
-def test_no_thread_stays(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_a_worker_leaves_no_thread(store: redis.Redis, rq_queue: rq.Queue) -> None:
     before = threading.active_count()
     for _ in range(3):
         rq_queue.enqueue("samples.nap", 0.1)
@@ -83,7 +83,7 @@ def test_the_environment_stays_as_it_was(store: redis.Redis, rq_queue: rq.Queue)
     assert dict(os.environ) == before
 
 
-def test_the_current_job(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_the_current_job_of_rq_is_set(store: redis.Redis, rq_queue: rq.Queue) -> None:
     seen = rq_queue.enqueue(double, "a")
     gone = rq_queue.enqueue(forget_me)
     run(store, rq_queue)
@@ -107,7 +107,7 @@ def test_dependents_are_run_before_the_burst_ends(store: redis.Redis, rq_queue: 
     assert status(job) == "finished"
 
 
-def test_a_burst_waits_for_what_is_on_its_way_back(
+def test_a_burst_waits_for_jobs_that_are_being_given_back(
     store: redis.Redis, rq_queue: rq.Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a long job the others go back to the queue: meanwhile they are in no list of waiting jobs."""
@@ -128,7 +128,7 @@ def test_a_burst_waits_for_what_is_on_its_way_back(
     assert given, "nothing went back: the test shows nothing"
 
 
-def test_features(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_repeats_retries_and_callbacks(store: redis.Redis, rq_queue: rq.Queue) -> None:
     repeated = rq_queue.enqueue("samples.ok", 1, repeat=Repeat(times=2))
     retried = rq_queue.enqueue("samples.fail", retry=Retry(max=2))
     called = rq_queue.enqueue("samples.ok", 5, on_success=Callback("samples.on_success"))
@@ -139,7 +139,7 @@ def test_features(store: redis.Redis, rq_queue: rq.Queue) -> None:
     assert status(called) == "finished"
 
 
-def test_a_result_that_cannot_be_carried(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_a_result_that_cannot_be_encoded_fails_the_job(store: redis.Redis, rq_queue: rq.Queue) -> None:
     job = rq_queue.enqueue(returns_a_lock)
     run(store, rq_queue)
     assert (status(job), job.return_value()) == ("finished", "Unserializable return value")
@@ -153,7 +153,7 @@ def test_exception_handlers_are_called(store: redis.Redis, rq_queue: rq.Queue) -
     assert heard == ["ouch"]
 
 
-def test_a_serializer_of_ones_own(store: redis.Redis) -> None:
+def test_a_custom_serializer(store: redis.Redis) -> None:
     queue = rq.Queue(connection=store, serializer=JSONSerializer)
     job = queue.enqueue("samples.ok", [1])
     SimpleWorker([queue], connection=store, serializer=JSONSerializer).work(burst=True, logging_level="WARNING")
@@ -169,7 +169,7 @@ def test_round_robin(store: redis.Redis, rq_queue: rq.Queue) -> None:
     assert [job.origin for job in ended] == list("abc" * 3)
 
 
-def test_a_suspended_burst_leaves(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_a_burst_ends_while_workers_are_suspended(store: redis.Redis, rq_queue: rq.Queue) -> None:
     suspend(store)
     rq_queue.enqueue("samples.ok", 1)
     assert run(store, rq_queue) is False
@@ -177,7 +177,7 @@ def test_a_suspended_burst_leaves(store: redis.Redis, rq_queue: rq.Queue) -> Non
     assert run(store, rq_queue) is True
 
 
-def test_a_signal_that_interrupts_no_wait(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_a_signal_that_arrives_before_the_wait_ends_it(store: redis.Redis, rq_queue: rq.Queue) -> None:
     """It arrives just before the wait, or another thread gets it: the worker does not sleep for a minute."""
     worker, noticed = SimpleWorker([rq_queue], connection=store), []
 
@@ -201,13 +201,13 @@ def test_a_signal_that_interrupts_no_wait(store: redis.Redis, rq_queue: rq.Queue
     assert noticed[0], "not within 20 s"
 
 
-def test_the_idle_time_ends(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_max_idle_time_ends_the_worker(store: redis.Redis, rq_queue: rq.Queue) -> None:
     worker = SimpleWorker([rq_queue], connection=store)
     assert worker.work(max_idle_time=1, logging_level="WARNING") is False
     assert not rq.Worker.all(connection=store)
 
 
-def test_who_takes_the_name_of_the_dead_takes_its_jobs(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_a_worker_with_the_name_of_a_dead_one_rescues_its_jobs(store: redis.Redis, rq_queue: rq.Queue) -> None:
     job = rq_queue.enqueue("samples.ok", 1)
     store.lpop(rq_queue.key)
     store.sadd(keys.OWNERS, "w:0.dead")
@@ -217,7 +217,7 @@ def test_who_takes_the_name_of_the_dead_takes_its_jobs(store: redis.Redis, rq_qu
     assert not store.exists(keys.OWNERS)
 
 
-def test_a_store_that_refuses_writes_is_not_asked_all_the_time(store: redis.Redis, rq_queue: rq.Queue) -> None:
+def test_an_idle_worker_pauses_while_the_store_refuses_writes(store: redis.Redis, rq_queue: rq.Queue) -> None:
     """An idle worker cannot write that it is idle: it waits between two attempts."""
     worker = SimpleWorker([rq_queue], connection=store)
     refused: list[int] = []

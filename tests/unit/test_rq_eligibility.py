@@ -62,7 +62,7 @@ def why(worker: OnOurEngine) -> str:
 @pytest.mark.parametrize(
     "options", [{}, {"job_class": PlainJob}, {"queue_class": jobqueue.Queue}, {"serializer": "json"}]
 )
-def test_ours_runs_it(store: redis.Redis, cls: type[OnOurEngine], options: dict[str, Any]) -> None:
+def test_classes_that_our_engine_runs(store: redis.Redis, cls: type[OnOurEngine], options: dict[str, Any]) -> None:
     assert why(cls(["q"], connection=store, **options)) == ""
 
 
@@ -76,12 +76,14 @@ def test_ours_runs_it(store: redis.Redis, cls: type[OnOurEngine], options: dict[
         (Timed, {}, "its death_penalty_class is TimerDeathPenalty"),
     ],
 )
-def test_rqs_own_loop_runs_it(store: redis.Redis, cls: type[OnOurEngine], options: dict[str, Any], reason: str) -> None:
+def test_classes_that_rqs_own_loop_runs(
+    store: redis.Redis, cls: type[OnOurEngine], options: dict[str, Any], reason: str
+) -> None:
     assert why(cls(["q"], connection=store, **options)) == reason
 
 
 @pytest.mark.parametrize("patched", [rq.worker.BaseWorker, rq.worker.SimpleWorker, SimpleWorker, rq.job.Job])
-def test_patches_are_seen(store: redis.Redis, patched: type) -> None:
+def test_a_patched_class_runs_on_rqs_own_loop(store: redis.Redis, patched: type) -> None:
     """The patch is made as Sentry's integration does it."""
     name = "perform" if patched is rq.job.Job else "execute_job"
     worker = SimpleWorker(["q"], connection=store)
@@ -90,13 +92,13 @@ def test_patches_are_seen(store: redis.Redis, patched: type) -> None:
     assert why(worker) == ""
 
 
-def test_a_patched_instance_is_seen(store: redis.Redis) -> None:
+def test_a_patched_instance_runs_on_rqs_own_loop(store: redis.Redis) -> None:
     worker = SimpleWorker(["q"], connection=store)
     with mock.patch.object(worker, "heartbeat"):
         assert why(worker) == "heartbeat is overridden"
 
 
-def test_only_the_main_thread_has_signals(store: redis.Redis) -> None:
+def test_outside_the_main_thread_rqs_own_loop_runs(store: redis.Redis) -> None:
     worker, found = SimpleWorker(["q"], connection=store), list[str]()
     thread = threading.Thread(target=lambda: found.append(why(worker)))
     thread.start()
@@ -111,7 +113,7 @@ def test_rqs_own_loop_still_works(store: redis.Redis) -> None:
     assert job.return_value() == 3
 
 
-def test_rqs_timer_penalty_is_not_disturbed() -> None:
+def test_rqs_timer_death_penalty_still_works() -> None:
     """It calls the same function of CPython with another type for the thread's id."""
     import jobqueue.workers.running.limits  # noqa: F401
 

@@ -21,7 +21,7 @@ from jobqueue.workers.shared.deaths import LeftForRQ
 
 
 @pytest.mark.parametrize("serializer", [rq.serializers.DefaultSerializer, samples_rq.Backwards])
-def test_a_record_that_found_dependents(store: redis.Redis, serializer: type) -> None:
+def test_an_outcome_with_dependents_is_finished_in_the_workers_format(store: redis.Redis, serializer: type) -> None:
     queue = rq.Queue(connection=store, serializer=serializer)
     worker = SimpleWorker([queue], connection=store, serializer=serializer, job_class=samples_rq.OwnJob)
     first = queue.enqueue("samples.ok", 5, meta={"user": "ann"}, on_success=rq.Callback(samples_rq.tell))

@@ -106,7 +106,7 @@ def error(words: str = "no") -> Ending:
 # -- to the letter -------------------------------------------------------------------------------------------------
 
 
-def test_a_success(desk: Desk) -> None:
+def test_a_success_is_recorded_as_rq_does(desk: Desk) -> None:
     job = desk.claim_one(on_success=Callback("samples.on_success"))
     desk.protocol.start_mark(ONE, W, [StartMark(job, "2026-11-22T12:00:00.000000Z", 90)])
     desk.finish(job, value(5))
@@ -120,7 +120,7 @@ def test_a_success(desk: Desk) -> None:
     desk.nothing_is_held()
 
 
-def test_a_failure(desk: Desk) -> None:
+def test_a_failure_is_recorded_as_rq_does(desk: Desk) -> None:
     job = desk.claim_one(on_failure=Callback("samples.on_failure"))
     desk.finish(job, error())
     read = desk.job(job.id)
@@ -140,7 +140,7 @@ def test_a_success_callback_that_raises_fails_the_job(desk: Desk) -> None:
     desk.nothing_is_held()
 
 
-def test_retries(desk: Desk) -> None:
+def test_a_retry_without_an_interval(desk: Desk) -> None:
     job = desk.claim_one(retry=rq.Retry(max=1))
     desk.finish(job, error())
     assert desk.waiting() == [job.id]
@@ -151,7 +151,7 @@ def test_retries(desk: Desk) -> None:
     desk.nothing_is_held()
 
 
-def test_a_retry_later(desk: Desk) -> None:
+def test_a_retry_with_an_interval(desk: Desk) -> None:
     job = desk.claim_one(retry=rq.Retry(max=1, interval=60))
     desk.finish(job, error())
     assert (desk.status(job.id), desk.waiting()) == ("scheduled", [])
@@ -159,7 +159,7 @@ def test_a_retry_later(desk: Desk) -> None:
     desk.nothing_is_held()
 
 
-def test_a_returned_retry(desk: Desk) -> None:
+def test_a_job_that_returns_retry(desk: Desk) -> None:
     job = desk.claim_one()
     desk.finish(job, Ending(RETURNED, b"", rq.Retry(max=1)))
     assert desk.waiting() == [job.id]
@@ -189,7 +189,7 @@ def test_the_last_of_several_parents_enqueues_what_waits_for_all(desk: Desk) -> 
 
 @pytest.mark.parametrize("by", ["jobq", "RQ"])
 @pytest.mark.parametrize("first", ["finished", "failed", "kept for ever", "gone"])
-def test_nothing_is_left_of_who_came_when_one_of_its_parents_had_ended(desk: Desk, first: str, by: str) -> None:
+def test_dependents_of_a_job_that_had_ended_leave_no_key_for_ever(desk: Desk, first: str, by: str) -> None:
     told: dict[str, Any] = {"result_ttl": -1} if first == "kept for ever" else {}
     left = desk.claim_one(job_id="left", **told)
     desk.finish(left, error() if first == "failed" else value(5))
@@ -206,7 +206,7 @@ def test_nothing_is_left_of_who_came_when_one_of_its_parents_had_ended(desk: Des
     assert for_ever == []
 
 
-def test_dependents_of_a_failure_wait(desk: Desk) -> None:
+def test_dependents_of_a_failed_job_wait(desk: Desk) -> None:
     first = desk.queue.enqueue("samples.ok", 5)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=first)
     desk.finish(desk.claim(), error())
@@ -214,7 +214,7 @@ def test_dependents_of_a_failure_wait(desk: Desk) -> None:
     assert desk.status(after.id) == "deferred"
 
 
-def test_result_ttl_0(desk: Desk) -> None:
+def test_a_job_with_result_ttl_0_is_deleted(desk: Desk) -> None:
     job = desk.claim_one(result_ttl=0)
     desk.finish(job, value(5))
     assert not desk.store.exists(keys.job(job.id), keys.results(job.id))
@@ -222,7 +222,7 @@ def test_result_ttl_0(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
-def test_from_a_record_of_the_fast_path(desk: Desk, ending: Ending) -> None:
+def test_an_outcome_that_the_fast_path_recorded(desk: Desk, ending: Ending) -> None:
     """The record has only the payload: the value is decoded; of an error there is only the text."""
     job = desk.claim_one()
     desk.finish(job, desk.finisher.runner.ending_of(ending.kind, ending.payload))
@@ -234,7 +234,7 @@ def test_from_a_record_of_the_fast_path(desk: Desk, ending: Ending) -> None:
     desk.nothing_is_held()
 
 
-def test_as_rqs_own_worker_does_it(desk: Desk) -> None:
+def test_rqs_own_worker_leaves_the_same(desk: Desk) -> None:
     """The same job is run by RQ's SimpleWorker and by us: the same fields, status, TTLs and registries."""
     theirs = desk.queue.enqueue("samples.ok", 5, on_success=Callback("samples.on_success"), result_ttl=700)
     rq.SimpleWorker([desk.queue], connection=desk.store, serializer=JSON, log_job_description=False).work(
@@ -259,7 +259,7 @@ def snapshot(desk: Desk) -> dict[bytes, bytes]:
     return {key: desk.store.dump(key) for key in desk.store.scan_iter() if not key.startswith(b"words:")}
 
 
-def test_the_token_is_gone_before(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_token_nothing_is_done(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     job = desk.claim_one(on_success=Callback("samples.on_success"))
     desk.rescue()
     before = snapshot(desk)
@@ -270,7 +270,7 @@ def test_the_token_is_gone_before(desk: Desk, caplog: pytest.LogCaptureFixture) 
     assert "was taken from this worker" in caplog.text
 
 
-def test_another_owner_runs_it_meanwhile(desk: Desk) -> None:
+def test_if_another_owner_runs_the_job_nothing_is_done(desk: Desk) -> None:
     job = desk.claim_one(retry=rq.Retry(max=1))
     desk.rescue()
     desk.store.sadd(keys.OWNERS, ONE)
@@ -281,7 +281,7 @@ def test_another_owner_runs_it_meanwhile(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
-def test_the_token_goes_in_the_callback(desk: Desk, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_lost_during_the_callback(desk: Desk, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
     """The callback takes so long that the job is rescued: it was called, and nothing is recorded."""
     import samples
 
@@ -316,7 +316,7 @@ def at_the_commit(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> l
 
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
-def test_the_token_goes_between_the_look_and_exec(desk: Desk, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_lost_between_the_check_and_exec(desk: Desk, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[dict[bytes, bytes]] = []
 
     def rescue() -> None:
@@ -331,7 +331,7 @@ def test_the_token_goes_between_the_look_and_exec(desk: Desk, ending: Ending, mo
     assert desk.waiting() == [job.id]
 
 
-def test_dependents_of_who_lost_the_job_stay(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_token_dependents_are_not_enqueued(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     first = desk.queue.enqueue("samples.ok", 5)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=first)
     job = desk.claim()
@@ -363,7 +363,7 @@ def cut_once(monkeypatch: pytest.MonkeyPatch, n: int, executed: bool) -> list[in
 
 @pytest.mark.parametrize("executed", [False, True])
 @pytest.mark.parametrize("ending", ["success", "failure", "stop"])
-def test_a_broken_connection_at_an_end(
+def test_a_lost_connection_while_an_outcome_is_recorded(
     desk: Desk, ending: str, executed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The outcome is recorded once, and logged so; the dependents are enqueued, and callbacks run once where it is
@@ -387,7 +387,7 @@ def test_a_broken_connection_at_an_end(
 
 @pytest.mark.parametrize("executed", [False, True])
 @pytest.mark.parametrize("ending", ["success", "failure"])
-def test_a_broken_connection_at_the_dependents(
+def test_a_lost_connection_while_dependents_are_enqueued(
     desk: Desk, ending: str, executed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = desk.claim_one()
@@ -410,7 +410,9 @@ def test_a_broken_connection_at_the_dependents(
 
 
 @pytest.mark.parametrize("ending", ["success", "failure", "no result kept"])
-def test_who_dies_amid_the_dependents_is_relieved(desk: Desk, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_process_enqueues_the_dependents_that_are_left(
+    desk: Desk, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The outcome is recorded, and some dependents are enqueued: the next process enqueues the others, without a
     callback."""
     on_success = Callback("samples.on_success")
@@ -436,7 +438,7 @@ def test_who_dies_amid_the_dependents_is_relieved(desk: Desk, ending: str, monke
     desk.nothing_is_held()
 
 
-def test_dependents_that_wait_on_go_with_the_job_they_wait_for(desk: Desk) -> None:
+def test_keys_of_waiting_dependents_expire_with_the_job(desk: Desk) -> None:
     """As in RQ they stay, in case the job is requeued; but not for longer than the job itself."""
     job = desk.claim_one(failure_ttl=100)
     desk.queue.enqueue("samples.ok", 6, job_id="after", depends_on=job.id)
@@ -449,7 +451,7 @@ def test_dependents_that_wait_on_go_with_the_job_they_wait_for(desk: Desk) -> No
     assert desk.waiting() == ["after"]
 
 
-def test_a_parent_that_ran_better_meanwhile(desk: Desk) -> None:
+def test_dependents_after_a_failure_that_was_requeued_and_succeeded(desk: Desk) -> None:
     """The job failed, and the process that recorded this died at once; it was requeued and finished before its
     dependents were enqueued."""
     job = desk.claim_one()
@@ -481,7 +483,7 @@ def test_a_job_canceled_while_it_ran(desk: Desk, by: str, ending: str, marked: b
     desk.nothing_is_held()
 
 
-def test_a_cancel_in_the_moment_of_the_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_between_the_check_and_exec(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cancel comes between the check of the token and the EXEC."""
     job = desk.claim_one()
     look = FencedPipeline._look
@@ -498,9 +500,7 @@ def test_a_cancel_in_the_moment_of_the_end(desk: Desk, monkeypatch: pytest.Monke
     desk.nothing_is_held()
 
 
-def test_the_place_of_a_rate_limit_is_free_although_who_frees_it_dies(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rate_limits_place_is_freed_even_if_the_process_dies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(2):
         desk.queue.enqueue("samples.ok", n, job_id=str(n), rate_limit=RateLimit("api", 1))
     job = desk.claim()
@@ -523,7 +523,9 @@ def registries_of(store: redis.Redis, job_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("executed", [False, True])
-def test_a_broken_connection_at_a_retry(desk: Desk, executed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_connection_while_a_retry_is_recorded(
+    desk: Desk, executed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = desk.claim_one(retry=rq.Retry(max=3))
     begun = cut_once(monkeypatch, 1, executed)
     desk.finish(job, error())
@@ -560,7 +562,7 @@ def test_a_job_deleted_meanwhile(desk: Desk) -> None:
     desk.nothing_is_held()
 
 
-def test_one_finisher_many_jobs(desk: Desk) -> None:
+def test_one_finisher_ends_many_jobs(desk: Desk) -> None:
     """A fence is for one job: what the last one left open does not affect the next."""
     lost = desk.claim_one(on_success=Callback("samples.on_success"))
     desk.store.zrem(keys.own(ONE), lost.id)
@@ -602,7 +604,7 @@ class Bomb:
         return setattr, (Bomb, "exploded", True)
 
 
-def test_meta_that_is_not_accepted_is_not_opened(desk: Desk) -> None:
+def test_pickled_meta_is_not_read_where_pickle_is_not_accepted(desk: Desk) -> None:
     """A pickled job with pickled meta in a queue of a worker that reads JSON only."""
     rq.Queue(connection=desk.store).enqueue("samples.ok", 5, retry=rq.Retry(max=1), meta={"a": Bomb()})
     job = desk.claim()
@@ -613,7 +615,7 @@ def test_meta_that_is_not_accepted_is_not_opened(desk: Desk) -> None:
     assert not Bomb.exploded
 
 
-def test_what_a_job_changed_on_itself(desk: Desk) -> None:
+def test_changes_that_a_job_made_to_itself_are_recorded(desk: Desk) -> None:
     job = desk.claim_one()
     desk.finisher.finish(job.id, job.claim, job.queue, value(5), 1_795_000_000.0, {"result_ttl": 4000})
     assert 3900 < desk.store.ttl(keys.job(job.id)) <= 4000  # type: ignore[operator]

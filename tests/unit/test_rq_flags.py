@@ -19,7 +19,7 @@ def some_command() -> None:
 
 
 @pytest.mark.parametrize("names", INSTEAD)
-def test_what_is_refused(names: tuple[str, ...]) -> None:
+def test_flags_that_are_refused(names: tuple[str, ...]) -> None:
     for name in names:
         value = [] if "-d" in names else ["x"]
         result = CliRunner().invoke(some_command, [name, *value])
@@ -29,7 +29,7 @@ def test_what_is_refused(names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("names", NOTHING_TO_DO)
-def test_what_is_not_needed(names: tuple[str, ...]) -> None:
+def test_flags_that_are_not_needed(names: tuple[str, ...]) -> None:
     for name in names:
         result = CliRunner().invoke(some_command, [name])
         assert result.exit_code == 0
@@ -50,7 +50,9 @@ def test_what_is_not_needed(names: tuple[str, ...]) -> None:
         (None, "shop.formats:Own", (("json",), "shop.formats.Own")),
     ],
 )
-def test_what_is_read(accept: str | None, serializer: str, expected: tuple[tuple[str, ...], str]) -> None:
+def test_formats_that_follow_from_accept_and_serializer(
+    accept: str | None, serializer: str, expected: tuple[tuple[str, ...], str]
+) -> None:
     assert formats_to_read(accept, serializer) == expected
 
 
@@ -65,13 +67,13 @@ def test_what_is_read(accept: str | None, serializer: str, expected: tuple[tuple
         (["--accept", "yaml"], "--accept yaml: give json"),
     ],
 )
-def test_what_cannot_be(flags: list[str], words: str) -> None:
+def test_values_and_combinations_that_are_refused(flags: list[str], words: str) -> None:
     result = CliRunner().invoke(worker, flags)
     assert isinstance(result.exception, UsageError)
     assert words in str(result.exception)
 
 
-def test_every_flag_of_rq_worker_is_taken_or_answered() -> None:
+def test_every_flag_of_rq_worker_is_accepted_or_explained() -> None:
     of_rq = {name for option in rq.cli.main.commands["worker"].params if option.opts != ["queues"]
              for name in option.opts}  # fmt: skip
     assert {"--name", "-q", "--date-format"} <= of_rq
@@ -86,18 +88,18 @@ def test_every_flag_of_rq_worker_is_taken_or_answered() -> None:
         (["--log-format", "%(message)s"], "--log-format takes a pattern in rq worker only; give text or json"),
     ],
 )
-def test_a_flag_that_means_something_else_there(flags: list[str], words: str) -> None:
+def test_a_flag_that_has_another_meaning_in_rq(flags: list[str], words: str) -> None:
     result = CliRunner().invoke(worker, flags)
     assert result.exit_code != 0
     assert words in f"{result.exception}{result.stderr}"
 
 
-def test_they_hide_nothing_of_ours() -> None:
+def test_flags_of_rq_hide_none_of_ours() -> None:
     taken = [name for option in worker.params for name in option.opts + option.secondary_opts]
     assert len(taken) == len(set(taken))
 
 
-def test_handlers_names() -> None:
+def test_names_of_exception_handlers() -> None:
     def parse(*names: str) -> tuple[str, ...]:
         return dotted_names(click.Context(worker), worker.params[0], names)
 

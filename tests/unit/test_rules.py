@@ -86,7 +86,7 @@ def found(finder: Finder, allowed: set[str], below: tuple[str, ...] = ("",)) -> 
 @pytest.mark.parametrize(
     ("finder", "allowed"), [(clients, CLIENTS), (scripts, SCRIPTS), (spelled_keys, KEYS), (plural_endings, set())]
 )
-def test_only_one_module_does_it(finder: Finder, allowed: set[str]) -> None:
+def test_only_the_named_modules_do_it(finder: Finder, allowed: set[str]) -> None:
     assert found(finder, allowed) == []
 
 
@@ -116,11 +116,11 @@ def test_a_clock_is_passed_in_where_time_is_judged() -> None:
         (spelled_keys, "f'{PREFIX}:jobq:own:{name}'"),
     ],
 )
-def test_it_would_be_found(finder: Finder, source: str) -> None:
+def test_each_finder_finds_an_example(finder: Finder, source: str) -> None:
     assert list(finder(ast.parse(source)))
 
 
-def test_what_is_allowed_is_there() -> None:
+def test_each_allowed_module_makes_use_of_its_exception() -> None:
     """A renamed file must not leave an exception without a subject."""
     assert {place.partition(":")[0] for place in found(clients, set())} == CLIENTS
     assert {place.partition(":")[0] for place in found(scripts, set())} == SCRIPTS
@@ -174,7 +174,7 @@ def test_the_map_names_each_package_and_each_module() -> None:
     assert max(map(len, text.partition("## The map")[2].partition("\n## ")[0].splitlines())) <= 120
 
 
-def test_what_the_map_misses_would_be_found() -> None:
+def test_a_module_missing_from_the_map_would_be_found() -> None:
     text = "## The map\n\n    workers/child/    Runs jobs.\n" + " " * 22 + "slot, consumer\n\n    tests/unit   quick\n"
     assert mapped(text) == packaged(["workers/child/__init__.py", "workers/child/slot.py", "workers/child/consumer.py"])
     assert mapped(text) != packaged(["workers/child/slot.py"])

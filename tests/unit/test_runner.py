@@ -50,13 +50,13 @@ def text(ending: Ending) -> str:
 
 
 @pytest.mark.parametrize("value", [0, False, "", [], {"a": [1, None]}, "ü", 1.5])
-def test_a_value(value: object) -> None:
+def test_a_value_is_encoded(value: object) -> None:
     ending = run(data("samples.ok", value))
     assert (ending.kind, ending.value, ending.error) == (RETURNED, value, None)
     assert runner().ending_of(ending.kind, ending.payload).value == value
 
 
-def test_none_is_no_payload() -> None:
+def test_none_is_an_empty_payload() -> None:
     assert run(data("samples.ok", None)) == Ending(RETURNED, b"", None, None, "samples.ok")
 
 
@@ -64,7 +64,7 @@ def test_a_coroutine_is_awaited() -> None:
     assert run(data("samples.coroutine", 3)).value == 3
 
 
-def test_the_event_loop_is_gone_afterwards() -> None:
+def test_the_event_loop_is_closed_afterwards() -> None:
     run(data("samples.coroutine", 3))
     with pytest.raises(RuntimeError, match="no running event loop"):
         asyncio.get_running_loop()
@@ -75,13 +75,13 @@ def test_compressed_data() -> None:
     assert run(zlib.compress(data("samples.ok", "x" * 9))).value == "x" * 9
 
 
-def test_a_returned_retry_is_no_value() -> None:
+def test_a_returned_retry_is_not_encoded() -> None:
     ending = run(pickled("samples.ok", rq.Retry(max=2)), accept=("json", "pickle"))
     assert ending.is_retry
     assert ending.payload == b""
 
 
-def test_what_follows_the_call_comes_whatever_its_end() -> None:
+def test_after_call_is_called_however_the_job_ends() -> None:
     for function in ("samples.ok", "samples.fail", "samples.leave", "samples.nonsense"):
         calls: list[int] = []
         run(data(function), after_call=lambda calls=calls: calls.append(1))  # type: ignore[misc]
@@ -100,7 +100,7 @@ def test_the_traceback_begins_with_the_jobs_own_code() -> None:
 
 
 @pytest.mark.parametrize(("call", "frames"), [(("samples.ok", 1, 2, 3), 1), (("math.sqrt", "x"), 1), (("no.such",), 0)])
-def test_a_call_that_fails_itself_keeps_one_line_of_ours(call: tuple[Any, ...], frames: int) -> None:
+def test_the_traceback_of_a_failed_call_keeps_one_line_of_ours(call: tuple[Any, ...], frames: int) -> None:
     """The line shows that this is a traceback; an error before the call has none."""
     lines = text(run(data(*call), allow_any=True)).splitlines()
     assert sum(line.startswith('  File "') and "runner.py" in line for line in lines) == frames
@@ -108,11 +108,11 @@ def test_a_call_that_fails_itself_keeps_one_line_of_ours(call: tuple[Any, ...], 
 
 
 @pytest.mark.parametrize(("function", "last"), [("samples.leave", "SystemExit: 3"), ("builtins.fail", "")])
-def test_what_a_job_may_not_do_to_us(function: str, last: str) -> None:
+def test_a_job_that_exits_or_does_not_exist_fails(function: str, last: str) -> None:
     assert text(run(data(function))).strip().splitlines()[-1].startswith(last)
 
 
-def test_an_interrupt_passes_through() -> None:
+def test_an_interrupt_is_not_caught() -> None:
     """It is the worker's own; ``after_call`` is called all the same."""
     calls: list[int] = []
     with pytest.raises(Interrupted):
@@ -126,7 +126,7 @@ def test_an_interrupt_passes_through() -> None:
 
 
 @pytest.mark.parametrize("function", ["samples.return_a_set"])
-def test_a_result_that_json_cannot_carry(function: str) -> None:
+def test_a_result_that_json_cannot_carry_fails_the_job(function: str) -> None:
     last = text(run(data(function))).strip().splitlines()[-1]
     assert "ResultNotSerializable: return_a_set returned a value that json cannot carry" in last
     assert "set" in last
@@ -138,12 +138,12 @@ def test_a_pickled_job_has_a_pickled_result() -> None:
     assert runner().ending_of(ending.kind, ending.payload).value == {1, 2}
 
 
-def test_text_that_is_no_text() -> None:
+def test_an_exceptions_text_with_a_lone_surrogate() -> None:
     """A lone surrogate in an exception's message must not stop the worker."""
     assert "\\udc80" in text(run(pickled("samples.fail", "\udc80"), accept=("pickle",)))
 
 
-def test_interrupted_says_why() -> None:
+def test_interrupted_has_a_reason() -> None:
     assert "--on-crash fail forbids a second run" in text(interrupted())
 
 
@@ -172,7 +172,7 @@ class Method:
         ("", "does not serve"),
     ],
 )
-def test_not_served(function: str, hint: str) -> None:
+def test_functions_that_are_not_served_are_refused(function: str, hint: str) -> None:
     said = text(run(data(function)))
     assert "NotServed" in said
     assert hint in said
@@ -184,17 +184,17 @@ def test_builtin_tasks_are_always_served() -> None:
         runner(modules=()).decode(data("jobqueue.tasks.os.getpid"))
 
 
-def test_a_function_that_is_not_there_is_told_with_its_module_and_the_usual_mistake() -> None:
+def test_a_missing_function_is_named_with_its_module_and_a_hint() -> None:
     said = text(run(data("samples.hidden")))
     assert "ValueError: Invalid attribute name: hidden: samples has no hidden when a worker imports it; " in said
     assert "__main__" in said
 
 
-def test_allow_any() -> None:
+def test_allow_any_serves_every_function() -> None:
     assert run(data("os.path.join", "a", "b"), modules=(), allow_any=True).value == "a/b"
 
 
-def test_what_is_no_function() -> None:
+def test_names_of_things_that_are_no_function_are_refused() -> None:
     assert "samples.__all__ is not a function" in text(run(data("samples.__all__")))
 
 
@@ -212,24 +212,24 @@ def test_json_may_be_refused_too() -> None:
     assert "data is json" in text(run(data("samples.ok"), accept=("pickle",)))
 
 
-def test_methods_are_served_as_their_module() -> None:
+def test_methods_are_served_with_their_module() -> None:
     job = pickled("go", instance=Method())
     assert run(job, accept=("pickle",), modules=(__name__,)).value == 5
     assert "NotServed" in text(run(job, accept=("pickle",)))
 
 
 @pytest.mark.parametrize("junk", [b"", b"{", b"[1]", b"null", b'["a"]', b'["a",null,[],{},5]', b"x\x9cjunk", b"\xff"])
-def test_junk_is_no_call(junk: bytes) -> None:
+def test_data_that_is_no_call_is_refused(junk: bytes) -> None:
     with pytest.raises(DeserializationError, match="is not a call in "):
         runner().decode(junk)
 
 
 @pytest.mark.parametrize("junk", [b"[1,null,[],{}]", b'["samples.ok",null,5,{}]', b'["samples.ok",null,[],[]]'])
-def test_junk_in_a_calls_shape_fails_the_job(junk: bytes) -> None:
+def test_data_with_invalid_arguments_fails_the_job(junk: bytes) -> None:
     assert text(run(junk))
 
 
-def test_a_name_without_a_module() -> None:
+def test_a_name_without_a_module_is_refused() -> None:
     assert "square: a function is found by its module's name and its own" in text(
         run(data("square", 1), allow_any=True)
     )
@@ -238,7 +238,7 @@ def test_a_name_without_a_module() -> None:
 # -- a serializer of one's own ---------------------------------------------------------------------------------------
 
 
-def test_everything_is_in_the_own_format() -> None:
+def test_a_custom_serializer_is_used_for_all_data() -> None:
     own = OwnRunner(runner(serializer="samples_rq.Backwards")._settings, samples_rq.Backwards)
     job = samples_rq.Backwards.dumps(["samples.ok", None, [{"a": 1}], {}])
     ending = own.run(job, lambda: None)
@@ -258,7 +258,7 @@ def test_everything_is_in_the_own_format() -> None:
 
 
 @pytest.mark.parametrize("name", ["shop/tasks.py", "tasks.py/", "a b", "", ".", "a..b", "-I"])
-def test_preload_takes_modules_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preload_accepts_names_of_modules(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])  # preload puts "" into it
     with pytest.raises(ImportError, match=r"module's name"):
         preload((name,))
@@ -281,7 +281,7 @@ def test_class_methods_are_served_with_their_class() -> None:
 # -- single functions ------------------------------------------------------------------------------------------------
 
 
-def test_a_served_function_brings_nothing_else_of_its_module() -> None:
+def test_a_served_function_serves_nothing_else_of_its_module() -> None:
     served = ("os:getpid", "samples:borrowed", "builtins:pow")
     assert run(data("builtins.pow", 2, 3), modules=served).value == 8
     assert run(data("os.getpid"), modules=served).kind == RETURNED
@@ -295,7 +295,7 @@ def test_a_served_function_serves_no_method_of_a_pickled_object() -> None:
     assert "does not serve" in text(run(job, modules=("builtins:pow",), accept=("pickle",)))
 
 
-def test_preload_takes_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preload_accepts_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     preload(("samples:ok", "os:getpid"))
     with pytest.raises(ImportError, match="-I samples:no_such: samples has no function"):

@@ -48,7 +48,7 @@ class Bench:
             page.set(CAME_BACK, page.get(REVOKED))
 
 
-def test_it_is_active_from_before_the_lease_is_over_until_it_is_renewed(caplog: pytest.LogCaptureFixture) -> None:
+def test_self_fencing_starts_before_the_lease_ends_and_stops_at_the_renewal(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     with caplog.at_level(logging.WARNING):
@@ -58,7 +58,7 @@ def test_it_is_active_from_before_the_lease_is_over_until_it_is_renewed(caplog: 
     assert caplog.messages == ["the store has not answered for 7 s: no further job is started"] * 2
 
 
-def test_children_that_wake_before_their_supervisor_ask() -> None:
+def test_children_that_continue_before_their_supervisor_ask_first() -> None:
     """The whole worker stood still: the time on the page has passed, without anybody writing it."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
@@ -81,11 +81,11 @@ def test_after_a_lapse_the_buffers_are_revoked() -> None:
     assert bench.woken == 1
 
 
-def test_before_its_birth_it_has_nothing_to_lose() -> None:
+def test_before_the_worker_is_registered_nothing_is_fenced() -> None:
     assert not Bench().active(1e9)
 
 
-def test_a_fresh_page_catches_up() -> None:
+def test_a_wiped_page_is_set_again() -> None:
     """The page of a child that is about to start has been wiped."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0

@@ -47,7 +47,7 @@ Point = collections.namedtuple("Point", "x y")
         ("", ""),
     ],
 )
-def test_json_gives_back_what_it_was_given(value: Any, back: Any) -> None:
+def test_json_returns_the_values_it_was_given(value: Any, back: Any) -> None:
     assert JSON.loads(JSON.dumps(value)) == back
 
 
@@ -78,13 +78,13 @@ def test_json_is_compact_utf8() -> None:
         ([10**5000], "4300"),
     ],
 )
-def test_json_refuses_what_it_would_change(value: Any, words: str) -> None:
+def test_json_refuses_values_that_it_would_change(value: Any, words: str) -> None:
     with pytest.raises(NotSerializable, match=words) as caught:
         JSON.dumps(value)
     assert "\n" not in str(caught.value)
 
 
-def test_json_refuses_a_value_that_holds_itself() -> None:
+def test_json_refuses_a_value_that_contains_itself() -> None:
     value: list[Any] = []
     value.append(value)
     with pytest.raises(NotSerializable, match="holds itself"):
@@ -98,28 +98,28 @@ def test_auto_reads_both_formats_and_writes_json() -> None:
 
 
 @pytest.mark.parametrize("name", ["JSON", "Auto"])
-def test_rq_takes_them_as_serializers(name: str) -> None:
+def test_rq_accepts_our_serializers(name: str) -> None:
     serializer = resolve_serializer(f"jobqueue.serializers.{name}")
     assert serializer.loads(serializer.dumps({"a": 1})) == {"a": 1}
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_format_of_a_pickle(protocol: int) -> None:
+def test_the_format_of_pickled_data_is_recognized(protocol: int) -> None:
     assert format_of(pickle.dumps((1, 2), protocol)) == "pickle"
 
 
 @pytest.mark.parametrize("value", [None, True, 1, -1, "a", [], {}])
-def test_format_of_json(value: Any) -> None:
+def test_the_format_of_json_data_is_recognized(value: Any) -> None:
     assert format_of(json.dumps(value).encode()) == "json"
 
 
-def test_small_data_stays_raw_and_large_data_shrinks() -> None:
+def test_only_large_data_is_compressed() -> None:
     assert compress(b"a" * 512) == b"a" * 512
     assert len(compress(b"a" * 513)) < 100
     assert decompress(compress(b"a" * 513)) == b"a" * 513
 
 
 @pytest.mark.parametrize("data", [b"", b"[1]", b"\x80\x05N.", b"xyz is not zlib"])
-def test_decompress_leaves_raw_data_alone(data: bytes) -> None:
+def test_decompress_leaves_uncompressed_data_alone(data: bytes) -> None:
     assert decompress(data) == data
     assert decompress(zlib.compress(data)) == data

@@ -56,7 +56,7 @@ def fake() -> Fake:
     return made
 
 
-def test_it_is_broken_until_it_is_mended() -> None:
+def test_the_wire_is_broken_until_it_is_mended() -> None:
     fake = Fake()
     assert fake.wire.state is WireState.BROKEN
     with fake.lock:
@@ -82,7 +82,7 @@ def test_a_request_and_its_reply(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize("step", ["send", "receive"])
-def test_it_breaks_and_says_so_once(fake: Fake, step: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_wire_is_logged_once(fake: Fake, step: str, caplog: pytest.LogCaptureFixture) -> None:
     fake.fails = step
     for _ in range(2):
         with fake.lock:
@@ -92,7 +92,7 @@ def test_it_breaks_and_says_so_once(fake: Fake, step: str, caplog: pytest.LogCap
     assert caplog.text.count("the store does not answer") == 1
 
 
-def test_an_attempt_that_fails_is_followed_by_a_pause(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_attempt_is_followed_by_a_pause(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_wire: object) -> int:
         raise Lost("refused")
 
@@ -109,7 +109,7 @@ def test_an_attempt_that_fails_is_followed_by_a_pause(fake: Fake, monkeypatch: p
     assert pauses[0] < pauses[1] * 2
 
 
-def test_an_interruption_leaves_the_state_and_the_lock(fake: Fake) -> None:
+def test_an_interrupt_leaves_state_and_lock_as_they_were(fake: Fake) -> None:
     """Who is interrupted knows then that the wire is in the middle of something."""
     fake.fails = "interrupted"
     with fake.lock:

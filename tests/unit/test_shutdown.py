@@ -85,7 +85,7 @@ def test_a_child_that_was_sent_quiet_before_is_not_sent_it_again(bench: Bench) -
     assert bench.heard() == [[Quiet()], [], [Quiet()]]
 
 
-def test_beginning_twice_is_beginning_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_begin_changes_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """The grace counts from the first time."""
     caplog.set_level(logging.INFO)
     bench.stop.begin("first")
@@ -98,7 +98,7 @@ def test_beginning_twice_is_beginning_once(bench: Bench, caplog: pytest.LogCaptu
     assert "second" not in caplog.messages
 
 
-def test_what_nobody_started_goes_back_in_one_step_and_in_order(bench: Bench) -> None:
+def test_jobs_that_never_started_are_given_back_in_one_step_in_order(bench: Bench) -> None:
     """In the order of the children, not in that of their answers, as soon as the last one has answered."""
     bench.stop.begin("because")
     bench.answer(2, "e")
@@ -112,7 +112,7 @@ def test_what_nobody_started_goes_back_in_one_step_and_in_order(bench: Bench) ->
     assert len(bench.given_back) == 1
 
 
-def test_one_that_does_not_answer_is_waited_for_a_moment_only(bench: Bench) -> None:
+def test_a_child_that_does_not_answer_is_waited_for_a_moment(bench: Bench) -> None:
     bench.stop.begin("because")
     bench.answer(0, "a")
     bench.answer(2, "c")
@@ -124,7 +124,7 @@ def test_one_that_does_not_answer_is_waited_for_a_moment_only(bench: Bench) -> N
     assert bench.given_back == [["a", "c"], ["b"]]
 
 
-def test_the_answer_of_one_that_has_left_counts(bench: Bench) -> None:
+def test_the_answer_of_a_child_that_has_left_counts(bench: Bench) -> None:
     bench.stop.begin("because")
     bench.answer(0, "a")
     bench.children[0].leave()
@@ -134,7 +134,7 @@ def test_the_answer_of_one_that_has_left_counts(bench: Bench) -> None:
     assert bench.given_back == [["a", "b"]]
 
 
-def test_one_that_died_without_an_answer_is_not_waited_for(bench: Bench) -> None:
+def test_a_child_that_died_without_an_answer_is_not_waited_for(bench: Bench) -> None:
     bench.stop.begin("because")
     bench.answer(0, "a")
     bench.answer(1)
@@ -143,20 +143,20 @@ def test_one_that_died_without_an_answer_is_not_waited_for(bench: Bench) -> None
     assert bench.given_back == [["a"]]
 
 
-def test_when_nothing_was_dropped_nothing_goes_back(bench: Bench) -> None:
+def test_if_no_job_was_dropped_nothing_is_given_back(bench: Bench) -> None:
     bench.stop.begin("because")
     bench.all_answer()
     bench.until(GRACE + 10)
     assert bench.given_back == []
 
 
-def test_what_a_retiring_child_drops_goes_back_at_once(bench: Bench) -> None:
+def test_jobs_that_a_retiring_child_drops_are_given_back_at_once(bench: Bench) -> None:
     bench.answer(1, "a")
     assert bench.given_back == [["a"]]
     assert bench.stop.phase is Phase.RUNNING
 
 
-def test_a_child_that_has_not_begun_is_killed_early(bench: Bench) -> None:
+def test_a_child_that_is_not_ready_is_killed_early(bench: Bench) -> None:
     """It runs no job, so it needs no grace; the others keep theirs."""
     bench.children[1].leave()
     bench.children[1].close()
@@ -171,7 +171,7 @@ def test_a_child_that_has_not_begun_is_killed_early(bench: Bench) -> None:
 # -- interrupt, and kill ---------------------------------------------------------------------------------------------
 
 
-def test_the_grace(bench: Bench) -> None:
+def test_when_the_grace_is_over_each_child_is_interrupted_once(bench: Bench) -> None:
     """Running jobs may finish until it is over; then every child is sent Interrupt, once."""
     bench.stop.begin("because")
     bench.all_answer()
@@ -234,7 +234,7 @@ def test_the_second_signal_ends_the_grace(bench: Bench) -> None:
     assert bench.heard() == [[Quiet(), Interrupt()]] * 3
 
 
-def test_the_third_signal_hastens_nothing(bench: Bench) -> None:
+def test_a_third_signal_changes_nothing(bench: Bench) -> None:
     """An interrupted job has time to be given back, however often somebody presses Ctrl-C."""
     bench.stop.asked("SIGINT")
     bench.stop.asked("SIGINT")
@@ -264,7 +264,7 @@ def test_sigquit_ends_the_grace_of_an_earlier_signal(bench: Bench) -> None:
     assert bench.stop.phase is Phase.INTERRUPT
 
 
-def test_a_signal_behind_a_stop_of_our_own_ends_its_grace(bench: Bench) -> None:
+def test_a_signal_after_a_stop_by_the_worker_itself_ends_its_grace(bench: Bench) -> None:
     """A burst that is over, or a boot that failed."""
     bench.stop.begin("the queues are empty")
     bench.stop.asked("SIGTERM")
@@ -281,7 +281,7 @@ def test_a_signal_behind_a_stop_of_our_own_ends_its_grace(bench: Bench) -> None:
         (False, False, "running jobs have 10 s to finish"),
     ],
 )
-def test_what_the_grace_is_for(
+def test_the_log_says_what_the_grace_is_for(
     bench: Bench, caplog: pytest.LogCaptureFixture, running: bool, unsettled: bool, what: str
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -296,7 +296,7 @@ def test_what_the_grace_is_for(
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_how_long_there_has_been_no_child(bench: Bench) -> None:
+def test_the_time_without_a_child_is_measured(bench: Bench) -> None:
     """It counts from the look that found no child."""
     bench.stop.begin("because")
     bench.after(MOMENT)
@@ -309,7 +309,7 @@ def test_how_long_there_has_been_no_child(bench: Bench) -> None:
     assert bench.stop.without_children_for(bench.clock.now) == pytest.approx(3.0)
 
 
-def test_a_child_that_comes_meanwhile_counts(bench: Bench) -> None:
+def test_a_child_that_appears_resets_the_time_without_a_child(bench: Bench) -> None:
     bench.stop.begin("because")
     for child in bench.children:
         child.leave()

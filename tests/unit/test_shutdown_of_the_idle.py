@@ -59,14 +59,14 @@ def test_a_child_that_has_something_to_record_or_give_back_has_the_whole_grace(
     assert handle.is_there()  # type: ignore[attr-defined]
 
 
-def test_while_the_store_is_away(handle: ChildHandle) -> None:
+def test_while_the_store_is_away_idle_children_are_not_killed(handle: ChildHandle) -> None:
     it, began = stopping(handle, is_away=lambda: True)
     for seconds in (0.0, IDLE_WAIT, 10 * IDLE_WAIT):
         it.step(began + seconds)
     assert handle.is_there()  # type: ignore[attr-defined]
 
 
-def test_a_kill_whose_death_is_not_reported(handle: ChildHandle) -> None:
+def test_a_stop_takes_too_long_if_the_death_of_a_killed_child_is_not_reported(handle: ChildHandle) -> None:
     handle.page.begin(0, 7, 1.0, 0.0)
     it, now = stopping(handle)
     while it.phase < Phase.KILL:

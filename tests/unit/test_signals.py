@@ -19,7 +19,7 @@ def readable(fd: int) -> bool:
     return bool(select.select([fd], [], [], 5)[0])
 
 
-def test_they_are_noted_in_order_and_wake() -> None:
+def test_signals_are_noted_in_order_and_wake_the_loop() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signals = Signals()
     with signals.caught((signal.SIGTERM, signal.SIGINT)):
@@ -34,7 +34,7 @@ def test_they_are_noted_in_order_and_wake() -> None:
     assert {number: signal.getsignal(number) for number in before} == before
 
 
-def test_the_old_wakeup_fd_comes_back() -> None:
+def test_the_old_wakeup_fd_is_restored() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
     old = signal.set_wakeup_fd(write)
@@ -48,7 +48,7 @@ def test_the_old_wakeup_fd_comes_back() -> None:
         os.close(write)
 
 
-def test_a_stop_that_was_lost_on_its_way() -> None:
+def test_an_exception_of_a_handler_that_python_dropped_is_noticed() -> None:
     """Python drops an exception that a signal handler raises in a weakref's callback, such as imports have."""
     with terminable():
 
@@ -68,7 +68,7 @@ def test_a_stop_that_was_lost_on_its_way() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_stop_that_was_lost_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_of_a_handler_that_python_dropped_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
     """As soon as it can be; nothing is printed of the first time."""
 
     class Watched:

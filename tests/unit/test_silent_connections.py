@@ -58,7 +58,7 @@ def timeout_of(r: redis.Redis) -> float | None:
         r.connection_pool.release(connection)
 
 
-def test_a_job_may_wait_in_the_store_and_nowhere_else(proxy: Proxy) -> None:
+def test_only_blocking_commands_have_a_longer_limit(proxy: Proxy) -> None:
     with client(Address(url=proxy.url), for_jobs=True) as r:
         r.ping()
         assert timeout_of(r) == COMMAND
@@ -70,7 +70,7 @@ def test_a_job_may_wait_in_the_store_and_nowhere_else(proxy: Proxy) -> None:
         assert timeout_of(r) == WAITS_AT_MOST
 
 
-def test_a_socket_that_another_thread_closes_is_left_to_who_reads(proxy: Proxy) -> None:
+def test_a_socket_closed_by_another_thread_is_left_to_its_reader(proxy: Proxy) -> None:
     """RQ's worker ends its subscription in one thread while another still listens."""
     with client(Address(url=proxy.url), for_jobs=True) as r:
         connection: Any = r.connection_pool.get_connection()
@@ -79,7 +79,7 @@ def test_a_socket_that_another_thread_closes_is_left_to_who_reads(proxy: Proxy) 
         r.connection_pool.release(connection)
 
 
-def test_the_client_of_rqs_worker_likewise(proxy: Proxy) -> None:
+def test_the_client_of_rqs_worker_has_the_same_limits(proxy: Proxy) -> None:
     with redis.Redis("127.0.0.1", proxy.port, socket_timeout=WAITS_AT_MOST) as r:
         r.ping()
         assert timeout_of(r) == WAITS_AT_MOST
@@ -90,7 +90,7 @@ def test_the_client_of_rqs_worker_likewise(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("kind", [redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection])
-def test_its_class_is_found_in_another_process(kind: type) -> None:
+def test_the_connection_class_can_be_pickled(kind: type) -> None:
     """RQ's scheduler gets it from its worker, pickled where processes are spawned."""
     for made in (limited(kind), asking(kind)):
         pickled = pickle.dumps(made)
@@ -100,7 +100,7 @@ def test_its_class_is_found_in_another_process(kind: type) -> None:
         assert found.stdout.strip() == made.__name__
 
 
-def test_who_would_wait_for_ever_gets_a_client_that_does_not(proxy: Proxy) -> None:
+def test_a_client_without_a_timeout_is_replaced_by_one_with_a_limit(proxy: Proxy) -> None:
     endless = redis.Redis("127.0.0.1", proxy.port, socket_timeout=None, client_name="me")
     with endless, redis.Redis("127.0.0.1", proxy.port, socket_timeout=3) as theirs:
         ours = bounded(endless)
@@ -112,7 +112,7 @@ def test_who_would_wait_for_ever_gets_a_client_that_does_not(proxy: Proxy) -> No
 
 
 @pytest.mark.parametrize("kind", ["client", "like", "rq", "like rq"])
-def test_the_kernel_asks(proxy: Proxy, kind: str) -> None:
+def test_the_kernel_checks_open_connections(proxy: Proxy, kind: str) -> None:
     with redis.Redis("127.0.0.1", proxy.port, socket_keepalive=False) as theirs:
         if kind.endswith("rq"):
             limit_commands(theirs)
@@ -141,7 +141,7 @@ def after_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("after_a_silence")
-def test_a_connection_that_died_meanwhile_is_made_again_before_anything_is_sent(
+def test_a_connection_that_died_during_a_silence_is_made_again_before_a_command(
     proxy: Proxy, store: redis.Redis
 ) -> None:
     with client(Address(url=proxy.url)) as r:
@@ -155,7 +155,7 @@ def test_a_connection_that_died_meanwhile_is_made_again_before_anything_is_sent(
 
 
 @pytest.mark.usefixtures("after_a_silence")
-def test_what_was_watched_is_not_changed_over_another_connection(proxy: Proxy, store: redis.Redis) -> None:
+def test_a_transaction_with_watched_keys_is_not_sent_over_a_new_connection(proxy: Proxy, store: redis.Redis) -> None:
     with client(Address(url=proxy.url)) as r, r.pipeline() as pipe:
         pipe.watch("a")  # type: ignore[no-untyped-call]
         proxy.silence()
@@ -167,7 +167,7 @@ def test_what_was_watched_is_not_changed_over_another_connection(proxy: Proxy, s
         assert store.get("a") == b"somebody else's"
 
 
-def test_it_asks_once_after_a_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_ping_is_sent_after_a_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not between commands that are sent without reading the replies, and also on a client like RQ's worker's."""
     with redis.Redis("127.0.0.1", proxy.port) as theirs:
         limit_commands(theirs)
@@ -182,7 +182,7 @@ def test_it_asks_once_after_a_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPa
             r.connection_pool.release(connection)
 
 
-def test_who_hears_that_it_talks_to_a_replica_connects_anew(proxy: Proxy, store: redis.Redis) -> None:
+def test_a_reply_from_a_replica_closes_the_connection(proxy: Proxy, store: redis.Redis) -> None:
     """If a name leads to another server after a fail-over, the old connection would stay with the old server for
     ever."""
     with client(Address(url=proxy.url)) as r:

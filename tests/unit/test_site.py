@@ -68,7 +68,7 @@ def test_a_connection_is_kept_for_many_requests() -> None:
         connection.close()
 
 
-def test_the_latency_is_waited() -> None:
+def test_the_site_waits_for_its_latency() -> None:
     with Site(latency=0.1) as site:
         began = time.monotonic()
         get(site.url)

@@ -44,7 +44,7 @@ def watch(consumer: Any, *slots: Any) -> SlotWatch:
     return made
 
 
-def test_a_slot_that_does_not_come_back() -> None:
+def test_a_slot_that_does_not_answer_twice_is_stuck() -> None:
     """Looked at twice; the one that answers is not meant."""
     consumer, stuck, well = Consumer(), Slot(1), Slot(2)
     made = watch(consumer, stuck, well)
@@ -54,7 +54,7 @@ def test_a_slot_that_does_not_come_back() -> None:
     assert made.step(LATE + LOOK_AGAIN) == {stuck}
 
 
-def test_one_that_was_held_up_with_all_of_its_process() -> None:
+def test_a_slot_of_a_process_that_held_still_is_not_stuck() -> None:
     consumer, slot = Consumer(), Slot()
     made = watch(consumer, slot)
     assert made.step(LATE) == set()
@@ -65,7 +65,7 @@ def test_one_that_was_held_up_with_all_of_its_process() -> None:
 
 
 @pytest.mark.parametrize("state", [{"target": 7}, {"finishing": "x"}, {"waits": True}, {"since": NOW + 1}])
-def test_one_that_is_at_work(state: dict[str, Any]) -> None:
+def test_a_slot_that_runs_a_job_is_not_stuck(state: dict[str, Any]) -> None:
     made = watch(Consumer(), replace(Slot(), **state))
     assert [made.step(LATE), made.step(LATE + LOOK_AGAIN)] == [set(), set()]
     assert made._suspects == set()

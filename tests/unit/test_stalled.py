@@ -30,7 +30,7 @@ def register(client: redis.Redis, version: str, ttl_ms: int) -> None:
     client.sadd(keys.workers_of("q x"), keys.worker("w"))
 
 
-def test_reasons(client: redis.Redis) -> None:
+def test_reasons_why_a_job_does_not_start(client: redis.Redis) -> None:
     job_id = Queue("q x", client).enqueue(square, 2).id
     nobody = "no worker serves 'q x' yet: if none is starting, start one with jobq worker 'q x'"
     assert why_stalled(client, job_id) == nobody
@@ -54,7 +54,7 @@ def test_reasons(client: redis.Redis) -> None:
     )
 
 
-def test_said_once_and_not_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_is_given_once_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now, said, reasons = [100.0], [], [""]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     silence = StallReporter(lambda: reasons[0], said.append)

@@ -39,11 +39,11 @@ def act(name: str, began: float, ended: float, pid: int = PID) -> Act:
         (100.02, [act("kill_store", 110.0, 115.0, 0)], UNEXPLAINED),
     ],
 )
-def test_the_window_of_a_run(ended: float | None, acts: list[Act], expected: str) -> None:
+def test_the_window_that_explains_a_second_run(ended: float | None, acts: list[Act], expected: str) -> None:
     assert window(run(ended), acts, LEASE) == expected
 
 
-def test_only_what_was_more_than_meant_is_counted() -> None:
+def test_only_runs_beyond_the_intended_ones_are_counted() -> None:
     lines = [
         "begin once 0a 7 10.0", "end once 0a 10.1",
         "begin twice 0b 7 20.0", "begin twice 0c 8 21.0", "end twice 0c 21.1", "success twice",

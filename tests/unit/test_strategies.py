@@ -11,7 +11,7 @@ def test_round_robin() -> None:
     assert reorder(("a",), "a") == ("a",)
 
 
-def test_round_robin_turns_back_to_the_queue_of_what_was_given_back() -> None:
+def test_round_robin_returns_to_the_queue_of_a_job_given_back() -> None:
     reorder, turn_back = REORDER["round_robin"], TURN_BACK["round_robin"]
     for taken in "abc":
         assert turn_back(reorder(("a", "b", "c"), taken), taken)[0] == taken

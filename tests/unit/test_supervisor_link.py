@@ -18,14 +18,14 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_it_tells(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_messages_to_the_supervisor(ends: tuple[socket.socket, socket.socket]) -> None:
     link = SupervisorLink(ends[0])
     link.out_of_work()
     link.ask_to_retire()
     assert ends[1].recv(100) == encode(OutOfWork()) + encode(Retire())
 
 
-def test_it_hears_also_what_comes_in_pieces(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_messages_from_the_supervisor_may_arrive_in_parts(ends: tuple[socket.socket, socket.socket]) -> None:
     link, text = SupervisorLink(ends[0]), encode(Quiet()) + encode(StopJob(7))
     ends[1].send(text[:-3])
     assert link.hear() == [Quiet()]
@@ -33,14 +33,14 @@ def test_it_hears_also_what_comes_in_pieces(ends: tuple[socket.socket, socket.so
     assert link.hear() == [StopJob(7)]
 
 
-def test_a_supervisor_that_is_gone(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_a_supervisor_that_is_gone_is_noticed(ends: tuple[socket.socket, socket.socket]) -> None:
     ends[1].close()
     link = SupervisorLink(ends[0])
     link.out_of_work()  # raises nothing
     assert link.hear() is None
 
 
-def test_nothing_is_told_where_nobody_listens(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_nothing_is_sent_without_a_supervisor(ends: tuple[socket.socket, socket.socket]) -> None:
     """It would stand in the socket until that is full, and then hold up who tells it."""
     link = SupervisorLink(ends[0], listens=False)
     link.out_of_work()

@@ -55,7 +55,7 @@ def only(client: fakeredis.FakeRedis, width: int = 1) -> Record:
 # -- the record ------------------------------------------------------------------------------------------------------
 
 
-def test_cycles_add_up(client: fakeredis.FakeRedis) -> None:
+def test_the_records_of_cycles_add_up(client: fakeredis.FakeRedis) -> None:
     write(client, spent(runs=3, errors=1, wall_us=3_000_000, cpu_runs=1, cpu_us=500_000, cpu_wall_us=1_000_000, b40=3))
     write(client, spent(runs=1, wall_us=1_000_000, cpu_runs=1, cpu_us=500_000, cpu_wall_us=1_000_000, b38=1))
     record = only(client)
@@ -65,7 +65,7 @@ def test_cycles_add_up(client: fakeredis.FakeRedis) -> None:
     assert (record.memory_growth_mb, record.memory_peak_mb, record.gil_wait) == (None, None, None)
 
 
-def test_widths_are_kept_apart(client: fakeredis.FakeRedis) -> None:
+def test_records_are_kept_per_width(client: fakeredis.FakeRedis) -> None:
     write(client, spent(slots=1, runs=5), spent(slots=16, runs=7), spent("other", runs=1))
     first, second = read_usage(client)
     assert (first.task, second.task) == ("other", "t")
@@ -92,13 +92,15 @@ def test_the_peak_is_the_greatest_and_the_growth_is_typical(client: fakeredis.Fa
         (0, 0, 500, 0.0),  # nobody looked; the core was not
     ],
 )
-def test_waiting_for_the_gil(client: fakeredis.FakeRedis, looks: int, waiting: int, others: int, share: float) -> None:
+def test_the_share_of_waiting_for_the_gil(
+    client: fakeredis.FakeRedis, looks: int, waiting: int, others: int, share: float
+) -> None:
     write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=100, cpu_wall_us=1000, others_us=others,
                         looks=looks, waiting=waiting))  # fmt: skip
     assert only(client, 16).gil_wait == pytest.approx(share)
 
 
-def test_waiting_for_a_lock(client: fakeredis.FakeRedis) -> None:
+def test_the_share_of_waiting_for_a_lock(client: fakeredis.FakeRedis) -> None:
     """Neither in a socket nor for other threads that compute: 900 us, of which 300 were for the GIL."""
     write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=100, cpu_wall_us=1000, others_us=200,
                         looks=10, waiting=0, company=150))  # fmt: skip
@@ -109,7 +111,7 @@ def test_waiting_for_a_lock(client: fakeredis.FakeRedis) -> None:
     assert {usage.task: usage.records[0].lock_wait for usage in read_usage(client)}["b"] is None, "nobody looked"
 
 
-def test_keeping_the_gil_while_alone(client: fakeredis.FakeRedis) -> None:
+def test_the_share_of_time_in_which_a_lone_job_keeps_the_gil(client: fakeredis.FakeRedis) -> None:
     write(client, spent(slots=1, wall_us=1000, cpu_runs=1, cpu_us=10, cpu_wall_us=1000, held_us=800))
     assert only(client, 1).held == pytest.approx(0.8)
 
@@ -134,7 +136,7 @@ def test_user_made_names_do_not_fill_the_store(client: fakeredis.FakeRedis) -> N
 
 @pytest.mark.parametrize("key", [keys.USAGE, keys.usage("t")])
 @pytest.mark.parametrize("kind", ["string", "list", "hash of words"])
-def test_what_else_stands_there_does_not_break_the_cycle(client: fakeredis.FakeRedis, key: str, kind: str) -> None:
+def test_invalid_entries_do_not_stop_a_cycle(client: fakeredis.FakeRedis, key: str, kind: str) -> None:
     if kind == "string":
         client.set(key, "mine")
     elif kind == "list":
@@ -155,7 +157,7 @@ def test_a_fenced_owner_records_nothing(client: fakeredis.FakeRedis) -> None:
     assert read_usage(client) == []
 
 
-def test_reset(client: fakeredis.FakeRedis) -> None:
+def test_reset_deletes_the_records(client: fakeredis.FakeRedis) -> None:
     write(client, spent("a"), spent("b"), spent("c"))
     assert reset_usage(client, ["a", "never"]) == 1
     assert [usage.task for usage in read_usage(client)] == ["b", "c"]
@@ -165,7 +167,7 @@ def test_reset(client: fakeredis.FakeRedis) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 1e-6, 3e-5, 0.001, 0.05, 1.0, 600.0, 1e9])
-def test_buckets_hold_what_they_say(seconds: float) -> None:
+def test_each_bucket_holds_its_range_of_times(seconds: float) -> None:
     number = bucket(seconds)
     assert 0 <= number < BUCKETS
     if 1e-6 <= seconds < 3000:
@@ -173,7 +175,7 @@ def test_buckets_hold_what_they_say(seconds: float) -> None:
         assert seconds * 1e6 <= 2 ** ((number + 1) / 2)
 
 
-def test_quantiles_are_true_to_a_fifth() -> None:
+def test_quantiles_are_within_a_fifth() -> None:
     times = [0.001 * n for n in range(1, 1001)]
     histogram = [0] * BUCKETS
     for seconds in times:
@@ -186,14 +188,14 @@ def test_quantiles_are_true_to_a_fifth() -> None:
 # -- the profile -----------------------------------------------------------------------------------------------------
 
 
-def test_a_process_of_its_own_tells_more_than_a_crowd(client: fakeredis.FakeRedis) -> None:
+def test_runs_alone_in_a_process_count_more_than_runs_among_threads(client: fakeredis.FakeRedis) -> None:
     alone = {"wall_us": 1_000_000, "cpu_us": 900_000, "cpu_wall_us": 1_000_000, "cpu_runs": 20}
     write(client, spent(slots=16, runs=900, wall_us=90_000_000), spent(runs=20, **alone))
     profile = Profile.of(read_usage(client)[0])
     assert (profile.runs, profile.wall_s_mean, profile.cpu_s_mean) == (20, 0.05, 0.045)
 
 
-def test_a_crowd_tells_more_than_two_runs(client: fakeredis.FakeRedis) -> None:
+def test_many_runs_among_threads_count_more_than_two_alone(client: fakeredis.FakeRedis) -> None:
     write(client, spent(slots=16, runs=90, wall_us=9_000_000), spent(slots=8, runs=20, wall_us=9), spent(runs=2))
     profile = Profile.of(read_usage(client)[0])
     assert (profile.runs, profile.wall_s_mean) == (90, 0.1)
@@ -255,7 +257,7 @@ def test_a_run_that_was_interrupted_is_not_counted() -> None:
     assert sums(usage.take()[0])["runs"] == 1
 
 
-def test_first_runs_import_and_are_kept_apart() -> None:
+def test_first_runs_are_recorded_apart_as_they_import() -> None:
     usage = Usage(1)
     meter = meter_of(usage)
     for seconds in (0.05, 0.0):
@@ -276,7 +278,7 @@ def test_first_runs_count_where_there_is_nothing_else(client: fakeredis.FakeRedi
     assert only(client).cpu_s == pytest.approx(0.04)
 
 
-def test_waiting_for_a_core_is_kept_apart(client: fakeredis.FakeRedis) -> None:
+def test_waiting_for_a_core_is_recorded_apart(client: fakeredis.FakeRedis) -> None:
     half = {"cpu_us": 500, "cpu_wall_us": 1000, "queued_us": 400, "queued_wall_us": 1000}
     write(client, spent(runs=20, wall_us=20_000_000, **half))
     assert only(client).core_wait == pytest.approx(0.4)
@@ -285,7 +287,7 @@ def test_waiting_for_a_core_is_kept_apart(client: fakeredis.FakeRedis) -> None:
 
 
 @linux
-def test_a_thread_without_a_core_is_queued() -> None:
+def test_the_time_in_the_run_queue_is_measured() -> None:
     """More threads than cores, each in its own process: some have to wait."""
     busy = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
     others = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(2 * (os.cpu_count() or 1))]
@@ -305,7 +307,7 @@ def test_a_thread_without_a_core_is_queued() -> None:
             other.wait()
 
 
-def test_a_name_that_cannot_be_sent_is_written_otherwise(client: fakeredis.FakeRedis) -> None:
+def test_a_name_that_cannot_be_sent_is_escaped(client: fakeredis.FakeRedis) -> None:
     usage = Usage(1)
     meter = meter_of(usage)
     meter.begin()
@@ -314,23 +316,23 @@ def test_a_name_that_cannot_be_sent_is_written_otherwise(client: fakeredis.FakeR
     assert read_usage(client)[0].task.startswith("m.\\ud800xxx")
 
 
-def test_off_measures_nothing() -> None:
+def test_switched_off_nothing_is_measured() -> None:
     assert Usage(1, on=False).meter() is None
     assert not Usage(16, on=False).watches_gil
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_cpu_time(slots: int) -> None:
+def test_the_cpu_time_of_a_thread(slots: int) -> None:
     assert measured(lambda: burn(0.03), slots=slots)[1]["cpu_us"] >= 30_000
 
 
-def test_the_cpu_time_of_a_subprocess_counts_where_it_can_be_told_whose_it_is() -> None:
+def test_the_cpu_time_of_a_subprocess_counts_where_its_job_is_known() -> None:
     code = "import time\nwhile time.process_time() < 0.1: pass"
     assert measured(lambda: subprocess.run([sys.executable, "-c", code], check=True))[1]["cpu_us"] >= 100_000
 
 
 @linux
-def test_context_switches_tell_how_often_a_run_slept() -> None:
+def test_context_switches_show_how_often_a_run_slept() -> None:
     def naps() -> None:
         for _ in range(20):
             time.sleep(0.0001)
@@ -345,7 +347,7 @@ def test_short_runs_are_measured_now_and_then_long_ones_always() -> None:
     assert measured(lambda: None, runs=20, wall=0.01)[1]["cpu_runs"] == 20
 
 
-def test_long_runs_among_short_ones_are_measured_whatever_their_turn() -> None:
+def test_long_runs_among_short_ones_are_always_measured() -> None:
     usage = Usage(1)
     meter = meter_of(usage)
     for _ in range(10):
@@ -357,7 +359,7 @@ def test_long_runs_among_short_ones_are_measured_whatever_their_turn() -> None:
     assert found["long"]["measured"] >= 8 or sys.platform != "linux"
 
 
-def test_short_runs_that_are_interrupted_do_not_make_all_of_them_measured() -> None:
+def test_short_runs_delayed_by_the_machine_do_not_have_all_runs_measured() -> None:
     """On a busy machine every fiftieth run seems long; measuring thirteen after each would cost 5 % and more."""
     usage = Usage(1)
     meter = meter_of(usage)
@@ -386,7 +388,7 @@ def test_a_stream_of_short_jobs_is_recorded_every_eighth_cycle() -> None:
     assert [sums(entry)["runs"] for entry in usage.take(outcomes=2)] == [1]
 
 
-def test_what_others_computed_meanwhile() -> None:
+def test_the_cpu_time_of_other_threads_is_measured() -> None:
     def beside() -> None:
         thread = threading.Thread(target=burn, args=(0.05,))
         thread.start()
@@ -424,7 +426,7 @@ def touch(size: int) -> mmap.mmap:
 
 
 @linux
-def test_growth() -> None:
+def test_the_growth_of_memory_is_measured() -> None:
     kept = []
     entry, found = measured(lambda: kept.append(touch(8 << 20)), runs=3)
     assert found["measured"] == found["grew"] == 3
@@ -433,11 +435,11 @@ def test_growth() -> None:
 
 
 @linux
-def test_short_runs_are_weighed_now_and_then() -> None:
+def test_the_memory_of_short_runs_is_measured_now_and_then() -> None:
     assert measured(lambda: None, runs=SHORTS * BRIEFS, wall=0.00001)[1]["measured"] == 2
 
 
-def test_no_memory_per_run_among_threads() -> None:
+def test_among_threads_no_memory_per_run_is_recorded() -> None:
     entry, found = measured(lambda: None, slots=2, runs=5)
     assert entry.peak_kb is None
     assert "measured" not in found
@@ -464,7 +466,7 @@ def test_a_kernel_that_cannot_reset_the_peak_still_gives_the_growth(monkeypatch:
 
 @linux
 @pytest.mark.skipif(not Path("/proc/self/syscall").exists(), reason="this kernel does not say where threads are")
-def test_a_thread_that_reads_waits_outside_and_one_that_wants_a_lock_does_not() -> None:
+def test_a_read_counts_as_a_wait_outside_and_a_lock_does_not() -> None:
     source, sink = os.pipe()
     lock = threading.Lock()
     lock.acquire()
@@ -495,7 +497,7 @@ def test_a_thread_that_reads_waits_outside_and_one_that_wants_a_lock_does_not() 
         os.close(sink)
 
 
-def test_looks_go_to_the_task_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_count_for_the_task_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = Usage(2)
     meter = meter_of(usage)
     meter._seen |= {"a", "b"}
@@ -512,7 +514,7 @@ def test_looks_go_to_the_task_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> 
     assert [(found[task]["looks"], found[task]["waiting"]) for task in "ab"] == [(2, 1), (1, 1)]
 
 
-def test_company_and_lateness_are_those_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_and_lateness_are_recorded_per_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "waits_outside", lambda thread: True)
     crowd = Usage(2)
     meters = [meter_of(crowd), meter_of(crowd)]

@@ -21,18 +21,18 @@ def call(name: str = NAME, *args: Any) -> tuple[str, None, tuple[Any, ...], dict
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("args", [(), (1, "x"), ("y" * 100_000,)])
-def test_in_a_pickle(protocol: int, zipped: bool, args: tuple[Any, ...]) -> None:
+def test_the_name_in_a_pickle(protocol: int, zipped: bool, args: tuple[Any, ...]) -> None:
     data = pickle.dumps(call(NAME, *args), protocol)
     assert task_name(zlib.compress(data) if zipped else data) == "shop.tasks:resize"
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_in_json(zipped: bool) -> None:
+def test_the_name_in_json(zipped: bool) -> None:
     data = json.dumps(call(NAME, "y" * 100_000)).encode()
     assert task_name(zlib.compress(data) if zipped else data) == "shop.tasks:resize"
 
 
-def test_names_of_any_kind() -> None:
+def test_the_name_with_any_characters() -> None:
     assert task_name(json.dumps(call("a.ü\n")).encode()) == "a:ü\n"
     assert task_name(json.dumps(call("method")).encode()) == "method"
     assert task_name(pickle.dumps(call("a.b" + "c" * 300))) == "a:b" + "c" * 300
@@ -69,5 +69,5 @@ def test_nothing_is_unpickled() -> None:
         pickle.dumps(call("a." + "b" * HEAD)),
     ],
 )
-def test_what_is_not_plain_to_see(data: bytes) -> None:
+def test_data_without_a_readable_name(data: bytes) -> None:
     assert task_name(data) == ""

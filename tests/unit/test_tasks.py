@@ -66,14 +66,14 @@ def test_square(n: float, result: float) -> None:
 
 @pytest.mark.parametrize("task", [tasks.square, tasks.heavy, tasks.sleep])
 @pytest.mark.parametrize("value", ["abc", None, [1], True])
-def test_what_is_no_number_is_named(task, value) -> None:
+def test_a_value_that_is_no_number_is_refused_by_name(task, value) -> None:
     with pytest.raises(TypeError, match=f"^{task.__name__} takes a number, not "):
         task(value)
 
 
 @pytest.mark.parametrize("task", [tasks.heavy, tasks.sleep])
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
-def test_what_never_ends_is_refused(task, value: float) -> None:
+def test_a_number_that_would_take_for_ever_is_refused(task, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{task.__name__} takes a number of "):
         task(value)
 
@@ -89,7 +89,7 @@ def jump(steps: int) -> int:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2.5, 7])
-def test_heavy_does_the_work_it_says(n: float) -> None:
+def test_heavy_does_the_work_that_it_states(n: float) -> None:
     assert tasks.heavy(n) == jump(int(n * cpu.STEPS_PER_MS))
 
 
@@ -125,7 +125,7 @@ def test_download_gives_size_hash_and_file(site: Site, tmp_path: Path) -> None:
     assert len(left_in(tmp_path)) == len(site.files)
 
 
-def test_the_same_url_at_once_stays_whole(site: Site, tmp_path: Path) -> None:
+def test_two_downloads_of_the_same_url_do_not_mix(site: Site, tmp_path: Path) -> None:
     file = site.files[-1]
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(tasks.download, [file.url] * 24))
@@ -187,7 +187,7 @@ def test_a_file_of_exactly_the_limit_is_not_too_large(site: Site) -> None:
     assert tasks.download(site.files[0].url, max_bytes=site.files[0].bytes)["bytes"] == site.files[0].bytes
 
 
-def test_the_total_time_holds_although_bytes_keep_coming(site: Site, tmp_path: Path) -> None:
+def test_the_time_limit_holds_while_bytes_keep_arriving(site: Site, tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(TookTooLong, match=r"/slow was not read within 0\.5 seconds\.$"):
         tasks.download(f"{site.url}slow", timeout=0.5)
@@ -203,12 +203,12 @@ def test_a_server_that_is_gone_is_named() -> None:
 
 
 @pytest.mark.parametrize("kwargs", [{"timeout": 0}, {"timeout": "x"}, {"max_bytes": -1}, {"max_bytes": "1"}])
-def test_wrong_limits_are_named(site: Site, kwargs) -> None:
+def test_invalid_limits_are_refused_by_name(site: Site, kwargs) -> None:
     with pytest.raises(ValueError, match=r"is a (whole )?number of"):
         tasks.download(site.url, **kwargs)
 
 
-def test_a_wrong_limit_of_the_worker_is_named(site: Site, monkeypatch) -> None:
+def test_an_invalid_limit_of_the_worker_is_refused_by_name(site: Site, monkeypatch) -> None:
     monkeypatch.setenv("JOBQ_DOWNLOAD_MAX_MB", "lots")
     with pytest.raises(FetchFailed, match="JOBQ_DOWNLOAD_MAX_MB of this worker is 'lots'"):
         tasks.download(site.url)
@@ -303,7 +303,7 @@ def test_a_page_without_title_has_none(page: bytes) -> None:
     assert parse_page(page, "http://site/") == (None, [])
 
 
-def test_scrape_refuses_what_is_no_page(site: Site) -> None:
+def test_scrape_refuses_content_that_is_no_page(site: Site) -> None:
     with pytest.raises(FetchFailed, match="is application/octet-stream, not an HTML page"):
         tasks.scrape(site.files[0].url)
     with pytest.raises(HttpError, match="answered 404 Not Found"):
@@ -337,7 +337,7 @@ UNCLOSED = ["</", "<!--", "<a ", '<a b="', "<![CDATA[", "<?", "<script>", "<titl
 
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("tail", [b"", b">", b"--x>"])
-def test_a_page_costs_what_its_length_says(tail: bytes) -> None:
+def test_the_time_for_a_page_grows_linearly_with_its_length(tail: bytes) -> None:
     """Each of these took minutes or more when each search for an end went to the end of the page."""
     for text in UNCLOSED:
         assert parse_page((text * (1_000_000 // len(text))).encode() + tail, "http://site/")[1] == []
@@ -362,11 +362,11 @@ def test_a_page_costs_what_its_length_says(tail: bytes) -> None:
         ("<base><base href=/b/><base href=/c/><a href=x>", ["http://s/b/x"]),
     ],
 )
-def test_links_of_pages_as_they_are(page: str, found: list[str]) -> None:
+def test_links_of_malformed_pages(page: str, found: list[str]) -> None:
     assert parse_page(page.encode(), "http://s/")[1] == found
 
 
-def test_a_title_is_text() -> None:
+def test_the_text_of_a_title_is_decoded() -> None:
     page = b"<svg></svg><TITLE lang=x> A &amp; <b>\n B </Title ><title>no</title>"
     assert parse_page(page, "http://s/")[0] == "A & <b> B"
     assert parse_page("<meta charset=latin-1><title>\u00e9</title>".encode("latin-1"), "http://s/")[0] == "\u00e9"

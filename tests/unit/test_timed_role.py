@@ -42,7 +42,7 @@ def failing(times: int, then: Callable[[], object]) -> Callable[[], object]:
     return request
 
 
-def test_steps_on_time() -> None:
+def test_steps_are_taken_on_time() -> None:
     often, seldom = Role(0.01), Role(3600)
     role_thread = RoleThread("test", [often, seldom])
     role_thread.start()
@@ -52,7 +52,7 @@ def test_steps_on_time() -> None:
     assert often.reconnects == 0
 
 
-def test_requests_in_order_each_until_it_succeeds() -> None:
+def test_requests_are_done_in_order_each_until_it_succeeds() -> None:
     done: list[int] = []
     role_thread = RoleThread("test", [])
     role_thread.do(failing(3, lambda: done.append(1)))
@@ -136,7 +136,7 @@ UNEXPECTED = [
 
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
-def test_a_role_that_fails_is_tried_again_and_the_others_go_on(
+def test_a_role_that_fails_is_tried_again_and_the_others_continue(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, other, changes = Broken(error), Role(), []
@@ -197,7 +197,7 @@ def test_roles_step_while_the_store_refuses_one_request() -> None:
     assert role_thread.stop(20)
 
 
-def test_a_store_that_cannot_be_started_again() -> None:
+def test_a_store_that_cannot_be_started_does_not_end_the_thread() -> None:
     """What that raises may be anything."""
     done: list[int] = []
     calls: list[int] = []
@@ -214,7 +214,7 @@ def test_a_store_that_cannot_be_started_again() -> None:
     assert role_thread.stop(20)
 
 
-def test_whether_the_store_is_away() -> None:
+def test_away_is_set_only_while_the_store_does_not_answer() -> None:
     """A stop that leaves something undone may say "it does not answer" only when that is true."""
     gate = [False]
 
@@ -232,7 +232,7 @@ def test_whether_the_store_is_away() -> None:
     assert role_thread.stop(20)
 
 
-def test_an_outage_is_said_once_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_logged_once_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
     """By the first of the threads that find it out; again when the store went away again much later."""
     clock = Clock()
     outage, error = Outage(clock), redis.ConnectionError("gone")

@@ -54,7 +54,7 @@ def put_back(client: redis.Redis, schedule_id: str, seconds: float, key: str = k
 # -- stored schedules ----------------------------------------------------------------------------------------------
 
 
-def test_an_occurrence_is_a_job(client: redis.Redis, q: Queue) -> None:
+def test_an_occurrence_is_enqueued_as_a_job(client: redis.Redis, q: Queue) -> None:
     assert q.schedule("square", 7, every=60, schedule_id="s", meta={"a": 1}, ttl=50, at_front=True) == "s"
     other = q.enqueue("square", 1)
     ScheduleTicker(Timetable(client)).step()
@@ -72,7 +72,7 @@ def test_an_occurrence_is_a_job(client: redis.Redis, q: Queue) -> None:
     assert cron_job_registry.get_names(client) == ["s"]
 
 
-def test_each_occurrence_once(client: redis.Redis, q: Queue) -> None:
+def test_each_occurrence_is_enqueued_once(client: redis.Redis, q: Queue) -> None:
     """Both have read that it is due; one of them enqueues it. A repeated request, after a lost reply, changes
     nothing."""
     q.schedule("square", 7, every=60, schedule_id="s")
@@ -87,7 +87,7 @@ def test_each_occurrence_once(client: redis.Redis, q: Queue) -> None:
     assert client.zscore(keys.SCHEDULES, "s") == due + 60
 
 
-def test_missed_occurrences_come_once(client: redis.Redis, q: Queue) -> None:
+def test_missed_occurrences_are_enqueued_once(client: redis.Redis, q: Queue) -> None:
     q.schedule("square", 7, every=60, schedule_id="s")
     due = put_back(client, "s", 3601)
     ticker = ScheduleTicker(Timetable(client))
@@ -98,13 +98,13 @@ def test_missed_occurrences_come_once(client: redis.Redis, q: Queue) -> None:
     assert client.zscore(keys.SCHEDULES, "s") == due + 61 * 60
 
 
-def test_the_wait_until_the_next(client: redis.Redis, q: Queue) -> None:
+def test_the_time_until_the_next_occurrence(client: redis.Redis, q: Queue) -> None:
     assert ScheduleTicker(Timetable(client)).step() == 1.0
     q.schedule("square", 7, every=0.25, schedule_id="s")
     assert 0.005 <= ScheduleTicker(Timetable(client)).step() <= 0.25
 
 
-def test_no_overlap(client: redis.Redis, q: Queue) -> None:
+def test_no_overlap_skips_an_occurrence_while_a_job_runs(client: redis.Redis, q: Queue) -> None:
     q.schedule("square", 7, every=60, schedule_id="s", overlap=False)
     timetable = Timetable(client)
     for _ in range(2):
@@ -121,7 +121,7 @@ def test_no_overlap(client: redis.Redis, q: Queue) -> None:
     assert (view.runs, view.skipped, view.overlap) == (2, 1, False)
 
 
-def test_deploying_it_again_delays_nothing(client: redis.Redis, q: Queue) -> None:
+def test_storing_a_schedule_again_delays_nothing(client: redis.Redis, q: Queue) -> None:
     q.schedule("square", 7, every=60, schedule_id="s")
     due = put_back(client, "s", -40)
     q.schedule("square", 8, every=60, schedule_id="s")
@@ -142,7 +142,7 @@ def test_a_schedule_whose_keys_are_gone_is_dropped(client: redis.Redis, q: Queue
     assert q.job_ids == []
 
 
-def test_a_zone_that_is_not_here_is_left_to_another(client: redis.Redis, q: Queue) -> None:
+def test_a_schedule_in_an_unknown_time_zone_is_left_to_another_worker(client: redis.Redis, q: Queue) -> None:
     q.schedule("square", 7, cron="* * * * *", tz="UTC", schedule_id="far")
     client.hset(keys.schedule("far"), "tz", "Mars/Olympus")
     q.schedule("square", 8, every=60, schedule_id="near")
@@ -153,7 +153,7 @@ def test_a_zone_that_is_not_here_is_left_to_another(client: redis.Redis, q: Queu
 
 
 @pytest.mark.parametrize("options", [{"depends_on": "x"}, {"job_id": "x"}, {"unique": True, "job_id": "x"}])
-def test_what_its_jobs_cannot_have(q: Queue, options: dict[str, object]) -> None:
+def test_options_that_scheduled_jobs_cannot_have(q: Queue, options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         q.schedule("square", 7, every=60, **options)
 
@@ -232,7 +232,7 @@ def test_delete_a_delayed_job(client: redis.Redis, q: Queue) -> None:
 # -- the leader of the cron files ----------------------------------------------------------------------------------
 
 
-def test_one_leads_and_the_next_goes_on_where_it_died(client: redis.Redis, q: Queue) -> None:
+def test_the_next_leader_continues_where_the_last_one_died(client: redis.Redis, q: Queue) -> None:
     one, two = (CronLeader(name, [entry(q, "a"), entry(q, "b")], client) for name in ("one", "two"))
     assert one.step(0.0)
     assert not two.step(0.0)
@@ -259,7 +259,7 @@ def test_an_entry_that_left_its_file_leaves_nothing_for_rqs_readers(client: redi
     assert client.exists(keys.cron_history("twins"))
 
 
-def test_who_lost_the_lead_enqueues_nothing(client: redis.Redis, q: Queue) -> None:
+def test_a_leader_that_lost_its_lock_enqueues_nothing(client: redis.Redis, q: Queue) -> None:
     """The leader was stopped between reading what is due and enqueueing it; meanwhile its lock expired."""
     CronLeader("old", [entry(q, "a")], client).step(0.0)
     put_back(client, "a", 3, keys.CRON_ENTRIES)
@@ -295,7 +295,7 @@ def test_the_leaders_file_counts(client: redis.Redis, q: Queue) -> None:
     assert Schedules(client).delete("b") == "cron entry"
 
 
-def test_who_stands_by_with_another_file_says_so(
+def test_a_worker_with_another_cron_file_logs_the_difference(
     client: redis.Redis, q: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     CronLeader("one", [entry(q, "a"), entry(q, "b")], client).step(0.0)
@@ -350,7 +350,7 @@ def test_rq_sees_no_scheduler_without_schedules(client: redis.Redis, q: Queue, m
     assert not registration.step(0.0)
 
 
-def test_a_job_that_is_there_is_not_enqueued_again(client: redis.Redis, q: Queue) -> None:
+def test_a_job_that_exists_is_not_enqueued_again(client: redis.Redis, q: Queue) -> None:
     q.schedule("square", 7, every=60, schedule_id="s")
     due = put_back(client, "s", 1)
     timetable = Timetable(client)

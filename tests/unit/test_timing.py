@@ -26,14 +26,14 @@ def at(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def test_an_interval_begins_at_once_and_keeps_its_grid() -> None:
+def test_an_interval_starts_at_once_and_keeps_its_grid() -> None:
     timing = Timing(every=10.0)
     assert timing.first(1003.0) == 1003.0
     assert timing.after(1003.0, 1003.2) == 1013.0
     assert timing.after(1003.0, 1013.0) == 1023.0
 
 
-def test_what_was_missed_comes_once() -> None:
+def test_missed_times_are_due_once() -> None:
     assert Timing(every=10.0).after(1000.0, 4605.0) == 4610.0
     hourly = Timing(cron="0 * * * *", tz="UTC")
     assert hourly.after(at("2026-01-01T00:00Z"), at("2026-01-01T05:30Z")) == at("2026-01-01T06:00Z")
@@ -47,7 +47,7 @@ def test_an_expression_is_in_its_zone() -> None:
 
 @pytest.mark.parametrize("expression", ["30 2 * * *", "*/20 * * * *", "0 0 * * 0", "15 3 29 3 *"])
 @pytest.mark.parametrize("day", ["2026-03-28T20:00Z", "2026-10-24T20:00Z", "2026-10-25T01:10Z"])
-def test_the_same_as_rqs(berlin: None, expression: str, day: str) -> None:
+def test_times_are_the_same_as_rqs(berlin: None, expression: str, day: str) -> None:
     """Compare with RQ's own computation in local time, over both changes of the clocks; by name and as local time."""
     job = CronJob("default", func_name="x", cron=expression)
     job.latest_enqueue_time = datetime.fromisoformat(day)
@@ -59,7 +59,7 @@ def test_the_same_as_rqs(berlin: None, expression: str, day: str) -> None:
         assert now == job.latest_enqueue_time.timestamp() == local.after(due, due)
 
 
-def test_a_time_that_comes_twice_comes_once(berlin: None) -> None:
+def test_a_local_time_that_occurs_twice_is_due_once(berlin: None) -> None:
     daily = Timing(cron="30 2 * * *", tz="Europe/Berlin")
     first = daily.after(0.0, at("2026-10-25T00:00Z"))
     assert datetime.fromtimestamp(first, UTC) == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
@@ -81,7 +81,7 @@ TWO_WEEKS = 14 * 86_400.0
         ("*/15 * * * *", "America/New_York", None),  # a week later
     ],
 )
-def test_a_pause_when_the_clocks_are_set_back(expression: str, zone: str, pause: tuple[str, str] | None) -> None:
+def test_pauses_when_the_clocks_are_set_back(expression: str, zone: str, pause: tuple[str, str] | None) -> None:
     timing, now = Timing(cron=expression, tz=zone), at("2026-10-14T00:00Z")
     assert timing.pause(now, TWO_WEEKS) == (None if pause is None else tuple(map(at, pause)))
     assert timing.pause(at("2026-12-01T00:00Z"), TWO_WEEKS) is None
@@ -106,7 +106,7 @@ def test_a_pause_when_the_clocks_are_set_back(expression: str, zone: str, pause:
         (Timing(cron="* * * * *", tz="../../etc/passwd"), "no time zone"),
     ],
 )
-def test_what_cannot_be(timing: Timing, sentence: str) -> None:
+def test_invalid_timings_are_refused(timing: Timing, sentence: str) -> None:
     with pytest.raises(BadSchedule, match=sentence) as caught:
         timing.check()
     assert "\n" not in str(caught.value)

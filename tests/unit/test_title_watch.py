@@ -28,7 +28,7 @@ def running(claim: int, seconds: float, name: str = "shop.tasks.resize", data: b
     return SimpleNamespace(since=NOW - seconds), Claimed(f"j{claim}", claim, "q", encoded, None, None, None, 0)
 
 
-def test_what_it_says_and_takes_back() -> None:
+def test_the_title_shows_the_running_task_and_removes_it() -> None:
     title = FakeTitle()
     watch = TitleWatch(title)  # type: ignore[arg-type]
     watch.step(NOW, [running(2, 3.0, "shop.tasks.pay"), running(1, 5.0), running(3, 1.0)])
@@ -42,7 +42,7 @@ def test_what_it_says_and_takes_back() -> None:
     assert not watch.wants_to_look(runs=False)
 
 
-def test_short_jobs_are_not_shown_and_nobody_looks_too_often() -> None:
+def test_short_jobs_are_not_shown_and_slots_are_not_read_too_often() -> None:
     title = FakeTitle()
     watch = TitleWatch(title)  # type: ignore[arg-type]
     watch.step(NOW, [running(1, 0.01)])
@@ -52,7 +52,7 @@ def test_short_jobs_are_not_shown_and_nobody_looks_too_often() -> None:
     assert title.said == []
 
 
-def test_a_name_that_cannot_be_seen_and_one_that_a_terminal_would_obey() -> None:
+def test_names_that_cannot_be_read_and_names_with_control_characters() -> None:
     title = FakeTitle()
     watch = TitleWatch(title)  # type: ignore[arg-type]
     watch.step(NOW, [running(7, 5.0, data=b"\x81\xa1a")])
@@ -60,6 +60,6 @@ def test_a_name_that_cannot_be_seen_and_one_that_a_terminal_would_obey() -> None
     assert title.said == ["running job j7", "running a:b\\x00\\x1b[2J"]
 
 
-def test_without_a_title_nobody_looks() -> None:
+def test_without_titles_no_slot_is_read() -> None:
     assert not TitleWatch(None).wants_to_look(runs=True)
     TitleWatch(None).step(NOW, [running(1, 5.0)])

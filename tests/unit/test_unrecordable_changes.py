@@ -99,7 +99,7 @@ NOT_WRITTEN = [
     [*((odd, "job") for odd in NOT_WRITTEN), *((odd, "callback") for odd in NOT_WRITTEN[:4])],
     ids=repr,
 )
-def test_of_a_success(desk: Desk, changes: dict[str, Any], whose: str) -> None:
+def test_changes_by_a_job_that_succeeded(desk: Desk, changes: dict[str, Any], whose: str) -> None:
     """As in RQ, the job fails then, and its callback and handlers are called."""
     job = desk.claim_one(**CALLBACKS)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=job.id)
@@ -126,7 +126,7 @@ NOT_RETRIED = [
     [*((odd, "job") for odd in NOT_RETRIED), *((odd, "callback") for odd in NOT_RETRIED[:4])],
     ids=repr,
 )
-def test_of_a_failure(desk: Desk, changes: dict[str, Any], whose: str) -> None:
+def test_changes_by_a_job_that_failed(desk: Desk, changes: dict[str, Any], whose: str) -> None:
     """The job's failure is recorded as it was, with a note on the other error."""
     job = desk.claim_one(**CALLBACKS)
     SET.update(changes if whose == "callback" else {})
@@ -145,7 +145,7 @@ def test_meta_whose_own_code_would_end_the_process(desk: Desk, how: str) -> None
     assert CALLED == ["failure", "handler"]
 
 
-def test_what_neither_end_can_write(desk: Desk) -> None:
+def test_a_change_that_neither_success_nor_failure_can_record(desk: Desk) -> None:
     """The success is refused, and so is the failure that it becomes."""
     job = desk.claim_one(**CALLBACKS)
     finish(desk, job, value(5), result_ttl="60", retries_left="3")
@@ -153,7 +153,7 @@ def test_what_neither_end_can_write(desk: Desk) -> None:
     assert CALLED == ["success", "failure", "handler"]
 
 
-def test_a_text_that_rq_reads_as_the_number_it_is(desk: Desk) -> None:
+def test_a_number_given_as_text_is_recorded(desk: Desk) -> None:
     job = desk.claim_one()
     finish(desk, job, value(5), failure_ttl="60", retries_left="3")
     read = desk.job(job.id)
@@ -168,7 +168,7 @@ class HalfAWebhook:
 
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["success", "failure"])
-def test_what_fails_behind_the_record_changes_nothing(desk: Desk, ending: Ending) -> None:
+def test_an_error_after_the_record_changes_nothing(desk: Desk, ending: Ending) -> None:
     """And the dependents are enqueued, though RQ would have done that after the error."""
     job = desk.claim_one(**CALLBACKS)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=rq.job.Dependency([job.id], allow_failure=True))
@@ -179,7 +179,7 @@ def test_what_fails_behind_the_record_changes_nothing(desk: Desk, ending: Ending
     desk.nothing_is_held()
 
 
-def test_a_stopped_job(desk: Desk) -> None:
+def test_changes_by_a_job_that_was_stopped(desk: Desk) -> None:
     """The same, and it is recorded as stopped."""
     job = desk.claim_one(on_stopped=Callback(stop_called))
     SET.update(failure_ttl="x")
@@ -190,7 +190,7 @@ def test_a_stopped_job(desk: Desk) -> None:
     desk.nothing_is_held()
 
 
-def test_an_outage_behind_such_a_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_after_such_a_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second finish waits for the store like any other, and calls no callback again."""
     job = desk.claim_one(**CALLBACKS)
     begin, lost = desk.finisher._begin, [redis.ConnectionError("away")] * 2
@@ -208,7 +208,7 @@ def test_an_outage_behind_such_a_failure(desk: Desk, monkeypatch: pytest.MonkeyP
     assert (CALLED, len(calls)) == (["failure", "handler"], 4)
 
 
-def test_the_next_job_is_finished_as_ever(desk: Desk) -> None:
+def test_the_next_job_is_finished_as_usual(desk: Desk) -> None:
     finish(desk, desk.claim_one(**CALLBACKS), error(), retries_left="3")
     CALLED.clear()
     job = desk.claim_one(**CALLBACKS)

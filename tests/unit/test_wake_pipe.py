@@ -28,19 +28,19 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_it_wakes_when_it_is_time(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
+def test_the_sleep_ends_when_its_time_is_over(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
     woken = wake_pipe.sleep(lambda: 0.001, ends[0].fileno())
     assert not woken.by_socket
     assert woken.late > 0
 
 
-def test_the_supervisor_wakes_it(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
+def test_the_supervisor_ends_the_sleep(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
     ends[1].send(b"!")
     woken = wake_pipe.sleep(lambda: LONG, ends[0].fileno())
     assert woken == (True, 0.0)
 
 
-def test_a_slot_wakes_it_from_a_long_sleep(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
+def test_a_slot_ends_a_long_sleep(wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]) -> None:
     asked = threading.Semaphore(0)
 
     def due_in() -> float:
@@ -58,13 +58,13 @@ def test_a_slot_wakes_it_from_a_long_sleep(wake_pipe: WakePipe, ends: tuple[sock
     slot.join()
 
 
-def test_who_stirs_it_awake_writes_nothing(wake_pipe: WakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_awake_a_wake_writes_nothing(wake_pipe: WakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slot does it with each job."""
     monkeypatch.setattr(os, "write", lambda *_: pytest.fail("it wrote"))
     wake_pipe.stir()
 
 
-def test_a_job_that_begins_before_it_sleeps_is_seen(
+def test_a_job_that_starts_just_before_the_sleep_is_seen(
     wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]
 ) -> None:
     """It is asked again when it would be stirred: what began in between has stirred nobody."""

@@ -110,7 +110,7 @@ def test_a_child_at_rest_is_left_alone(bench: Bench) -> None:
     assert (bench.pings(), bench.stood_in) == (0, 0)
 
 
-def test_a_child_that_holds_still_between_two_jobs(bench: Bench) -> None:
+def test_the_watchdog_stands_in_for_a_child_that_holds_still_between_jobs(bench: Bench) -> None:
     """What it has claimed goes back: it may have been stopped before it began the next job."""
     bench.answer()
     bench.page.set(BUFFERED, 5)
@@ -132,7 +132,7 @@ def test_a_child_that_waits_for_the_store_is_sent_few_pings(bench: Bench) -> Non
     assert bench.stood_in == 0
 
 
-def test_a_pulse_that_does_not_answer(bench: Bench) -> None:
+def test_a_pulse_that_stands_still_leads_to_a_ping_and_a_stand_in(bench: Bench) -> None:
     """One ping is sent, and a moment later the watchdog stands in, once."""
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 0.01)
@@ -144,7 +144,7 @@ def test_a_pulse_that_does_not_answer(bench: Bench) -> None:
     assert bench.lives
 
 
-def test_a_pulse_that_answers(bench: Bench) -> None:
+def test_a_pulse_that_moves_after_each_ping_leads_to_no_stand_in(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 0.0)
     for turn in range(10):
         bench.look(T0 + turn * PAUSE)
@@ -153,7 +153,7 @@ def test_a_pulse_that_answers(bench: Bench) -> None:
     assert bench.stood_in == 0
 
 
-def test_a_child_that_held_still_twice(bench: Bench) -> None:
+def test_the_watchdog_stands_in_a_second_time(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0, T0 + PAUSE)
     bench.answer()
@@ -174,7 +174,7 @@ def test_no_ping_is_sent_when_nothing_depends_on_it(bench: Bench) -> None:
     assert (bench.pings(), bench.stood_in) == (1, 1)
 
 
-def test_a_job_that_is_seen_late(bench: Bench) -> None:
+def test_a_job_that_is_seen_late_is_marked_all_the_same(bench: Bench) -> None:
     """An idle supervisor looks seldom, and only it can mark a job that holds the GIL: it stands in all the same."""
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 2 * FRESH, T0 + 4 * FRESH, T0 + 5 * FRESH)
@@ -184,7 +184,7 @@ def test_a_job_that_is_seen_late(bench: Bench) -> None:
 # -- who is past all limits ------------------------------------------------------------------------------------------
 
 
-def test_a_job_past_its_limit(bench: Bench) -> None:
+def test_the_process_of_a_job_past_its_limit_is_killed(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 1.0)
     bench.look(T0 + 1.0, T0 + 0.9 + HARD)
     assert bench.lives
@@ -196,13 +196,13 @@ def test_a_job_past_its_limit(bench: Bench) -> None:
     assert end.cause.recorded.startswith("TimeLimitExceeded: The job ran longer than its time limit of 1 s.")
 
 
-def test_a_job_without_a_limit(bench: Bench) -> None:
+def test_a_job_without_a_limit_is_left_alone(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 1e6)
     assert bench.lives
 
 
-def test_a_job_that_is_to_stop(bench: Bench) -> None:
+def test_the_process_of_a_job_that_does_not_stop_is_killed(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 0.0)
     bench.handle.process.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0 + 50)
     bench.look(T0 + 51)
@@ -212,7 +212,7 @@ def test_a_job_that_is_to_stop(bench: Bench) -> None:
     assert bench.handle.process.condemned[7].cause.recorded == "as you wished"
 
 
-def test_the_next_job_is_not_hit(bench: Bench) -> None:
+def test_the_process_is_not_killed_if_the_next_job_has_started(bench: Bench) -> None:
     """Between the look and the kill the job ended and another began: the process goes on."""
     bench.page.begin(0, 7, T0, 1.0)
     [job] = bench.page.running()
@@ -224,7 +224,7 @@ def test_the_next_job_is_not_hit(bench: Bench) -> None:
 
 
 @THREADS
-def test_neighbours_are_spared_while_the_process_reacts(bench: Bench) -> None:
+def test_while_the_process_reacts_other_jobs_are_spared(bench: Bench) -> None:
     """Its child watchdog writes off a single thread by itself; only a process that holds still is killed."""
     bench.page.begin(0, 7, T0, 1.0)
     bench.page.begin(1, 8, T0, 0.0)
@@ -245,7 +245,7 @@ def test_neighbours_are_spared_while_the_process_reacts(bench: Bench) -> None:
     assert b"because of another job" in rulings[8][1]
 
 
-def test_a_process_that_is_gone_already(bench: Bench) -> None:
+def test_a_process_that_is_already_gone(bench: Bench) -> None:
     bench.page.begin(0, 7, T0, 1.0)
     bench.process.kill()
     bench.process.wait()
@@ -259,7 +259,7 @@ def test_a_process_that_is_gone_already(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("bench", "retires"), [({"max_memory": 1}, True), ({"max_memory": 4000}, False)], indirect=["bench"]
 )
-def test_memory(bench: Bench, retires: bool) -> None:
+def test_a_child_with_too_much_memory_retires(bench: Bench, retires: bool) -> None:
     """It is measured about once a second; a child that retires already is not retired again."""
     eventually(lambda: memory_mb(bench.process.pid) > 1)
     bench.watchdog.weigh([bench.handle], T0)
@@ -278,7 +278,7 @@ def test_without_a_maximum_no_memory_is_measured(bench: Bench) -> None:
     assert bench.retired == []
 
 
-def test_the_memory_of_the_dead() -> None:
+def test_the_memory_of_a_dead_child_is_not_measured() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert memory_mb(process.pid) == 0

@@ -75,7 +75,7 @@ THREADS = pytest.mark.parametrize("bench", [{"slots": 2}], indirect=True)
 # -- a kill that is meant for one job --------------------------------------------------------------------------------
 
 
-def test_it_is_stopped_before_it_is_killed(bench: Bench) -> None:
+def test_a_process_is_stopped_before_it_is_killed(bench: Bench) -> None:
     """Nothing can change on its page between the look and the kill."""
     bench.child.run(7, limit=1.0)
     bench.look(T0 + 1.0 + HARD - 0.01)
@@ -85,7 +85,7 @@ def test_it_is_stopped_before_it_is_killed(bench: Bench) -> None:
     assert bench.child.handle.process.killed
 
 
-def test_a_process_whose_job_ended_in_the_last_moment_goes_on(
+def test_a_process_whose_job_ended_at_the_last_moment_continues(
     bench: Bench, kills: Kills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look and SIGSTOP the next job began."""
@@ -101,7 +101,7 @@ def test_a_process_whose_job_ended_in_the_last_moment_goes_on(
     assert (bench.child.handle.process.killed, bench.condemned) == (False, {})
 
 
-def test_one_that_is_gone_when_it_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_gone_when_it_is_to_be_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The watchdog did not kill it: the fork server reports how it died."""
 
     def fail(pid: int, number: int) -> None:
@@ -135,7 +135,7 @@ def test_each_child_is_judged_by_itself(bench: Bench) -> None:
     ("what", "subject"),
     [(SUCCESS, "The success callback"), (FAILURE, "The failure callback"), (RECORDING, "Recording how the job ended")],
 )
-def test_a_limit_behind_the_jobs_end_counts_from_when_it_was_set(bench: Bench, what: int, subject: str) -> None:
+def test_a_limit_set_after_the_job_counts_from_then(bench: Bench, what: int, subject: str) -> None:
     """The job itself took an hour; its callback may take ten seconds more."""
     bench.child.run(7, since=T0 - 3600, limit=5000.0)
     bench.child.page.allow(0, what, T0, 10.0)
@@ -157,7 +157,7 @@ def test_a_job_that_reacted_to_the_stop_is_left_alone(bench: Bench) -> None:
     assert bench.kills == []
 
 
-def test_one_that_was_stopped_and_whose_callback_hangs_stays_stopped(bench: Bench) -> None:
+def test_a_stopped_job_whose_callback_hangs_is_recorded_as_stopped(bench: Bench) -> None:
     bench.child.run(7)
     bench.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0)
     bench.child.page.allow(0, FAILURE, T0 + 1, 10.0)
@@ -166,7 +166,7 @@ def test_one_that_was_stopped_and_whose_callback_hangs_stays_stopped(bench: Benc
     assert bench.condemned[7] == Condemned(Verdict.STOP, Because("as you wished"), T0, FAILURE)
 
 
-def test_a_job_that_was_to_stop_and_is_past_its_limit_too(bench: Bench) -> None:
+def test_a_job_to_stop_that_is_also_past_its_limit_is_recorded_as_stopped(bench: Bench) -> None:
     """The request came first: that is the cause."""
     bench.child.run(7, limit=1.0)
     bench.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0)
@@ -175,7 +175,7 @@ def test_a_job_that_was_to_stop_and_is_past_its_limit_too(bench: Bench) -> None:
 
 
 @THREADS
-def test_among_several_only_what_holds_still_as_a_whole_is_killed(bench: Bench) -> None:
+def test_a_process_with_several_jobs_is_killed_only_if_it_holds_still(bench: Bench) -> None:
     """A busy machine is slow: the process has to hold still for longer than until the watchdog stands in."""
     bench.child.run(7, 0, limit=1.0).run(8, 1)
     late = T0 + 100
@@ -233,7 +233,7 @@ def test_memory_is_measured_about_once_a_second(bench: Bench, sizes: dict[int, i
 
 
 @LIMITED
-def test_the_memory_of_one_that_retires_or_has_no_process_is_not_measured(bench: Bench, sizes: dict[int, int]) -> None:
+def test_the_memory_of_a_retiring_or_missing_child_is_not_measured(bench: Bench, sizes: dict[int, int]) -> None:
     handles = [child.handle for child in bench.children]
     sizes.update({0: 200, 1: 200})
     handles[0].process.retiring = True

@@ -19,11 +19,11 @@ from jobqueue.words import count, duration, plural
         (2, ("job waits", "jobs wait"), "2 jobs wait"),
     ],
 )
-def test_counts(number: int, nouns: tuple[str, ...], said: str) -> None:
+def test_numbers_with_their_nouns(number: int, nouns: tuple[str, ...], said: str) -> None:
     assert count(number, *nouns) == said
 
 
-def test_plurals() -> None:
+def test_plurals_of_nouns() -> None:
     assert [plural("thread"), plural("process")] == ["threads", "processes"]
 
 
@@ -49,5 +49,5 @@ def test_plurals() -> None:
         (100_000, "1 d 3 h"),
     ],
 )
-def test_durations(seconds: float, said: str) -> None:
+def test_durations_in_words(seconds: float, said: str) -> None:
     assert duration(seconds) == said

@@ -158,7 +158,7 @@ def as_it_should_be(desk: RealDesk, setup: Any, act: Any) -> tuple[list[str], di
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_keys_of_a_wrong_type(desk: RealDesk, name: str) -> None:
+def test_a_key_of_a_wrong_type_stops_no_script(desk: RealDesk, name: str) -> None:
     setup, act = SCRIPTS[name]
     all_keys, fine = as_it_should_be(desk, setup, act)
     for key in all_keys:
@@ -174,7 +174,7 @@ def test_keys_of_a_wrong_type(desk: RealDesk, name: str) -> None:
                 assert len(after[job_id]) == 1 or gone, (key, job_id, before, after)
 
 
-def test_a_job_that_is_none_is_claimed_and_can_fail(desk: RealDesk) -> None:
+def test_an_id_whose_key_is_no_hash_is_claimed_and_fails(desk: RealDesk) -> None:
     desk.enqueue("a", "b")
     desk.store.set(keys.job("wrong"), "x")
     desk.store.linsert(keys.queue("default"), "before", "b", "wrong")
@@ -189,7 +189,7 @@ def test_a_job_that_is_none_is_claimed_and_can_fail(desk: RealDesk) -> None:
     assert desk.job("wrong").origin == "default"
 
 
-def test_a_hash_without_data_is_a_job_too(desk: RealDesk) -> None:
+def test_a_hash_without_data_counts_as_a_job(desk: RealDesk) -> None:
     desk.store.hset(keys.job("partly"), "meta", "{}")
     desk.store.rpush(keys.queue("default"), "partly", "gone")
     (job,) = desk.all()
@@ -218,7 +218,7 @@ EVEN = ["é", "日本", "𝄞", "a b", "x" * 100_000, "a:b", "\x7f", "\x1f"]
 
 
 @pytest.mark.parametrize("job_id", ODD, ids=repr)
-def test_an_id_that_is_no_text_gets_another(desk: RealDesk, job_id: bytes) -> None:
+def test_an_id_that_is_not_utf8_gets_a_new_id(desk: RealDesk, job_id: bytes) -> None:
     desk.enqueue("a", "b")
     fields: Any = desk.store.hgetall(keys.job("a"))
     desk.store.hset(keys.job("").encode() + job_id, mapping=fields)
@@ -233,7 +233,7 @@ def test_an_id_that_is_no_text_gets_another(desk: RealDesk, job_id: bytes) -> No
 
 
 @pytest.mark.parametrize("job_id", EVEN, ids=lambda job_id: job_id[:3])
-def test_an_id_of_another_kind_of_text_stays(desk: RealDesk, job_id: str) -> None:
+def test_an_id_with_other_characters_stays(desk: RealDesk, job_id: str) -> None:
     desk.enqueue("a", job_id, "b")
     jobs = desk.all()
     assert [job.id for job in jobs] == ["a", job_id, "b"]
@@ -265,7 +265,7 @@ FIELDS = ["timeout", "result_ttl", "failure_ttl", "ttl", "retries_left", "repeat
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in ("schedule", "tick", "upcoming", "enqueue")])
 @pytest.mark.parametrize("field", FIELDS)
-def test_junk_in_a_hash(desk: RealDesk, name: str, field: str) -> None:
+def test_invalid_fields_in_a_hash(desk: RealDesk, name: str, field: str) -> None:
     setup, act = SCRIPTS[name]
     for junk in JUNK[: -1 if field.endswith("ttl") else None]:  # 0 is no junk: the job is not kept
         given = setup(desk.clear())
@@ -302,7 +302,7 @@ def test_an_outcome_that_would_be_kept_too_long_is_kept_for_a_hundred_years(desk
 
 
 @pytest.mark.parametrize("junk", ["abc", "9223372036854775807", "1.5", "", b"\xff"])
-def test_claim_numbers_that_are_none_begin_anew_beyond_all_others(desk: RealDesk, junk: Any) -> None:
+def test_invalid_claim_counters_start_again_beyond_all_others(desk: RealDesk, junk: Any) -> None:
     before = claimed(desk)
     desk.store.set(keys.SEQ, junk)
     desk.enqueue("e")
@@ -311,7 +311,7 @@ def test_claim_numbers_that_are_none_begin_anew_beyond_all_others(desk: RealDesk
     assert desk.protocol.newest_claim() == job.claim
 
 
-def test_counters_that_are_none(desk: RealDesk) -> None:
+def test_invalid_counters_start_again(desk: RealDesk) -> None:
     jobs = claimed(desk)
     desk.store.hset(
         keys.worker(W),
@@ -321,7 +321,7 @@ def test_counters_that_are_none(desk: RealDesk) -> None:
     assert desk.store.hmget(keys.worker(W), "successful_job_count", "failed_job_count") == [b"1", b"1"]
 
 
-def test_an_owner_whose_zset_is_none_goes_on(desk: RealDesk) -> None:
+def test_an_owner_whose_key_has_a_wrong_type_continues(desk: RealDesk) -> None:
     desk.enqueue(*IDS)
     desk.store.set(keys.own(ONE), json.dumps("x"))
     jobs = desk.all()
@@ -331,7 +331,7 @@ def test_an_owner_whose_zset_is_none_goes_on(desk: RealDesk) -> None:
     assert Ack.GONE not in desk.settle(returned(jobs[0]))
 
 
-def test_who_reads_a_store_with_wrong_entries_reads_the_rest(desk: RealDesk) -> None:
+def test_readers_skip_entries_of_a_wrong_type(desk: RealDesk) -> None:
     desk.enqueue("a")
     store = desk.store
     store.set(keys.job("wrong"), "x")
