@@ -101,5 +101,5 @@ def test_a_callback_that_kills_its_process(
     assert "exited with status 7." in eventually(lambda: failed(store, job.id))
     assert store.hgetall(words_of(job.id)) == {b"failure": b"called"}
     assert store.xlen(keys.results(job.id)) == 1
-    assert "they are recorded without their own code" in tree.log
+    assert "1 job is recorded without own code" in tree.log
     assert queue.enqueue("square", 4).result(30) == 16

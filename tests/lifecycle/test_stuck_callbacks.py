@@ -4,12 +4,14 @@ once, as RQ records it."""
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import redis
 from conftest import Start
-from helpers import Server, eventually, failed, jobq, submit
+from helpers import Server, Tree, eventually, failed, jobq, submit
 from rq import Callback, Retry
 from rq.command import send_stop_job_command
 
@@ -223,6 +225,24 @@ def test_what_ends_a_killed_process_gets_stuck_as_well(
     assert "The job ran longer than its time limit of 1 s" in failed(store, job.id)
     assert store.hget(keys.job(job.id), "retries_left") == b"0"
     assert called(store, job.id) == ["failure"] * 2
+    all_slots_work(queue)
+
+
+@pytest.mark.parametrize("how", ["stop", "keep"])
+def test_what_ends_a_killed_process_holds_still(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, how: str, tmp_path: Path
+) -> None:
+    """The job has killed its process; the callback stops the process that calls it (SIGSTOP), or never returns. In a
+    child the watchdog sees to that, here nobody inside of the process can."""
+    tree: Tree = start("-n", "2", mode=mode, serve=SERVED)
+    rude = {"on_failure": Callback("samples_unfriendly.be_rude_on_failure", timeout=LIMIT), "meta": {"how": how}}
+    job = queue.enqueue("samples.kill_itself", str(tmp_path / "record"), on_crash="fail", **rude)
+    assert eventually(lambda: ended(store, job.id), WITHIN) == "failed"
+    assert "was killed by SIGKILL" in failed(store, job.id)
+    (caller,) = called(store, job.id)
+    assert eventually(lambda: not psutil.pid_exists(int(caller)))
+    if how == "stop":
+        assert "is killed: the failure callback did not react at its time limit" in tree.log
     all_slots_work(queue)
 
 

@@ -62,7 +62,7 @@ class FakeClient:
     def fork(self, owner: str, child: int, faults: int) -> socket.socket:
         return self._request(owner)
 
-    def fork_finish_process(self, left: LeftForRQ) -> socket.socket:
+    def fork_finish_process(self, left: LeftForRQ, _page: int) -> socket.socket:
         return self._request(f"finish {left.owner}")
 
     def fork_maintenance(self, _plain: bool) -> socket.socket:
@@ -188,7 +188,7 @@ def test_a_ready_fork_server_forks(bench: Bench) -> None:
     control = bench.fork_server.fork_child(bench.handle)
     assert control is not None
     control.close()
-    assert bench.fork_server.fork_finish_process(LEFT)
+    assert bench.fork_server.fork_finish_process(LEFT, 0)
     assert bench.fork_server.fork_maintenance(False)
     assert bench.client.asked == ["w:0.1", "finish w:0.1", "maintenance"]
 
@@ -206,7 +206,7 @@ def test_while_the_worker_stops_only_finish_processes_are_started(bench: Bench) 
     bench.stop.phase = Phase.QUIET
     assert bench.fork_server.fork_child(bench.handle) is None
     assert not bench.fork_server.fork_maintenance(False)
-    assert bench.fork_server.fork_finish_process(LEFT)
+    assert bench.fork_server.fork_finish_process(LEFT, 0)
 
 
 def test_only_the_requester_hears_of_its_process(bench: Bench) -> None:
@@ -263,7 +263,7 @@ def test_while_the_worker_stops_no_fork_server_is_started(bench: Bench) -> None:
     bench.turn()
     bench.turn(60.0)
     assert len(bench.clients) == 1
-    assert not bench.fork_server.fork_finish_process(LEFT)
+    assert not bench.fork_server.fork_finish_process(LEFT, 0)
 
 
 def refuse(client: FakeClient) -> None:

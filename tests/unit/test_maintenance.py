@@ -325,6 +325,24 @@ def test_a_round_that_takes_too_long_is_killed(monkeypatch: pytest.MonkeyPatch) 
     assert killed == [(101, signal.SIGKILL)]
 
 
+def test_a_round_that_a_callback_has_stopped_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr("jobqueue.workers.roles.maintenance.os.kill", lambda *what: killed.append(what))
+    stopped: set[int] = set()
+    monkeypatch.setattr("jobqueue.workers.roles.maintenance.is_stopped", stopped.__contains__)
+    tree = Tree(600)
+    tree.steps(95, 100)
+    stopped.add(101)
+    tree.steps(101, 102)
+    stopped.clear()  # somebody has continued it
+    tree.steps(103, 104)
+    stopped.add(101)
+    tree.steps(105, 106)
+    assert killed == []
+    tree.steps(107)
+    assert killed == [(101, signal.SIGKILL)]
+
+
 def test_an_interval_of_zero_switches_maintenance_off() -> None:
     tree = Tree(0, burst=True)
     assert tree.steps(0, 10_000) == [False, False]

@@ -21,7 +21,7 @@ class Helper:
 
     made: list[Helper]
 
-    def __init__(self, _worker: object, _duty: str) -> None:
+    def __init__(self, _worker: object, _duty: str, silent: float = 0.0) -> None:
         self.name = f"helper {len(self.made)}"
         self.status: int | None = None
         self.made.append(self)

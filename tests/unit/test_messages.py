@@ -51,8 +51,8 @@ SAMPLES: dict[Any, list[Any]] = {
     FromChild: [OutOfWork(), Retire(), Dropped(TOKENS), Dropped(()), CannotBegin(ODD)],
     ToForkServer: [
         ForkChild("w:1.2", 1, 9),
-        ForkFinish("w:1.2", ODD, LEFT, (7, 8)),
-        ForkFinish("w:1.2", "w", (), ()),
+        ForkFinish("w:1.2", ODD, LEFT, (7, 8), 3),
+        ForkFinish("w:1.2", "w", (), (), 0),
         ForkMaintenance(False),
         ForkMaintenance(True),
         Ping(),
@@ -93,7 +93,7 @@ def test_each_message_may_arrive_in_two_parts(direction: Any, message: Any) -> N
 def test_tokens_and_jobs_keep_their_types() -> None:
     (dropped,) = MessageReader[Dropped](FromChild).read(encode(Dropped(TOKENS)))
     assert [type(token) for token in dropped.tokens] == [Token, Token]
-    (finish,) = MessageReader[ForkFinish](ToForkServer).read(encode(ForkFinish("o", "w", LEFT, ())))
+    (finish,) = MessageReader[ForkFinish](ToForkServer).read(encode(ForkFinish("o", "w", LEFT, (), 0)))
     assert [(type(job), type(job.cause)) for job in finish.jobs] == [(ForRQ, bytes)] * 2
 
 

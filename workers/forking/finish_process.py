@@ -1,8 +1,9 @@
 """End the jobs that a rescue leaves for RQ's own code: failure and stopped callbacks, retries, dependents, webhooks.
 
 RQ's code calls user code, so it runs in the main thread of a short-lived process, which acts for the dead owner under
-its tokens. If this process dies too, another one does the same without code of the user's; if that dies too, the
-supervisor's second, final rescue fails the jobs that are left.
+its tokens. On a page it shows which job it ends, what runs and until when: the supervisor kills it if it holds still.
+If this process dies too, another one goes on, without code of the user's for the job that it was at (reaper.py). What
+is left in the end the supervisor's second, final rescue fails.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jobqueue.store.connection import client
 from jobqueue.workers.rq_finish.alarm_slot import AlarmSlot
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.shared.finish_page import FinishPage
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,15 +36,18 @@ class FinishProcess:
         jobs: Sequence[ForRQ],
         plain: Collection[int],
         control: socket.socket,
+        page: FinishPage,
     ) -> None:
         """plain: claims of jobs whose code has blocked a process before: they are recorded without it."""
         store: redis.Redis = client(settings.address)
         self._slot = AlarmSlot()
-        self._finisher = Finisher(settings, owner, store, limits=FinishLimits(self._slot), worker=worker)
+        self._finisher = Finisher(settings, owner, store, limits=FinishLimits(self._slot, page.show), worker=worker)
         self._jobs, self._plain = jobs, plain
+        self._page = page
         self._control = control  # held open: when this process ends, it closes, and the supervisor reads that
 
     def run(self) -> None:
         self._slot.bind()
         for job in self._jobs:
+            self._page.begin(job.claim)
             self._finisher.finish_left(job, plain=job.claim in self._plain)

@@ -38,6 +38,7 @@ from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.shared import served
 from jobqueue.workers.shared.deaths import CLOSED
 from jobqueue.workers.shared.faults import report_to
+from jobqueue.workers.shared.finish_page import pages_in_file
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.messages import (
@@ -279,8 +280,8 @@ def make_child(settings: Settings, request: ForkRequest, page_file: int, fd: int
     control = socket.socket(fileno=fd)
     title = Title(settings.worker, _role(request))
     match request:
-        case ForkFinish(owner, worker, jobs, plain):
-            return FinishProcess(settings, owner, worker, jobs, plain, control)
+        case ForkFinish(owner, worker, jobs, plain, number):
+            return FinishProcess(settings, owner, worker, jobs, plain, control, pages_in_file(page_file)[number])
         case ForkMaintenance(plain):
             return MaintenanceRound(settings, control, plain=plain)
     report_to(request.faults)

@@ -20,7 +20,9 @@ import signal
 import time
 from collections.abc import Callable
 
+from jobqueue.workers.shared.finish_watch import STOPPED_FOR
 from jobqueue.workers.shared.messages import MAINTENANCE
+from jobqueue.workers.shared.process_state import is_stopped
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +53,25 @@ class Maintenance:
         self._pid = 0  # of its process; 0: there is none, or it is not known yet
         self._plain = False  # it runs no code of the user's
         self._ends_by = 0.0  # monotonic seconds
+        self._stopped = 0.0  # since when its process is stopped (monotonic seconds); 0: it is not
         self.running = False  # its process was asked for, and has not ended
         self.awaited = burst and interval > 0  # a burst does it once, as RQ's does, before it leaves
 
     def step(self, now: float) -> bool:
         """Have it done if it is due; return whether it was. Have a process killed that takes too long."""
-        if self.running and now > self._ends_by:
+        if self.running and (now > self._ends_by or self._is_stopped(now)):
             self._post(self._kill)
         if not self._interval or now < self._due:
             return False
         self._due = now + self._interval * random.uniform(0.9, 1.1)  # many were started together
         self._post(self._begin)
         return True
+
+    def _is_stopped(self, now: float) -> bool:
+        """Return whether a callback or somebody has stopped the process (SIGSTOP), for some seconds."""
+        stopped = self._pid and is_stopped(self._pid)
+        self._stopped = (self._stopped or now) if stopped else 0.0
+        return bool(stopped) and now - self._stopped >= STOPPED_FOR
 
     def reconnected(self) -> None:
         """Wait for a while, and let a burst end without it."""

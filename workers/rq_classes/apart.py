@@ -1,8 +1,8 @@
 """Run the user's code that is no job in helper processes of RQ's Worker, so that none of it runs in the parent.
 
-A helper finishes the jobs of a dead owner. When it dies, or is killed at its limit, another does it without the user's
-code; when that dies too, the final rescue records what is left (reaper.py decides this). RQ's maintenance is in
-maintenance_apart.py. The parent goes on meanwhile: the next horse runs jobs, signals are heard.
+A helper finishes the jobs of a dead owner. When it dies, or is killed because it holds still, another goes on, without
+the user's code for the job that it was at; in the end the final rescue records what is left (reaper.py decides this).
+RQ's maintenance is in maintenance_apart.py. The parent goes on meanwhile: the next horse runs jobs, signals are heard.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from jobqueue.clock import monotonic
 from jobqueue.store.connection import like
 from jobqueue.workers.roles.rescuer import Rescuer
 from jobqueue.workers.rq_classes.ending import finish_left
-from jobqueue.workers.rq_classes.helper_process import HelperProcess, Show
+from jobqueue.workers.rq_classes.helper_process import HelperProcess
 from jobqueue.workers.rq_classes.maintenance_apart import MaintenanceApart
 from jobqueue.workers.rq_finish.alarm_slot import AlarmSlot
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.shared.deaths import LeftForRQ
+from jobqueue.workers.shared.finish_page import FinishPage
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor.reaper import Reaper
 
@@ -39,15 +40,19 @@ class Apart:
         rescuer: Rescuer,
         ask_store: Callable[[Callable[[], object]], None],
         nobody_at_work: Callable[[], contextlib.AbstractContextManager[None]],
+        is_away: Callable[[], bool],
     ) -> None:
-        """ask_store: let the roles thread make a request, as often as it takes until it succeeds."""
+        """ask_store: let the roles thread make a request, as often as it takes until it succeeds; is_away: the store
+        does not answer."""
         self._worker = worker
         self._settings = settings
         self._nobody_at_work = nobody_at_work
         self._events: deque[Callable[[], None]] = deque()  # what other threads want done here
         self._helpers: dict[int, HelperProcess] = {}  # those that finish jobs, by pid
         self._with_user_code: set[int] = set()  # pids of those that run the user's code
-        self._reaper = Reaper(rescuer, ask_store, self._events.append, self._fork_finish)
+        self._pages: dict[str, FinishPage] = {}  # of those that finish jobs, by owner
+        self._is_away = is_away
+        self._reaper = Reaper(rescuer, ask_store, self._events.append, self)
         self._maintenance = MaintenanceApart(worker, self._start)
 
     @property
@@ -75,7 +80,7 @@ class Apart:
             self._events.popleft()()
         now = monotonic()
         for pid, helper in list(self._helpers.items()):
-            if (status := helper.poll(now)) is not None:
+            if (status := helper.poll(now, self._is_away())) is not None:
                 self._forget(pid)
                 self._reaper.died(pid, status)
         self._maintenance.look(now)
@@ -114,16 +119,29 @@ class Apart:
         del self._helpers[pid]
         self._with_user_code.discard(pid)
 
-    def _fork_finish(self, left: LeftForRQ) -> bool:
+    # -- what the reaper asks for --------------------------------------------------------------------------------------
+
+    def fork(self, left: LeftForRQ) -> bool:
+        """Start a helper that finishes these jobs; return whether the system has started it."""
         helper = HelperProcess(self._worker, "finishing jobs")
-        if not self._start(helper, lambda show: self._finish(left, show)):
+        if not self._start(helper, lambda page: self._finish(left, page)):
             return False
-        self._helpers[helper.pid] = helper
-        if left.plain != {job.claim for job in left.jobs}:
+        self._helpers[helper.pid], self._pages[left.owner] = helper, helper.page
+        if not left.plain.issuperset(job.claim for job in left.jobs):
             self._with_user_code.add(helper.pid)
         return self._reaper.forked(left.owner, helper.pid)
 
-    def _start(self, helper: HelperProcess, work: Callable[[Show], None]) -> bool:
+    def forked(self, owner: str, pid: int) -> None:
+        """There is nothing to note: it is known since ``fork``."""
+
+    def ended(self, owner: str) -> int:
+        """Return the claim of the job that the helper was at which has finished jobs of this owner; 0: none."""
+        page = self._pages.pop(owner, None)
+        return page.claim if page else 0
+
+    # -- its processes -------------------------------------------------------------------------------------------------
+
+    def _start(self, helper: HelperProcess, work: Callable[[FinishPage], None]) -> bool:
         """Return whether the system has started the process."""
         try:
             with self._nobody_at_work():
@@ -133,9 +151,9 @@ class Apart:
             return False
         return True
 
-    def _finish(self, left: LeftForRQ, show: Show) -> None:
+    def _finish(self, left: LeftForRQ, page: FinishPage) -> None:
         """(in the helper)"""
         slot = AlarmSlot()
         slot.bind()
         client = like(self._worker.connection)
-        finish_left(left, self._worker, self._settings, client, FinishLimits(slot, show))
+        finish_left(left, self._worker, self._settings, client, FinishLimits(slot, page.show), page.begin)

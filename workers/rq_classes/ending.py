@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -100,13 +101,20 @@ class RQFinisher(Finisher):
 
 
 def finish_left(
-    left: LeftForRQ, worker: BaseWorker, settings: Settings, client: redis.Redis, limits: FinishLimits
+    left: LeftForRQ,
+    worker: BaseWorker,
+    settings: Settings,
+    client: redis.Redis,
+    limits: FinishLimits,
+    on_begin: Callable[[int], object] = lambda claim: None,
 ) -> None:
-    """Have RQ's own code end the jobs that a rescue left for it. This calls user code: only in a main thread."""
+    """Have RQ's own code end the jobs that a rescue left for it. This calls user code: only in a main thread.
+    ``on_begin`` is called before each with its claim."""
     finisher: Finisher
     if left.worker == worker.name:
         finisher = RQFinisher(worker, settings, left.owner, client, limits=limits)
     else:  # jobs of a jobq tree, or of an RQ worker whose classes are not known here
         finisher = Finisher(settings, left.owner, client, limits=limits, worker=left.worker)
     for job in left.jobs:
+        on_begin(job.claim)
         finisher.finish_left(job, plain=job.claim in left.plain)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from rq.utils import now as utc_now
 from rq.worker import BaseWorker
 
-from jobqueue.workers.rq_classes.helper_process import STORE_AWAY, HelperProcess, Show
+from jobqueue.workers.rq_classes.helper_process import STORE_AWAY, HelperProcess
 from jobqueue.workers.rq_finish.maintenance import PlainJob
+from jobqueue.workers.shared.finish_page import FinishPage
 
 LONGEST = 600.0  # seconds that one round may take: RQ's interval
 AGAIN = 5.0  # seconds until the next attempt where the store does not answer, or no process can be started
@@ -22,7 +23,9 @@ AGAIN = 5.0  # seconds until the next attempt where the store does not answer, o
 class MaintenanceApart:
     """The parent's side. Only its main thread uses it."""
 
-    def __init__(self, worker: BaseWorker, start: Callable[[HelperProcess, Callable[[Show], None]], bool]) -> None:
+    def __init__(
+        self, worker: BaseWorker, start: Callable[[HelperProcess, Callable[[FinishPage], None]], bool]
+    ) -> None:
         """start: fork the helper, which does the work; False: the system has not."""
         self._worker = worker
         self._start = start
@@ -70,9 +73,9 @@ class MaintenanceApart:
             self.helper = None
 
     def _begin(self, now: float, dead: str) -> None:
-        helper = HelperProcess(self._worker, "RQ's maintenance")
+        helper = HelperProcess(self._worker, "RQ's maintenance", silent=LONGEST)
         self._dead, self._ends_by = dead, now + LONGEST
-        if self._start(helper, lambda _show: self._clean(helper.name)):
+        if self._start(helper, lambda _page: self._clean(helper.name)):
             self.helper = helper
         else:
             self._not_before = now + AGAIN

@@ -85,7 +85,14 @@ class RQRoles:
         self._tend_at = 0.0
         self.user_code: UserCode
         if apart:
-            self.user_code = Apart(worker, self.settings, self._rescuer, self._ask_store, self.nobody_at_work)
+            self.user_code = Apart(
+                worker,
+                self.settings,
+                self._rescuer,
+                self._ask_store,
+                self.nobody_at_work,
+                lambda: self._roles_thread.is_away,
+            )
         else:
             self.user_code = InPlace(worker, self.settings, self.client, self._rescuer, self._hurry)
 

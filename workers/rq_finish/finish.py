@@ -231,7 +231,7 @@ class Finisher:
         if not (fence.sent and (fence.outcome or fence.rate_limit)):
             return
         while self._protocol.enqueue_dependents(fence.job_id)[0]:
-            pass
+            self._limits.beat()
 
     def _finish_once(self, fence: Fence, raw: Any, ending: Ending, started: float, finalize: Finalize) -> str:
         """Make one attempt. Return "", or why the job fails, where its outcome cannot be recorded as it is."""

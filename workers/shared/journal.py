@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from jobqueue.protocol.outcomes import JobOutcome
+from jobqueue.workers.shared.finish_page import AREA
 
 HALF = 64 * 1024
 OUT_OF_WORK, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK, UNANSWERED = range(9)
@@ -49,9 +50,10 @@ def memory_file(name: str) -> int:
 
 
 def make_file(children: int, slots: int) -> int:
-    """Make a file for the shared pages of all children; return its descriptor."""
+    """Make a file for the shared pages of all children, with those of finish processes behind them; return its
+    descriptor."""
     fd = memory_file("jobq-pages")
-    os.ftruncate(fd, children * page_size(slots))
+    os.ftruncate(fd, children * page_size(slots) + AREA)
     return fd
 
 

@@ -109,12 +109,13 @@ class ForkChild:
 @dataclass(frozen=True, slots=True)
 class ForkFinish:
     """Start a process in which RQ's own code ends jobs of a dead ``owner`` of ``worker``; those whose claim is in
-    ``plain`` without any code of the user's."""
+    ``plain`` without any code of the user's. ``page``: the number of its page (finish_page.py)."""
 
     owner: str
     worker: str
     jobs: tuple[ForRQ, ...]
     plain: tuple[int, ...]
+    page: int
 
 
 @dataclass(frozen=True, slots=True)

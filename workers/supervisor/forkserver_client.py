@@ -70,10 +70,10 @@ class ForkServerClient:
         """Ask for a child; return our end of its control socket. Its pid comes as Forked."""
         return self._request(ForkChild(owner, child, faults))
 
-    def fork_finish_process(self, left: LeftForRQ) -> socket.socket:
-        """Ask for a short-lived process in which RQ's own code ends what a rescue left for it; return our end of its
-        control socket."""
-        return self._request(ForkFinish(left.owner, left.worker, tuple(left.jobs), tuple(left.plain)))
+    def fork_finish_process(self, left: LeftForRQ, page: int) -> socket.socket:
+        """Ask for a short-lived process in which RQ's own code ends what a rescue left for it, with the number of its
+        page; return our end of its control socket."""
+        return self._request(ForkFinish(left.owner, left.worker, tuple(left.jobs), tuple(left.plain), page))
 
     def fork_maintenance(self, plain: bool) -> socket.socket:
         """Ask for a short-lived process that does RQ's maintenance, ``plain``: without any code of the user's; return

@@ -133,9 +133,9 @@ class ForkServerLifecycle:
             return None
         return self._fork(lambda client: client.fork(handle.owner, handle.number, handle.faults.fd))
 
-    def fork_finish_process(self, left: LeftForRQ) -> bool:
+    def fork_finish_process(self, left: LeftForRQ, page: int) -> bool:
         """Have it start a process in which RQ's own code ends jobs; return whether it was asked."""
-        return self._without_socket(self._fork(lambda client: client.fork_finish_process(left)))
+        return self._without_socket(self._fork(lambda client: client.fork_finish_process(left, page)))
 
     def fork_maintenance(self, plain: bool) -> bool:
         """Have it start a process for RQ's maintenance, ``plain``: without any code of the user's; return whether it

@@ -10,14 +10,48 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
+from jobqueue.words import count
 from jobqueue.workers.roles.rescuer import Rescuer
 from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Event = Callable[[], None]
+
+MOST_AT_FAULT = 3  # jobs of one owner that may end a finish process; then all others are ended without the user's code
+
+
+class Finishers(Protocol):
+    """Starts finish processes. Only the main loop calls it."""
+
+    def fork(self, left: LeftForRQ) -> bool:
+        """Have one started; return False if it cannot be started now."""
+
+    def forked(self, owner: str, pid: int) -> None:
+        """Note that it runs."""
+
+    def ended(self, owner: str) -> int:
+        """Note that it is gone; return the claim of the job that it was at, 0 if that is not known."""
+
+
+class FinishAttempt(NamedTuple):
+    """What a finish process is to do, and how many have died of it before."""
+
+    left: LeftForRQ
+    deaths: int = 0
+
+    def after_death(self, claim: int) -> FinishAttempt | None:
+        """Return what is left for the next process: it goes on with the job of this claim, at which the last one died,
+        and runs no code of the user's for that. None: there is no code of the user's that could be left out."""
+        left, deaths = self.left, self.deaths + 1
+        claims = [job.claim for job in left.jobs]
+        if left.plain.issuperset(claims):
+            return None
+        is_known = claim in claims and claim not in left.plain and deaths < MOST_AT_FAULT
+        jobs = left.jobs[claims.index(claim) :] if claim in claims else left.jobs  # those in front of it are recorded
+        return FinishAttempt(left._replace(jobs=jobs, plain=left.plain | ({claim} if is_known else {*claims})), deaths)
 
 
 class Reaper:
@@ -28,16 +62,15 @@ class Reaper:
         rescuer: Rescuer,
         do: Callable[[Event], None],
         post: Callable[[Event], None],
-        fork: Callable[[LeftForRQ], bool],
+        finishers: Finishers,
     ) -> None:
-        """do: hands to the roles thread; post: back to the main loop; fork: starts a finish process, False: it cannot
-        be started now."""
+        """do: hands to the roles thread; post: back to the main loop."""
         self._rescuer = rescuer
         self._do = do
         self._post = post
-        self._fork = fork
+        self._finishers = finishers
         self._under_way = 0  # requests to the roles thread
-        self._finishing: dict[str, LeftForRQ] = {}  # by owner
+        self._finishing: dict[str, FinishAttempt] = {}  # by owner
         self._pids: dict[int, str] = {}  # of finish processes
 
     @property
@@ -68,16 +101,16 @@ class Reaper:
         Nothing happens if nothing is left, or if one is at it already."""
         if left is None or not left.jobs or left.owner in self._finishing:
             return
-        self._finishing[left.owner] = left
-        if not self._fork(
-            left
-        ):  # there is no fork server, and perhaps never again: do the final rescue without RQ's code
-            self._close(left, None)
+        self._finishing[left.owner] = FinishAttempt(left)
+        # without a fork server, and perhaps there is never one again, do the final rescue without RQ's code
+        if not self._finishers.fork(left):
+            self._close(left.owner, None)
 
     def forked(self, owner: str, pid: int) -> bool:
         """Note the pid of a process that runs, if it is a finish process."""
         if owner in self._finishing:
             self._pids[pid] = owner
+            self._finishers.forked(owner, pid)
             return True
         return False
 
@@ -85,34 +118,39 @@ class Reaper:
         """Do the final rescue without a finish process that could not be started."""
         if owner not in self._finishing:
             return False
-        self._close(self._finishing[owner], None)
+        self._close(owner, None)
         return True
 
     def died(self, pid: int, status: int) -> bool:
-        """Do the final rescue after a finish process that has ended. After one that failed, first start another one
-        that calls nothing of the user's code."""
+        """Do the final rescue after a finish process that has ended. After one that failed, first start another one,
+        which calls nothing of the user's code for the job at which the first one failed."""
         owner = self._pids.pop(pid, None)
         if owner is None:
             return False
-        left = self._finishing[owner]
-        claims = frozenset(job.claim for job in left.jobs)
-        if status != 0 and left.plain != claims:
-            log.warning("finishing the jobs of %s failed; they are recorded without their own code", owner)
-            self._finishing[owner] = left._replace(plain=claims)
-            if self._fork(self._finishing[owner]):
+        again = self._finishing[owner].after_death(self._finishers.ended(owner)) if status != 0 else None
+        if again is not None:
+            plain = sum(job.claim in again.left.plain for job in again.left.jobs)
+            log.warning(
+                "finishing the jobs of %s failed; %s recorded without own code",
+                owner,
+                count(plain, "job is", "jobs are"),
+            )
+            self._finishing[owner] = again
+            if self._finishers.fork(again.left):
                 return True
-        self._close(left, status)
+        self._close(owner, status)
         return True
 
     def all_died(self) -> None:
         """Do the final rescues, because the fork server is gone, and with it every finish process."""
         self._pids.clear()
-        for left in list(self._finishing.values()):
-            self._close(left, None)
+        for owner in list(self._finishing):
+            self._close(owner, None)
 
-    def _close(self, left: LeftForRQ, status: int | None) -> None:
+    def _close(self, owner: str, status: int | None) -> None:
         """Do the final rescue. ``status``: of the finish process; None: it did not end by itself, or did not start."""
         if status != 0:
-            log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", left.owner)
-        del self._finishing[left.owner]
+            log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", owner)
+        self._finishers.ended(owner)
+        left = self._finishing.pop(owner).left
         self.ask(lambda: self._rescuer.close(left), lambda _: None)

@@ -36,6 +36,7 @@ from jobqueue.workers.supervisor.child_handle import ChildHandle, make_handles
 from jobqueue.workers.supervisor.child_watches import SOON, ChildWatches
 from jobqueue.workers.supervisor.children import Children
 from jobqueue.workers.supervisor.command_handler import CommandHandler
+from jobqueue.workers.supervisor.finish_processes import FinishProcesses
 from jobqueue.workers.supervisor.forkserver_lifecycle import ForkServerLifecycle
 from jobqueue.workers.supervisor.health import Health
 from jobqueue.workers.supervisor.main_loop import MainLoop
@@ -81,9 +82,10 @@ class Supervisor:
         self._fork_server = ForkServerLifecycle(
             settings, self._loop, self._shutdown, page_file, self._handles, self._on_ready, clock
         )
-        self._reaper = Reaper(
-            self._threads.rescuer, self._threads.do, self._loop.post, self._fork_server.fork_finish_process
+        self._finish_processes = FinishProcesses(
+            page_file, self._fork_server.fork_finish_process, lambda: self._threads.is_away, clock
         )
+        self._reaper = Reaper(self._threads.rescuer, self._threads.do, self._loop.post, self._finish_processes)
         self._children = Children(
             settings, self._handles, self._loop, self._threads, self._fork_server, self._reaper, self._shutdown, clock
         )
@@ -136,6 +138,7 @@ class Supervisor:
         self._threads.self_fencing.step(now)
         self._health.step(now, self._why_not(now))
         self._watches.step(now)
+        self._finish_processes.step(now)
         self._fork_server.step(now, self._watches.dead_since)
         if self._shutdown.phase:
             self._shutdown.step(now)
@@ -184,7 +187,7 @@ class Supervisor:
 
     def _on_ready(self, are_spawned: bool) -> None:
         """Register the worker: the fork server can start children. ``are_spawned``: they import for themselves."""
-        self._watches.birth_watch.spawned = are_spawned
+        self._watches.birth_watch.spawned = self._finish_processes.spawned = are_spawned
         if not self._shutdown.phase:
             self._threads.register()
 
