@@ -8,9 +8,9 @@ from redis.exceptions import ResponseError
 
 from jobqueue.protocol.outcomes import RETURNED, Ack, JobOutcome
 from jobqueue.workers.child.outbox import Outbox
-from jobqueue.workers.shared.journal import DONE, UNSETTLED, SharedPage, make_file
+from jobqueue.workers.shared.journal import DONE, HALF, UNSETTLED, SharedPage, make_file
 
-LARGE = 70_000  # bytes; more than the journal takes
+LARGE = HALF + 1  # bytes; more than the journal takes
 
 
 @pytest.fixture

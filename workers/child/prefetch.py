@@ -5,8 +5,8 @@ from __future__ import annotations
 AHEAD = 0.020  # seconds of work that may wait in the buffer, per slot
 LONG = 0.030  # a job longer than this has no company in the buffer
 SHORT = 0.002  # behind a job longer than this the outcome is sent at once
-MOST_PER_CYCLE = 64
-MOST_PER_SLOT = 32
+MOST_PER_CYCLE = 128
+MOST_PER_SLOT = 256
 
 
 class Prefetch:

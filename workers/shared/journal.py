@@ -31,7 +31,7 @@ from typing import NamedTuple
 from jobqueue.protocol.outcomes import JobOutcome
 from jobqueue.workers.shared.finish_page import AREA
 
-HALF = 64 * 1024
+HALF = 128 * 1024
 OUT_OF_WORK, BUFFERED, UNSETTLED, DONE, PULSE, REVOKED, FRESH, CAME_BACK, UNANSWERED = range(9)
 HEADER_WORDS, SLOT_WORDS = 9, 6
 CLAIM, START, LIMIT, THREAD, SINCE, WHAT = range(6)
