@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 from jobqueue.protocol import keys, resp
 from jobqueue.protocol.arguments import Field, as_they_came, text_of
 from jobqueue.protocol.claims import StartMark, Token
-from jobqueue.protocol.cycle import Cycle, Spent, cycle_args, parse_cycle
+from jobqueue.protocol.cycle import Cycle, CycleRequest, Spent, parse_cycle
 from jobqueue.protocol.lua import digest, packed_head, source
 from jobqueue.protocol.outcomes import JobOutcome
 from jobqueue.protocol.rescue import ForRQ, Rescue, Ruling, Verdict
@@ -80,7 +80,8 @@ class Protocol:
         usage: Sequence[Spent] = (),
     ) -> Cycle:
         """Settle ``outcomes``, add up ``usage`` and claim up to ``want`` jobs from ``queues`` in order."""
-        return parse_cycle(self.run("cycle", *cycle_args(owner, worker, queues, outcomes, want, idle, usage)))
+        request = CycleRequest(owner, worker, queues, list(outcomes), want, idle, usage)
+        return parse_cycle(self.run("cycle", *request.args()))
 
     def start_mark(self, owner: str, worker: str, marks: Sequence[StartMark]) -> list[bool]:
         """Mark these jobs as running; False: the token is gone, do not start it."""

@@ -10,9 +10,8 @@ from redis.exceptions import NoScriptError
 from jobqueue.clock import monotonic
 from jobqueue.network.silence import FIRST_ANSWER, SILENCE
 from jobqueue.protocol import keys
-from jobqueue.protocol.arguments import Field, as_they_came
-from jobqueue.protocol.cycle import Cycle, parse_cycle
-from jobqueue.protocol.lua import digest, source
+from jobqueue.protocol.cycle import Cycle, CycleRequest, parse_cycle
+from jobqueue.protocol.lua import packed_head, source
 
 
 class Wire:
@@ -24,19 +23,19 @@ class Wire:
     def __init__(self, client: redis.Redis, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._connection = client.connection_pool.make_connection()  # not connected: reconnect() does it
-        self._args: list[Field] = []
+        self._sent = 0, b""  # number of arguments, and these packed
         self._heard = 0.0  # monotonic seconds of the last answer
         self._was_silent = False
 
-    def send(self, args: list[Field]) -> None:
-        """Send CYCLE with the arguments that ``cycle_args`` made."""
-        self._args = args
+    def send(self, request: CycleRequest) -> None:
+        self._sent = request.packed()
         self._was_silent = self._clock() - self._heard > SILENCE
-        try:
-            self._connection.send_command("EVALSHA", digest("cycle"), *args, check_health=False)
-        except UnicodeEncodeError:  # nothing was sent
-            self._args = as_they_came(args)
-            self._connection.send_command("EVALSHA", digest("cycle"), *self._args, check_health=False)
+        self._send(by_digest=True)
+
+    def _send(self, by_digest: bool) -> None:
+        count, packed = self._sent
+        command = b"*%d\r\n%b%b" % (count + 2, packed_head("cycle", by_digest), packed)
+        self._connection.send_packed_command([command], check_health=False)
 
     def receive(self) -> Cycle:
         if self._was_silent and not self._connection.can_read(FIRST_ANSWER):  # it may have died since without a word
@@ -44,7 +43,7 @@ class Wire:
         try:
             reply = self._connection.read_response()
         except NoScriptError:  # it did not run, so sending the whole text repeats nothing
-            self._connection.send_command("EVAL", source("cycle"), *self._args)
+            self._send(by_digest=False)
             reply = self._connection.read_response()
         self._heard = self._clock()
         return parse_cycle(reply)

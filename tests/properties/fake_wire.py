@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 from turns import Turns
 
 from jobqueue.protocol.claims import Claimed, Features
-from jobqueue.protocol.cycle import Cycle, CycleState
+from jobqueue.protocol.cycle import Cycle, CycleRequest, CycleState
 from jobqueue.protocol.outcomes import Ack, JobOutcome
 
 OWNER = "w:0.1"
@@ -117,10 +117,8 @@ class FakeWire:
 
     # -- what the child calls --
 
-    def send(self, args: list[Any]) -> None:
-        _, _, _, _, want, _idle, queues, *rest = args
-        rest = rest[queues:]
-        request = Request(want, [JobOutcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])])
+    def send(self, asked: CycleRequest) -> None:
+        request = Request(asked.want, list(asked.outcomes))
         assert self._request is self._reply is None, "a request before the reply to the last one was read"
         self.before_send(request)
         how = self._step("send")

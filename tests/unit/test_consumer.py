@@ -12,7 +12,7 @@ import redis
 from helpers import eventually
 
 from jobqueue.protocol.claims import Claimed, Features
-from jobqueue.protocol.cycle import Cycle, CycleState
+from jobqueue.protocol.cycle import Cycle, CycleRequest, CycleState, Spent
 from jobqueue.protocol.outcomes import RETURNED, Ack, JobOutcome
 from jobqueue.store.connection import Address
 from jobqueue.workers.child.consumer import Consumer
@@ -51,7 +51,7 @@ class FakeWire:
         self.has_dependents: set[str] = set()
         self.alone: set[str] = set()  # ids of suspects
         self.requests: list[Request] = []
-        self.usage: list[list[Any]] = []  # per request
+        self.usage: list[list[Spent]] = []  # per request
         self.known: list[list[int]] = []  # per RECONCILE
         self.fails: deque[str] = deque()
         self.fenced = False
@@ -77,13 +77,11 @@ class FakeWire:
             self.queue.appendleft(self.held.pop(claim))
         return -1 if self.fenced else len(lost)
 
-    def send(self, args: list[Any]) -> None:
+    def send(self, request: CycleRequest) -> None:
         self._may_fail("send")
-        _, _, _, _, want, idle, queues, *rest = args
-        rest = rest[queues:]
-        outcomes = [JobOutcome(*rest[1 + 10 * n : 11 + 10 * n]) for n in range(rest[0])]
-        self.requests.append(Request(want, idle, [o.claim for o in outcomes]))
-        self.usage.append(rest[1 + 10 * rest[0] :])
+        outcomes, want = list(request.outcomes), request.want
+        self.requests.append(Request(want, request.idle, [o.claim for o in outcomes]))
+        self.usage.append(list(request.usage))
         if self.fenced:  # nothing is done
             self._replies.append(Cycle(CycleState.FENCED, [], []))
             return
@@ -625,7 +623,7 @@ def spend(bench: Bench, task: str = "t") -> None:
 
 
 def tasks_sent(bench: Bench) -> list[str]:
-    return [args[1] for args in bench.wire.usage if args[0]]
+    return [usage[0].task for usage in bench.wire.usage if usage]
 
 
 def test_usage_goes_with_the_outcome(bench: Bench) -> None:

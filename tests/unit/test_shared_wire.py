@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as Lost
 
-from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.cycle import Cycle, CycleRequest
 from jobqueue.workers.child.shared_wire import SharedWire, WireState
 from jobqueue.workers.shared.journal import SharedPage, make_file
 
 REPLY = Cycle("empty", [], [])
+
+
+REQUEST = CycleRequest("w:0.1", "w", ("default",), [], 1, 1)
 
 
 class Fake:
@@ -33,7 +36,7 @@ class Fake:
         if self.fails == name:
             raise error("cut")
 
-    def send(self, _args: list[Any]) -> None:
+    def send(self, _request: CycleRequest) -> None:
         self._step("send")
 
     def receive(self) -> Cycle:
@@ -74,7 +77,7 @@ def test_the_wire_is_broken_until_it_is_mended() -> None:
 
 def test_a_request_and_its_reply(fake: Fake) -> None:
     with fake.lock:
-        assert fake.wire.send([]) is None
+        assert fake.wire.send(REQUEST) is None
         assert fake.wire.state is WireState.AWAITING
         assert fake.wire.read() is REPLY
         assert fake.wire.state is WireState.FREE
@@ -86,7 +89,7 @@ def test_a_broken_wire_is_logged_once(fake: Fake, step: str, caplog: pytest.LogC
     fake.fails = step
     for _ in range(2):
         with fake.lock:
-            error = fake.wire.send([]) or fake.wire.read()
+            error = fake.wire.send(REQUEST) or fake.wire.read()
             assert isinstance(error, Lost)
             assert fake.wire.state is WireState.BROKEN
     assert caplog.text.count("the store does not answer") == 1
@@ -113,7 +116,7 @@ def test_an_interrupt_leaves_state_and_lock_as_they_were(fake: Fake) -> None:
     """Who is interrupted knows then that the wire is in the middle of something."""
     fake.fails = "interrupted"
     with fake.lock:
-        fake.wire.send([])
+        fake.wire.send(REQUEST)
     with pytest.raises(KeyboardInterrupt), fake.lock:
         fake.wire.read()
     assert fake.wire.state is WireState.READING

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 
 from jobqueue.protocol.claims import Claimed
-from jobqueue.protocol.cycle import Cycle, CycleState, cycle_args
+from jobqueue.protocol.cycle import Cycle, CycleRequest, CycleState
 from jobqueue.protocol.outcomes import JobOutcome
 from jobqueue.protocol.wire import Wire
 from jobqueue.workers.child.buffer import Buffer
@@ -55,7 +55,8 @@ class Consumer:
         self._page = page
         self._usage = usage
         self._on_fenced = on_fenced
-        self._lock = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()  # for each job's own calls: entering a condition is Python code
+        self._lock = threading.Condition(self._mutex)
         self._buffer = Buffer(settings, page, on_out_of_work, on_retire)
         self._outbox = Outbox(page)
         self._wire = SharedWire(wire, self._lock, page)
@@ -69,7 +70,7 @@ class Consumer:
     def next(self, linger: bool = True) -> Claimed | JobOutcome | None:
         """Wait for work: a job to run, an outcome that RQ's own finish must record, or None: the child is to leave, or
         (unless it lingers) the queues are empty and all is settled."""
-        with self._lock:
+        with self._mutex:
             work: Claimed | JobOutcome | None = None if self._outbox.for_rq else self._buffer.take()
             if work is None:
                 work = self._wait_for_work(linger)
@@ -83,7 +84,7 @@ class Consumer:
         True: not so. Its dependents need RQ's own finish, and the journal has no room for it: the slot has to see to
         that now, and its page says until then that the job runs.
         """
-        with self._lock:
+        with self._mutex:
             self._buffer.prefetch.ended(outcome.ended - outcome.started)
             if not self._outbox.add(outcome) and self._settle_now(outcome):
                 return True
@@ -295,8 +296,8 @@ class Consumer:
         self._buffer.asking(want)
         usage = self._usage.take(len(portion))  # sent once: what a broken wire loses is lost, never counted twice
         queues = self._buffer.order.queues
-        args = cycle_args(self._owner, self._worker, queues, portion, want, self._idle, usage)
-        if error := self._wire.send(args):
+        request = CycleRequest(self._owner, self._worker, queues, portion, want, self._idle, usage)
+        if error := self._wire.send(request):
             self._outbox.came_back(error)
             self._lock.notify_all()  # a slot that waited for this request has to mend the wire: not every sender does
 

@@ -14,13 +14,13 @@ import logging
 import threading
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
 from jobqueue.clock import monotonic
 from jobqueue.network.backoff import Backoff
-from jobqueue.protocol.cycle import Cycle
+from jobqueue.protocol.cycle import Cycle, CycleRequest
 from jobqueue.protocol.wire import Wire
 from jobqueue.store.error_texts import without_script
 from jobqueue.workers.shared.journal import SharedPage
@@ -51,10 +51,10 @@ class SharedWire:
         self._backoff = Backoff(first=0.1, free=1)  # the first time at once
         self.state = WireState.BROKEN  # not connected yet: the first slot mends it
 
-    def send(self, args: list[Any]) -> Exception | None:
+    def send(self, request: CycleRequest) -> Exception | None:
         """Send a CYCLE over a free wire; return what went wrong."""
         self.state = WireState.SENDING
-        error = self._unlocked(lambda: self._wire.send(args))
+        error = self._unlocked(lambda: self._wire.send(request))
         if isinstance(error, Exception):
             self._broke(error)
             return error

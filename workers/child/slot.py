@@ -203,7 +203,8 @@ class Slot(Interruptible):
             self.enter(job.claim, self.limit)
             return self._runner.run(job.data, self._forget_current, self._close)
         finally:
-            self.leave()
+            if self.is_entered:
+                self.leave()
             if environment.current is not None:
                 environment.leave()
 

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 from rq.job import Job, JobStatus
 
+from jobqueue.clock import now
 from jobqueue.protocol.hashes import check_written, readable
 from jobqueue.workers.running.own_classes import on_top
 
@@ -41,14 +42,14 @@ class CurrentJob(Job):
         """serializer_of: returns the serializer of meta and results for a job's data."""
         known = self.__dict__
         known.update(_id=job_id, connection=connection, _serializer_of=serializer_of, _hydrated=False, _as_read={})
-        known.update(_runs_on=worker, _began=datetime.now(UTC))
+        known.update(_runs_on=worker, _began=now())
 
     def changes(self) -> dict[str, Any]:
         """Return the attributes that the job set on itself, for RQ's finish; and meta, which RQ writes with a retry."""
         if not self.__dict__["_as_read"]:
             return {}
-        now = _settled(self)
-        changed = {name: value for name, value in now.items() if value != self._as_read[name]}
+        settled = _settled(self)
+        changed = {name: value for name, value in settled.items() if value != self._as_read[name]}
         return {**changed, "meta": self.meta}
 
     def carried(self) -> dict[str, Any]:
@@ -84,7 +85,8 @@ class CurrentJob(Job):
         """Read the job as RQ's worker has prepared it: started, here, at the time of this run. Before the start mark
         the store has no start, or that of an earlier run."""
         known = self.__dict__
-        job_id, connection, worker, began = known["_id"], known["connection"], known["_runs_on"], known["_began"]
+        job_id, connection, worker = known["_id"], known["connection"], known["_runs_on"]
+        began = datetime.fromtimestamp(known["_began"], UTC)
         raw = connection.hgetall(self.key_for(job_id))
         serializer = known["_serializer_of"](raw.get(b"data", b""))
         super().__init__(job_id, connection=connection, serializer=serializer)

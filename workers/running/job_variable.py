@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from typing import Any
 
 NAME = "RQ_JOB_ID"
 _KEY = os.fsencode(NAME)
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # what os.fsencode uses
 _START = _KEY + b"="
 ROOM = 128  # bytes of a buffer at first; RQ's job ids have 36
 
@@ -32,7 +34,7 @@ class JobVariable:
         if type(mapping) is not dict:
             os.environ[NAME] = job_id
             return
-        value = os.fsencode(job_id)
+        value = job_id.encode(_ENCODING, _ERRORS)
         text = _START + value
         buffer, address = self._spare
         if len(text) >= len(buffer):

@@ -99,6 +99,7 @@ class Interruptible:
         self._shots = 0  # interrupts that were tried, successful or not
         self._settled = 0  # how many of these have been dealt with by ``leave``
         self.was_aimed_at = False  # an interrupt was tried since ``enter``
+        self.is_entered = False  # since ``enter``, no ``leave`` has come to its end
         self.target = 0  # what runs: a claim number, or a negative number for code of a finish; 0: nothing
         self.deadline = 0.0  # monotonic seconds, 0: none
         self.limit = 0.0  # seconds, <= 0: none
@@ -127,6 +128,7 @@ class Interruptible:
             if not self._has_the_alarm():  # the last job has set a handler of its own
                 signal.signal(signal.SIGALRM, self._alarm)
         self.limit = limit
+        self.is_entered = True
         self.was_aimed_at = False
         self.deadline = monotonic() + limit if limit > 0 else 0.0
         self.target = target
@@ -148,6 +150,7 @@ class Interruptible:
                 _set_async_exc(self._thread, ctypes.py_object())  # NULL: cancels a pending exception
             self._settled = shots
             self.was_aimed_at = True
+        self.is_entered = False
 
     def end_processes(self, since: float) -> None:
         """End the processes that user code started here since ``since`` (monotonic seconds). Slots override it."""

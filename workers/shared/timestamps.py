@@ -19,4 +19,4 @@ def rq_time(seconds: float) -> str:
         _text, _second = text, whole
         # another thread may read the new text with the old second only between the two stores above: then its own
         # comparison fails and it formats for itself
-    return f"{text}.{int((seconds - whole) * 1000000):06d}Z"
+    return "%s.%06dZ" % (text, (seconds - whole) * 1000000)  # noqa: UP031  an f-string takes 1.7 times as long
