@@ -28,7 +28,7 @@ def recorded(store: redis.Redis) -> dict[str, Record]:
     return {usage.task: usage.records[0] for usage in read_usage(store) if len(usage.records) == 1}
 
 
-def test_every_way_out_of_a_run_is_counted(
+def test_every_way_in_which_a_run_can_end_is_counted(
     queue: Queue, store: redis.Redis, start: Start, mode: str, tmp_path: Path
 ) -> None:
     submit(queue, "samples.ok", [(n,) for n in range(100)])
@@ -57,13 +57,15 @@ def test_every_way_out_of_a_run_is_counted(
         assert all(r.memory_growth_mb is None and r.memory_peak_mb is None for r in found.values())
 
 
-def test_the_record_of_a_long_worker_is_there_while_it_idles(queue: Queue, store: redis.Redis, start: Start) -> None:
+def test_the_record_of_a_worker_is_stored_while_it_is_idle(queue: Queue, store: redis.Redis, start: Start) -> None:
     start("-n", "1")
     queue.enqueue("samples.ok", 1, on_success=Callback("samples.on_success")).result(30)
     eventually(lambda: recorded(store).get("samples.ok"))
 
 
-def test_a_wrong_type_in_our_place_does_no_harm(queue: Queue, store: redis.Redis, start: Start, mode: str) -> None:
+def test_a_key_of_a_wrong_type_in_place_of_the_records_does_no_harm(
+    queue: Queue, store: redis.Redis, start: Start, mode: str
+) -> None:
     store.set(keys.USAGE, "mine")
     store.rpush(keys.usage("samples.ok"), "mine")
     jobs = submit(queue, "samples.ok", [(n,) for n in range(50)])
@@ -101,7 +103,7 @@ def commands_of(server: Server, work: Callable[[], object]) -> Counter[str]:
     return heard
 
 
-def test_no_command_more_per_job(server: Server, queue: Queue, start: Start, mode: str) -> None:
+def test_accounting_adds_no_command_per_job(server: Server, queue: Queue, start: Start, mode: str) -> None:
     """Accounting adds no command per job. (The number of CYCLEs of a run varies, by a few per hundred jobs.)"""
     counts = {}
     for accounting in ("0", "1"):
@@ -114,7 +116,7 @@ def test_no_command_more_per_job(server: Server, queue: Queue, start: Start, mod
 
 
 @pytest.mark.parametrize("slots", [1, 16])
-def test_the_estimate_of_gil_waiting_is_there_only_among_threads(
+def test_waiting_for_the_gil_is_estimated_only_with_several_threads(
     queue: Queue, store: redis.Redis, start: Start, slots: int
 ) -> None:
     submit(queue, "samples.nap", [(0.01,)] * 100)  # so that some slot runs a second one: first runs are kept apart

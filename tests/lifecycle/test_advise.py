@@ -25,7 +25,7 @@ gil = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 @pytest.mark.skipif(not gil, reason="without a GIL heavy is advised threads, see test_advice.py")
-def test_verdicts_on_the_builtin_tasks(server: Server, queue: Queue, start: Start, mode: str, tmp_path: Path) -> None:
+def test_the_advice_on_the_builtin_tasks(server: Server, queue: Queue, start: Start, mode: str, tmp_path: Path) -> None:
     with spawn_site(latency=0.05) as site:
         files = itertools.cycle(file.url for file in site.files)
         pages = itertools.cycle(page.url for page in site.pages)
@@ -53,7 +53,9 @@ def test_verdicts_on_the_builtin_tasks(server: Server, queue: Queue, start: Star
 
 @pytest.mark.skipif(not gil or sys.platform != "linux", reason="the kernel tells who waits for what on Linux only")
 @pytest.mark.parametrize("task", ["samples.hold_the_gil", "samples.nap_with_a_lock"])
-def test_who_waits_inside_the_process_needs_processes(server: Server, queue: Queue, start: Start, task: str) -> None:
+def test_tasks_that_wait_for_each_other_in_a_process_need_processes(
+    server: Server, queue: Queue, start: Start, task: str
+) -> None:
     """Two tasks look as if they waited for input or output, but wait in the process: threads take turns, processes do
     not."""
 

@@ -31,7 +31,7 @@ def keys_in(server: Server) -> set[str]:
     return {key.decode() for key in server.client.scan_iter()} - {keys.SEQ}  # a counter, of all claims
 
 
-def test_the_figures_on_a_store_that_is_there(server: Server, env: dict[str, str], tmp_path: Path) -> None:
+def test_the_figures_on_a_given_store(server: Server, env: dict[str, str], tmp_path: Path) -> None:
     server.client.set("somebody:else", 1)
     run = subprocess.run([*BENCH, "--json", "--url", server.url], env=env, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stderr
@@ -52,7 +52,7 @@ def test_the_figures_on_a_store_that_is_there(server: Server, env: dict[str, str
 
 
 @pytest.mark.slow
-def test_on_the_local_store_in_words(env: dict[str, str], tmp_path: Path) -> None:
+def test_the_report_on_the_local_store(env: dict[str, str], tmp_path: Path) -> None:
     home = {"JOBQ_HOME": str(tmp_path / "h"), "JOBQ_URL": "", "REDIS_URL": "", "RQ_REDIS_URL": ""}
     try:
         run = subprocess.run(BENCH, env=env | home, capture_output=True, text=True, timeout=200)
@@ -70,7 +70,9 @@ def test_on_the_local_store_in_words(env: dict[str, str], tmp_path: Path) -> Non
     assert_nothing_is_left(tmp_path / "t")
 
 
-def test_interrupted_while_it_measures(server: Server, env: dict[str, str], tmp_path: Path) -> None:
+def test_an_interrupt_during_the_measurement_leaves_nothing_behind(
+    server: Server, env: dict[str, str], tmp_path: Path
+) -> None:
     run = subprocess.Popen([*BENCH, "--url", server.url], env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
                            text=True, start_new_session=True)  # fmt: skip
     assert run.stderr

@@ -85,7 +85,7 @@ def unsettled(store: redis.Redis, ids: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("cancel", [by_command, by_job, by_rqs_job])
-def test_each_job_has_one_end(
+def test_each_job_has_one_ending(
     start: Start, mode: str, cancel: Callable[..., Any], server: Server, queue: Queue, store: redis.Redis
 ) -> None:
     start("-n", "3", "--maintenance-interval", "0", mode=mode)

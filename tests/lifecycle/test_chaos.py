@@ -70,7 +70,7 @@ def keys_of(store: redis.Redis) -> dict[bytes, bytes]:
     return {key: store.dump(key) for key in store.keys("*") if key.decode() != keys.SEQ}  # a counter, of all claims
 
 
-def test_a_store_in_use_is_as_it_was(
+def test_a_store_in_use_is_left_as_it_was(
     env: dict[str, str], server: Server, store: redis.Redis, queue: Queue, mode: str
 ) -> None:
     waiting = queue.enqueue("math:sqrt", 16)  # a queue that the storm must not touch
@@ -117,7 +117,7 @@ def test_a_suspended_store_is_refused(env: dict[str, str], server: Server, store
 
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
-def test_a_storm(env: dict[str, str], mode: str) -> None:
+def test_a_storm_of_half_a_minute(env: dict[str, str], mode: str) -> None:
     """Kill processes for half a minute in each mode, with three queues; `make soak` has the long storms."""
     flags = ("--mode", mode, "--jobs", "4000", "--kills", "200", "--seconds", "28", "--queues", "3", "--seed", "3")
     (run,) = storm(env, *flags)["runs"]

@@ -99,7 +99,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield Place(tmp_path / "home", Path(tmp))
 
 
-def test_a_module_of_ones_own_in_all_rows_and_the_trials(place: Place) -> None:
+def test_a_users_module_is_measured_in_all_rows_and_the_trials(place: Place) -> None:
     """Threads wait at the same time, and the trials show the same on any machine. The median of three runs counts, as a
     run may have had no core for a tenth of a second, and a slow machine needs more time than usual."""
     page = place.home / "page.html"
@@ -148,7 +148,7 @@ def assert_trials(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.skipif(not GIL, reason="without a GIL heavy is advised threads")
-def test_the_builtin_four_come_to_the_verdicts_of_advise(place: Place) -> None:
+def test_four_builtin_tasks_get_the_same_advice_as_from_advise(place: Place) -> None:
     """The verdicts are those of test_advise.py, where they come from the workers' records."""
     report = place.report("-n", "1", "--jobs", "10", "--seconds", "100", "--no-trials")
     assert {task["task"]: (task["kind"], task["advice"]["mode"]) for task in report["tasks"]} == {
@@ -162,7 +162,7 @@ def test_the_builtin_four_come_to_the_verdicts_of_advise(place: Place) -> None:
     assert {run["failed"] for task in report["tasks"] for run in task["runs"]} == {0}
 
 
-def test_in_a_store_that_others_use_nothing_is_left(place: Place, server: Server) -> None:
+def test_nothing_is_left_in_a_store_that_others_use(place: Place, server: Server) -> None:
     """A job of another program in the same store is not changed."""
     server.client.rpush(keys.queue("default"), "theirs")
     server.client.sadd(keys.QUEUES, keys.queue("default"))
@@ -190,14 +190,16 @@ def test_a_store_whose_queues_are_suspended_is_one_line(place: Place, server: Se
         (("square", "abc"), "It fails every time: TypeError: square takes a number, not 'abc'."),
     ],
 )
-def test_what_cannot_be_measured_is_a_report(place: Place, argv: tuple[str, ...], says: str) -> None:
+def test_a_task_that_cannot_be_measured_is_reported_with_the_reason(
+    place: Place, argv: tuple[str, ...], says: str
+) -> None:
     done = place.run(*argv, "-n", "2")
     assert done.returncode == 1
     assert says in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_what_a_terminal_cannot_be_told_is_told_otherwise(place: Place, encoding: str) -> None:
+def test_control_characters_are_escaped_on_a_terminal(place: Place, encoding: str) -> None:
     place.env["PYTHONIOENCODING"] = encoding
     done = place.run("mine:curses", "Zoë", "-n", "1")
     assert done.returncode == 1
@@ -206,7 +208,7 @@ def test_what_a_terminal_cannot_be_told_is_told_otherwise(place: Place, encoding
     assert json.loads(place.run("mine:curses", "Zoe", "-n", "1", "--json").stdout)["tasks"][0]["error"].endswith("line")
 
 
-def test_what_only_the_queue_cannot_do_is_a_report(place: Place) -> None:
+def test_a_task_that_only_the_queue_cannot_run_is_reported(place: Place) -> None:
     """A set is no JSON: the task works in a plain loop, and fails in the queue."""
     done = place.run("mine:a_set", "x", "-n", "4", "--jobs", "4", "--no-trials", "--json")
     (task,) = json.loads(done.stdout)["tasks"]
@@ -216,13 +218,13 @@ def test_what_only_the_queue_cannot_do_is_a_report(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("task", "leaks"), [("mine:hoards_once", False), ("mine:leaks", True)])
-def test_a_leak_is_what_goes_on_growing(place: Place, task: str, leaks: bool) -> None:
+def test_only_memory_that_keeps_growing_counts_as_a_leak(place: Place, task: str, leaks: bool) -> None:
     """Memory of a cache that is filled once, or that an allocator keeps, is no leak."""
     (found,) = place.report(task, "x", "-n", "1", "--jobs", "20", "--no-trials")["tasks"]
     assert (found["kind"] == "grows memory") is leaks, found["kind"]
 
 
-def test_a_coroutine_behind_a_decorator_is_awaited(place: Place) -> None:
+def test_a_decorated_coroutine_is_awaited(place: Place) -> None:
     (task,) = place.report("mine:wrapped", "x", "-n", "1", "--jobs", "10", "--no-trials")["tasks"]
     assert (task["error"], task["kind"]) == (None, "waits")
     assert {run["mode"]: run["latency_ms"]["p50"] >= 20 for run in task["runs"]}["loop"]
@@ -250,7 +252,7 @@ def test_several_and_named_arguments(place: Place) -> None:
     assert "mode=&quot;crop&quot;" in page.read_text()
 
 
-def test_some_failures_are_counted_and_said(place: Place) -> None:
+def test_some_failures_are_counted_and_reported(place: Place) -> None:
     report = place.report("mine:unlucky", "a", "b", "-n", "1", "--jobs", "8", "--no-trials")
     (task,) = report["tasks"]
     assert {run["failed"] for run in task["runs"]} == {4}
@@ -272,7 +274,7 @@ def test_some_failures_are_counted_and_said(place: Place) -> None:
         (("square", "1", "--url", "nonsense"), "nonsense"),
     ],
 )
-def test_what_cannot_be_is_one_line(place: Place, argv: tuple[str, ...], says: str) -> None:
+def test_invalid_arguments_are_one_line(place: Place, argv: tuple[str, ...], says: str) -> None:
     done = place.run(*argv)
     assert done.returncode == 2, done.stderr
     line = done.stderr.splitlines()[-1]
@@ -280,7 +282,7 @@ def test_what_cannot_be_is_one_line(place: Place, argv: tuple[str, ...], says: s
     assert says in line
 
 
-def test_a_module_that_lies_elsewhere(place: Place, tmp_path: Path) -> None:
+def test_a_module_outside_of_the_current_directory(place: Place, tmp_path: Path) -> None:
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "theirs.py").write_text("def task(n): return n")
     report = place.report("theirs:task", "1", "--path", str(tmp_path / "else"), "-n", "1", "--jobs", "3", "--no-trials")

@@ -41,7 +41,7 @@ def starve(tree: Tree, chance: random.Random) -> None:
             time.sleep(chance.uniform(0, 0.05))
 
 
-def test_nothing_runs_twice(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+def test_processes_without_a_core_run_no_job_twice(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
     record = tmp_path / "record"
     tree = start("-n", "2", mode=mode)
     eventually(lambda: len(tree.children()) == (1 if mode == "thread" else 2))

@@ -52,7 +52,7 @@ def test_killed_children_are_replaced(
     assert "SIGKILL" in tree.log
 
 
-def test_a_killed_supervisor_takes_all_with_it(
+def test_a_killed_supervisors_processes_end_too(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
     """No process of the killed supervisor's tree is left; the next worker waits for the lease and runs the other
@@ -70,7 +70,7 @@ def test_a_killed_supervisor_takes_all_with_it(
     eventually(lambda: store.scard(keys.OWNERS) == len(second.children()))
 
 
-def test_the_lease_of_the_living_holds(
+def test_jobs_of_a_living_supervisor_are_not_rescued(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
     """A job that holds the GIL for longer than the lease is not rescued, as its supervisor lives."""
@@ -117,7 +117,7 @@ def alive(process: psutil.Process) -> bool:
     ("function", "cause"),
     [("samples.exit_process", "exited with status 7"), ("samples.kill_itself", "was killed by SIGKILL")],
 )
-def test_a_deadly_job_fails_and_the_worker_goes_on(
+def test_a_job_that_kills_its_process_fails_and_the_worker_continues(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, function: str, cause: str
 ) -> None:
     record = str(tmp_path / "record")

@@ -60,7 +60,7 @@ def blocked(store: redis.Redis) -> int:
     return int(store.info("clients")["blocked_clients"])
 
 
-def test_the_idle_wait_for_one_of_two_queues(begin: Begin, proxy: Proxy, store: redis.Redis) -> None:
+def test_a_dead_connection_for_one_of_two_queues(begin: Begin, proxy: Proxy, store: redis.Redis) -> None:
     """All requests about one queue are swallowed for ever; its jobs start all the same."""
     rule = proxy.swallow(b"BLMOVE", keys.queue("b").encode() + b"\r\n")
     begin(proxy.url, "a", "b")
@@ -72,7 +72,7 @@ def test_the_idle_wait_for_one_of_two_queues(begin: Begin, proxy: Proxy, store: 
     eventually(lambda: status(store, quick.id) == "finished", NOTICED)
 
 
-def test_everything_while_it_idles(begin: Begin, proxy: Proxy, store: redis.Redis) -> None:
+def test_dead_connections_of_an_idle_worker(begin: Begin, proxy: Proxy, store: redis.Redis) -> None:
     """A firewall forgets all connections of the worker; the worker runs the next jobs, and receives the next
     command."""
     tree = begin(proxy.url)
@@ -87,7 +87,7 @@ def test_everything_while_it_idles(begin: Begin, proxy: Proxy, store: redis.Redi
     assert tree.wait() == 0
 
 
-def test_everything_while_a_job_runs(begin: Begin, proxy: Proxy, store: redis.Redis, tmp_path: Path) -> None:
+def test_dead_connections_while_a_job_runs(begin: Begin, proxy: Proxy, store: redis.Redis, tmp_path: Path) -> None:
     """The running job's outcome is recorded, and no other worker takes this one for dead meanwhile."""
     record = str(tmp_path / "record")
     begin(proxy.url, JOBQ_LEASE="10")
@@ -104,7 +104,7 @@ def store_url(store: redis.Redis) -> str:
     return f"unix://{store.connection_pool.connection_kwargs['path']}"
 
 
-def test_a_command_that_nobody_hears_is_repeated(
+def test_a_command_over_a_dead_connection_is_repeated(
     begin: Begin, proxy: Proxy, server: Server, store: redis.Redis, tmp_path: Path
 ) -> None:
     record = str(tmp_path / "record")
@@ -116,7 +116,7 @@ def test_a_command_that_nobody_hears_is_repeated(
     assert status(store, job.id) == "stopped"
 
 
-def test_what_a_job_asks_itself(begin: Begin, proxy: Proxy, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_jobs_own_connection_has_a_time_limit(begin: Begin, proxy: Proxy, store: redis.Redis, tmp_path: Path) -> None:
     """``get_current_job().connection``: a command that does not wait in the store has the usual time limit."""
     gate, record = tmp_path / "gate", tmp_path / "record"
     begin(proxy.url)
@@ -141,7 +141,9 @@ def theirs(proxy: Proxy) -> redis.Redis:
 
 
 @pytest.mark.parametrize("make", [ours, theirs])
-def test_a_producer(make: Callable[[Proxy], redis.Redis], proxy: Proxy, store: redis.Redis) -> None:
+def test_a_producer_with_a_dead_connection(
+    make: Callable[[Proxy], redis.Redis], proxy: Proxy, store: redis.Redis
+) -> None:
     """The producer's connection was forgotten between two jobs, or the reply to an enqueue never comes."""
     with make(proxy) as own:
         queue = Queue(connection=own)
@@ -154,7 +156,9 @@ def test_a_producer(make: Callable[[Proxy], redis.Redis], proxy: Proxy, store: r
 
 
 @pytest.mark.parametrize("make", [ours, theirs])
-def test_who_waits_for_results(make: Callable[[Proxy], redis.Redis], proxy: Proxy, begin_one: Begin) -> None:
+def test_a_wait_for_results_over_a_dead_connection(
+    make: Callable[[Proxy], redis.Redis], proxy: Proxy, begin_one: Begin
+) -> None:
     with make(proxy) as own:
         queue = Queue(connection=own)
         jobs = [queue.enqueue("samples.nap", 4), queue.enqueue("samples.nap", 4)]
@@ -181,7 +185,7 @@ def begin_one(server: Server, tmp_path: Path) -> Iterator[Begin]:
         tree.destroy()
 
 
-def test_an_executor(proxy: Proxy, begin_one: Begin) -> None:
+def test_an_executor_with_dead_connections(proxy: Proxy, begin_one: Begin) -> None:
     begin_one()
     with JobExecutor(queue="default", url=proxy.url) as executor:
         assert executor.submit("samples.ok", 1).result(NOTICED) == 1
@@ -191,7 +195,7 @@ def test_an_executor(proxy: Proxy, begin_one: Begin) -> None:
         assert (first.result(NOTICED), second.result(NOTICED)) == (3, 2)
 
 
-def test_the_leader_of_the_cron_files(server: Server, store: redis.Redis, proxy: Proxy, tmp_path: Path) -> None:
+def test_a_cron_leader_with_a_dead_connection(server: Server, store: redis.Redis, proxy: Proxy, tmp_path: Path) -> None:
     """The only leader: the lock expires while it waits for an answer, and then it leads again."""
     path = tmp_path / "cron_file.py"
     path.write_text(

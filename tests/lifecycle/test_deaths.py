@@ -20,7 +20,9 @@ from jobqueue.protocol import keys
 GOOD = 200
 
 
-def test_a_segfault_among_good_ones(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_segfault_counts_only_for_the_job_that_crashed(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
     """The death is counted only for the job that crashed, also if other jobs ran in its process."""
     record, bad = tmp_path / "record", tmp_path / "bad"
     calls = [(str(record), n, 0.01) for n in range(GOOD)]
@@ -71,7 +73,9 @@ def test_a_signal_without_a_name(start: Start, mode: str, queue: Queue, store: r
     assert queue.enqueue("square", 4).result(30) == 16
 
 
-def test_rqs_own_finish(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+def test_rqs_own_finish_after_a_death(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
     """The failure callback is called, dependents that allow a failure are enqueued, RQ's retries apply with --on-crash
     fail."""
     tree: Tree = start("-n", "2", mode=mode)

@@ -55,7 +55,7 @@ def nothing_is_owed(store: redis.Redis) -> bool:
 
 
 @pytest.mark.parametrize("ending", ["first_end", "first_failure"])
-def test_a_child_dies_between_an_end_and_the_dependents(
+def test_a_child_dies_after_an_outcome_and_before_the_dependents(
     start: Start, mode: str, ending: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
     """The job may fail, as the dependent allows that. RQ alone would leave the dependent deferred for ever."""
@@ -69,7 +69,9 @@ def test_a_child_dies_between_an_end_and_the_dependents(
     assert nothing_is_owed(store)
 
 
-def test_a_child_is_killed_amid_many_dependents(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_a_child_is_killed_while_it_enqueues_many_dependents(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
     queue.enqueue("samples.ok", 1, job_id="parent")
     ids = add_many(store, queue, "parent", 3000)
     tree = start(*WITHOUT_MAINTENANCE, "-n", "1", mode=mode)
@@ -90,7 +92,7 @@ def test_many_dependents_of_a_job_with_a_short_limit(start: Start, mode: str, qu
     assert "rescued" not in tree.log
 
 
-def test_a_whole_tree_dies_between_an_end_and_the_dependents(
+def test_a_whole_tree_dies_after_an_outcome_and_before_the_dependents(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
     queue.enqueue("samples_dependents.first_failure", job_id="parent")
@@ -108,7 +110,7 @@ def test_a_whole_tree_dies_between_an_end_and_the_dependents(
 
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("function", ["samples.ok", "samples.fail"])
-def test_the_connection_is_cut_at_the_end(
+def test_the_connection_is_lost_while_the_outcome_is_recorded(
     start: Start, mode: str, function: str, answered: bool, server: Server, queue: Queue, store: redis.Redis
 ) -> None:
     """The request that records the outcome, or its reply, is lost: it is recorded once, and the dependent runs."""
@@ -127,7 +129,7 @@ def test_the_connection_is_cut_at_the_end(
 
 @pytest.mark.parametrize("ending", ["first_end", "first_failure"])
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
-def test_in_rqs_classes(
+def test_dependents_with_rqs_worker_classes(
     start_rq: Callable[..., Tree], place: str, ending: str, store: redis.Redis, tmp_path: Path
 ) -> None:
     queue = rq.Queue(connection=store)

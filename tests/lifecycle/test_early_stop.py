@@ -35,7 +35,7 @@ CRONS = "from rq import cron\ncron.register('samples.add', 'default', args=(1, 2
 @pytest.mark.parametrize(
     "at", ["click", "jobqueue.errors", "jobqueue.cli.worker", "redis", "jobqueue.workers.launcher", "rq.job"]
 )
-def test_a_signal_while_it_starts(server: Server, store: redis.Redis, tmp_path: Path, at: str, number: str) -> None:
+def test_sigterm_during_the_start(server: Server, store: redis.Redis, tmp_path: Path, at: str, number: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(SITE.format(signal=number))
     env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     env |= {"JOBQ_TEST_AT": at, "JOBQ_TEST_PID": ""}
@@ -49,7 +49,7 @@ def test_a_signal_while_it_starts(server: Server, store: redis.Redis, tmp_path: 
 
 @pytest.mark.parametrize("command", ["info", "submit square 1 --wait", "cron crons.py", "worker"])
 @pytest.mark.parametrize("at", ["click", "jobqueue.errors", "jobqueue.cli.options", "redis"])
-def test_an_interrupt_while_it_starts(server: Server, tmp_path: Path, at: str, command: str) -> None:
+def test_sigint_during_the_start(server: Server, tmp_path: Path, at: str, command: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(SITE.format(signal="SIGINT"))
     (tmp_path / "crons.py").write_text(CRONS)
     env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
@@ -61,7 +61,7 @@ def test_an_interrupt_while_it_starts(server: Server, tmp_path: Path, at: str, c
     assert not done.stdout
 
 
-def test_an_interrupt_from_the_terminal_while_a_cron_file_is_loaded(server: Server, tmp_path: Path) -> None:
+def test_ctrl_c_while_a_cron_file_is_loaded(server: Server, tmp_path: Path) -> None:
     loading = tmp_path / "loading"
     (tmp_path / "crons.py").write_text(f"import os, time\nopen({str(loading)!r}, 'w').write(str(os.getpid()))\n"
                                        "time.sleep(600)\n")  # fmt: skip
@@ -76,7 +76,7 @@ def test_an_interrupt_from_the_terminal_while_a_cron_file_is_loaded(server: Serv
         os.kill(int(loading.read_text()), 0)
 
 
-def test_an_interrupt_at_the_very_end(server: Server, tmp_path: Path) -> None:
+def test_sigint_at_the_very_end(server: Server, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
     )

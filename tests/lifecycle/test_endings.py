@@ -92,7 +92,7 @@ def test_a_value(queue: Queue, value: object) -> None:
     assert queue.enqueue("samples.ok", value).result(30) == value
 
 
-def test_what_rq_reads(queue: Queue, store: redis.Redis, worker: Tree) -> None:
+def test_rq_reads_the_result(queue: Queue, store: redis.Redis, worker: Tree) -> None:
     job = queue.enqueue("samples.ok", 5)
     assert job.result(30) == 5
     read = Job.fetch(job.id, store, "json")
@@ -197,11 +197,11 @@ def test_a_result_that_json_cannot_carry(queue: Queue, store: redis.Redis) -> No
     assert "type set" in text
 
 
-def test_a_function_that_is_not_there(queue: Queue, store: redis.Redis) -> None:
+def test_a_missing_function_fails_the_job(queue: Queue, store: redis.Redis) -> None:
     assert "nonsense" in failure(store, queue.enqueue("samples.nonsense").id)
 
 
-def test_a_module_that_is_not_served(queue: Queue, store: redis.Redis) -> None:
+def test_a_function_of_a_module_that_is_not_served_is_refused(queue: Queue, store: redis.Redis) -> None:
     """A function of another module under the name of a served one is refused too."""
     assert "does not serve os.getcwd: start it with -I os" in failure(store, queue.enqueue("os.getcwd").id)
     assert "does not serve samples.borrowed" in failure(store, queue.enqueue("samples.borrowed").id)
@@ -212,7 +212,7 @@ def test_a_pickled_job_is_refused(queue: Queue, store: redis.Redis) -> None:
     assert "start it with --accept json,pickle and requeue the job" in failure(store, job.id)
 
 
-def test_junk(queue: Queue, store: redis.Redis) -> None:
+def test_data_that_is_no_call_fails_the_job(queue: Queue, store: redis.Redis) -> None:
     job = queue.enqueue("samples.ok")
     eventually(lambda: job.get_status(refresh=True) is JobStatus.FINISHED)
     store.hset(keys.job(job.id), mapping={"data": b"\xff\xfe", "status": "queued"})
@@ -238,7 +238,7 @@ def test_retries(queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
     assert len(lines(tmp_path / "b")) == 3
 
 
-def test_a_retry_after_a_while(queue: Queue, tmp_path: Path) -> None:
+def test_a_retry_with_an_interval(queue: Queue, tmp_path: Path) -> None:
     """The job is in RQ's scheduled registry until then, and our scheduler enqueues it."""
     job = queue.enqueue("samples.fail_times", str(tmp_path / "a"), 1, retry=rq.Retry(max=1, interval=1))
     assert job.result(30) == 2
@@ -292,7 +292,9 @@ def claims(store: redis.Redis, key: bytes) -> list[bytes]:
     return list(store.zrange(key, 0, -1))
 
 
-def test_a_running_job_is_seen(queue: Queue, store: redis.Redis, worker: Tree, tmp_path: Path, gate: Path) -> None:
+def test_a_running_job_is_visible_to_rq(
+    queue: Queue, store: redis.Redis, worker: Tree, tmp_path: Path, gate: Path
+) -> None:
     """Status, start, worker, RQ's started registry and execution are there; all are gone when the job has ended."""
     record = str(tmp_path / "record")
     job = queue.enqueue("samples.wait_for", record, 1, str(gate))

@@ -98,7 +98,7 @@ def make(server: Server) -> Iterator[Callable[..., JobExecutor]]:
         ({"mode": "thread", "worker_flags": "--strict-start"}, TypeError),
     ],
 )
-def test_what_cannot_be(options: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         JobExecutor(**options)
 
@@ -110,7 +110,7 @@ def test_nothing_starts_before_the_first_submit(make: Callable[..., JobExecutor]
         executor.submit(samples.ok, 1)
 
 
-def test_json_refuses_what_it_would_change(make: Callable[..., JobExecutor]) -> None:
+def test_json_refuses_values_that_it_would_change(make: Callable[..., JobExecutor]) -> None:
     executor = make()
     with pytest.raises(NotSerializable, match="keys must be text"):
         executor.submit(samples.ok, {1: 2})
@@ -119,7 +119,7 @@ def test_json_refuses_what_it_would_change(make: Callable[..., JobExecutor]) -> 
     assert isinstance(executor.submit(samples.return_a_set).exception(LONG), Exception)
 
 
-def test_pickle_carries_them(make: Callable[..., JobExecutor]) -> None:
+def test_pickle_carries_values_that_json_refuses(make: Callable[..., JobExecutor]) -> None:
     executor = make(serializer="pickle")
     value = {1: ({2}, b"3")}
     assert executor.submit(samples.ok, value).result(LONG) == value
@@ -139,7 +139,7 @@ def test_a_job_that_kills_its_process_fails_alone(make: Callable[..., JobExecuto
     assert executor.submit(samples.ok, 1).result(LONG) == 1
 
 
-def test_what_fails_in_the_call_itself_is_rebuilt_too(make: Callable[..., JobExecutor]) -> None:
+def test_an_exception_of_the_call_itself_is_rebuilt(make: Callable[..., JobExecutor]) -> None:
     """A call with wrong arguments, or of a function in C: the traceback has no line of Python."""
     executor = make()
     for call, kind in [
@@ -153,7 +153,9 @@ def test_what_fails_in_the_call_itself_is_rebuilt_too(make: Callable[..., JobExe
 
 
 @pytest.mark.parametrize(("mode", "workers"), [("thread", 1), ("thread", 2), ("process", 1)])
-def test_what_is_no_exception_ends_the_future(make: Callable[..., JobExecutor], mode: str, workers: int) -> None:
+def test_an_exception_that_is_no_subclass_of_exception_ends_the_future(
+    make: Callable[..., JobExecutor], mode: str, workers: int
+) -> None:
     """The thread that serves all futures continues."""
     executor = make(mode, workers)
     errors = [executor.submit(samples_rq.cancel_a_part) for _ in range(4)]
@@ -169,7 +171,7 @@ def test_a_time_limit_is_rounded_up(make: Callable[..., JobExecutor], server: Se
     assert server.client.hget(keys.job(future.job_id), "timeout") == b"2"
 
 
-def test_a_job_has_no_time_limit_unless_told(make: Callable[..., JobExecutor], server: Server) -> None:
+def test_a_job_has_no_time_limit_by_default(make: Callable[..., JobExecutor], server: Server) -> None:
     free = make().submit(samples.ok, 1)
     assert server.client.hget(keys.job(free.job_id), "timeout") == b"-1"
     assert free.result(LONG) == 1
@@ -196,7 +198,7 @@ def test_a_killed_supervisor_is_started_again(
     assert after.pid != before.pid
 
 
-def test_one_that_dies_again_and_again_breaks_the_executor(make: Callable[..., JobExecutor]) -> None:
+def test_workers_that_die_again_and_again_break_the_executor(make: Callable[..., JobExecutor]) -> None:
     executor = make()
     running = executor.submit(samples.nap, 60.0)
     dead: set[int] = set()
@@ -228,7 +230,7 @@ def test_workers_that_cannot_start_break_the_executor(make: Callable[..., JobExe
     assert len(again.traceback) < 10, "it brought along where it was raised before"
 
 
-def test_a_name_that_is_mistyped_breaks_nothing(make: Callable[..., JobExecutor]) -> None:
+def test_a_mistyped_name_does_not_break_the_executor(make: Callable[..., JobExecutor]) -> None:
     executor = make()
     for name in ("no_such_module:f", "json.no_such_module:f", "samples.ok.further:f"):
         with pytest.raises(TaskNotFound, match="There is no module"):
@@ -254,7 +256,7 @@ def test_a_store_that_goes_away_for_a_while(tmp_path: Path) -> None:
 # -- what own workers may run ----------------------------------------------------------------------------------------
 
 
-def test_more_modules_more_groups(make: Callable[..., JobExecutor], tmp_path: Path) -> None:
+def test_each_set_of_modules_has_its_own_workers(make: Callable[..., JobExecutor], tmp_path: Path) -> None:
     """The first set of workers finishes its jobs while the second serves more functions; then the first ends."""
     executor = make()
     gate = tmp_path / "gate"
@@ -268,7 +270,7 @@ def test_more_modules_more_groups(make: Callable[..., JobExecutor], tmp_path: Pa
     eventually(lambda: len(workers_of(os.getpid())) == 1)
 
 
-def test_they_run_what_the_caller_named_and_nothing_else(
+def test_own_workers_run_only_the_functions_that_were_submitted(
     make: Callable[..., JobExecutor], server: Server, tmp_path: Path
 ) -> None:
     """A process that can write to the store, and looks up the queue, can run no other function."""
@@ -282,7 +284,7 @@ def test_they_run_what_the_caller_named_and_nothing_else(
     assert not (tmp_path / "evil").exists()
 
 
-def test_what_cannot_be_imported_breaks_nothing(
+def test_a_function_that_cannot_be_imported_does_not_break_the_executor(
     make: Callable[..., JobExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task is refused when it is submitted; a worker that was started for it would not start."""
@@ -311,7 +313,7 @@ def test_jobs_outlive_their_executor(server: Server, start: Start, mode: str) ->
     assert [future.result(LONG) for future in futures] == [0, 1, 2]
 
 
-def test_a_job_that_is_canceled_elsewhere(server: Server) -> None:
+def test_a_job_canceled_elsewhere_cancels_its_future(server: Server) -> None:
     with JobExecutor(queue="nobody", url=server.url) as executor:
         future = executor.submit(samples.ok, 1)
         Queue("nobody", server.client).fetch_job(future.job_id).cancel()  # type: ignore[union-attr]
@@ -320,7 +322,7 @@ def test_a_job_that_is_canceled_elsewhere(server: Server) -> None:
         assert future.cancelled()
 
 
-def test_a_function_that_they_do_not_serve(server: Server, start: Start) -> None:
+def test_a_function_that_running_workers_do_not_serve(server: Server, start: Start) -> None:
     start("-n", "1", serve=())
     eventually(lambda: server.client.smembers(keys.WORKERS))  # one that starts later says so itself, and leaves
     with JobExecutor(url=server.url) as executor:
@@ -331,7 +333,9 @@ def test_a_function_that_they_do_not_serve(server: Server, start: Start) -> None
 # -- many ------------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_starves_behind_long_jobs(make: Callable[..., JobExecutor], server: Server, tmp_path: Path) -> None:
+def test_short_jobs_complete_beside_many_long_ones(
+    make: Callable[..., JobExecutor], server: Server, tmp_path: Path
+) -> None:
     """The first 200 futures (128 are watched at a time) end last; the others are completed while they run."""
     gate = tmp_path / "gate"
     with make("thread", 210) as executor:
@@ -372,7 +376,7 @@ def test_thousands_of_futures_cost_few_commands(make: Callable[..., JobExecutor]
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_executor_that_is_thrown_away(make: Callable[..., JobExecutor], server: Server) -> None:
+def test_an_executor_that_is_garbage_collected(make: Callable[..., JobExecutor], server: Server) -> None:
     future = JobExecutor("thread", 1, url=server.url).submit(samples.nap, 0.2)
     gc.collect()
     assert future.result(LONG) == 0.2
@@ -395,7 +399,7 @@ def test_system_exit_in_the_body_does_not_wait(make: Callable[..., JobExecutor])
     assert futures[1].cancelled() or isinstance(futures[1].exception(0), BrokenWorkers)
 
 
-def test_interrupted_jobs_are_there_until_their_futures_know(
+def test_interrupted_jobs_stay_until_their_futures_have_ended(
     make: Callable[..., JobExecutor], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The collector might first see that a job is gone, and take that for its outcome."""
@@ -481,7 +485,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("where", ["in the body", "in the wait at its end", "at the program's end"])
-def test_ctrl_c(server: Server, tmp_path: Path, where: str) -> None:
+def test_ctrl_c_ends_a_script(server: Server, tmp_path: Path, where: str) -> None:
     process = run(server, [*script(tmp_path, STUCK), where])
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
@@ -534,7 +538,7 @@ def test_a_program_ends_when_its_own_workers_are_done(server: Server, tmp_path: 
     assert traces(server) == []
 
 
-def test_a_program_leaves_its_jobs_to_the_workers_that_are_there(server: Server, tmp_path: Path, start: Start) -> None:
+def test_a_program_leaves_its_jobs_to_running_workers(server: Server, tmp_path: Path, start: Start) -> None:
     record = tmp_path / "record"
     began = time.monotonic()
     process = run(server, [*script(tmp_path, AT_EXIT), "others", str(record)])

@@ -266,7 +266,7 @@ def test_with_waits_also_when_its_body_raises(make: Make) -> None:
 
 # "If the call is currently being executed or finished running and cannot be cancelled then the method will return
 # False"; running(): "Return True if the call is currently being executed and cannot be cancelled."
-def test_what_runs_is_not_canceled(pool: cf.Executor, gate: Gate) -> None:
+def test_a_running_call_is_not_canceled(pool: cf.Executor, gate: Gate) -> None:
     (future, *_) = gate.fill(pool)
     assert not future.cancel()
     assert (future.running(), future.cancelled(), future.done()) == (True, False, False)
@@ -278,7 +278,7 @@ def test_what_runs_is_not_canceled(pool: cf.Executor, gate: Gate) -> None:
 
 # "otherwise the call will be cancelled and the method will return True"; cancelled(): "Return True if the call was
 # successfully cancelled."; done(): "Return True if the call was successfully cancelled or finished running."
-def test_what_waits_is_canceled(pool: cf.Executor, gate: Gate) -> None:
+def test_a_waiting_call_is_canceled(pool: cf.Executor, gate: Gate) -> None:
     last = gate.pending(pool)
     assert (last.running(), last.cancelled(), last.done()) == (False, False, False)
     assert last.cancel()
@@ -286,7 +286,7 @@ def test_what_waits_is_canceled(pool: cf.Executor, gate: Gate) -> None:
     assert (last.running(), last.cancelled(), last.done()) == (False, True, True)
 
 
-def test_what_was_canceled_does_not_run(pool: cf.Executor, gate: Gate) -> None:
+def test_a_canceled_call_does_not_run(pool: cf.Executor, gate: Gate) -> None:
     gate.fill(pool)
     futures = [pool.submit(samples.note, gate.record, n) for n in range(8)]
     canceled = [n for n, future in enumerate(futures) if future.cancel()]
@@ -310,7 +310,7 @@ def test_result_and_exception_time_out(pool: cf.Executor, gate: Gate) -> None:
 
 
 # "If the future is cancelled before completing then CancelledError will be raised."
-def test_result_and_exception_of_what_was_canceled(pool: cf.Executor, gate: Gate) -> None:
+def test_result_and_exception_of_a_canceled_call(pool: cf.Executor, gate: Gate) -> None:
     last = gate.pending(pool)
     last.cancel()
     for ask in (last.result, last.exception):
@@ -346,7 +346,7 @@ def test_no_exception(pool: cf.Executor) -> None:
 
 
 # a thread that waits is woken by the cancellation too
-def test_cancel_wakes_who_waits(pool: cf.Executor, gate: Gate) -> None:
+def test_a_cancellation_wakes_a_waiting_thread(pool: cf.Executor, gate: Gate) -> None:
     last = gate.pending(pool)
     seen: list[object] = []
 
@@ -378,7 +378,7 @@ def test_callbacks(pool: cf.Executor, gate: Gate) -> None:
     assert seen == [(name, future, os.getpid()) for name in "abc"]
 
 
-def test_callbacks_of_what_is_canceled(pool: cf.Executor, gate: Gate) -> None:
+def test_callbacks_of_a_canceled_call(pool: cf.Executor, gate: Gate) -> None:
     last, seen = gate.pending(pool), []
     last.add_done_callback(seen.append)
     last.cancel()
@@ -403,7 +403,7 @@ def test_callbacks_that_raise(pool: cf.Executor, gate: Gate, caplog: pytest.LogC
 
 
 # "If the future has already completed or been cancelled, fn will be called immediately."
-def test_callbacks_that_come_late(pool: cf.Executor) -> None:
+def test_callbacks_that_are_added_late(pool: cf.Executor) -> None:
     future, seen = pool.submit(samples.ok, 1), []
     future.result(LONG)
     future.add_done_callback(lambda it: seen.append((it, threading.current_thread())))
@@ -422,7 +422,7 @@ def test_set_running_or_notify_cancel(pool: cf.Executor, gate: Gate, caplog: pyt
 
 
 # "This method raises concurrent.futures.InvalidStateError if the Future is already done."
-def test_what_is_done_is_not_set(pool: cf.Executor) -> None:
+def test_a_done_future_cannot_be_set(pool: cf.Executor) -> None:
     future = pool.submit(samples.ok, 1)
     future.result(LONG)
     with pytest.raises(cf.InvalidStateError):
@@ -464,7 +464,7 @@ def test_wait_for_an_exception(pool: cf.Executor, gate: Gate) -> None:
 
 
 # "timeout can be used to control the maximum number of seconds to wait before returning."
-def test_wait_for_some_time(pool: cf.Executor, gate: Gate) -> None:
+def test_wait_with_a_timeout(pool: cf.Executor, gate: Gate) -> None:
     held, quick = gate.held(pool), pool.submit(samples.ok, 1)
     quick.result(LONG)
     assert cf.wait([held, quick], timeout=0.05) == ({quick}, {held})
@@ -510,7 +510,7 @@ def test_as_completed_times_out(pool: cf.Executor, gate: Gate) -> None:
 
 # asyncio: "loop.run_in_executor(executor, func, *args)", "asyncio.wrap_future(future): Wrap a
 # concurrent.futures.Future object in a asyncio.Future object."
-def test_in_asyncio(pool: cf.Executor, gate: Gate) -> None:
+def test_futures_in_asyncio(pool: cf.Executor, gate: Gate) -> None:
     async def main() -> list[Any]:
         loop = asyncio.get_running_loop()
         futures = [loop.run_in_executor(pool, samples.ok, n) for n in range(5)]
@@ -530,7 +530,7 @@ def test_in_asyncio(pool: cf.Executor, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("make", OURS, indirect=True)
-def test_futures_know_their_jobs(pool: cf.Executor, module_server: Server) -> None:
+def test_futures_have_the_id_of_their_job(pool: cf.Executor, module_server: Server) -> None:
     future: Any = pool.submit(samples.ok, 1)
     assert future.result(LONG) == 1
     assert future.job_id in repr(future)

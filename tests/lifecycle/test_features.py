@@ -64,7 +64,7 @@ def test_a_handler_that_fails_does_not_hide_the_failure(
 
 
 @pytest.mark.parametrize("name", ["samples_rq:no_such", "no_such_module:handle", "samples_rq:Basket.kind"])
-def test_a_handler_that_is_not_there(start: Start, name: str) -> None:
+def test_a_missing_exception_handler_is_refused(start: Start, name: str) -> None:
     tree = start("--exception-handler", name)
     assert tree.wait() == 2
     assert f"--exception-handler {name.replace(':', '.')}" in tree.log
@@ -75,7 +75,7 @@ def test_a_handler_that_is_not_there(start: Start, name: str) -> None:
 
 
 @pytest.mark.parametrize("slots", ["1", "2"])
-def test_what_is_no_exception_fails_its_job_alone(
+def test_a_base_exception_fails_its_job_alone(
     start: Start, mode: str, store: redis.Redis, queue: Queue, slots: str
 ) -> None:
     """asyncio's CancelledError is no Exception; no other job is affected, and the slot continues."""
@@ -97,7 +97,7 @@ def test_what_is_no_exception_fails_its_job_alone(
         ("confuse_the_store_in_callback", "WRONGTYPE"),
     ],
 )
-def test_what_a_success_callback_raises_fails_the_job(
+def test_an_exception_of_a_success_callback_fails_the_job(
     start: Start, mode: str, store: redis.Redis, queue: Queue, callback: str, words: str
 ) -> None:
     """The job fails once, also if the exception looks like an error of the store."""
@@ -119,14 +119,16 @@ def test_a_success_callback_that_cannot_reach_another_store(
     assert store.get(samples_rq.told(job.id)) == b"4"
 
 
-def test_what_a_job_leaves_on_itself(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
+def test_callbacks_see_attributes_that_the_job_set_on_itself(
+    start: Start, mode: str, store: redis.Redis, queue: Queue
+) -> None:
     """Its callbacks find the attributes, and see a job that runs, however short it was."""
     job = queue.enqueue("samples_rq.leave_things", 7, on_success=rq.Callback("samples_rq.find_things"))
     assert start("--burst", "-n", "1", "-I", "samples_rq", mode=mode).wait() == 0
     assert store.lrange(samples_rq.told(job.id), 0, -1) == [b"({'a': 7}, 'started', True)"]
 
 
-def test_an_exception_without_words(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
+def test_an_exception_without_a_text(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
     job = queue.enqueue("samples_rq.say_nothing")
     tree = start("--burst", "-n", "1", "-I", "samples_rq", mode=mode)
     assert tree.wait() == 0
@@ -135,7 +137,7 @@ def test_an_exception_without_words(start: Start, mode: str, store: redis.Redis,
     assert "Logging error" not in tree.log
 
 
-def test_a_job_may_wait_long_on_its_connection(start: Start, mode: str, queue: Queue) -> None:
+def test_a_job_may_block_on_its_connection_for_long(start: Start, mode: str, queue: Queue) -> None:
     job = queue.enqueue("samples_rq.wait_long_for_nothing", 10.5)
     assert start("--burst", "-n", "1", "-I", "samples_rq", mode=mode).wait() == 0
     assert job.result(timeout=1) is None
@@ -190,7 +192,7 @@ def test_a_serializer(start: Start, mode: str, store: redis.Redis) -> None:
         ("--serializer", "samples_rq.OwnJob", "has the functions dumps and loads"),
     ],
 )
-def test_a_class_that_cannot_be(start: Start, flag: str, name: str, words: str) -> None:
+def test_a_class_that_cannot_be_used_is_refused(start: Start, flag: str, name: str, words: str) -> None:
     for more in ([], ["--check"]):
         tree = start(flag, name, *more)
         assert tree.wait() == 2
@@ -221,7 +223,9 @@ def test_dequeue_strategies(start: Start, mode: str, store: redis.Redis, tmp_pat
     )
 
 
-def test_round_robin_of_long_jobs(start: Start, mode: str, store: redis.Redis, tmp_path: Path) -> None:
+def test_round_robin_keeps_its_order_with_long_jobs(
+    start: Start, mode: str, store: redis.Redis, tmp_path: Path
+) -> None:
     """Jobs that were claimed ahead go back from behind a long job, and the order of the queues is kept."""
     record = str(tmp_path / "record")
     for name in "abc":
@@ -232,7 +236,7 @@ def test_round_robin_of_long_jobs(start: Start, mode: str, store: redis.Redis, t
 
 
 @pytest.mark.parametrize("strategy", ["round_robin", "random"])
-def test_strategies_lose_nothing_among_many(
+def test_strategies_lose_no_job_with_several_workers(
     start: Start, mode: str, store: redis.Redis, tmp_path: Path, strategy: str
 ) -> None:
     record = str(tmp_path / "record")
@@ -301,7 +305,7 @@ def test_suspend_and_resume(
     assert waiting.result(30) == 2
 
 
-def test_progress_is_seen_from_outside(start: Start, mode: str, store: redis.Redis) -> None:
+def test_progress_in_meta_is_visible_while_the_job_runs(start: Start, mode: str, store: redis.Redis) -> None:
     job = rq.Queue(connection=store).enqueue(samples_rq.report_progress, meta={"who": "me"})
     start("-n", "1", "--accept", "json,pickle", mode=mode, serve=SERVE)
     eventually(lambda: job.get_meta().get("progress") == 100)
@@ -342,7 +346,7 @@ def test_rqs_environment_variables(start: Start, mode: str, store: redis.Redis, 
     assert job_id == (job.id if mode == "process" else None)
 
 
-def test_a_running_job_sees_who_runs_it_since_when(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
+def test_a_running_job_sees_its_worker_and_its_start(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
     """Also in the job's first 5 ms, and when the store has an earlier run by another worker."""
     job = queue.enqueue(samples_rq.seen_by_itself)
     store.hset(keys.job(job.id), mapping={"worker_name": "another", "started_at": "2020-01-01T00:00:00.000000Z"})
@@ -354,7 +358,9 @@ def test_a_running_job_sees_who_runs_it_since_when(start: Start, mode: str, stor
 
 
 @pytest.mark.parametrize("function", [samples_rq.take_the_alarm, samples_rq.take_the_alarm_and_spin])
-def test_a_job_that_takes_sigalrm_for_itself(start: Start, queue: Queue, store: redis.Redis, function: Any) -> None:
+def test_a_job_that_installs_its_own_sigalrm_handler(
+    start: Start, queue: Queue, store: redis.Redis, function: Any
+) -> None:
     """Time limits still hold: a job that reacts gets an exception, and its process is not killed."""
     first = queue.enqueue(function, job_timeout=1)
     then = queue.enqueue("samples.spin", 60, job_timeout=1)
@@ -366,7 +372,7 @@ def test_a_job_that_takes_sigalrm_for_itself(start: Start, queue: Queue, store: 
         assert uncounted(store, job.id)
 
 
-def test_what_a_job_forks_dies_of_sigterm(start: Start, queue: Queue) -> None:
+def test_a_process_forked_by_a_job_dies_of_sigterm(start: Start, queue: Queue) -> None:
     job = queue.enqueue(samples_rq.end_a_process_of_ones_own)
     start("-n", "1", mode="process", serve=SERVE)
     assert job.result(30) == -signal.SIGTERM

@@ -90,7 +90,7 @@ def test_children_draw_different_numbers(start: Start, queue: Queue, drawing: Pa
     assert tree.log.count("the same random numbers") == 1
 
 
-def test_children_that_import_for_themselves(start: Start, queue: Queue, drawing: Path) -> None:
+def test_spawned_children_draw_different_numbers(start: Start, queue: Queue, drawing: Path) -> None:
     with open(drawing / "drawing.py", "a") as module:
         module.write("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n")
     tree = start("-n", "2", serve=("drawing",))
@@ -101,7 +101,7 @@ def test_children_that_import_for_themselves(start: Start, queue: Queue, drawing
     assert "importing the served modules started threads: " in tree.log
 
 
-def test_a_module_that_a_job_imports(start: Start, queue: Queue, drawing: Path) -> None:
+def test_a_module_that_a_job_imports_draws_different_numbers(start: Start, queue: Queue, drawing: Path) -> None:
     """The module seeds when its first job runs, in each child."""
     start("-n", "2", "--allow-any", serve=())
     jobs = [queue.enqueue("drawing.draw_and_wait", str(drawing / "barrier")) for _ in range(2)]
@@ -110,7 +110,9 @@ def test_a_module_that_a_job_imports(start: Start, queue: Queue, drawing: Path) 
     assert all_differ([job.result(30) for job in jobs])
 
 
-def test_rqs_worker_class(server: Server, store: redis.Redis, drawing: Path) -> None:
+def test_the_horses_of_rqs_worker_class_draw_different_numbers(
+    server: Server, store: redis.Redis, drawing: Path
+) -> None:
     """Each horse imports the module, which seeds; the second horse replaces the first, which dies."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("drawing.draw"), queue.enqueue("drawing.draw", "dies"), queue.enqueue("drawing.draw")]
@@ -168,7 +170,9 @@ def test_a_connection_is_not_shared(start: Start, mode: str, queue: Queue, tmp_p
     assert f"left open a connection to 127.0.0.1:{echo} (asking.link)" in tree.log
 
 
-def test_rqs_worker_class_warns_of_one(server: Server, store: redis.Redis, tmp_path: Path, echo: int) -> None:
+def test_rqs_worker_class_warns_of_a_shared_connection(
+    server: Server, store: redis.Redis, tmp_path: Path, echo: int
+) -> None:
     """The horse is forked from the program, as RQ's is, as it needs the program's objects."""
     (tmp_path / "program.py").write_text(
         "import os, redis, rq, socket\nfrom jobqueue.rq import Worker\n"
@@ -202,7 +206,9 @@ def test_rqs_worker_class_warns_of_one(server: Server, store: redis.Redis, tmp_p
     ],
     ids=["pipe", "epoll", "socketpair", "datagrams", "sqlite", "file", "program", "native thread"],
 )
-def test_what_cannot_be_shared_is_named(start: Start, queue: Queue, tmp_path: Path, code: str, said: str) -> None:
+def test_connections_and_generators_that_cannot_be_shared_are_named(
+    start: Start, queue: Queue, tmp_path: Path, code: str, said: str
+) -> None:
     (tmp_path / "opening.py").write_text(f"import os\n{code}\ndef pid():\n    return os.getpid()\n")
     tree = start("-n", "1", serve=("opening",))
     pid = queue.enqueue("opening.pid").result(30)
@@ -225,7 +231,7 @@ def test_what_cannot_be_shared_is_named(start: Start, queue: Queue, tmp_path: Pa
     ],
     ids=["listener", "log file", "syslog", "stderr", "null", "mapped file", "ended thread", "redis pool", "queue"],
 )
-def test_what_can_be_shared_is(start: Start, queue: Queue, tmp_path: Path, code: str) -> None:
+def test_descriptors_that_can_be_shared_are_not_named(start: Start, queue: Queue, tmp_path: Path, code: str) -> None:
     (tmp_path / "opening.py").write_text(f"import os\n{code}\ndef pid():\n    return os.getpid()\n")
     tree = start("-n", "1", serve=("opening",))
     pid = queue.enqueue("opening.pid").result(30)

@@ -28,7 +28,9 @@ def why(path: Path) -> str:
         return ""
 
 
-def test_health(start: Start, server: Server, queue: Queue, tmp_path: Path) -> None:
+def test_the_health_file_says_whether_the_worker_can_claim_jobs(
+    start: Start, server: Server, queue: Queue, tmp_path: Path
+) -> None:
     """Able; not while the store is stopped; able again; not while the worker stops; and no file when it has ended."""
     path, gate = tmp_path / "health", tmp_path / "gate"
     tree: Tree = start("-n", "2", "--health-file", str(path), JOBQ_LEASE="2")
@@ -91,7 +93,7 @@ def test_a_killed_worker_is_stale(start: Start, server: Server, tmp_path: Path) 
     eventually(lambda: not dead & set(server.client.smembers(keys.OWNERS)))  # the other one took its place
 
 
-def test_a_module_whose_import_does_not_end(start: Start, mode: str, tmp_path: Path) -> None:
+def test_the_health_file_names_a_module_that_imports_for_ever(start: Start, mode: str, tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text("import time\ntime.sleep(1000)\n")
     file = tmp_path / "health"
     tree = start("--health-file", str(file), mode=mode, serve=("endless",))

@@ -29,7 +29,9 @@ def locks_of_logging():
 
 
 @pytest.mark.parametrize(("mode", "what"), [("process", "hanging_handler"), ("thread", "locks_of_logging")])
-def test_a_stop_does_not_wait_for_it(start: Start, queue: Queue, tmp_path: Path, mode: str, what: str) -> None:
+def test_a_stop_does_not_wait_for_an_idle_child(
+    start: Start, queue: Queue, tmp_path: Path, mode: str, what: str
+) -> None:
     (tmp_path / "served.py").write_text(CODE)
     tree = start("-n", "2" if mode == "thread" else "1", "--grace", "120", mode=mode, serve=("served",))
     queue.enqueue(f"served.{what}").result(timeout=30)

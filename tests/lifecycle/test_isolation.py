@@ -159,7 +159,7 @@ def test_a_serializer_sees_no_other_jobs_context(run: Run, store: redis.Redis) -
 
 
 @pytest.mark.parametrize("function", ["tenants.push_late", "late.pushing.push"])
-def test_what_a_late_import_sets_is_there_for_all(run: Run, store: redis.Redis, function: str) -> None:
+def test_values_set_by_a_late_import_are_seen_by_all_jobs(run: Run, store: redis.Redis, function: str) -> None:
     """The first job that needs the module imports it; with a process for each job, every job does. Threads that wait
     for the import of their own function's module see the values too."""
     queue = rq.Queue(connection=store)
@@ -169,7 +169,7 @@ def test_what_a_late_import_sets_is_there_for_all(run: Run, store: redis.Redis, 
     assert results(first + after) == ["pushed late"] * len(first + after)
 
 
-def test_a_job_still_knows_itself(run: Run, store: redis.Redis) -> None:
+def test_a_job_finds_its_current_job(run: Run, store: redis.Redis) -> None:
     """Also in a thread that runs in its context, and in a coroutine."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("tenants.who_am_i") for _ in range(3)]
@@ -179,7 +179,7 @@ def test_a_job_still_knows_itself(run: Run, store: redis.Redis) -> None:
     assert results([later]) == [later.id]
 
 
-def test_the_environment_names_the_job(run: Run, store: redis.Redis, request: pytest.FixtureRequest) -> None:
+def test_the_environment_has_the_jobs_id(run: Run, store: redis.Redis, request: pytest.FixtureRequest) -> None:
     """For the job and its programs, where a process runs one job at a time; as in RQ."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("tenants.environment", job_id=f"job-{n}-{'x' * n}") for n in (1, 200, 3, 400, 5)]
@@ -189,7 +189,9 @@ def test_the_environment_names_the_job(run: Run, store: redis.Redis, request: py
 
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
-def test_the_executors_own_workers(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_isolation_in_an_executors_workers(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
     (tmp_path / "tenants.py").write_text(TENANTS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")

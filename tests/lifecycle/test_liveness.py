@@ -72,7 +72,7 @@ ORDERS = [
 ]
 
 
-def test_whatever_stands_in_the_store(
+def test_invalid_schedules_in_the_store_stop_nothing(
     start: Start, mode: str, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path
 ) -> None:
     """The valid schedule is enqueued, jobs run, commands are received, and the health check says so; each wrong entry
@@ -102,7 +102,7 @@ def name_of_tree(tree: Tree) -> str:
 
 
 @pytest.mark.parametrize("what", ["registration", "lease"])
-def test_something_else_in_the_place_of_its_registration(
+def test_a_key_of_a_wrong_type_in_place_of_the_registration(
     start: Start, store: redis.Redis, queue: Queue, tmp_path: Path, what: str
 ) -> None:
     path = tmp_path / "health"
@@ -121,7 +121,7 @@ def test_something_else_in_the_place_of_its_registration(
 
 
 @pytest.mark.parametrize("timeout", ["10000000000", "1e18", "1e308", "inf", "nan", "-5", "1" + "0" * 400])
-def test_a_time_limit_of_any_size(
+def test_a_time_limit_of_any_size_stops_no_watchdog(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, timeout: str
 ) -> None:
     """The child's watchdog continues: it receives the stop, and the running job may finish."""
@@ -147,7 +147,7 @@ def test_a_time_limit_of_any_size(
 
 
 @pytest.mark.parametrize("how", ["close_everything", "allow_no_files"])
-def test_a_job_that_cuts_its_process_off(
+def test_a_job_that_closes_its_processes_descriptors(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, how: str
 ) -> None:
     """The job's outcome is recorded, its process replaced, and the next jobs run; the health check is good in the
@@ -187,7 +187,7 @@ def held_in_all(store: redis.Redis) -> int:
     return sum(store.zcard(keys.own(owner.decode())) for owner in store.smembers(keys.OWNERS))
 
 
-def test_a_child_that_is_stopped_between_two_jobs_keeps_nothing(
+def test_a_child_that_is_stopped_between_two_jobs_holds_back_no_job(
     start: Start, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
     """A child is stopped again and again, at any instant of a stream of short jobs: all jobs run, once."""
@@ -243,7 +243,7 @@ os.fork = fork
 """
 
 
-def test_a_system_that_starts_no_process(start: Start, queue: Queue, tmp_path: Path) -> None:
+def test_a_child_that_cannot_be_started_is_started_later(start: Start, queue: Queue, tmp_path: Path) -> None:
     """The running job continues; the missing child is started when the system can start one."""
     flag = tmp_path / "flag"
     (tmp_path / "no_forks.py").write_text(NO_FORKS.format(str(flag)))
@@ -283,7 +283,7 @@ def stopped(tree: Tree) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("policy", ["retry", "fail"])
-def test_what_others_took_over_does_not_start(
+def test_jobs_that_another_worker_took_over_do_not_start(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, policy: str
 ) -> None:
     """A worker is stopped with a full buffer, and another one runs all jobs. The first continues and starts none of
@@ -307,7 +307,7 @@ def test_what_others_took_over_does_not_start(
 
 
 @pytest.mark.parametrize("number", ["1", "2"])
-def test_a_slot_that_the_garbage_collector_keeps(start: Start, mode: str, queue: Queue, number: str) -> None:
+def test_a_slot_that_is_stuck_in_the_garbage_collector(start: Start, mode: str, queue: Queue, number: str) -> None:
     """The slot's process is replaced, although its watchdog reacts and no job runs in it."""
     tree: Tree = start("-n", number, mode=mode, serve=("samples", "samples_unfriendly"))
     eventually(lambda: len(tree.children()) == (1 if mode == "thread" else int(number)))
@@ -320,7 +320,7 @@ def test_a_slot_that_the_garbage_collector_keeps(start: Start, mode: str, queue:
     assert tree.stop() == 0
 
 
-def test_a_slot_that_is_kept_behind_its_job(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+def test_a_slot_that_is_stuck_after_its_job(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
     """No time limit is active there any more, and the job is not recorded yet."""
     tree: Tree = start("-n", "2" if mode == "thread" else "1", mode=mode, serve=("samples", "samples_unfriendly"))
     job = queue.enqueue("samples_unfriendly.keep_this_slot", str(tmp_path / "record"), job_timeout=-1)

@@ -83,7 +83,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_last_one_out_stops_it_whatever_ends_it(home: Path, command: str, number: int) -> None:
+def test_the_store_stops_with_its_last_user_however_that_ends(home: Path, command: str, number: int) -> None:
     last = begin(home, *COMMANDS[command])
     eventually(lambda: servers(home))
     if command == "executor":
@@ -94,7 +94,7 @@ def test_the_last_one_out_stops_it_whatever_ends_it(home: Path, command: str, nu
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_command_that_is_ended_says_how_and_gives_its_lease_back(home: Path, number: int, code: int) -> None:
+def test_a_command_ended_by_a_signal_names_it_and_releases_its_lease(home: Path, number: int, code: int) -> None:
     """The command does not leave that to the watcher: the server ends with it."""
     command = begin(home, *COMMANDS["submit"])
     eventually(lambda: servers(home))
@@ -106,7 +106,7 @@ def test_a_command_that_is_ended_says_how_and_gives_its_lease_back(home: Path, n
     assert not servers(home)
 
 
-def test_what_was_submitted_is_there_again_after_a_kill(home: Path) -> None:
+def test_jobs_are_there_again_after_a_kill_of_the_store(home: Path) -> None:
     last = begin(home, *COMMANDS["submit"])
     eventually(lambda: servers(home))
     eventually(lambda: LocalStore(home).status().waiting)
@@ -117,7 +117,7 @@ def test_what_was_submitted_is_there_again_after_a_kill(home: Path) -> None:
     assert "1 job done" in with_worker.communicate(timeout=60)[1]
 
 
-def test_killed_at_any_moment_of_a_start(home: Path) -> None:
+def test_a_user_that_is_killed_while_the_store_starts(home: Path) -> None:
     for pause in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4):
         command = begin(home, *COMMANDS["submit"])
         time.sleep(pause)
@@ -127,7 +127,7 @@ def test_killed_at_any_moment_of_a_start(home: Path) -> None:
 
 
 @pytest.mark.parametrize("pause", [0.05, 0.2, 0.4])
-def test_a_stop_while_it_starts_is_a_stop(home: Path, pause: float) -> None:
+def test_a_stop_during_the_start_counts_as_a_success(home: Path, pause: float) -> None:
     """A stop of a worker that starts is a success, as it held no job. Before Python runs our code, the signal ends the
     process."""
     worker = begin(home, *COMMANDS["worker"])
@@ -174,7 +174,7 @@ def test_a_server_whose_directory_was_removed_ends(home: Path, keep: bool) -> No
     eventually(lambda: not processes_of(home))
 
 
-def test_there_is_one_watcher(home: Path) -> None:
+def test_only_one_watcher_runs(home: Path) -> None:
     """However many users there are, and servers that were killed; a command that finds no watcher starts one."""
     users = [LocalStore(home) for _ in range(3)]
     for user in users:

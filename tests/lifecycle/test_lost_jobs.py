@@ -71,7 +71,7 @@ def test_plain_rq_loses_the_job_and_doctor_brings_it_back(
     assert sorted(lines(tmp_path / "ran"), key=int) == [str(n) for n in range(JOBS)]
 
 
-def test_the_same_death_of_ours_loses_nothing(
+def test_jobq_loses_no_job_by_the_same_kill(
     queue: Queue, store: redis.Redis, start: Callable[..., Tree], tmp_path: Path, mode: str
 ) -> None:
     (tmp_path / "deadly.py").write_text(DIES_WITH_A_CLAIM)
@@ -98,7 +98,7 @@ def test_the_same_death_of_ours_loses_nothing(
 
 
 @pytest.mark.parametrize("then", ["waits", "runs"])
-def test_what_rq_gave_to_others_meanwhile_is_not_rescued(
+def test_jobs_that_rqs_workers_took_over_are_not_rescued(
     store: redis.Redis, start: Callable[..., Tree], tmp_path: Path, mode: str, then: str
 ) -> None:
     """All our processes died, RQ's workers took over, their maintenance failed the jobs that had run, and one was

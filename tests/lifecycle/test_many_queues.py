@@ -18,7 +18,7 @@ from jobqueue.protocol import keys
 QUEUES = tuple(f"q{n}" for n in range(300))
 
 
-def test_a_store_that_is_far_away(start: Start, mode: str, server: Server) -> None:
+def test_a_worker_with_many_queues_on_a_slow_store_keeps_its_lease(start: Start, mode: str, server: Server) -> None:
     """At 40 ms a round trip, 300 requests would take longer than the lease."""
     with Proxy(server.socket) as proxy:
         proxy.delay(0.04)
@@ -33,7 +33,9 @@ def test_a_store_that_is_far_away(start: Start, mode: str, server: Server) -> No
 
 
 @pytest.mark.parametrize("number", [300, 1_100])
-def test_more_queues_than_files(start: Start, mode: str, server: Server, tmp_path: Path, number: int) -> None:
+def test_more_queues_than_file_descriptors(
+    start: Start, mode: str, server: Server, tmp_path: Path, number: int
+) -> None:
     health, names = tmp_path / "health", [f"q{n}" for n in range(number)]
     tree = start("-n", "1", "--health-file", str(health), *names, mode=mode)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

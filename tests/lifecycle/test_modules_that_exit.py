@@ -70,7 +70,9 @@ os.environ["JOBQ_TEST_SECOND"] = "1"
 
 @pytest.mark.parametrize("what", ["os._exit(5)", "__import__('ctypes').string_at(0)", "raise ValueError('only here')"])
 @pytest.mark.parametrize("how", ["spawned", "forked"])
-def test_children_that_cannot_begin(start: Start, store: redis.Redis, tmp_path: Path, what: str, how: str) -> None:
+def test_children_that_end_before_they_are_ready(
+    start: Start, store: redis.Redis, tmp_path: Path, what: str, how: str
+) -> None:
     """The fork server can import the module; its children end before they can run a job."""
     if how == "spawned":
         text = SPAWNED.format(what)
@@ -97,7 +99,7 @@ def test_children_that_fail_at_their_first_claim(start: Start, mode: str, store:
     assert not store.exists(keys.OWNERS)
 
 
-def test_a_child_that_hangs_at_its_birth(start: Start, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_child_that_hangs_at_its_start(start: Start, store: redis.Redis, tmp_path: Path) -> None:
     """The child is named in the log; and a stop does not wait for it."""
     tree = serve(
         start, tmp_path, "import time\nos.register_at_fork(after_in_child=lambda: time.sleep(6000))", "--grace", "600"

@@ -47,7 +47,7 @@ def double(n):
     [("process", BLOCKED), ("thread", BLOCKED), ("process", HOOK), ("process", SPAWNED)],
     ids=["at import", "at import, threads", "at a fork", "in spawned children"],
 )
-def test_signals_that_a_module_blocks(
+def test_deaths_are_noticed_although_a_module_blocks_signals(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, code: str
 ) -> None:
     (tmp_path / "served.py").write_text(code + JOBS)
@@ -61,7 +61,7 @@ def test_signals_that_a_module_blocks(
     assert "fork server" not in tree.log
 
 
-def test_a_fork_server_that_hears_of_no_death(start: Start, queue: Queue, tmp_path: Path) -> None:
+def test_a_fork_server_that_notices_no_death_is_replaced(start: Start, queue: Queue, tmp_path: Path) -> None:
     """The fork server is replaced, and a stop ends."""
     (tmp_path / "served.py").write_text(IGNORED + JOBS)
     tree = start("-n", "1", serve=("served",))

@@ -139,7 +139,7 @@ def a_successor_works(tree: Tree, before: list[psutil.Process], store: redis.Red
 
 
 @pytest.mark.parametrize("deaths", [0, 6])
-def test_nothing_of_a_job_is_left(
+def test_no_key_of_a_job_is_left(
     start: Start, mode: str, deaths: int, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
     enqueue_all(queue)
@@ -155,7 +155,7 @@ def test_nothing_of_a_job_is_left(
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
-def test_nothing_is_left_by_rqs_classes(start_rq: Start, place: str, store: redis.Redis, tmp_path: Path) -> None:
+def test_no_key_is_left_by_rqs_worker_classes(start_rq: Start, place: str, store: redis.Redis, tmp_path: Path) -> None:
     queue = rq.Queue(connection=store)
     enqueue_all(queue)
     ended_by_others(queue, str(tmp_path / "gate"))
@@ -165,7 +165,7 @@ def test_nothing_is_left_by_rqs_classes(start_rq: Start, place: str, store: redi
     nothing_is_left(store, wake=lambda: queue.enqueue(samples.ok, result_ttl=0))
 
 
-def test_a_tree_that_died_while_it_had_no_child(start: Start, mode: str, store: redis.Redis) -> None:
+def test_no_key_is_left_of_a_tree_that_died_without_a_child(start: Start, mode: str, store: redis.Redis) -> None:
     """Between two children, none of its owner names was registered."""
     dead = start("-n", "1", mode=mode, JOBQ_LEASE="1")
     eventually(lambda: store.exists(keys.OWNERS))

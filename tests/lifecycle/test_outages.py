@@ -68,7 +68,9 @@ def said(tree: Tree) -> Counter[tuple[str, str]]:
 # -- it dies -------------------------------------------------------------------------------------------------------
 
 
-def test_killed_and_started_again(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+def test_the_store_is_killed_and_started_again(
+    start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path
+) -> None:
     """The store is killed twice, while jobs run and are enqueued: all finish, and none whose submit returned is
     lost."""
     record, store = tmp_path / "record", server.client
@@ -90,7 +92,9 @@ def test_killed_and_started_again(start: Start, mode: str, server: Server, queue
 # -- it stalls -----------------------------------------------------------------------------------------------------
 
 
-def test_stalled(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+def test_the_store_is_stopped_for_longer_than_the_lease(
+    start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path
+) -> None:
     """The store is stopped for longer than the lease, with long jobs in two trees: no job is rescued, and time limits
     still hold. A worker that is told to stop meanwhile ends with 1, and its jobs run again elsewhere."""
     record, limited, store = tmp_path / "record", tmp_path / "limited", server.client
@@ -128,7 +132,9 @@ def test_stalled(start: Start, mode: str, server: Server, queue: Queue, tmp_path
 # -- it forgets, cuts, refuses -------------------------------------------------------------------------------------
 
 
-def test_script_flush_and_client_kill(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+def test_the_store_drops_scripts_and_connections(
+    start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path
+) -> None:
     """This is done again and again under load: each job runs once."""
     record, store = tmp_path / "record", server.client
     tree = start("-n", "2", mode=mode)
@@ -150,7 +156,7 @@ def test_script_flush_and_client_kill(start: Start, mode: str, server: Server, q
 
 
 @pytest.mark.parametrize("refusal", ["read-only", "full"])
-def test_a_store_that_takes_no_writes(
+def test_the_store_refuses_writes(
     start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, refusal: str
 ) -> None:
     """A replica without a primary, or a store at its maxmemory: the worker waits, logs this once, and continues."""
@@ -195,7 +201,7 @@ def refuses_writes(store: redis.Redis, how: str) -> Iterator[None]:
 # -- a reply is lost on the wire -----------------------------------------------------------------------------------
 
 
-def test_a_lost_reply(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+def test_a_reply_is_lost(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
     """A request that was executed is not executed again: no claim and no outcome is lost, no id is queued twice."""
     record, store = tmp_path / "record", server.client
     jobs = load(queue, record, 1500)
@@ -211,7 +217,9 @@ def test_a_lost_reply(start: Start, mode: str, server: Server, queue: Queue, tmp
         assert tree.stop() == 0, tree.log
 
 
-def test_a_lost_reply_of_rqs_own_finish(start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path) -> None:
+def test_a_reply_to_rqs_own_finish_is_lost(
+    start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path
+) -> None:
     """The transaction was executed, its reply lost: one outcome, one result; the callback may have been called once
     more."""
     record, store = tmp_path / "record", server.client
@@ -231,7 +239,7 @@ def test_a_lost_reply_of_rqs_own_finish(start: Start, mode: str, server: Server,
 # -- it is not there at the start ----------------------------------------------------------------------------------
 
 
-def test_started_before_the_store(start: Start, mode: str, server: Server, queue: Queue) -> None:
+def test_the_worker_starts_before_the_store(start: Start, mode: str, server: Server, queue: Queue) -> None:
     """The worker waits and logs this once: for a server that is not there, and for one that still loads its data."""
     jobs = [queue.enqueue("square", n) for n in range(20)]
     server.client.bgrewriteaof()  # or it reads all commands of all tests again
@@ -251,7 +259,7 @@ def rewrites(store: redis.Redis) -> bool:
     return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
 
 
-def test_started_without_waiting(start: Start, server: Server) -> None:
+def test_a_worker_that_does_not_wait_for_the_store(start: Start, server: Server) -> None:
     server.kill()
     try:
         tree = start("-n", "1", "--store-wait", "0")
@@ -263,7 +271,7 @@ def test_started_without_waiting(start: Start, server: Server) -> None:
     tree.send(signal.SIGTERM)  # it is gone: nothing happens
 
 
-def test_a_wait_that_ends(start: Start, server: Server) -> None:
+def test_the_wait_for_the_store_ends(start: Start, server: Server) -> None:
     server.kill()
     try:
         tree = start("-n", "1", "--store-wait", "0.5")
@@ -273,7 +281,7 @@ def test_a_wait_that_ends(start: Start, server: Server) -> None:
         server.start()
 
 
-def test_a_store_that_goes_away_while_a_worker_starts(
+def test_the_store_goes_away_while_a_worker_starts(
     server: Server, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The store was there at first: the check of the queues waits until it is there again, and still warns."""

@@ -88,7 +88,7 @@ def measured(report: dict[str, Any], place: Path, width: int, height: int, *flag
     return answer
 
 
-def test_the_console_stays_empty_and_the_figures_arrive(report: dict[str, Any], tmp_path: Path) -> None:
+def test_the_console_stays_empty_and_the_figures_are_shown(report: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     page.write(report, path)
     dom, console = browse(path, tmp_path / "profile")
@@ -101,7 +101,7 @@ def test_the_console_stays_empty_and_the_figures_arrive(report: dict[str, Any], 
     assert rates <= cells
 
 
-def test_a_page_that_complains_would_be_noticed(tmp_path: Path) -> None:
+def test_a_message_on_the_console_would_be_found(tmp_path: Path) -> None:
     path = tmp_path / "broken.html"
     path.write_text("<!DOCTYPE html><title>x</title><script>nobody()</script>")
     assert "nobody is not defined" in browse(path, tmp_path / "profile")[1][0]
@@ -138,6 +138,6 @@ def test_nothing_overlaps_and_nothing_is_cut_off(
     assert "Which to use" in found["text"]
 
 
-def test_dark_is_dark(report: dict[str, Any], tmp_path: Path) -> None:
+def test_the_dark_palette_is_used(report: dict[str, Any], tmp_path: Path) -> None:
     paper = measured(report, tmp_path, 1280, 900, DARK)["paper"]
     assert sum(map(int, re.findall(r"\d+", paper))) < 150

@@ -48,7 +48,7 @@ def test_every_way_of_measuring(main: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert nothing_is_left()
 
 
-def test_a_worker_that_ends_is_noted_and_the_others_go_on(main: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ends_is_noted_and_the_others_are_measured(main: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate = importlib.import_module("peers.candidate")
     launch = candidate.Peer.launch
     monkeypatch.setattr(candidate.Peer, "launch", lambda peer, _command, env: launch(peer, ("python", "-c", "1"), env))

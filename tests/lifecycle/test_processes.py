@@ -86,7 +86,7 @@ def value_of(job: rq.job.Job) -> Any:
 
 
 @pytest.mark.parametrize("function", ["fork_and", "fork_in_a_coroutine"])
-def test_a_copy_ends_where_the_job_ends(
+def test_a_forked_copy_ends_where_the_job_ends(
     start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path, function: str
 ) -> None:
     """The copy is no second worker: it runs no job, and each later job runs once."""
@@ -99,7 +99,7 @@ def test_a_copy_ends_where_the_job_ends(
     assert sorted(lines(record), key=int) == [str(n) for n in range(100)]
 
 
-def test_a_copy_exits_as_a_program_does(start_in: Run, place: str, jobs: rq.Queue) -> None:
+def test_a_forked_copy_exits_as_a_program_does(start_in: Run, place: str, jobs: rq.Queue) -> None:
     tree = start_in(place)
     codes = [value_of(jobs.enqueue("samples_processes.fork_and_wait", how)) for how in ("exit", "return", "raise")]
     assert codes == [0, 0, 1]
@@ -107,7 +107,7 @@ def test_a_copy_exits_as_a_program_does(start_in: Run, place: str, jobs: rq.Queu
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_copy_ends_where_a_callback_ends(
+def test_a_forked_copy_ends_where_a_callback_ends(
     start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path, fails: bool
 ) -> None:
     record = str(tmp_path / "record")
@@ -124,7 +124,9 @@ def test_a_copy_ends_where_a_callback_ends(
     assert value_of(jobs.enqueue("samples.ok", 1)) == 1
 
 
-def test_a_copy_ends_where_an_exception_handler_ends(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+def test_a_forked_copy_ends_where_an_exception_handler_ends(
+    start: Start, mode: str, queue: Queue, tmp_path: Path
+) -> None:
     record = str(tmp_path / "record")
     start("-n", "1", "--exception-handler", "samples_processes.fork_in_failure", mode=mode, serve=SERVE)
     queue.enqueue("samples_processes.fail_with", record)
@@ -133,7 +135,7 @@ def test_a_copy_ends_where_an_exception_handler_ends(start: Start, mode: str, qu
     assert queue.enqueue("samples.ok", 1).result(30) == 1
 
 
-def test_a_copy_ends_where_the_import_ends(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+def test_a_forked_copy_ends_where_the_import_ends(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
     """The copy would be a second fork server."""
     (tmp_path / "forks_at_import.py").write_text("import os\npid = os.fork()\ndef f(): return pid\n")
     start("-n", "1", mode=mode, serve=("forks_at_import",))
@@ -144,7 +146,7 @@ def test_a_copy_ends_where_the_import_ends(start: Start, mode: str, queue: Queue
 # -- output ----------------------------------------------------------------------------------------------------------
 
 
-def test_output_is_there_line_by_line_and_once(start_in: Run, place: str, jobs: rq.Queue) -> None:
+def test_output_is_written_line_by_line_and_once(start_in: Run, place: str, jobs: rq.Queue) -> None:
     """Also into a file; what stood in the buffer at a fork is not written again by each child."""
     tree = start_in(place, PYTHONUNBUFFERED="")
     for n in range(3):
@@ -153,7 +155,7 @@ def test_output_is_there_line_by_line_and_once(start_in: Run, place: str, jobs: 
     assert tree.log.count("the module is imported") == 1
 
 
-def test_a_kill_loses_no_line(start: Start, mode: str, queue: Queue) -> None:
+def test_a_kill_loses_no_line_of_output(start: Start, mode: str, queue: Queue) -> None:
     tree = start("-n", "1", mode=mode, serve=SERVE, PYTHONUNBUFFERED="")
     queue.enqueue("samples_processes.say", "before the kill").result(30)
     tree.children()[0].kill()
@@ -166,7 +168,7 @@ def test_a_kill_loses_no_line(start: Start, mode: str, queue: Queue) -> None:
 # -- the end of a process --------------------------------------------------------------------------------------------
 
 
-def test_exit_handlers_of_jobs_run_at_the_orderly_end(
+def test_exit_handlers_of_jobs_run_when_the_worker_stops(
     start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path
 ) -> None:
     record = str(tmp_path / "record")
@@ -208,7 +210,7 @@ def test_a_pool_that_a_module_keeps_ends_with_the_worker(
 
 
 @pytest.mark.parametrize("place", ["process", "SimpleWorker", "Worker"], indirect=True)
-def test_a_plain_job_finds_asyncio_as_if_nothing_had_happened(start_in: Run, place: str, jobs: rq.Queue) -> None:
+def test_a_plain_job_finds_asyncio_unused(start_in: Run, place: str, jobs: rq.Queue) -> None:
     """After a coroutine, after asyncio.run in a job, and after a job that closed its loop. (In a thread that is not the
     main one, asyncio has no loop.)"""
     start_in(place)
@@ -248,7 +250,7 @@ def what_stays(place: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("end", "how"), [("time limit", "wait for one"), ("stop", "sleep")])
-def test_what_a_job_started_ends_when_it_is_ended(
+def test_programs_of_a_job_end_when_the_job_is_ended(
     start_in: Run, place: str, store: redis.Redis, jobs: rq.Queue, tmp_path: Path, end: str, how: str
 ) -> None:
     """Also if the job waits for a program in a thread, which no exception wakes: its thread is not given up then."""
@@ -268,7 +270,7 @@ def test_what_a_job_started_ends_when_it_is_ended(
     sweep(tree, record)
 
 
-def test_what_a_callback_started_ends_at_its_limit(start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path) -> None:
+def test_programs_of_a_callback_end_at_its_limit(start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path) -> None:
     record = str(tmp_path / "record")
     tree = start_in(place)
     hangs = Callback("samples_processes.start_a_program_and_hang", timeout=1)
@@ -280,7 +282,7 @@ def test_what_a_callback_started_ends_at_its_limit(start_in: Run, place: str, jo
 
 @pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
 @pytest.mark.parametrize("end", ["dies", "is killed", "holds on"])
-def test_what_jobs_started_ends_with_their_process(
+def test_programs_of_jobs_end_with_the_process_of_the_jobs(
     start_in: Run, place: str, store: redis.Redis, jobs: rq.Queue, tmp_path: Path, end: str
 ) -> None:
     """All of them, in every mode: no process of these jobs can still run when the jobs run again."""
@@ -312,7 +314,7 @@ def child_of(tree: Tree, place: str) -> psutil.Process:
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "fork server"])
-def test_what_jobs_started_ends_with_the_worker(
+def test_programs_of_jobs_end_with_the_worker(
     start: Start, mode: str, jobs: rq.Queue, tmp_path: Path, victim: str
 ) -> None:
     record = str(tmp_path / "record")
@@ -331,7 +333,9 @@ def test_what_jobs_started_ends_with_the_worker(
     sweep(tree, record)
 
 
-def test_what_a_job_left_behind_on_purpose_lives_on(start: Start, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
+def test_programs_that_a_finished_job_left_continue_to_run(
+    start: Start, mode: str, jobs: rq.Queue, tmp_path: Path
+) -> None:
     """The job ended by itself, so neither the next job's death nor the worker's stop ends its programs."""
     record = str(tmp_path / "record")
     tree = start("-n", "1", mode=mode, serve=SERVE)
@@ -396,7 +400,9 @@ def test_a_stop_lets_the_programs_of_jobs_finish(
 
 
 @pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
-def test_on_a_terminal(server: Server, place: str, jobs: rq.Queue, tmp_path: Path) -> None:
+def test_ctrl_c_on_a_terminal_reaches_only_the_worker(
+    server: Server, place: str, jobs: rq.Queue, tmp_path: Path
+) -> None:
     """Ctrl-C reaches only the worker; a job has no terminal to read from, and can stop no other process by it."""
     record = str(tmp_path / "record")
     with on_a_terminal(server, place) as (process, terminal):
@@ -408,7 +414,7 @@ def test_on_a_terminal(server: Server, place: str, jobs: rq.Queue, tmp_path: Pat
         assert job.return_value(refresh=True) == 0
 
 
-def test_ctrl_backslash_interrupts(server: Server, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
+def test_ctrl_backslash_interrupts_running_jobs(server: Server, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
     """Like Ctrl-C twice: running jobs go back."""
     with on_a_terminal(server, mode) as (process, terminal):
         job = jobs.enqueue("samples.nap", 600)
@@ -418,7 +424,7 @@ def test_ctrl_backslash_interrupts(server: Server, mode: str, jobs: rq.Queue, tm
         assert job.get_status(refresh=True).value == "queued"
 
 
-def test_ctrl_z_suspends_all(server: Server, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
+def test_ctrl_z_suspends_the_worker_and_its_jobs(server: Server, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
     """The worker and its jobs are suspended, and continue together."""
     record = str(tmp_path / "record")
     with on_a_terminal(server, mode) as (process, terminal):
@@ -487,7 +493,7 @@ def _drain(terminal: int) -> None:
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_idle_child_that_is_fenced_is_not_called_one_that_ran_a_job(start: Start, mode: str, queue: Queue) -> None:
+def test_the_log_does_not_blame_a_job_for_a_fenced_idle_child(start: Start, mode: str, queue: Queue) -> None:
     tree = start("-n", "1", mode=mode, serve=SERVE)
     assert queue.enqueue("samples.ok", 1).result(30) == 1
     queue.connection.delete(keys.OWNERS)

@@ -105,7 +105,7 @@ def test_ci_runs_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_have_targets(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text()):
         path, _, anchor = target.partition("#")
         text = ((ROOT / page).parent / path if path else ROOT / page).read_text()
@@ -113,7 +113,7 @@ def test_links_lead_somewhere(page: str) -> None:
         assert not anchor or anchor in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
-def test_the_times_that_it_names(server: Server) -> None:
+def test_the_times_in_the_readme_are_true(server: Server) -> None:
     said = (ROOT / "README.md").read_text()
     assert "a job may run for 180 s" in said
     assert rq.Queue.DEFAULT_TIMEOUT == Queue.DEFAULT_TIMEOUT == 180

@@ -30,7 +30,7 @@ def children_of(tree: Tree) -> list[int]:
     )
 
 
-def test_max_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+def test_max_jobs_replaces_processes(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
     """Every job runs once, in many processes, and there are never too few of them."""
     record, children = tmp_path / "record", 1 if mode == "thread" else 2
     tree: Tree = start("-n", "2", "--max-jobs", "100", mode=mode)
@@ -54,7 +54,7 @@ def test_max_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp
     assert tree.done >= len(jobs)  # what a child that held still was relieved of counts as well
 
 
-def test_max_memory(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_max_memory_replaces_processes(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
     """A process that has grown too large is replaced."""
     tree: Tree = start("-n", "1", "--max-memory", "150", mode=mode)
     first = queue.enqueue("samples.grow", 100).result(30)

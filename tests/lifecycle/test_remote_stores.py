@@ -44,12 +44,12 @@ def works_by(url: str, start: Callable[..., Tree], mode: str) -> None:
 # -- TLS and users -----------------------------------------------------------------------------------------------------
 
 
-def test_tls(server: Server, start: Callable[..., Tree], mode: str, tmp_path: Path) -> None:
+def test_a_store_with_tls(server: Server, start: Callable[..., Tree], mode: str, tmp_path: Path) -> None:
     with tls_in_front_of(server.socket, tmp_path) as (port, ca):
         works_by(f"rediss://localhost:{port}/0?ssl_ca_certs={ca}", start, mode)
 
 
-def test_a_certificate_that_nobody_vouches_for(server: Server, tmp_path: Path) -> None:
+def test_an_unknown_certificate_is_one_line(server: Server, tmp_path: Path) -> None:
     with tls_in_front_of(server.socket, tmp_path) as (port, _):
         refused = jobq(f"rediss://localhost:{port}/0", "info")
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -70,7 +70,7 @@ def test_a_user_with_a_password(own_user: str, start: Callable[..., Tree], mode:
     works_by(own_user, start, mode)
 
 
-def test_a_wrong_password(own_user: str) -> None:
+def test_a_wrong_password_is_one_line(own_user: str) -> None:
     refused = jobq(own_user.replace("geheim", "falsch"), "submit", "square", "1")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
     assert "falsch" not in refused.stderr
@@ -136,7 +136,7 @@ def daemons(tmp_path: Path) -> Iterator[Daemons]:
     running.kill_all()
 
 
-def test_a_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
+def test_a_fail_over_by_sentinel(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
     """The primary dies while jobs run and wait: the worker follows the Sentinel to the new one and runs the other
     jobs."""
     primary = daemons.start()
@@ -186,7 +186,9 @@ def missing(acknowledged: list[int], record: str) -> list[int]:
     return sorted({*acknowledged} - {int(line) for line in lines(record)})
 
 
-def test_a_planned_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
+def test_a_planned_fail_over_loses_no_acknowledged_job(
+    daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str
+) -> None:
     """Producers submit all the time, in four ways: no acknowledged job is lost, and all of them run."""
     primary, _, sentinel = three(daemons, *SAFE)
     url, record = f"redis+sentinel://127.0.0.1:{sentinel}/main", str(tmp_path / "ran")
@@ -223,7 +225,7 @@ def test_a_planned_fail_over(daemons: Daemons, start: Callable[..., Tree], tmp_p
     assert worker.stop() == 0, worker.log
 
 
-def test_a_primary_that_hangs(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
+def test_a_primary_that_hangs_is_left(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
     """Neither a RST nor an end of the connection: the worker learns of the new primary, and drops connections that
     hang."""
     primary, replica, sentinel = three(daemons)

@@ -65,7 +65,7 @@ def only(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("whose", ["rq.worker", "jobqueue.rq"])
-def test_a_job_class_of_ones_own(server: Server, store: redis.Redis, place: str, whose: str, tmp_path: Path) -> None:
+def test_a_custom_job_class(server: Server, store: redis.Redis, place: str, whose: str, tmp_path: Path) -> None:
     queue = samples_rq.OwnQueue(connection=store)
     tell = rq.Callback(samples_rq.tell)
     called = {"meta": {"user": "ann"}, "on_success": tell, "on_failure": tell}
@@ -120,7 +120,7 @@ def test_a_job_that_takes_sigterm_does_not_keep_the_worker(
     "callback",
     ["exit_in_callback", "cannot_find_in_callback", "confuse_the_store_in_callback"],
 )
-def test_what_a_success_callback_raises_fails_the_job(
+def test_an_exception_of_a_success_callback_fails_the_job(
     start_rq: StartRQ, place: str, store: redis.Redis, callback: str
 ) -> None:
     """The job fails once, also if the exception looks like an error of the store; as with RQ."""
@@ -132,7 +132,7 @@ def test_what_a_success_callback_raises_fails_the_job(
     assert store.get(samples_rq.told(job.id)) == b"1"
 
 
-def test_what_is_no_exception_fails_the_job(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_a_base_exception_fails_the_job(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     job, after = queue.enqueue("samples_rq.cancel_a_part"), queue.enqueue("samples.ok", 2)
     assert start_rq(place, "--burst").wait() == 0
@@ -140,7 +140,7 @@ def test_what_is_no_exception_fails_the_job(start_rq: StartRQ, place: str, store
     assert "CancelledError" in (job.latest_result().exc_string or "")
 
 
-def test_what_a_job_leaves_on_itself(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_callbacks_see_attributes_that_the_job_set_on_itself(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     job = rq.Queue(connection=store).enqueue(
         "samples_rq.leave_things", 7, on_success=rq.Callback("samples_rq.find_things")
     )
@@ -148,13 +148,13 @@ def test_what_a_job_leaves_on_itself(start_rq: StartRQ, place: str, store: redis
     assert store.lrange(samples_rq.told(job.id), 0, -1) == [b"({'a': 7}, 'started', True)"]
 
 
-def test_a_job_may_wait_long_on_its_connection(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_a_job_may_block_on_its_connection_for_long(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     job = rq.Queue(connection=store).enqueue("samples_rq.wait_long_for_nothing", 10.5)
     assert start_rq(place, "--burst").wait() == 0
     assert (status(job), job.return_value()) == ("finished", None)
 
 
-def test_the_horse_stays_warm(start_rq: StartRQ, store: redis.Redis) -> None:
+def test_one_horse_runs_many_jobs(start_rq: StartRQ, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue(os.getpid) for _ in range(20)]
     tree = start_rq("Worker", "--burst")
@@ -163,7 +163,7 @@ def test_the_horse_stays_warm(start_rq: StartRQ, store: redis.Redis) -> None:
     assert jobs[0].return_value() != tree.pid
 
 
-def test_nothing_is_lost_when_it_is_killed(start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_killed_worker_loses_no_job(start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path) -> None:
     """Two queues, where RQ's worker loses the jobs that it has popped. The running job fails; all others run, once."""
     record = str(tmp_path / "record")
     queues = [rq.Queue(name, connection=store) for name in ("high", "low")]
@@ -181,7 +181,7 @@ def test_nothing_is_lost_when_it_is_killed(start_rq: StartRQ, place: str, store:
 
 
 @pytest.mark.parametrize("how", ["leave_with_zero", "become_another_program"])
-def test_a_job_that_ends_its_horse_as_if_all_were_well(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
+def test_a_job_that_ends_its_horse_with_exit_code_0(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
     """The horse is taken for done only if it says so itself, not because of its exit code 0."""
     queue = rq.Queue(connection=store)
     tree = start_rq("Worker")
@@ -231,7 +231,7 @@ def test_the_name_of_a_killed_worker_is_free_after_its_lease(
     second.stop()
 
 
-def test_a_jobq_tree_rescues_it_too(
+def test_a_jobq_worker_rescues_the_jobs_of_a_killed_rq_class(
     start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path, server: Server
 ) -> None:
     record = str(tmp_path / "record")
@@ -286,7 +286,7 @@ def test_a_stop_waits_for_the_job(start_rq: StartRQ, place: str, store: redis.Re
     assert not owners(store)
 
 
-def test_an_idle_worker_stops_and_wakes(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_an_idle_worker_wakes_for_a_job_and_stops(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     queues = [rq.Queue(name, connection=store) for name in ("high", "low")]
     tree = start_rq(place, "high", "low")
     for queue in (*queues, *queues):
@@ -309,14 +309,14 @@ def test_a_job_is_stopped_on_request(start_rq: StartRQ, place: str, store: redis
     assert tree.stop() == 0
 
 
-def test_a_time_limit_speaks_rqs_words(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_a_time_limit_has_rqs_text(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     job = rq.Queue(connection=store).enqueue("samples.nap", 60, job_timeout=1)
     assert start_rq(place, "--burst").wait() == 0
     text = job.latest_result().exc_string or ""
     assert "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value (1 seconds)" in text
 
 
-def test_max_jobs_takes_no_more(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_max_jobs_ends_the_worker(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     for n in range(50):
         queue.enqueue("samples.ok", n)
@@ -326,7 +326,9 @@ def test_max_jobs_takes_no_more(start_rq: StartRQ, place: str, store: redis.Redi
 
 
 @pytest.mark.parametrize("how", ["flushed", "taken for dead"])
-def test_it_is_listed_again(start_rq: StartRQ, place: str, store: redis.Redis, how: str) -> None:
+def test_the_registration_is_restored_by_the_next_heartbeat(
+    start_rq: StartRQ, place: str, store: redis.Redis, how: str
+) -> None:
     """The next heartbeat restores whatever was lost of the registration."""
     tree = start_rq(place, "default", "low")
     [worker] = eventually(lambda: [w for w in rq.Worker.all(connection=store) if w.get_state() == "idle"])
@@ -349,7 +351,9 @@ def test_it_is_listed_again(start_rq: StartRQ, place: str, store: redis.Redis, h
 
 
 @pytest.mark.parametrize("how", ["close_everything", "allow_no_files"])
-def test_a_job_that_cuts_its_process_off(start_rq: StartRQ, place: str, store: redis.Redis, how: str) -> None:
+def test_a_job_that_closes_its_processes_descriptors(
+    start_rq: StartRQ, place: str, store: redis.Redis, how: str
+) -> None:
     """The next jobs run. (In RQ's SimpleWorker a limit on open files affects the whole worker, and ends it.)"""
     if (place, how) == ("SimpleWorker", "allow_no_files"):
         pytest.skip("its process is the worker")
@@ -361,7 +365,7 @@ def test_a_job_that_cuts_its_process_off(start_rq: StartRQ, place: str, store: r
     assert tree.stop() == 0
 
 
-def test_it_begins_anew_once_the_store_answers(store: redis.Redis) -> None:
+def test_the_worker_continues_after_a_job_closed_all_descriptors(store: redis.Redis) -> None:
     """After a job has closed all descriptors, the first request may go to another file that has the connection's number
     now."""
     worker, answers = SimpleWorker(["default"], connection=store), [redis.TimeoutError(), redis.ConnectionError(), "me"]
@@ -372,7 +376,7 @@ def test_it_begins_anew_once_the_store_answers(store: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("Error 9"), redis.TimeoutError("writing to socket")])
-def test_a_subscription_that_is_cut_off_does_not_spoil_the_end(store: redis.Redis, error: Exception) -> None:
+def test_a_lost_subscription_is_closed_without_an_error(store: redis.Redis, error: Exception) -> None:
     worker = SimpleWorker(["default"], connection=store)
     worker.pubsub, worker.pubsub_thread = Mock(unsubscribe=Mock(side_effect=error)), Mock()
     worker.unsubscribe()
@@ -393,7 +397,7 @@ def test_a_horse_that_is_stopped_while_it_is_idle_is_replaced(start_rq: StartRQ,
     assert tree.stop() == 0
 
 
-def test_a_flushed_store_does_not_stop_it(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_a_flushed_store_does_not_end_the_worker(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     tree = start_rq(place)
     eventually(lambda: rq.Worker.all(connection=store))
@@ -403,7 +407,7 @@ def test_a_flushed_store_does_not_stop_it(start_rq: StartRQ, place: str, store: 
     assert tree.stop() == 0
 
 
-def test_a_store_that_is_flushed_while_a_job_runs_does_not_stop_it(
+def test_a_store_flushed_while_a_job_runs_does_not_end_the_worker(
     start_rq: StartRQ, place: str, store: redis.Redis, tmp_path: Path
 ) -> None:
     queue, record, gate = rq.Queue(connection=store), tmp_path / "record", tmp_path / "gate"
@@ -418,7 +422,7 @@ def test_a_store_that_is_flushed_while_a_job_runs_does_not_stop_it(
     assert tree.stop() == 0
 
 
-def test_a_pool_of_them(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_rqs_worker_pool_with_our_class(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("samples.ok", n) for n in range(300)]
     flags = ["--url", server.url, "--worker-class", "jobqueue.rq.Worker", "--burst", "-n", "2"]
@@ -430,7 +434,7 @@ def test_a_pool_of_them(server: Server, store: redis.Redis, tmp_path: Path) -> N
         pool.destroy()
 
 
-def test_a_burst_waits_for_what_a_finish_enqueues(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_a_burst_waits_for_jobs_that_a_finish_enqueues(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     """The end of a rate-limited job puts the next one into the queue, after the worker found the queue empty."""
     queue = rq.Queue(connection=store)
     names = ["ok", "ok", "ok", "fail", "ok"]
@@ -441,7 +445,7 @@ def test_a_burst_waits_for_what_a_finish_enqueues(start_rq: StartRQ, place: str,
     assert store.hget(registration, "state") == b"idle"
 
 
-def test_what_a_job_forks_dies_of_sigterm(start_rq: StartRQ, store: redis.Redis) -> None:
+def test_a_process_forked_by_a_job_dies_of_sigterm(start_rq: StartRQ, store: redis.Redis) -> None:
     """As with RQ's Worker, whose horse does not pass its handler on to such copies."""
     job = rq.Queue(connection=store).enqueue("samples_rq.end_a_process_of_ones_own")
     start_rq("Worker", "--burst").wait()
@@ -456,7 +460,7 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def test_an_outage_does_not_end_it(own_server: Server, place: str, tmp_path: Path) -> None:
+def test_an_outage_does_not_end_the_worker(own_server: Server, place: str, tmp_path: Path) -> None:
     """Neither while RQ's maintenance is due, nor when the horse dies meanwhile; RQ's worker would end and leave its
     job."""
     store = own_server.client
@@ -486,7 +490,7 @@ def test_an_outage_does_not_end_it(own_server: Server, place: str, tmp_path: Pat
         tree.destroy()
 
 
-def test_it_can_be_stopped_in_an_outage(own_server: Server, place: str, tmp_path: Path) -> None:
+def test_a_worker_can_be_stopped_during_an_outage(own_server: Server, place: str, tmp_path: Path) -> None:
     """The running job continues to its end."""
     store = own_server.client
     runs = rq.Queue(connection=store).enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
@@ -520,7 +524,7 @@ Worker([rq.Queue(connection=r)], connection=r).work(burst=True)
 """
 
 
-def test_a_cold_shutdown_right_after_the_fork_hits_the_child_only(server: Server) -> None:
+def test_a_cold_shutdown_right_after_the_fork_kills_only_the_child(server: Server) -> None:
     """The kill hits the child's process group, not the one in which the child was born: that is the parent's, with
     others."""
     command = [sys.executable, "-c", STOPPED_AFTER_THE_FORK, server.socket]
@@ -530,7 +534,7 @@ def test_a_cold_shutdown_right_after_the_fork_hits_the_child_only(server: Server
 
 
 @pytest.mark.parametrize("refusal", ["read-only", "full"])
-def test_a_store_that_takes_no_writes_is_asked_now_and_then(
+def test_an_idle_worker_pauses_while_the_store_refuses_writes(
     start_rq: StartRQ, place: str, store: redis.Redis, refusal: str
 ) -> None:
     """When idle, the worker waits between two attempts, and runs jobs when the store accepts writes again."""
@@ -563,7 +567,7 @@ def refused(store: redis.Redis) -> int:
 
 
 @pytest.mark.parametrize("how", ["keep_the_main_thread", "hold_still"])
-def test_a_horse_that_is_kept_between_two_jobs(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
+def test_a_horse_that_is_stuck_between_two_jobs_is_replaced(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
     """Its main thread is blocked, or all its threads are: it is replaced, and the next jobs run."""
     queue = rq.Queue(connection=store)
     queue.enqueue(f"samples_unfriendly.{how}")
@@ -576,7 +580,7 @@ def test_a_horse_that_is_kept_between_two_jobs(start_rq: StartRQ, store: redis.R
     assert tree.wait() == 0
 
 
-def test_a_horse_that_has_nothing_to_do_is_not_missed(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
+def test_an_idle_horse_is_not_replaced(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
     """An idle horse has a pulse, so it is not replaced."""
     queue = rq.Queue(connection=store)
     first = queue.enqueue("samples_unfriendly.watch_closely_and_count")

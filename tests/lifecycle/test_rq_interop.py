@@ -75,7 +75,9 @@ def test_rq_sees_our_workers(start: Start, mode: str, server: Server, store: red
     assert "0 workers" in run_rq(server, tmp_path, "info")
 
 
-def test_rqs_suspend(start: Start, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path) -> None:
+def test_rqs_suspend_command_stops_our_workers(
+    start: Start, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path
+) -> None:
     """RQ's commands themselves, not only the key that they set."""
     run_rq(server, tmp_path, "suspend")
     job = queue.enqueue("square", 6)

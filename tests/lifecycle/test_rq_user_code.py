@@ -89,7 +89,9 @@ def test_a_failure_callback_in_the_horse(start_rq: StartRQ, store: redis.Redis, 
     leaves(tree, store)
 
 
-def test_rqs_retries_apply_all_the_same(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+def test_rqs_retries_apply_after_a_callback_that_ends_its_process(
+    start_rq: StartRQ, store: redis.Redis, tmp_path: Path
+) -> None:
     """In a burst too: it waits for what the finish enqueues."""
     queue = rq.Queue(connection=store)
     record = str(tmp_path / "record")
@@ -98,7 +100,7 @@ def test_rqs_retries_apply_all_the_same(start_rq: StartRQ, store: redis.Redis, t
     assert (status(poison), len(callers(store, poison))) == ("failed", 3)
 
 
-def test_a_stop_does_not_wait_for_ever(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_stop_limits_the_time_of_a_callback(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
     """The callback has ten minutes: a stop gives it ten seconds."""
     queue = rq.Queue(connection=store)
     tree = start_rq("Worker", lease="60")
@@ -113,7 +115,7 @@ def test_a_stop_does_not_wait_for_ever(start_rq: StartRQ, store: redis.Redis, tm
     assert_nothing_left([tree], store)
 
 
-def test_meta_that_is_rude_when_it_is_loaded(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+def test_meta_that_ends_the_process_when_it_is_loaded(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
     """The parent does not load it."""
     queue = rq.Queue(connection=store)
     tree = start_rq("Worker", lease="60")
@@ -141,7 +143,7 @@ def test_a_callback_for_the_job_of_another_worker(start_rq: StartRQ, store: redi
     leaves(second, store)
 
 
-def test_a_simple_worker_keeps_the_limit(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_simple_worker_limits_a_callback(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
     """There such a callback runs in its one process. A job may have blocked the signal by which it is interrupted."""
     queue = rq.Queue(connection=store)
     first = start_rq("Worker")
@@ -206,7 +208,7 @@ print("went on")
 """
 
 
-def test_a_handler_that_exits(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_killed_horse_handler_that_exits(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     """It is called in the parent, as in RQ; what it raises ends nothing."""
     queue = rq.Queue(connection=store)
     poison = queue.enqueue("samples.kill_itself", str(tmp_path / "record"), meta={"a": 1})

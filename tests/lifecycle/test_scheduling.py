@@ -49,7 +49,7 @@ def later(store: redis.Redis, n: int, record: Path, seconds: int, last: int | No
     return [job.id for job in jobs]
 
 
-def test_1000_delayed_jobs_come_due_while_a_scheduler_is_killed(
+def test_delayed_jobs_are_enqueued_once_while_a_scheduler_is_killed(
     start: Start, store: redis.Redis, tmp_path: Path
 ) -> None:
     hold_back(store)
@@ -75,7 +75,7 @@ def only_the_living(store: redis.Redis) -> None:
     eventually(lambda: (store.scard(keys.OWNERS), store.scard(keys.WORKERS)) == (1, 1))
 
 
-def test_a_schedule_while_schedulers_come_and_go(start: Start, store: redis.Redis, queue: Queue) -> None:
+def test_a_schedule_while_its_schedulers_are_killed(start: Start, store: redis.Redis, queue: Queue) -> None:
     """Four times a worker is killed, at any moment between two occurrences, and the others continue; then all are
     dead."""
     hold_back(store)
@@ -153,7 +153,9 @@ def test_a_cron_file_whose_leader_is_killed(start: Start, store: redis.Redis, cr
     assert leader(store) == ""  # it resigned
 
 
-def test_a_leader_that_was_stopped_and_wakes_up(start: Start, store: redis.Redis, cron_file: str) -> None:
+def test_a_stopped_cron_leader_that_continues_enqueues_nothing(
+    start: Start, store: redis.Redis, cron_file: str
+) -> None:
     """It still counts itself as the leader: its writes are refused."""
     hold_back(store)
     first = start("-n", "1", "--cron", cron_file)
@@ -222,7 +224,7 @@ def rq_worker(server: Server, tmp_path: Path) -> Iterator[subprocess.Popen[bytes
     process.wait(30)
 
 
-def test_beside_rqs_scheduler(
+def test_a_worker_beside_rqs_scheduler(
     start: Start, store: redis.Redis, rq_worker: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     record = tmp_path / "record"
@@ -239,7 +241,7 @@ def test_beside_rqs_scheduler(
 # -- RQ's maintenance ----------------------------------------------------------------------------------------------
 
 
-def test_what_a_killed_rq_worker_left(
+def test_jobs_that_a_killed_rq_worker_left(
     start: Start, mode: str, server: Server, store: redis.Redis, tmp_path: Path
 ) -> None:
     """Its job's failure callback is called, in a child; a job that it lost between two lists, and one that was ready,
@@ -271,7 +273,9 @@ def test_what_a_killed_rq_worker_left(
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])
-def test_a_callback_that_ends_its_process(start: Start, mode: str, store: redis.Redis, how: str) -> None:
+def test_a_callback_that_ends_the_process_of_rqs_maintenance(
+    start: Start, mode: str, store: redis.Redis, how: str
+) -> None:
     """What stands behind its job is maintained all the same, and the queue's lock does not stay."""
     queue = rq.Queue(connection=store, serializer=JSONSerializer)
     told = {"on_failure": rq.Callback("samples_unfriendly.be_rude_on_failure"), "meta": {"how": how}}
@@ -289,7 +293,7 @@ def test_a_callback_that_ends_its_process(start: Start, mode: str, store: redis.
             store.delete(key)
 
 
-def test_it_comes_again(start: Start, store: redis.Redis, queue: Queue) -> None:
+def test_maintenance_is_repeated(start: Start, store: redis.Redis, queue: Queue) -> None:
     tree = start("-n", "1", "--maintenance-interval", "1")
     eventually(lambda: store.scard(keys.WORKERS))
     for n in range(2):

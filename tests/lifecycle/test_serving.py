@@ -39,13 +39,15 @@ def test_a_module_that_cannot_be_imported(start: Start, mode: str, queue: Queue,
     assert queue.job_ids == [job.id]
 
 
-def test_a_module_that_leaves_while_imported(start: Start, mode: str, tmp_path: Path) -> None:
+def test_a_module_that_ends_the_process_at_its_import(start: Start, mode: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
     refuses(start(mode=mode, serve=("script",)), "cannot be imported")
 
 
 @pytest.mark.parametrize("flag", ["--strict-queue", "--check"])
-def test_a_head_in_another_format(start: Start, mode: str, store: redis.Redis, flag: str) -> None:
+def test_strict_queue_refuses_a_first_job_in_another_format(
+    start: Start, mode: str, store: redis.Redis, flag: str
+) -> None:
     job = rq.Queue(connection=store).enqueue("samples.ok", 1)
     refuses(start(flag, mode=mode), "'default' is pickle", "--accept json,pickle")
     assert store.lrange(keys.queue("default"), 0, -1) == [job.id.encode()]
@@ -53,7 +55,9 @@ def test_a_head_in_another_format(start: Start, mode: str, store: redis.Redis, f
     assert job.return_value(refresh=True) == 1
 
 
-def test_a_head_of_another_module(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_strict_queue_refuses_a_first_job_of_another_module(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
     job = queue.enqueue("samples.ok", 1)
     for flag in ("--strict-queue", "--check"):
         refuses(
@@ -64,7 +68,9 @@ def test_a_head_of_another_module(start: Start, mode: str, queue: Queue, store: 
     assert store.llen(keys.queue("default")) == 0
 
 
-def test_one_job_stops_no_fleet(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_a_first_job_that_is_not_served_does_not_prevent_the_start(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
     """A worker that starts treats the first job like all others: the job fails, and the next one runs."""
     ids = [queue.enqueue("json.dumps", 5).id, rq.Queue(connection=store).enqueue("samples.ok", 1).id]
     good = queue.enqueue("samples.ok", 2)
@@ -78,7 +84,7 @@ def test_one_job_stops_no_fleet(start: Start, mode: str, queue: Queue, store: re
 
 
 @pytest.mark.parametrize("name", ["os.system", "operator.add", "heapq.heappush", "passing_on.add"])
-def test_the_flag_that_is_named_works(
+def test_the_flag_that_the_message_names_works(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, name: str
 ) -> None:
     """Also for functions that are defined in another module than they are found in: os.system is posix's."""
@@ -112,7 +118,9 @@ def test_a_module_that_starts_a_thread(start: Start, mode: str, queue: Queue, tm
     assert "importing the served modules started threads" in tree.log
 
 
-def test_suspended(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_suspended_worker_claims_no_job(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
     """``rq suspend``: no worker claims a job until ``rq resume``, also one that is started meanwhile."""
     record = str(tmp_path / "record")
     tree = start("-n", "2", mode=mode)
@@ -131,7 +139,7 @@ def test_suspended(start: Start, mode: str, queue: Queue, store: redis.Redis, tm
     assert [job.result(30) for job in jobs] == list(range(20))
 
 
-def test_a_suspended_burst_leaves(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_a_burst_ends_while_workers_are_suspended(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
     suspension.suspend(store)
     queue.enqueue("samples.ok")
     assert start("--burst", "-n", "2", mode=mode).wait() == 0
@@ -148,7 +156,7 @@ def test_a_paused_queue_waits(start: Start, mode: str, store: redis.Redis) -> No
     assert waiting.result(30) == 1
 
 
-def test_a_module_that_sets_logging_up(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+def test_a_module_that_configures_logging(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
     """The configuration disables all loggers that it does not name; the worker's own lines are still written."""
     (tmp_path / "shop.py").write_text(
         "import logging.config\n"
@@ -161,7 +169,7 @@ def test_a_module_that_sets_logging_up(start: Start, mode: str, queue: Queue, tm
     assert f"job {job.id} failed: ValueError: no stock" in tree.log
 
 
-def test_a_pickle_of_a_scripts_own_class(start: Start, mode: str, server: Server, tmp_path: Path) -> None:
+def test_a_pickled_class_of_a_script(start: Start, mode: str, server: Server, tmp_path: Path) -> None:
     """Settings is also a name in the fork server's own module; Order is not."""
     (tmp_path / "producer.py").write_text(
         "import sys, redis, rq\n"

@@ -163,7 +163,7 @@ def test_every_kind_of_job_ends_as_with_rq(
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
-def test_with_our_engine_in_rqs_worker(
+def test_our_worker_classes_leave_the_same_as_rqs(
     with_rq: Snapshot, hooks: type[Hooks], place: str, server: Server, store: redis.Redis
 ) -> None:
     """Use RQ's own command, with jobqueue.rq in place of its class."""

@@ -53,7 +53,7 @@ def listening(store: redis.Redis) -> str:
 @pytest.mark.parametrize(
     ("how", "stop"), [("sleep", by_jobq), ("spin", by_rqs_stop_job), ("hold", by_rqs_stop_execution)]
 )
-def test_a_running_job(
+def test_a_running_job_is_stopped(
     start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, how: str, stop: Way
 ) -> None:
     """Whatever the job does: it sleeps in a call, computes, or holds the GIL in C code."""
@@ -79,7 +79,7 @@ def test_a_running_job(
     assert tree.process.poll() is None
 
 
-def test_what_does_not_run(server: Server, queue: Queue) -> None:
+def test_stopping_a_job_that_does_not_run_says_why_not(server: Server, queue: Queue) -> None:
     """One line says why not, and what to do instead."""
     waits, ended = queue.enqueue("square", 3), queue.enqueue("square", 4)
     server.client.hset(keys.job(ended.id), "status", "finished")
@@ -94,7 +94,7 @@ def test_what_does_not_run(server: Server, queue: Queue) -> None:
         assert words in line
 
 
-def test_a_job_of_nobody_is_not_waited_for(server: Server, queue: Queue) -> None:
+def test_stopping_a_job_without_a_worker_does_not_wait(server: Server, queue: Queue) -> None:
     """The job's worker is gone, and no rescue has taken the job yet."""
     job = queue.enqueue("square", 3)
     server.client.hset(keys.job(job.id), mapping={"status": "started", "worker_name": "gone"})
@@ -106,7 +106,7 @@ def test_a_job_of_nobody_is_not_waited_for(server: Server, queue: Queue) -> None
     )
 
 
-def test_a_command_for_another_job_hits_nobody(
+def test_a_command_for_another_job_stops_no_job(
     start: Start, mode: str, store: redis.Redis, queue: Queue, tmp_path: Path
 ) -> None:
     """Commands for jobs that have ended, and invalid commands, are ignored and logged."""
@@ -129,7 +129,7 @@ def test_a_command_for_another_job_hits_nobody(
     assert job.result(30) == "x"
 
 
-def test_shutdown(start: Start, mode: str, store: redis.Redis, queue: Queue, tmp_path: Path) -> None:
+def test_rqs_shutdown_command(start: Start, mode: str, store: redis.Redis, queue: Queue, tmp_path: Path) -> None:
     """As SIGTERM: the running job finishes, the worker ends with 0."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "2", mode=mode)

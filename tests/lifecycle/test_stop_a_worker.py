@@ -117,13 +117,17 @@ def test_a_second_signal_interrupts(start: Start, mode: str, queue: Queue, store
     held.all_are_back(store)
 
 
-def test_the_grace_ends(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+def test_when_the_grace_is_over_running_jobs_go_back(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
     held = Held(start, mode, queue, tmp_path, "--grace", "0.2")
     assert held.tree.stop() == 0
     held.all_are_back(store)
 
 
-def test_a_job_that_takes_no_hint(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_job_that_ignores_the_interrupt_is_killed(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
     """The job continues after the interrupt, so its process is killed; the job is back in its queue, uncounted."""
     record = str(tmp_path / "record")
     job = queue.enqueue("samples.shrug_off", record, 60)
@@ -136,7 +140,7 @@ def test_a_job_that_takes_no_hint(start: Start, mode: str, queue: Queue, store: 
     nothing_is_counted(store, [job.id])
 
 
-def test_on_crash_fail_does_not_run_again(
+def test_with_on_crash_fail_an_interrupted_job_does_not_run_again(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
     record = str(tmp_path / "record")
@@ -150,7 +154,7 @@ def test_on_crash_fail_does_not_run_again(
     assert "shut down while this job ran" in found.latest_result().exc_string
 
 
-def test_stop_while_starting(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_a_stop_before_the_first_child_has_started(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
     """A stop before the first child has started: the worker ends, and the jobs stay."""
     jobs = [queue.enqueue("samples.nap", 60) for _ in range(5)]
     tree = start("-n", "2", mode=mode)
@@ -160,7 +164,7 @@ def test_stop_while_starting(start: Start, mode: str, queue: Queue, store: redis
     assert waiting(store) == [job.id for job in jobs]
 
 
-def test_an_idle_worker_leaves_at_once(start: Start, mode: str, queue: Queue) -> None:
+def test_an_idle_worker_ends_at_once(start: Start, mode: str, queue: Queue) -> None:
     tree = start("-n", "2", mode=mode)
     assert queue.enqueue("square", 3).result(30) == 9
     assert tree.stop() == 0

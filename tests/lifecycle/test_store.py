@@ -129,7 +129,7 @@ def hello(process: subprocess.Popen[str]) -> tuple[int, bool]:
 
 
 @EACH_SERVER
-def test_eight_at_once_start_one_server_and_the_last_one_out_stops_it(home: Path, kind: str) -> None:
+def test_eight_users_start_one_server_and_the_last_one_stops_it(home: Path, kind: str) -> None:
     users = [user(home, kind) for _ in range(8)]
     said = [hello(u) for u in users]
     assert len({pid for pid, _ in said}) == 1
@@ -148,7 +148,7 @@ def test_eight_at_once_start_one_server_and_the_last_one_out_stops_it(home: Path
     store.release()
 
 
-def test_coming_and_going_all_the_time_loses_nothing(home: Path) -> None:
+def test_users_that_come_and_go_lose_no_data(home: Path) -> None:
     failures: list[BaseException] = []
 
     def visit() -> None:
@@ -177,7 +177,7 @@ def test_coming_and_going_all_the_time_loses_nothing(home: Path) -> None:
 
 
 @EACH_SERVER
-def test_a_server_killed_with_kill_9_is_replaced_and_has_everything(home: Path, kind: str) -> None:
+def test_a_killed_server_is_replaced_and_keeps_its_data(home: Path, kind: str) -> None:
     store = local(home, kind)
     store.ensure()
     with connect(store) as r:
@@ -214,7 +214,7 @@ def rewritten(home: Path) -> bool:
 
 @pytest.mark.skipif(not REDIS, reason="no redis-server on PATH")
 @pytest.mark.parametrize(("first", "second"), [("valkey", "redis"), ("redis", "valkey")])
-def test_each_server_reads_what_the_other_one_wrote_also_after_a_rewrite(home: Path, first: str, second: str) -> None:
+def test_redis_and_valkey_read_each_others_files(home: Path, first: str, second: str) -> None:
     store = local(home, first)
     store.ensure()
     with connect(store) as r:
@@ -234,7 +234,7 @@ def test_each_server_reads_what_the_other_one_wrote_also_after_a_rewrite(home: P
     store.release()
 
 
-def test_a_user_who_dies_leaves_the_server_to_the_next_one_out(home: Path) -> None:
+def test_a_killed_user_leaves_the_server_to_be_stopped_by_the_next(home: Path) -> None:
     dying = user(home, "valkey")
     pid, _ = hello(dying)
     dying.kill()
@@ -247,7 +247,7 @@ def test_a_user_who_dies_leaves_the_server_to_the_next_one_out(home: Path) -> No
     eventually(lambda: gone(pid))
 
 
-def test_a_run_that_stops_a_worker_spares_the_store_that_this_one_started(home: Path) -> None:
+def test_stopping_a_worker_does_not_stop_the_store_that_its_caller_uses(home: Path) -> None:
     worker = user(home, "valkey")
     pid, started = hello(worker)
     assert started
@@ -261,7 +261,7 @@ def test_a_run_that_stops_a_worker_spares_the_store_that_this_one_started(home: 
     eventually(lambda: gone(pid))
 
 
-def test_the_server_is_out_of_reach_of_ctrl_c_and_of_other_users(home: Path) -> None:
+def test_ctrl_c_and_other_users_do_not_reach_the_server(home: Path) -> None:
     store = local(home)
     store.ensure()
     pid = server_pid(store)
@@ -393,7 +393,7 @@ def test_a_forked_child_may_take_a_lease_of_its_own(home: Path) -> None:
 # -- never two servers on one directory --------------------------------------------------------------------------
 
 
-def test_a_server_whose_socket_was_deleted_gets_no_rival(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_second_server_starts_if_the_socket_was_deleted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = local(home)
     store.ensure()
     os.unlink(store.socket)
@@ -409,7 +409,7 @@ def test_a_server_whose_socket_was_deleted_gets_no_rival(home: Path, monkeypatch
     store.release()
 
 
-def test_a_server_that_hangs_gets_no_rival(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_second_server_starts_if_the_first_hangs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "ping", partial(server_module.ping, timeout=0.1))
     store, other = local(home), local(home)
     store.ensure()
@@ -454,7 +454,7 @@ def test_a_server_that_loads_is_waited_for(home: Path, monkeypatch: pytest.Monke
 
 @EACH_SERVER
 @pytest.mark.parametrize("name", ["with a space", "Straße ü 'q\" \\ #x", "日本" * 40])
-def test_any_path_will_do_also_one_that_is_too_long_for_a_socket(
+def test_a_path_too_long_for_a_socket_is_accepted(
     tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory_module, "SHORT_ROOT", str(tmp_path))
@@ -524,7 +524,7 @@ def fake_server(directory: Path, name: str, version: str) -> str:
     return str(path)
 
 
-def test_the_chain_is_jobq_server_then_path_then_the_wheel(tmp_path: Path) -> None:
+def test_the_server_is_looked_for_in_jobq_server_then_path_then_the_wheel(tmp_path: Path) -> None:
     new = fake_server(tmp_path / "bin", "redis-server", "Redis server v=7.0.0 sha=0")
     old = fake_server(tmp_path / "old", "redis-server", "Redis server v=6.2.14 sha=0")
     path = {"PATH": str(tmp_path / "bin")}
@@ -538,7 +538,7 @@ def test_the_chain_is_jobq_server_then_path_then_the_wheel(tmp_path: Path) -> No
             find_server(path | {"JOBQ_SERVER": wrong})
 
 
-def test_no_server_at_all_is_a_sentence_that_says_what_to_install(
+def test_a_missing_server_is_one_sentence_that_says_what_to_install(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -561,7 +561,7 @@ def test_a_server_that_cannot_start_is_quoted(home: Path, kind: str) -> None:
     assert processes_below(home) == []
 
 
-def test_a_crash_of_the_binary_itself_is_quoted_too(home: Path, tmp_path: Path) -> None:
+def test_a_server_that_crashes_at_its_start_is_quoted(home: Path, tmp_path: Path) -> None:
     binary = fake_server(tmp_path / "bin", "redis-server", "Redis server v=7.2.0 sha=0")
     with open(binary, "a") as f:
         f.write('[ "$1" = --version ] && exit 0\necho "error while loading libfoo" >&2\nexit 127\n')
@@ -686,7 +686,7 @@ def test_a_url_is_used_as_it_is_and_nothing_is_started(started: Started, home: P
 
 
 @EACH_SERVER
-def test_real_servers_that_refuse_us(started: Started, home: Path, kind: str) -> None:
+def test_servers_that_cannot_be_used_are_refused(started: Started, home: Path, kind: str) -> None:
     port = started("requirepass geheim", kind=kind)
     with pytest.raises(StoreRefused, match="wants a password"):
         opened(f"redis://127.0.0.1:{port}", home)
@@ -711,7 +711,7 @@ def test_rqs_worker_on_a_cluster(started: Started, kind: str) -> None:
     assert (got.returncode, got.stderr) == (1, f"ERROR:root:The store {NO_CLUSTER}\n")
 
 
-def test_urls_at_which_nobody_is(home: Path) -> None:
+def test_urls_without_a_server_are_one_line(home: Path) -> None:
     with pytest.raises(StoreUnreachable, match="connection refused"):
         opened(f"redis://127.0.0.1:{free_port()}", home)
     with pytest.raises(UsageError, match="not a Redis URL"):
@@ -761,7 +761,7 @@ def test_store_start_status_stop(home: Path, kind: str) -> None:
     assert "not running" in jobq("store", "status", **env).stdout
 
 
-def test_store_stop_says_who_uses_it(home: Path) -> None:
+def test_store_stop_names_the_users(home: Path) -> None:
     store = local(home)
     store.ensure()
     refused = jobq("store", "stop", JOBQ_HOME=str(home))
@@ -771,7 +771,7 @@ def test_store_stop_says_who_uses_it(home: Path) -> None:
     store.release()
 
 
-def test_store_of_somebody_else_is_reported_but_not_started_or_stopped(started: Started, home: Path) -> None:
+def test_a_store_given_by_url_is_reported_and_neither_started_nor_stopped(started: Started, home: Path) -> None:
     url = f"redis://127.0.0.1:{started()}"
     status = jobq("store", "status", "--json", "--url", url, JOBQ_HOME=str(home))
     assert json.loads(status.stdout)["url"] == url

@@ -48,7 +48,9 @@ def fails_with_the_reason(store: redis.Redis, job: Any) -> None:
     assert store.xlen(keys.results(job.id)) == 1
 
 
-def test_a_result_that_is_too_large(start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str) -> None:
+def test_a_result_that_is_too_large_fails_its_job(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str
+) -> None:
     """The outcomes of jobs that ran at the same time are recorded, and so are those of later jobs."""
     start("-n", "2", mode=mode)
     before = submit(queue, "samples.ok", [(n,) for n in range(20)])
@@ -59,13 +61,17 @@ def test_a_result_that_is_too_large(start: Start, mode: str, queue: Queue, store
         fails_with_the_reason(store, job)
 
 
-def test_one_that_fits(start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str) -> None:
+def test_a_result_that_just_fits_is_recorded(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str
+) -> None:
     start("-n", "4", mode=mode)
     jobs = [queue.enqueue("samples.big", 600_000) for _ in range(8)]  # together more than a request may have
     assert {len(job.result(60)) for job in jobs} == {600_000}
 
 
-def test_where_rqs_finish_records_it(start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str) -> None:
+def test_an_outcome_that_rqs_finish_records_is_refused(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str
+) -> None:
     """With a success callback, with retries, with dependents."""
     start("-n", "2", mode=mode, serve=("samples", "samples_unfriendly"))
     callbacks = {"on_success": Callback(unfriendly.on_success), "on_failure": Callback(samples.on_failure)}
@@ -79,7 +85,7 @@ def test_where_rqs_finish_records_it(start: Start, mode: str, queue: Queue, stor
     assert store.hget(keys.job(retried.id), "retries_left") == b"0"
 
 
-def test_the_next_worker_is_not_poisoned(
+def test_the_next_worker_is_not_affected(
     start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str
 ) -> None:
     tree = start("-n", "1", mode=mode)
@@ -91,7 +97,9 @@ def test_the_next_worker_is_not_poisoned(
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
-def test_with_rqs_classes(place: str, server: Server, store: redis.Redis, limited: str, tmp_path: Path) -> None:
+def test_refused_outcomes_with_rqs_worker_classes(
+    place: str, server: Server, store: redis.Redis, limited: str, tmp_path: Path
+) -> None:
     queue = rq.Queue(connection=store)
     large = queue.enqueue(samples.big, TOO_LARGE)
     called = queue.enqueue(samples.big, TOO_LARGE, on_success=Callback(unfriendly.on_success))
@@ -107,7 +115,7 @@ def test_with_rqs_classes(place: str, server: Server, store: redis.Redis, limite
     assert small.return_value() == 1
 
 
-def test_times_that_no_store_takes(start: Start, mode: str, store: redis.Redis) -> None:
+def test_times_that_no_store_accepts_are_cut(start: Start, mode: str, store: redis.Redis) -> None:
     """From RQ's producers: ours refuse such times. They are cut to the store's limit, and other jobs are settled."""
     start("-n", "2", "--accept", "json,pickle", mode=mode)
     queue = rq.Queue(connection=store)
@@ -122,7 +130,9 @@ def test_times_that_no_store_takes(start: Start, mode: str, store: redis.Redis) 
 
 
 @pytest.mark.parametrize("place", ["thread", "process", "SimpleWorker", "Worker"])
-def test_what_a_job_set_on_itself(place: str, server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_value_that_cannot_be_recorded_fails_its_own_job(
+    place: str, server: Server, store: redis.Redis, tmp_path: Path
+) -> None:
     """A value that cannot be recorded fails its own job, with the reason, and its callback is called once. Other jobs
     run once, and the workers continue: there are more such jobs than slots."""
     queue = rq.Queue(connection=store, serializer=JSONSerializer)

@@ -48,7 +48,7 @@ def how(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_success_callbacks(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+def test_success_callbacks_that_get_stuck(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
     """Two callbacks, one for each slot: each fails its job, and the job's failure callback is called."""
     start("-n", "2", mode=mode, serve=SERVED)
     called_back = {**on("success"), **on("failure"), "meta": {"success": how}}
@@ -62,7 +62,7 @@ def test_success_callbacks(start: Start, mode: str, queue: Queue, store: redis.R
     all_slots_work(queue)
 
 
-def test_failure_callbacks(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+def test_failure_callbacks_that_get_stuck(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
     """The job's failure is recorded as it was, with a note on the callback."""
     start("-n", "2", mode=mode, serve=SERVED)
     jobs = [queue.enqueue("samples.fail", "no", **on("failure"), meta={"failure": how}) for _ in range(2)]
@@ -75,7 +75,9 @@ def test_failure_callbacks(start: Start, mode: str, queue: Queue, store: redis.R
     all_slots_work(queue)
 
 
-def test_both_get_stuck(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_success_and_failure_callbacks_that_get_stuck(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
     start("-n", "2", mode=mode, serve=SERVED)
     stuck = {"success": "sleep", "failure": "sleep"}
     job = queue.enqueue("samples.ok", 1, **on("success"), **on("failure"), meta=stuck)
@@ -85,7 +87,9 @@ def test_both_get_stuck(start: Start, mode: str, queue: Queue, store: redis.Redi
     all_slots_work(queue)
 
 
-def test_a_failure_callback_after_a_time_limit(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_a_failure_callback_that_gets_stuck_after_a_time_limit(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
     """The job's thread was given up before, or its process was killed; then the callback gets stuck too."""
     start("-n", "2", mode=mode, serve=SERVED)
     job = queue.enqueue("samples.sleep_in_c", 3600, job_timeout=1, **on("failure"), meta={"failure": "sleep"})
@@ -98,7 +102,7 @@ def test_a_failure_callback_after_a_time_limit(start: Start, mode: str, queue: Q
 @pytest.mark.parametrize(
     ("mode", "how"), [("thread", "sleep")]
 )  # what can be interrupted leaves a traceback in the log
-def test_stopped_callbacks(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+def test_stopped_callbacks_that_get_stuck(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
     start("-n", "2", mode=mode, serve=SERVED)
     job = queue.enqueue("samples.nap", 3600, **on("stopped"), meta={"stopped": how})
     eventually(lambda: store.hget(keys.job(job.id), "status") == b"started")
@@ -109,7 +113,7 @@ def test_stopped_callbacks(start: Start, mode: str, queue: Queue, store: redis.R
 
 
 @pytest.mark.parametrize(("mode", "how"), [("thread", "sleep")])
-def test_exception_handlers(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+def test_exception_handlers_that_get_stuck(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
     """Handlers have the time limit of failure callbacks."""
     start("-n", "2", "--exception-handler", "samples_unfriendly.handle", mode=mode, serve=SERVED)
     told = {"on_failure": Callback("samples_unfriendly.on_failure", timeout=LIMIT)}
@@ -122,7 +126,7 @@ def test_exception_handlers(start: Start, mode: str, queue: Queue, store: redis.
 
 
 @pytest.mark.parametrize(("mode", "how"), [("thread", "sleep")])
-def test_an_exception_handler_of_a_job_without_callbacks(
+def test_an_exception_handler_that_gets_stuck_without_callbacks(
     start: Start, mode: str, queue: Queue, store: redis.Redis, how: str
 ) -> None:
     """The handler's limit follows the job's, not the 60 s of a callback that was not given. Other jobs continue."""
@@ -146,7 +150,7 @@ def test_an_exception_handler_of_a_job_without_callbacks(
         ("handler", "thread", "sleep"),  # what can be interrupted leaves a traceback in the log
     ],
 )
-def test_a_stop_ends_what_is_called_behind_the_job(
+def test_a_stop_ends_a_callback_after_the_job(
     start: Start, server: Server, place: str, queue: Queue, store: redis.Redis, how: str, which: str
 ) -> None:
     """How the job itself ended is recorded as it was."""
@@ -170,7 +174,7 @@ def test_a_stop_ends_what_is_called_behind_the_job(
 
 
 @pytest.mark.parametrize("record", ["success", "failure"])
-def test_what_waits_behind_a_long_callback_is_given_back(
+def test_jobs_behind_a_long_callback_are_given_back(
     start: Start, mode: str, queue: Queue, store: redis.Redis, record: str
 ) -> None:
     """As behind a long job: the waiting job was claimed with the long one, and another worker is idle."""
@@ -192,7 +196,9 @@ def test_what_waits_behind_a_long_callback_is_given_back(
 
 
 @pytest.mark.parametrize("which", ["success", "failure", "handler", "stopped"])
-def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store: redis.Redis, which: str) -> None:
+def test_callbacks_in_c_code_that_keeps_the_gil(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, which: str
+) -> None:
     """The job has no limit: the callback's counts."""
     more = ("--exception-handler", "samples_unfriendly.handle") if which == "handler" else ()
     start("-n", "2", *more, mode=mode, serve=SERVED)
@@ -214,7 +220,7 @@ def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store:
     all_slots_work(queue)
 
 
-def test_what_ends_a_killed_process_gets_stuck_as_well(
+def test_a_failure_callback_of_a_killed_process_gets_stuck(
     start: Start, mode: str, queue: Queue, store: redis.Redis
 ) -> None:
     """The job's process is killed, and then the one that calls its failure callback; retries still apply."""
@@ -229,7 +235,7 @@ def test_what_ends_a_killed_process_gets_stuck_as_well(
 
 
 @pytest.mark.parametrize("how", ["stop", "keep"])
-def test_what_ends_a_killed_process_holds_still(
+def test_a_failure_callback_of_a_killed_process_holds_still(
     start: Start, mode: str, queue: Queue, store: redis.Redis, how: str, tmp_path: Path
 ) -> None:
     """The job has killed its process; the callback stops the process that calls it (SIGSTOP), or never returns. In a
@@ -246,7 +252,9 @@ def test_what_ends_a_killed_process_holds_still(
     all_slots_work(queue)
 
 
-def test_a_callbacks_time_is_not_the_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_a_callbacks_time_is_counted_apart_from_the_jobs(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
     """The job has used up its own time; its callback has its own."""
     start("-n", "1", mode=mode, serve=SERVED)
     calls = {"on_success": Callback("samples_unfriendly.on_success", timeout=60), "meta": {"success": "wait"}}

@@ -26,7 +26,9 @@ def all_slots_work(queue: Queue, record: Path, gate: Path) -> None:
     assert [job.result(30) for job in jobs] == list(range(SLOTS))
 
 
-def test_sleeping_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+def test_sleeping_jobs_end_at_their_time_limit(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
     """In thread mode nothing wakes such jobs: their threads are given up, and their slots are replaced. RQ's retries
     still apply."""
     record = tmp_path / "runs"
@@ -43,7 +45,7 @@ def test_sleeping_jobs(start: Start, mode: str, queue: Queue, store: redis.Redis
 
 
 @pytest.mark.parametrize("mode", ["thread"])
-def test_a_worker_leaves_when_the_end_of_a_written_off_job_is_recorded(
+def test_a_worker_ends_after_the_end_of_a_written_off_job_is_recorded(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
     """RQ's own finish takes its time while no slot works any more; if the worker ended before, the job would run
@@ -60,7 +62,9 @@ def test_a_worker_leaves_when_the_end_of_a_written_off_job_is_recorded(
     assert lines(record) == ["start x"]
 
 
-def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
+def test_a_job_in_c_code_that_keeps_the_gil_is_killed_at_its_limit(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
+) -> None:
     """The job's process is killed. Other jobs of the process run again, uncounted."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     start("-n", str(SLOTS), mode=mode)
@@ -79,7 +83,7 @@ def test_c_code_that_keeps_the_gil(start: Start, mode: str, queue: Queue, store:
 
 
 @pytest.mark.parametrize("mode", ["process"])
-def test_nothing_waits_behind_the_gil(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+def test_jobs_do_not_wait_behind_one_that_keeps_the_gil(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
     """Jobs that were claimed ahead run in another worker; the job without a limit keeps its worker for longer than the
     lease."""
     record = tmp_path / "record"

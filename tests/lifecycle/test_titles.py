@@ -34,7 +34,7 @@ def test_ps_tells_the_processes_apart(start: Start, mode: str) -> None:
     assert psutil.Process(tree.pid).environ()["JOBQ_URL"]
 
 
-def test_a_child_says_what_it_runs(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
+def test_the_title_of_a_child_names_the_running_task(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
     """The oldest, and how many more; nothing once they have ended."""
     gates = [tmp_path / "first", tmp_path / "second"]
     tree = start("-n", "2", mode=mode)

@@ -50,7 +50,7 @@ def full(kind: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("process", "pipe"), ("thread", "pipe"), ("process", "socket")])
-def test_jobs_run_and_a_stop_ends(
+def test_jobs_run_and_a_stop_ends_although_output_is_not_read(
     server: Server, store: redis.Redis, queue: Queue, tmp_path: Path, mode: str, kind: str
 ) -> None:
     (tmp_path / "served.py").write_text(SERVED)

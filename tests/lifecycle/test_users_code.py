@@ -31,7 +31,9 @@ def ended(store: redis.Redis, job_id: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["doze", "sleep"])
-def test_it_is_ended_by_the_jobs_limit(start: Start, mode: str, queue: Queue, store: redis.Redis, how: str) -> None:
+def test_user_code_outside_of_the_call_ends_by_the_jobs_limit(
+    start: Start, mode: str, queue: Queue, store: redis.Redis, how: str
+) -> None:
     """If the code sleeps in C, thread mode gives the thread up, and process mode ends the process in the end."""
     tree = start("-n", "4", mode=mode, serve=("samples", "samples_unfriendly"))
     functions = [*PRINTED, *MADE]
@@ -45,7 +47,7 @@ def test_it_is_ended_by_the_jobs_limit(start: Start, mode: str, queue: Queue, st
 
 
 @pytest.mark.parametrize("how", ["interrupt", "exit"])
-def test_it_cannot_end_its_process(
+def test_user_code_outside_of_the_call_cannot_end_the_process(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, how: str
 ) -> None:
     """Another job in the same process continues, and runs once."""
@@ -89,7 +91,7 @@ def rq_tree(place: str, server: object, tmp_path: Path) -> Iterator[Tree]:
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
-def test_with_rqs_classes(rq_tree: Tree, store: redis.Redis) -> None:
+def test_user_code_outside_of_the_call_with_rqs_worker_classes(rq_tree: Tree, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     calls = [(getattr(unfriendly, name), how) for how in ("sleep", "interrupt") for name in PRINTED]
     calls += [(unfriendly.loaded, unfriendly.Reduced(how, "repr")) for how in ("doze", "interrupt")]
@@ -122,14 +124,16 @@ def spoil(enqueue: Callable[..., Any], store: redis.Redis) -> None:
     assert all(uncounted(store, job.id) for job in jobs)
 
 
-def test_what_is_everybodys_in_python(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_a_job_that_breaks_logging_or_the_clock_affects_itself_only(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
     """A record factory, a handler of the log, an exception's attributes, the clock."""
     start("-n", "1" if mode == "process" else "2", mode=mode, serve=("samples", "samples_unfriendly"))
     spoil(queue.enqueue, store)
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
-def test_what_is_everybodys_in_python_with_rqs_classes(rq_tree: Tree, store: redis.Redis) -> None:
+def test_a_job_that_breaks_logging_or_the_clock_with_rqs_worker_classes(rq_tree: Tree, store: redis.Redis) -> None:
     spoil(rq.Queue(connection=store).enqueue, store)
 
 
@@ -159,7 +163,7 @@ def test_a_job_that_freezes_the_clocks_with_rqs_classes(rq_tree: Tree, store: re
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
-def test_a_job_that_spoils_new_threads(rq_tree: Tree, store: redis.Redis) -> None:
+def test_a_job_that_breaks_new_threads(rq_tree: Tree, store: redis.Redis) -> None:
     """RQ's classes start some of their threads when they are needed first, behind the first job."""
     queue = rq.Queue(connection=store)
     first = queue.enqueue("samples_unfriendly.spoil_new_threads")
@@ -184,7 +188,7 @@ def test_a_slot_that_fails_ends_its_process(
     assert [job.result(60) for job in jobs] == list(range(4))
 
 
-def test_a_text_of_10_mb(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_an_exception_with_a_text_of_10_mb(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
     """The store keeps the beginning and the end; the log gets a line."""
     tree = start(mode=mode, serve=("samples", "samples_unfriendly"))
     job = queue.enqueue("samples_unfriendly.talks", 10_000_000)

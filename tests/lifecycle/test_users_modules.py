@@ -15,7 +15,7 @@ SERVED = ("workers", "tasks", "rq_tasks")
 IN_THE_WAY = ("queue", "types", "logging", "selectors", "random", "signal")
 
 
-def test_modules_with_names_that_are_taken(server: Server, queue: Queue, mode: str, tmp_path: Path) -> None:
+def test_modules_with_the_names_of_ours_or_pythons(server: Server, queue: Queue, mode: str, tmp_path: Path) -> None:
     for name in SERVED:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"def double(n): return ['{name}', 2 * n]\n")

@@ -36,7 +36,7 @@ def command(*argv: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.usefixtures("core_only")
 @pytest.mark.parametrize("verbose", [[], ["--verbose"]], ids=["", "verbose"])
-def test_a_worker_and_its_jobs_say_so(
+def test_without_the_extra_worker_and_jobs_say_what_to_install(
     start: Callable[..., Tree], mode: str, queue: Queue, store: redis.Redis, verbose: list[str]
 ) -> None:
     jobs = [queue.enqueue(task, URL) for task in ("download", "scrape")]
@@ -59,7 +59,7 @@ def test_a_worker_and_its_jobs_say_so(
         (["compare", "jobqueue.tasks:scrape", URL], "jobq: scrape needs httpx2 and httpcore2 and beautifulsoup4, "),
     ],
 )
-def test_what_needs_it_refuses_before_it_begins(argv: list[str], said: str) -> None:
+def test_without_the_extra_commands_that_need_it_are_refused(argv: list[str], said: str) -> None:
     done = command(*argv)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(said)
@@ -67,7 +67,9 @@ def test_what_needs_it_refuses_before_it_begins(argv: list[str], said: str) -> N
 
 
 @pytest.mark.usefixtures("core_only")
-def test_submit_warns_and_submits(server: Server, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_submit_warns_and_submits(
+    server: Server, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worker may have libraries that the producer has not."""
     monkeypatch.setenv("JOBQ_URL", server.url)
     done = command("submit", "download", URL)
@@ -81,7 +83,7 @@ def test_submit_warns_and_submits(server: Server, queue: Queue, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("argv", [["submit"], ["demo"], ["compare"]])
-def test_the_help_names_it(server: Server, argv: list[str]) -> None:
+def test_the_help_names_the_extra(server: Server, argv: list[str]) -> None:
     assert "extra web-tasks" in " ".join(jobq(server, *argv, "--help").stdout.split())
 
 

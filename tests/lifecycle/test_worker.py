@@ -74,7 +74,9 @@ def test_processes_with_threads(start: Start, queue: Queue) -> None:
     assert {job.result(1) for job in jobs} == {False}
 
 
-def test_where_jobs_run(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
+def test_the_process_and_the_thread_in_which_jobs_run(
+    start: Start, mode: str, queue: Queue, store: redis.Redis
+) -> None:
     """Thread mode: one process, many threads; process mode: many processes, each job in the main thread."""
     tree = start("-n", "3", mode=mode)
     eventually(lambda: len(tree.children()) == (1 if mode == "thread" else 3))
@@ -83,7 +85,7 @@ def test_where_jobs_run(start: Start, mode: str, queue: Queue, store: redis.Redi
 
 
 @pytest.mark.parametrize("flags", [[], ["--burst"]])
-def test_a_stdin_that_has_ended_already(server: Server, mode: str, flags: list[str]) -> None:
+def test_a_stdin_that_has_already_ended(server: Server, mode: str, flags: list[str]) -> None:
     """With --until-eof this is a stop like any other, also while the worker is still starting."""
     command = [sys.executable, "-m", "jobqueue.cli", "worker", "--until-eof", "--mode", mode, "-n", "1", *flags]
     env = {**os.environ, "JOBQ_URL": server.url}

@@ -36,7 +36,9 @@ def session(pid: int) -> list[psutil.Process]:
     return found
 
 
-def test_it_works_and_leaves_nothing(server: Server, queue: Queue, env: dict[str, str], mode: str) -> None:
+def test_a_worker_process_runs_jobs_and_leaves_nothing(
+    server: Server, queue: Queue, env: dict[str, str], mode: str
+) -> None:
     with WorkerProcess(["default"], mode=mode, number=2, modules=["samples"], env=env) as worker:
         worker.ready()
         assert [job.result(timeout=30) for job in submit(queue, "samples.ok", [(1,), (2,)])] == [1, 2]
@@ -48,7 +50,7 @@ def test_it_works_and_leaves_nothing(server: Server, queue: Queue, env: dict[str
     assert held(server.client) == {}
 
 
-def test_the_end_of_one_that_does_not_stop(queue: Queue, env: dict[str, str], tmp_path: Path) -> None:
+def test_a_worker_process_that_does_not_stop_is_killed(queue: Queue, env: dict[str, str], tmp_path: Path) -> None:
     record = str(tmp_path / "record")
     with WorkerProcess(["default"], number=1, modules=["samples"], env=env) as worker:
         submit(queue, "samples.note_and_nap", [(record, "a", 60)])
@@ -58,7 +60,7 @@ def test_the_end_of_one_that_does_not_stop(queue: Queue, env: dict[str, str], tm
     assert session(worker.pid) == []
 
 
-def test_why_it_died(env: dict[str, str], tmp_path: Path) -> None:
+def test_the_reason_of_a_death_is_given(env: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
     with WorkerProcess(["default"], modules=["no_such_module"], env=env, log=log) as worker:
         with pytest.raises(WorkerDied, match=r"left with exit code 2: .*no_such_module") as found:
@@ -77,7 +79,7 @@ def test_stop_before_start_and_twice(env: dict[str, str]) -> None:
     assert worker.stop() == worker.kill()
 
 
-def test_a_crash_of_the_supervisor_alone(env: dict[str, str], tmp_path: Path) -> None:
+def test_after_a_crash_of_the_supervisor_its_processes_end(env: dict[str, str], tmp_path: Path) -> None:
     worker = WorkerProcess(["default"], number=1, modules=["samples"], env=env, directory=tmp_path)
     assert worker.exit_code is None
     worker.crash()
@@ -117,7 +119,7 @@ time.sleep(600)
 """
 
 
-def test_it_does_not_outlive_a_killed_parent(server: Server, env: dict[str, str]) -> None:
+def test_a_worker_process_does_not_outlive_its_parent(server: Server, env: dict[str, str]) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert parent.stdout is not None

@@ -111,7 +111,7 @@ def test_numbers_of_other_producers(store: redis.Redis, start: Start, mode: str,
     assert "Traceback" not in tree.log
 
 
-def test_rqs_classes_meet_the_same(server: Server, store: redis.Redis, tmp_path: Path) -> None:
+def test_keys_of_a_wrong_type_with_rqs_worker_classes(server: Server, store: redis.Redis, tmp_path: Path) -> None:
     queue = Queue(connection=store)
     ids = [queue.enqueue("samples.ok", n).id for n in range(3)]
     store.set(keys.job("wrong"), "x")
@@ -129,7 +129,7 @@ def test_rqs_classes_meet_the_same(server: Server, store: redis.Redis, tmp_path:
         assert status(store, "wrong") == "failed"
 
 
-def test_a_rescue_meets_junk(store: redis.Redis, start: Start, mode: str) -> None:
+def test_a_rescue_of_jobs_with_invalid_fields(store: redis.Redis, start: Start, mode: str) -> None:
     """A worker is killed while its jobs run; meanwhile invalid values are written into their hashes."""
     queue = Queue(connection=store)
     ids = [queue.enqueue("samples.nap", 1.5).id for _ in range(2)]

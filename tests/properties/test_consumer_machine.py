@@ -501,7 +501,7 @@ class Lines(logging.Handler):
 
 
 @pytest.mark.timeout(0 if EXAMPLES else 400)  # a failure is made small first: that takes a while
-def test_what_was_claimed_is_always_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_claimed_job_is_always_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> ConsumerMachine:
         machine = ConsumerMachine()
         monkeypatch.setattr(machine.consumer._outbox.refusals, "_clock", machine.turns.monotonic)
@@ -519,7 +519,7 @@ def by_hand() -> Iterator[ConsumerMachine]:
     machine.teardown()
 
 
-def test_a_request_that_breaks_wakes_who_waited_for_it(by_hand: ConsumerMachine) -> None:
+def test_a_failed_request_wakes_the_slots_that_waited_for_it(by_hand: ConsumerMachine) -> None:
     """The request thread settles while a slot runs out of work: the slot waits for that request, and has to mend the
     wire when it fails, for the request thread does not."""
     by_hand.put(["plain"])

@@ -67,7 +67,7 @@ def traces(store: redis.Redis) -> list[Any]:
 
 
 @pytest.mark.parametrize("is_held", [True, False])
-def test_an_id_that_stands_twice_is_claimed_once(store: redis.Redis, protocol: Protocol, is_held: bool) -> None:
+def test_an_id_that_is_twice_in_a_queue_is_claimed_once(store: redis.Redis, protocol: Protocol, is_held: bool) -> None:
     enqueue(protocol, "a")
     jobs = claim(protocol) if is_held else []
     store.lpush(keys.queue("q"), "a")
@@ -77,7 +77,7 @@ def test_an_id_that_stands_twice_is_claimed_once(store: redis.Redis, protocol: P
     assert traces(store) == []
 
 
-def test_ids_that_lead_nowhere_do_not_hide_a_job(store: redis.Redis, protocol: Protocol) -> None:
+def test_ids_without_a_hash_do_not_hide_a_job(store: redis.Redis, protocol: Protocol) -> None:
     store.rpush(keys.queue("q"), "gone", "gone too")
     enqueue(protocol, "a")
     assert [job.id for job in claim(protocol)] == ["a"]
@@ -85,7 +85,7 @@ def test_ids_that_lead_nowhere_do_not_hide_a_job(store: redis.Redis, protocol: P
 
 @pytest.mark.parametrize("started", [True, False])
 @pytest.mark.parametrize("by", ["settle", "mark", "give back", "reconcile", "rescue"])
-def test_nothing_is_left_of_a_job_whose_hash_is_gone(
+def test_no_key_is_left_of_a_job_whose_hash_is_gone(
     store: redis.Redis, protocol: Protocol, by: str, started: bool
 ) -> None:
     enqueue(protocol, "a")
@@ -114,7 +114,7 @@ def rescue(protocol: Protocol, running: tuple[int, ...] = ()) -> None:
     assert protocol.rescue(A, WORKER, **judge, cause=b"x", ended_at=THEN, ended=2.0) is not None
 
 
-def test_who_lost_a_job_that_is_gone_does_not_touch_its_new_owners_traces(
+def test_a_former_owner_does_not_change_keys_of_the_new_owner(
     store: redis.Redis, protocol: Protocol, caplog: pytest.LogCaptureFixture
 ) -> None:
     enqueue(protocol, "a")
@@ -128,7 +128,7 @@ def test_who_lost_a_job_that_is_gone_does_not_touch_its_new_owners_traces(
 
 
 @pytest.mark.parametrize("by", ["give back", "rescue", "rescue of a running one"])
-def test_what_was_canceled_meanwhile_does_not_come_back(store: redis.Redis, protocol: Protocol, by: str) -> None:
+def test_a_job_that_was_canceled_is_not_requeued(store: redis.Redis, protocol: Protocol, by: str) -> None:
     enqueue(protocol, "a")
     (job,) = claim(protocol)
     Job.fetch("a", connection=store, serializer=JSON).cancel()
@@ -142,7 +142,7 @@ def test_what_was_canceled_meanwhile_does_not_come_back(store: redis.Redis, prot
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_rq_forgets_that_it_saw_a_job_that_is_settled(store: redis.Redis, protocol: Protocol, started: bool) -> None:
+def test_rqs_note_of_a_settled_job_is_deleted(store: redis.Redis, protocol: Protocol, started: bool) -> None:
     """Else RQ's maintenance would fail the job as stuck when it sees it the next time."""
     enqueue(protocol, "a")
     (job,) = claim(protocol)
@@ -162,7 +162,7 @@ def test_a_failure_that_is_not_to_be_kept_is_not_kept(store: redis.Redis, protoc
     assert {key for key in store.keys("*") if b"jobq" not in key} == {b"rq:queues", b"rq:worker:w"}
 
 
-def test_a_job_that_waits_again_may_expire_again(store: redis.Redis, protocol: Protocol) -> None:
+def test_a_job_that_is_requeued_has_its_ttl_again(store: redis.Redis, protocol: Protocol) -> None:
     enqueue(protocol, "a", ttl=1000)
     (job,) = claim(protocol)
     mark(protocol, job)
@@ -171,7 +171,9 @@ def test_a_job_that_waits_again_may_expire_again(store: redis.Redis, protocol: P
     assert 0 < store.ttl(keys.job("a")) <= 1000
 
 
-def test_a_later_job_of_a_returned_ones_name_is_no_place_to_return_to(store: redis.Redis, protocol: Protocol) -> None:
+def test_a_later_job_of_the_same_id_is_not_the_place_to_give_back_behind(
+    store: redis.Redis, protocol: Protocol
+) -> None:
     enqueue(protocol, "a", "b", "c")
     give_back(protocol, *claim(protocol))
     Job.fetch("a", connection=store, serializer=JSON).delete()

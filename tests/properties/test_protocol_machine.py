@@ -48,7 +48,7 @@ def backend(request: pytest.FixtureRequest) -> redis.Redis:
 
 
 @pytest.mark.timeout(0 if EXAMPLES else 400)  # a failure is made small first: that takes a while
-def test_any_order_of_events(backend: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_order_of_events_keeps_the_promise(backend: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("jobqueue.workers.rq_finish.finish", "rq.worker"):  # say each time what became of a job
         caplog.set_level(logging.CRITICAL, logger=name)
     wire = Wire(backend)
