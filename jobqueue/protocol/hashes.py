@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from math import isnan
 from typing import Any
 
 from rq.exceptions import TimeoutFormatError
@@ -15,7 +16,7 @@ from rq.job import JobStatus
 from rq.utils import as_text, parse_timeout, str_to_date
 
 from jobqueue.errors import BadValue
-from jobqueue.protocol.bounds import clamped
+from jobqueue.protocol.bounds import LONGEST, clamped
 
 
 def readable(raw: Mapping[Any, Any]) -> dict[bytes, bytes]:
@@ -58,14 +59,28 @@ def _text(value: bytes) -> bytes:
     return value.decode(errors="replace").encode() if isinstance(value, bytes) else value
 
 
-def _list_of(kind: type | tuple[type, ...]) -> Callable[[bytes], object]:
-    def read(value: bytes) -> object:
-        found = json.loads(value)
-        if not isinstance(found, list) or not all(isinstance(it, kind) for it in found):
-            raise ValueError("not such a list")
-        return found
+def _list_of_texts(value: bytes) -> object:
+    found = json.loads(value)
+    if not isinstance(found, list) or not all(isinstance(it, str) for it in found):
+        raise ValueError("not such a list")
+    return found
 
-    return read
+
+def _intervals(value: bytes) -> bytes | None:
+    """Return the list of seconds between retries or repeats. RQ's producers refuse most that is wrong in it, but not
+    NaN, nor more seconds than a calendar has, nor an empty list, which counts as not given."""
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    numbers = [_seconds(it) for it in (found if isinstance(found, list) else [found])]
+    return json.dumps(numbers).encode() if numbers and None not in numbers else None
+
+
+def _seconds(value: object) -> int | float | None:
+    if not isinstance(value, (int, float)):
+        return None
+    return 0 if isnan(value) else max(0, min(value, LONGEST))
 
 
 _NUMBERS = ("timeout", "result_ttl", "failure_ttl", "ttl", "retries_left", "repeats_left", "number_of_retries",
@@ -79,8 +94,8 @@ _READ: dict[bytes, Callable[[bytes], bytes | None]] = {
     **{name.encode(): _number for name in _NUMBERS},
     **{name.encode(): _checked(str_to_date) for name in _TIMES},
     **{name.encode(): _text for name in _TEXTS},
-    b"retry_intervals": _checked(_list_of((int, float))),
-    b"repeat_intervals": _checked(_list_of((int, float))),
-    b"dependency_ids": _checked(_list_of(str)),
+    b"retry_intervals": _intervals,
+    b"repeat_intervals": _intervals,
+    b"dependency_ids": _checked(_list_of_texts),
     b"status": _checked(lambda value: JobStatus(as_text(value))),
 }

@@ -129,6 +129,29 @@ def test_keys_of_a_wrong_type_with_rqs_worker_classes(server: Server, store: red
         assert status(store, "wrong") == "failed"
 
 
+@pytest.mark.parametrize("place", ["thread", "process", "Worker", "SimpleWorker"])
+def test_intervals_that_no_calendar_has_room_for(
+    start: Start, start_rq: Start, queue: Queue, store: redis.Redis, place: str
+) -> None:
+    """RQ's Retry and Repeat accept them: the job is tried again, in so long or at once."""
+    jobs = {
+        (name, text): queue.enqueue(f"samples.{function}", "no", **{name: number})
+        for text in ("[NaN]", "[-5]", "[]", "[Infinity]", "[1e300]")
+        for name, function, number in (("retry", "fail", rq.Retry(1)), ("repeat", "ok", rq.Repeat(1)))
+    }
+    for (name, text), job in jobs.items():
+        store.hset(keys.job(job.id), f"{name}_intervals", text)
+    is_ours = place in ("thread", "process")
+    tree: Tree = start(mode=place) if is_ours else start_rq(place, "-S", "json", lease="60")
+    soon, left = {"retry": "failed", "repeat": "finished"}, {"retry": "retries_left", "repeat": "repeats_left"}
+    for (name, text), job in jobs.items():
+        later = text in ("[Infinity]", "[1e300]")
+        eventually(lambda i=job.id, s="scheduled" if later else soon[name]: status(store, i) == s, 30)  # type: ignore[misc]
+        eventually(lambda i=job.id, n=name: store.hget(keys.job(i), left[n]) == b"0")  # type: ignore[misc]
+    assert queue.enqueue("samples.ok", 3).result(30) == 3
+    assert tree.stop() == 0
+
+
 def test_a_rescue_of_jobs_with_invalid_fields(store: redis.Redis, start: Start, mode: str) -> None:
     """A worker is killed while its jobs run; meanwhile invalid values are written into their hashes."""
     queue = Queue(connection=store)
