@@ -1,4 +1,4 @@
-"""Children without a process, for the parts of the supervisor that only look at pages and write to sockets."""
+"""Provide children without a process, for the parts of the supervisor that only read pages and write to sockets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Kills(list[tuple[int, signal.Signals]]):
-    """Takes the place of ``os.kill``: the signals that were sent, in order, as (number of the child, signal)."""
+    """Stand in for ``os.kill``: keep the signals that were sent, in order, as (number of the child, signal)."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Kills(list[tuple[int, signal.Signals]]):
 
 
 class FakeChild:
-    """A child handle, and the child's end of its socket. The handle is empty until ``come``."""
+    """Hold a child handle, and the child's end of its socket. The handle is empty until ``come`` is called."""
 
     def __init__(self, number: int = 0, slots: int = 1) -> None:
         pages = make_file(1, slots)
@@ -61,7 +61,7 @@ class FakeChild:
         self._reader: MessageReader[ToChild] = MessageReader(ToChild)
 
     def come(self, begun: bool = True) -> FakeChild:
-        """Attach a process; ``begun``: it has come as far as to run jobs."""
+        """Attach a process to the handle. begun: the process is ready to run jobs."""
         ours, self._theirs = socket.socketpair()
         self._theirs.setblocking(False)
         self.handle.next_owner("w")
@@ -104,7 +104,7 @@ def _close(*files: int) -> None:
 
 
 class FakeRolesThread:
-    """Takes the place of the roles thread and the main loop: keeps requests and events until a test runs them."""
+    """Stand in for the roles thread and the main loop: keep requests and events until a test runs them."""
 
     def __init__(self) -> None:
         self.requests: list[Callable[[], object]] = []
@@ -117,11 +117,11 @@ class FakeRolesThread:
         self.events.append(event)
 
     def work(self) -> None:
-        """Run the requests that are there, as the roles thread does; what they post waits for ``turn``."""
+        """Run the requests that were made, as the roles thread does; events that they post wait for ``turn``."""
         self._all(self.requests)
 
     def turn(self) -> None:
-        """Run the events that are there, as the main loop does in one turn."""
+        """Run the events that were posted, as the main loop does in one turn."""
         self._all(self.events)
 
     def settle(self) -> None:

@@ -1,4 +1,4 @@
-"""A stand-in for a worker that finishes and fails jobs, and the runner of commands in this process."""
+"""Stand in for a worker that finishes and fails jobs, and run commands in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""judge: the kind, the mode and the number for tasks whose figures are known, and sentences that carry the figures."""
+"""``judge`` gives the kind, the mode and the number for tasks whose figures are known, in sentences with the
+figures."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def test_the_kind_the_mode_and_the_number_follow_from_the_figures(
 
 
 def test_the_wait_for_the_gil_does_not_count_as_a_wait_of_the_job() -> None:
-    """Sixteen threads that compute: 50 ms of CPU in 800 ms. This looks like waiting, and is not."""
+    """Sixteen computing threads spend 50 ms of CPU in 800 ms: the rest is the wait for the GIL, not for input or
+    output."""
     crowded = profile(800, 50, gil_wait=0.93)
     assert judge(crowded, TWO).kind == "computes"
     assert "93%" in judge(crowded, TWO).reason

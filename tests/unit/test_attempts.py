@@ -1,4 +1,4 @@
-"""A few tries with pauses; then the cause is reported."""
+"""Attempts that fail are repeated with pauses, a limited number of times; then the cause is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_attempts_that_all_fail_end_with_the_cause() -> None:
 
 
 def test_kills_from_outside_end_the_worker_only_if_they_go_on_too_long() -> None:
-    """Many kills do not end the worker; kills that go on for too long do."""
+    """Many kills do not end the worker; kills that continue for too long do."""
     attempts, now = Attempts("It"), 100.0
     while now < 100.0 + UNDER_KILLS:
         attempts.failed("was killed by SIGKILL", now, now, killed=True)

@@ -38,7 +38,7 @@ def test_the_pause_stays_bounded_and_random_after_many_failures() -> None:
     assert min(pauses) >= 0.025
     assert max(pauses) <= 2.0
     assert all(1.0 <= pause <= 2.0 for pause in pauses[10:])
-    assert len(set(pauses)) > MANY / 2  # many who failed together come back one by one
+    assert len(set(pauses)) > MANY / 2  # processes that failed together retry at different times
 
 
 def test_reset_starts_again_with_the_first_delay() -> None:
@@ -52,7 +52,7 @@ def test_reset_starts_again_with_the_first_delay() -> None:
 
 
 def test_no_other_module_computes_a_backoff() -> None:
-    """A power of a count of failures overflows in the end; doubling a pause is the duty of this class."""
+    """Doubling a pause is the duty of Backoff alone: a power of the number of failures overflows in the end."""
     own = re.compile(r"2(\.0)? ?\*\* ?[a-z_]|(delay|pause) = min\(")
     found = []
     for package in ("jobqueue", "workers"):
@@ -64,7 +64,7 @@ def test_no_other_module_computes_a_backoff() -> None:
 
 
 def test_backoff_itself_never_sleeps() -> None:
-    """The class never sleeps itself."""
+    """Backoff returns the pause, and leaves sleeping to the caller."""
     before = time.monotonic()
     backoff = Backoff(first=1000.0, most=1e9)
     assert 500.0 <= backoff.failed() <= 1000.0

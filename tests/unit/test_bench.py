@@ -1,4 +1,4 @@
-"""``jobq bench`` without a store: what limits, what the report says, the widths, and a tree that is stopped."""
+"""The parts of ``jobq bench`` that need no store: the limit, the report, the widths, and a tree that is stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobqueue.harness.freezing import frozen
 
 
 def drain(mode: str = "process", number: int = 1, *, worker: float = 0.5, store: float | None = 0.5) -> BenchDrain:
-    """1,000 jobs in a second; worker and store in CPU seconds of it. Two worse runs beside it."""
+    """Return a run of 1,000 jobs in a second (worker, store: their CPU seconds), and two slower runs beside it."""
     typical = DrainRun(1000, 1.0, worker, store)
     return BenchDrain(Cell(mode, number), (DrainRun(1000, 2.0, 9.0, 9.0), typical, DrainRun(1000, 0.5, 9.0, 9.0)))
 

@@ -1,4 +1,4 @@
-"""A forked child that does not come as far as to run jobs is logged, then killed; a spawned one is only logged."""
+"""A forked child that does not become ready is logged, then killed; a spawned one is only logged."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def queue(client: redis.Redis) -> Queue:
 
 
 def ways(queue: Queue) -> list[Any]:
-    """The ways in which a job's options are given."""
+    """Return the ways in which a job's options can be given."""
     soon = datetime.now(UTC)
     return [
         lambda **options: queue.enqueue(square, 1, **options),
@@ -171,7 +171,7 @@ def test_a_callback_may_be_given_by_name_as_in_rq(client: redis.Redis, option: s
 
 @pytest.mark.parametrize("value", [0, False, "", None])
 def test_an_option_that_is_false_counts_as_not_given(queue: Queue, value: Any) -> None:
-    """As in RQ."""
+    """An option that is false in Python counts as not given, as in RQ."""
     for option in bounds.OBJECTS:
         for job in (queue.enqueue(square, 1, **{option: value}), queue.create_job(square, (1,), **{option: value})):
             assert not job.to_dict().get("retries_left")

@@ -13,7 +13,7 @@ from jobqueue.workers.shared.settings import Settings
 
 
 class Bench:
-    """A buffer, its page, and what it has said."""
+    """A buffer, its page, and the calls that it has made."""
 
     def __init__(self, slots: int = 2, **fields: Any) -> None:
         settings = Settings(
@@ -54,7 +54,7 @@ def test_jobs_are_handed_out_in_order_and_counted_on_the_page() -> None:
 def test_a_job_that_runs_alone_waits_for_running_jobs_and_later_jobs_for_it() -> None:
     buffer = Bench().arrive(job(1), job(2, alone=True), job(3))
     assert [taken(buffer), taken(buffer)] == [1, None]
-    assert buffer.ended(1)  # wake who waits
+    assert buffer.ended(1)  # a waiting slot is woken
     assert [taken(buffer), taken(buffer)] == [2, None]
     assert buffer.ended(2)
     assert taken(buffer) == 3
@@ -99,7 +99,7 @@ def test_empty_queues_are_reported_once() -> None:
     assert bench.page.get(OUT_OF_WORK) == 1
     bench.arrive(job(1))
     assert bench.page.get(OUT_OF_WORK) == 0
-    bench.arrive(asked=0)  # nobody asked for jobs: that there are none says nothing
+    bench.arrive(asked=0)  # no job was asked for, so an empty reply does not mean an empty queue
     assert bench.page.get(OUT_OF_WORK) == 0
 
 
@@ -122,7 +122,8 @@ def test_without_a_limit_the_buffer_never_asks_to_retire() -> None:
 
 
 def test_the_number_of_jobs_that_a_request_asks_for() -> None:
-    """One per slot that waits, and what may wait in the buffer; never more than a request carries, or than it may."""
+    """The buffer asks for one job per waiting slot and for those that may wait in it, within the limits of a
+    request."""
     bench = Bench()
     assert bench.buffer.want(idle=0) == bench.buffer.prefetch.ahead == 2
     assert bench.buffer.want(idle=2) == 4

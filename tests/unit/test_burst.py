@@ -1,4 +1,4 @@
-"""When a burst is over, step by step: what it waits for, and what it does not."""
+"""When a burst is over, step by step: what it waits for, and what not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobqueue.workers.supervisor.burst import Burst
 
 
 class FakeOthers:
-    """Trees that may be dead, or not."""
+    """Other trees, which the test declares dead or alive."""
 
     def __init__(self) -> None:
         self.may_be_dead = False
@@ -78,7 +78,7 @@ def test_a_burst_is_over_when_no_child_holds_a_job_and_none_waits(bench: Bench) 
 
 
 def test_only_the_roles_thread_asks_the_store(bench: Bench) -> None:
-    """The roles thread does, and posts what it found."""
+    """The roles thread asks the store, and posts the answer to the main loop."""
     bench.burst.step()
     bench.roles_thread.work()
     assert bench.over == 0
@@ -109,7 +109,7 @@ def test_only_one_look_is_under_way_at_a_time(bench: Bench) -> None:
     ids=["it runs a job", "it has one in its buffer", "it has not settled all", "it may yet get one"],
 )
 def test_a_burst_waits_for_a_child_that_holds_a_job(bench: Bench, busy: Callable[[FakeChild], None]) -> None:
-    """Then the store is not even asked."""
+    """While a child holds a job, the store is not even asked."""
     busy(bench.children[1])
     assert not bench.begins_to_look()
 
@@ -123,7 +123,7 @@ def test_a_burst_waits_for_a_missing_child_and_for_one_not_yet_reaped(bench: Ben
 
 @pytest.mark.parametrize("name", ["high", "low"])
 def test_a_burst_waits_for_a_job_in_its_queues(bench: Bench, name: str) -> None:
-    """It was enqueued after the children had looked: they are woken, and the burst looks again."""
+    """A job that was enqueued after the children had looked: they are woken, and the burst looks again."""
     bench.store.rpush(keys.queue(name), "a")
     assert not bench.look()
     bench.store.delete(keys.queue(name))
@@ -142,7 +142,7 @@ def test_a_burst_waits_for_a_claim_whose_reply_was_lost(bench: Bench) -> None:
 
 
 def test_a_burst_looks_again_if_a_job_ended_while_the_store_was_asked(bench: Bench) -> None:
-    """A job was done, and may have enqueued another: what the store answered may not be true any more."""
+    """A job ended and may have enqueued another, so the store's answer may be out of date."""
     bench.burst.step()
     bench.roles_thread.work()
     bench.children[0].page.set(DONE, 1)
@@ -164,7 +164,7 @@ def test_a_burst_goes_on_if_a_child_got_work_while_the_store_was_asked(bench: Be
 
 
 def test_a_burst_waits_for_jobs_of_a_tree_that_may_be_dead(bench: Bench) -> None:
-    """Its jobs come back when it is rescued, should it be dead."""
+    """If the other tree is dead, its jobs return to the queues when it is rescued."""
     bench.others.may_be_dead = True
     bench.clock.now = 1234.5
     assert not bench.look()
@@ -186,7 +186,8 @@ def test_a_paused_queue_counts_as_empty(bench: Bench) -> None:
 
 
 def test_while_workers_are_suspended_queues_count_as_empty(bench: Bench) -> None:
-    """No worker takes from them, also not what a rescue puts there; but our own children have to end their jobs."""
+    """No worker claims from the queues, even what a rescue puts there; but the burst's own children have to end their
+    jobs."""
     bench.store.set(keys.SUSPENDED, 1)
     bench.store.rpush(keys.queue("high"), "a")
     bench.others.may_be_dead = True
@@ -196,7 +197,7 @@ def test_while_workers_are_suspended_queues_count_as_empty(bench: Bench) -> None
 
 
 def test_a_burst_does_not_wait_for_a_child_that_has_left(bench: Bench) -> None:
-    """Its page still shows what it had when it died; ``full`` says whether it is reaped."""
+    """The page of a child that has left still shows its last jobs; ``full`` says whether the child is reaped."""
     bench.children[0].run(7)
     bench.children[0].leave()
     assert bench.look()

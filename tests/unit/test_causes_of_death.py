@@ -1,4 +1,4 @@
-"""The causes of death: what the store keeps of each, to the letter, and which one a wait status tells."""
+"""The causes of death: the exact text of each in the store, and which one follows from a wait status."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_every_cause_is_in_the_table_above() -> None:
         (9, False, KilledBySignal(7, signal.SIGKILL)),
         (9, True, KilledForMemory(7)),
         (11, True, KilledBySignal(7, signal.SIGSEGV)),
-        (11 | 128, False, KilledBySignal(7, signal.SIGSEGV)),  # and it dumped core
+        (11 | 128, False, KilledBySignal(7, signal.SIGSEGV)),  # the process also dumped core
         (40, False, KilledBySignal(7, 40)),
         (0, False, ProcessExited(7, 0)),
         (3 << 8, True, ProcessExited(7, 3)),

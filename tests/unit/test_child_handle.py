@@ -38,13 +38,13 @@ NOW = 1000.0  # monotonic seconds, where the clock stands still
 
 @pytest.fixture
 def handle() -> ChildHandle:
-    """Its clock stands still: no life here is longer than another, whatever else the machine does."""
+    """Return a handle whose clock stands still, so that all lives are equally long, however busy the machine is."""
     return ChildHandle(4, SharedPage(make_file(5, SLOTS), 4, SLOTS), clock=lambda: NOW)
 
 
 @pytest.fixture
 def child(handle: ChildHandle) -> Iterator[socket.socket]:
-    """The child's end of the socket of a handle that is taken."""
+    """Return the child's end of the socket of a handle that is in use."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(10)
     handle.next_owner("w")
@@ -85,7 +85,7 @@ def test_each_incarnation_has_a_name_of_its_own(handle: ChildHandle) -> None:
 
 
 def test_messages_of_a_child_are_read_however_they_are_cut(handle: ChildHandle, child: socket.socket) -> None:
-    """Messages in any order, cut anywhere."""
+    """Messages are read in any order, wherever the data is cut."""
     tokens = (Token("w:4.1", "hr{}\n", 5, "default"),)
     said: list[FromChild] = [OutOfWork(), Retire(), OutOfWork(), Dropped(tokens), Retire(), Dropped(()), OutOfWork()]
     sent = b"".join(map(encode, said))
@@ -143,7 +143,7 @@ def test_faulthandlers_report_names_the_job_that_crashed(handle: ChildHandle, ch
 
 
 def test_a_crash_outside_of_all_jobs_makes_them_suspects(handle: ChildHandle, child: socket.socket) -> None:
-    """Another thread of the process crashed: any of the jobs may have started it."""
+    """A crash in another thread of the process: any of the jobs may have started it."""
     run(handle, 11, 12)
     report(handle, 0x9999)
     assert kinds(handle, SEGV) == {11: "suspect", 12: "suspect"}
@@ -168,7 +168,7 @@ def test_a_kill_for_one_job_counts_nothing_for_the_others(handle: ChildHandle, c
 def test_a_condemned_job_keeps_its_ruling_if_the_process_dies_by_itself(
     handle: ChildHandle, child: socket.socket
 ) -> None:
-    """The condemned job ends as it was to; the others are judged as in any crash."""
+    """The job for which the process was to be killed ends as planned; the others are judged as after any crash."""
     run(handle, 11, 12)
     handle.process.condemned[11] = Condemned(Verdict.FAIL, Because("too long"), 0.0)
     assert kinds(handle, 9) == {11: "fail", 12: "suspect"}
@@ -192,7 +192,7 @@ def test_finished_jobs_are_read_from_the_journal(handle: ChildHandle, child: soc
 
 
 def wait_after(handle: ChildHandle, lives: int, done: int = 0) -> float:
-    """Return the seconds for which the next process waits after so many short lives."""
+    """Return for how many seconds the next process is delayed after this number of short lives."""
     for _ in range(lives):
         ours, theirs = socket.socketpair()
         with theirs:
@@ -239,7 +239,7 @@ def test_the_next_process_of_a_handle_starts_with_fresh_state(handle: ChildHandl
 
 
 def test_awaiting_a_death_reads_the_socket_to_its_end(handle: ChildHandle, child: socket.socket) -> None:
-    """What is left in the socket is read until the end, and not for ever."""
+    """The rest of the socket's data is read, for a limited time."""
     child.sendall(encode(OutOfWork()) * 500)
     began, control = time.monotonic(), control_of(handle)
     control.await_end(0.2)

@@ -1,4 +1,4 @@
-"""The lives of children, turn by turn, with a fork server that starts nothing: who is started, retired, given up."""
+"""The lives of children, turn by turn, with a fork server that starts no process: start, retirement, giving up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXITED = FAILED << 8  # a wait status
 
 
 class FakeStop:
-    """A worker that goes on, until it is given up."""
+    """A worker that runs until it fails."""
 
     def __init__(self) -> None:
         self.phase = Phase.RUNNING
@@ -40,7 +40,7 @@ class FakeStop:
 
 
 class Bench:
-    """A worker of two children, of which none is there yet."""
+    """A worker of two children, neither of which has started."""
 
     def __init__(self, children: int = 2) -> None:
         self.clock = Clock()
@@ -66,18 +66,18 @@ class Bench:
         return ours
 
     def turn(self, seconds: float = 0.05) -> None:
-        """Let so much time pass; then start who is missing."""
+        """Let this much time pass; then start the missing children."""
         self.clock.now += seconds
         self.children.start_missing(self.clock.now)
 
     def store_answers(self) -> None:
-        """The owner names stand in the store, and the processes are asked for."""
+        """Store the owner names, after which the processes are requested."""
         names, self.owners = self.owners, []
         for _, then in names:
             then()
 
     def come(self, begun: bool = True) -> None:
-        """The fork server has started what was asked for; ``begun``: that has come as far as to run jobs."""
+        """Let the fork server start the requested processes. begun: they are ready to run jobs."""
         self.store_answers()
         for handle in self.children.used:
             if not handle.pid:
@@ -89,7 +89,7 @@ class Bench:
         self._hang_up(number)
 
     def _hang_up(self, number: int) -> None:
-        """Close the end of a child that is gone."""
+        """Close the socket of a child that is gone."""
         if theirs := self.theirs.pop(number, None):
             theirs.close()
 
@@ -136,7 +136,7 @@ def test_without_a_fork_server_no_child_is_started(bench: Bench) -> None:
 
 
 def test_if_the_fork_server_is_gone_the_owner_name_is_struck_off_again(bench: Bench) -> None:
-    """The name is struck off again, and the handle is free for the next."""
+    """The owner name is struck off again, and the handle is free for the next child."""
     bench.turn()
     bench.can_fork = False
     bench.store_answers()
@@ -161,7 +161,7 @@ def test_a_successor_starts_before_the_retired_child_ends(bench: Bench) -> None:
 
 
 def test_a_slow_store_does_not_cause_a_second_successor(bench: Bench) -> None:
-    """While the store takes its time with the next owner name, no second one is sent for the same child."""
+    """While the store is slow with the next owner name, no second name is requested for the same child."""
     bench.turn()
     bench.come()
     bench.children.retire(bench.handles[0], "it is old")
@@ -213,7 +213,7 @@ def test_the_reason_why_a_child_cannot_start_is_logged(bench: Bench, caplog: pyt
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_children_that_never_claim_a_job_end_the_worker(one_child: Bench, begun: bool) -> None:
-    """They die before they run, or fail by themselves before they have claimed anything."""
+    """Such children die before they are ready, or fail by themselves before they have claimed a job."""
     bench = one_child
     bench.turn()
     bench.come(begun)
@@ -238,7 +238,8 @@ def test_the_worker_continues_while_another_child_works(bench: Bench) -> None:
 
 
 def test_a_child_that_became_ready_and_was_killed_resets_the_count(one_child: Bench) -> None:
-    """It lived between two turns of the main loop, which never saw it: in a storm of kills most live no longer."""
+    """The child lived between two turns of the main loop, which never saw it: in a storm of kills most children live no
+    longer."""
     bench = one_child
     births = bench.children._births
     for begun in (False, False, True, False):

@@ -25,7 +25,7 @@ def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def says(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Assert that it printed one line of ours, after the line on the store, and ended with an error."""
+    """Assert that the command printed one line of ours, after the line on the store, and ended with an error."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("jobq: ")]
     assert len(lines) == 1, done.stderr
     assert done.returncode in (1, 2)
@@ -40,7 +40,7 @@ def says(done: subprocess.CompletedProcess[str], *words: str) -> None:
 def test_a_closed_stdout_is_reported_before_anything_is_done(
     server: Server, store: redis.Redis, tmp_path: Path, command: str
 ) -> None:
-    """This is found before anything is done: else the ids would be lost, or a socket would get stdout's number."""
+    """A closed stdout is found first: otherwise the ids would be lost, or a socket would get stdout's number."""
     says(shell(f"$JOBQ {command} >&-", tmp_path, JOBQ_URL=server.url), "stdout is closed")
     assert store.keys() == []
 

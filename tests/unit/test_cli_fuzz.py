@@ -1,4 +1,4 @@
-"""Every option and argument of every command with unexpected values: one line and an exit code."""
+"""Every option and argument of every command, with unexpected values, gives one line and an exit code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VALUES = [
     *("{}", "null", "\x1b[31mred", "../../etc/passwd", "%s%n", "é\u202e", "a:b:c", "1,2", "*", "redis://[", "unix://"),
     *("redis+sentinel://", "2026-13-45", "9999-12-31T23:59", "json,pickle,x", "5 5 5", "* * * * *", "Mars/Base"),
 ]
-SLOW = {"worker", "demo", "chaos", "compare", "bench", "cron"}  # of these only the reading of the command line is tried
+SLOW = {"worker", "demo", "chaos", "compare", "bench", "cron"}  # only the parsing of their command lines is tested
 LINES = 3  # on stderr: the store, what went wrong, what became of the jobs
 
 

@@ -53,8 +53,8 @@ def run(server: Server, cwd: Path, *args: str, stdin: str | bytes = "") -> subpr
 
 
 class Worker(threading.Thread):
-    """A stand-in for a worker: it pops the jobs of the default queue, squares numbers, fails texts, until the end of
-    the block."""
+    """Stand in for a worker until the end of the block: pop the jobs of the default queue, square numbers, fail
+    texts."""
 
     def __init__(self, store: redis.Redis) -> None:
         super().__init__()

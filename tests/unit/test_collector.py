@@ -1,4 +1,4 @@
-"""The entry that wakes the collector: it ends a wait, and no key of it stays, also if it is added late."""
+"""The entry that wakes the collector ends its wait, and its key is deleted, even if the entry is added late."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SlowPipeline:
 
 
 class SlowClient:
-    """A client whose pipelines are slow; ``asked``: one was made."""
+    """A client whose pipelines are slow. asked: a pipeline was made."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -97,7 +97,7 @@ def test_a_wake_entry_that_is_added_after_the_thread_ended_is_deleted(server: Se
 
 
 def test_ctrl_c_does_not_cut_short_the_wait_for_the_thread(server: Server, store: redis.Redis) -> None:
-    """Thread.join of Python 3.11 and 3.12 would not."""
+    """The thread is waited for until it ends, although Thread.join of Python 3.11 and 3.12 would return early."""
     last: list[str] = []
     may = threading.Event()
 
@@ -121,7 +121,7 @@ def test_ctrl_c_does_not_cut_short_the_wait_for_the_thread(server: Server, store
 
 
 def test_if_the_thread_fails_all_futures_get_the_error(server: Server) -> None:
-    """Whatever the error is: the futures end with it, and so do later ones."""
+    """Whatever the error is, the futures end with it, and so do later ones."""
     with open_store(server.url) as store:
         client = store.client()
 
@@ -161,7 +161,7 @@ def coded(text: str) -> str:
 
 
 def test_exceptions_of_user_code_in_the_thread_affect_no_other_future(server: Server, store: redis.Redis) -> None:
-    """When an exception is made, a result is read, or a callback is called."""
+    """Such code runs when an exception is rebuilt, a result is decoded, or a callback is called."""
 
     def loads(data: bytes) -> Any:
         if data == b"exits":

@@ -1,4 +1,4 @@
-"""What RQ's commands do to children, and that none ends the worker. Without processes."""
+"""What RQ's commands do to children, without processes; no command ends the worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobqueue.workers.supervisor.command_handler import CommandHandler
 
 
 class Bench:
-    """Two children of two slots that run the jobs 7 and 8, and 9; one that runs nothing; an empty handle."""
+    """Two children with two slots each, which run the jobs 7 and 8, and 9; one child without a job; an empty handle."""
 
     def __init__(self, kills: Kills) -> None:
         self.kills = kills
@@ -38,7 +38,7 @@ class Bench:
         self.orders.handle({"command": command, **fields})
 
     def found(self, claim: int | None) -> None:
-        """Call back with what the roles thread has found."""
+        """Call back with the result of the roles thread's lookup."""
         _, _, then = self.searches.pop()
         then(claim)
 
@@ -47,7 +47,7 @@ class Bench:
 
     @property
     def condemned(self) -> dict[int, tuple[str, str, float]]:
-        """By claim: verdict, cause, since when."""
+        """Return verdict, cause and time of each condemned job, by claim."""
         all_of_them = [child.handle.process.condemned for child in self.children]
         return {claim: tuple(c)[:3] for condemned in all_of_them for claim, c in condemned.items()}  # type: ignore[misc]
 
@@ -64,14 +64,14 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_shutdown_is_passed_on_as_a_signal_is(bench: Bench) -> None:
-    """Each is passed on, as a signal is."""
+    """Each shutdown command is passed on, as a signal is."""
     bench.order("shutdown")
     bench.order("shutdown")
     assert bench.shutdowns == 2
 
 
 def test_stop_job_reaches_the_child_and_the_watchdog(bench: Bench) -> None:
-    """Its claim is looked up; then its child is sent StopJob, and the watchdog knows of it."""
+    """The job's claim is looked up; then its child is sent StopJob, and the watchdog is told."""
     bench.order("stop-job", job_id="a")
     [(job_id, owners, _)] = bench.searches
     assert (job_id, owners) == ("a", ["w:0.1", "w:1.1", "w:2.1"])
@@ -92,7 +92,7 @@ def test_a_repeated_stop_job_gives_the_job_no_more_time(bench: Bench) -> None:
 
 
 def test_stop_execution_needs_no_lookup_of_the_claim(bench: Bench) -> None:
-    """The execution's id is the claim, in hexadecimal; nothing has to be looked up."""
+    """The execution's id is the claim in hexadecimal, so nothing has to be looked up."""
     bench.children[2].run(0xABC)
     bench.order("stop-execution", execution_id="abc")
     assert bench.heard() == [[], [], [StopJob(2748)]]
@@ -103,7 +103,7 @@ def test_stop_execution_needs_no_lookup_of_the_claim(bench: Bench) -> None:
 def test_stop_job_of_a_job_that_does_not_run_here_does_nothing(
     bench: Bench, caplog: pytest.LogCaptureFixture, claim: int | None
 ) -> None:
-    """There is no such job, or it is claimed and not started, or it has ended while it was looked up."""
+    """There is no such job, or it is claimed and not started, or it ended during the lookup."""
     bench.order("stop-job", job_id="a")
     bench.found(claim)
     assert bench.nothing_happened()
@@ -111,7 +111,7 @@ def test_stop_job_of_a_job_that_does_not_run_here_does_nothing(
 
 
 def test_stop_job_does_nothing_if_the_child_died_during_the_lookup(bench: Bench) -> None:
-    """Its page is read when it is reaped, and not before."""
+    """A dead child's page is read only when the child is reaped."""
     bench.order("stop-job", job_id="a")
     bench.children[1].leave()
     bench.found(9)
@@ -125,7 +125,7 @@ def test_an_invalid_execution_id_is_ignored(bench: Bench, execution_id: Any) -> 
 
 
 def test_kill_horse_kills_each_child_that_runs_a_job(bench: Bench) -> None:
-    """It kills every child that runs a job, and no other."""
+    """kill-horse kills each child that runs a job, and no other."""
     bench.order("kill-horse")
     assert bench.kills == [(0, signal.SIGKILL), (1, signal.SIGKILL)]
     assert bench.condemned == {}

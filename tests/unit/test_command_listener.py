@@ -1,4 +1,4 @@
-"""RQ's commands are heard, also after the connection broke; what is no command is ignored."""
+"""RQ's commands are received, also after a lost connection; data that is no command is ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobqueue.workers.roles.command_listener import CommandListener
 
 WORKER = "w"
 
-# The thread listens for as long as its process lives; here SystemExit ends it.
+# The thread listens as long as its process lives; in these tests SystemExit ends it.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
@@ -74,10 +74,10 @@ def test_invalid_commands_are_ignored(
 
 
 def test_the_listener_subscribes_again_after_a_lost_connection(server: Server, heard: list[dict[str, Any]]) -> None:
-    """CLIENT KILL, as a restart would: then commands are heard again."""
+    """CLIENT KILL ends the connection, as a restart would; then commands are received again."""
 
     def is_heard() -> bool:
-        send_shutdown_command(server.client, WORKER)  # again: what is published while it connects can be lost
+        send_shutdown_command(server.client, WORKER)  # repeated, as one may be lost while it connects
         return bool(heard)
 
     for _ in range(3):

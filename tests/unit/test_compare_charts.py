@@ -1,4 +1,4 @@
-"""The charts of jobq compare: what is drawn where, the text for readers who do not see it, and the guide's files."""
+"""The charts of jobq compare: their contents and places, their text for screen readers, and the guide's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of a comparison: no key of it stays in a user's store, whenever Ctrl-C comes."""
+"""The queue of a comparison leaves no key in a user's store, whenever Ctrl-C is pressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much `jobq compare` measures: what fits into the time, and how many jobs a run has."""
+"""How much `jobq compare` measures in the given time, and how many jobs a run has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `jobq compare` makes of figures: the mode, the number, the sentence."""
+"""What `jobq compare` concludes from figures: the mode, the number, the sentence."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_code_that_releases_the_gil_gets_threads_and_the_sentence_says_so() -> N
 
 
 def test_equal_figures_for_want_of_cores_do_not_change_the_advice() -> None:
-    """On a busy machine, neither mode had more than one core."""
+    """On this busy machine, neither mode had more than one core."""
     rates = {1: 15.0, 2: 14.0, 4: 15.0}
     _, mode, workers, verdict = advice(subject(0.05, 0.05, rates, rates, thread_cores=0.8, process_cores=0.9))
     assert (mode, workers) == ("process", 2)
@@ -148,7 +148,7 @@ def test_for_tiny_jobs_the_price_of_the_queue_is_given() -> None:
 
 
 def test_slower_jobs_on_a_busy_machine_do_not_raise_the_price_of_the_queue() -> None:
-    """On a busy machine, the job itself took 50 ms in the worker, not 20."""
+    """On this busy machine, the job itself took 50 ms in the worker, and 20 ms in the loop."""
     made = subject(0.02, 0.01, {1: 19.6, 2: 38.0}, {1: 19.0, 2: 37.0})
     for mode in ("thread", "process"):
         row = made.rows[Cell(mode, 1)]
@@ -159,7 +159,7 @@ def test_slower_jobs_on_a_busy_machine_do_not_raise_the_price_of_the_queue() -> 
 
 
 def test_the_mean_time_per_job_decides_and_not_the_median() -> None:
-    """Three of four jobs hit a cache, and the fourth waits for 0.1 s."""
+    """In this example three of four jobs hit a cache, and the fourth waits for 0.1 s."""
     made = subject(0.0007, 0.0001, {1: 1100.0, 2: 2100.0}, {1: 1000.0, 2: 1900.0})
     for row in made.rows.values():
         row.samples = [Sample(s.jobs, s.wall, s.cpu, [1e-5] * 75 + [0.00277] * 25) for s in row.samples]
@@ -276,7 +276,7 @@ def test_a_crash_that_lost_other_jobs_is_mentioned() -> None:
 
 
 def test_a_job_that_waited_for_a_core_still_counts_as_computing() -> None:
-    """On a busy machine: 150 ms for 50 ms of computing, 100 of them without a core."""
+    """On this busy machine a job took 150 ms for 50 ms of computing, and had no core for 100 ms."""
     made = subject(0.15, 0.05, {1: 7.0, 2: 9.0}, {1: 7.0, 2: 9.0}, thread_cores=0.6)
     row = made.rows[Cell(LOOP, 1)]
     row.samples = [Sample(10, 1.5, 0.5, [0.15] * 10, starved=1.0)]

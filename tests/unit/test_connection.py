@@ -21,7 +21,8 @@ from jobqueue.workers.shared.refusals import of_the_store
 
 
 class FakeServer:
-    """A TCP server on loopback that notes what each connection sends, answers ``reply`` and hangs up (or not)."""
+    """A TCP server on loopback that records what each connection sends, answers ``reply`` and closes the connection (or
+    not)."""
 
     def __init__(self, reply: bytes = b"", hang_up: bool = True) -> None:
         self.received: list[bytes] = []
@@ -51,7 +52,7 @@ class FakeServer:
 
     def __exit__(self, *_: object) -> None:
         with socket.create_connection(("127.0.0.1", self.port)) as s:
-            s.sendall(b"end")  # a sentinel, handled after everything that came before it: nothing sent goes unseen
+            s.sendall(b"end")  # a sentinel, which is handled last: all that was sent before is recorded
         self._thread.join(10)
         for s in (*self._open, self._listener):
             s.close()
@@ -92,7 +93,7 @@ COMMANDS: dict[str, tuple[Callable[[redis.Redis], None], bytes]] = {
     "publish": (lambda r: r.publish("c", "m"), b"PUBLISH"),  # type: ignore[dict-item]
     "shutdown-like": (lambda r: r.execute_command("SHUTDOWN"), b"SHUTDOWN"),  # type: ignore[no-untyped-call]
 }
-# What a user may have in a URL that turns redis-py's repetitions on.
+# Options in a user's URL that switch on redis-py's repetitions.
 QUERIES = [
     "",
     "?retry_on_timeout=yes&health_check_interval=100&protocol=3&socket_timeout=1&retry_on_error=TimeoutError",
@@ -120,7 +121,7 @@ def test_a_command_that_is_not_answered_in_time_is_sent_once_and_raises(query: s
 
 
 def test_the_fake_server_would_see_a_repeated_command() -> None:
-    """This shows that the tests above can fail: redis-py's defaults do repeat."""
+    """The tests above can fail: redis-py's defaults do repeat."""
     with (
         FakeServer() as server,
         redis.Redis(port=server.port, host="127.0.0.1", protocol=2, driver_info=None) as r,

@@ -1,4 +1,4 @@
-"""The consumer with a wire that breaks when it is told to: nothing is lost, nothing is claimed twice."""
+"""The consumer, with a wire that breaks where a test says so: no job is lost, and none is claimed twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Request(NamedTuple):
 
 
 class FakeWire:
-    """A store with one queue behind one connection. ``fails`` are taken one by one, each by the step that it names."""
+    """A store with one queue behind one connection. Each of ``fails`` is used once, by the step that it names."""
 
     def __init__(self) -> None:
         self.queue: deque[str] = deque()
@@ -144,7 +144,7 @@ class Bench:
         return work
 
     def run(self, number: int, seconds: float = 0.001) -> list[str]:
-        """Take and finish so many jobs."""
+        """Take and finish this number of jobs."""
         ran = []
         for _ in range(number):
             job = self.take()
@@ -158,7 +158,7 @@ class Bench:
         return self.consumer.finish(ended, 0)
 
     def leave(self) -> None:
-        """As the supervisor's quiet: claim nothing, settle, and go."""
+        """End the consumer as the supervisor's quiet does: claim nothing more, settle, end."""
         self.consumer.drop_buffer(quiet=True)
         while (work := self.consumer.next()) is not None:
             assert isinstance(work, JobOutcome)
@@ -172,7 +172,7 @@ def bench() -> Bench:
 
 @pytest.fixture
 def background() -> Iterator[Callable[[Callable[[], Any]], list[Any]]]:
-    """Run something that waits in a thread; its result appears in the list."""
+    """Run a call that waits in a thread; its result appears in the list."""
     threads = []
 
     def start(work: Callable[[], Any]) -> list[Any]:
@@ -207,7 +207,7 @@ def test_everything_runs_in_order_and_is_recorded_once(bench: Bench) -> None:
 
 
 def test_short_jobs_are_claimed_ahead(bench: Bench) -> None:
-    """The first request asks for one job; then more and more, up to 20 ms of work."""
+    """The first request asks for one job, later ones for more and more, up to 20 ms of work."""
     bench.put(*ids(400))
     bench.run(400)
     wants = [request.want for request in bench.wire.requests if request.want]
@@ -225,7 +225,7 @@ def test_nothing_is_claimed_ahead_behind_long_jobs(bench: Bench) -> None:
 
 
 def test_the_outcome_of_a_long_job_does_not_wait(bench: Bench) -> None:
-    """It is on its way when the next job has begun."""
+    """The outcome of a long job is sent before the next job starts."""
     bench.put(*ids(4))
     bench.run(2, 0.5)
     bench.take()
@@ -240,7 +240,7 @@ def test_no_request_is_larger_than_a_chunk() -> None:
 
 
 def buffer_some(bench: Bench) -> Claimed:
-    """A job in hand and others in the buffer behind it."""
+    """Have a slot take a job, with others in the buffer behind it."""
     bench.put(*ids(200))
     for _ in range(100):
         job = bench.take()
@@ -251,7 +251,7 @@ def buffer_some(bench: Bench) -> Claimed:
 
 
 def test_a_job_that_a_slot_holds_when_its_child_comes_back_is_doubtful(bench: Bench) -> None:
-    """It was taken before anybody knew of the revocation, and is started after it was answered."""
+    """The job was taken before the revocation was seen, and is started after the revocation was answered."""
     job = buffer_some(bench)
     assert not bench.consumer.is_doubtful(job.claim)
     bench.consumer.drop_buffer(at_rest=True)
@@ -270,7 +270,7 @@ def test_the_buffer_is_given_back(bench: Bench) -> None:
     assert set(bench.wire.held) >= {job.claim, *(d.claim for d in dropped)}
     assert bench.page.get(BUFFERED) == 0
     bench.finish(job)
-    assert bench.take().claim > dropped[-1].claim  # what was dropped is not run here
+    assert bench.take().claim > dropped[-1].claim  # the dropped jobs do not run here
 
 
 def test_after_quiet_nothing_is_claimed_and_all_is_settled(bench: Bench) -> None:
@@ -282,14 +282,14 @@ def test_after_quiet_nothing_is_claimed_and_all_is_settled(bench: Bench) -> None
     assert job.id in bench.wire.recorded
     assert [request.want for request in bench.wire.requests[asked:]] == [0]
     assert set(bench.wire.held) == {d.claim for d in dropped}
-    assert bench.consumer.next() is None  # and again
+    assert bench.consumer.next() is None  # repeated
 
 
 # -- alone, and asked to retire ----------------------------------------------------------------------------------------
 
 
 def test_a_suspect_runs_alone(background: Any) -> None:
-    """It waits until nobody runs, and nobody begins beside it."""
+    """A suspect waits until no other job runs, and no other job starts beside it."""
     bench = Bench(slots=3)
     bench.wire.alone.add("j2")
     bench.put(*ids(5))
@@ -330,7 +330,7 @@ def test_with_one_slot_a_suspect_does_not_wait(bench: Bench) -> None:
 
 
 def test_the_consumer_asks_once_to_retire() -> None:
-    """After so many jobs; it goes on until it is told to leave."""
+    """The consumer asks after its maximum of jobs, and continues until it is told to end."""
     bench = Bench(max_jobs=5)
     bench.put(*ids(20))
     bench.run(4)
@@ -345,7 +345,7 @@ def test_the_consumer_asks_once_to_retire() -> None:
 
 
 def test_a_consumer_that_is_out_of_work_says_so_once_and_waits_to_be_woken(bench: Bench, background: Any) -> None:
-    """It says once that it is out of work, sends nothing more, and asks again when it is woken."""
+    """A consumer that is out of work says so once, sends nothing more, and asks again when it is woken."""
     took = background(bench.take)
     eventually(lambda: bench.calls == ["out of work"])
     assert bench.page.get(OUT_OF_WORK) == 1
@@ -399,7 +399,8 @@ def test_a_result_larger_than_the_page_is_settled_at_once(bench: Bench) -> None:
 
 
 def test_a_big_result_with_dependents_stays_with_its_slot(bench: Bench) -> None:
-    """Nothing else says that it ran: a supervisor that finds this child still would have it run again."""
+    """Only its slot knows that the job ran: a supervisor that stood in for this child would otherwise have it run
+    again."""
     bench.wire.has_dependents.add("big")
     bench.put("big", "next")
     job = bench.take()
@@ -431,7 +432,7 @@ def test_a_new_connection_begins_with_reconcile(bench: Bench) -> None:
 @pytest.mark.parametrize("step", ["send", "receive"])
 @pytest.mark.parametrize("others", [[], ["reconnect"], ["reconcile", "reconnect"]])
 def test_a_broken_wire_loses_nothing(bench: Bench, step: str, others: list[str]) -> None:
-    """What was in flight goes out again under its tokens; a lost claim comes back by RECONCILE and runs once."""
+    """Outcomes in flight are sent again under their tokens; a lost claim comes back by RECONCILE and runs once."""
     bench.put(*ids(200))
     ran = bench.run(60)
     bench.wire.fails.extend([step, *others])
@@ -445,7 +446,7 @@ def test_a_broken_wire_loses_nothing(bench: Bench, step: str, others: list[str])
 
 
 def test_an_outage_of_hours_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of attempts in vain, here without their pauses; then everything goes on."""
+    """After thousands of failed attempts, here without their pauses, the consumer continues."""
     monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
     bench.put(*ids(300))
     ran = bench.run(60)
@@ -469,10 +470,10 @@ def test_repeated_failures_lose_nothing(bench: Bench) -> None:
 
 
 def test_reconcile_sends_jobs_of_slots_of_the_buffer_and_finished_ones() -> None:
-    """Also what a slot still runs while another mends the wire: none of it may be given back."""
+    """A job that a slot runs while another mends the wire is sent too: none of these jobs may be given back."""
     bench = Bench(slots=2)
     bench.put(*ids(100))
-    running = bench.take()  # the other slot's
+    running = bench.take()  # the job of the other slot
     bench.run(20)
     finished = bench.take()
     bench.consumer.settle()
@@ -483,7 +484,7 @@ def test_reconcile_sends_jobs_of_slots_of_the_buffer_and_finished_ones() -> None
     held = sorted(bench.wire.held)
     assert held[0] == running.claim
     assert finished.claim in held
-    assert len(held) > 2  # and a buffer
+    assert len(held) > 2  # jobs in the buffer
     while len(bench.wire.known) == 1:
         bench.take()
     assert bench.wire.known[-1] == held
@@ -493,14 +494,14 @@ def test_reconcile_sends_jobs_of_slots_of_the_buffer_and_finished_ones() -> None
 
 
 def test_a_slot_finishes_while_another_waits_for_the_reply(background: Any) -> None:
-    """Two slots: one waits for the reply with nothing to do, the other finishes its job; nobody waits for Redis."""
+    """One of two slots waits for the reply, the other finishes its job: neither waits for Redis."""
     bench = Bench(slots=2)
     bench.put("a")
     job = bench.take()
     bench.wire.hold.clear()
     other = background(bench.consumer.next)
     eventually(lambda: len(bench.wire.requests) >= 2)
-    bench.finish(job)  # returns although the wire is busy
+    bench.finish(job)  # this returns although the wire is busy
     assert bench.page.running() == []
     bench.put("b")
     bench.wire.hold.set()
@@ -512,7 +513,7 @@ def test_a_slot_finishes_while_another_waits_for_the_reply(background: Any) -> N
 
 @pytest.mark.parametrize("when", ["cycle", "reconcile"])
 def test_a_fenced_child_ends_at_once(bench: Bench, when: str) -> None:
-    """Its name was struck off: the child leaves at once."""
+    """A child whose owner name was struck off ends at once."""
     bench.put(*ids(500))
     if when == "cycle":
         bench.take()
@@ -525,7 +526,7 @@ def test_a_fenced_child_ends_at_once(bench: Bench, when: str) -> None:
 def test_a_lost_outcome_is_only_a_warning(bench: Bench) -> None:
     bench.put("a", "b")
     job = bench.take()
-    bench.wire.held.pop(job.claim)  # a rescue was faster
+    bench.wire.held.pop(job.claim)  # a rescue came first
     bench.finish(job)
     bench.run(1)
     bench.leave()
@@ -536,7 +537,8 @@ def test_a_lost_outcome_is_only_a_warning(bench: Bench) -> None:
 def test_an_outcome_that_the_supervisor_settled_is_no_warning(
     bench: Bench, caplog: pytest.LogCaptureFixture, revoked: bool
 ) -> None:
-    """While a job kept the GIL, what was finished before it was recorded from the journal. Otherwise it is news."""
+    """Outcomes that were recorded from the journal while a job kept the GIL give no warning; any other missing token
+    does."""
     bench.put(*ids(2))
     first = bench.take()
     bench.finish(first)
@@ -554,7 +556,8 @@ def test_an_outcome_that_the_supervisor_settled_is_no_warning(
 
 
 def test_dependents_are_finished_by_a_slot(bench: Bench) -> None:
-    """The fast path wrote nothing: the outcome comes back as work, and counts as unsettled until it is done."""
+    """CYCLE does not record such an outcome: it comes back as work for a slot, and counts as unsettled until that is
+    done."""
     bench.wire.has_dependents.add("a")
     bench.put("a", "b")
     bench.finish(bench.take())

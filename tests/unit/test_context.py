@@ -25,7 +25,7 @@ def imported() -> Iterator[ImportedContext]:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package ``lately`` with two modules; each sets what the other did not."""
+    """Write a package ``lately`` with two modules, each of which sets a variable that the other does not."""
     (tmp_path / "lately").mkdir()
     (tmp_path / "lately/__init__.py").write_text("from contextvars import ContextVar\napp = ContextVar('app')\n")
     (tmp_path / "lately/pushing.py").write_text("from lately import app\nimport lately.nested\napp.set('pushed')\n")
@@ -51,7 +51,7 @@ def test_context_variables_of_one_run_are_not_seen_by_the_next(imported: Importe
 
 
 def test_a_run_may_contain_another(imported: ImportedContext) -> None:
-    """A callback runs in a job; and a job's failure passes through."""
+    """A run within a run, as of a callback in a job, sees the same variables; an exception passes through."""
 
     def job() -> str:
         who.set("job")
@@ -65,8 +65,8 @@ def test_a_run_may_contain_another(imported: ImportedContext) -> None:
 def test_context_variables_that_a_module_sets_at_import_are_seen_by_all_runs(
     imported: ImportedContext, package: Path
 ) -> None:
-    """For the job that imports it and for later runs; not what the importing job had set; in the order of the
-    imports."""
+    """The importing job and later runs see the module's values, in the order of the imports; not what the importing job
+    had set."""
 
     def job() -> tuple[str, str]:
         who.set("job")
@@ -86,14 +86,14 @@ def test_a_module_whose_import_fails_leaves_no_context_variable(imported: Import
 
 
 def test_a_new_capture_keeps_what_was_imported(imported: ImportedContext, package: Path) -> None:
-    """The module is not imported again."""
+    """A new capture does not import the module again."""
     imported.run(import_and_look, "lately.pushing")
     imported.capture()
     assert imported.run(import_and_look, "lately.pushing") == "pushed"
 
 
 def test_imported_modules_have_pythons_own_loaders(imported: ImportedContext, package: Path) -> None:
-    """Their loaders are Python's own, and Python's own modules are imported as before."""
+    """The loaders of modules are Python's own, and Python's own modules are imported as before."""
     module = importlib.import_module("lately.nested")
     assert type(module.__loader__).__name__ == "SourceFileLoader"
     assert importlib.util.find_spec("lately.pushing").origin.endswith("pushing.py")  # type: ignore[union-attr]
@@ -110,7 +110,7 @@ def test_the_import_hook_is_removed(package: Path) -> None:
 
 
 def test_each_run_has_its_own_decimal_context() -> None:
-    """The value of its variable can be changed in place, which all copies would share."""
+    """Each run gets a copy of the decimal context, whose value can be changed in place."""
     old = decimal.getcontext().copy()
     try:
         decimal.getcontext().prec = 7

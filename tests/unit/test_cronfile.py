@@ -92,7 +92,7 @@ def test_cron_files_that_cannot_be_loaded_are_refused_with_the_reason(
 
 
 def test_a_cron_file_that_loads_for_long_is_named_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file waits for a gate, which opens when the second warning has come."""
+    """The cron file waits for a gate, which opens after the second warning."""
     gate, warned = tmp_path / "gate", []
     text = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
 

@@ -1,4 +1,4 @@
-"""What a job gets as its current job: an RQ job in the job's own format, read only when it is used."""
+"""The current job of a job is an RQ job in the job's own format, and is read only when it is used."""
 
 from __future__ import annotations
 

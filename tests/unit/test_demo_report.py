@@ -18,7 +18,8 @@ NAMES = ("squares", "heavy", "downloads", "page titles")
 
 
 def outcomes(others: float = 0.0) -> list[DemoResult]:
-    """Return results in which threads wait well and processes compute well; other programs used so many cores."""
+    """Return results in which threads are faster at waiting and processes at computing. others: cores that other
+    programs used."""
     walls = ((1.0, 3.4, 0.6, 0.6), (1.1, 2.1, 2.1, 2.1))
     made = []
     for mode, times in zip(MODES, walls, strict=True):

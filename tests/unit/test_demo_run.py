@@ -1,4 +1,4 @@
-"""The demo's own part: which tasks it lets the comparison measure, and how it shows the results."""
+"""The demo's own part: which tasks the comparison measures, and how the results are shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RIGHT: dict[str, Any] = {
 
 
 class FakeCandidate:
-    """It runs no job, and has its results ready."""
+    """A candidate that runs no job, and has its results ready."""
 
     mode = "thread"
 

@@ -49,7 +49,7 @@ def found(store: redis.Redis, check: str, **kwargs: Any) -> Finding:
 
 
 def lose(store: redis.Redis, job_id: str) -> None:
-    """Lose a job as RQ's BLPOP on several queues does that is followed by a SIGKILL."""
+    """Lose a job as a SIGKILL after RQ's BLPOP on several queues does."""
     assert store.lrem(keys.queue("q"), 0, job_id) == 1
 
 
@@ -66,7 +66,7 @@ def test_a_healthy_store(store: redis.Redis) -> None:
 
 
 class Reports:
-    """A store whose server gives other answers about itself."""
+    """A store whose server gives prepared answers about itself."""
 
     def __init__(self, store: redis.Redis, forbidden: bool = False, save: str = "", **info: Any) -> None:
         self._client, self._forbidden, self._save, self._info = store, forbidden, save, info
@@ -136,7 +136,7 @@ def test_jobs_in_queues_without_a_worker_are_found(store: redis.Redis, queue: Qu
     assert "unserved" not in [f.check for f in examine(store, sleep=lambda _: None)]
     store.hdel(keys.worker("w"), "last_heartbeat")
     assert found(store, "workers").ids == ("w",)
-    assert found(store, "unserved").ids == ("q",)  # who shows no life serves nobody
+    assert found(store, "unserved").ids == ("q",)  # a worker without a sign of life serves no queue
 
 
 def test_paused_and_suspended_queues_are_found(store: redis.Redis, queue: Queue) -> None:
@@ -205,7 +205,7 @@ def test_a_lost_job_is_found_and_enqueued_again(store: redis.Redis, queue: Queue
     store.hset(keys.job(lost.id), "status", status)
     finding = found(store, "limbo")
     assert (finding.severity, finding.ids) == ("problem", (lost.id,))
-    assert store.lrange(keys.queue("q"), 0, -1) == [later.id.encode()]  # it only looked
+    assert store.lrange(keys.queue("q"), 0, -1) == [later.id.encode()]  # without --fix nothing is changed
 
     assert found(store, "limbo", fix=True).ids == (lost.id,)
     assert store.lrange(keys.queue("q"), 0, -1) == [lost.id.encode(), later.id.encode()]
@@ -231,7 +231,7 @@ def test_lost_jobs_come_back_in_their_old_order(store: redis.Redis, queue: Queue
 
 
 def test_a_job_that_is_held_is_not_lost(store: redis.Redis, queue: Queue) -> None:
-    """A job that is held is not in limbo: by a queue, an owner, RQ's started registry, or another status."""
+    """A job is not in limbo while a queue, an owner or RQ's started registry holds it, or its status is another."""
     jobs = [queue.enqueue(square, n) for n in range(5)]
     store.sadd(keys.OWNERS, "w:0.1")
     (mine,) = Protocol(store).cycle("w:0.1", "w", ["q"], [], want=1).jobs
@@ -338,7 +338,7 @@ def test_a_schedule_that_pauses_when_the_clocks_are_set_back(cron: str, tz: str,
 
 
 def end(store: redis.Redis, job_id: str, status: str) -> None:
-    """End a job as a worker does that dies before it reads the dependents."""
+    """End a job as a worker that dies before it reads the dependents."""
     store.lrem(keys.queue("q"), 0, job_id)
     store.hset(keys.job(job_id), "status", status)
     store.delete(keys.dependents(job_id))
@@ -379,7 +379,7 @@ def test_keys_of_a_wrong_type_among_deferred_jobs_are_skipped(store: redis.Redis
 
 
 def test_a_ready_job_that_nobody_enqueues_is_found(store: redis.Redis, queue: Queue) -> None:
-    """As RQ's worker leaves it that dies among many."""
+    """RQ's worker leaves such a job when it dies while it enqueues many dependents."""
     queue.enqueue(square, 1, job_id="first")
     queue.enqueue(square, 2, job_id="after", depends_on="first")
     end(store, "first", "finished")
@@ -433,7 +433,7 @@ def test_a_large_store_is_examined_in_part_with_a_note_of_progress(
     found = [finding for finding in examine(store, sleep=lambda _: None) if finding.check == "limbo"]
     assert [finding.severity for finding in found] == ["ok", "note"]
     assert "were looked at" in found[1].text
-    assert 2 <= len(asked) <= 5  # once, although there are two looks: nobody was a suspect
+    assert 2 <= len(asked) <= 5  # one look, not two, as no job was suspected
     told: list[str] = []
     monkeypatch.undo()
     monkeypatch.setattr(lost_jobs, "SAID_EVERY", 1000)
@@ -453,7 +453,7 @@ READ = [
 
 
 def test_each_key_of_a_wrong_type_is_named(store: redis.Redis) -> None:
-    """Whichever key it is; and the others are checked."""
+    """Each key of a wrong type is named, and the other keys are checked all the same."""
     for key in READ:
         store.flushall()
         Queue("q", store).enqueue(square, 2)

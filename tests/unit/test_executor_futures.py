@@ -1,4 +1,4 @@
-"""A job's future: what it asks the store, and its state in any order of events."""
+"""A job's future: its requests to the store, and its state after events in any order."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_running_asks_the_store_each_time(home: Home, future: JobFuture) -> None
 
 
 def test_a_job_that_has_started_once_is_not_canceled(home: Home, future: JobFuture) -> None:
-    """Its job may be in the queue again, given back: if it were removed, its future would never end."""
+    """A started job may be back in its queue: if it were removed there, its future would never end."""
     home.started = True
     assert future.running()
     assert not future.cancel()

@@ -1,4 +1,4 @@
-"""CANCEL removes only jobs that no worker holds; a private queue is deleted with all its jobs."""
+"""CANCEL removes only jobs that no worker holds; erasing a private queue deletes all its jobs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_erasing_a_private_queue_leaves_no_key(store: fakeredis.FakeRedis, queue
 def test_erasing_a_private_queue_deletes_what_a_dead_worker_left(
     store: fakeredis.FakeRedis, queue: Queue, protocol: Protocol
 ) -> None:
-    """A job that only its own list holds, executions and fences of RQ's code, its registration."""
+    """The dead worker left a job in its own list, executions, fences of RQ's finish, and its registration."""
     store.sadd(keys.OWNERS, "other:0.1")
     queue.enqueue_many("square", range(3))
     held, finishing = protocol.cycle(OWNER, "w", ["q"], [], 2, 2).jobs
@@ -138,7 +138,7 @@ def test_each_page_of_commands_is_retried_by_itself(store: fakeredis.FakeRedis) 
     pages: list[int] = []
 
     def retry_request(do: Callable[[], list[Any]]) -> list[Any]:
-        do()  # and again, as after a lost reply
+        do()  # twice, as after a lost reply
         pages.append(1)
         return do()
 

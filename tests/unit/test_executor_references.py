@@ -1,4 +1,4 @@
-"""From functions to names that a worker can import, and to the smallest set of functions that it has to serve."""
+"""Find the name by which a worker can import a function, and the smallest set of functions that it has to serve."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_function_defined_in_a_function_is_refused() -> None:
 
 
 def in_main(monkeypatch: pytest.MonkeyPatch, file: str | None, spec: str | None = None) -> Any:
-    """A function of a ``__main__`` that was started from there."""
+    """Make a ``__main__`` module, as if a program was started from there, with functions in it."""
     main = types.ModuleType("__main__")
     main.__file__ = file
     main.__spec__ = None if spec is None else types.SimpleNamespace(name=spec)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Exceptions made again from a traceback: of the same class with the same text, or not at all."""
+"""Rebuild exceptions from a traceback: of the same class with the same text, or not at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Bomb(Exception):
 
 
 class Unfriendly(Exception):
-    """A class that does what ``unfriendly`` says when it is made."""
+    """An exception class whose constructor calls ``unfriendly``."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -49,7 +49,7 @@ class UnfriendlyWords(Exception):
 
 
 def unfriendly() -> None:
-    """Replaced by tests."""
+    """Do nothing; tests replace this function."""
 
 
 class Inside:
@@ -170,7 +170,7 @@ def test_a_class_that_raises_anything_when_it_is_made_does_no_harm(
 
 @pytest.mark.parametrize("name", ["Unfriendly", "UnfriendlyWords"])
 def test_a_class_that_never_returns_is_waited_for_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for once, for a limited time; then no more."""
+    """The constructor is waited for once, for a limited time, and is not called again."""
     may, asked = threading.Event(), []
 
     def wait() -> None:

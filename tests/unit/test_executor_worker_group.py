@@ -1,4 +1,4 @@
-"""How the executor's own workers end."""
+"""The end of an executor's own workers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class SlowToStop:
 
 
 def test_a_second_stop_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After Ctrl-C two threads do this: the second one then closes the store, which the first needs to delete the
-    queue."""
+    """After Ctrl-C two threads stop the group: the second one then closes the store, which the first needs to delete
+    the queue."""
     group = SlowToStop()
     unused: Any = None
     groups = WorkerGroups(unused, Shape("thread", 1), ())

@@ -1,4 +1,4 @@
-"""A command that a server refuses during a fail-over is repeated, as it did nothing; one that was executed is not."""
+"""A command that a server refused during a fail-over is repeated, as nothing was executed; an executed one is not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_errors_after_which_a_command_may_be_repeated(error: Exception, refused:
 
 @pytest.fixture
 def without_replicas(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server with Sentinels that refuses writes for half a second."""
+    """A server with Sentinels refuses writes for half a second."""
     monkeypatch.setattr(failover, "behind_sentinels", lambda client: True)
     with client(server.address) as other:
         other.config_set("min-replicas-to-write", 1)
@@ -96,7 +96,7 @@ def test_the_repetition_ends_when_its_time_is_over(store: redis.Redis) -> None:
 
 
 def test_a_write_that_no_replica_has_is_not_acknowledged(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the connection is closed: its answers would be taken for those of the next command."""
+    """The connection is closed as well: its late answers would be taken for those of the next command."""
     monkeypatch.setattr(failover, "WAIT", ("WAIT", 1, 50))
     monkeypatch.setattr(resp, "_WAIT", b"*3\r\n" + resp.strings([b"WAIT", b"1", b"50"]))
     monkeypatch.setattr(failover, "confirms", lambda connection: True)

@@ -56,7 +56,7 @@ def test_the_report_names_the_slot_that_crashed(name: str) -> None:
     faults = Faults()
     thread = crash(faults, name)
     assert faults.culprit(jobs(1, thread, 2)) == 101
-    assert faults.culprit(jobs(1, 2)) is None  # it happened in no slot
+    assert faults.culprit(jobs(1, 2)) is None  # the crash was in no slot's thread
     assert faults.culprit([]) is None
 
 

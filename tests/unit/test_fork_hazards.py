@@ -44,7 +44,7 @@ def test_connections_are_named_by_their_peer(opened: ExitStack, tmp_path: Path) 
 
 
 def test_sockets_for_datagrams_to_a_daemon_are_no_hazard(opened: ExitStack, tmp_path: Path) -> None:
-    """A socket without a name receives nothing: syslog."""
+    """A socket without a name, such as syslog's, receives nothing."""
     daemon, ours = (opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) for _ in range(2))
     assert hazard_of(ours.fileno()) == ""
     daemon.bind(f"{tmp_path}/log")
@@ -54,7 +54,7 @@ def test_sockets_for_datagrams_to_a_daemon_are_no_hazard(opened: ExitStack, tmp_
 
 
 def test_only_descriptors_opened_since_are_found(opened: ExitStack, tmp_path: Path) -> None:
-    """A second descriptor of an open file is not new; a number that is used again is."""
+    """A second descriptor of an open file does not count as new; a descriptor number that is used again does."""
     first = opened.enter_context((tmp_path / "y").open("w"))
     read, write = os.pipe()
     opened.callback(os.close, read)
@@ -86,7 +86,8 @@ def test_the_search_does_not_create_lazy_objects(monkeypatch: pytest.MonkeyPatch
 
 
 def test_random_generators_in_served_modules_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the global one, under any name, nor one that asks the operating system; in the served packages."""
+    """Generators in the served packages are found, but not the global one (under any name) or one that asks the
+    system."""
     tasks, other = types.ModuleType("shop.tasks"), types.ModuleType("other")
     tasks.dice = other.dice = random.Random(1)  # type: ignore[attr-defined]
     tasks.shared, tasks.draw, tasks.system = random, random.random, random.SystemRandom()  # type: ignore[attr-defined]
@@ -100,7 +101,7 @@ def test_random_generators_in_served_modules_are_found(monkeypatch: pytest.Monke
 
 
 def test_numpy_and_torch_are_seeded_where_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a generator in place of numpy's that cannot be seeded."""
+    """A generator in place of numpy's that cannot be seeded does not stop the seeding of the others."""
     said: list[str] = []
 
     class Unseedable:
@@ -170,8 +171,8 @@ print("nobody was asked")
 
 
 def test_the_search_runs_no_code_of_users(tmp_path: Path) -> None:
-    """A metaclass, a descriptor, a generator or a module of users may do anything when it is read. (In a separate
-    process, as other tests look at all modules of this one.)"""
+    """A user's metaclass, descriptor, generator or module may run any code when it is read, so none is read. (This runs
+    in a process of its own, as other tests look at all modules of this one.)"""
     (tmp_path / "hostile_shop.py").write_text(HOSTILE)
     (tmp_path / "asks.py").write_text(f"import hostile_shop\n{ASKED}")
     done = subprocess.run(

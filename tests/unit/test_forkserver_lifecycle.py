@@ -1,4 +1,5 @@
-"""The life of the fork server, with a client that starts no process: attempts, replacement, who hears of what."""
+"""The life of the fork server, with a client that starts no process: attempts, replacement, notices to its
+requesters."""
 
 from __future__ import annotations
 
@@ -27,13 +28,13 @@ LEFT = LeftForRQ("w:0.1", "w", [])
 
 
 class FakeClient:
-    """One process of the fork server: what it says next, and what was asked of it."""
+    """One process of the fork server: its next messages, and the requests that it received."""
 
     pid = 4711
 
     def __init__(self) -> None:
         self.control, self._theirs = socket.socketpair()
-        self.says: list[FromForkServer] | None = None  # None: it is gone
+        self.says: list[FromForkServer] | None = None  # None: the process is gone
         self.asked: list[str] = []
         self.can_write = True
         self.was_killed_by_us = False
@@ -87,7 +88,7 @@ class FakeClient:
 
 
 class FakeStop:
-    """A worker that goes on, until it is given up."""
+    """A worker that runs until it fails."""
 
     def __init__(self) -> None:
         self.phase = Phase.RUNNING
@@ -98,7 +99,7 @@ class FakeStop:
 
 
 class FakeRequester:
-    """Notes what it hears; everything with its name is its own."""
+    """A requester that records its notices; every process with its name belongs to it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -159,7 +160,7 @@ class Bench:
         self.turn()
 
     def start_child(self) -> None:
-        """The handle has a process that has come as far as to run jobs."""
+        """Give the handle a process that is ready to run jobs."""
         ours, theirs = socket.socketpair()
         theirs.close()
         self.handle.attach(ours)
@@ -201,7 +202,7 @@ def test_a_fork_server_that_cannot_fork_logs_why(bench: Bench, caplog: pytest.Lo
 
 
 def test_while_the_worker_stops_only_finish_processes_are_started(bench: Bench) -> None:
-    """What the dead have left is still to be ended."""
+    """The jobs that dead children left still have to be ended."""
     bench.become_ready()
     bench.stop.phase = Phase.QUIET
     assert bench.fork_server.fork_child(bench.handle) is None
@@ -285,7 +286,7 @@ def test_jobs_are_not_blamed_when_their_fork_server_is_replaced(
     assert bench.handle.process.killed
     assert ("takes no requests (" if how else "does not react: it is killed, and a new one starts") in caplog.text
     bench.turn(60.0)
-    assert len(bench.clients) == 1  # its death has not been seen yet
+    assert len(bench.clients) == 1  # its death is not noticed yet
 
 
 @pytest.mark.parametrize("ready", [True, False])

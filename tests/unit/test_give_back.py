@@ -17,7 +17,7 @@ OWNER = "w:0.1"
 
 
 class FakeConsumer:
-    """Notes what it is asked for. ``buffer``: claims."""
+    """A consumer that records its calls. buffer: the claims in it."""
 
     def __init__(self, *buffer: int) -> None:
         self.buffer = buffer
@@ -41,7 +41,7 @@ class FakeConsumer:
 
 
 class FakeRequestThread:
-    """Does what it is given when the test says so."""
+    """A request thread that does its requests when the test says so."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], object]] = []
@@ -132,7 +132,8 @@ def test_a_second_revocation_is_answered_by_itself() -> None:
 
 
 def test_at_a_shutdown_the_supervisor_hears_which_jobs_never_started() -> None:
-    """It gives back what all children had; of a watchdog that has failed, the child gives it back itself."""
+    """The supervisor gives back the jobs of all children; if a child watchdog has failed, the child gives its own
+    back."""
     told: list[object] = []
     bench = Bench(1)
     bench.give_back.quiet(SimpleNamespace(tell=told.append))  # type: ignore[arg-type]

@@ -96,7 +96,7 @@ def test_the_probe_reads_the_file(tmp_path: Path) -> None:
 
 
 def test_the_probe_rejects_a_stale_file(tmp_path: Path) -> None:
-    """The worker hangs, or was killed: what it wrote last is worth nothing."""
+    """A stale file means that the worker hangs or was killed: its last content is not valid any more."""
     path = tmp_path / "health"
     path.write_text(json.dumps({"time": time.time() - 60, "able": True, "why": "able to claim", "pid": 1}))
     code, said = ask(path)

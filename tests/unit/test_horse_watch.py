@@ -1,4 +1,4 @@
-"""When the parent of a horse replaces it, judged by steps of a clock that is passed in."""
+"""When the parent of a horse replaces it, judged step by step with a clock that is passed in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Bench:
         self.watch.step(PID, self.now)
 
     def after(self, seconds: float) -> str:
-        """Step once a second."""
+        """Step the watch once a second."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(self.now + 1.0, end)

@@ -64,7 +64,7 @@ def test_each_contract_finds_a_breach(copy: Path) -> None:
     assert len(BREACHES) == len(CONTRACTS)
     for path, module in BREACHES.values():
         with open(copy / path, "a") as file:
-            file.write(f"\n\ndef breach() -> None:\n    import {module}\n")  # also a lazy one counts
+            file.write(f"\n\ndef breach() -> None:\n    import {module}\n")  # a lazy import counts too
     said = lint(copy)
     for words in BREACHES:
         [name] = [name for name in CONTRACTS if words in name]

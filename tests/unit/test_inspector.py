@@ -200,7 +200,7 @@ def test_only_waiting_jobs_can_be_canceled(client: redis.Redis, queue: Queue) ->
 
 
 def test_failed_jobs_that_are_kept_for_ever_are_listed(client: redis.Redis, queue: Queue) -> None:
-    """RQ gives them the score -1, which is no time in the past."""
+    """RQ gives such jobs the score -1, which is not a time in the past."""
     job = queue.enqueue(square, 1)
     fail(client, job.id, TRACEBACK)
     client.zadd(keys.registry("failed", "q"), {job.id: -1})

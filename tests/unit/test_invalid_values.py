@@ -68,7 +68,7 @@ def test_a_value_that_contains_itself_is_refused(client: redis.Redis, way: Way) 
 @ways
 @pytest.mark.parametrize("error", [ValueError, RecursionError, SystemExit])
 def test_a_value_whose_repr_raises_can_be_enqueued(client: redis.Redis, way: Way, error: type[BaseException]) -> None:
-    """It is only needed for the description: the job is enqueued without one."""
+    """The repr is only needed for the description: the job is enqueued without one."""
     way(Queue("q", client, serializer="pickle"), Unprintable(error))
     (key,) = [
         key for key in client.scan_iter() if key.startswith((b"rq:job:", b"rq:jobq:schedule_job:")) and b"::" not in key
@@ -93,13 +93,13 @@ def test_errors_about_values_that_cannot_be_printed(client: redis.Redis) -> None
 def test_a_job_larger_than_a_store_accepts_is_refused(
     client: redis.Redis, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused before it is sent: the server would close the connection in the middle."""
+    """The job is refused before it is sent, as the server would close the connection in the middle."""
     monkeypatch.setattr(encoding, "LARGEST", 1000)
     for serializer in (None, "pickle"):
         with pytest.raises(NotSerializable, match="put them into a file or another store"):
             way(Queue("q", client, serializer=serializer), [hash(str(n)) for n in range(1000)])
     assert client.keys() == []
-    way(Queue("q", client), "x" * 5000)  # it becomes small
+    way(Queue("q", client), "x" * 5000)  # it is small after compression
 
 
 @pytest.mark.parametrize("why", ["decode_responses=True", "redis.asyncio"])

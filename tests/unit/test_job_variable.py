@@ -40,7 +40,7 @@ print(sizes[-1] - sizes[0])
 
 @pytest.fixture
 def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobVariable]:
-    """Remove it from the environment afterwards, before its memory is freed."""
+    """Provide the variable; remove it from the environment afterwards, before its memory is freed."""
     made = JobVariable()
     yield made
     os.unsetenv(NAME)
@@ -48,7 +48,7 @@ def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobVariable]:
 
 
 def seen() -> list[str | None]:
-    """Return it as Python sees it, C, a program that inherits it, and one that is given os.environ."""
+    """Return its value as seen by Python, by C, by a program that inherits it, and by one that is given os.environ."""
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
     found = getenv(NAME.encode())
@@ -92,7 +92,7 @@ def test_a_plain_mapping_in_place_of_os_environ(variable: JobVariable, monkeypat
 
 @pytest.mark.parametrize("slot", ["Slot", "RQSlot"])
 def test_a_slot_uses_no_memory_per_job(slot: str) -> None:
-    """os.environ needs 96 bytes for each new value: 13 MB for these."""
+    """The variable's memory does not grow; os.environ needs 96 bytes for each new value, 13 MB for these."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     grown = subprocess.run([sys.executable, "-c", GROWTH, slot], env=env, stdout=subprocess.PIPE, text=True).stdout
     assert int(grown) < 1_000_000

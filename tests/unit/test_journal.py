@@ -1,4 +1,4 @@
-"""The shared page: after a child was killed at any instruction, it has only complete records and true claims."""
+"""The shared page has only complete records and true claims after its child was killed at any instruction."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_records_of_a_lost_request_are_kept_with_later_ones(page: SharedPage) ->
 
 
 def test_records_of_a_lost_request_that_do_not_fit_are_not_lost(page: SharedPage) -> None:
-    """Two full halves do not fit into one. Nothing is lost: a record may stay longer than it has to."""
+    """Two full halves do not fit into one: nothing is lost, but a record may stay longer than needed."""
     journal = page.journal
     assert journal.append(outcome(1, HALF - 1000))
     journal.switch()
@@ -138,7 +138,8 @@ for claim in itertools.count(1):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_killed_writer_leaves_complete_records_only(seed: int) -> None:
-    """At a random moment: every record is complete, and the last claim is running, recorded, or not begun."""
+    """After a kill at a random moment, every record is complete, and the last claim is running, recorded, or not
+    started."""
     fd = make_file(1, 1)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-c", WRITER, str(fd)]

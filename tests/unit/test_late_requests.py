@@ -1,5 +1,5 @@
-"""A request that was given up may arrive late, when the next one was answered long ago and the job has run. Then it
-does nothing. In these tests a network holds it back for as long as needed."""
+"""A request that was given up may arrive late, after the next one was answered and the job has run: it changes nothing.
+In these tests a network delays it for as long as needed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ W, OWNER = "w", "w:0.1"
 
 
 class SlowNetwork:
-    """It holds the next requests of submits back, without an answer to the sender, until they are delivered."""
+    """A network that holds back the next requests of submits, without an answer to the sender, until they are
+    delivered."""
 
     def __init__(self, server: Server, monkeypatch: pytest.MonkeyPatch, keeps: int, *, delivers: bool = False) -> None:
         self.kept: list[bytes] = []
@@ -43,7 +44,7 @@ class SlowNetwork:
         if b"tasks.square" not in packed or len(self.kept) >= self._keeps:
             return self._real(connection, command, *args, **kwargs)
         self.kept.append(packed)
-        if self._delivers:  # and only the reply is lost
+        if self._delivers:  # only the reply is lost
             self.deliver()
         raise redis.TimeoutError("no answer")
 
@@ -59,7 +60,7 @@ class SlowNetwork:
 
 
 def run_all(store: redis.Redis) -> int:
-    """Do what a worker does, for all jobs in the queue."""
+    """Run all jobs in the queue as a worker does."""
     store.sadd(keys.OWNERS, OWNER)
     protocol = Protocol(store)
     jobs = protocol.cycle(OWNER, W, ["q"], [], 999, 999).jobs
@@ -107,7 +108,8 @@ WAITING = {"behind a waiting job", "behind both", "at a time", "in a while", "un
 
 @pytest.fixture
 def queue(store: redis.Redis) -> Queue:
-    """A queue whose store has the scripts: a request that names an unknown script does nothing anyway."""
+    """Return a queue whose store has loaded the scripts: a request that names an unknown script changes nothing
+    anyway."""
     for way in WAYS.values():
         way(Queue("q", store))
         store.flushdb()
@@ -170,7 +172,7 @@ def test_an_id_that_exists_is_refused_also_in_a_slow_network(
 
 
 def test_marks_of_submits_expire(store: redis.Redis, queue: Queue) -> None:
-    """An answered enqueue leaves none, a repeated one a mark that expires."""
+    """An answered enqueue leaves no mark, a repeated one a mark that expires."""
     for way in WAYS.values():
         store.delete(keys.job("only"), keys.SCHEDULES)
         way(queue)

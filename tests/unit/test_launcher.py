@@ -1,4 +1,4 @@
-"""From flags to numbers of children and slots."""
+"""The numbers of children and slots follow from the flags."""
 
 from __future__ import annotations
 

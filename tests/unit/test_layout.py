@@ -1,4 +1,4 @@
-"""Queues and worker commands: tasks that are run alike are together, and the commands start what they say."""
+"""Queues and worker commands: tasks that are run in the same way share a queue, and the commands start such workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of jobs that are out of time, or are to be stopped, without threads and without waiting."""
+"""What happens to jobs that are past their limit or are to be stopped, without threads and without waiting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = 1000.0
 
 
 class FakeSlot:
-    """A slot of which nothing runs; it notes what is done to it."""
+    """A slot that runs no code, and records what is done to it."""
 
     is_deaf = False
 
@@ -79,7 +79,7 @@ def test_a_job_that_does_not_react_loses_its_processes_and_then_its_thread() -> 
     bench = Bench(stuck, other)
     for at in (0.0, SOFT, SOFT + 0.1):
         bench.watch.step(NOW + at)
-    assert stuck.freed == [NOW - 5.0]  # what it started since it began
+    assert stuck.freed == [NOW - 5.0]  # what the job started since its start
     assert bench.watch.due_at() == [NOW + HARD]
     bench.watch.step(NOW + HARD)
     fresh = bench.slots[0]
@@ -102,7 +102,7 @@ def test_a_job_that_ends_at_the_last_moment_keeps_its_slot() -> None:
 
 
 def test_the_only_slot_is_left_to_the_supervisor() -> None:
-    """It is raised again only where what prints exceptions may have swallowed it."""
+    """The interrupt is raised again only where code that prints exceptions may have swallowed it."""
     slot = FakeSlot(1, deadline=NOW)
     bench = Bench(slot)
     for at in (0.0, HARD):

@@ -1,4 +1,4 @@
-"""An interrupt hits the job that it is meant for, and no other."""
+"""An interrupt reaches the job that it is meant for, and no other."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def test_an_interrupt_for_another_job_is_not_raised(place: Callable[[Callable[[]
 
 @PLACES
 def test_an_interrupt_never_reaches_the_next_job(place: Callable[[Callable[[], None]], None]) -> None:
-    """Another thread interrupts each job at about the moment when it ends: an exception is only raised inside of it."""
+    """Another thread interrupts each job at about the moment when it ends: an exception is only raised within the
+    job."""
     slot = Interruptible()
     rounds, hits, stop = 3000, [0], threading.Event()
 
@@ -117,7 +118,7 @@ def test_an_interrupt_never_reaches_the_next_job(place: Callable[[Callable[[], N
     def work() -> None:
         slot.bind()
         target, deadline = 0, time.monotonic() + 30
-        while target < rounds or (not hits[0] and time.monotonic() < deadline):  # the shooter may still want for a core
+        while target < rounds or (not hits[0] and time.monotonic() < deadline):  # the other thread may wait for a core
             target += 1
             try:
                 slot.enter(target, 60)
@@ -128,8 +129,8 @@ def test_an_interrupt_never_reaches_the_next_job(place: Callable[[Callable[[], N
                     slot.leave()
             except Interrupted:
                 hits[0] += 1
-                slot.leave()  # as the slot does: again, in case that the first was hit itself
-            sum(range(100))  # between the jobs: an exception here ends the test
+                slot.leave()  # as the slot does: repeated, as the first call may itself be interrupted
+            sum(range(100))  # an exception here, between the jobs, ends the test
 
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
@@ -141,11 +142,12 @@ def test_an_interrupt_never_reaches_the_next_job(place: Callable[[Callable[[], N
         stop.set()
         shooter.join(20)
         sys.setswitchinterval(usual)
-    assert hits[0] > 0  # how many depends on the machine; without any, nothing was shown
+    assert hits[0] > 0  # the number depends on the machine; with none the test shows nothing
 
 
 class Ajar:
-    """A lock as in CPython 3.14: an exception may arrive when ``with`` has acquired it and will not release it."""
+    """A lock as in CPython 3.14: an exception may arrive when ``with`` has acquired the lock and does not release
+    it."""
 
     def __init__(self, thread: int) -> None:
         self._lock, self._thread = threading.Lock(), thread
@@ -161,12 +163,12 @@ class Ajar:
 
 
 def test_an_interrupt_on_the_way_out_leaves_the_lock_free() -> None:
-    """Else the slot and its watchdog would wait for each other for ever."""
+    """If the lock stayed held, the slot and its watchdog would wait for each other for ever."""
     slot = Interruptible()
     slot._lock = ajar = Ajar(threading.get_ident())  # type: ignore[assignment]
     slot.bind()
     slot.enter(1, 60)
-    other = threading.Thread(target=slot.interrupt, args=(2, Interrupted))  # it misses, but leave() has to wait for it
+    other = threading.Thread(target=slot.interrupt, args=(2, Interrupted))  # too late, but leave() waits for it
     other.start()
     other.join(20)
     slot.leave()

@@ -1,4 +1,4 @@
-"""The worker's log: its formats, and that a user's logging configuration cannot break it."""
+"""The worker's log: its formats; a user's logging configuration does not stop it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _as_before() -> Iterator[None]:
     others = [it for it in logging.root.manager.loggerDict.values() if isinstance(it, logging.Logger)]
     enabled = [it for it in others if not it.disabled]
     yield
-    for it in enabled:  # dictConfig has disabled all that it did not know
+    for it in enabled:  # dictConfig has disabled all loggers that it did not name
         it.disabled = False
     logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level = before
     for it in below:
@@ -117,7 +117,7 @@ def test_an_exception_that_cannot_be_printed_is_logged(capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("can_open", [True, False])
 def test_lines_that_nobody_reads_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, can_open: bool) -> None:
-    """Also if the pipe is another user's and cannot be opened again."""
+    """Lines are dropped even if the pipe belongs to another user and cannot be opened again."""
     if not can_open:
         monkeypatch.setattr(log_stream, "_opened_once_more", lambda number: -1)
     reader, writer = os.pipe()

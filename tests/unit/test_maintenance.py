@@ -60,7 +60,7 @@ def queue(client: redis.Redis, serializer: object = JSONSerializer) -> rq.Queue:
 
 
 def abandoned(client: redis.Redis, q: rq.Queue, **options: object) -> Job:
-    """Make what is left of a job when RQ's worker was killed while it ran."""
+    """Make a job look as when RQ's worker was killed while it ran."""
     job = q.enqueue(CALL, 1, **options)
     client.lrem(q.key, 1, job.id)
     with client.pipeline() as pipe:
@@ -72,7 +72,7 @@ def abandoned(client: redis.Redis, q: rq.Queue, **options: object) -> Job:
 
 
 def stuck(client: redis.Redis, q: rq.Queue, seconds: float) -> Job:
-    """Make a job that RQ's worker lost between two lists, and that was seen there so long ago."""
+    """Make a job look as if RQ's worker lost it between two lists, and maintenance saw it there this long ago."""
     job = q.enqueue(CALL, 1)
     client.lrem(q.key, 1, job.id)
     client.rpush(keys.intermediate("q"), job.id)
@@ -104,14 +104,14 @@ def mark() -> None:
 
 
 class Trap:
-    """An object that notes when its pickle is read."""
+    """An object whose unpickling is recorded."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return mark, ()
 
 
 def test_pickled_jobs_are_read_only_where_pickle_is_accepted(client: redis.Redis, clean: Callable[..., None]) -> None:
-    """Only their meta would be read; it stays as it is."""
+    """Only the meta of such a job would be read; it stays as it is."""
     q = queue(client, None)
     job = abandoned(client, q, meta={"a": Trap()}, retry=rq.Retry(max=2))
     raw = client.hget(keys.job(job.id), "meta")
@@ -127,7 +127,7 @@ def test_pickled_jobs_are_read_only_where_pickle_is_accepted(client: redis.Redis
 
 
 def test_abandoned_jobs_keep_the_workers_job_class_and_format(client: redis.Redis, chores: Callable[..., None]) -> None:
-    """Callbacks get an abandoned job in the worker's own class and format."""
+    """Callbacks get an abandoned job in the job class and format of the worker."""
     q = rq.Queue("q", connection=client, serializer=samples_rq.Backwards)
     job = abandoned(client, q, meta={"user": "ann"}, on_failure=rq.Callback("samples_rq.tell"))
     chores(job_class="samples_rq.OwnJob", serializer="samples_rq.Backwards", modules=("samples_rq",))
@@ -138,7 +138,7 @@ def test_abandoned_jobs_keep_the_workers_job_class_and_format(client: redis.Redi
 def test_jobs_that_our_processes_hold_do_not_count_as_abandoned(
     client: redis.Redis, clean: Callable[..., None]
 ) -> None:
-    """Its supervisor died with its host some time ago: the rescue will handle it."""
+    """The supervisor of such a job died with its host: a rescue will handle the job."""
     q = queue(client)
     job, other = abandoned(client, q), abandoned(client, q)
     hold(client, job)
@@ -161,7 +161,7 @@ def test_jobs_that_rq_lost_between_two_lists_are_repaired(client: redis.Redis, c
 
 
 def test_ids_of_expired_jobs_leave_the_registries(client: redis.Redis, clean: Callable[..., None]) -> None:
-    """RQ keeps them among the deferred and canceled for ever, with the sets of their dependents."""
+    """RQ keeps such ids in the deferred and canceled registries for ever, with the sets of their dependents."""
     q = queue(client)
     parent = q.enqueue(CALL, 1)
     child = q.enqueue(CALL, 1, depends_on=parent)
@@ -177,8 +177,8 @@ def test_ids_of_expired_jobs_leave_the_registries(client: redis.Redis, clean: Ca
 def test_a_job_that_is_claimed_and_settled_during_the_round_is_left_alone(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job is claimed after the first reading of what is held, and settled before the second: it is in neither, and
-    not stuck."""
+    """The job is claimed after the first reading of what is held and settled before the second: it is in neither
+    reading, and not stuck."""
     q = queue(client)
     job = stuck(client, q, 1)
 
@@ -197,7 +197,7 @@ def test_a_job_that_is_claimed_and_settled_during_the_round_is_left_alone(
 def test_callbacks_and_exception_handlers_of_abandoned_jobs_are_called(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a job that a dead RQ worker ran: only callbacks that are served, and the operator's exception handlers."""
+    """Only callbacks that are served are called, and the operator's exception handlers."""
     q = queue(client)
     served, other = (abandoned(client, q, on_failure=rq.Callback(f)) for f in ("samples.on_failure", "os.getpid"))
     ours, theirs = socket.socketpair()
@@ -210,7 +210,8 @@ def test_callbacks_and_exception_handlers_of_abandoned_jobs_are_called(
 
 
 def test_a_dependent_that_is_ready_is_enqueued(client: redis.Redis, clean: Callable[..., None]) -> None:
-    """A dependent whose worker died between the record of its dependency and its own enqueue."""
+    """The worker of such a dependent died after it recorded the dependency's end and before it enqueued the
+    dependent."""
     q = queue(client)
     job = q.enqueue(CALL, 1)
     client.lrem(q.key, 1, job.id)
@@ -224,7 +225,7 @@ def test_a_dependent_that_is_ready_is_enqueued(client: redis.Redis, clean: Calla
 def test_entries_that_cannot_be_read_do_not_hold_up_the_others(
     client: redis.Redis, clean: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RQ's code would fail at each of these, in every round; the entries after them are maintained."""
+    """RQ's code would fail at each of these entries, in every round; the entries after them are maintained."""
     client.zadd(
         keys.registry("wip", "q"), {"a:b:c": 1, b"\xff:\xfe": 1, "no_execution": 1, "other:run": time.time() + 99}
     )
@@ -278,7 +279,7 @@ def test_the_lock_is_released_after_an_error(
 
 
 class Tree:
-    """A supervisor: a main loop and a fork server."""
+    """Stand in for a supervisor's main loop and fork server."""
 
     def __init__(self, interval: float, burst: bool = False) -> None:
         self.forks, self.plain = 0, list[bool]()
@@ -309,7 +310,7 @@ def test_a_round_that_died_is_repeated_without_user_code() -> None:
     tree.steps(95)
     assert tree.role.died(101, 9)
     assert (tree.plain, tree.role.running) == ([False, True], True)
-    assert tree.role.died(102, 9)  # it is not the user's code: when it is due again
+    assert tree.role.died(102, 9)  # it was not user code that failed: the next try is when a round is due
     assert (tree.plain, tree.role.running) == ([False, True], False)
     assert tree.steps(1500) == [True]
     assert tree.plain == [False, True, False]

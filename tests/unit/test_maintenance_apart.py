@@ -1,4 +1,4 @@
-"""RQ's maintenance in helper processes: what follows from how one ends."""
+"""RQ's maintenance in helper processes: what the worker does after one ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KILLED = 9
 
 
 class Helper:
-    """One that ends when the test says so."""
+    """A helper process that ends when the test says so."""
 
     made: list[Helper]
 

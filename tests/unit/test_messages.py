@@ -1,4 +1,5 @@
-"""The messages between a worker's processes: each comes through as it was sent, wherever it is cut; others do not."""
+"""The messages between a worker's processes: each is read as it was sent, wherever it is cut; anything else is
+refused."""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def test_each_message_is_read_as_it_was_sent(direction: Any, message: Any) -> No
 
 @pytest.mark.parametrize(("direction", "message"), EACH)
 def test_each_message_may_arrive_in_two_parts(direction: Any, message: Any) -> None:
-    """Cut at each place, with a message before it and one after it."""
+    """A message is read although it is cut at any place, with a message before it and one after it."""
     line = encode(message)
     for at in range(len(line) + 1):
         reader: MessageReader[Any] = MessageReader(direction)
@@ -137,7 +138,7 @@ def test_no_other_module_spells_a_message() -> None:
         and any(
             isinstance(getattr(part, "value", None), bytes) for argument in node.args for part in ast.walk(argument)
         )
-        and "settings" not in ast.unparse(node)  # which come first, and are a line of their own
+        and "settings" not in ast.unparse(node)  # the settings are sent first, as a line in another format
     ]
     assert spelled == []
 

@@ -107,7 +107,7 @@ def test_one_private_address_among_public_ones_refuses_the_name(monkeypatch) -> 
 
 
 def test_the_name_is_asked_once_and_the_judged_address_is_connected_to(site: Site, monkeypatch) -> None:
-    """No DNS rebinding: a second answer, which would be another address, is never requested."""
+    """DNS rebinding is not possible: a second answer, which could be another address, is never requested."""
     monkeypatch.setattr(net, "is_public", lambda address: True)
     asked = names(monkeypatch, rebind=["127.0.0.1"])
     port = site.url.rsplit(":", 1)[1]
@@ -138,7 +138,7 @@ def test_a_redirect_is_checked_like_the_first_address(site: Site, monkeypatch, p
 
 
 def first_hop_elsewhere(site: Site, monkeypatch, path: str) -> str:
-    """A name whose checked address is 127.0.0.9 and which really leads to the site."""
+    """Let a name have the checked address 127.0.0.9, and connect it to the site."""
     names(monkeypatch, outside=["127.0.0.9"])
     real = client.httpcore2.SyncBackend.connect_tcp
 

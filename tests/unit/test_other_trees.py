@@ -1,4 +1,4 @@
-"""A burst waits for jobs of its queues that a tree without a sign of life holds, and not for ever."""
+"""A burst waits for jobs of its queues that are held by a tree without a sign of life, for a limited time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEASE = 10.0
 
 @pytest.fixture
 def others(store: redis.Redis) -> OtherTrees:
-    """There is another tree, ``gone``, which holds a job of the queue ``q``."""
+    """Register another tree, ``gone``, which holds a job of the queue ``q``."""
     store.sadd(keys.OWNERS, "gone:0.1", "us:0.1", b"\xff:0.1", "no owner")
     store.set(keys.lease("gone"), "7")
     hold(store, "gone:0.1", "a", "q")
@@ -27,7 +27,7 @@ def hold(store: redis.Redis, owner: str, job_id: str, queue: str) -> None:
 
 
 def look(others: OtherTrees, until: float, queues: tuple[str, ...] = ("q",)) -> bool:
-    """Look as often as a burst does, from the second 1000 on."""
+    """Look as often as a burst does, starting at the second 1000."""
     seconds, found = 1000.0, True
     while seconds <= 1000.0 + until:
         found = others.may_lose(queues, seconds)

@@ -124,7 +124,7 @@ def test_a_refused_outcome_goes_to_rqs_finish_with_the_reason(outbox: Outbox, pa
 
 
 def test_after_a_refusal_the_rest_stays_in_the_journal_once(outbox: Outbox, page: SharedPage) -> None:
-    """Of what finishes while a part is on its way there is no second record: each costs room in the journal."""
+    """An outcome that finishes during a request gets no second record: each takes room in the journal."""
     outbox.add(outcome(1))
     outbox.add(outcome(2))
     send(outbox)

@@ -1,4 +1,4 @@
-"""The look at the heads of the queues, before a worker starts."""
+"""The check of the first job of each queue, before a worker starts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_control_characters_in_a_jobs_name_are_escaped(store: fakeredis.FakeRedi
 
 
 def test_pickled_and_compressed_jobs_are_understood(store: fakeredis.FakeRedis) -> None:
-    """RQ pickles and compresses."""
+    """RQ pickles and compresses the data of its jobs."""
     rq.Queue(connection=store).enqueue("jobqueue.tasks.square", 2)
     (complaint,) = refused_heads(store, settings())
     assert "'default' is pickle" in complaint

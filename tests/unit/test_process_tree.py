@@ -17,7 +17,7 @@ from jobqueue.workers.shared.process_tree import OfProcess, collect_orphans, end
 def test_a_list_that_cannot_be_read_is_empty(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: int
 ) -> None:
-    """A job has used all file descriptors: its worker continues, and logs what it could not do."""
+    """If a job has used all file descriptors, its worker continues, and logs what it could not do."""
 
     def refuse(path: str) -> list[str]:
         raise OSError(why, os.strerror(why), path)

@@ -188,7 +188,7 @@ def test_queues_are_read_in_their_order(desk: Desk) -> None:
 
 
 def test_an_owner_claims_at_most_its_share_of_a_short_queue(desk: Desk) -> None:
-    """Two owners: each takes half, but a job for each slot that has none."""
+    """With two owners each claims half of the jobs, but at least one for each slot without a job."""
     desk.enqueue(*"abcdefgh")
     assert len(desk.claim(64, idle=1).jobs) == 4
     assert len(desk.claim(64, TWO, idle=1).jobs) == 2
@@ -229,7 +229,7 @@ def test_a_paused_queue_is_passed_over(desk: Desk) -> None:
 
 
 def test_many_outcomes_in_one_request_are_recorded_as_one_by_one(desk: Desk) -> None:
-    """In another order than the claims', from two queues, with every kind of end among them."""
+    """The outcomes are in another order than the claims, from two queues, and have every kind of ending."""
     desk.enqueue(*"abcdefg")
     desk.enqueue("other", queue="low")
     jobs = {job.id: job for job in desk.claim(8, queues=("default", "low"), idle=8).jobs}
@@ -256,7 +256,8 @@ def test_many_outcomes_in_one_request_are_recorded_as_one_by_one(desk: Desk) -> 
 
 
 def test_the_commands_that_a_short_job_costs_the_store(store: redis.Redis) -> None:
-    """Six each: two HMGET, HSET, XADD and two EXPIRE. Everything else is read and written once for the whole batch."""
+    """A short job costs six commands: two HMGET, HSET, XADD and two EXPIRE. All else is read and written once per
+    batch."""
     desk = Desk(store)
     desk.enqueue(*map(str, range(64)))
     store.config_resetstat()
@@ -265,7 +266,7 @@ def test_the_commands_that_a_short_job_costs_the_store(store: redis.Redis) -> No
     calls = {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in store.info("commandstats").items()}
     per_job = {name: count // len(jobs) for name, count in calls.items() if count >= len(jobs)}
     assert per_job == {"hmget": 2, "hset": 1, "xadd": 1, "expire": 2}
-    assert sum(calls.values()) - 6 * len(jobs) <= 40  # two scripts, and what is done per batch
+    assert sum(calls.values()) - 6 * len(jobs) <= 40  # two scripts, and the commands once per batch
     assert not [key for key in store.keys("rq:*") if store.type(key) == b"list"]
 
 
@@ -325,7 +326,7 @@ def test_a_repeated_settle_changes_nothing(desk: Desk) -> None:
 
 
 def test_without_the_token_nothing_is_written(desk: Desk) -> None:
-    """Another claim of the same job, another owner, and an owner that was struck off."""
+    """The token does not match: another claim of the job, another owner, or an owner that was struck off."""
     desk.enqueue("a")
     [old] = desk.all()
     desk.protocol.give_back(W, [Token(ONE, "a", old.claim, "default")])
@@ -410,7 +411,7 @@ def test_heartbeat_renews_running_jobs(desk: Desk) -> None:
     desk.store.zadd(keys.registry("wip", "default"), {member: 5})
     assert desk.protocol.heartbeat(W, 90) == 1
     assert desk.store.zscore(keys.registry("wip", "default"), member) > time.time() + 60
-    assert desk.store.zcard(keys.registry("wip", "default")) == 1  # b is not brought back
+    assert desk.store.zcard(keys.registry("wip", "default")) == 1  # b is not created again
 
 
 def test_heartbeat_removes_jobs_whose_hash_is_gone(desk: Desk) -> None:
@@ -472,7 +473,7 @@ def test_a_repeated_give_back_changes_nothing(desk: Desk) -> None:
 
 
 def test_a_job_given_back_does_not_count_as_stuck_for_rq(desk: Desk) -> None:
-    """RQ's note on ids that look stuck is deleted too: if it stayed, RQ would fail the job later."""
+    """RQ's note on the ids that look stuck is deleted too: if it stayed, RQ would fail the job later."""
     desk.enqueue("a")
     [a] = desk.all()
     seen = f"{keys.intermediate('default')}:first_seen:a"
@@ -531,7 +532,8 @@ def test_rescue_of_a_child_whose_page_was_read(desk: Desk) -> None:
 
 
 def test_rescue_without_a_page_goes_by_the_start_marks(desk: Desk) -> None:
-    """A start mark counts; a job without one is given back uncounted, and marked before it runs from then on."""
+    """A job with a start mark counts as crashed; one without is given back uncounted, and marked before it runs from
+    then on."""
     desk.enqueue(*"abc")
     a, *_ = desk.all()
     desk.mark(a)
@@ -559,7 +561,7 @@ def test_rescue_is_refused_if_the_lease_was_renewed(desk: Desk) -> None:
 
 
 def die(desk: Desk, **told: Any) -> Rescue | None:
-    """Claim the job, start it, and die while it runs."""
+    """Claim the job, start it, and have its process die while it runs."""
     desk.store.sadd(keys.OWNERS, ONE)
     [job] = desk.all()
     desk.mark(job)
@@ -575,7 +577,7 @@ def test_the_third_death_fails_the_job(desk: Desk) -> None:
     assert read.get_status() is JobStatus.FAILED
     assert (read.started_at.timestamp(), read.ended_at.timestamp()) == (NOW, NOW + 2)
     assert read.latest_result().exc_string == "ChildKilled: it is gone"
-    assert read.retries_left == 5  # RQ's retries are not touched
+    assert read.retries_left == 5  # RQ's retries are not used up
     assert 0 < desk.store.ttl(keys.job("a")) <= 70
     assert FailedJobRegistry("default", desk.store).get_job_ids() == ["a"]
     desk.running_is_clean("a")
@@ -590,7 +592,7 @@ def test_a_job_that_died_before_its_mark_does_not_keep_an_earlier_start(desk: De
 
 
 def test_on_crash_fail_fails_the_job_at_the_first_death(desk: Desk) -> None:
-    """At the first death; a job's own setting has priority."""
+    """The first death fails the job; a job's own setting has priority."""
     desk.enqueue("a")
     assert die(desk, on_crash="fail") == Rescue(0, 0, 1, 0)
     desk.enqueue("c", jobq_on_crash="retry")
@@ -649,7 +651,7 @@ def test_standing_in_for_a_child_that_holds_still(desk: Desk) -> None:
     newest = desk.protocol.newest_claim()
     assert newest == d.claim
     desk.enqueue("e")
-    [e] = desk.all()  # it has woken up before we strike
+    [e] = desk.all()  # it has reacted before the supervisor acted
     assert desk.protocol.stand_in(ONE, W, 90, newest, [(a.claim, rq_time(NOW))], [b.claim])
     assert desk.job("a").get_status() is JobStatus.STARTED
     assert desk.waiting() == ["c", "d"]
@@ -822,7 +824,7 @@ def test_a_canceled_job_is_not_requeued(desk: Desk, move: str) -> None:
 
 
 def test_a_canceled_job_that_was_scheduled_is_not_enqueued(desk: Desk) -> None:
-    """RQ's cancel has read another status than the one that it overwrote."""
+    """RQ's cancel had read another status than the one that it overwrote."""
     desk.enqueue("a", status="canceled")
     desk.store.delete(keys.queue("default"))
     desk.store.zadd(keys.registry("scheduled", "default"), {"a": 1})
@@ -904,7 +906,7 @@ def heartbeat_of(desk: Desk, is_busy: Callable[[], bool], clock: Callable[[], fl
 
 
 def test_a_job_that_starts_during_a_heartbeat_makes_the_worker_busy(desk: Desk) -> None:
-    """Its start mark came before the write of the state that had been read before."""
+    """The start mark was set before the heartbeat wrote the state that it had read earlier."""
     looks = [False, True]
     heartbeat = heartbeat_of(desk, lambda: looks.pop(0))
     heartbeat.birth()
@@ -913,7 +915,8 @@ def test_a_job_that_starts_during_a_heartbeat_makes_the_worker_busy(desk: Desk) 
 
 
 def test_a_late_renewal_of_the_lease_is_counted(desk: Desk) -> None:
-    """Another worker may have rescued jobs meanwhile: jobs that were claimed before must not start without asking."""
+    """Another worker may have rescued jobs meanwhile, so jobs that were claimed before must not start without
+    asking."""
     clock = [1000.0]
     heartbeat = heartbeat_of(desk, lambda: False, lambda: clock[0])
     heartbeat.birth()
@@ -924,7 +927,7 @@ def test_a_late_renewal_of_the_lease_is_counted(desk: Desk) -> None:
 
 
 def struck_off(store: fakeredis.FakeRedis, *queues: str) -> None:
-    """Strike the tree off, as a rescuer does that takes it for dead."""
+    """Strike the tree off, as a rescuer does that counts it as dead."""
     store.srem(keys.WORKERS, keys.worker(W))
     for name in queues:
         store.srem(keys.workers_of(name), keys.worker(W))
@@ -957,14 +960,14 @@ def test_each_heartbeat_makes_the_whole_registration_true(desk: Desk, how: str) 
 def test_rqs_worker_reads_our_registration(desk: Desk) -> None:
     heartbeat = heartbeat_of(desk, lambda: True)
     heartbeat.step(0.0)
-    assert not desk.store.exists(keys.WORKERS)  # not born yet
+    assert not desk.store.exists(keys.WORKERS)  # not registered yet
     heartbeat.birth()
     heartbeat.step(0.0)
     [worker] = Worker.all(connection=desk.store)
     assert (worker.name, worker.queue_names(), worker.get_state()) == (W, ["default", "low"], "busy")
     lease = int(desk.store.get(keys.lease(W)))
     desk.store.delete(keys.worker(W))
-    heartbeat.step(1.0)  # flushed: it is born again
+    heartbeat.step(1.0)  # flushed: it is registered again
     assert len(Worker.all(connection=desk.store)) == 1
     assert int(desk.store.get(keys.lease(W))) > lease
     heartbeat.death()

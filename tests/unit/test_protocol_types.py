@@ -1,4 +1,4 @@
-"""What the protocol's types promise: each letter and number of the scripts has a name, and what is sent stays plain."""
+"""The protocol's types: each letter and number of the scripts has a name, and outcomes are plain data."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_reply_is_parsed_into_types() -> None:
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_rescue_knows_each_verdict(verdict: Verdict) -> None:
-    if verdict not in (Verdict.INTERRUPT, Verdict.RETURNED):  # all others; and what RQ's finish must record, by cycle
+    if verdict not in (Verdict.INTERRUPT, Verdict.RETURNED):  # the other verdicts; those of RQ's finish come by cycle
         assert f"'{verdict}'" in lua.source("rescue")
     assert Encoder("utf-8", "strict", False).encode(verdict) == verdict.value.encode()
 

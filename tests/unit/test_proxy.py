@@ -21,7 +21,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 @pytest.fixture
 def far(proxy: Proxy) -> Iterator[redis.Redis]:
-    """Make a client behind the proxy that waits for a second at most."""
+    """Make a client behind the proxy that waits for one second at most."""
     with client(Address(url=proxy.url), socket_timeout=1.0) as r:
         yield r
 

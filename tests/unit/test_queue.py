@@ -91,7 +91,7 @@ def test_rq_reads_our_jobs(client: redis.Redis, queue: Queue) -> None:
 
 
 def test_every_field_is_as_rq_writes_it(client: redis.Redis, queue: Queue) -> None:
-    """Compare with what RQ's own enqueue leaves behind, except for times and the empty texts."""
+    """The fields equal those of RQ's own enqueue, except for times and empty texts."""
     options: dict[str, Any] = {
         "job_timeout": "2m",
         "result_ttl": 7,
@@ -228,7 +228,7 @@ REGISTRIES = ("finished", "failed", "canceled", "scheduled", "deferred", "ready"
     "status", ["queued", "scheduled", "deferred", "rate_limited", "finished", "failed", "canceled"]
 )
 def test_an_id_used_again_leaves_its_old_place(client: redis.Redis, queue: Queue, status: str) -> None:
-    """Afterwards the id is in one place, and its new call runs once, whatever the old one was."""
+    """Afterwards the id is in one place, and its new call runs once, whatever state the old job had."""
     other = queue.enqueue(square, 0, job_id="other")
     options: dict[str, Any] = {}
     if status == "deferred":
@@ -390,7 +390,7 @@ def test_an_empty_batch(client: redis.Redis, queue: Queue) -> None:
 
 
 class Disturbed:
-    """A stand-in for resp.ask: it loses requests or replies as the test says."""
+    """Stand in for resp.ask: lose requests or replies as the test says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *what: str) -> None:
         self.left = list(what)
@@ -438,7 +438,7 @@ def test_an_id_used_again_is_not_mistaken_for_the_repeat(
     client: redis.Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     queue.enqueue(square, 1, job_id="one")
-    client.delete(keys.queue("q"))  # it has run; its hash is still there
+    client.delete(keys.queue("q"))  # the job has run; its hash still exists
     Disturbed(monkeypatch, what)
     queue.enqueue(square, 2, job_id="one")
     assert ids(client) == ["one"]

@@ -1,4 +1,4 @@
-"""The queue waiter on a real server: it wakes a child that is out of work at a push, and takes nothing away."""
+"""The queue waiter, on a real server, wakes a child that is out of work at a push, and takes no job away."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_push_wakes_one_child_and_takes_no_job(make: Make, store: redis.Redis)
 
 
 def test_one_job_wakes_one_child_at_a_time(make: Make, store: redis.Redis) -> None:
-    """The first child takes the job away; the second goes on waiting."""
+    """The first child takes the job; the second continues to wait."""
     woken: list[str] = []
     queue_waiter = make()
 
@@ -97,16 +97,17 @@ def test_while_no_child_waits_the_store_is_not_asked(make: Make, store: redis.Re
     make()
     before = store.info("stats")["total_commands_processed"]
     push(store, "a")
-    time.sleep(0.2)  # nothing happens, and that takes a moment to see
+    time.sleep(0.2)  # that nothing is sent is seen only after a moment
     assert blocked(store) == 0
-    assert store.info("stats")["total_commands_processed"] - before <= 4  # these lines' own
+    assert store.info("stats")["total_commands_processed"] - before <= 4  # the INFO commands of these lines
 
 
 @pytest.mark.parametrize("how", ["suspended", "paused"])
 def test_while_suspended_or_paused_the_waiter_polls_instead_of_blocking(
     make: Make, store: redis.Redis, how: str
 ) -> None:
-    """A BLMOVE on a queue with jobs would return at once for ever: it looks once a second instead."""
+    """A BLMOVE on a queue that has jobs would return at once, again and again: the waiter looks once a second
+    instead."""
     woken: list[int] = []
     if how == "suspended":
         store.set(keys.SUSPENDED, 1)
@@ -160,7 +161,7 @@ def test_stop_ends_a_blocked_wait(make: Make, store: redis.Redis) -> None:
 def test_after_an_unexpected_error_the_waiter_pauses_and_continues(
     make: Make, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thread goes on, and the health check hears of it meanwhile."""
+    """The waiter's thread continues, and the health check is told of the error meanwhile."""
     failures, woken, broken = Failures(), [], [True]
     queue_waiter = QueueWaiter(store, ("default",), failures)
     look = queue_waiter._open_queues
@@ -193,7 +194,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 def test_an_answer_that_does_not_arrive_wakes_a_child(make: Make, proxy: Proxy, store: redis.Redis) -> None:
-    """Something may have been pushed; the other queue's connection is not touched."""
+    """A job may have been pushed, so a child is woken; the other queue's connection is left alone."""
     woken: list[int] = []
     proxy.swallow(b"BLMOVE", keys.queue("b").encode() + b"\r\n")
     queue_waiter = make("a", "b", url=proxy.url)
@@ -258,7 +259,7 @@ def test_a_key_that_is_no_list_does_not_keep_the_other_queues(
 def test_a_waiter_that_cannot_open_a_connection_logs_that_and_wakes(
     make: Make, store: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A child asks on the connection that it has."""
+    """The woken child asks over its own connection."""
     woken: list[int] = []
     queue_waiter = make()
     no_more = queue_waiter._client.connection_pool
@@ -282,7 +283,7 @@ def test_a_waiter_that_cannot_open_a_connection_logs_that_and_wakes(
 
 
 def test_one_job_wakes_few_of_many_workers(make: Make, store: redis.Redis) -> None:
-    """Each push ends the wait of all workers; all but the first see that nothing is left."""
+    """Each push ends the wait of all workers; all but the first find the queue empty, and wake no child."""
     crowd, woken = 40, []
     store.sadd(keys.workers_of("default"), *map(str, range(crowd)))
     waiters = [make() for _ in range(crowd)]
@@ -305,7 +306,7 @@ def test_one_job_wakes_few_of_many_workers(make: Make, store: redis.Redis) -> No
 
 
 def test_a_worker_that_finds_nothing_left_waits_again_with_two_commands(make: Make, store: redis.Redis) -> None:
-    """A push of a job that others take costs each waiter an EXISTS and a BLMOVE, not a look at all pauses too."""
+    """A push of a job that others take costs each waiter an EXISTS and a BLMOVE, and no look at the paused queues."""
     store.sadd(keys.workers_of("default"), *map(str, range(40)))
     woken: list[str] = []
     make().call_at_push(lambda: woken.append("child"))

@@ -1,4 +1,4 @@
-"""What is done after a death, step by step: in which thread, in which order, and how long a stop waits for it."""
+"""The steps after a death: in which thread, in which order, and how long a stop waits for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAILED = 1 << 8  # a wait status
 
 
 class FakeRescuer:
-    """Leaves what the test wants it to, and notes its calls."""
+    """A rescuer that leaves what the test says for RQ's finish, and records its calls."""
 
     def __init__(self, left: LeftForRQ | None) -> None:
         self.left = left
@@ -78,7 +78,7 @@ class Bench:
 
 
 def test_the_main_loop_waits_for_nothing() -> None:
-    """The roles thread rescues; the main loop deals with the result, and until then a stop has to wait."""
+    """The roles thread does the rescue; the main loop handles the result, and a stop waits until then."""
     bench = Bench(NOTHING)
     bench.reaper.reap(DEAD)
     assert (bench.rescuer.calls, bench.reaper.busy) == ([], True)
@@ -90,7 +90,7 @@ def test_the_main_loop_waits_for_nothing() -> None:
 
 @pytest.mark.parametrize("left", [NOTHING, None])
 def test_a_rescue_that_leaves_nothing_ends_the_reap(left: LeftForRQ | None) -> None:
-    """None: somebody else has struck the name off."""
+    """None as result means that another process has struck the owner name off."""
     bench = Bench(left)
     bench.reap()
     assert (bench.left, bench.closed, bench.reaper.busy) == ([], [], False)
@@ -109,7 +109,7 @@ def test_each_death_is_handled_by_itself() -> None:
 
 
 def test_jobs_for_rqs_finish_go_to_a_finish_process(caplog: pytest.LogCaptureFixture) -> None:
-    """It calls user code, which never runs in the supervisor. The final rescue is the roles thread's again."""
+    """RQ's finish calls user code, which never runs in the supervisor. The roles thread does the final rescue."""
     bench = Bench()
     bench.reap()
     assert (bench.left, bench.closed, bench.reaper.busy) == ([SOME], [], True)
@@ -125,7 +125,7 @@ def test_jobs_for_rqs_finish_go_to_a_finish_process(caplog: pytest.LogCaptureFix
 
 
 def test_a_finish_process_that_died_is_followed_by_one_without_user_code(caplog: pytest.LogCaptureFixture) -> None:
-    """A callback may have killed it: the second one records only."""
+    """A callback may have killed the first process: the second one only records."""
     bench = Bench()
     bench.reap()
     bench.request_starts()
@@ -150,7 +150,7 @@ def test_there_is_no_third_finish_process(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_finish_process_without_user_code_is_not_repeated() -> None:
-    """All its jobs were to be recorded plainly in the first place."""
+    """All its jobs were to be recorded without user code in the first place."""
     bench = Bench(SOME._replace(plain=ALL))
     bench.reap()
     bench.request_starts()
@@ -159,7 +159,7 @@ def test_a_finish_process_without_user_code_is_not_repeated() -> None:
 
 
 def test_callbacks_that_hung_before_are_left_out_too() -> None:
-    """One callback did not end before, and now another one does not: both are left out."""
+    """One callback did not end in an earlier process, and now another one does not: both are left out."""
     bench = Bench(SOME._replace(plain=frozenset({7})))
     bench.reap()
     bench.request_starts()
@@ -220,7 +220,7 @@ def test_a_fork_server_that_died_between_two_attempts() -> None:
 def test_a_finish_process_that_could_not_be_started() -> None:
     bench = Bench()
     bench.reap()
-    assert not bench.reaper.unborn("w:1.1", "no memory")  # a child of ours, say
+    assert not bench.reaper.unborn("w:1.1", "no memory")  # the pid of a child of ours, for example
     assert bench.reaper.busy
     assert bench.reaper.unborn(OWNER, "no memory")
     bench.roles_thread.settle()
@@ -228,7 +228,7 @@ def test_a_finish_process_that_could_not_be_started() -> None:
 
 
 def test_all_requests_end_when_the_fork_server_dies() -> None:
-    """Also with one whose pid is not known yet; a late report of its death does no harm."""
+    """A request whose pid is not known yet ends too; a late report of its death does no harm."""
     bench = Bench()
     bench.reap()
     bench.request_starts()
@@ -242,7 +242,7 @@ def test_all_requests_end_when_the_fork_server_dies() -> None:
 
 
 def test_jobs_left_by_another_tree_are_finished_once() -> None:
-    """Its rescue is repeated until the final rescue: one finish process at a time for one owner."""
+    """The tree's rescue is repeated until the final one: an owner has one finish process at a time."""
     bench = Bench()
     bench.reaper.finish_by_rq(SOME)
     bench.reaper.finish_by_rq(SOME)

@@ -1,4 +1,4 @@
-"""Which outcome causes a refusal of the store, and which refusals no outcome causes."""
+"""Find which outcome causes a refusal of the store, and which refusals no outcome causes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which owners are rescued, when, and what becomes of their jobs."""
+"""Which owners are rescued, when, and what happens to their jobs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def waiting(store: fakeredis.FakeRedis) -> list[str]:
 
 
 def test_the_buffer_of_a_child_that_holds_still_is_given_back(store: fakeredis.FakeRedis) -> None:
-    """What waits behind the running job goes back; the child has to ask before it starts anything."""
+    """Jobs behind the running one are given back; the child has to ask before it starts any job."""
     first, _second = claimed(store, owner(OURS), "a", "b")
     page = SharedPage(make_file(1, 1), 0, 1)
     page.begin(0, first.claim, time.monotonic(), 0.0)
@@ -100,7 +100,7 @@ def test_the_buffer_of_a_child_that_holds_still_is_given_back(store: fakeredis.F
 
 
 def test_a_child_that_reacts_again_is_left_alone(store: fakeredis.FakeRedis) -> None:
-    """The request comes late, or again after a lost reply: by then the child has other jobs, and runs them."""
+    """The request is late, or repeated after a lost reply: by then the child runs other jobs."""
     claimed(store, owner(OURS), "a")
     page = SharedPage(make_file(1, 1), 0, 1)
     page.set(PULSE, 8)
@@ -110,8 +110,8 @@ def test_a_child_that_reacts_again_is_left_alone(store: fakeredis.FakeRedis) -> 
 
 
 def test_the_jobs_of_a_dead_child_are_settled_counted_and_given_back(store: fakeredis.FakeRedis) -> None:
-    """Finished: settled. Running: counted. In the buffer: given back. Where a record and a running claim stand both,
-    the record wins."""
+    """Finished jobs are settled, running ones counted, buffered ones given back. If there is both a record and a
+    running claim, the record counts."""
     finished, both, running, _ = claimed(store, owner(OURS), *"abcd")
     cause = cause_of_death(77, signal.SIGKILL).recorded
     death_report = DeathReport(owner(OURS), [done(finished), done(both)], [crash(both, cause), crash(running, cause)])
@@ -134,7 +134,7 @@ def test_a_repeated_rescue_changes_nothing(store: fakeredis.FakeRedis) -> None:
 
 
 def forget_the_rescue(store: fakeredis.FakeRedis, name: str, *jobs: Claimed) -> None:
-    """Undo a rescue, as a store does that was killed before it had written it to its disk."""
+    """Undo a rescue, as in a store that was killed before it wrote the rescue to its disk."""
     store.delete(keys.queue("default"))
     for job in jobs:
         store.hset(keys.job(job.id), "status", "queued")
@@ -163,7 +163,7 @@ def test_a_lost_rescue_with_jobs_for_rqs_finish_is_handed_on_again(store: fakere
     watch = rescuer(store)
     left = watch.rescue_own(DeathReport(owner(OURS), [], [crash(running)]))
     assert left is not None
-    watch.step(100.0)  # it is under way: nothing is forgotten yet
+    watch.step(100.0)  # the finish is under way: the rescue is not lost yet
     assert LEFT == []
     watch.close(left)
     forget_the_rescue(store, owner(OURS), running)
@@ -222,7 +222,7 @@ def test_the_cause_of_a_wait_status(status: int | None, words: str) -> None:
 
 
 def test_jobs_for_rqs_finish_are_handed_on(store: fakeredis.FakeRedis) -> None:
-    """A finished job with dependents, and one that fails with a callback: the dead owner's until RQ's finish."""
+    """A finished job with dependents and one that fails with a callback stay with the dead owner until RQ's finish."""
     finished, running = claimed(store, owner(OURS), *"ab")
     store.sadd(keys.dependents("a"), "waits")
     store.hset(keys.job("b"), mapping={"failure_callback_name": "samples.ok", "jobq_on_crash": "fail"})
@@ -256,7 +256,7 @@ def test_a_kill_for_want_of_memory_is_named() -> None:
 
 
 def test_a_tree_whose_lease_stands_still_is_rescued(store: fakeredis.FakeRedis) -> None:
-    """It has to be seen by this rescuer, for the whole lease time, by its own clock."""
+    """This rescuer has to see the lease stand still for the whole lease time, by its own clock."""
     claimed(store, owner(THEIRS), "a", "b")
     store.set(keys.lease(THEIRS), 5)
     store.sadd(keys.WORKERS, keys.worker(THEIRS))
@@ -272,7 +272,7 @@ def test_a_tree_whose_lease_stands_still_is_rescued(store: fakeredis.FakeRedis) 
 def test_a_rescuer_that_dies_after_the_last_owner_leaves_no_tree_behind(
     store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last owner name and the tree itself go in one step: no rescuer would look for the tree again."""
+    """The last owner name and the tree itself are deleted in one step: no later rescuer would find the tree."""
     for n, job in enumerate("ab"):
         claimed(store, owner(THEIRS, n), job)
     store.set(keys.lease(THEIRS), 5)
@@ -316,7 +316,7 @@ def is_registered(store: fakeredis.FakeRedis, worker: str) -> bool:
 
 
 def test_a_dead_tree_without_an_owner_name_is_deleted(store: fakeredis.FakeRedis) -> None:
-    """Before its first child, or between two: its registration and its lease go all the same."""
+    """The tree died before its first child, or between two: its registration and its lease are deleted all the same."""
     register(store, THEIRS)
     watch = rescuer(store, lease=10.0)
     assert looks(watch, 100.0, 109.0) == []
@@ -337,7 +337,8 @@ def test_a_living_tree_without_an_owner_name_is_left_alone(store: fakeredis.Fake
 
 
 def test_two_rescuers_share_the_owners_of_a_tree(store: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each takes a name, and whoever takes the last strikes the tree off, wherever that stood in its list."""
+    """Each rescuer takes an owner, and the one that takes the last owner strikes the tree off, whatever its place in
+    the list."""
     register(store, THEIRS)
     for n, job in enumerate("ab"):
         claimed(store, owner(THEIRS, n), job)
@@ -359,7 +360,7 @@ def test_two_rescuers_share_the_owners_of_a_tree(store: fakeredis.FakeRedis, mon
 
 
 def test_a_tree_stays_until_rqs_finish_has_ended_its_last_job(store: fakeredis.FakeRedis) -> None:
-    """Its name stands until that is done; then the tree goes, unless another has taken its name meanwhile."""
+    """The owner name stays until that is done; then the tree is deleted, unless another child has taken the name."""
     register(store, THEIRS)
     [job] = claimed(store, owner(THEIRS), "a", failure_callback_name="samples.on_failure", jobq_on_crash="fail")
     Protocol(store).start_mark(owner(THEIRS), THEIRS, [StartMark(job, rq_time(NOW), 90)])
@@ -373,7 +374,7 @@ def test_a_tree_stays_until_rqs_finish_has_ended_its_last_job(store: fakeredis.F
 
 
 def test_a_worker_without_a_registration_is_removed_from_the_lists(store: fakeredis.FakeRedis) -> None:
-    """All trees died at once, and the next begins long after their registrations and leases have expired."""
+    """All trees died at once, and the next one starts long after their registrations and leases have expired."""
     store.sadd(keys.WORKERS, keys.worker(THEIRS), keys.worker("rqs"))
     store.sadd(keys.workers_of("default"), keys.worker(THEIRS))
     store.hset(keys.worker("rqs"), "queues", "default")
@@ -392,7 +393,7 @@ def test_a_tree_whose_lease_is_renewed_is_left_alone(store: fakeredis.FakeRedis)
 
 
 def test_a_tree_without_a_lease_is_rescued_after_the_same_wait(store: fakeredis.FakeRedis) -> None:
-    """Flushed or expired: the same wait, then the same rescue."""
+    """A lease that was flushed or has expired leads to the same wait, and to the same rescue."""
     claimed(store, owner(THEIRS), "a")
     watch = rescuer(store, lease=10.0)
     assert looks(watch, 100.0, 110.0) == [THEIRS]
@@ -409,7 +410,7 @@ def test_after_an_outage_the_wait_starts_again(store: fakeredis.FakeRedis) -> No
 
 
 def test_after_a_stop_of_the_rescuer_itself_no_tree_is_rescued(store: fakeredis.FakeRedis) -> None:
-    """All containers paused and resumed: nobody renewed meanwhile, and nobody is dead."""
+    """All containers were paused and resumed: no lease was renewed meanwhile, and no tree is dead."""
     claimed(store, owner(THEIRS), "a")
     watch = rescuer(store, lease=10.0)
     assert looks(watch, 100.0, 104.0) == []
@@ -418,7 +419,7 @@ def test_after_a_stop_of_the_rescuer_itself_no_tree_is_rescued(store: fakeredis.
 
 
 def test_after_a_stop_of_the_machine_living_trees_are_not_rescued(store: fakeredis.FakeRedis) -> None:
-    """The rescuer may look before the living have renewed."""
+    """The rescuer may look before living trees have renewed their leases."""
     for name in (THEIRS, "alive"):
         claimed(store, owner(name), name)
         store.hset(keys.worker(name), "jobq_lease", 2.0)

@@ -41,7 +41,7 @@ def queue(store: redis.Redis) -> Queue:
 
 @pytest.fixture
 def later() -> Iterator[Callable[..., None]]:
-    """Do something a little later, in a thread that is joined."""
+    """Call something a little later, in a thread that is joined."""
     threads: list[threading.Timer] = []
 
     def schedule(seconds: float, act: Callable[..., Any], *args: Any) -> None:
@@ -61,7 +61,7 @@ def test_a_result_is_waited_for_or_read_at_once(
     later(0.1, finish, store, job.id, 25)
     begun = time.monotonic()
     assert job.result(timeout=60) == 25
-    assert time.monotonic() - begun < 20  # it was woken, not polled
+    assert time.monotonic() - begun < 20  # the wait was ended by the result, not by a poll
     assert job.result(timeout=10) == 25
 
 

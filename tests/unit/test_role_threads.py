@@ -22,7 +22,7 @@ OWNER = "w:0.1"
 
 
 class FakeStore:
-    """A store in this process, that is there or away."""
+    """A store in this process, which a test switches on and off."""
 
     def __init__(self) -> None:
         self.redis = fakeredis.FakeRedis()
@@ -31,11 +31,11 @@ class FakeStore:
         return self.redis
 
     def ensure(self) -> None:
-        """There is nothing to start."""
+        """Start nothing."""
 
 
 class Bench:
-    """The threads of a worker, and what they have posted to its main loop."""
+    """The threads of a worker, and the events that they have posted to its main loop."""
 
     def __init__(self, **settings: Any) -> None:
         self.store = FakeStore()
@@ -77,7 +77,7 @@ def bench() -> Iterator[Bench]:
     ],
 )
 def test_the_rescuer_is_the_first_of_the_roles(scheduler: bool, cron: bool, more: list[str]) -> None:
-    """The rescuer steps first: whatever else is to be done, the jobs of the dead wait for it."""
+    """The rescuer steps first: the jobs of dead children come before all other duties."""
     bench = Bench(scheduler=scheduler, cron=["an entry"] if cron else ())
     assert bench.roles == ["Rescuer", "Maintenance", "WrongKeys", *more]
 
@@ -113,7 +113,7 @@ def test_an_owner_name_is_stored_before_its_process_is_requested(bench: Bench) -
 def test_a_stop_logs_what_could_not_be_recorded(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    """Something is still under way, or the last requests do not succeed in time."""
+    """A request is still under way, or the last requests do not succeed in time."""
     caplog.set_level(logging.ERROR)
     monkeypatch.setattr(role_threads, "GIVE_UP", 0.2)
     bench.threads.register()

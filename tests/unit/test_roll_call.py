@@ -1,4 +1,4 @@
-"""Which threads have come by."""
+"""Which threads have answered a roll call."""
 
 from __future__ import annotations
 

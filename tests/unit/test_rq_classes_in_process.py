@@ -1,4 +1,4 @@
-"""SimpleWorker in this process: it does with a job what RQ's loop does, and leaves the same in the store."""
+"""SimpleWorker in this process does with a job what RQ's loop does, and leaves the same in the store."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_worker_leaves_no_thread(store: redis.Redis, rq_queue: rq.Queue) -> No
 
 
 def test_the_environment_stays_as_it_was(store: redis.Redis, rq_queue: rq.Queue) -> None:
-    """As with RQ's SimpleWorker: the environment is this process's, and its later programs would inherit a job's id."""
+    """As with RQ's SimpleWorker, the environment is this process's own: its later programs would inherit a job's id."""
     before = dict(os.environ)
     job = rq_queue.enqueue("samples.ok", 1)
     run(store, rq_queue)
@@ -110,7 +110,7 @@ def test_dependents_are_run_before_the_burst_ends(store: redis.Redis, rq_queue: 
 def test_a_burst_waits_for_jobs_that_are_being_given_back(
     store: redis.Redis, rq_queue: rq.Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a long job the others go back to the queue: meanwhile they are in no list of waiting jobs."""
+    """Jobs behind a long one return to the queue: for a moment they are in no list of waiting jobs."""
     give_back, given = RequestThread.give_back, []
 
     def late(thread: RequestThread, tokens: list[tuple[str, str, int, str]]) -> None:
@@ -161,7 +161,7 @@ def test_a_custom_serializer(store: redis.Redis) -> None:
 
 
 def test_round_robin(store: redis.Redis, rq_queue: rq.Queue) -> None:
-    """One job of each queue in turn, which needs one claim at a time."""
+    """One job of each queue runs in turn, which needs one claim at a time."""
     queues = [rq.Queue(name, connection=store) for name in "abc"]
     jobs = [queue.enqueue("samples.ok", n) for queue in queues for n in range(3)]
     run(store, *queues, dequeue_strategy="round_robin")
@@ -178,7 +178,7 @@ def test_a_burst_ends_while_workers_are_suspended(store: redis.Redis, rq_queue: 
 
 
 def test_a_signal_that_arrives_before_the_wait_ends_it(store: redis.Redis, rq_queue: rq.Queue) -> None:
-    """It arrives just before the wait, or another thread gets it: the worker does not sleep for a minute."""
+    """The signal arrives just before the wait, or in another thread: the worker does not sleep for a minute."""
     worker, noticed = SimpleWorker([rq_queue], connection=store), []
 
     def end() -> None:
@@ -218,7 +218,7 @@ def test_a_worker_with_the_name_of_a_dead_one_rescues_its_jobs(store: redis.Redi
 
 
 def test_an_idle_worker_pauses_while_the_store_refuses_writes(store: redis.Redis, rq_queue: rq.Queue) -> None:
-    """An idle worker cannot write that it is idle: it waits between two attempts."""
+    """An idle worker cannot store that it is idle, and pauses between two attempts."""
     worker = SimpleWorker([rq_queue], connection=store)
     refused: list[int] = []
 
@@ -228,7 +228,7 @@ def test_an_idle_worker_pauses_while_the_store_refuses_writes(store: redis.Redis
             store.replicaof("127.0.0.1", 1)
             for _ in range(2):
                 assert worker.engine is not None
-                worker.engine.stir()  # as a push would, of which nobody hears any more
+                worker.engine.stir()  # as after a push of which the worker is not told any more
                 time.sleep(1.5)
                 refused.append(store.info("errorstats").get("errorstat_READONLY", {}).get("count", 0))
         finally:

@@ -40,7 +40,7 @@ class PlainJob(rq.job.Job):
 
 
 class Resolves(rq.job.Job):
-    """A class with a name that our class has too."""
+    """A class with a method that our class has too."""
 
     def resolve(self) -> None:
         pass
@@ -84,7 +84,7 @@ def test_classes_that_rqs_own_loop_runs(
 
 @pytest.mark.parametrize("patched", [rq.worker.BaseWorker, rq.worker.SimpleWorker, SimpleWorker, rq.job.Job])
 def test_a_patched_class_runs_on_rqs_own_loop(store: redis.Redis, patched: type) -> None:
-    """The patch is made as Sentry's integration does it."""
+    """The patch is made as Sentry's integration makes it."""
     name = "perform" if patched is rq.job.Job else "execute_job"
     worker = SimpleWorker(["q"], connection=store)
     with mock.patch.object(patched, name):
@@ -114,7 +114,7 @@ def test_rqs_own_loop_still_works(store: redis.Redis) -> None:
 
 
 def test_rqs_timer_death_penalty_still_works() -> None:
-    """It calls the same function of CPython with another type for the thread's id."""
+    """RQ calls the same function of CPython with another type for the thread's id."""
     import jobqueue.workers.running.limits  # noqa: F401
 
     def spin() -> None:

@@ -1,4 +1,4 @@
-"""RQ's own finish on a real server: it does what RQ does, and nothing without the token."""
+"""RQ's own finish, on a real server, does what RQ does, and nothing without the token."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_a_job_with_result_ttl_0_is_deleted(desk: Desk) -> None:
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
 def test_an_outcome_that_the_fast_path_recorded(desk: Desk, ending: Ending) -> None:
-    """The record has only the payload: the value is decoded; of an error there is only the text."""
+    """The journal's record has only the payload: the value is decoded; of an error only the text is known."""
     job = desk.claim_one()
     desk.finish(job, desk.finisher.runner.ending_of(ending.kind, ending.payload))
     read = desk.job(job.id)
@@ -282,7 +282,7 @@ def test_if_another_owner_runs_the_job_nothing_is_done(desk: Desk) -> None:
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["returned", "raised"])
 def test_a_token_lost_during_the_callback(desk: Desk, ending: Ending, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The callback takes so long that the job is rescued: it was called, and nothing is recorded."""
+    """The callback takes so long that the job is rescued meanwhile: it was called, and nothing is recorded."""
     import samples
 
     def slow(*_: Any) -> None:
@@ -300,7 +300,7 @@ def test_a_token_lost_during_the_callback(desk: Desk, ending: Ending, monkeypatc
 
 
 def at_the_commit(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> list[int]:
-    """Do something once, between the check of the token and EXEC; count the commits that were tried."""
+    """Call something once, between the check of the token and EXEC; count the attempts to commit."""
     tried: list[int] = []
     clean_up = Fence.clean_up
 
@@ -342,8 +342,8 @@ def test_without_the_token_dependents_are_not_enqueued(desk: Desk, monkeypatch: 
 
 
 def cut_once(monkeypatch: pytest.MonkeyPatch, n: int, executed: bool) -> list[int]:
-    """Cut the connection in the ``n``-th transaction that records, before or after it was executed; return those that
-    were begun."""
+    """Cut the connection in the ``n``-th transaction that records, before or after its execution; return those that
+    were started."""
     transaction = FencedPipeline._execute_transaction
     begun: list[int] = []
 
@@ -439,7 +439,7 @@ def test_the_next_process_enqueues_the_dependents_that_are_left(
 
 
 def test_keys_of_waiting_dependents_expire_with_the_job(desk: Desk) -> None:
-    """As in RQ they stay, in case the job is requeued; but not for longer than the job itself."""
+    """As in RQ the dependents stay, in case the job is requeued; but no longer than the job itself."""
     job = desk.claim_one(failure_ttl=100)
     desk.queue.enqueue("samples.ok", 6, job_id="after", depends_on=job.id)
     desk.finish(job, error())
@@ -468,7 +468,7 @@ def test_dependents_after_a_failure_that_was_requeued_and_succeeded(desk: Desk) 
 @pytest.mark.parametrize("by", ["RQ", "jobq"])
 @pytest.mark.parametrize("marked", [False, True])
 def test_a_job_canceled_while_it_ran(desk: Desk, by: str, ending: str, marked: bool) -> None:
-    """The cancel came first: one registry, no result, nothing runs again."""
+    """The cancel came first: the job is in one registry, has no result, and does not run again."""
     job = desk.claim_one(retry=rq.Retry(max=3) if ending == "retry" else None)
     if marked:
         desk.protocol.start_mark(ONE, W, [StartMark(job, "2026-11-22T12:00:00.000000Z", 90)])
@@ -484,7 +484,7 @@ def test_a_job_canceled_while_it_ran(desk: Desk, by: str, ending: str, marked: b
 
 
 def test_a_cancel_between_the_check_and_exec(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cancel comes between the check of the token and the EXEC."""
+    """A cancel between the check of the token and the EXEC counts."""
     job = desk.claim_one()
     look = FencedPipeline._look
 
@@ -587,7 +587,7 @@ def test_a_success_callback_that_is_not_served(desk: Desk) -> None:
 
 @pytest.mark.parametrize("ending", [error("the cause"), raised(ValueError("the cause"))._replace(error=None)])
 def test_a_failure_callback_that_is_not_served(desk: Desk, ending: Ending) -> None:
-    """The callback is not called, the failure is recorded as it is, and the job keeps its callback for a requeue."""
+    """Such a callback is not called; the failure is recorded, and the job keeps its callback for a requeue."""
     job = desk.claim_one(on_failure=Callback("os.getpid"))
     desk.finish(job, ending)
     result = desk.job(job.id).latest_result()

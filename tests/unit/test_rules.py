@@ -66,7 +66,7 @@ def plural_endings(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def own_clocks(tree: ast.AST) -> Iterator[ast.AST]:
-    """A class that asks for the time by itself, where a clock that is passed in would let a test say what it is."""
+    """Find classes that ask for the time themselves; with a clock that is passed in, a test could set it."""
     for cls in ast.walk(tree):
         if isinstance(cls, ast.ClassDef):
             for node in ast.walk(cls):
@@ -209,7 +209,7 @@ def test_a_homonym_would_be_found() -> None:
     assert homonyms([("a.py", tree), ("b.py", tree)]) == {"Row": ["a.py", "b.py"]}
 
 
-# Words that once stood for what the field has a term for, see the glossary.
+# Words that are not used any more, as the field has terms for these things: see the glossary.
 RETIRED = frozenset(
     re.findall(
         r"\w+",

@@ -101,7 +101,7 @@ def test_the_traceback_begins_with_the_jobs_own_code() -> None:
 
 @pytest.mark.parametrize(("call", "frames"), [(("samples.ok", 1, 2, 3), 1), (("math.sqrt", "x"), 1), (("no.such",), 0)])
 def test_the_traceback_of_a_failed_call_keeps_one_line_of_ours(call: tuple[Any, ...], frames: int) -> None:
-    """The line shows that this is a traceback; an error before the call has none."""
+    """The line shows that the call was made; an error before the call has no traceback."""
     lines = text(run(data(*call), allow_any=True)).splitlines()
     assert sum(line.startswith('  File "') and "runner.py" in line for line in lines) == frames
     assert lines[0].startswith("Traceback") == bool(frames)
@@ -113,7 +113,8 @@ def test_a_job_that_exits_or_does_not_exist_fails(function: str, last: str) -> N
 
 
 def test_an_interrupt_is_not_caught() -> None:
-    """It is the worker's own; ``after_call`` is called all the same."""
+    """An interrupt is raised by the worker itself and not turned into a failure; ``after_call`` is called all the
+    same."""
     calls: list[int] = []
     with pytest.raises(Interrupted):
         run(

@@ -1,4 +1,4 @@
-"""No job is started without asking Redis while the lease may be over, nor after it may have been."""
+"""No job is started without asking Redis while the lease may have ended, nor after it may have ended."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Bench:
         self.self_fencing = SelfFencing(settings, self.heartbeat, self.pages, self._wake)  # type: ignore[arg-type]
 
     def _wake(self) -> None:
-        assert self.revoked  # who is woken sees it
+        assert self.revoked  # a woken child sees the flag
         self.woken += 1
 
     def active(self, now: float) -> bool:
-        """Its children ask before they start anything."""
+        """Return whether the children have to ask before they start a job."""
         self.self_fencing.step(now)
         stale = {page.is_stale(now) for page in self.pages}
         assert stale == {self.self_fencing.active}
@@ -59,7 +59,8 @@ def test_self_fencing_starts_before_the_lease_ends_and_stops_at_the_renewal(capl
 
 
 def test_children_that_continue_before_their_supervisor_ask_first() -> None:
-    """The whole worker stood still: the time on the page has passed, without anybody writing it."""
+    """After a stop of the whole worker, the time on the page has passed, so children ask although no flag was
+    written."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     bench.self_fencing.step(101.0)
@@ -67,7 +68,7 @@ def test_children_that_continue_before_their_supervisor_ask_first() -> None:
 
 
 def test_after_a_lapse_the_buffers_are_revoked() -> None:
-    """Also when self-fencing never was active: the renewal came before its next step."""
+    """Buffers are revoked even if self-fencing never was active, as the renewal came before its next step."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     bench.self_fencing.step(101.0)
@@ -86,7 +87,7 @@ def test_before_the_worker_is_registered_nothing_is_fenced() -> None:
 
 
 def test_a_wiped_page_is_set_again() -> None:
-    """The page of a child that is about to start has been wiped."""
+    """The page of a child that is about to start has been wiped, so the flags are written again."""
     bench = Bench()
     bench.heartbeat.renewed = 100.0
     assert bench.active(200.0)

@@ -20,7 +20,7 @@ REQUEST = CycleRequest("w:0.1", "w", ("default",), [], 1, 1)
 
 
 class Fake:
-    """A wire that fails where it is told to, and sees in which state it is used."""
+    """A wire that fails where a test says so, and records in which state it is used."""
 
     def __init__(self) -> None:
         self.fails = ""
@@ -69,7 +69,7 @@ def test_the_wire_is_broken_until_it_is_mended() -> None:
         since = fake.page.unanswered_since
         assert since > 0.0
         assert isinstance(fake.wire.attempt(refuse), Lost)
-        assert fake.page.unanswered_since == since  # of the first attempt
+        assert fake.page.unanswered_since == since  # by the first attempt
         assert fake.wire.attempt(lambda wire: 3) == 3
         fake.wire.mended()
     assert (fake.wire.state, fake.page.unanswered_since) == (WireState.FREE, 0.0)
@@ -108,12 +108,12 @@ def test_a_failed_attempt_is_followed_by_a_pause(fake: Fake, monkeypatch: pytest
             assert isinstance(fake.wire.attempt(fail), Lost)
             assert fake.wire.state is WireState.MENDING
         assert fake.wire.wait_before_attempt()
-    assert len(pauses) == 2  # the first failure costs none
+    assert len(pauses) == 2  # after the first failure there is no pause
     assert pauses[0] < pauses[1] * 2
 
 
 def test_an_interrupt_leaves_state_and_lock_as_they_were(fake: Fake) -> None:
-    """Who is interrupted knows then that the wire is in the middle of something."""
+    """The interrupted thread then knows that a request is under way on the wire."""
     fake.fails = "interrupted"
     with fake.lock:
         fake.wire.send(REQUEST)

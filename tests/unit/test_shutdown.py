@@ -1,4 +1,5 @@
-"""How a worker stops, step by step: each phase at its time and once, and it always ends. There are no processes."""
+"""The phases of a worker's stop, step by step, without processes: each comes at its time, once, and the stop always
+ends."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ SIGKILL = signal.SIGKILL
 
 
 class Bench:
-    """Three children that run a job each, an empty handle, and a stop that has not begun."""
+    """Three children that run a job each, an empty handle, and a stop that has not started."""
 
     def __init__(self, kills: Kills, grace: float) -> None:
         self.kills = kills
@@ -32,12 +33,12 @@ class Bench:
         self.stop = Shutdown(handles, grace, lambda tokens: self.given_back.append([*tokens]), clock=self.clock)
 
     def after(self, seconds: float) -> None:
-        """Let so much time pass, without a look; then look."""
+        """Let this much time pass without a step; then step."""
         self.clock.now += seconds
         self.stop.step(self.clock.now)
 
     def until(self, seconds: float) -> None:
-        """Look as often as the main loop does, until so many seconds after the start."""
+        """Step as often as the main loop does, until this many seconds after the start."""
         while self.clock.now < 1000.0 + seconds:
             self.after(MOMENT)
 
@@ -78,7 +79,7 @@ def test_every_child_is_sent_quiet_once(bench: Bench) -> None:
 
 
 def test_a_child_that_was_sent_quiet_before_is_not_sent_it_again(bench: Bench) -> None:
-    """A retiring child was."""
+    """A retiring child was sent quiet before."""
     bench.children[1].handle.quiet()
     bench.heard()
     bench.stop.begin("because")
@@ -86,7 +87,7 @@ def test_a_child_that_was_sent_quiet_before_is_not_sent_it_again(bench: Bench) -
 
 
 def test_a_second_begin_changes_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """The grace counts from the first time."""
+    """The grace counts from the first begin."""
     caplog.set_level(logging.INFO)
     bench.stop.begin("first")
     bench.all_answer()
@@ -99,7 +100,7 @@ def test_a_second_begin_changes_nothing(bench: Bench, caplog: pytest.LogCaptureF
 
 
 def test_jobs_that_never_started_are_given_back_in_one_step_in_order(bench: Bench) -> None:
-    """In the order of the children, not in that of their answers, as soon as the last one has answered."""
+    """The jobs are in the order of the children, not of their answers, as soon as the last child has answered."""
     bench.stop.begin("because")
     bench.answer(2, "e")
     bench.answer(0, "a", "b")
@@ -120,7 +121,7 @@ def test_a_child_that_does_not_answer_is_waited_for_a_moment(bench: Bench) -> No
     assert bench.given_back == []
     bench.after(0.01)
     assert bench.given_back == [["a", "c"]]
-    bench.answer(1, "b")  # late: at once
+    bench.answer(1, "b")  # a late answer: at once
     assert bench.given_back == [["a", "c"], ["b"]]
 
 
@@ -157,7 +158,7 @@ def test_jobs_that_a_retiring_child_drops_are_given_back_at_once(bench: Bench) -
 
 
 def test_a_child_that_is_not_ready_is_killed_early(bench: Bench) -> None:
-    """It runs no job, so it needs no grace; the others keep theirs."""
+    """A child that is not ready runs no job and needs no grace; the others keep theirs."""
     bench.children[1].leave()
     bench.children[1].close()
     bench.children[1].come(begun=False)
@@ -172,7 +173,7 @@ def test_a_child_that_is_not_ready_is_killed_early(bench: Bench) -> None:
 
 
 def test_when_the_grace_is_over_each_child_is_interrupted_once(bench: Bench) -> None:
-    """Running jobs may finish until it is over; then every child is sent Interrupt, once."""
+    """Running jobs may finish until the grace is over; then every child is sent Interrupt, once."""
     bench.stop.begin("because")
     bench.all_answer()
     bench.heard()
@@ -195,7 +196,7 @@ def test_a_child_that_does_not_leave_is_killed(bench: Bench) -> None:
 
 
 def test_a_kill_that_had_no_effect_is_repeated(bench: Bench) -> None:
-    """A child may have been forked in the same moment: the stop always ends."""
+    """A child may have been forked at the same moment: the stop always ends."""
     bench.stop.begin("because")
     bench.until(GRACE + INTERRUPTED_FOR + 1)
     kills = len(bench.kills)
@@ -212,7 +213,7 @@ def test_without_a_grace_jobs_are_interrupted_at_once(bench: Bench) -> None:
 
 
 def test_a_long_sleep_skips_no_phase(bench: Bench) -> None:
-    """The machine was suspended meanwhile: jobs are still interrupted before a child is killed."""
+    """After a suspension of the machine, jobs are still interrupted before a child is killed."""
     bench.stop.begin("because")
     bench.after(3600)
     assert (bench.stop.phase, bench.kills) == (Phase.INTERRUPT, [])
@@ -235,7 +236,7 @@ def test_the_second_signal_ends_the_grace(bench: Bench) -> None:
 
 
 def test_a_third_signal_changes_nothing(bench: Bench) -> None:
-    """An interrupted job has time to be given back, however often somebody presses Ctrl-C."""
+    """An interrupted job has time to be given back, however often Ctrl-C is pressed."""
     bench.stop.asked("SIGINT")
     bench.stop.asked("SIGINT")
     bench.after(0.0)
@@ -249,7 +250,7 @@ def test_a_third_signal_changes_nothing(bench: Bench) -> None:
 
 
 def test_sigquit_ends_the_grace_at_once(bench: Bench) -> None:
-    """No second signal is needed."""
+    """SIGQUIT needs no second signal."""
     bench.stop.asked("SIGQUIT", at_once=True)
     bench.after(0.0)
     assert bench.stop.phase is Phase.INTERRUPT
@@ -265,7 +266,7 @@ def test_sigquit_ends_the_grace_of_an_earlier_signal(bench: Bench) -> None:
 
 
 def test_a_signal_after_a_stop_by_the_worker_itself_ends_its_grace(bench: Bench) -> None:
-    """A burst that is over, or a boot that failed."""
+    """The worker stops by itself when a burst is over or its start failed."""
     bench.stop.begin("the queues are empty")
     bench.stop.asked("SIGTERM")
     bench.after(0.0)
@@ -297,7 +298,7 @@ def test_the_log_says_what_the_grace_is_for(
 
 
 def test_the_time_without_a_child_is_measured(bench: Bench) -> None:
-    """It counts from the look that found no child."""
+    """The time counts from the step that found no child."""
     bench.stop.begin("because")
     bench.after(MOMENT)
     assert bench.stop.without_children_for(bench.clock.now + 100) == 0.0

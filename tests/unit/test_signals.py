@@ -1,4 +1,4 @@
-"""Signals are noted in order, and the old handlers come back."""
+"""Signals are noted in order, and the old handlers are restored."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_exception_of_a_handler_that_python_dropped_is_noticed() -> None:
 
 
 def test_an_exception_of_a_handler_that_python_dropped_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """As soon as it can be; nothing is printed of the first time."""
+    """The exception is raised again as soon as possible; of the first time nothing is printed."""
 
     class Watched:
         pass

@@ -1,4 +1,4 @@
-"""Each connection limits the time for each answer, and the kernel checks whether the other side is still there."""
+"""Each connection limits the time for each answer, and the kernel checks whether the other side still exists."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_only_blocking_commands_have_a_longer_limit(proxy: Proxy) -> None:
 
 
 def test_a_socket_closed_by_another_thread_is_left_to_its_reader(proxy: Proxy) -> None:
-    """RQ's worker ends its subscription in one thread while another still listens."""
+    """RQ's worker ends its subscription in one thread while another is still listening."""
     with client(Address(url=proxy.url), for_jobs=True) as r:
         connection: Any = r.connection_pool.get_connection()
         connection._sock.close()
@@ -91,7 +91,7 @@ def test_the_client_of_rqs_worker_has_the_same_limits(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("kind", [redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection])
 def test_the_connection_class_can_be_pickled(kind: type) -> None:
-    """RQ's scheduler gets it from its worker, pickled where processes are spawned."""
+    """RQ's scheduler gets the class from its worker, pickled where processes are spawned."""
     for made in (limited(kind), asking(kind)):
         pickled = pickle.dumps(made)
         assert pickle.loads(pickled) is made
@@ -135,7 +135,7 @@ def test_the_kernel_checks_open_connections(proxy: Proxy, kind: str) -> None:
 
 @pytest.fixture
 def after_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command comes after a silence, and the first answer has a second."""
+    """Let each command follow a silence; the first answer has one second."""
     monkeypatch.setattr(silence, "SILENCE", 1e-9)
     monkeypatch.setattr(silence, "FIRST_ANSWER", 1.0)
 
@@ -168,7 +168,7 @@ def test_a_transaction_with_watched_keys_is_not_sent_over_a_new_connection(proxy
 
 
 def test_one_ping_is_sent_after_a_silence(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not between commands that are sent without reading the replies, and also on a client like RQ's worker's."""
+    """No PING is sent between commands whose replies are not read yet; a client like RQ's worker's sends one too."""
     with redis.Redis("127.0.0.1", proxy.port) as theirs:
         limit_commands(theirs)
         with like(theirs) as r:
@@ -183,7 +183,7 @@ def test_one_ping_is_sent_after_a_silence(proxy: Proxy, monkeypatch: pytest.Monk
 
 
 def test_a_reply_from_a_replica_closes_the_connection(proxy: Proxy, store: redis.Redis) -> None:
-    """If a name leads to another server after a fail-over, the old connection would stay with the old server for
+    """After a fail-over a name may lead to another server; an old connection would stay with the old server for
     ever."""
     with client(Address(url=proxy.url)) as r:
         store.replicaof("127.0.0.1", 1)

@@ -1,4 +1,4 @@
-"""The loopback site serves what it says, and its process does not outlive the one that started it."""
+"""The loopback site serves the stated pages and files, and its process does not outlive the one that started it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def site_processes() -> list[int]:
 
 
 def command(process: psutil.Process) -> list[str]:
-    """Return the command of a process; of another test's child, which may end just now, nothing."""
+    """Return the command of a process; "" for one that ends at this moment, such as another test's child."""
     try:
         return process.cmdline()
     except psutil.NoSuchProcess:
@@ -157,4 +157,4 @@ def test_a_port_in_use_is_one_line() -> None:
 def test_anything_else_is_404(path: str) -> None:
     with Site() as site, pytest.raises(urllib.error.HTTPError, match="404") as raised:
         get(site.url + path)
-    raised.value.close()  # it is the answer too, and Python 3.14 warns about one that nobody closes
+    raised.value.close()  # the exception is the answer too, and Python 3.14 warns if it is not closed

@@ -1,4 +1,4 @@
-"""Which slots of a child are called stuck, and when."""
+"""Which slots of a child count as stuck, and when."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Slot:
 
 
 def watch(consumer: Any, *slots: Any) -> SlotWatch:
-    """Its slots were asked at NOW."""
+    """Make a watch that has asked its slots at NOW."""
     made = SlotWatch(consumer, slots)
     assert made.step(NOW) == set()
     return made
 
 
 def test_a_slot_that_does_not_answer_twice_is_stuck() -> None:
-    """Looked at twice; the one that answers is not meant."""
+    """A slot that did not answer at two looks is stuck; one that answers is not."""
     consumer, stuck, well = Consumer(), Slot(1), Slot(2)
     made = watch(consumer, stuck, well)
     consumer.seen[2] = 1

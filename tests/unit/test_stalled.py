@@ -1,4 +1,4 @@
-"""What is printed when someone waits for a job and no worker will run it."""
+"""The message for a caller that waits for a job which no worker will run."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def test_reasons_why_a_job_does_not_start(client: redis.Redis) -> None:
     assert why_stalled(client, job_id) == nobody
     register(client, "jobq 0.1", WORKER_TTL - 5_000)
     assert why_stalled(client, job_id) == ""
-    register(client, "jobq 0.1", WORKER_TTL - 100_000)  # killed: no heartbeat for a while
+    register(client, "jobq 0.1", WORKER_TTL - 100_000)  # a killed worker: no heartbeat for a while
     assert why_stalled(client, job_id) == nobody
-    register(client, "3.0", 100_000)  # RQ's own are silent while they wait
+    register(client, "3.0", 100_000)  # RQ's own workers send none while they wait
     assert why_stalled(client, job_id) == ""
     client.sadd(keys.PAUSED, "q x")
     assert why_stalled(client, job_id) == "queue 'q x' is paused: jobq resume 'q x' lets it go on"

@@ -1,4 +1,4 @@
-"""How the long storm explains the runs that were more than meant; and that it does not explain everything."""
+"""The long storm explains runs beyond the intended ones by documented windows, and not every run can be explained."""
 
 from __future__ import annotations
 

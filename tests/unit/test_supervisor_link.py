@@ -1,4 +1,4 @@
-"""What a child and its supervisor say to each other, seen from the child."""
+"""The messages between a child and its supervisor, seen from the child."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_supervisor_that_is_gone_is_noticed(ends: tuple[socket.socket, socket.
 
 
 def test_nothing_is_sent_without_a_supervisor(ends: tuple[socket.socket, socket.socket]) -> None:
-    """It would stand in the socket until that is full, and then hold up who tells it."""
+    """Without a reader the messages would fill the socket, and then hold up the sender."""
     link = SupervisorLink(ends[0], listens=False)
     link.out_of_work()
     ends[1].setblocking(False)

@@ -1,4 +1,4 @@
-"""Accounting without a worker: what is measured, what CYCLE adds up, and what is read again."""
+"""Accounting without a worker: what is measured, what CYCLE adds up, what is read again."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_records_are_kept_per_width(client: fakeredis.FakeRedis) -> None:
 def test_the_peak_is_the_greatest_and_the_growth_is_typical(client: fakeredis.FakeRedis) -> None:
     write(client, spent(peak_kb=2048, measured=10, grew=1, growth_kb=10240))
     write(client, spent(peak_kb=1024))
-    assert (only(client).memory_peak_mb, only(client).memory_growth_mb) == (2.0, 0.0)  # one run filled a cache
+    assert (only(client).memory_peak_mb, only(client).memory_growth_mb) == (2.0, 0.0)  # one of the runs filled a cache
     write(client, spent(peak_kb=4096, measured=10, grew=10, growth_kb=10240))
     assert (only(client).memory_peak_mb, only(client).memory_growth_mb) == (4.0, 1.0)
 
@@ -83,13 +83,13 @@ def test_the_peak_is_the_greatest_and_the_growth_is_typical(client: fakeredis.Fa
 @pytest.mark.parametrize(
     ("looks", "waiting", "others", "share"),
     [
-        (100, 0, 900, 0.9),  # sixteen that compute: it waited for the others
-        (100, 90, 900, 0.0),  # it was in a socket all that time, whatever the others did
+        (100, 0, 900, 0.9),  # sixteen computing threads: it waited for the others
+        (100, 90, 900, 0.0),  # it waited for a socket all the time, whatever the others did
         (100, 60, 900, 0.3),
-        (100, 0, 0, 0.0),  # a lock, not the GIL: nobody computed
-        (100, 0, 400, 0.6),  # a lock as well
-        (0, 0, 900, 0.9),  # nobody looked; the core was full
-        (0, 0, 500, 0.0),  # nobody looked; the core was not
+        (100, 0, 0, 0.0),  # a lock, not the GIL: no thread computed
+        (100, 0, 400, 0.6),  # also a lock
+        (0, 0, 900, 0.9),  # no sample was taken; the core was busy
+        (0, 0, 500, 0.0),  # no sample was taken; the core was idle
     ],
 )
 def test_the_share_of_waiting_for_the_gil(
@@ -101,7 +101,7 @@ def test_the_share_of_waiting_for_the_gil(
 
 
 def test_the_share_of_waiting_for_a_lock(client: fakeredis.FakeRedis) -> None:
-    """Neither in a socket nor for other threads that compute: 900 us, of which 300 were for the GIL."""
+    """The run waited neither for a socket nor for computing threads: 900 us, of which 300 were for the GIL."""
     write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=100, cpu_wall_us=1000, others_us=200,
                         looks=10, waiting=0, company=150))  # fmt: skip
     found = only(client, 16)
@@ -117,7 +117,8 @@ def test_the_share_of_time_in_which_a_lone_job_keeps_the_gil(client: fakeredis.F
 
 
 def test_one_long_sleep_is_not_waiting_for_the_gil(client: fakeredis.FakeRedis) -> None:
-    """The child watchdog has to wait for the GIL too, and then finds sleepers awake; their context switches show it."""
+    """A sleep is told by its context switches, although the child watchdog waits for the GIL too and then finds
+    sleepers awake."""
     write(client, spent(slots=16, wall_us=1000, cpu_runs=1, cpu_us=10, cpu_wall_us=1000, others_us=990,
                         looks=10, waiting=0, turns_us=300))  # fmt: skip
     assert only(client, 16).gil_wait == pytest.approx(0.3)
@@ -288,7 +289,7 @@ def test_waiting_for_a_core_is_recorded_apart(client: fakeredis.FakeRedis) -> No
 
 @linux
 def test_the_time_in_the_run_queue_is_measured() -> None:
-    """More threads than cores, each in its own process: some have to wait."""
+    """With more threads than cores, each in its own process, some have to wait."""
     busy = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
     others = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
@@ -360,7 +361,7 @@ def test_long_runs_among_short_ones_are_always_measured() -> None:
 
 
 def test_short_runs_delayed_by_the_machine_do_not_have_all_runs_measured() -> None:
-    """On a busy machine every fiftieth run seems long; measuring thirteen after each would cost 5 % and more."""
+    """On a busy machine every fiftieth run seems long; measuring thirteen runs after each would cost 5 % and more."""
     usage = Usage(1)
     meter = meter_of(usage)
     began = time.monotonic()
@@ -401,7 +402,7 @@ def test_the_cpu_time_of_other_threads_is_measured() -> None:
 
 @linux
 def test_the_peak_of_a_run_is_not_inherited() -> None:
-    """The maximum since the process began would be 64 MB for the second task too."""
+    """Each run has its own peak: the maximum since the process started would be 64 MB for the second task too."""
     usage = Usage(1)
     meter = meter_of(usage)
     meter.begin()

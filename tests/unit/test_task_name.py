@@ -1,4 +1,4 @@
-"""Which function a job asks for, as far as its data shows it without being decoded."""
+"""Read which function a job calls, as far as its data shows it without being decoded."""
 
 from __future__ import annotations
 

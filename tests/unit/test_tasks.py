@@ -79,7 +79,7 @@ def test_a_number_that_would_take_for_ever_is_refused(task, value: float) -> Non
 
 
 def jump(steps: int) -> int:
-    """Return what cpu.burn returns after so many steps from zero: the geometric series, by squaring."""
+    """Return what cpu.burn returns after this number of steps from zero: the geometric series, by squaring."""
     a, c, x, m = cpu.A, cpu.C, 0, cpu.M
     while steps:
         if steps & 1:
@@ -174,7 +174,7 @@ def test_a_download_that_fails_says_why_and_leaves_no_file(site: Site, tmp_path:
 
 @pytest.mark.parametrize("path", ["endless", "files/clip.bin"])
 def test_a_download_larger_than_the_limit_leaves_no_file(site: Site, tmp_path: Path, path: str, monkeypatch) -> None:
-    """With and without an announced length; with the worker's limit, and the smaller one of the job."""
+    """This holds with and without an announced length, for the worker's limit and for a smaller one of the job."""
     monkeypatch.setenv("JOBQ_DOWNLOAD_MAX_MB", "0.5")
     with pytest.raises(TooLarge, match=r"the limit of 500,000\.$"):
         tasks.download(site.url + path, max_bytes=10**9)
@@ -215,7 +215,7 @@ def test_an_invalid_limit_of_the_worker_is_refused_by_name(site: Site, monkeypat
 
 
 def test_an_exception_thrown_into_the_thread_leaves_no_file(site: Site, tmp_path: Path, monkeypatch) -> None:
-    """As a time limit or a stop does, after some bytes are on the disk."""
+    """A time limit or a stop raises such an exception after some bytes were written."""
 
     class Stopped(BaseException):
         pass
@@ -321,7 +321,8 @@ def test_no_cookie_of_one_job_is_sent_for_the_next(site: Site) -> None:
 
 
 def test_the_client_is_not_shared_with_a_forked_child(site: Site) -> None:
-    """What os.register_at_fork calls in the child; a lock that another thread held at the fork is replaced too."""
+    """os.register_at_fork resets the client in the child; a lock that another thread held at the fork is replaced
+    too."""
     before = client.client()
     held = client._client_lock
     with held:
@@ -338,7 +339,7 @@ UNCLOSED = ["</", "<!--", "<a ", '<a b="', "<![CDATA[", "<?", "<script>", "<titl
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("tail", [b"", b">", b"--x>"])
 def test_the_time_for_a_page_grows_linearly_with_its_length(tail: bytes) -> None:
-    """Each of these took minutes or more when each search for an end went to the end of the page."""
+    """Each of these pages took minutes when each search for an end went to the end of the page."""
     for text in UNCLOSED:
         assert parse_page((text * (1_000_000 // len(text))).encode() + tail, "http://site/")[1] == []
 

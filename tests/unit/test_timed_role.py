@@ -1,4 +1,4 @@
-"""A thread of roles: requests in order until they succeed, steps on time, an outage is logged once."""
+"""A thread of roles does requests in order until they succeed, steps on time, and logs an outage once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobqueue.workers.shared.failures import Failures
 
 
 class Role:
-    """Counts its steps."""
+    """A role that counts its steps."""
 
     def __init__(self, every: float = 0.01) -> None:
         self.every = every
@@ -79,7 +79,7 @@ def test_after_an_outage_every_role_is_told_before_it_steps(caplog: pytest.LogCa
 
 
 def test_an_outage_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of failed attempts, here without their pauses."""
+    """After thousands of failed attempts, here without their pauses, the thread continues."""
     monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
     done: list[int] = []
     role_thread = RoleThread("test", [Role(3600)])
@@ -114,7 +114,7 @@ def test_stop_before_start_and_twice() -> None:
 
 
 class Broken(Role):
-    """A role that fails although the store answers, until it is repaired."""
+    """A role that fails until it is repaired, although the store answers."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -160,7 +160,8 @@ def test_a_role_that_fails_is_tried_again_and_the_others_continue(
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
 def test_a_request_that_fails_holds_up_nothing(error: Exception) -> None:
-    """It is tried again until it succeeds; meanwhile other requests are done, and the roles take their steps."""
+    """A failing request is repeated until it succeeds; meanwhile other requests are done and the roles take their
+    steps."""
     role, done, broken = Role(), [], [True]
     failures = Failures()
 
@@ -182,7 +183,7 @@ def test_a_request_that_fails_holds_up_nothing(error: Exception) -> None:
 
 
 def test_roles_step_while_the_store_refuses_one_request() -> None:
-    """A store that is away for a request may still take a heartbeat."""
+    """A store that refuses a request may still accept a heartbeat."""
     role, away = Role(), [True]
 
     def request() -> None:
@@ -198,7 +199,7 @@ def test_roles_step_while_the_store_refuses_one_request() -> None:
 
 
 def test_a_store_that_cannot_be_started_does_not_end_the_thread() -> None:
-    """What that raises may be anything."""
+    """The start may raise any exception."""
     done: list[int] = []
     calls: list[int] = []
 
@@ -215,7 +216,7 @@ def test_a_store_that_cannot_be_started_does_not_end_the_thread() -> None:
 
 
 def test_away_is_set_only_while_the_store_does_not_answer() -> None:
-    """A stop that leaves something undone may say "it does not answer" only when that is true."""
+    """A stop that leaves a request undone may report "it does not answer" only if that is true."""
     gate = [False]
 
     def request() -> None:
@@ -233,7 +234,7 @@ def test_away_is_set_only_while_the_store_does_not_answer() -> None:
 
 
 def test_an_outage_is_logged_once_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    """By the first of the threads that find it out; again when the store went away again much later."""
+    """The first thread that notices the outage logs it; it is logged again for a later outage."""
     clock = Clock()
     outage, error = Outage(clock), redis.ConnectionError("gone")
     with caplog.at_level(logging.INFO, timed_role.__name__):

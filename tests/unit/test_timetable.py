@@ -1,4 +1,4 @@
-"""Schedules in the store: each occurrence is enqueued once, whoever asks, whatever process died in between."""
+"""Schedules in the store: each occurrence is enqueued once, whichever worker does it and whichever process dies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def q(client: redis.Redis) -> Queue:
 
 @pytest.fixture(autouse=True)
 def a_leader_leads_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until a test deletes its lock, however long it is delayed."""
+    """Let a leader keep its lock until a test deletes it, however slow the test is."""
     monkeypatch.setattr("jobqueue.workers.roles.cron_leader.LEAD", 3600.0)
 
 
@@ -45,7 +45,7 @@ def entry(q: Queue, schedule_id: str, every: float = 60.0, value: int = 2) -> Sc
 
 
 def put_back(client: redis.Redis, schedule_id: str, seconds: float, key: str = keys.SCHEDULES) -> float:
-    """Make it due for so many seconds already; return since when."""
+    """Make the schedule due since this number of seconds; return since when."""
     due = round(Timetable(client).now() - seconds, 3)
     client.zadd(key, {schedule_id: due})
     return due
@@ -73,8 +73,7 @@ def test_an_occurrence_is_enqueued_as_a_job(client: redis.Redis, q: Queue) -> No
 
 
 def test_each_occurrence_is_enqueued_once(client: redis.Redis, q: Queue) -> None:
-    """Both have read that it is due; one of them enqueues it. A repeated request, after a lost reply, changes
-    nothing."""
+    """Both tickers have read that the schedule is due; one enqueues its job. A repeated request changes nothing."""
     q.schedule("square", 7, every=60, schedule_id="s")
     due = put_back(client, "s", 5)
     one, two = Timetable(client), Timetable(client)
@@ -187,8 +186,8 @@ def test_delete(client: redis.Redis, q: Queue) -> None:
 
 
 def test_delete_leaves_nothing_for_rqs_readers(client: redis.Redis, q: Queue) -> None:
-    """Neither its name nor the history of its jobs; history under a shared name is deleted with the last schedule of
-    that name."""
+    """Neither the schedule's name nor its history is left; a history under a shared name is deleted with its last
+    schedule."""
     for schedule_id, name in [("a", ""), ("b", "twins"), ("c", "twins"), ("d", "other")]:
         q.schedule("square", 7, every=60, schedule_id=schedule_id, name=name)
     ScheduleTicker(Timetable(client)).step()
@@ -238,15 +237,15 @@ def test_the_next_leader_continues_where_the_last_one_died(client: redis.Redis, 
     assert not two.step(0.0)
     assert len(q.job_ids) == 2
     due = put_back(client, "a", 3, keys.CRON_ENTRIES)
-    client.delete(keys.CRON_LEADER)  # it died: the lock expires
+    client.delete(keys.CRON_LEADER)  # the leader died: the lock expires
     assert two.step(0.0)
-    assert len(q.job_ids) == 3  # the one that was missed; b is not due yet
+    assert len(q.job_ids) == 3  # the missed occurrence; b is not due yet
     assert client.zscore(keys.CRON_ENTRIES, "a") == due + 60
     assert not one.step(0.0)
 
 
 def test_an_entry_that_left_its_file_leaves_nothing_for_rqs_readers(client: redis.Redis, q: Queue) -> None:
-    """A name that a stored schedule has too stays."""
+    """The name stays if a stored schedule has it too."""
     q.schedule("square", 7, every=60, schedule_id="s", name="twins")
     ScheduleTicker(Timetable(client)).step()
     gone, twins, stays = (replace(entry(q, name), name=name) for name in ("gone", "twins", "stays"))
@@ -304,7 +303,7 @@ def test_a_worker_with_another_cron_file_logs_the_difference(
         CronLeader("three", [entry(q, "a"), entry(q, "c")], client),
     )
     for cron in (same, other):
-        for now in (1.0, 5.0, 15.0, 30.0):  # not at once: who leads may be about to store them
+        for now in (1.0, 5.0, 15.0, 30.0):  # not at once: the leader may be about to store them
             assert not cron.step(now)
     [warning] = caplog.messages
     assert "squares will not be enqueued" in warning
@@ -328,7 +327,7 @@ def test_rq_sees_schedules_and_entries(client: redis.Redis, q: Queue) -> None:
     CronLeader("one", [replace(entry(q, "a"), source="cron_config.py")], client).step(0.0)
     Queue("q", connection=client, serializer="pickle").schedule("square", {1}, every=60, schedule_id="pickled")
     assert registration.step(0.0)
-    assert not registration.step(0.0)  # it is fresh
+    assert not registration.step(0.0)  # it was renewed lately
     [scheduler] = CronScheduler.all(client)
     jobs = {job.name: job for job in scheduler.get_jobs()}
     assert (scheduler.name, scheduler.config_file) == (NAME, "cron_config.py")
@@ -355,6 +354,6 @@ def test_a_job_that_exists_is_not_enqueued_again(client: redis.Redis, q: Queue) 
     due = put_back(client, "s", 1)
     timetable = Timetable(client)
     job_id = timetable.tick(timetable.upcoming().due[0], due + 60)
-    client.zadd(keys.SCHEDULES, {"s": due})  # as after a failover to a replica that lags behind
+    client.zadd(keys.SCHEDULES, {"s": due})  # as after a fail-over to a replica that lags behind
     assert timetable.tick(Due("s", repr(due), Timing(60)), due + 60) == "there"
     assert q.job_ids == [job_id]

@@ -1,4 +1,4 @@
-"""When a schedule is due: intervals, cron expressions, changes of the clocks, invalid ones."""
+"""When a schedule is due: intervals, cron expressions, changes of the clocks, invalid values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_expression_is_in_its_zone() -> None:
 @pytest.mark.parametrize("expression", ["30 2 * * *", "*/20 * * * *", "0 0 * * 0", "15 3 29 3 *"])
 @pytest.mark.parametrize("day", ["2026-03-28T20:00Z", "2026-10-24T20:00Z", "2026-10-25T01:10Z"])
 def test_times_are_the_same_as_rqs(berlin: None, expression: str, day: str) -> None:
-    """Compare with RQ's own computation in local time, over both changes of the clocks; by name and as local time."""
+    """Times equal RQ's own in local time, over both changes of the clocks, with the zone by name and as local time."""
     job = CronJob("default", func_name="x", cron=expression)
     job.latest_enqueue_time = datetime.fromisoformat(day)
     by_name, local, now = Timing(cron=expression, tz=local_zone()), Timing(cron=expression), at(day)

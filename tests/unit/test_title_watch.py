@@ -1,4 +1,4 @@
-"""What the title of a child says, and when."""
+"""The content of a child's title, and when it changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FakeTitle:
 
 
 def running(claim: int, seconds: float, name: str = "shop.tasks.resize", data: bytes | None = None) -> Any:
-    """A slot that has run a job for so many seconds at NOW."""
+    """Make a slot that at NOW has run a job for this number of seconds."""
     encoded = json.dumps([f"{name}", None, [], {}]).encode() if data is None else data
     return SimpleNamespace(since=NOW - seconds), Claimed(f"j{claim}", claim, "q", encoded, None, None, None, 0)
 

@@ -73,7 +73,7 @@ def finish(desk: Desk, job: Claimed, ending: Ending, **changes: Any) -> None:
 
 
 def fails_once(desk: Desk, job_id: str, reason: str) -> None:
-    """The job can be read, its dependent is not enqueued, and no process holds it."""
+    """Assert that the job can be read, its dependent is not enqueued, and no process holds it."""
     read = desk.job(job_id)
     assert read.get_status().value == "failed"
     assert re.search(reason, read.latest_result().exc_string)
@@ -100,7 +100,7 @@ NOT_WRITTEN = [
     ids=repr,
 )
 def test_changes_by_a_job_that_succeeded(desk: Desk, changes: dict[str, Any], whose: str) -> None:
-    """As in RQ, the job fails then, and its callback and handlers are called."""
+    """As in RQ, the job then fails, and its callback and handlers are called."""
     job = desk.claim_one(**CALLBACKS)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=job.id)
     SET.update(changes if whose == "callback" else {})
@@ -146,7 +146,7 @@ def test_meta_whose_own_code_would_end_the_process(desk: Desk, how: str) -> None
 
 
 def test_a_change_that_neither_success_nor_failure_can_record(desk: Desk) -> None:
-    """The success is refused, and so is the failure that it becomes."""
+    """The store refuses the success, and also the failure that follows from it."""
     job = desk.claim_one(**CALLBACKS)
     finish(desk, job, value(5), result_ttl="60", retries_left="3")
     fails_once(desk, job.id, "TypeError")
@@ -169,7 +169,7 @@ class HalfAWebhook:
 
 @pytest.mark.parametrize("ending", [value(5), error()], ids=["success", "failure"])
 def test_an_error_after_the_record_changes_nothing(desk: Desk, ending: Ending) -> None:
-    """And the dependents are enqueued, though RQ would have done that after the error."""
+    """The dependents are enqueued, which RQ does not do after such an error."""
     job = desk.claim_one(**CALLBACKS)
     after = desk.queue.enqueue("samples.ok", 6, depends_on=rq.job.Dependency([job.id], allow_failure=True))
     finish(desk, job, ending, webhooks=[HalfAWebhook()])
@@ -180,7 +180,7 @@ def test_an_error_after_the_record_changes_nothing(desk: Desk, ending: Ending) -
 
 
 def test_changes_by_a_job_that_was_stopped(desk: Desk) -> None:
-    """The same, and it is recorded as stopped."""
+    """A stopped job ends in the same way, and is recorded as stopped."""
     job = desk.claim_one(on_stopped=Callback(stop_called))
     SET.update(failure_ttl="x")
     desk.finisher.finish_stopped(job.id, job.claim, job.queue, error("stopped"), 1_795_000_000.0)
@@ -191,7 +191,7 @@ def test_changes_by_a_job_that_was_stopped(desk: Desk) -> None:
 
 
 def test_an_outage_after_such_a_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second finish waits for the store like any other, and calls no callback again."""
+    """The second finish waits for the store as usual, and calls no callback again."""
     job = desk.claim_one(**CALLBACKS)
     begin, lost = desk.finisher._begin, [redis.ConnectionError("away")] * 2
     calls: list[int] = []
@@ -217,7 +217,7 @@ def test_the_next_job_is_finished_as_usual(desk: Desk) -> None:
 
 
 def test_a_callback_that_begins_a_transaction_on_a_pools_connection(desk: Desk) -> None:
-    """It would stay on the connection for its next user, which is the finish."""
+    """The transaction would stay open on the connection, whose next user is the finish."""
     job = desk.claim_one(on_success=Callback(begin_a_transaction))
     finish(desk, job, value(5))
     fails_once(desk, job.id, "multi")

@@ -1,4 +1,4 @@
-"""How the child watchdog sleeps, and what wakes it."""
+"""The child watchdog's sleep, and what ends it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from jobqueue.workers.child.wake_pipe import WakePipe
 
-LONG = 30.0  # seconds; a sleep that nobody ends fails the test by its time limit
+LONG = 30.0  # seconds; a sleep that nothing ends fails the test by its time limit
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_slot_ends_a_long_sleep(wake_pipe: WakePipe, ends: tuple[socket.socket
         return LONG
 
     def stir() -> None:
-        for _ in range(2):  # from the second time on that it is asked, who begins a job has to wake it
+        for _ in range(2):  # from its second call on, a slot that starts a job has to end the sleep
             asked.acquire()
         wake_pipe.stir()
 
@@ -59,7 +59,7 @@ def test_a_slot_ends_a_long_sleep(wake_pipe: WakePipe, ends: tuple[socket.socket
 
 
 def test_while_awake_a_wake_writes_nothing(wake_pipe: WakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slot does it with each job."""
+    """A slot calls this for each job, so it must be cheap."""
     monkeypatch.setattr(os, "write", lambda *_: pytest.fail("it wrote"))
     wake_pipe.stir()
 
@@ -67,7 +67,8 @@ def test_while_awake_a_wake_writes_nothing(wake_pipe: WakePipe, monkeypatch: pyt
 def test_a_job_that_starts_just_before_the_sleep_is_seen(
     wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket]
 ) -> None:
-    """It is asked again when it would be stirred: what began in between has stirred nobody."""
+    """The next deadline is read again when slots have to end the sleep: a job that started in between has not done
+    so."""
     answers = iter([None, 0.001])
     assert not wake_pipe.sleep(lambda: next(answers), ends[0].fileno()).by_socket
     assert next(answers, "none left") == "none left"

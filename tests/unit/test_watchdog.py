@@ -1,4 +1,4 @@
-"""The watchdog with real processes, which only sleep: what it kills, what it spares, when it stands in."""
+"""The watchdog with real processes, which only sleep: what it kills, what it leaves alone, when it stands in."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Bench:
 
     @property
     def lives(self) -> bool:
-        """Neither dead nor stopped."""
+        """Return whether the process is neither dead nor stopped."""
         if self.process.poll() is not None:
             return False
         eventually(lambda: psutil.Process(self.process.pid).status() != psutil.STATUS_STOPPED, 10)
@@ -111,11 +111,11 @@ def test_a_child_at_rest_is_left_alone(bench: Bench) -> None:
 
 
 def test_the_watchdog_stands_in_for_a_child_that_holds_still_between_jobs(bench: Bench) -> None:
-    """What it has claimed goes back: it may have been stopped before it began the next job."""
+    """The child's claimed jobs are given back: it may have been stopped before it started the next job."""
     bench.answer()
     bench.page.set(BUFFERED, 5)
     bench.look(T0, T0 + 0.9 * BETWEEN)
-    assert (bench.pings(), bench.stood_in) == (0, 0)  # it may just be on its way
+    assert (bench.pings(), bench.stood_in) == (0, 0)  # its next job may be about to start
     bench.look(T0 + 1.1 * BETWEEN)
     assert (bench.pings(), bench.stood_in) == (1, 0)
     bench.look(T0 + 1.1 * BETWEEN + PAUSE)
@@ -133,7 +133,7 @@ def test_a_child_that_waits_for_the_store_is_sent_few_pings(bench: Bench) -> Non
 
 
 def test_a_pulse_that_stands_still_leads_to_a_ping_and_a_stand_in(bench: Bench) -> None:
-    """One ping is sent, and a moment later the watchdog stands in, once."""
+    """After one ping and a moment without an answer, the watchdog stands in, once."""
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 0.01)
     assert (bench.pings(), bench.stood_in) == (1, 0)
@@ -162,7 +162,8 @@ def test_the_watchdog_stands_in_a_second_time(bench: Bench) -> None:
 
 
 def test_no_ping_is_sent_when_nothing_depends_on_it(bench: Bench) -> None:
-    """None for a long job alone and within its limit; one as soon as there are claimed jobs behind it."""
+    """No ping is sent for a long job that is alone and within its limit; one as soon as there are claimed jobs behind
+    it."""
     bench.page.begin(0, 7, T0, 100.0)
     bench.look(T0)
     bench.answer()
@@ -175,7 +176,7 @@ def test_no_ping_is_sent_when_nothing_depends_on_it(bench: Bench) -> None:
 
 
 def test_a_job_that_is_seen_late_is_marked_all_the_same(bench: Bench) -> None:
-    """An idle supervisor looks seldom, and only it can mark a job that holds the GIL: it stands in all the same."""
+    """An idle supervisor looks rarely, and only the supervisor can mark a job that holds the GIL."""
     bench.page.begin(0, 7, T0, 0.0)
     bench.look(T0 + 2 * FRESH, T0 + 4 * FRESH, T0 + 5 * FRESH)
     assert (bench.pings(), bench.stood_in) == (1, 1)
@@ -213,7 +214,7 @@ def test_the_process_of_a_job_that_does_not_stop_is_killed(bench: Bench) -> None
 
 
 def test_the_process_is_not_killed_if_the_next_job_has_started(bench: Bench) -> None:
-    """Between the look and the kill the job ended and another began: the process goes on."""
+    """Between the look and the kill the job ended and another started: the process continues."""
     bench.page.begin(0, 7, T0, 1.0)
     [job] = bench.page.running()
     bench.page.begin(0, 8, T0 + 5, 1.0)
@@ -225,14 +226,14 @@ def test_the_process_is_not_killed_if_the_next_job_has_started(bench: Bench) -> 
 
 @THREADS
 def test_while_the_process_reacts_other_jobs_are_spared(bench: Bench) -> None:
-    """Its child watchdog writes off a single thread by itself; only a process that holds still is killed."""
+    """The child watchdog writes off a single thread by itself; only a process that holds still is killed."""
     bench.page.begin(0, 7, T0, 1.0)
     bench.page.begin(1, 8, T0, 0.0)
     for turn in range(5):
         bench.look(T0 + 10 + turn)
         bench.answer()
     assert bench.lives
-    bench.look(T0 + 20, T0 + 20 + PAUSE)  # it may only want for a core
+    bench.look(T0 + 20, T0 + 20 + PAUSE)  # it may only wait for a core
     assert bench.lives
     bench.look(T0 + 20 + 1.1 * SILENT_FOR_GOOD)
     assert bench.killed()
@@ -260,7 +261,7 @@ def test_a_process_that_is_already_gone(bench: Bench) -> None:
     ("bench", "retires"), [({"max_memory": 1}, True), ({"max_memory": 4000}, False)], indirect=["bench"]
 )
 def test_a_child_with_too_much_memory_retires(bench: Bench, retires: bool) -> None:
-    """It is measured about once a second; a child that retires already is not retired again."""
+    """Memory is measured about once a second; a child that retires already is not retired again."""
     eventually(lambda: memory_mb(bench.process.pid) > 1)
     bench.watchdog.weigh([bench.handle], T0)
     assert len(bench.retired) == retires

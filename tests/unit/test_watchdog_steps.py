@@ -76,7 +76,7 @@ THREADS = pytest.mark.parametrize("bench", [{"slots": 2}], indirect=True)
 
 
 def test_a_process_is_stopped_before_it_is_killed(bench: Bench) -> None:
-    """Nothing can change on its page between the look and the kill."""
+    """A stopped process cannot change its page between the look and the kill."""
     bench.child.run(7, limit=1.0)
     bench.look(T0 + 1.0 + HARD - 0.01)
     assert bench.kills == []
@@ -88,7 +88,7 @@ def test_a_process_is_stopped_before_it_is_killed(bench: Bench) -> None:
 def test_a_process_whose_job_ended_at_the_last_moment_continues(
     bench: Bench, kills: Kills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look and SIGSTOP the next job began."""
+    """The next job started between the look and SIGSTOP."""
 
     def stop(pid: int, number: int) -> None:
         kills.append((pid - NO_PID, signal.Signals(number)))
@@ -102,7 +102,7 @@ def test_a_process_whose_job_ended_at_the_last_moment_continues(
 
 
 def test_a_process_that_is_gone_when_it_is_to_be_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watchdog did not kill it: the fork server reports how it died."""
+    """The watchdog did not kill the process: the fork server reports how it died."""
 
     def fail(pid: int, number: int) -> None:
         raise ProcessLookupError
@@ -167,7 +167,7 @@ def test_a_stopped_job_whose_callback_hangs_is_recorded_as_stopped(bench: Bench)
 
 
 def test_a_job_to_stop_that_is_also_past_its_limit_is_recorded_as_stopped(bench: Bench) -> None:
-    """The request came first: that is the cause."""
+    """The request to stop came first, so it is the cause."""
     bench.child.run(7, limit=1.0)
     bench.condemned[7] = Condemned(Verdict.STOP, Because("as you wished"), T0)
     bench.look(T0 + 100)
@@ -176,7 +176,7 @@ def test_a_job_to_stop_that_is_also_past_its_limit_is_recorded_as_stopped(bench:
 
 @THREADS
 def test_a_process_with_several_jobs_is_killed_only_if_it_holds_still(bench: Bench) -> None:
-    """A busy machine is slow: the process has to hold still for longer than until the watchdog stands in."""
+    """The process has to hold still for longer than until the watchdog stands in, as a busy machine is slow."""
     bench.child.run(7, 0, limit=1.0).run(8, 1)
     late = T0 + 100
     bench.look(late, late + SILENT, late + SILENT_FOR_GOOD - 0.01)
@@ -191,7 +191,7 @@ def test_a_process_with_several_jobs_is_killed_only_if_it_holds_still(bench: Ben
 
 @THREADS
 def test_two_that_are_past_their_limits_end_with_one_kill(bench: Bench) -> None:
-    """The first is condemned; the death report has the ruling on the other."""
+    """The first job is condemned; the death report has the ruling on the other."""
     bench.child.run(7, 0, limit=1.0).run(8, 1, limit=1.0)
     bench.look(T0 + 100, T0 + 100 + SILENT_FOR_GOOD)
     assert bench.kills == [(0, STOP), (0, KILL)]

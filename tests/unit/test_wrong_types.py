@@ -32,7 +32,7 @@ REGISTRIES = ("finished", "failed", "scheduled", "canceled", "deferred")
 
 
 class RealDesk(Desk):
-    """A desk with a real server, as scripts fail with the server's own error texts."""
+    """A desk with a real server: scripts fail with the server's own error texts."""
 
     def __init__(self, store: redis.Redis) -> None:
         self.store, self.protocol = store, Protocol(store)
@@ -88,7 +88,7 @@ def give_back(desk: RealDesk, jobs: list[Claimed]) -> int:
 
 
 def tick(desk: Desk, due: Due) -> None:
-    with contextlib.suppress(BadSchedule):  # its own keys are of another type: then it says so, and writes nothing
+    with contextlib.suppress(BadSchedule):  # if its own keys have a wrong type, it says so and writes nothing
         Timetable(desk.store).tick(due, time.time() + 5)
 
 
@@ -139,7 +139,7 @@ def places(desk: RealDesk) -> dict[str, list[str]]:
 
 
 def plant(store: redis.Redis, key: str) -> str:
-    """Make a key of another type there; return what it was called before."""
+    """Replace the key by one of another type; return its former type."""
     kind = store.type(key).decode()
     store.delete(key)
     if kind == "string" or not kind:
@@ -150,7 +150,7 @@ def plant(store: redis.Redis, key: str) -> str:
 
 
 def as_it_should_be(desk: RealDesk, setup: Any, act: Any) -> tuple[list[str], dict[str, list[str]]]:
-    """Return all keys that exist before and after the script, and where the jobs are then."""
+    """Return all keys that exist before and after the script, and where the jobs are afterwards."""
     given = setup(desk)
     before = set(desk.store.keys())
     act(desk, given)
@@ -165,7 +165,7 @@ def test_a_key_of_a_wrong_type_stops_no_script(desk: RealDesk, name: str) -> Non
         given = setup(desk.clear())
         before = places(desk)
         plant(desk.store, key)
-        still = places(desk)  # whom the mistake itself took
+        still = places(desk)  # the jobs that the wrong key itself made unreadable
         act(desk, given)
         after = places(desk)
         for job_id in IDS:
@@ -267,7 +267,7 @@ FIELDS = ["timeout", "result_ttl", "failure_ttl", "ttl", "retries_left", "repeat
 @pytest.mark.parametrize("field", FIELDS)
 def test_invalid_fields_in_a_hash(desk: RealDesk, name: str, field: str) -> None:
     setup, act = SCRIPTS[name]
-    for junk in JUNK[: -1 if field.endswith("ttl") else None]:  # 0 is no junk: the job is not kept
+    for junk in JUNK[: -1 if field.endswith("ttl") else None]:  # 0 is valid: the job is not kept
         given = setup(desk.clear())
         for job_id in IDS:
             desk.store.hset(keys.job(job_id), field, junk)
