@@ -138,7 +138,9 @@ class ConsumerMachine(RuleBasedStateMachine):
         real, threading.Condition = threading.Condition, lambda _: self.turns.lock  # type: ignore[assignment, misc]
         try:
             nothing = [lambda: None] * 3
-            return Consumer(settings_, OWNER, self.page, self.wire, usage, *nothing)  # type: ignore[arg-type]
+            consumer = Consumer(settings_, OWNER, self.page, self.wire, usage, *nothing)  # type: ignore[arg-type]
+            consumer._mutex = self.turns.lock  # type: ignore[assignment]  # the condition's own lock
+            return consumer
         finally:
             threading.Condition = real  # type: ignore[misc]
 
