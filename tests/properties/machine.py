@@ -53,9 +53,9 @@ class Machine(RuleBasedStateMachine):
             self.model.counted[worker] = [0, 0]
             self.renew_lease(worker)
         for worker in ("left", "left", "right"):
-            self.bear(worker)
+            self.add_owner(worker)
 
-    def bear(self, worker: str) -> None:
+    def add_owner(self, worker: str) -> None:
         """Add an owner name, as a supervisor does before it forks."""
         process = Process(f"{worker}:{len(self.processes)}.1", worker)
         self.client.sadd(keys.OWNERS, process.owner)

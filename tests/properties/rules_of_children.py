@@ -28,11 +28,11 @@ class Children(Machine):
         else:
             self.cycled(process, queues, want, idle, is_lost=process.dead or fate == "reply lost")
 
-    @precondition(lambda self: self.untroubled)
+    @precondition(lambda self: self.connected)
     @rule(data=st.data(), want=st.integers(1, 4))
     def turn(self, data: st.DataObject, want: int) -> None:
         """Send CYCLE while nothing is wrong."""
-        self.cycled(self.one(data, self.untroubled), QUEUES, want, idle=want)
+        self.cycled(self.one(data, self.connected), QUEUES, want, idle=want)
 
     @precondition(lambda self: any(p.disturbed for p in self.alive))
     @rule(data=st.data(), fate=fates)
@@ -80,12 +80,12 @@ class Children(Machine):
     def come_back(self, data: st.DataObject) -> None:
         self.came_back(self.one(data, [p for p in self.alive if p.revoked]), data)
 
-    @precondition(lambda self: self.runs(self.untroubled, "running"))
+    @precondition(lambda self: self.runs(self.connected, "running"))
     @rule(data=st.data(), want=st.integers(1, 2))
-    def come_back_before_the_blow(self, data: st.DataObject, want: int) -> None:
+    def come_back_before_the_stand_in(self, data: st.DataObject, want: int) -> None:
         """The worst case: jobs that the child held, and those that it claims now, run by the time when the supervisor
         acts."""
-        process = self.one(data, self.runs(self.untroubled, "running"))[0]
+        process = self.one(data, self.runs(self.connected, "running"))[0]
         self.looked_at(process)
         self.came_back(process, data)
         self.cycled(process, QUEUES, want, idle=want)
@@ -129,7 +129,7 @@ class Children(Machine):
         """Heartbeats; RECONCILE, which finds nothing; RQ's maintenance, which notes jobs in intermediate lists, and
         fails those that are still there a minute later."""
         assert self.protocol.heartbeat(worker, EXECUTION_TTL) == self.model.heartbeat(worker)
-        for process in self.untroubled:
+        for process in self.connected:
             assert self.reconciled(process) == 0
         for queue in QUEUES:
             intermediate = IntermediateQueue(keys.queue(queue), self.client)
@@ -150,11 +150,11 @@ class Children(Machine):
             assert self.protocol.cycle(owner, worker, QUEUES, stale, 0).acks == ought
             assert ought in ([Ack.LOST], [Ack.GONE])
 
-    @precondition(lambda self: self.runs(self.untroubled, "buffered", "running"))
+    @precondition(lambda self: self.runs(self.connected, "buffered", "running"))
     @rule(data=st.data(), again=st.integers(1, 2))
     def push_what_is_held(self, data: st.DataObject, again: int) -> None:
         """Another producer pushes an id that the owner holds, and the owner takes it: the job is held once."""
-        process, run = self.one(data, self.runs(self.untroubled, "buffered", "running"))
+        process, run = self.one(data, self.runs(self.connected, "buffered", "running"))
         queue = run.job.queue
         if run.job.id not in self.model.jobs or not self.model.hold((process.owner, run.job.id, run.job.claim)):
             return
@@ -162,11 +162,11 @@ class Children(Machine):
         self.model.queues[queue][:0] = [run.job.id] * again
         self.cycled(process, [queue], want=again, idle=again)
 
-    @precondition(lambda self: self.untroubled)
+    @precondition(lambda self: self.connected)
     @rule(data=st.data(), queue=st.sampled_from(QUEUES), again=st.integers(1, 2))
     def push_twice(self, data: st.DataObject, queue: str, again: int) -> None:
         """An id is several times at the head of a queue, and one owner takes all entries."""
-        process = self.one(data, self.untroubled)
+        process = self.one(data, self.connected)
         ids = self.model.queues[queue][:1]
         if not ids or ids[0] not in self.model.jobs:
             return
@@ -177,7 +177,7 @@ class Children(Machine):
     # -- steps of rules ------------------------------------------------------------------------------------------------
 
     @property
-    def untroubled(self) -> list[Process]:
+    def connected(self) -> list[Process]:
         return [p for p in self.alive if not p.disturbed]
 
     def started(self, process: Process, run: Run, strict: bool = False) -> None:

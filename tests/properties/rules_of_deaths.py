@@ -42,7 +42,7 @@ class Deaths(Machine):
         done = [process.runs[claim].for_rq for claim in found]
         running = {claim: data.draw(judgements) for claim in process.running}
         self.rescue(process, Judge(running, on_crash, keep=found), done=done)
-        self.bear(process.worker)
+        self.add_owner(process.worker)
 
     @rule(worker=workers, on_crash=policies)
     def other_tree_rescues(self, worker: str, on_crash: str) -> None:
@@ -52,11 +52,11 @@ class Deaths(Machine):
             self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]))
         self.client.persist(keys.worker(worker))  # the dead tree was struck off; one of its name is born
         self.renew_lease(worker)
-        self.bear(worker)
+        self.add_owner(worker)
 
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), dies=st.booleans())
-    def request(self, data: st.DataObject, dies: bool) -> None:
+    def finish_left_jobs(self, data: st.DataObject, dies: bool) -> None:
         """A short-lived child finishes the jobs that a rescue left, by RQ's own code; it may die meanwhile."""
         process = self.one(data, [p for p in self.processes if p.left])
         for job in self.some(data, process.left):
@@ -73,7 +73,7 @@ class Deaths(Machine):
 
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), on_crash=policies)
-    def last_word(self, data: st.DataObject, on_crash: str) -> None:
+    def final_rescue(self, data: st.DataObject, on_crash: str) -> None:
         """The finish process is over: the jobs that it did not finish are ended without RQ, and the name is struck
         off."""
         process = self.one(data, [p for p in self.processes if p.left])
@@ -90,7 +90,7 @@ class Deaths(Machine):
 
     @precondition(lambda self: any(p.struck for p in self.processes))
     @rule(data=st.data(), what=st.sampled_from(["cycle", "reconcile", "stand in", "mark", "give back", "finish by RQ"]))
-    def too_late(self, data: st.DataObject, what: str) -> None:
+    def send_late_request(self, data: st.DataObject, what: str) -> None:
         """A dead child's last request arrives, or a slow child continues: nothing is changed."""
         process = self.one(data, [p for p in self.processes if p.struck])
         runs = list(process.runs.values())

@@ -60,7 +60,7 @@ KINDS = st.sampled_from(["plain", "plain", "plain", "dependents", "dependents", 
 TROUBLES = [("send", "lost"), ("send", "late"), ("receive", "lost"), ("receive", "late"), ("receive", "full")]
 TROUBLES += [("reconnect", "lost"), ("reconcile", "lost"), ("reconcile", "late")]
 ENDS = st.sampled_from(["finishes"] * 6 + ["finishes large", "fails with a callback", "is interrupted"])
-REQUESTS = ["settle", "settle", "reconcile", "settle and reconcile", "unburden", "come back", "look up", "quiet"]
+REQUESTS = ["settle", "settle", "reconcile", "settle and reconcile", "give back", "come back", "look up", "quiet"]
 SECONDS = st.sampled_from([0.0001, 0.0001, 0.001, 0.5])  # that a job took
 ANY = st.integers(0, 5)
 FAR = 3000  # turns; a history needs some hundred to come to its end
@@ -125,7 +125,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.wire.arrived = self.books.arrived
         self.wire.lost = self.books.sent.clear
         self.slots = [Slot(n, Actor(self.turns, f"slot {n}")) for n in range(SLOTS)]
-        self.clerk = Actor(self.turns, "request thread")
+        self.request_thread = Actor(self.turns, "request thread")
         self.known: tuple[set[int], set[int]] | None = None  # what a reconcile that has begun has to know, and may
         self.quiet = False
         self.looked: Looked | None = None
@@ -146,7 +146,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     @property
     def actors(self) -> list[Actor]:
-        return [*(slot.actor for slot in self.slots), self.clerk]
+        return [*(slot.actor for slot in self.slots), self.request_thread]
 
     @property
     def able(self) -> list[Actor]:
@@ -236,8 +236,8 @@ class ConsumerMachine(RuleBasedStateMachine):
         for number in order:
             if number < SLOTS:
                 self._next_step(self.slots[number], end, seconds)
-            elif self.clerk.can_go_on:
-                self.clerk.go_on()
+            elif self.request_thread.can_go_on:
+                self.request_thread.go_on()
             self.check()
 
     def _next_step(self, slot: Slot, end: str, seconds: float) -> None:
@@ -325,28 +325,28 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     # -- the request thread, and the thread that looks after the slots -------------------------------------------------
 
-    @precondition(lambda self: self.clerk.place == IDLE)
+    @precondition(lambda self: self.request_thread.place == IDLE)
     @rule(what=st.sampled_from(REQUESTS), at_once=st.booleans())
-    def the_clerk_does(self, what: str, at_once: bool) -> None:
+    def the_request_thread_goes_on(self, what: str, at_once: bool) -> None:
         self._begin_request(what)
         for _ in range(10):
-            if at_once and self.clerk.can_go_on:
-                self.clerk.go_on()
+            if at_once and self.request_thread.can_go_on:
+                self.request_thread.go_on()
 
     def _begin_request(self, what: str) -> None:
         match what:
             case "settle":
-                self.clerk.do(self.consumer.settle)
+                self.request_thread.do(self.consumer.settle)
             case "reconcile":
-                self.clerk.do(self.consumer.reconcile)
-            case "unburden":  # jobs wait behind long ones
-                self.clerk.do(lambda: (self.consumer.settle(), self._drop()))  # type: ignore[func-returns-value]
+                self.request_thread.do(self.consumer.reconcile)
+            case "give back":  # jobs wait behind long ones
+                self.request_thread.do(lambda: (self.consumer.settle(), self._drop()))  # type: ignore[func-returns-value]
             case "come back" if self.page.revoked:
-                self.clerk.do(self._come_back)
+                self.request_thread.do(self._come_back)
             case "look up":
                 self.consumer.look_up()
             case "quiet" if len(self.store.ended) > 2 and not self.quiet:
-                self.clerk.do(lambda: self._drop(quiet=True))
+                self.request_thread.do(lambda: self._drop(quiet=True))
 
     def _come_back(self) -> None:
         """As ChildWatchdog._come_back."""
@@ -374,7 +374,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.all_adds_up()
         self.what_runs_is_ours()
         self.nothing_is_called_lost()
-        self.nobody_waits_in_vain()
+        self.nothing_waits_without_end()
 
     def all_adds_up(self) -> None:
         self.books.agree_with(self.page)
@@ -393,7 +393,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         """Nobody took a job from us while it ran; what a supervisor or a lost request recorded is no news."""
         assert not self.log.lines, self.log.lines
 
-    def nobody_waits_in_vain(self) -> None:
+    def nothing_waits_without_end(self) -> None:
         """Who waits without an end has been told of all that is there: a job, an outcome, a reply, a broken wire."""
         asking = [slot.actor for slot in self.slots if slot.asks]
         waiting = [actor for actor in asking if actor.place == WAITS and not actor.can_go_on]
@@ -434,13 +434,13 @@ class ConsumerMachine(RuleBasedStateMachine):
             self.wire.arrive_late()
         self.looked, self.wire.troubles = None, []
         self._work_until(lambda: not self._work_left())
-        if self.clerk.place == IDLE:
-            self.clerk.do(self.consumer.reconcile)  # what a lost reply has claimed since the last one
-        self._work_until(lambda: not self._work_left() and self.clerk.place == IDLE)
+        if self.request_thread.place == IDLE:
+            self.request_thread.do(self.consumer.reconcile)  # what a lost reply has claimed since the last one
+        self._work_until(lambda: not self._work_left() and self.request_thread.place == IDLE)
         if not self.quiet:
             assert not self.store.queue, f"nobody takes {list(self.store.queue)}"
-            self.clerk.do(lambda: self._drop(quiet=True))
-        self._work_until(lambda: all(slot.left for slot in self.slots) and self.clerk.place == IDLE)
+            self.request_thread.do(lambda: self._drop(quiet=True))
+        self._work_until(lambda: all(slot.left for slot in self.slots) and self.request_thread.place == IDLE)
         self._check_the_end()
 
     def _check_the_end(self) -> None:
@@ -456,7 +456,9 @@ class ConsumerMachine(RuleBasedStateMachine):
         """Somebody has something, or could have."""
         busy = any(slot.job or slot.for_rq or slot.is_free or slot.actor.can_go_on for slot in self.slots)
         waiting = bool(self.store.queue) and not self.quiet
-        return busy or waiting or self.clerk.place != IDLE or bool(self.books.are(DROPPED)) or self.page.revoked
+        return (
+            busy or waiting or self.request_thread.place != IDLE or bool(self.books.are(DROPPED)) or self.page.revoked
+        )
 
     def _work_until(self, over: Callable[[], bool]) -> None:
         for _ in range(FAR):
@@ -471,8 +473,8 @@ class ConsumerMachine(RuleBasedStateMachine):
         before = self._state()
         for slot in self.slots:
             self._next_step(slot, "finishes", 0.0001)
-        if self.clerk.can_go_on:
-            self.clerk.go_on()
+        if self.request_thread.can_go_on:
+            self.request_thread.go_on()
         elif self.page.revoked:
             self._begin_request("come back")
         self.check()
