@@ -1,4 +1,4 @@
-"""Where each claim is, as an onlooker sees it who knows only what the child was given and what it said."""
+"""Record where each claim is, as far as an observer knows who sees only what the child received and sent."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ OURS = {BUFFER, HAND, FINISHED, FOR_RQ, WITH_RQ}
 
 
 class Books:
-    """Every claim of which the child has heard is in one place, and moves on only as it may."""
+    """The place of each claim that the child has received: it is in one place, and moves only where it may."""
 
     def __init__(self) -> None:
         self.place: dict[int, str] = {}
         self.ids: dict[int, str] = {}
-        self.outcomes: dict[int, JobOutcome] = {}  # as the slots told them
+        self.outcomes: dict[int, JobOutcome] = {}  # as the slots passed them on
         self.buffer: list[int] = []  # in order
-        self.sent: list[int] = []  # on their way, in the order of the request
+        self.sent: list[int] = []  # sent and not answered, in the order of the request
         self.on_page: set[int] = set()  # what the child's page shows as running
         self.done = 0
 
     def ours(self) -> set[int]:
-        """What a reconcile has to know."""
+        """Return the claims that a reconcile has to name."""
         return {claim for claim, place in self.place.items() if place in OURS}
 
     def are(self, *places: str) -> list[int]:
@@ -60,7 +60,7 @@ class Books:
         for claim, verdict in zip(sent, cycle.acks, strict=True):
             if verdict != Ack.HAS_DEPENDENTS:
                 self.move(claim, FINISHED, SETTLED)
-            elif claim not in self.on_page:  # else its slot waits for that, and has it back at once
+            elif claim not in self.on_page:  # otherwise its slot waits for that, and gets it back at once
                 self.move(claim, FINISHED, FOR_RQ)
         for job in cycle.jobs:
             assert job.claim not in self.place
@@ -68,14 +68,14 @@ class Books:
             self.buffer.append(job.claim)
 
     def refused(self, claim: int) -> None:
-        """(before it is handed to a slot) The store will never take it."""
+        """Note, before a slot gets the outcome, that the store will never accept it."""
         if self.place[claim] == FINISHED:
             self.move(claim, FINISHED, FOR_RQ)
 
     # -- slots --
 
     def took(self) -> int:
-        """The next one."""
+        """Note that a slot took the next job out of the buffer."""
         claim = self.buffer.pop(0)
         self.move(claim, BUFFER, HAND)
         return claim
@@ -85,7 +85,7 @@ class Books:
         self.move(outcome.claim, HAND, FINISHED)
 
     def dropped(self, jobs: list[Claimed]) -> None:
-        """The whole buffer, in order."""
+        """Note that the whole buffer was dropped, in order."""
         claims = [job.claim for job in jobs]
         assert claims == self.buffer, f"dropped {claims}, had {self.buffer}"
         for claim in claims:
@@ -95,7 +95,7 @@ class Books:
     # -- what must hold between two turns --
 
     def agree_with(self, page: SharedPage) -> None:
-        """What the supervisor would find if the child were killed now."""
+        """Assert that the page shows what a supervisor needs if the child were killed now."""
         running = {job.claim for job in page.running()}
         assert running == self.on_page, f"the page shows {running} as running, and not {self.on_page}"
         assert page.get(BUFFERED) == len(self.buffer), f"{page.get(BUFFERED)} buffered, not {len(self.buffer)}"

@@ -1,4 +1,4 @@
-"""A store with one queue that keeps its books in plain Python, and the wire to it: each step ends as the test says."""
+"""A fake store with one queue, in plain Python, and the wire to it: each step ends as the test says."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ OWNER = "w:0.1"
 
 
 class Request(NamedTuple):
-    """CYCLE, as it was sent."""
+    """A CYCLE as it was sent."""
 
     want: int
     outcomes: list[JobOutcome]
 
 
 class FakeStore:
-    """What stands in the store of one child. A job is in the queue, held under a claim, or ended."""
+    """The store of one child. A job is in the queue, held under a claim, or ended."""
 
     def __init__(self) -> None:
         self.queue: deque[str] = deque()
@@ -40,7 +40,7 @@ class FakeStore:
         self.queue.append(job_id)
 
     def cycle(self, request: Request) -> Cycle:
-        """Raises what the server answers instead."""
+        """Execute CYCLE. Raises the error that the server answers."""
         if any(self.kinds[outcome.id] == "refused" for outcome in request.outcomes):
             raise redis.ResponseError("ERR no such luck")
         acks = [self._settle(outcome) for outcome in request.outcomes]
@@ -63,7 +63,7 @@ class FakeStore:
         return Claimed(job_id, self.newest, "default", b"", None, None, None, 0, features)
 
     def end(self, claim: int) -> None:
-        """It is recorded; twice is a fault of the test or of the child."""
+        """Record the end of a job; a second record is a mistake of the test or of the child."""
         job_id = self.held.pop(claim)
         assert job_id not in self.ended, f"{job_id} has ended twice"
         self.ended.append(job_id)
@@ -80,15 +80,15 @@ class FakeStore:
         return claim in self.held
 
     def stand_in(self, newest: int, running: Iterable[int], finished: Iterable[int]) -> None:
-        """As stand_in.lua."""
+        """Do what stand_in.lua does."""
         running, finished = set(running), set(finished)
         self.started |= running & self.held.keys()
         self.give_back(claim for claim in self.held if claim <= newest and claim not in finished | self.started)
 
 
 class FakeWire:
-    """The child's one connection. ``before_*`` are told of each request before anything else may happen, ``arrived`` of
-    each reply as it is read."""
+    """The child's only connection. ``before_*`` are called with each request before anything else happens, ``arrived``
+    with each reply when it is read."""
 
     def __init__(self, turns: Turns, store: FakeStore) -> None:
         self._turns = turns
@@ -97,13 +97,13 @@ class FakeWire:
         self._reply: Cycle | Exception | None = None  # executed, and not read
         self.troubles: list[
             tuple[str, str]
-        ] = []  # each a step, and how it fails: it is lost before or (late) behind the store
+        ] = []  # each a step and how it fails: the request is lost on its way, or (late) its reply
         self.late: list[Request] = []  # given up by the child, and still somewhere in the network
         self.before_send: Callable[[Request], None] = lambda _: None
         self.before_reconnect: Callable[[], None] = lambda: None
         self.before_reconcile: Callable[[list[int]], None] = lambda _: None
         self.arrived: Callable[[Cycle], None] = lambda _: None
-        self.lost: Callable[[], None] = lambda: None  # the request that is on its way will not be answered
+        self.lost: Callable[[], None] = lambda: None  # the pending request will not be answered
 
     def _step(self, name: str) -> str:
         actor = self._turns.current
@@ -176,11 +176,11 @@ class FakeWire:
 
     @property
     def is_busy(self) -> bool:
-        """A request was sent whose reply nobody has read."""
+        """Return whether a request was sent whose reply is not read yet."""
         return self._request is not None or self._reply is not None
 
     def answer(self) -> None:
-        """The store does what it was asked; the reply is on its way."""
+        """Let the store execute the pending request; its reply can then be read."""
         if self._request is not None:
             request, self._request = self._request, None
             try:
@@ -189,7 +189,7 @@ class FakeWire:
                 self._reply = e
 
     def arrive_late(self) -> None:
-        """A request comes that was given up: nobody reads the reply."""
+        """Let a request arrive that the child has given up: its reply is never read."""
         try:
             self._store.cycle(self.late.pop(0))
         except redis.ResponseError:

@@ -1,4 +1,4 @@
-"""What all rules share: the store, the model, the processes; and what must hold after every step."""
+"""Provide what all rules share: the store, the model, the processes; and what must hold after every step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLACE_OF = {
     "queued": {"queue", "owner"},
     "started": {"owner"},
     "stopped": {"failed"},
-}  # else the registry of the status' name
+}  # otherwise the registry has the status's name
 
 
 class Machine(RuleBasedStateMachine):
@@ -71,19 +71,19 @@ class Machine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(list(of)))
 
     def some(self, data: st.DataObject, of: Sequence[T]) -> list[T]:
-        """Choose at least one of them, if there are any, in any order."""
+        """Choose at least one of the items, if there are any, in any order."""
         if not of:
             return []
         return [of[at] for at in data.draw(st.lists(st.integers(0, len(of) - 1), min_size=1, unique=True))]
 
     @property
     def alive(self) -> list[Process]:
-        """The children that run and have not been rescued."""
+        """Return the children that run and have not been rescued."""
         return [p for p in self.processes if not p.dead and not p.struck]
 
     @property
     def free_to_send(self) -> list[Process]:
-        """The children whose connection works, also dead ones: their last request may still be on its way."""
+        """Return the children whose connection works, also dead ones: their last request may not have arrived yet."""
         return [p for p in self.processes if not p.struck and not p.disturbed]
 
     @property
@@ -190,13 +190,13 @@ class Machine(RuleBasedStateMachine):
     def promises_hold(self) -> None:
         for job in self.model.jobs.values():
             places = self.model.places(job.id)
-            if len(places) == 2 and "canceled" in places:  # while a worker had it: RQ finishes it all the same
+            if len(places) == 2 and "canceled" in places:  # while a worker held it: RQ finishes the job all the same
                 places.remove("canceled")
             assert len(places) == 1, f"{job.id} is in {places}"
             if places != ["owner"]:
                 assert places[0] in PLACE_OF.get(job.status, {job.status}), f"{job.id} is {job.status} in {places}"
         queued = {job_id for ids in self.model.queues.values() for job_id in ids}
-        for process, run in self.runs([p for p in self.alive if not p.left], "running"):  # who has not been rescued
+        for process, run in self.runs([p for p in self.alive if not p.left], "running"):  # not rescued
             assert run.job.id not in queued, f"{run.job} runs in {process} and waits to run again"
         for job_id, claims in self.model.settled.items():
             assert len(set(claims)) == len(claims), f"{job_id} has two outcomes of one attempt"

@@ -1,8 +1,8 @@
-"""What the store should contain, in plain Python, for test_protocol_machine.py to compare with.
+"""The content that the store should have, in plain Python, for test_protocol_machine.py to compare with.
 
 The model is told what each script was asked to do, says what the script must answer, and knows what the store must hold
-afterwards (view.py spells that as keys). Here: the books, and who writes in them without a token; model_owners.py has
-the owners of jobs.
+afterwards (view.py spells that as keys). This file has the jobs, and the changes that need no token; model_owners.py
+has the owners of jobs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Job:
     failure_ttl: int | None = None
     retries: int = 0
     on_crash: str | None = None
-    front: bool = False  # of a scheduled one: to the head when its time comes
+    front: bool = False  # of a scheduled job: it goes to the head when it is due
     expires: bool = False
     crashes: int = 0
     redelivered: int = 0
@@ -54,19 +54,20 @@ class Hold:
 
 
 class Books:
-    """The true state, and what producers, operators and RQ's own tools do to it. view.py and the machine read it."""
+    """The true state of all jobs, and its changes by producers, operators and RQ's own tools. view.py and the machine
+    read it."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.queues: dict[str, list[str]] = defaultdict(list)
-        self.back: dict[str, dict[str, int]] = defaultdict(dict)  # who stands returned at the head, and its order
+        self.back: dict[str, dict[str, int]] = defaultdict(dict)  # returned to the head, and their order
         self.held: dict[str, dict[str, Hold]] = {}  # by the owners whose names stand in the owners set
         self.registries: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.settled: dict[str, list[int]] = defaultdict(list)  # job → claims whose outcome was recorded
         self.counted: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # worker → successes, failures
         self.seen: set[tuple[str, str]] = set()  # (queue, job) that RQ's maintenance has met in an intermediate list
         self.known_queues: set[str] = set()
-        self.ended: dict[str, tuple[str, set[str]]] = {}  # how a job ended, and who of its dependents is not enqueued
+        self.ended: dict[str, tuple[str, set[str]]] = {}  # the end, dependents not enqueued
         self.last_claim = 0
 
     # -- asking --------------------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ class Books:
                 parent.dependents.add(dependent.id)
 
     def delete(self, job_id: str) -> None:
-        """Do what RQ's delete does: remove executions, results, and the place, except an owner's zset."""
+        """Do what RQ's delete does: remove executions, results, and the place, but not an owner's sorted set."""
         job = self.jobs.pop(job_id)
         self._take_out(job, wip=True)
         for hold in self._holds(job_id):

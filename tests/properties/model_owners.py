@@ -1,6 +1,6 @@
-"""The part of the model in which owners act, and in which their jobs are handled when they die.
+"""The part of the model with the requests of owners, and with what happens to their jobs when they die.
 
-The model does not choose which jobs a CYCLE takes: it is told (``take``), and checks that they stood at the head.
+The model does not choose which jobs a CYCLE takes: it is told (``take``), and checks that they were at the head.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MOST_CRASHES = 2
 CAUSE = encode_text("x")
 YEAR, RESULT_TTL = 31536000, 500
 ENDS = {"finished": "finished", "failed": "failed", "stopped": "failed"}  # status → registry
-DECIDED = ("finished", "failed", "stopped", "canceled", "scheduled", "deferred")  # somebody put the job elsewhere
+DECIDED = ("finished", "failed", "stopped", "canceled", "scheduled", "deferred")  # the job was put elsewhere meanwhile
 
 
 class Judge(NamedTuple):
-    """How a rescue rules: the claims that ran with their rulings (None: unknown), and what RQ's finish has to
+    """The rulings of a rescue: the claims that ran with their verdicts (None: unknown), and what RQ's finish has to
     record."""
 
     running: Mapping[int, str] | None
@@ -32,12 +32,12 @@ class Judge(NamedTuple):
 
 
 class Model(Books):
-    """The methods follow the scripts."""
+    """The whole model; its methods follow the scripts."""
 
     # -- cycle --------------------------------------------------------------------------------------------------------
 
     def take(self, owner: str, worker: str, job_id: str, claim: int, queue: str) -> None:
-        """CYCLE says that it took the job; entries before it without a hash are gone too."""
+        """Note that CYCLE took the job; entries before it that have no hash are gone too."""
         assert claim > self.last_claim, "a claim number came twice"
         self.last_claim = claim
         while (head := self.queues[queue].pop(0)) != job_id:
@@ -48,7 +48,7 @@ class Model(Books):
         self.held[owner][job_id] = Hold(claim, queue, worker)
 
     def dropped(self, owner: str, queue: str, length: int) -> None:
-        """After a CYCLE ``length`` jobs are left: the other entries that it popped had no hash."""
+        """Note that ``length`` jobs are left after a CYCLE: the other entries that it popped had no hash."""
         while len(self.queues[queue]) > length:
             self._is_waste(owner, self.queues[queue].pop(0))
 
@@ -86,13 +86,13 @@ class Model(Books):
             self.delete(job.id)
 
     def leave_registry(self, job: Job) -> None:
-        """An earlier run of the job has ended."""
+        """Remove the job from the registry in which its earlier run left it."""
         for status, kind in ENDS.items():
             if job.status == status:
                 self.registries[kind, job.queue].discard(job.id)
 
     def finish_by_rq(self, token: Token, verdict: str, dies: bool = False) -> None:
-        """RQ's own finish: returned, fail, dead (fail for good) or stop. ``dies``: before the dependents are
+        """Do RQ's own finish: returned, fail, dead (fail for good) or stop. dies: before the dependents are
         enqueued."""
         (owner, job_id, _), hold, job = token, self.hold(token), self.jobs.get(token[1])
         if hold is None:
@@ -173,7 +173,7 @@ class Model(Books):
         return self.give_back(strangers)
 
     def stand_in(self, owner: str, newest: int, running: Collection[int], finished: Collection[int]) -> bool:
-        """Running jobs are marked, finished ones stay, all others that were held when the page was read go back."""
+        """Mark running jobs and give back all others that were held when the page was read; finished ones stay."""
         if owner not in self.held:
             return False
         for job_id, hold in sorted(self.held[owner].items(), key=lambda held: -held[1].claim):
@@ -185,7 +185,7 @@ class Model(Books):
         return True
 
     def strike_off(self, worker: str) -> None:
-        """The tree is dead: its list of executions is deleted, also for jobs that are left to RQ's own finish."""
+        """Strike off a dead tree: delete its list of executions, also for jobs that are left to RQ's own finish."""
         for hold in (hold for holds in self.held.values() for hold in holds.values() if hold.worker == worker):
             hold.listed = False
 

@@ -1,4 +1,4 @@
-"""What the processes of the machine know: it may be less than the model (a reply was lost), or out of date."""
+"""What the processes of the machine know: less than the model (a reply was lost), or an earlier state."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def outcome(job_id: str, claim: int, queue: str, kind: int, ttl: int) -> JobOutc
 
 
 class Look(NamedTuple):
-    """What the supervisor read of a child that does not react."""
+    """What the supervisor read from the page of a child that does not react."""
 
-    newest: int  # the last claim that anybody had made before
+    newest: int  # the last claim that was made before
     running: list[int]
     finished: list[int]
 
@@ -76,12 +76,12 @@ class Process:
     worker: str
     dead: bool = False
     struck: bool = False
-    revoked: bool = False  # the supervisor stood in for it: it asks before it starts anything
-    looks: list[Look] = field(default_factory=list)  # of the supervisor, on which it has not acted yet
-    doubtful: set[int] = field(default_factory=set)  # what slots had in hand when it came back
+    revoked: bool = False  # the supervisor stood in for it: it asks before it starts a job
+    looks: list[Look] = field(default_factory=list)  # read by the supervisor, which has not acted on it yet
+    doubtful: set[int] = field(default_factory=set)  # jobs that slots held when it came back
     disturbed: bool = False  # a reply was lost: RECONCILE comes before anything else on this connection
     runs: dict[int, Run] = field(default_factory=dict)
-    left: list[ForRQ] = field(default_factory=list)  # by a rescue, to RQ's own finish
+    left: list[ForRQ] = field(default_factory=list)  # left by a rescue to RQ's own finish
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
@@ -102,7 +102,7 @@ class Process:
         return [run.job.claim for run in self.of("running", "for RQ") if not run.in_journal]
 
     def learn(self, cycle: Cycle) -> None:
-        """The process receives the reply to CYCLE."""
+        """Let the process receive the reply to CYCLE."""
         for run, verdict in zip(self.of("finished"), cycle.acks, strict=True):
             if verdict == Ack.HAS_DEPENDENTS:
                 run.phase, run.in_journal = "for RQ", True

@@ -17,7 +17,7 @@ orders = st.sampled_from([QUEUES, QUEUES[::-1], QUEUES[:1]])
 
 
 class Children(Machine):
-    """Rules."""
+    """The rules of living children."""
 
     @precondition(lambda self: self.free_to_send)
     @rule(data=st.data(), queues=orders, want=st.integers(0, 4), idle=st.integers(0, 2), fate=fates)
@@ -52,7 +52,8 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
     def mark_long_runs(self, data: st.DataObject, repeats: int) -> None:
-        """The child watchdog marks starts, perhaps again after a lost reply; also after the job ended meanwhile."""
+        """Mark starts as the child watchdog does, perhaps again after a lost reply; also after the job ended
+        meanwhile."""
         process = self.one(data, {p.owner: p for p, _ in self.runs(self.alive, "running")}.values())
         runs = self.some(data, process.of("running", "finished"))
         for _ in range(1 + repeats):
@@ -61,14 +62,14 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "running"))
     @rule(data=st.data())
     def hold_still(self, data: st.DataObject) -> None:
-        """C code holds the GIL, or the machine is busy: the supervisor reads the child's page, and the child does not
-        know it yet."""
+        """Let the supervisor read the child's page while C code holds the GIL or the machine is busy; the child does
+        not know it yet."""
         self.looked_at(self.one(data, self.runs(self.alive, "running"))[0])
 
     @precondition(lambda self: any(p.looks for p in self.processes))
     @rule(data=st.data(), repeats=st.integers(0, 1))
     def stand_in(self, data: st.DataObject, repeats: int) -> None:
-        """The supervisor marks running jobs and gives the others back, perhaps long after it read the page: the child
+        """Let the supervisor mark running jobs and give the others back, perhaps long after it read the page: the child
         may have reacted."""
         process = self.one(data, [p for p in self.processes if p.looks])
         look = process.looks.pop()
@@ -83,8 +84,8 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.connected, "running"))
     @rule(data=st.data(), want=st.integers(1, 2))
     def come_back_before_the_stand_in(self, data: st.DataObject, want: int) -> None:
-        """The worst case: jobs that the child held, and those that it claims now, run by the time when the supervisor
-        acts."""
+        """Let the child run, before the supervisor acts, jobs that it held and those that it claims now: the worst
+        case."""
         process = self.one(data, self.runs(self.connected, "running"))[0]
         self.looked_at(process)
         self.came_back(process, data)
@@ -103,7 +104,7 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.alive, "for RQ"))
     @rule(data=st.data(), repeats=st.integers(0, 1))
     def finish_by_rq(self, data: st.DataObject, repeats: int) -> None:
-        """RQ's own finish; again, if the reply to its EXEC was lost. The process may be killed after the EXEC."""
+        """Do RQ's own finish, again if the reply to its EXEC was lost. The process may be killed after the EXEC."""
         process, run = self.one(data, self.runs(self.alive, "for RQ"))
         process.dead = dies = data.draw(st.integers(0, 4)) == 0
         for _ in range(1 + repeats):
@@ -126,7 +127,7 @@ class Children(Machine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def now_and_then(self, worker: str) -> None:
-        """Heartbeats; RECONCILE, which finds nothing; RQ's maintenance, which notes jobs in intermediate lists, and
+        """Send heartbeats; RECONCILE, which finds nothing; RQ's maintenance, which notes jobs in intermediate lists and
         fails those that are still there a minute later."""
         assert self.protocol.heartbeat(worker, EXECUTION_TTL) == self.model.heartbeat(worker)
         for process in self.connected:
@@ -140,7 +141,7 @@ class Children(Machine):
     @precondition(lambda self: self.stale)
     @rule(data=st.data(), kind=kinds)
     def use_a_stale_token(self, data: st.DataObject, kind: int) -> None:
-        """The job was settled, given back or rescued: no request with the old claim changes anything."""
+        """Send requests with the claim of a job that was settled, given back or rescued: they change nothing."""
         (owner, job_id, claim), queue = self.one(data, self.stale)
         worker = owner.partition(":")[0]
         assert self.protocol.give_back(worker, [(owner, job_id, claim, queue)]) == 0
@@ -153,7 +154,7 @@ class Children(Machine):
     @precondition(lambda self: self.runs(self.connected, "buffered", "running"))
     @rule(data=st.data(), again=st.integers(1, 2))
     def push_what_is_held(self, data: st.DataObject, again: int) -> None:
-        """Another producer pushes an id that the owner holds, and the owner takes it: the job is held once."""
+        """Push an id that the owner holds, as another producer may, and let the owner take it: the job is held once."""
         process, run = self.one(data, self.runs(self.connected, "buffered", "running"))
         queue = run.job.queue
         if run.job.id not in self.model.jobs or not self.model.hold((process.owner, run.job.id, run.job.claim)):
@@ -165,7 +166,7 @@ class Children(Machine):
     @precondition(lambda self: self.connected)
     @rule(data=st.data(), queue=st.sampled_from(QUEUES), again=st.integers(1, 2))
     def push_twice(self, data: st.DataObject, queue: str, again: int) -> None:
-        """An id is several times at the head of a queue, and one owner takes all entries."""
+        """Push an id several times to the head of a queue, and let one owner take all entries."""
         process = self.one(data, self.connected)
         ids = self.model.queues[queue][:1]
         if not ids or ids[0] not in self.model.jobs:
@@ -198,7 +199,7 @@ class Children(Machine):
         assert self.protocol.stand_in(process.owner, process.worker, EXECUTION_TTL, newest, marks, finished) == ought
 
     def came_back(self, process: Process, data: st.DataObject) -> None:
-        """The child drops its buffer; jobs that slots have taken out of it before are started later."""
+        """Let the child drop its buffer; jobs that slots have taken out of it before are started later."""
         dropped = [run for run in process.of("buffered") if data.draw(st.booleans())]
         process.drop([run.job.claim for run in dropped])
         process.doubtful |= set(process.runs)

@@ -51,7 +51,7 @@ def fields_of(job: Job, status: str = "queued") -> Any:
 
 
 class Clients(Machine):
-    """Rules."""
+    """The rules of producers, operators and RQ's own tools."""
 
     def free_ids(self) -> list[str]:
         """Return ids that no key uses. (An id whose hash expired while it was in a queue is there twice when it is
@@ -68,7 +68,7 @@ class Clients(Machine):
     @precondition(lambda self: self.free_ids())
     @rule(data=st.data(), queue=queues, at_front=st.booleans(), repeats=st.integers(0, 1), options=options)
     def enqueue(self, data: st.DataObject, queue: str, at_front: bool, repeats: int, options: Any) -> None:
-        """Enqueue new jobs; and again after a lost reply."""
+        """Enqueue new jobs, again after a lost reply."""
         some = data.draw(st.lists(st.sampled_from(self.free_ids()), min_size=1, max_size=4, unique=True))
         for _ in range(1 + repeats):
             jobs = [Job(job_id, queue, **options) for job_id in some]
@@ -93,7 +93,7 @@ class Clients(Machine):
 
     @rule(queue=queues)
     def due(self, queue: str) -> None:
-        """Not while an RQ scheduler does it."""
+        """Move due jobs to their queues; not while an RQ scheduler does that."""
         registry = keys.registry("scheduled", queue)
         self.client.set(keys.scheduler_lock(queue), 1)
         assert self.protocol.due([queue]) == [-1]
@@ -125,7 +125,7 @@ class Clients(Machine):
     @precondition(lambda self: self.plain())
     @rule(data=st.data(), how=st.sampled_from(["vanish", "delete", "cancel", "our cancel"]))
     def remove(self, data: st.DataObject, how: str) -> None:
-        """A hash expires; or RQ's delete or cancel, at any time."""
+        """Let a hash expire, or do RQ's delete or cancel, at any time."""
         held = [job_id for job_id in self.plain() if "owner" in self.model.places(job_id)]
         job_id = self.one(data, held or self.plain())
         if how == "vanish":
@@ -151,7 +151,7 @@ class Clients(Machine):
     @precondition(lambda self: self.free_to_send)
     @rule(data=st.data(), which=st.sampled_from(["all", *QUEUES]))
     def closed(self, data: st.DataObject, which: str) -> None:
-        """Workers are suspended, or a queue is paused, while a child claims jobs."""
+        """Let a child claim jobs while workers are suspended or a queue is paused."""
         process = self.one(data, self.free_to_send)
         if which == "all":
             self.suspended = self.client.set(keys.SUSPENDED, 1) is True

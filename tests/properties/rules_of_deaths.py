@@ -1,5 +1,4 @@
-"""The rules of deaths: which process dies or only seems to, which one rescues, and which late requests of the dead
-arrive."""
+"""The rules of deaths: processes that die or only seem to, rescues, and late requests of dead processes."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ workers = st.sampled_from(WORKERS)
 
 
 class Deaths(Machine):
-    """Rules."""
+    """The rules of deaths."""
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
@@ -28,8 +27,8 @@ class Deaths(Machine):
 
     @rule(data=st.data(), on_crash=policies)
     def supervisor_rescues(self, data: st.DataObject, on_crash: str) -> None:
-        """At once, and it knows which jobs ran: first the journal is settled. Then another child replaces the dead
-        one."""
+        """Rescue a child at once, knowing which jobs ran: first the journal is settled, then another child replaces the
+        dead one."""
         if not (candidates := [p for p in self.processes if not p.struck and not p.left]):
             return
         busy = [p for p in candidates if p.running or p.journal]
@@ -46,18 +45,18 @@ class Deaths(Machine):
 
     @rule(worker=workers, on_crash=policies)
     def other_tree_rescues(self, worker: str, on_crash: str) -> None:
-        """The lease stood still: all children of the tree are rescued, also those that were only slow."""
+        """Rescue all children of a tree whose lease stood still, also those that were only slow."""
         tree = [p for p in self.processes if p.worker == worker and not p.struck]
         for process in tree:
             self.rescue(process, Judge(None, on_crash), lease=str(self.leases[worker]))
-        self.client.persist(keys.worker(worker))  # the dead tree was struck off; one of its name is born
+        self.client.persist(keys.worker(worker))  # the dead tree was struck off; a new one of its name starts
         self.renew_lease(worker)
         self.add_owner(worker)
 
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), dies=st.booleans())
     def finish_left_jobs(self, data: st.DataObject, dies: bool) -> None:
-        """A short-lived child finishes the jobs that a rescue left, by RQ's own code; it may die meanwhile."""
+        """Finish the jobs that a rescue left by RQ's own code, as a finish process does; it may die meanwhile."""
         process = self.one(data, [p for p in self.processes if p.left])
         for job in self.some(data, process.left):
             self.finish(process, job, dies)
@@ -65,7 +64,7 @@ class Deaths(Machine):
     @precondition(lambda self: self.model.ended)
     @rule(data=st.data(), again=st.integers(0, 1))
     def bring_on(self, data: st.DataObject, again: int) -> None:
-        """Any process enqueues the dependents of a job whose end is recorded."""
+        """Enqueue the dependents of a job whose end is recorded, as any process may."""
         job_id = self.one(data, sorted(self.model.ended))
         for _ in range(1 + again):
             self.model.bring_on(job_id)
@@ -74,8 +73,7 @@ class Deaths(Machine):
     @precondition(lambda self: any(p.left for p in self.processes))
     @rule(data=st.data(), on_crash=policies)
     def final_rescue(self, data: st.DataObject, on_crash: str) -> None:
-        """The finish process is over: the jobs that it did not finish are ended without RQ, and the name is struck
-        off."""
+        """End the jobs that a finish process did not finish without RQ's code, and strike the name off."""
         process = self.one(data, [p for p in self.processes if p.left])
         words = {job.claim: "interrupt" if job.verdict == "returned" else str(job.verdict) for job in process.left}
         self.rescue(process, Judge(words, on_crash, final=True))
@@ -83,7 +81,7 @@ class Deaths(Machine):
 
     @rule(worker=workers, on_crash=policies)
     def lease_moved(self, worker: str, on_crash: str) -> None:
-        """The lease is renewed before the rescue: the rescue is refused."""
+        """Renew the lease before a rescue: the rescue is refused."""
         self.renew_lease(worker)
         for process in [p for p in self.processes if p.worker == worker]:
             assert self.rescue_script(process, Judge(None, on_crash), str(self.leases[worker] - 1)) is None
@@ -91,7 +89,7 @@ class Deaths(Machine):
     @precondition(lambda self: any(p.struck for p in self.processes))
     @rule(data=st.data(), what=st.sampled_from(["cycle", "reconcile", "stand in", "mark", "give back", "finish by RQ"]))
     def send_late_request(self, data: st.DataObject, what: str) -> None:
-        """A dead child's last request arrives, or a slow child continues: nothing is changed."""
+        """Let a dead child's last request arrive, or a slow child continue: nothing is changed."""
         process = self.one(data, [p for p in self.processes if p.struck])
         runs = list(process.runs.values())
         if what == "cycle":

@@ -1,9 +1,9 @@
-"""The child's buffer and wire as a state machine: slots that take and finish, replies in any order, lost connections,
-revocations and give-backs, whoever comes first at each place where one thread lets others go on.
+"""The consumer as a state machine: slots that take and finish jobs, replies in any order, lost connections, revocations
+and give-backs, with threads in any order at each place where one lets others continue.
 
-What is in the buffer, in the hands of slots, finished and not sent, sent and not answered, with RQ's own finish, and
-settled, always adds up to what was claimed; nothing is sent twice unless its reply was lost; what a kill would leave on
-the page is all of it. At the end every job has ended once, and nobody waits for what is there.
+Jobs in the buffer, held by slots, finished and not sent, sent and not answered, with RQ's own finish, and settled
+always add up to what was claimed; nothing is sent twice unless its reply was lost; the page has all that a kill would
+leave. At the end every job has ended once, and no thread waits while there is something to do.
 
     JOBQ_EXAMPLES=5000 pytest tests/properties        new histories instead of the same ones each time
 """
@@ -67,25 +67,25 @@ FAR = 3000  # turns; a history needs some hundred to come to its end
 
 
 class Slot:
-    """What a slot's thread knows."""
+    """The state of one slot's thread."""
 
     def __init__(self, number: int, actor: Actor) -> None:
         self.number, self.actor = number, actor
         self.job: Claimed | None = None
         self.started = False
         self.asks = False  # for work
-        self.takes = 0  # claim that it is about to come back with
+        self.takes = 0  # the claim with which it is about to come back
         self.for_rq: int | None = None  # claim
         self.left = False
 
     @property
     def is_free(self) -> bool:
-        """It is about to ask for work."""
+        """Return whether the slot is about to ask for work."""
         return self.actor.place == IDLE and self.job is None and self.for_rq is None and not self.left
 
 
 class Looked(NamedTuple):
-    """What the supervisor has seen of the page: the newest claim, then what runs and what has finished."""
+    """What the supervisor has read from the page: the newest claim, then the running and the finished ones."""
 
     newest: int
     running: list[int] | None = None  # None: not yet
@@ -97,7 +97,8 @@ def _outcome(job: Claimed, seconds: float, payload: bytes = b"") -> JobOutcome:
 
 
 class Page(SharedPage):
-    """Tells when a slot takes a job out of the buffer: it may send for more before it comes back with it."""
+    """Tell when a slot takes a job out of the buffer: it may send a request for more before it comes back with the
+    job."""
 
     took: Callable[[int], None]
 
@@ -108,7 +109,7 @@ class Page(SharedPage):
 
 
 class ConsumerMachine(RuleBasedStateMachine):
-    """One child: its slots, the thread that gives back and settles for them, its supervisor, and the store."""
+    """One child: its slots, its request thread, its supervisor, and the store."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +127,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.wire.lost = self.books.sent.clear
         self.slots = [Slot(n, Actor(self.turns, f"slot {n}")) for n in range(SLOTS)]
         self.request_thread = Actor(self.turns, "request thread")
-        self.known: tuple[set[int], set[int]] | None = None  # what a reconcile that has begun has to know, and may
+        self.known: tuple[set[int], set[int]] | None = None  # what a reconcile must name, and may
         self.quiet = False
         self.looked: Looked | None = None
         self.log = Lines()
@@ -176,7 +177,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     @initialize(kinds=st.lists(KINDS, min_size=3, max_size=16))
     def begin(self, kinds: list[str]) -> None:
-        """The slots have asked for work, and two of them have been answered."""
+        """Start with slots that have asked for work, two of which have been answered."""
         self.put(kinds)
         for _ in range(6):
             for slot in self.slots:
@@ -184,7 +185,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     @rule(troubles=st.lists(st.sampled_from(TROUBLES), min_size=1, max_size=4))
     def the_network_is_bad(self, troubles: list[tuple[str, str]]) -> None:
-        """For whoever comes to one of these steps next."""
+        """Let the next one of these steps fail, whichever thread takes it."""
         self.wire.troubles = troubles
 
     @rule(kinds=st.lists(KINDS, min_size=1, max_size=6))
@@ -202,7 +203,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.wire.late or self.wire.is_busy)
     @rule()
     def the_store_answers(self) -> None:
-        """What is on its way arrives, perhaps late: before the reply is read, or when nobody will read it."""
+        """Let a pending request arrive, perhaps late: before the reply is read, or when it will never be read."""
         self.wire.answer()
         if self.wire.late:
             self.wire.arrive_late()
@@ -210,7 +211,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.looked is not None or (self.books.buffer and not self.page.revoked))
     @rule(steps=st.integers(1, 3))
     def the_supervisor_goes_on(self, steps: int) -> None:
-        """It takes the child for one that holds still, rightly or not, as in stand_in.py."""
+        """Let the supervisor count the child as one that holds still, rightly or not, as the watchdog does."""
         for _ in range(steps):
             if self.looked is None:
                 self.looked = Looked(self.store.newest)
@@ -224,7 +225,7 @@ class ConsumerMachine(RuleBasedStateMachine):
                 self.looked = None
 
     def _stand_in(self, newest: int, running: list[int], finished: Sequence[JobOutcome]) -> None:
-        """What it saw may not be true any more."""
+        """Stand in for the child with what the supervisor saw, which may not be true any more."""
         self.store.stand_in(newest, running, [outcome.claim for outcome in finished])
         self.store.cycle(Request(0, [outcome for outcome in finished if self.store.kinds[outcome.id] != "refused"]))
 
@@ -232,7 +233,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
     @rule(order=st.lists(st.integers(0, SLOTS), min_size=8, max_size=30), end=ENDS, seconds=SECONDS)
     def work_goes_on(self, order: list[int], end: str, seconds: float) -> None:
-        """Each does its next step, in this order; the last number is the request thread."""
+        """Let each thread do its next step, in this order; the last number is the request thread."""
         for number in order:
             if number < SLOTS:
                 self._next_step(self.slots[number], end, seconds)
@@ -281,12 +282,13 @@ class ConsumerMachine(RuleBasedStateMachine):
                 slot.takes = self.books.took()
 
     def _note_if_refused(self, outcome: JobOutcome) -> None:
-        """Such a job fails, by RQ's own finish."""
+        """Note that the store refused the outcome: the job fails, by RQ's own finish."""
         if why := self.consumer.why_refused(outcome.claim):
             self.consumer.note(outcome._replace(kind=RAISED, payload=why.encode(), by_rq=Verdict.FAIL.value))
 
     def _start(self, slot: Slot, job: Claimed) -> None:
-        """As Slot._begin and _may_start: what it runs stands on the page; then it asks, where it must."""
+        """Start a job as Slot._begin and _may_start do: note it on the page, then ask the store where that is
+        needed."""
         self.page.begin(slot.number, job.claim, 1.0, 0.0)
         self.books.on_page.add(job.claim)
         must_ask = self.page.revoked or self.consumer.is_doubtful(job.claim)
@@ -303,7 +305,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     def _finish(self, slot: Slot, outcome: JobOutcome) -> None:
         self.books.finishing(outcome)
         slot.job = None
-        if not outcome.payload:  # it fits into the journal, and is off the page at once
+        if not outcome.payload:  # it fits into the journal, and its claim leaves the page at once
             self.books.on_page.discard(outcome.claim)
         if not self.consumer.finish(outcome, slot.number):
             self.books.on_page.discard(outcome.claim)
@@ -349,7 +351,7 @@ class ConsumerMachine(RuleBasedStateMachine):
                 self.request_thread.do(lambda: self._drop(quiet=True))
 
     def _come_back(self) -> None:
-        """As ChildWatchdog._come_back."""
+        """Come back as ChildWatchdog._come_back does."""
         revoked = self.page.get(REVOKED)
         self._drop(at_rest=True)
         self.page.set(CAME_BACK, revoked)
@@ -361,7 +363,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.books.are(DROPPED))
     @rule()
     def gives_back(self) -> None:
-        """What was taken out of the buffer, some time later."""
+        """Give back what was dropped, some time later."""
         claims = self.books.are(DROPPED)
         self.store.give_back(claims)
         for claim in claims:
@@ -379,7 +381,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     def all_adds_up(self) -> None:
         self.books.agree_with(self.page)
         if self.consumer.at_rest:
-            in_hands = self.books.on_page  # also while one of them waits to hear that RQ has to record it
+            in_hands = self.books.on_page  # also while a slot waits to hear that RQ has to record its outcome
             left = self.books.buffer or set(self.books.are(FINISHED, FOR_RQ)) - in_hands
             assert not left, f"it says that it is at rest, and has {left}"
 
@@ -390,18 +392,20 @@ class ConsumerMachine(RuleBasedStateMachine):
                 assert claim in self.store.held, f"claim {claim} runs, and {slot.job.id} is in the queue again"
 
     def nothing_is_called_lost(self) -> None:
-        """Nobody took a job from us while it ran; what a supervisor or a lost request recorded is no news."""
+        """Assert that no line calls a job lost: none was taken while it ran, and one that the supervisor or a lost
+        request recorded gives no warning."""
         assert not self.log.lines, self.log.lines
 
     def nothing_waits_without_end(self) -> None:
-        """Who waits without an end has been told of all that is there: a job, an outcome, a reply, a broken wire."""
+        """Assert that a thread that waits without an end has no job, outcome, reply or broken wire left to deal
+        with."""
         asking = [slot.actor for slot in self.slots if slot.asks]
         waiting = [actor for actor in asking if actor.place == WAITS and not actor.can_go_on]
         if not waiting or self.quiet:
             return
         assert not self._may_take(), f"{waiting} wait, and {self.books.buffer} are in the buffer"
         if self.able or any(slot.is_free for slot in self.slots):
-            return  # they will see to the rest
+            return  # other threads will do the rest
         assert not self.books.are(FOR_RQ), f"{waiting} wait, and an outcome waits for one of them"
         assert not self.wire.is_busy, f"{waiting} wait, and nobody reads the reply"
         left = [claim for claim in self.books.are(FINISHED) if claim not in self.books.on_page]
@@ -409,7 +413,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         assert self.page.get(OUT_OF_WORK) or self.books.buffer, f"{waiting} wait, and nobody asks for jobs"
 
     def _may_take(self) -> bool:
-        in_hands = [*self.books.are(HAND, WITH_RQ, FOR_RQ), *self.books.on_page]  # or on their way into them
+        in_hands = [*self.books.are(HAND, WITH_RQ, FOR_RQ), *self.books.on_page]  # or about to enter them
         if not self.books.buffer or "alone" in map(self._kind, in_hands):
             return False
         return self._kind(self.books.buffer[0]) != "alone" or not in_hands
@@ -429,7 +433,7 @@ class ConsumerMachine(RuleBasedStateMachine):
                 actor.abandon()
 
     def _come_to_an_end(self) -> None:
-        """Nothing is cut any more: every job ends, once, and every slot leaves."""
+        """Go on without failures until every job has ended, once, and every slot has left."""
         while self.wire.late:
             self.wire.arrive_late()
         self.looked, self.wire.troubles = None, []
@@ -444,16 +448,16 @@ class ConsumerMachine(RuleBasedStateMachine):
         self._check_the_end()
 
     def _check_the_end(self) -> None:
-        unknown = set(self.store.held) - self.books.place.keys()  # the child left before it could reconcile
+        unknown = set(self.store.held) - self.books.place.keys()  # the child ended before it could reconcile
         assert set(self.store.held) == unknown, f"left behind: {self.store.held}"
         places = [*self.store.ended, *self.store.queue, *self.store.held.values()]
         assert sorted(places) == sorted(self.store.kinds)
-        stale = [outcome.claim for outcome in self.page.journal.read()]  # the token sorts that out
+        stale = [outcome.claim for outcome in self.page.journal.read()]  # the token takes care of that
         assert {self.books.place[claim] for claim in stale} <= {SETTLED}
         assert self.page.get(UNSETTLED) == 0
 
     def _work_left(self) -> bool:
-        """Somebody has something, or could have."""
+        """Return whether any thread has something to do, or could have."""
         busy = any(slot.job or slot.for_rq or slot.is_free or slot.actor.can_go_on for slot in self.slots)
         waiting = bool(self.store.queue) and not self.quiet
         return (
@@ -469,7 +473,7 @@ class ConsumerMachine(RuleBasedStateMachine):
         raise AssertionError(f"it goes on for ever; {waits} wait, {self.books.place}, {self.store.queue}")
 
     def _one_round(self) -> None:
-        """Everybody does what there is to do; jobs that wait are announced, once nobody can do anything by himself."""
+        """Let every thread do what it can; announce waiting jobs when no thread can do anything by itself."""
         before = self._state()
         for slot in self.slots:
             self._next_step(slot, "finishes", 0.0001)
@@ -488,7 +492,7 @@ class ConsumerMachine(RuleBasedStateMachine):
 
 
 class Lines(logging.Handler):
-    """What the child says of jobs that were taken from it."""
+    """Collect the child's log lines on jobs that were taken from it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -504,7 +508,7 @@ class Lines(logging.Handler):
         super().close()
 
 
-@pytest.mark.timeout(0 if EXAMPLES else 400)  # a failure is made small first: that takes a while
+@pytest.mark.timeout(0 if EXAMPLES else 400)  # a failing example is first reduced, which takes a while
 def test_every_claimed_job_is_always_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> ConsumerMachine:
         machine = ConsumerMachine()
@@ -517,7 +521,7 @@ def test_every_claimed_job_is_always_in_one_place(monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def by_hand() -> Iterator[ConsumerMachine]:
-    """The machine, for one history that is written down."""
+    """Return the machine, for one history that a test writes down."""
     machine = ConsumerMachine()
     yield machine
     machine.teardown()
@@ -525,7 +529,7 @@ def by_hand() -> Iterator[ConsumerMachine]:
 
 def test_a_failed_request_wakes_the_slots_that_waited_for_it(by_hand: ConsumerMachine) -> None:
     """The request thread settles while a slot runs out of work: the slot waits for that request, and has to mend the
-    wire when it fails, for the request thread does not."""
+    wire when it fails, as the request thread does not."""
     by_hand.put(["plain"])
     runs = None
     while runs is None or by_hand.able:  # one runs the job, and the others wait

@@ -143,7 +143,7 @@ def test_a_job_that_was_canceled_is_not_requeued(store: redis.Redis, protocol: P
 
 @pytest.mark.parametrize("started", [True, False])
 def test_rqs_note_of_a_settled_job_is_deleted(store: redis.Redis, protocol: Protocol, started: bool) -> None:
-    """Else RQ's maintenance would fail the job as stuck when it sees it the next time."""
+    """If the note stayed, RQ's maintenance would fail the job as stuck the next time."""
     enqueue(protocol, "a")
     (job,) = claim(protocol)
     IntermediateQueue(keys.queue("q"), store).set_first_seen("a")

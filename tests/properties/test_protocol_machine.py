@@ -39,7 +39,7 @@ PROFILE = settings(
 
 
 class Everything(Clients, Children, Deaths):
-    """All rules."""
+    """The machine with all rules."""
 
 
 @pytest.fixture(params=["fakeredis", "server"])
@@ -47,9 +47,9 @@ def backend(request: pytest.FixtureRequest) -> redis.Redis:
     return fakeredis.FakeRedis() if request.param == "fakeredis" else request.getfixturevalue("store")
 
 
-@pytest.mark.timeout(0 if EXAMPLES else 400)  # a failure is made small first: that takes a while
+@pytest.mark.timeout(0 if EXAMPLES else 400)  # a failing example is first reduced, which takes a while
 def test_any_order_of_events_keeps_the_promise(backend: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("jobqueue.workers.rq_finish.finish", "rq.worker"):  # say each time what became of a job
+    for name in ("jobqueue.workers.rq_finish.finish", "rq.worker"):  # which log each end of a job
         caplog.set_level(logging.CRITICAL, logger=name)
     wire = Wire(backend)
     wire.reconnect()

@@ -1,8 +1,8 @@
-"""Threads that take turns: one runs at a time, and who is next, the test decides.
+"""Run threads in turns: one at a time, and the test decides which is next.
 
-An actor gives its turn away where the code under test lets others go on anyway: where it waits for its lock's
-condition, and where the fake wire talks to the store. So every order of these moments can be tried, and the same one
-again. Time passes only where somebody waits for it.
+An actor ends its turn where the code under test lets other threads continue anyway: where it waits for its lock's
+condition, and where the fake wire talks to the store. So every order of these moments can be tried and repeated. Time
+passes only while a thread waits for it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ DEADLINE = 30.0  # seconds until a turn that does not end is an error
 
 
 class Abandoned(BaseException):
-    """The history is over; nothing of ours catches this."""
+    """The history is over; no code of ours catches this."""
 
 
 class Actor:
-    """A thread that does one finish process after the other, each in as many turns as it takes."""
+    """A thread that does one request after the other, each in as many turns as it takes."""
 
     def __init__(self, turns: Turns, name: str) -> None:
         self.name = name
         self.place = IDLE
-        self.timeout: float | None = None  # while it waits: for so long at most
+        self.timeout: float | None = None  # while it waits: for this long at most
         self.notified = False
         self._turns = turns
         self._request: Callable[[], None] = lambda: None
@@ -39,13 +39,13 @@ class Actor:
 
     @property
     def can_go_on(self) -> bool:
-        """Something is to be done that does not wait for another."""
+        """Return whether there is something to do that does not wait for another thread."""
         if self.place == WAITS:
             return self.notified or self.timeout is not None
         return self.place != IDLE
 
     def do(self, request: Callable[[], None]) -> None:
-        """Begin a finish process, and run to the first place where it gives its turn away, or to its end."""
+        """Start a request, and run to the first place where it ends its turn, or to its end."""
         assert self.place == IDLE, self
         self._request = request
         self.go_on()
@@ -63,7 +63,7 @@ class Actor:
         self._give_turn()
 
     def park(self, place: str) -> None:
-        """(the actor) Give the turn away at this place; come back when it is its turn again."""
+        """End the actor's turn at this place; return when it has the turn again. The actor calls it."""
         self.place = place
         self._turns.back.release()
         self._turn.acquire()
@@ -94,7 +94,7 @@ class Actor:
 
 
 class Turns:
-    """Whose turn it is, and the time."""
+    """The thread that has the turn, and the time."""
 
     def __init__(self) -> None:
         self.current: Actor | None = None  # None: the test itself
@@ -108,8 +108,8 @@ class Turns:
 
 
 class OneLock:
-    """In the place of a ``threading.Condition``. Whoever has the turn finds it free: else somebody has given the turn
-    away while holding it, which would have everybody wait for Redis."""
+    """Stand in for a ``threading.Condition``. The thread that has the turn finds it free: otherwise a thread has ended
+    its turn while holding it, and all others would wait for Redis."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
