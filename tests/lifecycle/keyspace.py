@@ -19,7 +19,7 @@ OF_A_PROCESS = {"pid", "hostname", "ip_address", "version", "python_version", "t
 
 
 class Seconds:
-    """A time relative to now. It is equal to another one that is near."""
+    """A time relative to now; two of them are equal when they are near each other."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -43,7 +43,7 @@ def snapshot(client: redis.Redis, workers: set[str]) -> dict[str, Any]:
         kind = client.type(key).decode()
         content = _READ[kind](client, key) if kind in _READ else None
         pttl = int(client.pttl(key))
-        if content is None:  # a lock that was let go meanwhile
+        if content is None:  # a lock that was released meanwhile
             continue
         seen[mask(key.decode())] = (kind, _plain(content, mask), Seconds(pttl / 1000) if pttl >= 0 else "for ever")
     return seen

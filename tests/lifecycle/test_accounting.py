@@ -119,6 +119,6 @@ def test_accounting_adds_no_command_per_job(server: Server, queue: Queue, start:
 def test_waiting_for_the_gil_is_estimated_only_with_several_threads(
     queue: Queue, store: redis.Redis, start: Start, slots: int
 ) -> None:
-    submit(queue, "samples.nap", [(0.01,)] * 100)  # so that some slot runs a second one: first runs are kept apart
+    submit(queue, "samples.nap", [(0.01,)] * 100)  # so that some slot runs a second job: first runs are recorded apart
     assert start("-n", str(slots), "--burst", mode="thread").wait() == 0
     assert (recorded(store)["samples.nap"].gil_wait is None) is (slots == 1)

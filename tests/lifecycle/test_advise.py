@@ -56,8 +56,8 @@ def test_the_advice_on_the_builtin_tasks(server: Server, queue: Queue, start: St
 def test_tasks_that_wait_for_each_other_in_a_process_need_processes(
     server: Server, queue: Queue, start: Start, task: str
 ) -> None:
-    """Two tasks look as if they waited for input or output, but wait in the process: threads take turns, processes do
-    not."""
+    """Two tasks look as if they waited for input or output, but wait within the process: more threads do not help,
+    processes do."""
 
     def advised(*flags: str) -> dict[str, Any]:
         list(queue.enqueue_many(task, [0.05] * 40))
@@ -77,7 +77,7 @@ def test_tasks_that_wait_for_each_other_in_a_process_need_processes(
     assert (both["kind"], both["mode"]) == ("takes turns", "process"), both
     jobq(server, "advise", "--reset")
     alone = advised("--mode", "process", "-n", "2")
-    if task == "samples.hold_the_gil":  # its process could not do anything else meanwhile
+    if task == "samples.hold_the_gil":  # meanwhile its process could do nothing else
         assert (alone["kind"], alone["mode"]) == ("takes turns", "process"), alone
     else:
         assert alone["mode"] == "thread"

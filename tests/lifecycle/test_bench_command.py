@@ -1,4 +1,4 @@
-"""``jobq bench`` with real workers: its figures, on another's store and on the local one; nothing is left of it."""
+"""``jobq bench`` with real workers: its figures, on a given store and on the local one; nothing is left of it."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def cancel_some(server: Server, ids: Iterable[str], cancel: Callable[..., Any], 
     for job_id in ids:
         try:
             cancel(store, job_id, rng)
-        except (JobError, InvalidJobOperation, NoSuchJobError):  # it came too late
+        except (JobError, InvalidJobOperation, NoSuchJobError):  # the cancel came too late
             pass
 
 
@@ -89,7 +89,7 @@ def test_each_job_has_one_ending(
     start: Start, mode: str, cancel: Callable[..., Any], server: Server, queue: Queue, store: redis.Redis
 ) -> None:
     start("-n", "3", "--maintenance-interval", "0", mode=mode)
-    assert queue.enqueue("samples.ok", 1).result(30) == 1  # it is there
+    assert queue.enqueue("samples.ok", 1).result(30) == 1  # the worker runs
     ids: list[str] = []
     rng = random.Random(1)
     for n in range(ROUNDS):

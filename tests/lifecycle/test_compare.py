@@ -100,8 +100,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_a_users_module_is_measured_in_all_rows_and_the_trials(place: Place) -> None:
-    """Threads wait at the same time, and the trials show the same on any machine. The median of three runs counts, as a
-    run may have had no core for a tenth of a second, and a slow machine needs more time than usual."""
+    """Threads wait at the same time, and the trials show that on any machine. The median of three runs counts, as a run
+    may have had no core for a tenth of a second; a slow machine needs more time than usual."""
     page = place.home / "page.html"
     argv = ("-n", "2", "--jobs", "12", "--repeat", "3", "--seconds", "120", "--html", str(page))
     report = place.report("mine:resize", "a.jpg", "b.jpg", *argv)
@@ -121,7 +121,7 @@ def test_a_users_module_is_measured_in_all_rows_and_the_trials(place: Place) -> 
     assert [ratio["workers"] for ratio in task["process_over_thread"]] == [1, 2]
     assert task["memory_per_worker"]["process"]["uss_mb"] > task["memory_per_worker"]["thread"]["uss_mb"]
     assert report["machine"]["gil_enabled"] is GIL
-    assert report["machine"]["gil_enabled_by"] == ["fast_ext"]  # what a free-threaded Python would have written
+    assert report["machine"]["gil_enabled_by"] == ["fast_ext"]  # as a free-threaded Python writes it
     assert_trials(report)
     assert task["verdict"][13:40] in page.read_text()
 
@@ -209,7 +209,7 @@ def test_control_characters_are_escaped_on_a_terminal(place: Place, encoding: st
 
 
 def test_a_task_that_only_the_queue_cannot_run_is_reported(place: Place) -> None:
-    """A set is no JSON: the task works in a plain loop, and fails in the queue."""
+    """A set is not JSON: the task works in a plain loop, and fails in the queue."""
     done = place.run("mine:a_set", "x", "-n", "4", "--jobs", "4", "--no-trials", "--json")
     (task,) = json.loads(done.stdout)["tasks"]
     assert done.returncode == 1
@@ -296,7 +296,7 @@ def stopped(running: subprocess.Popen[str], place: Place, number: int) -> None:
     running.send_signal(number)
     time.sleep(0.05)
     if running.poll() is None:
-        running.send_signal(number)  # an impatient user: the cleaning up goes on
+        running.send_signal(number)  # a second Ctrl-C: the cleanup continues
     output, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
     assert errors.splitlines()[-1] == "jobq: the comparison was stopped; nothing is left of it."

@@ -1,5 +1,5 @@
-"""A machine with too much to do: processes get no core for a tenth of a second, at any moment. No process died, so no
-job runs twice."""
+"""On an overloaded machine, processes get no core for a tenth of a second, at any moment. No process died, so no job
+may run twice."""
 
 from __future__ import annotations
 

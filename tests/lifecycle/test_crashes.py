@@ -63,7 +63,7 @@ def test_a_killed_supervisors_processes_end_too(
     eventually(lambda: finished(store) > 20)
     first.kill()
     eventually(lambda: not first.processes(), 10)
-    assert held(store)  # it had no time to give anything back
+    assert held(store)  # the supervisor had no time to give jobs back
     second = start("-n", "2", mode=mode, JOBQ_LEASE="1")
     eventually(lambda: finished(store) == JOBS)
     everything_ran(record)
@@ -127,7 +127,7 @@ def test_a_job_that_kills_its_process_fails_and_the_worker_continues(
     assert [job.result(30) for job in others] == [n * n for n in range(50)]
     found = eventually(lambda: failed(store, deadly.id))
     assert f"ChildKilled: The process that ran this job (pid {pid_in(found)}) {cause}." in found
-    # beside others in one process nobody can tell who called for SIGKILL or exit: the first time does not count
+    # beside others in one process the job that caused SIGKILL or exit is not known: the first time does not count
     assert 1 <= len(lines(record)) <= (4 if mode == "thread" else 3)
     assert store.hget(keys.job(deadly.id), "retries_left") is None
     assert queue.enqueue("square", 7).result(30) == 49

@@ -61,7 +61,7 @@ def blocked(store: redis.Redis) -> int:
 
 
 def test_a_dead_connection_for_one_of_two_queues(begin: Begin, proxy: Proxy, store: redis.Redis) -> None:
-    """All requests about one queue are swallowed for ever; its jobs start all the same."""
+    """All requests about one queue are dropped for ever; its jobs start all the same."""
     rule = proxy.swallow(b"BLMOVE", keys.queue("b").encode() + b"\r\n")
     begin(proxy.url, "a", "b")
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_dead_connections_of_an_idle_worker(begin: Begin, proxy: Proxy, store: r
     assert proxy.silence() >= 3
     job = Queue(connection=store).enqueue("samples.ok", 1)
     eventually(lambda: status(store, job.id) == "finished", NOTICED)
-    # the store does not know yet that the old subscriber is gone; a new one comes beside it
+    # the store still knows the old subscriber; the new one is added beside it
     eventually(lambda: store.pubsub_numsub(channel)[0][1] >= 2, NOTICED)
     store.publish(channel, '{"command": "shutdown"}')
     assert tree.wait() == 0
@@ -93,7 +93,7 @@ def test_dead_connections_while_a_job_runs(begin: Begin, proxy: Proxy, store: re
     begin(proxy.url, JOBQ_LEASE="10")
     job = Queue(connection=store).enqueue("samples.note_and_nap", record, "x", 14)
     eventually(lambda: lines(record))
-    beside = begin(store_url(store))  # it would take the jobs over after 10 s
+    beside = begin(store_url(store))  # the other worker would rescue the jobs after 10 s
     proxy.silence()
     eventually(lambda: status(store, job.id) == "finished", 14 + NOTICED)
     assert lines(record) == ["start x", "end x"]
@@ -136,7 +136,7 @@ def ours(proxy: Proxy) -> redis.Redis:
 
 
 def theirs(proxy: Proxy) -> redis.Redis:
-    """A client as many users make it: it waits for ever."""
+    """Return a client as many users make it, without a time limit."""
     return redis.Redis("127.0.0.1", proxy.port, socket_timeout=None)
 
 
@@ -144,7 +144,7 @@ def theirs(proxy: Proxy) -> redis.Redis:
 def test_a_producer_with_a_dead_connection(
     make: Callable[[Proxy], redis.Redis], proxy: Proxy, store: redis.Redis
 ) -> None:
-    """The producer's connection was forgotten between two jobs, or the reply to an enqueue never comes."""
+    """The producer's connection died between two jobs, or the reply to an enqueue is lost."""
     with make(proxy) as own:
         queue = Queue(connection=own)
         queue.enqueue("square", 1)
@@ -173,7 +173,7 @@ def test_a_wait_for_results_over_a_dead_connection(
 
 @pytest.fixture
 def begin_one(server: Server, tmp_path: Path) -> Iterator[Begin]:
-    """Start a worker that is near the store."""
+    """Start a worker that reaches the store without the proxy."""
     trees: list[Tree] = []
 
     def start() -> Tree:
@@ -196,7 +196,7 @@ def test_an_executor_with_dead_connections(proxy: Proxy, begin_one: Begin) -> No
 
 
 def test_a_cron_leader_with_a_dead_connection(server: Server, store: redis.Redis, proxy: Proxy, tmp_path: Path) -> None:
-    """The only leader: the lock expires while it waits for an answer, and then it leads again."""
+    """The only leader's lock expires while it waits for an answer; then it leads again."""
     path = tmp_path / "cron_file.py"
     path.write_text(
         "from rq import cron\nfrom jobqueue.tasks import square\n"

@@ -1,4 +1,4 @@
-"""A job that kills its process: it fails with the cause, its neighbours run again, RQ's own code is told."""
+"""A job that kills its process fails with the cause, its neighbours run again, and RQ's own finish is done."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_a_segfault_counts_only_for_the_job_that_crashed(
     assert store.hget(keys.job(culprit.id), "jobq_crashes") == b"3"
     assert all(uncounted(store, job.id) for job in good)
     ran = Counter(lines(record))
-    # who ran beside it may have noted its end, and not yet reported it
+    # a job beside it may have noted its end without having reported it
     assert all(1 <= ran[f"end {n}"] <= ran[f"start {n}"] for n in range(GOOD))
     again = sum(ran[f"start {n}"] for n in range(GOOD)) - GOOD
-    assert 0 <= again <= (3 * 2 if mode == "thread" else 0)  # who ran beside it, and nobody else
+    assert 0 <= again <= (3 * 2 if mode == "thread" else 0)  # the jobs that ran beside it, and no other
 
 
 @pytest.mark.parametrize("mode", ["thread"])

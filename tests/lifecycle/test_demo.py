@@ -88,7 +88,7 @@ def test_a_signal_leaves_nothing_behind(env: dict[str, str], tmp_path: Path, sig
         assert len(working_for(tmp_path)) > 3
         demo.send_signal(signum)
         time.sleep(0.05)
-        demo.send_signal(signum)  # an impatient user: the cleaning up goes on
+        demo.send_signal(signum)  # a second Ctrl-C: the cleanup continues
         text += read_until(terminal, None)
         assert demo.wait(30) == 130
     finally:

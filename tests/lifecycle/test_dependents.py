@@ -1,5 +1,5 @@
-"""Dependents are enqueued, whatever happens to the process that recorded the end of the job that they wait for, without
-RQ's maintenance."""
+"""Dependents are enqueued without RQ's maintenance, whatever happens to the process that recorded the end of their
+dependency."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ end
 
 
 def add_many(store: redis.Redis, queue: Queue, parent: str, number: int) -> list[str]:
-    """Enqueue so many dependents of a job that waits."""
+    """Enqueue this number of dependents of a job that waits."""
     [first] = [queue.enqueue("samples.ok", 1, job_id="first", depends_on=Dependency([parent], allow_failure=True))]
     copied = [keys.job(first.id), keys.registry("deferred", queue.name), keys.dependents(parent)]
     prefixes = keys.job(""), keys.dependencies("").removesuffix(":dependencies")
@@ -83,7 +83,7 @@ def test_a_child_is_killed_while_it_enqueues_many_dependents(
 
 
 def test_many_dependents_of_a_job_with_a_short_limit(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:
-    """The process is not taken for stuck, renews its lease, and settles the jobs of its other slot."""
+    """The process does not count as stuck, renews its lease, and settles the jobs of its other slot."""
     queue.enqueue("samples.ok", 1, job_id="parent", job_timeout=1)
     ids = add_many(store, queue, "parent", MANY)
     tree = start(*WITHOUT_MAINTENANCE, "-n", "2", mode=mode, JOBQ_LEASE="1")

@@ -14,7 +14,7 @@ from helpers import ROOT, Server, eventually
 
 from jobqueue.protocol import keys
 
-# Imported by Python itself: it sends the signal when the module of this name is about to be imported.
+# Python itself imports this. It sends the signal when the module of this name is about to be imported.
 SITE = """
 import os, signal, sys
 

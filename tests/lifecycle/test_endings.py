@@ -222,11 +222,11 @@ def test_data_that_is_no_call_fails_the_job(queue: Queue, store: redis.Redis) ->
 
 @pytest.mark.parametrize("function", ["samples.nap", "samples.spin", "samples.sleep_in_c"])
 def test_the_time_limit(queue: Queue, store: redis.Redis, mode: str, function: str) -> None:
-    blocked = mode == "thread" and function == "samples.sleep_in_c"  # only its return lets the exception in
+    blocked = mode == "thread" and function == "samples.sleep_in_c"  # raised only when the call returns
     job = queue.enqueue(function, 2.5 if blocked else 60, job_timeout=1)
     said = "The job ran longer than its time limit of 1 s."
     text = failure(store, job.id).strip()
-    assert said in text if blocked else text.endswith(said)  # blocked and late, it may have been written off
+    assert said in text if blocked else text.endswith(said)  # a blocked and late slot may have been written off
 
 
 def test_retries(queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def claims(store: redis.Redis, key: bytes) -> list[bytes]:
 def test_a_running_job_is_visible_to_rq(
     queue: Queue, store: redis.Redis, worker: Tree, tmp_path: Path, gate: Path
 ) -> None:
-    """Status, start, worker, RQ's started registry and execution are there; all are gone when the job has ended."""
+    """Status, start, worker, RQ's started registry and execution are set; all are gone when the job has ended."""
     record = str(tmp_path / "record")
     job = queue.enqueue("samples.wait_for", record, 1, str(gate))
     eventually(lambda: Job.fetch(job.id, store, Auto).get_status() is JobStatus.STARTED)

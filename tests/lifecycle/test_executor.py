@@ -44,7 +44,8 @@ def workers_of(pid: int) -> list[psutil.Process]:
 
 
 def is_supervisor(command: list[str]) -> bool:
-    """Tell by the arguments, or by the title that replaces them where setproctitle is installed."""
+    """Return whether a process is a supervisor, by its arguments or by the title that replaces them with
+    setproctitle."""
     return {"worker", "--private"} <= set(command) or " ".join(command).startswith(f"{TITLE}supervisor")
 
 
@@ -182,7 +183,7 @@ def test_a_job_has_no_time_limit_by_default(make: Callable[..., JobExecutor], se
 def test_a_killed_supervisor_is_started_again(
     make: Callable[..., JobExecutor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("JOBQ_LEASE", "1")  # its successor rescues what it held after this time
+    monkeypatch.setenv("JOBQ_LEASE", "1")  # after this time its successor rescues its jobs
     executor = make()
     assert executor.submit(samples.ok, 1).result(LONG) == 1
     gate, record = tmp_path / "gate", tmp_path / "record"
@@ -324,7 +325,7 @@ def test_a_job_canceled_elsewhere_cancels_its_future(server: Server) -> None:
 
 def test_a_function_that_running_workers_do_not_serve(server: Server, start: Start) -> None:
     start("-n", "1", serve=())
-    eventually(lambda: server.client.smembers(keys.WORKERS))  # one that starts later says so itself, and leaves
+    eventually(lambda: server.client.smembers(keys.WORKERS))  # a worker that starts later says so itself, and ends
     with JobExecutor(url=server.url) as executor:
         error = executor.submit(samples.ok, 1).exception(LONG)
     assert "start it with -I samples" in str(error)
@@ -365,11 +366,11 @@ def test_thousands_of_futures_cost_few_commands(make: Callable[..., JobExecutor]
         after = calls(server)
         assert submitted["evalsha"] - before["evalsha"] >= 5000  # when submit returns, the job is in the store
         assert not after.get("multi", 0) - before.get("multi", 0) > 10
-        assert after["xread"] - submitted["xread"] < 500  # one waits for many
+        assert after["xread"] - submitted["xread"] < 500  # one request waits for many results
         assert after["hget"] - submitted.get("hget", 0) < 6000  # what settling costs, and nothing for waiting
         assert sum(executor.map(samples.ok, range(5000), timeout=LONG)) == sum(range(5000))
         mapped = calls(server)
-        assert mapped["evalsha"] - after["evalsha"] < 3000  # in bulk; the worker's own cycles are among them
+        assert mapped["evalsha"] - after["evalsha"] < 3000  # in bulk; this includes the worker's own cycles
         assert mapped["xread"] - after["xread"] < 1000
 
 
@@ -492,7 +493,7 @@ def test_ctrl_c_ends_a_script(server: Server, tmp_path: Path, where: str) -> Non
     (worker,) = workers_of(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=LONG)
-    assert err.strip(": \n").endswith("KeyboardInterrupt")  # with more behind it where Python ignores it at its end
+    assert err.strip(": \n").endswith("KeyboardInterrupt")  # with more text after it where Python ignores it at its end
     assert not psutil.pid_exists(worker.pid)
     assert traces(server) == []
     assert held(server.client) == {}
@@ -509,12 +510,12 @@ def test_a_killed_caller_leaves_nothing(
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     (worker,) = workers_of(process.pid)
-    assert list(temporary.iterdir())  # its log, which the killed one cannot remove
+    assert list(temporary.iterdir())  # its log, which the killed process cannot remove
     process.send_signal(number)
     process.communicate(timeout=LONG)
     eventually(lambda: not worker.is_running(), 30)
     assert list(temporary.iterdir()) == []
-    eventually(lambda: not [key for key in traces(server) if "bell" not in key], 20)  # that one expires
+    eventually(lambda: not [key for key in traces(server) if "bell" not in key], 20)  # this key expires
     assert held(server.client) == {}
 
 

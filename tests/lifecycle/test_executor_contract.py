@@ -26,7 +26,7 @@ from jobqueue import JobExecutor
 KINDS = ["threads", "processes", "jobs in threads", "jobs in processes", "jobs elsewhere"]
 OURS = KINDS[2:]
 WORKERS = 2
-LONG = 60.0  # seconds after which something hangs
+LONG = 60.0  # seconds after which a call counts as hanging
 
 Make = Callable[[], cf.Executor]
 
@@ -72,7 +72,7 @@ def pool(shared: cf.Executor, gate: Gate) -> Iterator[cf.Executor]:
 
 
 class Gate:
-    """Calls that wait until it is opened."""
+    """A gate for which calls wait until it is opened."""
 
     def __init__(self, directory: Path) -> None:
         self.path, self.record = str(directory / "gate"), str(directory / "record")
@@ -81,7 +81,7 @@ class Gate:
         return pool.submit(samples.wait_for, self.record, name, self.path, LONG)
 
     def fill(self, pool: cf.Executor) -> list[cf.Future[Any]]:
-        """Keep all workers busy; return when they are."""
+        """Keep all workers busy; return as soon as they are."""
         futures = [self.held(pool, f"filler {n}") for n in range(WORKERS)]
         eventually(lambda: all(future.running() for future in futures))
         return futures
@@ -242,7 +242,7 @@ def test_shutdown_that_cancels(make: Make, gate: Gate) -> None:
     assert [future.result(0) for future in running] == ["filler 0", "filler 1"]
     assert all(future.done() for future in waiting)
     canceled = [future.cancelled() for future in waiting]
-    assert sum(canceled) >= 7  # who has taken some ahead may run these
+    assert sum(canceled) >= 7  # a pool that has taken some calls ahead may run these
     assert canceled == sorted(canceled)
 
 
@@ -554,7 +554,8 @@ def test_an_idle_executor_reacts_at_once(pool: cf.Executor, gate: Gate) -> None:
 
 @pytest.mark.parametrize("make", OURS, indirect=True)
 def test_wait_for_a_cancellation(pool: cf.Executor, gate: Gate) -> None:
-    """At once; the standard library tells waiters only when a worker reaches the canceled call."""
+    """A cancellation is seen at once; the standard library tells waiters only when a worker reaches the canceled
+    call."""
     last, held = gate.pending(pool), gate.held(pool)
     timer = threading.Timer(0.05, last.cancel)
     timer.start()

@@ -60,7 +60,7 @@ def test_a_handler_that_fails_does_not_hide_the_failure(
     assert tree.wait() == 0
     assert "the cause" in failed(store, job.id)
     assert f"{said}\n" in tree.log
-    tree._log.write_text("")  # its traceback is what we asked for
+    tree._log.write_text("")  # the traceback that the test asked for
 
 
 @pytest.mark.parametrize("name", ["samples_rq:no_such", "no_such_module:handle", "samples_rq:Basket.kind"])
@@ -266,7 +266,7 @@ def test_a_rate_limit(start: Start, mode: str, store: redis.Redis) -> None:
     limit = RateLimit("api", concurrency=2)
     jobs = [queue.enqueue(samples_rq.count_company, "company", 0.1, "gate", rate_limit=limit) for _ in range(6)]
     start("-n", "6", "--accept", "json,pickle", mode=mode, serve=SERVE)
-    eventually(lambda: store.get("company") == b"2")  # however late the second slot comes up
+    eventually(lambda: store.get("company") == b"2")  # however late the second slot starts
     store.set("gate", "open")
     eventually(lambda: all(job.is_finished for job in jobs))
     assert max(job.return_value(refresh=True) for job in jobs) == 2
@@ -290,7 +290,7 @@ def test_retries_with_intervals(start: Start, mode: str, queue: Queue, tmp_path:
 def test_suspend_and_resume(
     start: Start, mode: str, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path
 ) -> None:
-    """RQ's switch, while the worker runs: running jobs continue, and no other begins."""
+    """RQ's switch works while the worker runs: running jobs continue, and no other starts."""
     record, gate = str(tmp_path / "record"), tmp_path / "gate"
     running = queue.enqueue(samples.wait_for, record, 1, str(gate))
     start("-n", "2", mode=mode)
@@ -347,7 +347,7 @@ def test_rqs_environment_variables(start: Start, mode: str, store: redis.Redis, 
 
 
 def test_a_running_job_sees_its_worker_and_its_start(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
-    """Also in the job's first 5 ms, and when the store has an earlier run by another worker."""
+    """The job sees them also in its first 5 ms, and when the store has an earlier run by another worker."""
     job = queue.enqueue(samples_rq.seen_by_itself)
     store.hset(keys.job(job.id), mapping={"worker_name": "another", "started_at": "2020-01-01T00:00:00.000000Z"})
     start("-n", "2", mode=mode, serve=SERVE)

@@ -1,5 +1,4 @@
-"""What must not happen when a process is forked that has imported the served modules: all children get the same random
-numbers, share a connection, or lose a thread for which their jobs wait."""
+"""Forked children have different random numbers, share no connection, and do not wait for threads that a fork loses."""
 
 from __future__ import annotations
 
@@ -67,8 +66,8 @@ def all_differ(drawn: list[list[float]]) -> bool:
 
 
 def test_children_draw_different_numbers(start: Start, queue: Queue, drawing: Path) -> None:
-    """Also children that replace dead ones. A module with its own generator gets a warning that all children have the
-    same."""
+    """Children that replace dead ones draw others too. A module with its own generator gets a warning that all children
+    draw the same."""
     tree = start("-n", "3", serve=("drawing",))
     jobs = [queue.enqueue("drawing.draw_and_wait", str(drawing / "barrier")) for _ in range(3)]
     eventually(lambda: all(job.get_status(refresh=True) == "started" for job in jobs))

@@ -95,7 +95,7 @@ def test_the_guide_runs() -> None:
 
 def told(output: str, mark: str) -> str:
     """Reduce an output to the part that can be compared."""
-    anyorder = "order" in mark  # one thread can get between the words of another's line, and its number next to another
+    anyorder = "order" in mark  # one thread's words can be printed between those of another's line
     if "numbers" in mark:
         output = re.sub(r"\b[0-9a-f]{32}\b|\d+([.,]\d+)*", "" if anyorder else "N", output)
     if anyorder:

@@ -31,7 +31,8 @@ def why(path: Path) -> str:
 def test_the_health_file_says_whether_the_worker_can_claim_jobs(
     start: Start, server: Server, queue: Queue, tmp_path: Path
 ) -> None:
-    """Able; not while the store is stopped; able again; not while the worker stops; and no file when it has ended."""
+    """The file says: able; not able while the store is stopped; able again; not able while the worker stops. It is
+    deleted at the end."""
     path, gate = tmp_path / "health", tmp_path / "gate"
     tree: Tree = start("-n", "2", "--health-file", str(path), JOBQ_LEASE="2")
     eventually(lambda: health(server, path) == (0, "able to claim\n"))
@@ -83,14 +84,14 @@ def test_a_killed_worker_is_stale(start: Start, server: Server, tmp_path: Path) 
     dead = set(server.client.smembers(keys.OWNERS))
     assert dead
     start("-n", "1", JOBQ_LEASE="1")
-    os.utime(path)  # what counts is what it said, not when it was touched
+    os.utime(path)  # its content counts, not the time of the file
     said = json.loads(path.read_text())["time"]
     eventually(lambda: time.time() - said > 1.5)
     code, words = health(server, path, "--max-age", "1")
     assert code == 1
     assert words.startswith("the worker has said nothing for ")
-    assert health(server, path, "--max-age", "1000")[1] == f"{why(path)}\n"  # its last word, while that is no older
-    eventually(lambda: not dead & set(server.client.smembers(keys.OWNERS)))  # the other one took its place
+    assert health(server, path, "--max-age", "1000")[1] == f"{why(path)}\n"  # its last report, until that is older
+    eventually(lambda: not dead & set(server.client.smembers(keys.OWNERS)))  # another worker replaced the file
 
 
 def test_the_health_file_names_a_module_that_imports_for_ever(start: Start, mode: str, tmp_path: Path) -> None:

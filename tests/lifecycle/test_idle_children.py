@@ -1,4 +1,4 @@
-"""A stop does not wait for a child that runs no job, whatever its jobs have left in it."""
+"""A stop does not wait for a child that runs no job, whatever its earlier jobs have left running in it."""
 
 from __future__ import annotations
 

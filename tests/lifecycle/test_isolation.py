@@ -152,7 +152,7 @@ def test_a_serializer_sees_no_other_jobs_context(run: Run, store: redis.Redis) -
     """The data of each job is read in that job's context, also where a rescue or a callback reads it again."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("tenants.act_as", f"user {n}") for n in range(6)]
-    for job in jobs:  # as a producer with this serializer writes it
+    for job in jobs:  # as a producer with this serializer writes the job
         store.hset(keys.job(job.id), "data", f'["tenants.whoever", null, ["{job.id}"], {{}}]')
     run("--serializer", "tenants.Format")
     assert [store.hget(keys.job(job.id), "status") for job in jobs] == [b"finished"] * 6
@@ -170,7 +170,7 @@ def test_values_set_by_a_late_import_are_seen_by_all_jobs(run: Run, store: redis
 
 
 def test_a_job_finds_its_current_job(run: Run, store: redis.Redis) -> None:
-    """Also in a thread that runs in its context, and in a coroutine."""
+    """The job finds itself also in a thread that runs in its context, and in a coroutine."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("tenants.who_am_i") for _ in range(3)]
     later = queue.enqueue("tenants.who_is_it")
@@ -180,7 +180,7 @@ def test_a_job_finds_its_current_job(run: Run, store: redis.Redis) -> None:
 
 
 def test_the_environment_has_the_jobs_id(run: Run, store: redis.Redis, request: pytest.FixtureRequest) -> None:
-    """For the job and its programs, where a process runs one job at a time; as in RQ."""
+    """As in RQ, the job and its programs see the variable where a process runs one job at a time."""
     queue = rq.Queue(connection=store)
     jobs = [queue.enqueue("tenants.environment", job_id=f"job-{n}-{'x' * n}") for n in (1, 200, 3, 400, 5)]
     run()

@@ -1,5 +1,5 @@
-"""Nothing in the store, and no job, can make a worker look alive that is not: its threads and roles continue, or its
-health check says what failed."""
+"""A worker that cannot work does not look alive, whatever the store or a job does: its roles continue, or its health
+check names the failure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_invalid_schedules_in_the_store_stop_nothing(
     assert {view["id"] for view in listed if view["problem"]} >= {*(f"bad{n}" for n in range(6)), "typed", "endless"}
     assert tree.stop() == 0
     assert "Traceback" not in tree.log
-    for owner in store.smembers(keys.OWNERS):  # of nobody: ours is none of them
+    for owner in store.smembers(keys.OWNERS):  # of other names: ours is none of them
         assert name_of_tree(tree) not in owner.decode(errors="replace")
     store.delete(keys.OWNERS, keys.worker("strange"))
 
@@ -128,7 +128,7 @@ def test_a_time_limit_of_any_size_stops_no_watchdog(
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "1", "-v", mode=mode)
     eventually(tree.children)
-    store.sadd(keys.PAUSED, "default")  # so that it is not claimed before its limit is what it is to be
+    store.sadd(keys.PAUSED, "default")  # so that it is not claimed before its limit is set
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
     store.hset(keys.job(job.id), "timeout", timeout)
     store.srem(keys.PAUSED, "default")
@@ -197,7 +197,7 @@ def test_a_child_that_is_stopped_between_two_jobs_holds_back_no_job(
         child = eventually(tree.children)[0]
         child.suspend()
         eventually(lambda child=child: not child.is_running() or held_in_all(store) <= 1, 60)  # type: ignore[misc]
-        if child.is_running():  # it runs one
+        if child.is_running():  # it runs one job
             child.resume()
     assert [job.result(60) for job in jobs] == list(range(4000))
     assert sorted(map(int, lines(tmp_path / "record"))) == list(range(4000))
@@ -215,7 +215,7 @@ def test_a_fork_server_that_is_stopped_is_replaced(start: Start, mode: str, queu
 
 
 def test_a_fork_server_that_is_stopped_while_jobs_run_is_continued(start: Start, queue: Queue, tmp_path: Path) -> None:
-    """Else the running jobs would die with the fork server."""
+    """The fork server is continued, as the running jobs would die with it."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "1")
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
@@ -254,7 +254,7 @@ def test_a_child_that_cannot_be_started_is_started_later(start: Start, queue: Qu
     eventually(record.exists)
     flag.touch()
     server = tree.fork_server()
-    busy = queue.enqueue("samples.where").result(30)["pid"]  # by the other one
+    busy = queue.enqueue("samples.where").result(30)["pid"]  # by the other child
     next(child for child in tree.children() if child.pid == busy).kill()
     eventually(lambda: "no process could be started" in tree.log, 60)
     assert tree.fork_server() == server
@@ -279,7 +279,7 @@ def stopped(tree: Tree) -> Iterator[None]:
     finally:
         for process in reversed(processes):
             process.resume()
-            time.sleep(0.05)  # the next one is to find what this one does by itself
+            time.sleep(0.05)  # the next test relies on what this worker does by itself
 
 
 @pytest.mark.parametrize("policy", ["retry", "fail"])
@@ -321,7 +321,7 @@ def test_a_slot_that_is_stuck_in_the_garbage_collector(start: Start, mode: str, 
 
 
 def test_a_slot_that_is_stuck_after_its_job(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """No time limit is active there any more, and the job is not recorded yet."""
+    """After the job no time limit is active, and the job is not recorded yet."""
     tree: Tree = start("-n", "2" if mode == "thread" else "1", mode=mode, serve=("samples", "samples_unfriendly"))
     job = queue.enqueue("samples_unfriendly.keep_this_slot", str(tmp_path / "record"), job_timeout=-1)
     assert job.result(60) == "again"

@@ -95,7 +95,8 @@ def test_the_store_stops_with_its_last_user_however_that_ends(home: Path, comman
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_command_ended_by_a_signal_names_it_and_releases_its_lease(home: Path, number: int, code: int) -> None:
-    """The command does not leave that to the watcher: the server ends with it."""
+    """The command releases its lease itself and does not leave that to the watcher: the server ends with the
+    command."""
     command = begin(home, *COMMANDS["submit"])
     eventually(lambda: servers(home))
     eventually(lambda: LocalStore(home).status().waiting)
@@ -128,8 +129,8 @@ def test_a_user_that_is_killed_while_the_store_starts(home: Path) -> None:
 
 @pytest.mark.parametrize("pause", [0.05, 0.2, 0.4])
 def test_a_stop_during_the_start_counts_as_a_success(home: Path, pause: float) -> None:
-    """A stop of a worker that starts is a success, as it held no job. Before Python runs our code, the signal ends the
-    process."""
+    """A stop of a worker that starts counts as a success, as it held no job. Before Python runs our code, the signal
+    ends the process."""
     worker = begin(home, *COMMANDS["worker"])
     time.sleep(pause)
     worker.terminate()
@@ -147,7 +148,7 @@ def test_a_kept_server_stays_when_its_last_user_is_killed(home: Path) -> None:
     eventually(lambda: store.status().waiting)
     last.kill()
     last.communicate()
-    time.sleep(2.5)  # for longer than two looks: nothing is what is to happen
+    time.sleep(2.5)  # for longer than two looks: nothing must happen
     assert servers(home)
     assert store.stop()
     eventually(lambda: not processes_of(home))
@@ -175,7 +176,8 @@ def test_a_server_whose_directory_was_removed_ends(home: Path, keep: bool) -> No
 
 
 def test_only_one_watcher_runs(home: Path) -> None:
-    """However many users there are, and servers that were killed; a command that finds no watcher starts one."""
+    """There is one watcher, however many users and killed servers there were; a command that finds no watcher starts
+    one."""
     users = [LocalStore(home) for _ in range(3)]
     for user in users:
         user.ensure()

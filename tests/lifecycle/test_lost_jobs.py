@@ -59,7 +59,7 @@ def test_plain_rq_loses_the_job_and_doctor_brings_it_back(
     waiting = {job_id.decode() for job_id in store.lrange(keys.queue("default"), 0, -1)}  # type: ignore[union-attr]
     lost = [job.id for job in jobs if job.id not in waiting]
     assert len(lost) == 3
-    assert not store.exists(keys.intermediate("default"), keys.registry("wip", "default"))  # they are nowhere
+    assert not store.exists(keys.intermediate("default"), keys.registry("wip", "default"))  # the jobs are in no list
     assert {status(store, job_id) for job_id in lost} == {"queued"}
 
     assert sorted(lost_jobs(server)["ids"]) == sorted(lost)

@@ -39,7 +39,7 @@ def test_more_queues_than_file_descriptors(
     health, names = tmp_path / "health", [f"q{n}" for n in range(number)]
     tree = start("-n", "1", "--health-file", str(health), *names, mode=mode)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.prlimit(tree.pid, resource.RLIMIT_NOFILE, (256, hard))  # long before it has imported what looks at it
+    resource.prlimit(tree.pid, resource.RLIMIT_NOFILE, (256, hard))  # before the worker checks it
     eventually(lambda: server.client.info("clients")["blocked_clients"])
     for name in (names[0], names[-1]):
         job = Queue(name, connection=server.client).enqueue("samples.ok", 1)
@@ -50,7 +50,7 @@ def test_more_queues_than_file_descriptors(
 
 
 def test_delayed_jobs_of_many_queues(start: Start, server: Server) -> None:
-    """One request moves all; a wrong key at one queue does not affect the others."""
+    """One request moves the jobs of all queues; a wrong key at one queue does not affect the others."""
     store = server.client
     store.set(keys.registry("scheduled", "q7"), "no zset")
     jobs = [Queue(name, connection=store).enqueue_in(timedelta(seconds=1), "samples.ok", 1) for name in ("q0", "q299")]

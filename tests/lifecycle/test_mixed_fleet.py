@@ -48,7 +48,8 @@ def rq_info(server: Server) -> str:
 
 
 def enqueue_mixed(store: redis.Redis, record: str, first: int) -> None:
-    """Enqueue JOBS more: even numbers as RQ enqueues them (pickled), odd ones as jobq does (JSON), alternating."""
+    """Enqueue JOBS more jobs, alternately as RQ enqueues them (even numbers, pickled) and as jobq does (odd ones,
+    JSON)."""
     theirs, ours = rq.Queue(connection=store), Queue(connection=store)
     for start in range(first, first + JOBS, 200):
         even, odd = range(start, start + 200, 2), range(start + 1, start + 200, 2)
@@ -67,7 +68,7 @@ def test_each_job_runs_once(start: Start, server: Server, store: redis.Redis, tm
         for mode in ("thread", "process"):
             start("-n", "2", "--accept", "json,pickle", mode=mode, serve=("samples_rq",))
         eventually(lambda: store.scard(keys.WORKERS) == FLEET)
-        while len(who_ran(store)) < 2 * FLEET and jobs < 3 * JOBS:  # again when somebody was held up meanwhile
+        while len(who_ran(store)) < 2 * FLEET and jobs < 3 * JOBS:  # repeated when a worker was delayed meanwhile
             enqueue_mixed(store, record, jobs)
             jobs += JOBS
             eventually(lambda jobs=jobs: number_finished(store) == jobs, 100)  # type: ignore[misc]

@@ -33,8 +33,8 @@ def serve(start: Start, tmp_path: Path, text: str, *flags: str, mode: str = "pro
 
 
 def gave_up(tree: Tree) -> str:
-    """Return the one line with the cause."""
-    assert tree.wait(120) == 2, tree.log  # one that is killed is tried again for 60 s
+    """Return the only line with the cause."""
+    assert tree.wait(120) == 2, tree.log  # a fork server that is killed is tried again for 60 s
     assert "Traceback" not in tree.log
     lines = tree.log.strip().splitlines()
     assert lines[-1].startswith("jobq: "), tree.log

@@ -30,7 +30,7 @@ from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 SHORT: dict[str, Any] = {"result_ttl": 1, "failure_ttl": 1}
-# What is there without a job: of workers, queues, tasks, of a submit for a minute; and what the samples note.
+# Keys that exist without a job: of workers, queues, tasks, of a submit for a minute; and notes of the samples.
 STANDS = re.compile(
     r"rq:(queues|workers.*|worker:[^:]*|clean_registries:.*|cron_schedulers|cron_scheduler:.*"
     r"|jobq:(submit:.*|seq|owners|lease:.*|usage.*|schedules)|scheduler-lock:.*|clean_groups|scheduler:.*)|words:.*|runs:.*"
@@ -83,7 +83,8 @@ def limits(queue: Any) -> None:
 
 
 def ended_by_others(queue: Any, gate: str) -> None:
-    """Jobs that are canceled, deleted or stopped while they run have ids that begin with "held"."""
+    """Enqueue jobs that other processes end. Those that are canceled, deleted or stopped while they run have ids that
+    begin with "held"."""
     for how in ("cancel", "delete", "stop"):
         queue.enqueue(samples.wait_for, f"{gate}-record", 1, gate, job_id=f"held-{how}", **SHORT)
     for n, end in enumerate(("cancel", "delete", "cancel", "delete")):
@@ -109,7 +110,8 @@ def end_what_is_held(store: redis.Redis, gate: str) -> None:
 
 
 def forget_canceled_at_work(store: redis.Redis) -> None:
-    """As in RQ, a job that is canceled after it was claimed is kept for ever: its ttl was only for its wait."""
+    """Delete jobs that were canceled while they ran: as in RQ, such a job is kept for ever, as its ttl was only for its
+    wait."""
     for job_id in store.zrange(keys.registry("canceled", "default"), 0, -1):
         key = keys.job(job_id.decode())
         if store.hget(key, "worker_name") and store.ttl(key) < 0:
@@ -123,7 +125,7 @@ def left(store: redis.Redis) -> dict[str, int]:
 
 
 def nothing_is_left(store: redis.Redis, wake: Callable[[], object] = lambda: None) -> None:
-    """Nothing is left soon. ``wake`` makes RQ's workers do their maintenance, which they do between two jobs."""
+    """Wait until no key is left. wake: makes RQ's workers do their maintenance, which they do between two jobs."""
     deadline = time.monotonic() + 40.0
     while found := left(store):
         assert time.monotonic() < deadline, json.dumps(found)
@@ -133,7 +135,7 @@ def nothing_is_left(store: redis.Redis, wake: Callable[[], object] = lambda: Non
 
 
 def a_successor_works(tree: Tree, before: list[psutil.Process], store: redis.Redis) -> bool:
-    """The next worker has started, and it holds a job; or no job is left."""
+    """Return whether the next worker has started and holds a job, or no job is left."""
     held = any(store.zcard(keys.own(owner.decode())) for owner in store.smembers(keys.OWNERS))
     return bool(set(tree.children()) - set(before)) and (held or not store.llen(keys.queue("default")))
 

@@ -28,7 +28,7 @@ from jobqueue.workers.preflight import await_heads
 from jobqueue.workers.shared.settings import Settings
 
 LOADED = 600  # jobs under load
-STORE_KEEPS = True  # killed and started again it has what it had
+STORE_KEEPS = True  # a killed server has its data again after a start
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_store_is_killed_and_started_again(
     assert [job.result(60) for job in jobs] == list(range(len(jobs)))
     counts = Counter(lines(record))
     assert set(counts) == {str(n) for n in range(len(jobs))}
-    assert max(counts.values()) == 1  # the workers lived: they know what they ran
+    assert max(counts.values()) == 1  # the workers lived and know which jobs they ran
     assert all(uncounted(store, job.id) for job in jobs)
     assert set(said(tree).values()) <= {1, 2}, tree.log
 
@@ -120,9 +120,9 @@ def test_the_store_is_stopped_for_longer_than_the_lease(
     eventually(lambda: status(store, limits.id) == "failed")
     assert Counter(lines(record)) == {f"{word} {n}": 1 for word in ("start", "end") for n in range(3)}
     assert all(uncounted(store, job.id) for job in (*jobs, limits))
-    # its last request may stand in the stalled server's socket still, and give the job back; or else it is rescued
+    # its last request may still reach the stalled server and give the job back; otherwise the job is rescued
     eventually(lambda: lines(tmp_path / "left")[:2] == ["start x", "start x"])
-    children_are_there(store, 2 if mode == "thread" else 4)  # and nobody's name else
+    children_are_there(store, 2 if mode == "thread" else 4)  # and no other worker's name
     assert sum(tree.log.count("rescued the jobs of") for tree in trees) <= 1
     eventually(lambda: status(store, left.id) == "started")
     jobq(server, "stop", left.id)
@@ -135,14 +135,14 @@ def test_the_store_is_stopped_for_longer_than_the_lease(
 def test_the_store_drops_scripts_and_connections(
     start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path
 ) -> None:
-    """This is done again and again under load: each job runs once."""
+    """Scripts and connections are dropped again and again under load: each job runs once."""
     record, store = tmp_path / "record", server.client
     tree = start("-n", "2", mode=mode)
     children_are_there(store, 1 if mode == "thread" else 2)
     jobs: list[Job] = []
     blows = 0
     while finished(store) < len(jobs) or blows < 5:
-        if finished(store) == len(jobs):  # at first; and again when we were held up and hit nobody at work
+        if finished(store) == len(jobs):  # repeated if the test was delayed and met no running job
             more = range(len(jobs), len(jobs) + LOADED)
             jobs += submit(queue, "samples.note_and_nap", [(str(record), n, 0.004) for n in more])
         store.script_flush()
@@ -172,7 +172,7 @@ def test_the_store_refuses_writes(
         # a full store refuses what grows: it may still let jobs end, and then others begin in their place
         eventually(lambda: len(said(tree)) >= (1 if refusal == "full" else 2 if mode == "thread" else 3))
         before, refused = finished(store), refusals(store)
-        eventually(lambda: refusals(store) > refused + 1)  # it tries again, in silence
+        eventually(lambda: refusals(store) > refused + 1)  # it tries again without a log line
         assert finished(store) == before or refusal == "full"
     assert [job.result(60) for job in jobs] == list(range(LOADED))
     assert Counter(lines(record)) == {f"{word} {n}": 1 for word in ("start", "end") for n in range(LOADED)}

@@ -25,7 +25,7 @@ DARK = "--blink-settings=preferredColorScheme=0"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: how the page looks was not checked")
 
-# What a reader would stumble over; hidden charts have no boxes.
+# What would disturb a reader; hidden charts have no boxes.
 MEASURE = """<script>
 const seen = box => box.width > 0 && box.height > 0;
 const all = [...document.querySelectorAll("svg:not([aria-hidden])")];
@@ -58,7 +58,7 @@ def browse(path: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
     command += ["--window-size=1400,1000", "--enable-logging=stderr", "--v=0", *flags, "--dump-dom", path.as_uri()]
     try:
         done = run(command, profile)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):  # a browser that dies says nothing of the page
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):  # says nothing about the page
         done = run(command, profile.with_name("again"))
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 

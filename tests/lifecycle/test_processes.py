@@ -38,7 +38,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(params=["thread", "process", "threads in processes", "SimpleWorker", "Worker"])
 def place(request: pytest.FixtureRequest) -> str:
-    """Where jobs run: the modes, and RQ's classes on our engine."""
+    """The place where jobs run: each mode, and RQ's classes on our engine."""
     return str(request.param)
 
 
@@ -89,7 +89,7 @@ def value_of(job: rq.job.Job) -> Any:
 def test_a_forked_copy_ends_where_the_job_ends(
     start_in: Run, place: str, jobs: rq.Queue, tmp_path: Path, function: str
 ) -> None:
-    """The copy is no second worker: it runs no job, and each later job runs once."""
+    """The copy does not act as a second worker: it runs no job, and each later job runs once."""
     record = str(tmp_path / "record")
     start_in(place)
     copies = [value_of(jobs.enqueue(f"samples_processes.{function}", how)) for how in ("exit", "return", "raise")]
@@ -136,7 +136,7 @@ def test_a_forked_copy_ends_where_an_exception_handler_ends(
 
 
 def test_a_forked_copy_ends_where_the_import_ends(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """The copy would be a second fork server."""
+    """A copy that lived on would be a second fork server."""
     (tmp_path / "forks_at_import.py").write_text("import os\npid = os.fork()\ndef f(): return pid\n")
     start("-n", "1", mode=mode, serve=("forks_at_import",))
     copy = queue.enqueue("forks_at_import.f").result(30)
@@ -147,7 +147,8 @@ def test_a_forked_copy_ends_where_the_import_ends(start: Start, mode: str, queue
 
 
 def test_output_is_written_line_by_line_and_once(start_in: Run, place: str, jobs: rq.Queue) -> None:
-    """Also into a file; what stood in the buffer at a fork is not written again by each child."""
+    """This holds for output into a file too; text that was in the buffer at a fork is not written again by each
+    child."""
     tree = start_in(place, PYTHONUNBUFFERED="")
     for n in range(3):
         value_of(jobs.enqueue("samples_processes.say", f"line {n} of a job"))
@@ -185,7 +186,7 @@ def test_exit_handlers_of_a_module_run_once(start: Start, mode: str, queue: Queu
     code += f"def end():\n    open({str(record)!r}, 'a').write(f'{{os.getpid() == opened}}\\n')\n"
     (tmp_path / "registers.py").write_text(code + "def there(): return os.path.isdir(d.name)\n")
     tree = start("-n", "2", "--max-jobs", "1", mode=mode, serve=("registers",))
-    for _ in range(5):  # also after a child has left
+    for _ in range(5):  # also after a child has ended
         assert queue.enqueue("registers.there").result(30) is True
     assert tree.stop() == 0
     assert lines(record) == ["True"]
@@ -211,8 +212,8 @@ def test_a_pool_that_a_module_keeps_ends_with_the_worker(
 
 @pytest.mark.parametrize("place", ["process", "SimpleWorker", "Worker"], indirect=True)
 def test_a_plain_job_finds_asyncio_unused(start_in: Run, place: str, jobs: rq.Queue) -> None:
-    """After a coroutine, after asyncio.run in a job, and after a job that closed its loop. (In a thread that is not the
-    main one, asyncio has no loop.)"""
+    """A plain job finds no trace of a coroutine, of asyncio.run in a job, or of a job that closed its loop. (In a
+    thread that is not the main one, asyncio has no loop.)"""
     start_in(place)
     for before in ("samples_processes.fork_in_a_coroutine", "samples_processes.run_a_loop", "samples.ok"):
         value_of(jobs.enqueue(before, "exit") if "fork" in before else jobs.enqueue(before))
@@ -244,8 +245,8 @@ def all_are_there(tree: Tree, record: str) -> bool:
 
 
 def what_stays(place: str) -> list[str]:
-    """With threads, and in a process that is not ours, daemons cannot be assigned to a job: those of a shell, and of a
-    fork."""
+    """Return the programs that may stay: with threads, and in a process that is not ours, daemons of a shell and of a
+    fork cannot be assigned to a job."""
     return [] if place in ("process", "Worker") else ["a forked daemon", "sleep"]
 
 
@@ -253,7 +254,8 @@ def what_stays(place: str) -> list[str]:
 def test_programs_of_a_job_end_when_the_job_is_ended(
     start_in: Run, place: str, store: redis.Redis, jobs: rq.Queue, tmp_path: Path, end: str, how: str
 ) -> None:
-    """Also if the job waits for a program in a thread, which no exception wakes: its thread is not given up then."""
+    """They end also if the job waits for a program in a thread, which no exception wakes: its thread is not written off
+    then."""
     record = str(tmp_path / "record")
     tree = start_in(place)
     job = jobs.enqueue(
@@ -285,7 +287,7 @@ def test_programs_of_a_callback_end_at_its_limit(start_in: Run, place: str, jobs
 def test_programs_of_jobs_end_with_the_process_of_the_jobs(
     start_in: Run, place: str, store: redis.Redis, jobs: rq.Queue, tmp_path: Path, end: str
 ) -> None:
-    """All of them, in every mode: no process of these jobs can still run when the jobs run again."""
+    """All programs end, in every mode: none of them may still run when the jobs run again."""
     record = str(tmp_path / "record")
     flags = [] if place == "Worker" else ["--on-crash", "fail"]
     tree = start_in(place, *flags)
@@ -328,7 +330,7 @@ def test_programs_of_jobs_end_with_the_worker(
         start("-n", "1", "--on-crash", "fail", mode=mode, serve=SERVE, JOBQ_LEASE="1")
     else:
         tree.fork_server().kill()  # type: ignore[union-attr]
-        eventually(lambda: set(programs(tree, record)) <= {"a forked daemon"}, 10)  # nobody knows whose fork that is
+        eventually(lambda: set(programs(tree, record)) <= {"a forked daemon"}, 10)  # its job is not known
     eventually(lambda: job.get_status(refresh=True).value == "failed")
     sweep(tree, record)
 
@@ -336,7 +338,7 @@ def test_programs_of_jobs_end_with_the_worker(
 def test_programs_that_a_finished_job_left_continue_to_run(
     start: Start, mode: str, jobs: rq.Queue, tmp_path: Path
 ) -> None:
-    """The job ended by itself, so neither the next job's death nor the worker's stop ends its programs."""
+    """As the job ended by itself, neither the next job's death nor the worker's stop ends its programs."""
     record = str(tmp_path / "record")
     tree = start("-n", "1", mode=mode, serve=SERVE)
     value_of(jobs.enqueue("samples_processes.start_programs", record))
@@ -351,7 +353,7 @@ def test_programs_that_a_finished_job_left_continue_to_run(
 
 
 def test_orphans_are_collected(start: Start, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
-    """By the fork server, and by the supervisor if that is gone (or if it is process 1 of a container)."""
+    """The fork server collects orphans, and the supervisor if that is gone (or if it is process 1 of a container)."""
     record = str(tmp_path / "record")
     tree = start("-n", "1", mode=mode, serve=SERVE)
     value_of(jobs.enqueue("samples_processes.start_programs", record))
@@ -415,7 +417,7 @@ def test_ctrl_c_on_a_terminal_reaches_only_the_worker(
 
 
 def test_ctrl_backslash_interrupts_running_jobs(server: Server, mode: str, jobs: rq.Queue, tmp_path: Path) -> None:
-    """Like Ctrl-C twice: running jobs go back."""
+    """Ctrl-backslash acts as Ctrl-C twice: running jobs are given back."""
     with on_a_terminal(server, mode) as (process, terminal):
         job = jobs.enqueue("samples.nap", 600)
         eventually(lambda: job.get_status(refresh=True).value == "started")

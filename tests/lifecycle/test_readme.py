@@ -79,7 +79,7 @@ def run_python(code: str, server: Server, directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("words", list(commands_shown()), ids=" ".join)
 def test_the_commands_are_understood(words: list[str]) -> None:
-    """Check names and options only; run nothing."""
+    """Commands in the README have names and options that exist; they are not run."""
     context = click.Context(main)
     name, command, arguments = main.resolve_command(context, words)
     assert command is not None

@@ -1,4 +1,4 @@
-"""--max-jobs and --max-memory replace processes, and there are never too few of them meanwhile."""
+"""--max-jobs and --max-memory replace processes, and the number of processes is never too small meanwhile."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def children_of(tree: Tree) -> list[int]:
 
 
 def test_max_jobs_replaces_processes(start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path) -> None:
-    """Every job runs once, in many processes, and there are never too few of them."""
+    """Every job runs once, in many processes, and the number of processes is never too small."""
     record, children = tmp_path / "record", 1 if mode == "thread" else 2
     tree: Tree = start("-n", "2", "--max-jobs", "100", mode=mode)
     eventually(lambda: store.scard(keys.OWNERS) == children and len(children_of(tree)) == children)
     jobs: list[Job] = []
     counts, pids = [], set()
     while finished(store) < len(jobs) or (len(pids) < 3 and len(jobs) < 5 * JOBS):
-        if finished(store) == len(jobs):  # at first; and again when we were held up and have seen too little of it
+        if finished(store) == len(jobs):  # repeated if the test was delayed and has seen too little
             more = range(len(jobs), len(jobs) + JOBS)
             jobs += submit(queue, "samples.note_and_nap", [(str(record), n, 0.005) for n in more])
         now = children_of(tree)
@@ -51,7 +51,7 @@ def test_max_jobs_replaces_processes(start: Start, mode: str, queue: Queue, stor
     assert len(pids) >= 3
     assert tree.log.count("it has done its share") >= 2
     assert tree.stop() == 0
-    assert tree.done >= len(jobs)  # what a child that held still was relieved of counts as well
+    assert tree.done >= len(jobs)  # jobs given back for a child that held still count as well
 
 
 def test_max_memory_replaces_processes(start: Start, mode: str, queue: Queue, store: redis.Redis) -> None:

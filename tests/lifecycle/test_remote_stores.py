@@ -87,7 +87,7 @@ class Daemons:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, *lines_of_conf: str, flags: tuple[str, ...] = ()) -> int:
-        for _ in range(3):  # a port that was free may be somebody else's by the time the server binds it
+        for _ in range(3):  # a free port may be taken by another program before the server binds it
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 port = int(probe.getsockname()[1])
             process = self._launch(port, lines_of_conf, flags)
@@ -226,8 +226,8 @@ def test_a_planned_fail_over_loses_no_acknowledged_job(
 
 
 def test_a_primary_that_hangs_is_left(daemons: Daemons, start: Callable[..., Tree], tmp_path: Path, mode: str) -> None:
-    """Neither a RST nor an end of the connection: the worker learns of the new primary, and drops connections that
-    hang."""
+    """A primary that hangs sends neither RST nor end: the worker learns of the new primary, and drops the connections
+    that hang."""
     primary, replica, sentinel = three(daemons)
     url, record, health = f"redis+sentinel://127.0.0.1:{sentinel}/main", tmp_path / "ran", tmp_path / "health"
     worker = start("-n", "1", "--health-file", str(health), mode=mode, JOBQ_URL=url)

@@ -41,7 +41,7 @@ def status(job: Job) -> str:
 
 
 def all_ended(store: redis.Redis, jobs: list[Job]) -> list[bytes]:
-    """Return how each job ended; empty while one has not."""
+    """Return how each job ended; empty while one has not ended."""
     with store.pipeline(transaction=False) as pipe:
         for job in jobs:
             pipe.hget(keys.job(job.id), "status")
@@ -55,12 +55,12 @@ def owners(store: redis.Redis) -> set[bytes]:
 
 
 def is_to_stop(store: redis.Redis) -> bool:
-    """Wait until the worker takes no other job: it logs this after it has told its horse."""
+    """Wait until the worker takes no other job: it logs this after it has told its horse to stop."""
     return any(worker.shutdown_requested_date for worker in rq.Worker.all(connection=store))
 
 
 def only(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Return the horse, once RQ's maintenance has ended: that has a process of its own."""
+    """Return the horse, after RQ's maintenance has ended, which has a process of its own."""
     return processes if len(processes) == 1 else []
 
 
@@ -102,7 +102,7 @@ def test_jobs_run_as_rqs_do(start_rq: StartRQ, place: str, store: redis.Redis) -
 def test_a_job_that_takes_sigterm_does_not_keep_the_worker(
     start_rq: StartRQ, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """By that signal the parent asks its horse to stop."""
+    """SIGTERM is the signal by which the parent asks its horse to stop."""
     queue = rq.Queue(connection=store)
     queue.enqueue("samples_rq.take_sigterm")
     running = queue.enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
@@ -182,7 +182,7 @@ def test_a_killed_worker_loses_no_job(start_rq: StartRQ, place: str, store: redi
 
 @pytest.mark.parametrize("how", ["leave_with_zero", "become_another_program"])
 def test_a_job_that_ends_its_horse_with_exit_code_0(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
-    """The horse is taken for done only if it says so itself, not because of its exit code 0."""
+    """The horse counts as done only if it says so itself, not because of its exit code 0."""
     queue = rq.Queue(connection=store)
     tree = start_rq("Worker")
     poison = queue.enqueue(f"samples_rq.{how}")
@@ -329,7 +329,7 @@ def test_max_jobs_ends_the_worker(start_rq: StartRQ, place: str, store: redis.Re
 def test_the_registration_is_restored_by_the_next_heartbeat(
     start_rq: StartRQ, place: str, store: redis.Redis, how: str
 ) -> None:
-    """The next heartbeat restores whatever was lost of the registration."""
+    """The next heartbeat restores any lost part of the registration."""
     tree = start_rq(place, "default", "low")
     [worker] = eventually(lambda: [w for w in rq.Worker.all(connection=store) if w.get_state() == "idle"])
     if how == "flushed":
@@ -354,7 +354,7 @@ def test_the_registration_is_restored_by_the_next_heartbeat(
 def test_a_job_that_closes_its_processes_descriptors(
     start_rq: StartRQ, place: str, store: redis.Redis, how: str
 ) -> None:
-    """The next jobs run. (In RQ's SimpleWorker a limit on open files affects the whole worker, and ends it.)"""
+    """The next jobs run. (In RQ's SimpleWorker, which has one process, a limit on open files ends the worker.)"""
     if (place, how) == ("SimpleWorker", "allow_no_files"):
         pytest.skip("its process is the worker")
     queue = rq.Queue(connection=store)
@@ -446,7 +446,7 @@ def test_a_burst_waits_for_jobs_that_a_finish_enqueues(start_rq: StartRQ, place:
 
 
 def test_a_process_forked_by_a_job_dies_of_sigterm(start_rq: StartRQ, store: redis.Redis) -> None:
-    """As with RQ's Worker, whose horse does not pass its handler on to such copies."""
+    """The copy dies as with RQ's Worker, whose horse does not pass its handler on to copies."""
     job = rq.Queue(connection=store).enqueue("samples_rq.end_a_process_of_ones_own")
     start_rq("Worker", "--burst").wait()
     assert job.return_value() == -signal.SIGTERM
@@ -461,8 +461,8 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_an_outage_does_not_end_the_worker(own_server: Server, place: str, tmp_path: Path) -> None:
-    """Neither while RQ's maintenance is due, nor when the horse dies meanwhile; RQ's worker would end and leave its
-    job."""
+    """The worker continues, even if RQ's maintenance is due or the horse dies meanwhile; RQ's worker would end and
+    leave its job."""
     store = own_server.client
     queue = rq.Queue(connection=store)
     runs = queue.enqueue("samples.wait_for", str(tmp_path / "record"), 1, str(tmp_path / "gate"))
@@ -481,7 +481,7 @@ def test_an_outage_does_not_end_the_worker(own_server: Server, place: str, tmp_p
         eventually(lambda: status(then) == "finished")
         eventually(lambda: status(runs) == ("finished" if place == "SimpleWorker" else "failed"))
         own_server.kill()
-        time.sleep(1.5)  # now while it is idle
+        time.sleep(1.5)  # now while the worker is idle
         own_server.start()
         again = queue.enqueue("samples.ok", 3)
         eventually(lambda: status(again) == "finished")
@@ -568,7 +568,7 @@ def refused(store: redis.Redis) -> int:
 
 @pytest.mark.parametrize("how", ["keep_the_main_thread", "hold_still"])
 def test_a_horse_that_is_stuck_between_two_jobs_is_replaced(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
-    """Its main thread is blocked, or all its threads are: it is replaced, and the next jobs run."""
+    """The horse's main thread is blocked, or all its threads are: it is replaced, and the next jobs run."""
     queue = rq.Queue(connection=store)
     queue.enqueue(f"samples_unfriendly.{how}")
     tree = start_rq("Worker")
@@ -581,7 +581,7 @@ def test_a_horse_that_is_stuck_between_two_jobs_is_replaced(start_rq: StartRQ, s
 
 
 def test_an_idle_horse_is_not_replaced(start_rq: StartRQ, place: str, store: redis.Redis) -> None:
-    """An idle horse has a pulse, so it is not replaced."""
+    """An idle horse has a pulse, so the parent does not replace it."""
     queue = rq.Queue(connection=store)
     first = queue.enqueue("samples_unfriendly.watch_closely_and_count")
     tree = start_rq(place)

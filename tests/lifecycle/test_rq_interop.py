@@ -78,7 +78,7 @@ def test_rq_sees_our_workers(start: Start, mode: str, server: Server, store: red
 def test_rqs_suspend_command_stops_our_workers(
     start: Start, server: Server, store: redis.Redis, queue: Queue, tmp_path: Path
 ) -> None:
-    """RQ's commands themselves, not only the key that they set."""
+    """RQ's commands themselves are used, not only the key that they set."""
     run_rq(server, tmp_path, "suspend")
     job = queue.enqueue("square", 6)
     assert start("--burst", "-n", "1").wait() == 0

@@ -1,5 +1,5 @@
-"""RQ's worker classes and the user's code that is no job: callbacks that are called for the dead, RQ's maintenance,
-what is decoded. In Worker none of it runs in the parent, so that it costs its own job at most."""
+"""RQ's worker classes and user code that is no job: callbacks of a dead horse's jobs, RQ's maintenance, decoding. In
+Worker none of it runs in the parent, so it costs at most its own job."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def text(job: Job) -> str:
 
 
 def callers(store: redis.Redis, job: Job) -> list[int]:
-    """The pids of the processes that have called the job's callback."""
+    """Return the pids of the processes that have called the job's callback."""
     return [int(pid) for pid in store.lrange(f"called:{job.id}", 0, -1)]
 
 
@@ -51,7 +51,7 @@ def all_finish(queue: rq.Queue, count: int = 5) -> None:
 
 
 def leaves(tree: Tree, store: redis.Redis) -> None:
-    """It stops at once, and nothing is left behind."""
+    """Assert that the worker stops at once and leaves nothing behind."""
     began = time.monotonic()
     assert tree.stop() == 0
     assert time.monotonic() - began < 8
@@ -78,7 +78,7 @@ def test_a_failure_callback_after_the_death_of_the_horse(
 
 @pytest.mark.parametrize("how", RUDE[:3])
 def test_a_failure_callback_in_the_horse(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
-    """It ends the horse, is called once more, and the job's own failure stays recorded."""
+    """The callback ends the horse and is called once more; the job's own failure stays recorded."""
     queue = rq.Queue(connection=store)
     tree = start_rq("Worker", lease="60")
     poison = enqueue_with_callback(queue, "samples.fail", "no", how=how)
@@ -92,7 +92,7 @@ def test_a_failure_callback_in_the_horse(start_rq: StartRQ, store: redis.Redis, 
 def test_rqs_retries_apply_after_a_callback_that_ends_its_process(
     start_rq: StartRQ, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """In a burst too: it waits for what the finish enqueues."""
+    """A burst does so too: it waits for the jobs that the finish enqueues."""
     queue = rq.Queue(connection=store)
     record = str(tmp_path / "record")
     poison = enqueue_with_callback(queue, "samples.kill_itself", record, how="exit", retry=Retry(max=2))
@@ -101,7 +101,7 @@ def test_rqs_retries_apply_after_a_callback_that_ends_its_process(
 
 
 def test_a_stop_limits_the_time_of_a_callback(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
-    """The callback has ten minutes: a stop gives it ten seconds."""
+    """The callback may run for ten minutes: a stop gives it ten seconds."""
     queue = rq.Queue(connection=store)
     tree = start_rq("Worker", lease="60")
     poison = enqueue_with_callback(queue, "samples.kill_itself", str(tmp_path / "record"), how="keep", timeout=600)
@@ -116,7 +116,7 @@ def test_a_stop_limits_the_time_of_a_callback(start_rq: StartRQ, store: redis.Re
 
 
 def test_meta_that_ends_the_process_when_it_is_loaded(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
-    """The parent does not load it."""
+    """The parent does not load such meta."""
     queue = rq.Queue(connection=store)
     tree = start_rq("Worker", lease="60")
     record = str(tmp_path / "record")
@@ -128,7 +128,7 @@ def test_meta_that_ends_the_process_when_it_is_loaded(start_rq: StartRQ, store: 
 
 
 def test_a_callback_for_the_job_of_another_worker(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
-    """One that was killed with its horse: it is rescued, and its job's callback called, by whoever is there."""
+    """The worker was killed with its horse: another worker rescues its job and calls the callback."""
     queue = rq.Queue(connection=store)
     first = start_rq("Worker")
     running = enqueue_with_callback(
@@ -144,7 +144,7 @@ def test_a_callback_for_the_job_of_another_worker(start_rq: StartRQ, store: redi
 
 
 def test_a_simple_worker_limits_a_callback(start_rq: StartRQ, store: redis.Redis, tmp_path: Path) -> None:
-    """There such a callback runs in its one process. A job may have blocked the signal by which it is interrupted."""
+    """A SimpleWorker runs such a callback in its only process. A job may have blocked the signal that interrupts it."""
     queue = rq.Queue(connection=store)
     first = start_rq("Worker")
     calls = {"on_failure": rq.Callback("samples_unfriendly.on_failure", timeout=1), "meta": {"failure": "sleep"}}
@@ -163,7 +163,7 @@ def test_a_simple_worker_limits_a_callback(start_rq: StartRQ, store: redis.Redis
 
 @pytest.mark.parametrize("how", ["exit", "kill"])
 def test_a_callback_in_rqs_maintenance(start_rq: StartRQ, store: redis.Redis, how: str) -> None:
-    """What stands behind its job is maintained all the same, and the queue's lock does not stay."""
+    """The entries after its job are maintained all the same, and the queue's lock is released."""
     queue = rq.Queue(connection=store)
     jobs = [enqueue_with_callback(queue, "samples.ok", n, how=how) for n in range(3)]
     for job in jobs:
@@ -179,7 +179,7 @@ def test_a_callback_in_rqs_maintenance(start_rq: StartRQ, store: redis.Redis, ho
 
 
 def test_an_exception_handler_that_raises_in_rqs_maintenance(start_rq: StartRQ, store: redis.Redis) -> None:
-    """In the one process of SimpleWorker."""
+    """SimpleWorker calls the handler in its only process."""
     queue = rq.Queue(connection=store)
     job = queue.enqueue("samples.ok", 1)
     abandon(store, queue, job)
@@ -209,7 +209,7 @@ print("went on")
 
 
 def test_a_killed_horse_handler_that_exits(server: Server, store: redis.Redis, tmp_path: Path) -> None:
-    """It is called in the parent, as in RQ; what it raises ends nothing."""
+    """The handler is called in the parent, as in RQ; what it raises does not end the parent."""
     queue = rq.Queue(connection=store)
     poison = queue.enqueue("samples.kill_itself", str(tmp_path / "record"), meta={"a": 1})
     last = queue.enqueue("samples.ok", 1)

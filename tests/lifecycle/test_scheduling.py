@@ -60,7 +60,7 @@ def test_delayed_jobs_are_enqueued_once_while_a_scheduler_is_killed(
     scheduled = keys.registry("scheduled", "default")
     eventually(lambda: store.llen(keys.queue("default")) > 0)
     trees[0].kill()
-    store.zadd(scheduled, {ids[-1]: int(time.time())})  # for the survivor, however long we were held up
+    store.zadd(scheduled, {ids[-1]: int(time.time())})  # for the survivor, however long the test was delayed
     eventually(lambda: store.zcard(scheduled) == 0)
     assert sorted(waiting(store)) == sorted(ids)  # each once
     store.delete(keys.PAUSED)
@@ -71,7 +71,7 @@ def test_delayed_jobs_are_enqueued_once_while_a_scheduler_is_killed(
 
 
 def only_the_living(store: redis.Redis) -> None:
-    """Wait until one tree is left, and has struck the owners of the dead ones off."""
+    """Wait until one tree is left, and has struck off the owners of the dead ones."""
     eventually(lambda: (store.scard(keys.OWNERS), store.scard(keys.WORKERS)) == (1, 1))
 
 
@@ -94,7 +94,7 @@ def test_a_schedule_while_its_schedulers_are_killed(start: Start, store: redis.R
     start("-n", "1", JOBQ_LEASE="1")
     eventually(lambda: store.llen(keys.queue("default")) >= so_far + 3)
     on_the_grid(waiting(store), 200)
-    assert f"fast-{round(missed * 1000)}" in waiting(store)  # what was missed came once, then the next on the grid
+    assert f"fast-{round(missed * 1000)}" in waiting(store)  # missed ones once, then the next on the grid
     assert store.hget(keys.schedule("fast"), "runs") is not None
     only_the_living(store)
 
@@ -156,7 +156,7 @@ def test_a_cron_file_whose_leader_is_killed(start: Start, store: redis.Redis, cr
 def test_a_stopped_cron_leader_that_continues_enqueues_nothing(
     start: Start, store: redis.Redis, cron_file: str
 ) -> None:
-    """It still counts itself as the leader: its writes are refused."""
+    """The stopped leader still counts itself as the leader: its writes are refused."""
     hold_back(store)
     first = start("-n", "1", "--cron", cron_file)
     eventually(lambda: leads(store, first))
@@ -276,7 +276,7 @@ def test_jobs_that_a_killed_rq_worker_left(
 def test_a_callback_that_ends_the_process_of_rqs_maintenance(
     start: Start, mode: str, store: redis.Redis, how: str
 ) -> None:
-    """What stands behind its job is maintained all the same, and the queue's lock does not stay."""
+    """The entries after its job are maintained all the same, and the queue's lock is released."""
     queue = rq.Queue(connection=store, serializer=JSONSerializer)
     told = {"on_failure": rq.Callback("samples_unfriendly.be_rude_on_failure"), "meta": {"how": how}}
     jobs = [queue.enqueue("samples.ok", n, **told) for n in range(3)]

@@ -87,7 +87,7 @@ def test_a_first_job_that_is_not_served_does_not_prevent_the_start(
 def test_the_flag_that_the_message_names_works(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, name: str
 ) -> None:
-    """Also for functions that are defined in another module than they are found in: os.system is posix's."""
+    """This holds for functions that are defined in another module than they are found in, too: os.system is posix's."""
     (tmp_path / "passing_on.py").write_text("from samples import os, ok\nfrom operator import add\n")
     args = {"os.system": ("true",), "heapq.heappush": ([], 1)}.get(name, (1, 2))
     for serve in ((), (name.rpartition(".")[0],)):
@@ -131,7 +131,7 @@ def test_a_suspended_worker_claims_no_job(
     other = start("-n", "2", mode=mode)
     eventually(lambda: store.scard(keys.OWNERS) == 2 * len(tree.children()))
     commands = store.info("stats")["total_commands_processed"]
-    eventually(lambda: store.info("stats")["total_commands_processed"] > commands + 50)  # they look, and leave it
+    eventually(lambda: store.info("stats")["total_commands_processed"] > commands + 50)  # they look, and leave the job
     assert store.llen(keys.queue("default")) == 20
     assert lines(record) == ["before"]
     assert {tree.process.poll(), other.process.poll()} == {None}

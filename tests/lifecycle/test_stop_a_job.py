@@ -1,4 +1,4 @@
-"""Stopping one job: it ends as stopped, its stopped callback runs, and no other job is affected. RQ's commands to a
+"""Stop one job: it ends as stopped, its stopped callback runs, and no other job is affected. RQ's commands to a
 worker."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def by_rqs_stop_execution(server: Server, job_id: str) -> None:
 
 
 def listening(store: redis.Redis) -> str:
-    """Return the worker's name, as soon as it receives commands; it may run a job before."""
+    """Return the worker's name as soon as it receives commands; it may run a job before that."""
     [key] = eventually(lambda: store.smembers(keys.WORKERS))
     name = str(key.decode().removeprefix(keys.worker("")))  # type: ignore[union-attr]
     eventually(lambda: store.pubsub_numsub(keys.channel(name))[0][1])
@@ -56,7 +56,7 @@ def listening(store: redis.Redis) -> str:
 def test_a_running_job_is_stopped(
     start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path, how: str, stop: Way
 ) -> None:
-    """Whatever the job does: it sleeps in a call, computes, or holds the GIL in C code."""
+    """The job is stopped whatever it does: it sleeps in a call, computes, or holds the GIL in C code."""
     record, store = tmp_path / "record", server.client
     tree = start("-n", "2", mode=mode)
     on_stopped = Callback("samples.on_stopped")
@@ -73,14 +73,14 @@ def test_a_running_job_is_stopped(
     result = Job.fetch(job.id, store, Auto).latest_result()
     assert result is not None
     assert "stopped by user" in (result.exc_string or "")
-    assert [j.result(30) for j in after] == list(range(8))  # none of them was hit
+    assert [j.result(30) for j in after] == list(range(8))  # no other job was stopped
     assert lines(record) == ["start x"]
     assert sorted(lines(tmp_path / "after")) == sorted(f"{w} {n}" for n in range(8) for w in ("start", "end"))
     assert tree.process.poll() is None
 
 
 def test_stopping_a_job_that_does_not_run_says_why_not(server: Server, queue: Queue) -> None:
-    """One line says why not, and what to do instead."""
+    """One line says why the job cannot be stopped, and what to do instead."""
     waits, ended = queue.enqueue("square", 3), queue.enqueue("square", 4)
     server.client.hset(keys.job(ended.id), "status", "finished")
     for job_id, words in (
@@ -130,7 +130,7 @@ def test_a_command_for_another_job_stops_no_job(
 
 
 def test_rqs_shutdown_command(start: Start, mode: str, store: redis.Redis, queue: Queue, tmp_path: Path) -> None:
-    """As SIGTERM: the running job finishes, the worker ends with 0."""
+    """The command acts as SIGTERM: the running job finishes, the worker ends with 0."""
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "2", mode=mode)
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))

@@ -52,7 +52,7 @@ class Held:
 
     def __init__(self, start: Start, mode: str, queue: Queue, tmp_path: Path, *flags: str) -> None:
         self.record, self.gate = str(tmp_path / "record"), tmp_path / "gate"
-        warm = [queue.enqueue("samples.ok", n) for n in range(JOBS)]  # short ones: the buffers grow
+        warm = [queue.enqueue("samples.ok", n) for n in range(JOBS)]  # short jobs: the buffers grow
         calls = [(self.record, n, str(self.gate)) for n in range(JOBS)]
         self.ids = [job.id for job in submit(queue, "samples.wait_for", calls)]
         self.tree: Tree = start("-n", "2", *flags, mode=mode)
@@ -109,7 +109,7 @@ def test_a_second_signal_interrupts(start: Start, mode: str, queue: Queue, store
     """The running jobs are back at the head of their queue, uncounted."""
     held = Held(start, mode, queue, tmp_path, "-v")
     held.tree.send(signal.SIGTERM)
-    eventually(lambda: all_are_quiet(held.tree))  # else the second is one with the first
+    eventually(lambda: all_are_quiet(held.tree))  # otherwise the kernel merges the second signal with the first
     eventually(lambda: len(waiting(store)) == JOBS - 2)
     held.tree.send(signal.SIGTERM)
     assert held.tree.wait() == 0

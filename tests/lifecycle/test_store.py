@@ -635,7 +635,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(*flags: str, kind: str = "valkey") -> int:
-        for _ in range(3):  # a port that was free may be somebody else's by the time the server binds it
+        for _ in range(3):  # a free port may be taken by another program before the server binds it
             port = free_port()
             process = launch(port, flags, kind)
             eventually(lambda port=port, process=process: process.poll() is not None or listens(process, port))  # type: ignore[misc]

@@ -72,7 +72,7 @@ def test_a_result_that_just_fits_is_recorded(
 def test_an_outcome_that_rqs_finish_records_is_refused(
     start: Start, mode: str, queue: Queue, store: redis.Redis, limited: str
 ) -> None:
-    """With a success callback, with retries, with dependents."""
+    """The store refuses the outcomes of jobs with a success callback, with retries, with dependents."""
     start("-n", "2", mode=mode, serve=("samples", "samples_unfriendly"))
     callbacks = {"on_success": Callback(unfriendly.on_success), "on_failure": Callback(samples.on_failure)}
     called = queue.enqueue("samples.big", TOO_LARGE, **callbacks)
@@ -116,7 +116,8 @@ def test_refused_outcomes_with_rqs_worker_classes(
 
 
 def test_times_that_no_store_accepts_are_cut(start: Start, mode: str, store: redis.Redis) -> None:
-    """From RQ's producers: ours refuse such times. They are cut to the store's limit, and other jobs are settled."""
+    """RQ's producers store such times, which ours refuse. They are cut to the store's limit, and other jobs are
+    settled."""
     start("-n", "2", "--accept", "json,pickle", mode=mode)
     queue = rq.Queue(connection=store)
     told = {"result_ttl": sys.maxsize, "failure_ttl": sys.maxsize}
@@ -163,7 +164,7 @@ def test_a_value_that_cannot_be_recorded_fails_its_own_job(
     assert {ended(store, job.id) for job in good} == {"finished"}
     for n, job in enumerate(jobs):
         assert ended(store, job.id) == "failed"
-        assert re.search("Error|BadValue" if n < 3 else "ValueError: no", failed(store, job.id))  # it can be read
+        assert re.search("Error|BadValue" if n < 3 else "ValueError: no", failed(store, job.id))  # the job can be read
         assert store.lrange(samples_rq.told(job.id), 0, -1) == [b"success", b"failure"][n >= 3 :]
         assert store.xlen(keys.results(job.id)) == 1
     assert_nothing_left([tree], store)

@@ -44,7 +44,7 @@ def all_slots_work(queue: Queue) -> None:
 
 @pytest.fixture(params=["doze", "sleep"])
 def how(request: pytest.FixtureRequest) -> str:
-    """How the callback is stuck: between two steps of Python, or in C, where no exception reaches a thread."""
+    """Return how the callback is stuck: between two steps of Python, or in C, where no exception reaches a thread."""
     return str(request.param)
 
 
@@ -90,7 +90,7 @@ def test_success_and_failure_callbacks_that_get_stuck(
 def test_a_failure_callback_that_gets_stuck_after_a_time_limit(
     start: Start, mode: str, queue: Queue, store: redis.Redis
 ) -> None:
-    """The job's thread was given up before, or its process was killed; then the callback gets stuck too."""
+    """The job's thread was written off before, or its process was killed; then the callback gets stuck too."""
     start("-n", "2", mode=mode, serve=SERVED)
     job = queue.enqueue("samples.sleep_in_c", 3600, job_timeout=1, **on("failure"), meta={"failure": "sleep"})
     assert eventually(lambda: ended(store, job.id), WITHIN) == "failed"
@@ -129,7 +129,8 @@ def test_exception_handlers_that_get_stuck(start: Start, mode: str, queue: Queue
 def test_an_exception_handler_that_gets_stuck_without_callbacks(
     start: Start, mode: str, queue: Queue, store: redis.Redis, how: str
 ) -> None:
-    """The handler's limit follows the job's, not the 60 s of a callback that was not given. Other jobs continue."""
+    """The handler's limit follows the job's limit, not the 60 s of a callback that was not given. Other jobs
+    continue."""
     start("-n", "2", "--exception-handler", "samples_unfriendly.handle", mode=mode, serve=SERVED)
     job = queue.enqueue("samples.fail", "no", job_timeout=1, meta={"handler": how})
     eventually(lambda: called(store, job.id))
@@ -153,7 +154,7 @@ def test_an_exception_handler_that_gets_stuck_without_callbacks(
 def test_a_stop_ends_a_callback_after_the_job(
     start: Start, server: Server, place: str, queue: Queue, store: redis.Redis, how: str, which: str
 ) -> None:
-    """How the job itself ended is recorded as it was."""
+    """The job's own ending is recorded as it was."""
     more = ("--exception-handler", "samples_unfriendly.handle") if which == "handler" else ()
     start("-n", "2", *more, mode=place, serve=SERVED)
     calls = {} if which == "handler" else {f"on_{which}": Callback(f"samples_unfriendly.on_{which}", timeout=600)}
@@ -177,7 +178,8 @@ def test_a_stop_ends_a_callback_after_the_job(
 def test_jobs_behind_a_long_callback_are_given_back(
     start: Start, mode: str, queue: Queue, store: redis.Redis, record: str
 ) -> None:
-    """As behind a long job: the waiting job was claimed with the long one, and another worker is idle."""
+    """The waiting job is given back as behind a long job: it was claimed with the long one, and another worker is
+    idle."""
     calls = {f"on_{record}": Callback(f"samples_unfriendly.on_{record}", timeout=120), "meta": {record: "wait"}}
     submit(queue, "samples.ok", [(n,) for n in range(150)])  # so many that more and more are claimed ahead
     function = "samples.ok" if record == "success" else "samples.fail"
@@ -199,7 +201,7 @@ def test_jobs_behind_a_long_callback_are_given_back(
 def test_callbacks_in_c_code_that_keeps_the_gil(
     start: Start, mode: str, queue: Queue, store: redis.Redis, which: str
 ) -> None:
-    """The job has no limit: the callback's counts."""
+    """The job has no limit: the callback's limit applies."""
     more = ("--exception-handler", "samples_unfriendly.handle") if which == "handler" else ()
     start("-n", "2", *more, mode=mode, serve=SERVED)
     calls = {**on("failure"), **(on(which) if which != "handler" else {}), "meta": {which: "hold"}}

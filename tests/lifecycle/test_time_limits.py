@@ -29,8 +29,8 @@ def all_slots_work(queue: Queue, record: Path, gate: Path) -> None:
 def test_sleeping_jobs_end_at_their_time_limit(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """In thread mode nothing wakes such jobs: their threads are given up, and their slots are replaced. RQ's retries
-    still apply."""
+    """In thread mode such jobs cannot be woken: their threads are written off, and their slots are replaced. RQ's
+    retries still apply."""
     record = tmp_path / "runs"
     start("-n", str(SLOTS), mode=mode)
     job = queue.enqueue("samples.sleep_in_c", 3600, job_timeout=1)
@@ -88,14 +88,14 @@ def test_jobs_do_not_wait_behind_one_that_keeps_the_gil(start: Start, mode: str,
     lease."""
     record = tmp_path / "record"
     trees = [start("-n", "2", mode=mode, JOBQ_LEASE="4")]
-    trees.append(start("-n", "1", mode=mode, JOBQ_LEASE="4"))  # it would rescue what is left for dead
+    trees.append(start("-n", "1", mode=mode, JOBQ_LEASE="4"))  # it would rescue jobs of a dead worker
     calls = [("samples.ok", n) for n in range(300)]
     before = [queue.enqueue(*call) for call in calls]
     hog = queue.enqueue("samples.hang", str(record), "x", "hold", 10)
     behind = [queue.enqueue(*call) for call in calls]
     eventually(lambda: lines(record))
     assert [job.result(30) for job in behind] == list(range(300))
-    assert [job.result(30) for job in before] == list(range(300))  # also what its child had finished and not reported
+    assert [job.result(30) for job in before] == list(range(300))  # finished and not reported ones too
     assert lines(record) == ["start x"]  # which still holds the GIL
     assert hog.result(30) is None
     assert lines(record) == ["start x", "end x"]

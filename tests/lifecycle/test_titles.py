@@ -19,8 +19,8 @@ def title(pid: int) -> str:
 
 
 def test_ps_tells_the_processes_apart(start: Start, mode: str) -> None:
-    """In `top` too, which cuts titles off. The environment stays readable, by which other processes recognise their
-    own."""
+    """The titles also fit into `top`, which cuts them off. The environment stays readable: other processes recognise
+    their own by it."""
     tree = start("-n", "2", mode=mode)
     children = eventually(lambda: len(found := tree.children()) == (1 if mode == "thread" else 2) and found)
     server = tree.fork_server()
@@ -35,7 +35,7 @@ def test_ps_tells_the_processes_apart(start: Start, mode: str) -> None:
 
 
 def test_the_title_of_a_child_names_the_running_task(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
-    """The oldest, and how many more; nothing once they have ended."""
+    """The title names the oldest task and the number of others, and no task after they have ended."""
     gates = [tmp_path / "first", tmp_path / "second"]
     tree = start("-n", "2", mode=mode)
     first = submit(queue, "samples.wait_for", [(str(tmp_path / "record"), 0, str(gates[0]))])

@@ -1,5 +1,5 @@
-"""Everything that runs code of the user's does so within the job's time limit, and what it raises fails that job alone:
-decoding arguments, encoding a result, printing an exception, dropping what the job made."""
+"""All code of users runs within the job's time limit, and what it raises fails only that job: decoding arguments,
+encoding a result, printing an exception, dropping objects of the job."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_user_code_outside_of_the_call_with_rqs_worker_classes(rq_tree: Tree, st
     assert eventually(lambda: ended(store, last.id), 120) == "finished"
     ends = {f"{job.func_name} {n}": ended(store, job.id) for n, job in enumerate(jobs[: 2 * len(PRINTED) + 1])}
     assert {*ends.values()} == {"failed"}, ends
-    assert ended(store, jobs[2 * len(PRINTED) + 1].id) == "finished"  # its arguments are not printed, that is all
+    assert ended(store, jobs[2 * len(PRINTED) + 1].id) == "finished"  # only its arguments are not printed
     assert [ended(store, job.id) for job in jobs[-2:]] == ["failed"] * 2
 
 
@@ -111,7 +111,7 @@ SAID = ["ValueError: no"] * 3 + ["Closed", "WithoutTraceback"]
 
 
 def spoil(enqueue: Callable[..., Any], store: redis.Redis) -> None:
-    """In one process: each job fails for its own reason, and the process continues."""
+    """Run these jobs in one process: each fails for its own reason, and the process continues."""
     first = enqueue("samples.where")
     calls = [*SPOILS, ("raise_closed", ()), ("raise_without_traceback", ())]
     jobs = [enqueue(f"samples_unfriendly.{name}", *args) for name, args in calls]
@@ -127,7 +127,7 @@ def spoil(enqueue: Callable[..., Any], store: redis.Redis) -> None:
 def test_a_job_that_breaks_logging_or_the_clock_affects_itself_only(
     start: Start, mode: str, queue: Queue, store: redis.Redis
 ) -> None:
-    """A record factory, a handler of the log, an exception's attributes, the clock."""
+    """The job breaks a record factory, a handler of the log, an exception's attributes, or the clock."""
     start("-n", "1" if mode == "process" else "2", mode=mode, serve=("samples", "samples_unfriendly"))
     spoil(queue.enqueue, store)
 
@@ -164,12 +164,12 @@ def test_a_job_that_freezes_the_clocks_with_rqs_classes(rq_tree: Tree, store: re
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
 def test_a_job_that_breaks_new_threads(rq_tree: Tree, store: redis.Redis) -> None:
-    """RQ's classes start some of their threads when they are needed first, behind the first job."""
+    """RQ's classes start some of their threads only when needed, after the first job."""
     queue = rq.Queue(connection=store)
     first = queue.enqueue("samples_unfriendly.spoil_new_threads")
     assert eventually(lambda: ended(store, first.id), WITHIN) == "finished"
     eventually(lambda: [worker for worker in rq.Worker.all(connection=store) if worker.get_state() == "idle"])
-    for n in range(3):  # pushed to a worker that waits: the waiting has a thread of its own
+    for n in range(3):  # pushed to a worker that waits, which it does in a thread of its own
         job = queue.enqueue("samples.ok", n)
         assert eventually(lambda: ended(store, job.id), WITHIN) == "finished"  # noqa: B023
     assert "RuntimeError: a hook" not in rq_tree.log
@@ -179,7 +179,7 @@ def test_a_job_that_breaks_new_threads(rq_tree: Tree, store: redis.Redis) -> Non
 def test_a_slot_that_fails_ends_its_process(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path
 ) -> None:
-    """Whatever happens to its line in the log: else the threads would end one by one, unnoticed."""
+    """The process ends even if its log line fails; otherwise the threads would end one by one, unnoticed."""
     tree = start("-n", "2" if mode == "thread" else "1", mode=mode, serve=("samples", "samples_unfriendly"))
     [before] = eventually(tree.children)
     queue.enqueue("samples_unfriendly.fail_the_next_slot")

@@ -44,7 +44,7 @@ def test_without_the_extra_worker_and_jobs_say_what_to_install(
     tree = start("--burst", "-n", "1", *verbose, mode=mode, serve=())
     assert tree.wait() == 0
     assert square.result(1) == 9
-    assert tree.log.count(BOTH) == len(verbose)  # else only who asks for such a task hears of it
+    assert tree.log.count(BOTH) == len(verbose)  # otherwise only jobs of such tasks report it
     for job, task in zip(jobs, ("download", "scrape"), strict=True):
         assert f"ExtraMissing: {task} needs httpx2 and httpcore2 and beautifulsoup4, " in failed(store, job.id)
         assert INSTALL in failed(store, job.id).splitlines()[-1]
@@ -70,7 +70,7 @@ def test_without_the_extra_commands_that_need_it_are_refused(argv: list[str], sa
 def test_without_the_extra_submit_warns_and_submits(
     server: Server, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker may have libraries that the producer has not."""
+    """The worker may have the libraries that the producer does not have."""
     monkeypatch.setenv("JOBQ_URL", server.url)
     done = command("submit", "download", URL)
     assert done.returncode == 0

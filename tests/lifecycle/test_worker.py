@@ -86,7 +86,7 @@ def test_the_process_and_the_thread_in_which_jobs_run(
 
 @pytest.mark.parametrize("flags", [[], ["--burst"]])
 def test_a_stdin_that_has_already_ended(server: Server, mode: str, flags: list[str]) -> None:
-    """With --until-eof this is a stop like any other, also while the worker is still starting."""
+    """With --until-eof the end of stdin is a stop like any other, also while the worker is still starting."""
     command = [sys.executable, "-m", "jobqueue.cli", "worker", "--until-eof", "--mode", mode, "-n", "1", *flags]
     env = {**os.environ, "JOBQ_URL": server.url}
     done = subprocess.run(command, stdin=subprocess.DEVNULL, env=env, capture_output=True, text=True, timeout=100)

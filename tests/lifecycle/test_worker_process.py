@@ -91,7 +91,7 @@ def test_after_a_crash_of_the_supervisor_its_processes_end(env: dict[str, str], 
     worker.crash()
     assert worker.exit_code == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
-    eventually(lambda: not any(process.is_running() for process in family))  # by themselves
+    eventually(lambda: not any(process.is_running() for process in family))  # they end by themselves
     worker.crash()
     assert worker.stop() == -signal.SIGKILL
 

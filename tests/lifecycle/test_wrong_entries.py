@@ -50,7 +50,7 @@ def test_keys_of_a_wrong_type_among_jobs(store: redis.Redis, start: Start, mode:
     eventually(lambda: all(status(store, job_id) == "finished" for job_id in before + after))
     eventually(lambda: [status(store, job_id) for job_id in ("wrong", "set", "partly")] == ["failed"] * 3)
     assert "has no data" in failed_of(store, "wrong")
-    eventually(lambda: store.zcard(keys.registry("finished", "default")) == 7)  # one of them had no text for an id
+    eventually(lambda: store.zcard(keys.registry("finished", "default")) == 7)  # one id was not UTF-8
     third = Queue("third", store).enqueue("samples.ok", 3)
     eventually(lambda: status(store, third.id) == "finished")
     eventually(lambda: tree.log.count(keys.job("wrong")) >= 1)
@@ -58,7 +58,7 @@ def test_keys_of_a_wrong_type_among_jobs(store: redis.Redis, start: Start, mode:
     assert tree.log.count(f"the key {keys.job('wrong')!r} was of a wrong type") == 1
     assert "Traceback" not in tree.log
     tree.stop()
-    store.delete(keys.executions(before[1]))  # nothing had to be written there
+    store.delete(keys.executions(before[1]))  # nothing had to be written to that key
 
 
 def test_keys_of_a_wrong_type_where_rqs_own_code_writes(store: redis.Redis, start: Start, mode: str) -> None:
