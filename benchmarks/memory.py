@@ -24,7 +24,7 @@ from jobqueue import Queue
 MOST = 1.0  # bytes a job; for comparison, an environment variable that was set with each job took 96
 SLACK = 300_000  # bytes by which memory may vary by itself
 PARTS = 20
-SETTLED = 4  # parts until the memory is level
+SETTLED = 4  # parts until the memory does not grow any more
 RQS = {"Worker": "jobqueue.rq.Worker", "SimpleWorker": "jobqueue.rq.SimpleWorker"}
 
 

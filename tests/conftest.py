@@ -16,7 +16,7 @@ from helpers import Server, Tree, assert_nothing_left  # noqa: E402
 
 from jobqueue.producing.queue import Queue  # noqa: E402
 
-os.environ["SPT_NOENV"] = "1"  # RQ's worker sets a title where setproctitle is there: /proc/PID/environ is to stay
+os.environ["SPT_NOENV"] = "1"  # RQ's worker sets a title if setproctitle is installed; /proc/PID/environ has to stay
 
 # A shell that runs pytest in the background ignores SIGINT, nohup SIGHUP, and every process started from here would
 # inherit that. xdist's workers are such processes, and come by here too.

@@ -1,5 +1,5 @@
-"""Helpers of all tests: wait with a deadline, start a private server, start worker trees that are ended after the
-test."""
+"""Provide what all tests share: wait with a deadline, start a private server, start worker trees that are ended after
+the test."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def uncounted(store: redis.Redis, job_id: str) -> bool:
 
 
 def jobq(server: Server, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of jobq to its end."""
+    """Run a command of jobq until it ends."""
     env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "jobqueue.cli", *argv]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
@@ -101,7 +101,7 @@ class Server:
         """Start the server, with ``more`` options this time, and wait until it answers."""
         with open(self._directory / "server.log", "ab") as log:
             self.process = subprocess.Popen([*self._argv, *more], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        eventually(self._answers, 60)  # it reads its append-only file first
+        eventually(self._answers, 60)  # the server reads its append-only file first
 
     def _answers(self) -> bool:
         try:
@@ -117,7 +117,7 @@ class Server:
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
-        """Inside, the server accepts connections and does not answer."""
+        """Stop the server within the block: it accepts connections and does not answer."""
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -163,12 +163,12 @@ class Tree:
 
     @property
     def log(self) -> str:
-        """All output of the tree on stdout and stderr."""
+        """Return all output of the tree on stdout and stderr."""
         return self._log.read_text(errors="replace")
 
     @property
     def done(self) -> int:
-        """How many jobs the worker has run, from its last line."""
+        """Return how many jobs the worker has run, from its last line."""
         found = re.search(r"stopped: ([\d,]+) jobs? done", self.log)
         assert found, self.log
         return int(found[1].replace(",", ""))

@@ -27,7 +27,7 @@ Endpoint = str | int  # the path of a unix socket, or a port on 127.0.0.1
 
 @dataclass
 class Rule:
-    """What happens after requests that contain all of ``words``; ``hits``: how often it has happened."""
+    """What happens after requests that contain all of ``words``. hits: how often it has happened."""
 
     do: Callable[[Link], None]
     words: tuple[bytes, ...]
@@ -50,7 +50,7 @@ class Rule:
 
 @dataclass
 class Link:
-    """One connection through the proxy: the two sockets, and what is let through."""
+    """One connection through the proxy: its two sockets, and what is passed on."""
 
     theirs: socket.socket
     ours: socket.socket
@@ -73,12 +73,12 @@ class Link:
 
 
 class Proxy:
-    """It accepts connections on a loopback port, and connects each to ``target``."""
+    """A proxy that accepts connections on a loopback port, and connects each to ``target``."""
 
     def __init__(self, target: Endpoint) -> None:
         self.target = target
-        self.links: list[Link] = []  # over which replies may come
-        self._all: list[Link] = []  # also those of which one end is closed
+        self.links: list[Link] = []  # over which replies may arrive
+        self._all: list[Link] = []  # also connections of which one end is closed
         self.rules: list[Rule] = []
         self._delay = 0.0
         self._lock = threading.Lock()
@@ -126,11 +126,11 @@ class Proxy:
         return len(links)
 
     def black_hole(self, on: bool = True) -> None:
-        """Connections that are made from now on are accepted, and silent."""
+        """Accept connections that are made from now on, and pass nothing on."""
         self._silent_from_now = on
 
     def delay(self, seconds: float) -> None:
-        """Each piece of a reply comes so much later."""
+        """Delay each piece of a reply by this time."""
         self._delay = seconds
 
     def hang_up(self) -> int:
@@ -142,7 +142,7 @@ class Proxy:
         return len(links)
 
     def heal(self) -> None:
-        """No rule, delay or black hole any more."""
+        """Remove all rules, the delay and the black hole."""
         with self._lock:
             for rule in self.rules:
                 rule.off = True
@@ -157,7 +157,7 @@ class Proxy:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Safe to repeat."""
+        """Close the proxy. May be repeated."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -184,7 +184,7 @@ class Proxy:
                 return
             try:
                 ours = self._connect()
-            except OSError:  # the store is not there: neither are we
+            except OSError:  # without the store there is no connection
                 theirs.close()
                 continue
             self._join(Link(theirs, ours, not self._silent_from_now, not self._silent_from_now))
@@ -213,7 +213,7 @@ class Proxy:
                 if len(link.said) < 1 << 16:
                     link.said += data
                 self._play(link, data)
-        if link.requests_pass:  # who is silent does not say either that it ends
+        if link.requests_pass:  # a silent connection does not signal its end either
             link.hang_up()
         self._ended(link)
 
@@ -243,7 +243,7 @@ class Proxy:
         self._ended(link)
 
     def _ended(self, link: Link) -> None:
-        """One direction is over; behind both nobody uses the sockets any more."""
+        """Note that one direction has ended; after both the sockets are closed."""
         with self._lock:
             link.directions -= 1
             if link.directions:

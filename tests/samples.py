@@ -38,7 +38,7 @@ def note(path: str, text: Any) -> Any:
 
 
 def note_after(path: str, text: Any, seconds: float) -> Any:
-    """Nap, then note it: one line per run."""
+    """Nap, then note a line: one per run."""
     time.sleep(seconds)
     return note(path, text)
 
@@ -120,7 +120,7 @@ _kept: list[bytes] = []
 
 
 def grow(megabytes: int) -> int:
-    """Leak, and say in which process."""
+    """Use more memory with each run, and return the process."""
     _kept.append(b"x" * (megabytes * 2**20))
     return os.getpid()
 
@@ -130,7 +130,7 @@ def in_main_thread() -> bool:
 
 
 def current() -> dict[str, Any]:
-    """What ``rq.get_current_job()`` tells a job about itself; leaves a word in its meta."""
+    """Return what ``rq.get_current_job()`` tells a job about itself; leave a word in its meta."""
     job = rq.get_current_job()
     assert job is not None
     job.meta["said"] = "hello"
@@ -167,7 +167,7 @@ def ask_for_retry(path: str, times: int) -> Any:
 
 
 def leave(code: int = 3) -> None:
-    """What a job that thinks it is a script does."""
+    """Exit, as a script does."""
     sys.exit(code)
 
 
@@ -176,7 +176,7 @@ def return_a_set() -> set[int]:
 
 
 def sleep_in_c(seconds: float) -> None:
-    """One long call that releases the GIL: only a signal in the main thread wakes it."""
+    """Make one long call that releases the GIL: only a signal in the main thread wakes it."""
     time.sleep(seconds)
 
 
@@ -191,13 +191,13 @@ ONE_AT_A_TIME = threading.Lock()
 
 
 def nap_with_a_lock(seconds: float) -> None:
-    """Wait for the world, but not beside others of this process."""
+    """Wait as for input or output, but under a lock: one job of a process at a time."""
     with ONE_AT_A_TIME:
         time.sleep(seconds)
 
 
 def hold_the_gil(seconds: float) -> None:
-    """One long call that keeps the GIL: no other thread of the process runs."""
+    """Make one long call that keeps the GIL: no other thread of the process runs."""
     ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
 
 
@@ -222,13 +222,13 @@ def note_what_ends_it(record: str, seconds: float) -> None:
 
 
 def close_everything() -> str:
-    """What a job that makes a daemon of itself does."""
+    """Close all descriptors, as a job that becomes a daemon does."""
     os.closerange(3, 4096)
     return "closed"
 
 
 def allow_no_files() -> str:
-    """From here on nothing can be opened or waited for in this process."""
+    """Set a limit with which this process can open nothing and wait for nothing any more."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
@@ -241,7 +241,7 @@ def exit_process(record: str, code: int = 7) -> None:
 
 
 def segfault(record: str) -> None:
-    """Read where nothing is: a crash in the very thread that runs the job."""
+    """Read an invalid address: the crash is in the thread that runs the job."""
     note(record, "start")
     ctypes.string_at(0)
 
@@ -253,12 +253,12 @@ def kill_itself(record: str, number: int = signal.SIGKILL) -> None:
 
 
 def shrug_off(record: str, seconds: float) -> None:
-    """A job that takes no hint: it goes on after whatever is raised in it, with SIGTERM blocked."""
+    """Ignore interrupts: continue after any exception that is raised in the job, with SIGTERM blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     deadline, said = time.monotonic() + seconds, "start"
     while time.monotonic() < deadline:
         try:
-            note(record, said)  # who reads it may act at once, so it is caught from here on
+            note(record, said)  # the reader may act at once, so exceptions are caught from here on
             while time.monotonic() < deadline:
                 time.sleep(0.02)
         except BaseException as e:
@@ -300,7 +300,7 @@ def on_stopped(job: Job, connection: redis.Redis) -> None:
 
 
 def fatal_callback(job: Job, connection: redis.Redis, kind: Any, error: Any, traceback: Any) -> None:
-    """A failure callback that takes its process with it."""
+    """Kill the process, as a failure callback."""
     connection.hset(words_of(job.id), "failure", "called")
     os._exit(9)
 

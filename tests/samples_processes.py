@@ -75,7 +75,7 @@ def at_exit(record: str, text: str) -> None:
 
 
 def current_loop() -> str:
-    """A job in the main thread gets a loop as in a program that has used none yet."""
+    """Return the loop that a job in the main thread gets: one as in a program that has used none yet."""
     loop = asyncio.get_event_loop()
     answer = loop.run_until_complete(asyncio.sleep(0, "a loop"))
     loop.close()
@@ -97,7 +97,7 @@ PROGRAMS = {
 
 
 def start_programs(record: str) -> None:
-    """Note their pids: all that a job can start, in the background."""
+    """Start all kinds of background programs that a job can start, and note their pids."""
     for how, command in PROGRAMS.items():
         note(record, f"{subprocess.Popen(command).pid} {how}")
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
@@ -107,7 +107,7 @@ def start_programs(record: str) -> None:
 
 
 def _daemonise(record: str) -> None:
-    """As daemons do: two forks, and a session of its own."""
+    """Become a daemon: two forks, and a session of its own."""
     if pid := os.fork():
         os.waitpid(pid, 0)
         return
@@ -136,7 +136,7 @@ def kept_pool() -> ProcessPoolExecutor:
 
 
 def use_a_pool(busy_for: float) -> list[int]:
-    """Return the pids of a pool that the module keeps; what it still has to do then takes so many seconds."""
+    """Return the pids of a pool that the module keeps, with work left for this number of seconds."""
     pool = kept_pool()
     pool.submit(os.getpid).result()
     if busy_for:
@@ -145,7 +145,7 @@ def use_a_pool(busy_for: float) -> list[int]:
 
 
 def run_program(record: str, *command: str) -> int:
-    """Return its exit code."""
+    """Run a program; return its exit code."""
     note(record, "start")
     code = subprocess.run(command, check=False).returncode
     note(record, "end")

@@ -96,7 +96,7 @@ def keep_result_for(seconds: int) -> str:
 
 
 def repeat_myself() -> None:
-    """A job that decides while it runs that it is to run once more."""
+    """Decide while the job runs that it is to run once more."""
     job = me()
     if _count() == 1:
         job.repeats_left, job.repeat_intervals = 1, [0]
@@ -119,7 +119,7 @@ def result_of_parent() -> Any:
 
 
 def note_soon(path: str, number: int) -> int:
-    """Take a few milliseconds, so that a whole fleet gets its share; then say that this ran."""
+    """Take a few milliseconds, so that all workers get a share; then note this run."""
     time.sleep(0.003)
     samples.note(path, number)
     return number
@@ -139,14 +139,14 @@ def cancel_myself() -> str:
 
 
 def seen_by_itself() -> list[Any]:
-    """Its worker, its status, and for how many seconds it has run."""
+    """Return its worker, its status, and for how many seconds it has run."""
     job = me()
     assert job.started_at is not None
     return [job.worker_name, job.get_status(refresh=False).value, (datetime.now(UTC) - job.started_at).total_seconds()]
 
 
 def take_the_alarm() -> str:
-    """Have SIGALRM for oneself, as libraries do that limit a call, and leave it so."""
+    """Take SIGALRM over, as libraries do that limit a call, and keep it."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     return "taken"
 
@@ -157,7 +157,7 @@ def take_the_alarm_and_spin() -> None:
 
 
 def end_a_process_of_ones_own() -> int | None:
-    """As ``Pool.__exit__`` does; the exit code, None while it lives on."""
+    """End a process that this job has started, as ``Pool.__exit__`` does; return the exit code, None while it lives."""
     context = multiprocessing.get_context("fork")
     runs = context.Event()
     process = context.Process(target=_run_for_long, args=(runs,))
@@ -176,7 +176,7 @@ def _run_for_long(runs: Any) -> None:
 
 
 class Basket:
-    """Something with methods, for jobs that are methods."""
+    """A class with methods, for jobs that are methods."""
 
     kind: ClassVar[str] = "basket"
 
@@ -213,12 +213,12 @@ def handled(job_id: str) -> str:
 
 
 def handle(job: Job, kind: Any, error: Any, traceback: Any) -> None:
-    """Leave a word, and let the next handler have a look."""
+    """Leave a word, and pass the failure to the next handler."""
     job.connection.rpush(handled(job.id), f"first {kind.__name__}: {error}")
 
 
 def handle_for_good(job: Job, kind: Any, error: Any, traceback: Any) -> bool:
-    """Leave a word, and let nobody else have a look."""
+    """Leave a word, and end the chain of handlers."""
     job.connection.rpush(handled(job.id), "second")
     return False
 
@@ -255,14 +255,14 @@ class OwnQueue(rq.Queue):
 
 
 class LoudJob(Job):
-    """One that RQ must run itself."""
+    """A job class whose jobs RQ must run itself."""
 
     def perform(self) -> Any:
         return super().perform()
 
 
 class Backwards:
-    """A format that nobody takes for another."""
+    """A format that cannot be mistaken for another."""
 
     @staticmethod
     def dumps(value: Any) -> bytes:
@@ -274,7 +274,7 @@ class Backwards:
 
 
 def whose() -> list[Any]:
-    """What a job sees of itself."""
+    """Return what a job sees of itself."""
     job = me()
     assert isinstance(job, OwnJob)
     job.looks += 1
@@ -290,7 +290,7 @@ def told(job_id: str) -> str:
 
 
 def tell(job: OwnJob, connection: Any, *outcome: Any) -> None:
-    """A callback, for success and for failure."""
+    """Note the call, as a callback for success or failure."""
     connection.rpush(told(job.id), f"called back {job.user()}")
 
 
@@ -319,7 +319,7 @@ def cannot_find_in_callback(job: Job, connection: Any, *outcome: Any) -> None:
 
 
 def lose_the_connection_in_callback(job: Job, connection: Any, *outcome: Any) -> None:
-    """To another store, which nobody will start."""
+    """Connect to another store, which does not exist."""
     connection.incr(told(job.id))
     rq.Queue(connection=redis.Redis(port=1)).enqueue("samples.ok", 1)
 
@@ -343,7 +343,7 @@ def say_nothing() -> None:
 
 
 def leave_things(number: int) -> None:
-    """On its own job, as applications do for their callbacks."""
+    """Set attributes on the job itself, as applications do for their callbacks."""
     job = me()
     job.stash = {"a": number}  # type: ignore[attr-defined]
 
@@ -357,7 +357,7 @@ def wait_long_for_nothing(seconds: float) -> Any:
 
 
 def take_sigterm() -> None:
-    """Have it for oneself, and keep it."""
+    """Take SIGTERM over, and keep it."""
     signal.signal(signal.SIGTERM, lambda *_: None)
 
 
@@ -365,8 +365,7 @@ def take_sigterm() -> None:
 
 
 def count_company(key: str, seconds: float, gate: str) -> int:
-    """Nap, and on until the key ``gate`` is there; return how many ran at the same time at most, as far as this job
-    saw."""
+    """Nap until the key ``gate`` exists; return how many jobs ran at the same time at most, as far as this one saw."""
     connection = me().connection
     most = int(connection.incr(key))  # type: ignore[arg-type]
     deadline = time.monotonic() + seconds
@@ -378,7 +377,7 @@ def count_company(key: str, seconds: float, gate: str) -> int:
 
 
 def leave_with_zero() -> None:
-    """End the process as if all were well."""
+    """End the process with exit code 0."""
     os._exit(0)
 
 

@@ -14,7 +14,7 @@ from samples import note
 
 
 def work(record: str, seconds: float, failures: int = 0) -> str:
-    """Nap; fail as often as is asked for, by the retries that are left."""
+    """Nap; fail as often as asked, counted by the retries that are left."""
     job = get_current_job()
     assert job is not None
     run = f"{job.id} {os.urandom(4).hex()}"

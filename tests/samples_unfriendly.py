@@ -26,7 +26,7 @@ FOREVER = 3600.0  # seconds
 
 
 def act(how: str) -> str:
-    """Do it, or say that it was done."""
+    """Act as ``how`` says, or note that it was done."""
     if how == "doze":
         deadline = time.monotonic() + FOREVER
         while time.monotonic() < deadline:
@@ -54,7 +54,7 @@ class Items(dict[str, Any]):
 
 
 class Reduced:
-    """Does it when it is pickled, and when it is loaded."""
+    """Act when the object is pickled, and when it is loaded."""
 
     def __init__(self, how: str, when: str) -> None:
         self.how, self.when = how, when
@@ -76,13 +76,13 @@ class Reduced:
 
 
 class Dropped:
-    """Does it when nothing holds it any more."""
+    """Act when the object is dropped."""
 
     def __init__(self, how: str) -> None:
         self.how = how
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # the limit: Python would print it and go on
+        with contextlib.suppress(Exception):  # the time limit: Python would print the exception and continue
             act(self.how)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -148,7 +148,7 @@ def cause_says(how: str) -> None:
 
 
 def causes_say(how: str) -> None:
-    """Three in a chain."""
+    """Raise a chain of three exceptions."""
     try:
         try:
             raise Said(how)
@@ -180,7 +180,7 @@ def talks(size: int) -> None:
 
 
 def nap_and_end(seconds: float, fails: bool) -> None:
-    """Run for so long that it is shown as running."""
+    """Run long enough to be shown as running."""
     time.sleep(seconds)
     if fails:
         raise ValueError("no")
@@ -221,7 +221,7 @@ def handle(job: Job, *_error: object) -> None:
 
 
 def keep_the_next_slot(seconds: float) -> None:
-    """As code does that the garbage collector runs between two jobs: the slot that asks for work next stays away."""
+    """Act in the garbage collector between two jobs: the slot that asks for work next is stuck."""
     from jobqueue.workers.child.consumer import Consumer
 
     watch_closely()
@@ -236,7 +236,7 @@ def keep_the_next_slot(seconds: float) -> None:
 
 
 def keep_this_slot(record: str) -> str:
-    """As code does that the garbage collector runs behind the job's limit. In this process that is found out soon."""
+    """Act in the garbage collector after the job, where no limit applies. In this process it is noticed soon."""
     from jobqueue.workers.child.slot import Slot
 
     if Path(record).exists():
@@ -254,7 +254,7 @@ def watch_closely() -> None:
 
 
 def keep_the_main_thread() -> None:
-    """From here on no slot of this process comes for its next job."""
+    """Keep every slot of this process from taking its next job."""
     from jobqueue.workers.child.consumer import Consumer
 
     watch_closely()
@@ -262,7 +262,7 @@ def keep_the_main_thread() -> None:
 
 
 def hold_still() -> None:
-    """From here on nothing is done in this process, by no thread of it."""
+    """Stop all threads of this process."""
     from jobqueue.workers.child.child_watchdog import ChildWatchdog
     from jobqueue.workers.child.consumer import Consumer
 
@@ -276,7 +276,7 @@ _request: ContextVar[str] = ContextVar("_request")
 
 
 def _name_the_request(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    """As people do it who log from inside of a request only."""
+    """Name the request in each log record, which fails outside of a request."""
     record = logging.LogRecord(*args, **kwargs)
     record.request = _request.get()
     return record
@@ -288,7 +288,7 @@ class Refusing(logging.Handler):
 
 
 def spoil_the_log(how: str) -> None:
-    """From here on no line can be logged in this process, this job's own neither."""
+    """Break logging in this process, also for this job."""
     if how == "factory":
         logging.setLogRecordFactory(_name_the_request)
     else:
@@ -298,7 +298,7 @@ def spoil_the_log(how: str) -> None:
 
 
 class Closed(Exception):
-    """Says nothing of itself, not even by whom it was raised."""
+    """An exception whose attributes cannot be read, not even its traceback."""
 
     def __getattribute__(self, name: str) -> Any:
         raise SystemExit(7)
@@ -327,7 +327,7 @@ def spoil_the_clock() -> None:
 
 
 def spoil_new_threads() -> None:
-    """Each thread that is started from here on dies before it begins."""
+    """Let each thread that is started from now on die before it begins."""
 
     def fail(*_: Any) -> None:
         raise RuntimeError("a hook")
@@ -337,7 +337,8 @@ def spoil_new_threads() -> None:
 
 
 def freeze_the_clocks() -> None:
-    """As ``freezegun.freeze_time(...).start()``: in each module that has a name for one of Python's clocks."""
+    """Freeze the clocks as ``freezegun.freeze_time(...).start()`` does: in each module that has a name for one of
+    Python's clocks."""
     frozen = {id(time.monotonic): lambda: 1.0, id(time.time): lambda: 1.0e9}
     for module in list(sys.modules.values()):
         if module is None or module.__name__ in ("threading", "queue"):  # freezegun leaves them alone
@@ -348,7 +349,7 @@ def freeze_the_clocks() -> None:
 
 
 def fail_the_next_slot() -> None:
-    """As a mistake of ours would, and nothing can be logged any more: not even what cannot is told."""
+    """Fail in the slot as a mistake of ours would, with logging broken, so that the failure cannot be logged."""
     from jobqueue.workers.child import child
     from jobqueue.workers.child.consumer import Consumer
 
@@ -363,7 +364,7 @@ def fail_the_next_slot() -> None:
 
 
 def watch_closely_and_count() -> None:
-    """How often the slots were asked whether they are there stands in the store."""
+    """Count in the store how often the slots were asked whether they answer."""
     from jobqueue.workers.child.consumer import Consumer
 
     watch_closely()
@@ -381,7 +382,7 @@ def watch_closely_and_count() -> None:
 
 
 def be_rude(how: str) -> None:
-    """End this process or keep it for ever, whatever is raised in it."""
+    """End this process or block it for ever, whatever is raised in it."""
     if how == "exit":
         os._exit(4)
     elif how == "exit as if all were well":
@@ -404,7 +405,7 @@ def be_rude_on_failure(job: Job, connection: Any, *_error: object) -> None:
 
 
 class Rude:
-    """Is rude when it is loaded."""
+    """An object that ends or blocks the process when it is loaded."""
 
     def __init__(self, how: str) -> None:
         self.how = how

@@ -104,7 +104,7 @@ class Peer:
 
 
 class Candidate:
-    """A peer that works: the same few steps whatever runs the jobs."""
+    """A peer at work: the same few steps for every peer."""
 
     def __init__(self, peer: Peer, stamps: Stamps, roots: Sequence[subprocess.Popen[bytes]]) -> None:
         self.peer = peer
@@ -120,7 +120,7 @@ class Candidate:
         return [process for pid in self._pids() for process in tree(pid)]
 
     def cpu(self) -> float:
-        """CPU seconds so far of all its processes, and of those that they have waited for."""
+        """Return the CPU seconds so far of all its processes, and of those that they have waited for."""
         total = 0.0
         for process in self._processes():
             try:
@@ -131,14 +131,14 @@ class Candidate:
         return total
 
     def pss(self) -> int:
-        """Bytes of memory of all its processes, of what they share each process's part."""
+        """Return the bytes of memory of all its processes; of shared memory, each process's part."""
         memory = [memory_of(pid) for pid in self._pids()]
         return sum(one.pss or one.uss for one in memory)
 
     # -- a run ---------------------------------------------------------------------------------------------------------
 
     def drain(self, task: str, jobs: int) -> tuple[int, int]:
-        """Let it run jobs from a backlog that is there before it begins; return when it began and when the last ended.
+        """Let the peer run a backlog that exists before it starts; return when it started and when the last job ended.
 
         Raises PeerFailed.
         """
@@ -148,7 +148,7 @@ class Candidate:
         return began, self._stamps.last_end(range(jobs))
 
     def fill(self, task: str, jobs: int) -> None:
-        """Freeze it, and enqueue jobs, numbered from 0."""
+        """Stop its processes, and enqueue jobs, numbered from 0."""
         self._stamps.clear(range(jobs))
         if self.peer.is_pool:
             self._stamps.set_gate(False)
@@ -159,7 +159,7 @@ class Candidate:
         self.peer.ask("fill", task, 0, jobs)
 
     def go(self) -> int:
-        """Let it work; return when that was."""
+        """Let its processes continue; return when that was."""
         began = now()
         if self.peer.is_pool:
             self._stamps.set_gate(True)
@@ -169,9 +169,9 @@ class Candidate:
         return began
 
     def wait(self, numbers: range, until: float = float("inf"), patience: float = STILL_LIMIT) -> int:
-        """Wait until all of them have ended, or until then (monotonic); return how many of the first have.
+        """Wait until all jobs have ended, or until this time (monotonic); return how many of the first have.
 
-        Raises PeerFailed when none ends for so long, or the worker is gone.
+        Raises PeerFailed when none ends for ``patience`` seconds, or the worker is gone.
         """
         done, changed = 0, time.monotonic()
         while (at := self._stamps.first_missing(numbers, done)) < len(numbers) and time.monotonic() < until:
@@ -227,7 +227,7 @@ def running(peer: Peer, width: Width, stamps: Stamps, task: str) -> Iterator[Can
 
 
 def end(roots: Sequence[subprocess.Popen[Any]]) -> None:
-    """Kill them and all that they started."""
+    """Kill the processes and all that they started."""
     family = [process for root in roots for process in tree(root.pid)]
     for process in family:
         kill(process.pid)

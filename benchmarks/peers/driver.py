@@ -29,7 +29,7 @@ RESULT_TIMEOUT = 30.0
 
 
 class Driver:
-    """Does what is asked by means of one adapter (adapters/__init__.py says what that has)."""
+    """A driver that answers requests by one adapter (adapters/__init__.py says what an adapter has)."""
 
     def __init__(self, adapter: ModuleType) -> None:
         self._adapter = adapter
@@ -71,12 +71,12 @@ class Driver:
             self._call(_one_by_one, self._adapter.enqueue, task, range(first, first + jobs))
 
     def enqueue(self, seconds: float, most: int) -> dict[str, float]:
-        """Enqueue one by one for so long; return the jobs and the seconds that they took."""
-        self._call(_for_seconds, self._adapter.enqueue, 0.1, 200)  # connections and imports
+        """Enqueue one by one for this time; return the number of jobs and the seconds that they took."""
+        self._call(_for_seconds, self._adapter.enqueue, 0.1, 200)  # the first call opens connections and imports
         return self._call(_for_seconds, self._adapter.enqueue, seconds, most)
 
     def enqueue_many(self, seconds: float, most: int) -> dict[str, float]:
-        """The same in bulk, CHUNK jobs at a time."""
+        """Enqueue in bulk for this time, CHUNK jobs at a time."""
         self._call(self._adapter.enqueue_many, "noop", range(10))
         jobs, began = 0, time.monotonic()
         while time.monotonic() - began < seconds and jobs < most:
@@ -118,7 +118,7 @@ def _one_by_one(enqueue: Callable[..., Any], task: str, numbers: range) -> Any:
 
 
 def _for_seconds(enqueue: Callable[..., Any], seconds: float, most: int) -> Any:
-    """Enqueue for so long, without a detour per job: a coroutine where the peer's own are coroutines."""
+    """Enqueue for this time, with nothing between two calls: in a coroutine where the peer's calls are coroutines."""
     if not inspect.iscoroutinefunction(enqueue):
         began = time.monotonic()
         jobs = next(n for n in itertools.count() if _enough(n, enqueue("noop", n), began, seconds, most))
@@ -139,7 +139,7 @@ def _enough(jobs: int, _handle: Any, began: float, seconds: float, most: int) ->
 
 
 def _latency(enqueue: Callable[..., Any], result: Callable[..., Any], jobs: int, gap: float) -> Any:
-    gaps = random.Random(jobs)  # the same for every peer: none of them may be in step with a timer
+    gaps = random.Random(jobs)  # for every peer the same; in step with no timer
     if not inspect.iscoroutinefunction(enqueue):
         times = []
         for number in range(jobs):
@@ -179,4 +179,4 @@ def main(name: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    os._exit(0)  # threads of a library do not keep it
+    os._exit(0)  # threads of a library do not keep the process from ending

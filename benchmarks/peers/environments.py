@@ -52,12 +52,12 @@ def environment(name: str, anew: bool = False) -> Path:
 
 
 def _source(package: str) -> list[str]:
-    """What pip is given: jobq is this repository, as it is now and after each change."""
+    """Return what pip gets: for jobq this repository, as it is now and after each change."""
     return ["-e", str(ROOT)] if package == "jobq" else [package]
 
 
 def _pip() -> list[str]:
-    """A pip that can install elsewhere: this environment may have none."""
+    """Return a pip that can install elsewhere: this environment may have none."""
     for python in (sys.executable, str(Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}"))):
         pip = [python, "-m", "pip", "--disable-pip-version-check"]
         if subprocess.run([*pip, "--version"], capture_output=True).returncode == 0:

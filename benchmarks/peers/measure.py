@@ -1,4 +1,4 @@
-"""One cell of one peer, measured: figures by name. All times are in seconds, memory in bytes."""
+"""Measure one cell of one peer: figures by name. All times are in seconds, memory in bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Measure:
         self._store, self._stamps, self._options = store, stamps, options
 
     def cell(self, peer: Peer, cell: Cell) -> Figures:
-        """Measure; {} where the peer has no such width. Raises PeerFailed."""
+        """Measure the cell; {} where the peer has no such width. Raises PeerFailed."""
         self._store.erase()
         try:
             if cell.width is None:
@@ -58,7 +58,7 @@ class Measure:
         return figures
 
     def _submit(self, pool: Peer, most: int) -> Figures:
-        """What submit() of a plain pool takes while its thread waits."""
+        """Measure what submit() of a plain pool takes while its thread waits."""
         pool.ask("open_pool", "slot", 1)
         try:
             self._stamps.set_gate(False)
@@ -81,17 +81,17 @@ class Measure:
         time.sleep(SETTLING)
         after = self._store.counters()
         figures = {"rate": jobs / (ended - began) * 1e9, "pss": memory, "jobs": jobs}
-        if candidate.peer.is_pool:  # it submits in the process that works: not its workers' cost alone
+        if candidate.peer.is_pool:  # a plain pool submits in the same process, so the cost is not only its workers'
             return figures
         return figures | {
             "worker_cpu": (candidate.cpu() - cpu) / jobs,
             "store_cpu": (after.cpu - filled.cpu) / jobs,
             "enqueue_cpu": (filled.cpu - before.cpu) / jobs,
-            "commands": (after.commands - filled.commands - 2) / jobs,  # two are our own INFO
+            "commands": (after.commands - filled.commands - 2) / jobs,  # two are the INFO commands of this measurement
         }
 
     def _worth(self, candidate: Candidate, task: str, width: Width) -> int:
-        """How many jobs last about as long as a run shall."""
+        """Return how many jobs take about as long as a run should."""
         probe = PROBE if task == "noop" else max(4, 2 * width.number)
         began, ended = candidate.drain(task, probe)
         rate = probe / max(ended - began, 1) * 1e9
@@ -115,7 +115,8 @@ class Measure:
         return {"pss": candidate.pss()}
 
     def _growth(self, candidate: Candidate, _cell: Cell, _width: Width) -> Figures:
-        """The cost of a job with few and with many that wait: the time from job to job of the first seconds."""
+        """Measure the cost of a job with few and with many waiting jobs: the time from job to job in the first
+        seconds."""
         few = 0.0
         rounds, until = 0, time.monotonic() + self._options.seconds
         while rounds < 1 or time.monotonic() < until:
@@ -132,7 +133,7 @@ class Measure:
         return {"few": few / rounds, "many": took / done if done else took}
 
     def _filling(self, candidate: Candidate, jobs: int) -> float:
-        """About how many seconds it takes to enqueue so many."""
+        """Estimate how many seconds it takes to enqueue this number of jobs."""
         began = time.monotonic()
         candidate.fill("noop", LITTLE)
         took = (time.monotonic() - began) / LITTLE * jobs

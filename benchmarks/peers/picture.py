@@ -1,4 +1,4 @@
-"""The main row as a picture: no-op jobs per second in one process, a bar per peer, for light and dark pages."""
+"""Draw the main row: no-op jobs per second in one process, a bar per peer, for light and dark pages."""
 
 from __future__ import annotations
 

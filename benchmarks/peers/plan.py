@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Width(NamedTuple):
-    """How much of a peer works: so many processes, or one process with so many slots."""
+    """How much of a peer works: a number of processes, or one process with a number of slots."""
 
     kind: str  # "process", "slot"
     number: int

@@ -1,4 +1,4 @@
-"""When each job's body began and ended, by CLOCK_MONOTONIC, in a file that all processes map.
+"""Record when each job's body began and ended, by CLOCK_MONOTONIC, in a file that all processes map.
 
 Every job has a number, and the record of that number in the file: began, ended (nanoseconds), pid. A record is written
 once, by the body itself, at its end; so what is timed is the same for every peer. The first word of the file is a gate
@@ -21,7 +21,7 @@ now = time.monotonic_ns
 
 
 class Stamps:
-    """The file, mapped. ``records`` are as many as it was made with."""
+    """The mapped file; ``records`` is the number of records that it was made with."""
 
     def __init__(self, path: str | Path) -> None:
         with open(path, "r+b") as file:
@@ -44,7 +44,7 @@ class Stamps:
         return RECORD.unpack_from(self._map, HEAD + number * RECORD.size)
 
     def clear(self, numbers: Sequence[int]) -> None:
-        """Forget these, which follow each other."""
+        """Clear the records of these jobs, which follow each other."""
         start = HEAD + numbers[0] * RECORD.size
         self._map[start : start + len(numbers) * RECORD.size] = bytes(len(numbers) * RECORD.size)
 

@@ -10,7 +10,7 @@ from jobqueue.compare.markup import DASH
 from peers.plan import CELLS, ONE, Cell
 
 Report = dict[str, Any]
-LIMIT = "bare"  # the row that is no peer
+LIMIT = "bare"  # the row of the plain pools, which are no peer
 BETTER = "jobq better than the best peer by"  # below 1: the peer is better
 
 

@@ -32,9 +32,9 @@ SHIM = Path(__file__).parent / "shim"
 COMBINATIONS = ("SimpleWorker Worker", "Queue")  # two places at once where no test meets both
 DEADLINE = 240.0  # seconds for a shard; RQ's slowest takes 40
 MOST_AGAIN = 8  # more failures than this have another reason than a busy machine
-STRETCHES = (1, 4)  # what failed runs again, alone, with its sleeps as they are, and then so many times as long
+STRETCHES = (1, 4)  # failed tests run again, alone, with their sleeps as they are, and then this many times as long
 LINGER = 10.0  # seconds for pytest to leave after its last test
-# What takes long, so that no shard gets all of it: module (and class) → the shard it is in. The rest goes round.
+# Slow tests are spread: module (and class) → its shard. The other modules are assigned in turn.
 LONG = (
     "test_worker.py",
     "test_cli.py",
@@ -61,20 +61,20 @@ class Report:
 
     @property
     def bad(self) -> dict[str, str]:
-        """Tests that should have passed, with their messages."""
+        """Return the tests that should have passed, with their messages."""
         bad = [name for name, outcome in self.outcomes.items() if outcome not in ("passed", "skipped")]
         return {name: self.texts.get(name, "") for name in bad if not self.reason(name)}
 
     @property
     def expected(self) -> dict[str, str]:
-        """Tests that failed as the list says, with the reason."""
+        """Return the tests that failed as the list says, with the reason."""
         return {
             n: self.reason(n) for n, o in self.outcomes.items() if o not in ("passed", "skipped") and self.reason(n)
         }
 
     @property
     def out_of_date(self) -> list[str]:
-        """Tests that the list expects to fail and that passed."""
+        """Return the tests that the list expects to fail and that passed."""
         return [name for name, outcome in self.outcomes.items() if outcome == "passed" and self.reason(name)]
 
     def reason(self, test: str) -> str:
@@ -84,7 +84,7 @@ class Report:
         return sum(o == outcome for o in self.outcomes.values())
 
     def line(self) -> str:
-        """The counts, in one line."""
+        """Return the counts, in one line."""
         again = f" ({len(self.again)} only when run alone: {', '.join(self.again)})" if self.again else ""
         loops = (
             f", {self.loops.get('ours', 0)} of {sum(self.loops.values())} work() on our engine" if self.loops else ""
@@ -162,7 +162,7 @@ class Shard:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # so that what hangs can be ended with all that it started
+                start_new_session=True,  # so that a hanging test can be ended with all processes that it started
             )
         self._deadline = time.monotonic() + DEADLINE
 

@@ -38,7 +38,7 @@ def storm(worlds: Iterable[World], seconds: float, per_second: float, every: flo
     threads = [thread for world in worlds for thread in world.run(per_second, every)]
     try:
         time.sleep(seconds)
-    finally:  # also at Ctrl-C: what rages may start workers, and has to be over before they are ended
+    finally:  # also at Ctrl-C: the faults may start workers, and have to stop before the workers are ended
         for world in worlds:
             world.end()
         for thread in threads:

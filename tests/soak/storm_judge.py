@@ -1,4 +1,4 @@
-"""What became of every acknowledged job of the long storm, and which keys are left in the store."""
+"""Find what happened to every acknowledged job of the long storm, and which keys are left in the store."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def fetch(store: redis.Redis, ids: list[str], field: str) -> list[str]:
 
 
 def judge(world: World) -> dict[str, Any]:
-    """Return what became of all jobs, and what is wrong."""
+    """Return what happened to all jobs, and what is wrong."""
     store = world.inner()
     ids = list(world.acknowledged)
     statuses = dict(zip(ids, fetch(store, ids, "status"), strict=True))

@@ -1,4 +1,4 @@
-"""Explain each run of a job that was more than meant, by the table "When a job can run twice" of docs/usage.md.
+"""Explain each run of a job beyond the intended ones, by the table "When a job can run twice" of docs/usage.md.
 
 What is known: when each run began and ended, and in which process; when each fault was played, and on which processes.
 A run after which the job ran again is explained by a fault that met it in one of the documented windows. A run that no
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 UNEXPLAINED = "unexplained"
 REPORTED = 1.0  # seconds in which an outcome is reported, where the store answers; the documented milliseconds, at load
-NOTICED = 16.0  # seconds until a dead connection is noticed and mended, after the last word
+NOTICED = 16.0  # seconds after the last data until a dead connection is noticed and replaced
 HELD = 1.0  # seconds that a claimed job may have waited in a buffer before it began
 OF_STORE = ("delay", "swallow", "cut", "silence", "hang_up", "kill_store")
 KILLS = ("kill_child", "kill_tree")
@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 
 class Act(NamedTuple):
-    """One fault, and the processes that it was played on; none: it was the store's."""
+    """One fault, and the processes that it affected; none: it affected the store."""
 
     name: str
     began: float
@@ -52,7 +52,7 @@ def runs_of(lines: Iterable[str]) -> list[Run]:
 
 
 def window(run: Run, acts: Sequence[Act], lease: float) -> str:
-    """Return the documented window in which the run was met by a fault."""
+    """Return the documented window in which a fault affected the run."""
     end = run.ended
     of_its_process = [act for act in acts if run.pid in act.pids and act.ended >= run.began]
     if end is None:
@@ -75,7 +75,7 @@ def _is_cut_off(act: Act, run: Run, last: float, lease: float) -> bool:
     """Return whether the process was stopped, or the store was down, for so long that others could take the job."""
     if act.name == "freeze_tree" and run.pid not in act.pids:
         return False
-    if act.name not in ("freeze_tree", "kill_store") or act.ended - act.began < lease / 2:  # renewed before, and late
+    if act.name not in ("freeze_tree", "kill_store") or act.ended - act.began < lease / 2:  # half: renewals vary
         return False
     return act.began - HELD <= last and run.began <= act.ended + HELD
 
@@ -92,7 +92,7 @@ def _is_unreported(end: float, kill: Act, acts: Sequence[Act]) -> bool:
 
 
 def explained(runs: Sequence[Run], meant: Mapping[str, int], acts: Sequence[Act], lease: float) -> Counter[str]:
-    """Count the runs that were more than meant, by window. ``meant``: how many runs each job should have had."""
+    """Count the runs beyond the intended ones, by window. meant: how many runs each job should have had."""
     of_job: dict[str, list[Run]] = {}
     for run in runs:
         of_job.setdefault(run.job, []).append(run)

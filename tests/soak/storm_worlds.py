@@ -90,7 +90,7 @@ class World:
         return psutil.Process(self.rng.choice(found)) if found else None
 
     def replace(self, worker: WorkerProcess) -> None:
-        """Start a new one in the place of one that has ended."""
+        """Start a new worker in place of one that has ended."""
         self.start_worker(self.workers.pop(worker))
 
     def kill_child(self) -> Iterable[int]:
@@ -101,7 +101,7 @@ class World:
         return ()
 
     def kill_tree(self) -> Iterable[int]:
-        """Kill a supervisor: what it had started ends by itself, as on a machine where the kernel did it."""
+        """Kill a supervisor: its processes end by themselves, as on a machine where the kernel killed it."""
         worker = self.any_worker()
         pids = pids_of(worker)
         worker.crash()

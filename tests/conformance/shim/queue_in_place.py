@@ -26,7 +26,5 @@ class Queue(jobqueue.Queue):
     ) -> None:
         chosen = resolve_serializer(serializer)
         super().__init__(name or "default", connection, default_timeout, is_async, job_class, chosen, *args, **kwargs)
-        if (
-            not name
-        ):  # RQ's own jobs make one of a job that was in no queue, to delete it; a user's Queue("") is refused
+        if not name:  # RQ deletes a job that was in no queue by a queue without a name; a user's Queue("") is refused
             self.name, self._key = "", self.redis_queue_namespace_prefix
