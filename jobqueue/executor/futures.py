@@ -47,7 +47,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         return self._state == PENDING
 
     def running(self) -> bool:
-        """Return whether the job has started. Asks the store, which knows of a start about 5 ms after it, until the
+        """Return whether the job has started. Asks the store, which knows of a start 50 to 100 ms after it, until the
         answer is yes; a job that is given back or run again stays running here."""
         if not self.done() and not super().running() and self._home.has_started(self):
             with self._condition:

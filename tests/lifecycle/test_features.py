@@ -347,7 +347,7 @@ def test_rqs_environment_variables(start: Start, mode: str, store: redis.Redis, 
 
 
 def test_a_running_job_sees_its_worker_and_its_start(start: Start, mode: str, store: redis.Redis, queue: Queue) -> None:
-    """The job sees them also in its first 5 ms, and when the store has an earlier run by another worker."""
+    """The job sees them also in its first 50 ms, and when the store has an earlier run by another worker."""
     job = queue.enqueue(samples_rq.seen_by_itself)
     store.hset(keys.job(job.id), mapping={"worker_name": "another", "started_at": "2020-01-01T00:00:00.000000Z"})
     start("-n", "2", mode=mode, serve=SERVE)

@@ -46,6 +46,8 @@ def test_after_jobs_were_given_back_nothing_is_claimed_ahead() -> None:
 def test_long_jobs_have_their_outcomes_sent_at_once() -> None:
     assert not made(seconds=0.001).settles_at_once
     assert made(seconds=0.01).settles_at_once
+    assert not made(16, seconds=0.02).settles_at_once  # another slot soon sends it along
+    assert made(16, seconds=2 * LONG).settles_at_once
 
 
 def test_a_maximum_of_zero_claims_nothing_ahead() -> None:

@@ -1,6 +1,7 @@
-"""Watch over a child in its second thread: hear the supervisor, and look after jobs that take longer than 5 ms.
+"""Watch over a child in its second thread: hear the supervisor, and look after jobs that take long.
 
-    every 5 ms while an unmarked job runs      start marks; the buffer behind a long job goes back (give_back.py)
+    50 ms after an unmarked job began          start marks, for all that run almost as long in one request
+    30 ms after the last slot began a job      the buffer behind long jobs goes back (give_back.py)
     at a job's deadline                        the time limit's exception (limit_watch.py)
     behind a deadline that a thread ignored    its job is recorded, its slot written off, a fresh one takes over
     as told by the supervisor                  wake, quiet, interrupt, stop a job, give a sign of life
@@ -8,8 +9,9 @@
     at the end of the supervisor's socket      leave: a child never outlives its supervisor
 
 It never waits for Redis: what needs Redis is done by the request thread, a third thread that is started by the first
-job that runs longer than 5 ms. Between long jobs it sleeps in ``select`` without a timeout; a slot that begins a job
-while it sleeps that way stirs it (wake_pipe.py).
+job that runs longer than 50 ms. Between long jobs it sleeps in ``select`` without a timeout; a slot that begins a job
+while it sleeps that way stirs it (wake_pipe.py). While jobs run it looks at least every 50 ms, so whatever is due of a
+job that began meanwhile is at most 50 ms late.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from jobqueue.workers.shared.messages import Interrupt, Ping, Quiet, StopJob, Wa
 
 log = logging.getLogger(__name__)
 
-TICK = 0.005  # seconds; a job that runs longer is marked as started
+TICK = 0.005  # seconds between two looks, at least
+MARK_AFTER = 0.05  # seconds; a job that runs longer is marked as started
+ALMOST = 0.03  # seconds; it takes along the jobs that run as long as this
 
 
 class ChildWatchdog:
@@ -141,7 +145,7 @@ class ChildWatchdog:
     def _step(self, now: float) -> None:
         """Do what is due."""
         running = self._running()
-        self._mark([(slot, job) for slot, job in running if slot.marked != job.claim and now - slot.since >= TICK])
+        self._mark(now, [(slot, job) for slot, job in running if slot.marked != job.claim])
         self._limits.step(now)
         self._give_back.step(now)
         self._look_at_slots(now)  # while we are awake; where we sleep we are asked from outside
@@ -151,9 +155,10 @@ class ChildWatchdog:
     def _running(self) -> list[tuple[Slot, Claimed]]:
         return [(slot, job) for slot in self._slots if (job := slot.job) is not None]
 
-    def _mark(self, due: list[tuple[Slot, Claimed]]) -> None:
-        if not due:
+    def _mark(self, now: float, unmarked: list[tuple[Slot, Claimed]]) -> None:
+        if not any(now - slot.since >= MARK_AFTER for slot, _ in unmarked):
             return
+        due = [(slot, job) for slot, job in unmarked if now - slot.since >= ALMOST]
         marks = [slot.start_mark(job) for slot, job in due]
         for slot, job in due:
             slot.marked = job.claim
@@ -178,11 +183,12 @@ class ChildWatchdog:
         """Return in how many seconds there is something to do; None: when something happens."""
         now = monotonic()
         running = self._running()
-        if any(slot.marked != job.claim for slot, job in running):
-            return TICK
-        if any(slot.busy_since and now - slot.busy_since < 2 * LONG for slot in self._slots):
-            return TICK
-        waits = [max(TICK, moment - now) for moment in self._limits.due_at()]
+        moments = self._limits.due_at()
+        moments += [slot.since + MARK_AFTER for slot, job in running if slot.marked != job.claim]
+        busy = [slot.busy_since for slot in self._slots]
+        if all(busy) and now < max(busy) + LONG:  # then the last of them is long too
+            moments.append(max(busy) + LONG)
+        waits = [max(TICK, moment - now) for moment in moments]
         if self._give_back.keeps_others_waiting:
             waits.append(LONG)
         if running and self._core_watch.wants_to_look:

@@ -23,7 +23,7 @@ from jobqueue.protocol.wire import Wire
 from jobqueue.workers.child.buffer import Buffer
 from jobqueue.workers.child.mender import Mender
 from jobqueue.workers.child.outbox import Outbox
-from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
+from jobqueue.workers.child.prefetch import MOST_FINISHED
 from jobqueue.workers.child.roll_call import RollCall
 from jobqueue.workers.child.shared_wire import SharedWire, WireState
 from jobqueue.workers.running.task_meter import Usage
@@ -270,7 +270,7 @@ class Consumer:
         ahead = 0 if buffer.quiet or buffer.out_of_work else buffer.prefetch.ahead
         if ahead and len(buffer.jobs) <= ahead // 2:
             self._send(buffer.want(self._idle))
-        elif finished and (not buffer.jobs or buffer.prefetch.settles_at_once or len(finished) >= MOST_PER_CYCLE):
+        elif finished and (not buffer.jobs or buffer.prefetch.settles_at_once or len(finished) >= MOST_FINISHED):
             self._send(want=0)
         if self._idle:  # who reads the reply while we run
             self._lock.notify()

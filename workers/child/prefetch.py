@@ -4,8 +4,9 @@ from __future__ import annotations
 
 AHEAD = 0.020  # seconds of work that may wait in the buffer, per slot
 LONG = 0.030  # a job longer than this has no company in the buffer
-SHORT = 0.002  # behind a job longer than this the outcome is sent at once
+SHORT = 0.002  # where a slot ends a job less often than this, an outcome waits for no other
 MOST_PER_CYCLE = 128
+MOST_FINISHED = 192  # outcomes that wait for the next claim to go along with; the journal has room for about 600
 MOST_PER_SLOT = 256
 
 
@@ -37,11 +38,13 @@ class Prefetch:
 
     @property
     def settles_at_once(self) -> bool:
-        """Whether jobs are so long that an outcome is better sent now than with the next one."""
-        return self._last > SHORT
+        """Whether jobs are so long that an outcome is better sent now than with the next one of any slot."""
+        return self._last > min(LONG, SHORT * self._slots)
 
     @property
     def ahead(self) -> int:
         """Return how many jobs may wait in the buffer: about 20 ms of work per slot, none when jobs are long."""
-        per_slot = min(self._reach, self.most_ahead, int(AHEAD / self._mean) if self._mean > 0 else self._reach)
-        return min(self._slots * per_slot, 2 * MOST_PER_CYCLE)
+        most = min(self._slots * min(self._reach, self.most_ahead), 2 * MOST_PER_CYCLE)
+        if self._mean > LONG:
+            return 0
+        return min(most, int(self._slots * AHEAD / self._mean)) if self._mean > 0 else most

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jobqueue.clock import monotonic
 from jobqueue.workers.shared.polling import readable
 
-SHORT = 0.01  # seconds; for a sleep no longer than this nobody has to wake the watchdog
+SHORT = 0.05  # seconds; for a sleep no longer than this nobody has to wake the watchdog
 
 
 class Woken(NamedTuple):

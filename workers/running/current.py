@@ -67,7 +67,7 @@ class CurrentJob(Job):
         return self.changes().keys() > {"meta"}
 
     def get_status(self, refresh: bool = True) -> JobStatus:
-        """Return STARTED also in the job's first 5 ms, when its hash still says that it is queued."""
+        """Return STARTED also in the job's first 50 ms, when its hash still says that it is queued."""
         status = super().get_status(refresh)
         return JobStatus.STARTED if status is JobStatus.QUEUED else status
 
