@@ -141,6 +141,8 @@ class ForkServer:
         found = hazards.found(self._settings.modules)
         self._spawns = bool(found)
         self._generators = {} if self._spawns else randomness.states_of_own(self._settings.modules)
+        if not self._spawns:
+            preload.make_shared(self._settings.address)
         gc.freeze()
         self._say(Ready(" and ".join(found)))
         return True

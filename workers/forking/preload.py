@@ -1,5 +1,5 @@
-"""Import the modules that a worker serves, once, before the first job, in the process from which children are
-forked."""
+"""Import the modules that a worker serves, once, before the first job, in the process from which children are forked,
+and make what children share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed
 from jobqueue.producing.importing import module_of
+from jobqueue.protocol.lua import packed_head
+from jobqueue.store.connection import Address, client
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy_of
 from jobqueue.workers.running.runner import checked_callable
 from jobqueue.workers.shared.served import dotted
 
 _MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
+CHILDS_SCRIPTS = ("cycle", "start_mark", "give_back", "reconcile")
 _BASES = {"--job-class": Job, "--queue-class": Queue}
 
 
@@ -82,6 +85,15 @@ def _of_a_file(path: str) -> str:
     if name := module_of(path):
         return f"-I takes a module's name: {name}, not {path}"
     return f"-I takes the name of a module that can be imported from here, not a file: start in the directory of {path}"
+
+
+def make_shared(address: Address) -> None:
+    """Make here what each child would make for itself, so that children share its memory: the scripts, and what
+    redis-py and threading keep from their first use. It connects to nothing."""
+    for script in CHILDS_SCRIPTS:
+        packed_head(script, by_digest=True)
+    client(address)
+    client(address, for_jobs=True)
 
 
 def _import_module(module: str, given: str) -> None:
