@@ -122,6 +122,12 @@ class OfJob:
 def refuse_what_json_changes(value: Any, path: str = "") -> None:
     """Raise NotSerializable if json would refuse the value or return another. path: where the value is, for the
     message."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        for i, item in enumerate(value):
+            if type(item) not in _SCALARS:
+                refuse_what_json_changes(item, f"{path}[{i}]")
+        return
     if isinstance(value, enum.Enum):
         raise NotSerializable(
             f"JSON cannot carry {_shown(value)}{_at(path)}, a member of an enum: give its .value or .name."
@@ -134,12 +140,11 @@ def refuse_what_json_changes(value: Any, path: str = "") -> None:
                 )
             if type(item) not in _SCALARS:
                 refuse_what_json_changes(item, f"{path}[{_shown(key)}]")
-    elif isinstance(value, list) or type(value) is tuple:
+    elif isinstance(value, list):
         for i, item in enumerate(value):
             if type(item) not in _SCALARS:
                 refuse_what_json_changes(item, f"{path}[{i}]")
     elif value is not None and not isinstance(value, (str, int, float)):
-        kind = type(value)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         hint = ": it would lose the names of its fields; give a tuple or a dict" if isinstance(value, tuple) else ""
         raise NotSerializable(f"JSON cannot carry a value of type {name}{_at(path)}{hint}.")

@@ -13,6 +13,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from jobqueue.network.failover import WAIT, confirms, read_confirmation, while_refused
+from jobqueue.network.kept import kept
 
 
 def strings(parts: Iterable[bytes]) -> bytes:
@@ -33,8 +34,8 @@ def ask(client: redis.Redis, packed: bytes) -> Any:
 
 
 def _ask(client: redis.Redis, packed: bytes) -> Any:
-    pool = client.connection_pool
-    connection: Any = pool.get_connection()
+    connections = kept(client)
+    connection = connections.take()
     try:
         confirm = _WAIT if confirms(connection) else b""
         connection.send_packed_command([packed + confirm])
@@ -50,4 +51,4 @@ def _ask(client: redis.Redis, packed: bytes) -> Any:
         connection.disconnect()
         raise
     finally:
-        pool.release(connection)
+        connections.put_back(connection)
