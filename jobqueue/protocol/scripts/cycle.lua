@@ -61,34 +61,42 @@ local function leave_intermediate(q, ids)
   raw('LTRIM', key, #ids, -1)
 end
 
-local released, seen, leaving, places, returned, raised, busy = {}, {}, {}, {}, 0, 0, 0
+local released, seen, queues_of, returned, raised, busy = {}, {}, {}, 0, 0, 0
 
-local function list_of(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
+-- What is done at the end for all jobs of one queue: their ids, and what is added to RQ's registries, by kind.
+local function of_queue(q)
+  local found = queues_of[q]
+  if not found then
+    found = { ids = {}, places = { {}, {} }, first_seen = first_seen_key(q, '') }
+    queues_of[q] = found
   end
-  return list
+  return found
+end
+
+-- Most outcomes have the same ttl as the one before.
+local ttl_text, ttl_known
+local function ttl_of(text)
+  if text ~= ttl_text then ttl_text, ttl_known = text, seconds(text) or LONGEST end
+  return ttl_known
 end
 
 -- Records the outcome that follows `arg`, except for what is written for all outcomes together.
 local function record(arg, id, claim, status, dependencies)
-  local q, kind, ttl = ARGV[arg + 2], tonumber(ARGV[arg + 3]), seconds(ARGV[arg + 4]) or LONGEST
+  local q, kind, ttl = ARGV[arg + 2], tonumber(ARGV[arg + 3]), ttl_of(ARGV[arg + 4])
+  local found = of_queue(q)
   if status ~= 'queued' then
     clean_execution(w, q, id, claim)
     if ENDS[status] then redis.call('ZREM', registry_key(ENDS[status], q), id) end -- of an earlier run: the last counts
   end
   released[#released + 1] = id
-  seen[#seen + 1] = first_seen_key(q, id)
-  local ids = list_of(leaving, q)
-  ids[#ids + 1] = id
+  seen[#seen + 1] = found.first_seen .. id
+  found.ids[#found.ids + 1] = id
   if ttl == 0 then
     forget_outcome(q, id)
   else
     write_outcome(w, id, claim, kind, ttl, ARGV[arg + 5], ARGV[arg + 6], ARGV[arg + 7], ARGV[arg + 8], ARGV[arg + 9],
       dependencies)
-    local place = list_of(places, registry_key(kind == 1 and 'finished' or 'failed', q))
+    local place = found.places[kind]
     place[#place + 1] = expiry(kind, ttl, time)
     place[#place + 1] = id
   end
@@ -107,7 +115,7 @@ local function settle()
   for i, id in ipairs(ids) do
     local arg = first + 10 * i
     local claim, job = ARGV[arg + 1], job_key(id)
-    if done[id] or tonumber(scores[i] or -1) ~= tonumber(claim) then -- owns() is false
+    if done[id] or (scores[i] ~= claim and tonumber(scores[i] or -1) ~= tonumber(claim)) then -- owns() is false
       acks[i] = redis.call('HGET', job, 'status') == 'canceled' and 2 or 0 -- it was released by START MARK
     else
       local h = redis.call('HMGET', job, 'status', 'dependency_ids')
@@ -129,8 +137,12 @@ local function settle()
   if #released == 0 then return end
   raw('ZREM', own, unpack(released))
   raw('DEL', unpack(seen))
-  for q, of_queue in pairs(leaving) do leave_intermediate(q, of_queue) end
-  for registry, place in pairs(places) do redis.call('ZADD', registry, unpack(place)) end
+  for q, found in pairs(queues_of) do
+    leave_intermediate(q, found.ids)
+    for kind, place in ipairs(found.places) do
+      if #place > 0 then redis.call('ZADD', registry_key(kind == 1 and 'finished' or 'failed', q), unpack(place)) end
+    end
+  end
   if returned > 0 then redis.call('HINCRBY', worker_key(w), 'successful_job_count', returned) end
   if raised > 0 then redis.call('HINCRBY', worker_key(w), 'failed_job_count', raised) end
   redis.call('HINCRBYFLOAT', worker_key(w), 'total_working_time', busy)
@@ -212,6 +224,9 @@ end
 local function set(value) return value and value ~= '' end
 
 local function features_of(h)
+  if not (h[5] or h[6] or h[7] or h[8] or h[9] or h[10] or h[11] or h[12] or h[13] or h[14] or h[3] == '0') then
+    return '' -- most jobs of jobq
+  end
   local by_rq, features = set(h[8]) or set(h[9]), ''
   if set(h[6]) or set(h[7]) or set(h[8]) then features = features .. 'm' end
   if by_rq or (tonumber(h[10] or 0) or 0) > 0 or set(h[11]) or h[3] == '0' then features = features .. 's' end
