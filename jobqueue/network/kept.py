@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -26,8 +27,9 @@ FRESH = 1.0  # seconds after an answer in which a connection is used again witho
 class KeptConnections:
     """The idle connections of one pool. Any thread may call the methods."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, clock: Callable[[], float] = monotonic) -> None:
         self._pool = pool
+        self._clock = clock
         self._keeps = type(pool) is ConnectionPool and pool.max_connections >= UNLIMITED
         self._idle: deque[tuple[Any, float]] = deque()  # each with the moment from which it may have died (monotonic)
         self._pid = os.getpid()
@@ -41,7 +43,7 @@ class KeptConnections:
         except IndexError:
             return self._pool.get_connection()
         try:
-            if monotonic() > fresh_until:
+            if self._clock() > fresh_until:
                 _make_ready(connection)
         except BaseException:
             connection.disconnect()
@@ -52,7 +54,7 @@ class KeptConnections:
     def put_back(self, connection: Any) -> None:
         """Take back a connection whose replies have been read, or that is disconnected."""
         if self._keeps:
-            self._idle.append((connection, monotonic() + FRESH))
+            self._idle.append((connection, self._clock() + FRESH))
         else:
             self._pool.release(connection)
 
