@@ -37,6 +37,7 @@ class Job(rq.job.Job, metaclass=_JobType):
         self.on_crash: str | None = None
         self.crashes = 0
         self.redelivered = 0
+        self.plugin_fields: dict[str, bytes] | None = None  # more fields for its hash; None: no plugin was asked
 
     def result(self, timeout: float | None = None) -> Any:  # replaces a property of RQ's that is deprecated
         """Wait for the job's end and return its value.
@@ -76,7 +77,7 @@ class Job(rq.job.Job, metaclass=_JobType):
         fields: dict[str, Any] = super().to_dict(include_meta, include_result)
         if self.on_crash is not None:
             fields["jobq_on_crash"] = self.on_crash
-        return fields
+        return {**fields, **self.plugin_fields} if self.plugin_fields else fields
 
     def restore(self, raw_data: Mapping[Any, Any]) -> None:
         fields = readable(raw_data)

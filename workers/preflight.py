@@ -68,7 +68,8 @@ def check_cron(entries: Sequence[Schedule], settings: Settings) -> None:
 
 def check_imports(settings: Settings) -> None:
     """Import the served modules in a process of their own, as the fork server would. Raises BootFailed."""
-    if why := why_not_imported(settings.modules, settings.exception_handlers, settings.own_classes):
+    plugins = (settings.plugins, settings.no_plugins)
+    if why := why_not_imported(settings.modules, settings.exception_handlers, settings.own_classes, plugins):
         raise BootFailed(cannot_import(why))
     log.info(
         "the worker could start: %s served, %s looked at",

@@ -44,6 +44,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "demo": "demo",
     "chaos": "chaos",
     "advise": "advise",
+    "plugins": "plugins",
 }
 WITHOUT_OUTPUT = frozenset({"worker", "cron", "worker-health"})  # they work with stdout closed
 

@@ -74,6 +74,10 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
               help="What becomes of a job whose process dies.")  # fmt: skip
 @click.option("--exception-handler", "exception_handlers", multiple=True, metavar="MODULE:FUNCTION",
               callback=dotted_names, help="Call this for each exception of a job, as `rq worker` does.")  # fmt: skip
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE:CLASS",
+              help="Use this plugin; JOBQ_PLUGINS names more. See jobq plugins.")  # fmt: skip
+@click.option("--no-plugin", "no_plugins", multiple=True, metavar="NAME",
+              help="Do not use this one, which jobq plugins lists; all: none but those of --plugin.")  # fmt: skip
 @click.option("--dequeue-strategy", "-ds", type=click.Choice(["ordered", "round_robin", "random"]), default="ordered",
               show_default=True, help="Which of several queues gives the next job.")  # fmt: skip
 @click.option("--results-ttl", "default_result_ttl", type=Number(bounds.RESULT_TTL), default=500, show_default=True,

@@ -46,6 +46,7 @@ class Plan:
     shape: Shape | None
     modules: tuple[str, ...]
     serializer: Any
+    plugins: Sequence[str] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # options of every job
 
 
@@ -100,7 +101,8 @@ class Dispatcher:
         name = self._groups.queue_for(reference.serves) if self._groups else self._plan.queue
         try:
             if name not in self._queues:
-                self._queues[name] = Queue(name, store=self._store, serializer=self._plan.serializer)
+                plan = self._plan
+                self._queues[name] = Queue(name, store=self._store, serializer=plan.serializer, plugins=plan.plugins)
             yield self._queues[name]
         finally:
             self._count(name, -1)  # outstanding jobs are counted one by one; this count only kept the workers

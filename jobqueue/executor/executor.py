@@ -51,25 +51,32 @@ class JobExecutor(concurrent.futures.Executor):
         job_timeout: float | None = None,
         result_ttl: int = A_DAY,
         worker_flags: Sequence[str] = (),
+        plugins: Sequence[str] | None = None,
         log: str | Path | None = None,
     ) -> None:
         """url: of the store; by default as everywhere (environment, local store). job_timeout: seconds that a job may
-        run, None for no limit. result_ttl: seconds that results are kept. For own workers only: modules that they serve
-        from the start; worker_flags: more flags of `jobq worker`; log: a file for their stderr.
+        run, None for no limit. result_ttl: seconds that results are kept. plugins: as of a Queue, each as module:Class,
+        because own workers use them too. For own workers only: modules that they serve from the start; worker_flags:
+        more flags of `jobq worker`; log: a file for their stderr.
 
         Raises ValueError, UsageError. Starts nothing: the first submit does.
         """
         own = [*modules, *worker_flags, *([log] if log else [])]
-        _check(mode, workers, queue, own, modules=modules, worker_flags=worker_flags)
+        _check(mode, workers, queue, own, modules=modules, worker_flags=worker_flags, plugins=plugins or ())
         if serializer not in _SERIALIZERS:
             raise ValueError(f"serializer is 'json' or 'pickle', not {serializer!r}")
-        flags = [*worker_flags, *(["--accept", "json,pickle"] if serializer == "pickle" else [])]
+        flags = [
+            *worker_flags,
+            *(flag for name in plugins or () for flag in ("--plugin", name)),
+            *(["--accept", "json,pickle"] if serializer == "pickle" else []),
+        ]
         self._plan = Plan(
             queue=queue or "default",
             url=url,
             shape=None if mode is None else Shape(mode, workers, tuple(flags), Path(log).absolute() if log else None),
             modules=tuple(modules),
             serializer=_SERIALIZERS[serializer],
+            plugins=plugins,
             options={
                 "job_timeout": _FOR_EVER if job_timeout is None else bounds.TIMEOUT.check("job_timeout", job_timeout),
                 "result_ttl": bounds.RESULT_TTL.check("result_ttl", result_ttl),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import redis
@@ -11,6 +12,8 @@ from rq.timeouts import UnixSignalDeathPenalty
 
 from jobqueue.errors import BadType, UsageError
 from jobqueue.job import Job
+from jobqueue.plugins.plugin import Plugin
+from jobqueue.plugins.producer import ProducerPlugins
 from jobqueue.protocol import bounds, names
 from jobqueue.serializers import JSON
 from jobqueue.store.connection import takes_bytes
@@ -21,7 +24,9 @@ class ConnectedQueue(rq.queue.Queue):
     """The name, the serializer and the connection of a queue; the subclass ``Queue`` enqueues.
 
     connection: the caller's client, which the caller closes; otherwise url or store name what to open, and without them
-    the environment does. Raises BadValue, BadType, UsageError; at the first use StoreUnreachable, StoreRefused.
+    the environment does. plugins: those whose before_enqueue is called, each an object or module:Class; None: those of
+    JOBQ_PLUGINS, of installed packages and of jobq. Raises BadValue, BadType, UsageError; at the first use
+    StoreUnreachable, StoreRefused.
     """
 
     job_class = Job
@@ -38,6 +43,7 @@ class ConnectedQueue(rq.queue.Queue):
         *,
         url: str | None = None,
         store: Store | None = None,
+        plugins: Sequence[str | Plugin] | None = None,
         **kwargs: Any,
     ) -> None:
         names.queue_name(name)
@@ -49,6 +55,9 @@ class ConnectedQueue(rq.queue.Queue):
             )
         if default_timeout:
             default_timeout = bounds.TIMEOUT.check("default_timeout", default_timeout)
+        if isinstance(plugins, str):
+            raise BadType(f"plugins is a list, such as [{plugins!r}].")
+        self._producer_plugins = ProducerPlugins(plugins)
         self._url = url
         self._store = store
         self._opened_store = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from rq.queue import EnqueueArgs
 
 from jobqueue.errors import NotSerializable, UsageError
 from jobqueue.protocol import keys, resp
-from jobqueue.serializers import JSON, compress, refuse_what_json_changes
+from jobqueue.serializers import JSON, compress, decompress, refuse_what_json_changes
 
 LARGEST = 512 * 2**20  # bytes that a Redis server accepts in one value, unless configured otherwise
 SOON_GONE = 60  # seconds; a job that is kept for less may be gone when a repeated request checks whether it exists
@@ -46,6 +46,12 @@ def encode_call(serializer: Any, job_id: str, name: str, args: Sequence[Any], kw
     return EncodedCall(job_id, not_too_large(compress(data)), description_of(name, args, kwargs))
 
 
+def decoded_call(serializer: Any, call: EncodedCall) -> tuple[str, Sequence[Any], Mapping[str, Any]]:
+    """Return the name and the arguments of a call that was encoded with this serializer."""
+    name, _, args, kwargs = serializer.loads(decompress(call.data))
+    return name, args, kwargs
+
+
 @dataclass(frozen=True)
 class SharedFields:
     """What jobs with the same options have in common: hash fields, end of the queue, time to live in it."""
@@ -53,6 +59,10 @@ class SharedFields:
     fields: Mapping[str, bytes]
     at_front: bool = False
     ttl: int | None = None
+
+    def with_fields(self, more: Mapping[str, bytes]) -> SharedFields:
+        """Return the same with more fields."""
+        return replace(self, fields={**self.fields, **more}) if more else self
 
     @cached_property
     def packed(self) -> bytes:

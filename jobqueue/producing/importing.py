@@ -16,9 +16,11 @@ _CODE = """
 import json, os, sys
 from jobqueue.workers.forking.forkserver import describe_import_error
 from jobqueue.workers.forking.preload import preload
+from jobqueue.plugins.finding import PluginChoice
 said = "ready"
 try:
-    preload(*json.loads(sys.argv[2]))
+    *arguments, plugins = json.loads(sys.argv[2])
+    preload(*arguments, plugins and PluginChoice(*map(tuple, plugins)))
 except BaseException as e:
     said = describe_import_error(e)
 os.write(int(sys.argv[1]), said.encode(errors="replace")[:4000])
@@ -74,17 +76,26 @@ def why_not_imported(
     modules: Sequence[str],
     handlers: Sequence[str] = (),
     classes: Mapping[str, str] | None = None,
+    plugins: tuple[Sequence[str], Sequence[str]] | None = None,
     *,
     env: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> str:
     """Import as a fork server does (the arguments are those of its ``preload``); return what went wrong in one line, ""
-    when nothing did. env: the process's environment; quiet: discard what the modules print."""
+    when nothing did. plugins: those that are asked for and those that are left out; None: load none. env: the process's
+    environment; quiet: discard what the modules print."""
     ours, theirs = os.pipe()
     output = subprocess.DEVNULL if quiet else None
     with os.fdopen(ours, "rb") as answer:
         with os.fdopen(theirs, "wb"):
-            argv = [sys.executable, "-P", "-c", _CODE, str(theirs), json.dumps([modules, handlers, classes or {}])]
+            argv = [
+                sys.executable,
+                "-P",
+                "-c",
+                _CODE,
+                str(theirs),
+                json.dumps([modules, handlers, classes or {}, plugins]),
+            ]
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import rq.queue
@@ -21,6 +21,8 @@ from rq.job import JobStatus
 
 from jobqueue.errors import UsageError
 from jobqueue.job import Job, LightJob
+from jobqueue.plugins.plugin import NewJob
+from jobqueue.plugins.producer import announce
 from jobqueue.producing.batch import Batch, Sender
 from jobqueue.producing.catalog import Task, name_or_callable
 from jobqueue.producing.connected_queue import ConnectedQueue
@@ -29,6 +31,7 @@ from jobqueue.producing.encoding import (
     SharedFields,
     as_description,
     as_retry,
+    decoded_call,
     description_of,
     encode_call,
     not_too_large,
@@ -98,6 +101,7 @@ class Queue(ConnectedQueue):
         spec = rq.queue.Queue.parse_args(name_or_callable(f, self.serializer), *args, **kwargs)
         with self._rq_at_work():
             job = self._job_by_rq(spec, on_crash, JobStatus.SCHEDULED)
+            self._announce(job)
             if spec.at_front:
                 job.enqueue_at_front = True
             if spec.job_id and spec.pipeline is None and not spec.unique and self._puts(job):
@@ -113,6 +117,7 @@ class Queue(ConnectedQueue):
     ) -> rq.job.Job:
         """Enqueue a job that was made by hand, as in RQ but in one request. Raises BadValue, DuplicateJob."""
         check_made_by_hand(job, unique)
+        self._announce(job)
         if pipeline is not None or not self._puts(job):
             return super().enqueue_job(job, pipeline, at_front, unique)
         if unique and job._dependency_ids:
@@ -127,6 +132,7 @@ class Queue(ConnectedQueue):
     ) -> rq.job.Job:
         """Schedule a job that was made by hand, as in RQ but in one request. Raises BadValue, DuplicateJob."""
         check_made_by_hand(job, unique)
+        self._announce(job)
         moment = bounds.moment("The time", datetime)
         if pipeline is not None or not self._puts(job):
             return super().schedule_job(job, moment, pipeline, unique)
@@ -219,6 +225,7 @@ class Queue(ConnectedQueue):
             raise ValueError("unique=True requires an explicit job_id")
         with self._rq_at_work():
             job = self._job_by_rq(spec, on_crash, JobStatus.QUEUED)
+            self._announce(job)
             if spec.job_id and spec.pipeline is None and not spec.unique and self._puts(job):
                 job.enqueued_at = datetime.now(UTC)
                 return cast(Job, self._put(job, "L" if spec.at_front else "R", "replace"))
@@ -342,7 +349,25 @@ class Queue(ConnectedQueue):
         A lost reply neither loses nor doubles any. Raises StoreUnreachable, StoreRefused.
         """
         client = self.connection  # opens the store
+        if (plugins := self._producer_plugins.listening()) is not None:
+            shared = shared.with_fields(announce(plugins, self._new_jobs(calls), shared.fields))
         return Enqueuer(self.name, client, self._store).send(shared, calls)
+
+    def _new_jobs(self, calls: Sequence[EncodedCall]) -> Iterator[NewJob]:
+        """Iterate over what plugins see of jobs that one request sends."""
+        fields: dict[str, bytes] = {}
+        state: dict[Any, Any] = {}
+        for call in calls:
+            decode = partial(decoded_call, self.serializer, call)
+            yield NewJob(call.id, self.name, decode, fields, state, len(calls))
+
+    def _announce(self, job: rq.job.Job) -> None:
+        """Tell plugins of a job that is sent as RQ's object, once. Only our own job class has a place for fields."""
+        plugins = self._producer_plugins.listening()
+        if plugins is None or getattr(job, "plugin_fields", None) is not None:
+            return
+        new = NewJob(job.id, self.name, lambda: (job.func_name or "", job.args or (), job.kwargs or {}))
+        job.plugin_fields = announce(plugins, [new], {})  # type: ignore[attr-defined]
 
     def _rq_at_work(self) -> RqAtWork:
         return RqAtWork(lambda: self._store)

@@ -112,10 +112,13 @@ class Protocol:
         ended: float,
         cause: bytes,
         dead: str = "",
+        leave_failures: bool = False,
     ) -> Rescue | None:
         """Take a dead owner's jobs; ``running`` None: nobody knows what ran. ``dead``: the lease of its tree, which
-        leaves RQ's lists with its last name unless it has moved. None: it was not ours to rescue."""
-        args: list[Field] = [owner, worker, lease, int(running is not None), on_crash, most, int(final)]
+        leaves RQ's lists with its last name unless it has moved. ``leave_failures``: leave each job that fails for RQ's
+        own finish. None: it was not ours to rescue."""
+        args: list[Field] = [owner, worker, lease, int(running is not None), on_crash, most]
+        args.append(1 if final else 2 if leave_failures else 0)
         args += (ended_at, ended, cause, dead, len(keep), *keep)
         for ruling in running or ():
             args += ruling

@@ -128,7 +128,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock, self.loop, self.stop = Clock(), MainLoop(), FakeStop()
         self.clients: list[FakeClient] = []
-        self.ready: list[bool] = []
+        self.ready: list[Ready] = []
         page_file, self.handles = make_handles(1, 1)
         stop: Any = self.stop
         settings = Settings(Address(url=""), "w", ("default",), 1, 1)
@@ -185,7 +185,7 @@ def test_a_ready_fork_server_forks(bench: Bench) -> None:
     bench.turn()
     assert bench.fork_server.importing.module == "shop.tasks"
     bench.become_ready()
-    assert (bench.ready, bench.fork_server.importing.module) == ([False], "")
+    assert (bench.ready, bench.fork_server.importing.module) == ([Ready("")], "")
     control = bench.fork_server.fork_child(bench.handle)
     assert control is not None
     control.close()
@@ -197,7 +197,7 @@ def test_a_ready_fork_server_forks(bench: Bench) -> None:
 def test_a_fork_server_that_cannot_fork_logs_why(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     bench.become_ready("started 2 threads")
-    assert bench.ready == [True]
+    assert bench.ready == [Ready("started 2 threads")]
     assert "importing the served modules started 2 threads: forked children would not have" in caplog.text
 
 

@@ -30,6 +30,7 @@ from jobqueue.workers.shared.messages import (
     NotAMessage,
     OutOfWork,
     Ping,
+    PluginBegun,
     Pong,
     Quiet,
     Ready,
@@ -49,7 +50,7 @@ LEFT = (ForRQ("job", 7, "default", Verdict.FAIL, b"eJwDAAAAAAE="), ForRQ(ODD, 8,
 
 SAMPLES: dict[Any, list[Any]] = {
     ToChild: [Wake(), Quiet(), Interrupt(), StopJob(17), Ping()],
-    FromChild: [OutOfWork(), Retire(), Dropped(TOKENS), Dropped(()), CannotBegin(ODD)],
+    FromChild: [OutOfWork(), Retire(), Dropped(TOKENS), Dropped(()), CannotBegin(ODD), PluginBegun(ODD)],
     ToForkServer: [
         ForkChild("w:1.2", 1, 9),
         ForkFinish("w:1.2", ODD, LEFT, (7, 8), 3),
@@ -59,7 +60,7 @@ SAMPLES: dict[Any, list[Any]] = {
         Ping(),
     ],
     FromForkServer: [
-        *(ImportBegun(ODD), Ready(""), Ready("starts a thread"), ImportFailed("NameError: x")),
+        *(ImportBegun(ODD), Ready(""), Ready("starts a thread"), Ready("", (ODD, "a:B"), True), ImportFailed("x")),
         *(Forked("w:1.2", 77), Unborn("w:1.2", "no memory"), Died(77, 9), Pong()),
     ],
 }

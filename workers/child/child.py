@@ -23,8 +23,10 @@ from functools import partial
 from time import sleep
 from typing import Protocol
 
+from jobqueue.plugins.calls import Plugins
 from jobqueue.store.connection import client
 from jobqueue.workers.child.hooks import Hooks
+from jobqueue.workers.child.process_plugins import ProcessPlugins
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.child.supervisor_link import SupervisorLink
 from jobqueue.workers.child.wiring import Wiring
@@ -34,11 +36,13 @@ from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.current import current_of
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.own_classes import job_class_of
+from jobqueue.workers.running.plugin_calls import wrap_calls
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.shared.deaths import FAILED, FENCED
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import protect_logging
+from jobqueue.workers.shared.messages import PluginBegun
 from jobqueue.workers.shared.process_tree import MARK, TO_ALL, Forks
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.shared.titles import Title
@@ -54,9 +58,19 @@ class Child:
     """Run the jobs of one child process. Made in the new process; ``run`` is called once."""
 
     def __init__(
-        self, settings: Settings, owner: str, page: SharedPage, control: socket.socket, runner: Runner, title: Title
+        self,
+        settings: Settings,
+        owner: str,
+        page: SharedPage,
+        control: socket.socket,
+        runner: Runner,
+        title: Title,
+        plugins: Plugins,
     ) -> None:
         self._worker = settings.worker
+        link = SupervisorLink(control)
+        wrap_calls(runner, plugins)
+        self._plugins = ProcessPlugins(plugins, lambda name: link.tell(PluginBegun(name)), partial(leave, FAILED))
         make_current = partial(
             current_of(job_class_of(settings)),
             connection=client(settings.address, for_jobs=True),
@@ -68,7 +82,7 @@ class Child:
             owner,
             page,
             client(settings.address),
-            SupervisorLink(control),
+            link,
             Hooks(
                 on_fenced=partial(leave, FENCED),
                 on_cut_off=partial(leave, CUT_OFF),
@@ -78,6 +92,7 @@ class Child:
             make_slot=lambda parts, number: Slot(number, parts, runner, make_current),
             start_slot=self._start,
             title=title,
+            plugins=plugins,
         )
         self._slots, self._limits = wiring.slots, wiring.limits
         self._watchdog, self._request_thread = wiring.watchdog, wiring.request_thread
@@ -87,10 +102,12 @@ class Child:
         """Run until the supervisor says that it is over."""
         os.environ["RQ_WORKER_ID"] = self._worker  # for jobs and what they start, as in RQ
         os.environ.pop("RQ_JOB_ID", None)  # of a job that started this worker: threads would show it to every job
+        self._plugins.start()
         self._watchdog.start()
         if len(self._slots) == 1:
             self._slots[0].run()
             self._leave_if_deaf()
+            self._plugins.stop()
             return
         for slot in self._slots:
             self._start(slot)
@@ -98,6 +115,7 @@ class Child:
             working[0].join(0.2)  # not for ever: it may be written off meanwhile
         self._request_thread.finish(LAST_WORD)  # or the end of a written-off job is lost, and it runs again
         self._leave_if_deaf()
+        self._plugins.stop()
 
     def _leave_if_deaf(self) -> None:
         """Leave with an exit code that tells the supervisor's log why, if the watchdog failed: the jobs of this child

@@ -16,9 +16,11 @@ from jobqueue.clock import monotonic, now
 from jobqueue.errors import StoppedOnRequest
 from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
+from jobqueue.workers.child.hooks import nothing
 from jobqueue.workers.child.job_environment import JobEnvironment
 from jobqueue.workers.child.slot_finish import SlotFinish
 from jobqueue.workers.child.slot_parts import SlotParts
+from jobqueue.workers.child.slot_plugins import SlotPlugins
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
@@ -53,6 +55,7 @@ class Slot(Interruptible):
         self.meter = parts.usage.meter()
         self._environment = JobEnvironment(make_current, self._variables(), alone=parts.settings.slots == 1)
         self._finish = SlotFinish(self, number, parts.page, parts.consumer, self._make_finisher)
+        self._plugins = self._hears_of_jobs(parts)
         self._processes: Find | None = None  # finds what its jobs have started
         self._to_rq = False  # the job that ran last is ended by RQ's own finish
         self._carried: Mapping[str, Any] = NOTHING  # what that job left on its own RQ job
@@ -69,10 +72,14 @@ class Slot(Interruptible):
         if self.meter:
             self.meter.bind()
         try:
+            self.call_plugins("thread_start")
             if self.inherited is not None:
                 after_imports.copy().run(self._record, self.inherited)
+            if self._plugins is not None:
+                self._plugins.report()
             while not self.written_off and (work := self._consumer.next()) is not None:
                 self.take(work)
+            self.call_plugins("thread_stop")
         except WrittenOff:
             pass
         self.waits = True  # nobody waits for it any more
@@ -84,6 +91,14 @@ class Slot(Interruptible):
             after_imports.copy().run(self._finish_settled, work)
         else:
             after_imports.copy().run(self._run_one, work)
+            if self._plugins is not None:
+                self._plugins.report()
+
+    def call_plugins(self, *methods: str) -> None:
+        """(its thread) Call these methods of the plugins, if there are any."""
+        if self._plugins is not None:
+            for method in methods:
+                self._plugins.call(method)
 
     def bind(self) -> None:
         super().bind()
@@ -104,11 +119,11 @@ class Slot(Interruptible):
 
     @property
     def busy_since(self) -> float:
-        """(child watchdog) Since when it runs a job or has RQ's code record its end, callbacks and all (monotonic
-        seconds); 0: neither."""
+        """(child watchdog) Since when it runs a job, has RQ's code record its end, callbacks and all, or runs a plugin
+        (monotonic seconds); 0: none of these."""
         if self.job is not None:
             return self.since
-        return self._finish.since if self._finish.finishing is not None else 0.0
+        return self._finish.since
 
     @property
     def is_deaf(self) -> bool:
@@ -154,6 +169,8 @@ class Slot(Interruptible):
         self.job = None
         if self.written_off:
             return
+        if self._plugins is not None:
+            self._plugins.note(ending, ended - started, repeats=not self._may_not_repeat(job))
         if isinstance(ending, BaseException) or (ending.kind == RAISED and self.was_aimed_at):
             self.end_processes(self.since)
             self._to_rq = self._to_rq or self._fails_by_rq(job)  # the limit came behind _close, which saw another end
@@ -198,6 +215,8 @@ class Slot(Interruptible):
     def _perform(self, job: Claimed) -> Ending:
         environment = self._environment
         environment.enter(job.id)
+        if self._plugins is not None:
+            self._plugins.begin(job, environment.current)
         self._to_rq, self._carried = True, NOTHING  # unless _close gets to say that there is a quicker way
         try:
             self.enter(job.claim, self.limit)
@@ -213,6 +232,8 @@ class Slot(Interruptible):
         comparing and dropping them runs code of theirs."""
         job, current = self.job, self._environment.current
         assert job is not None
+        if self._plugins is not None:
+            self._plugins.keep_error(ending.error)
         returned = ending.kind == RETURNED
         to_rq = (ending.is_retry or job.features.success_by_rq) if returned else self._fails_by_rq(job)
         self._to_rq = to_rq or (current is not None and current.settled_by_rq)
@@ -250,6 +271,8 @@ class Slot(Interruptible):
     def _record(self, finishing: Finishing) -> None:
         """Let RQ's own code record the end."""
         self._finish.record(finishing)
+        if self._plugins is not None:
+            self._plugins.recorded(finishing)
 
     def _finish_settled(self, work: JobOutcome) -> None:
         self._record(self._finishing(work, self._left(work.claim, Ending(work.kind, work.payload)), work.started))
@@ -263,7 +286,9 @@ class Slot(Interruptible):
     def _finishing(
         self, job: Claimed | JobOutcome, ending: Ending, started: float, changes: Mapping[str, Any] = NOTHING
     ) -> Finishing:
-        return Finishing(job.id, job.claim, job.queue, ending, started, self.limit, changes)
+        finishing = Finishing(job.id, job.claim, job.queue, ending, started, self.limit, changes)
+        finishing.heard = self._plugins and self._plugins.heard
+        return finishing
 
     def _fails_by_rq(self, job: Claimed) -> bool:
         return job.features.failure_by_rq or bool(self._settings.exception_handlers)
@@ -299,6 +324,13 @@ class Slot(Interruptible):
         """Return what puts a job's id into the environment; None: the environment is everybody's."""
         return JobVariable().set if self._settings.slots == 1 else None
 
+    def _hears_of_jobs(self, parts: SlotParts) -> SlotPlugins | None:
+        if parts.plugins is None:
+            return None
+        # the outcome must not wait behind a plugin: a slot that has nothing to do sends it, or the child watchdog
+        send = self._consumer.wake if parts.settings.slots > 1 else nothing
+        return SlotPlugins(parts.plugins, parts.settings.worker, parts.protocol.client, self._finish, send)
+
     def _make_finisher(self, limits: FinishLimits) -> Finisher:
         from jobqueue.workers.rq_finish.finish import Finisher
 
@@ -318,6 +350,8 @@ class Slot(Interruptible):
         """(child watchdog, before the thread starts) Record how the job ended of which ``stuck`` did not come back."""
         ended = now()
         started = ended - (monotonic() - stuck.since)
+        if self._plugins is not None and stuck._plugins is not None:
+            self._plugins.note_written_off(stuck._plugins, ending, ended - started, stopped)
         finishing = Finishing(job.id, job.claim, job.queue, ending, started, stuck.limit, stopped=stopped)
         if (
             stopped

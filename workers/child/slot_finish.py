@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from rq.timeouts import JobTimeoutException
 
 from jobqueue.clock import monotonic
 from jobqueue.protocol.outcomes import RAISED
@@ -11,7 +14,7 @@ from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.rq_finish.finishing import Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.limits import Interruptible
-from jobqueue.workers.shared.endings import JOB, RECORDING
+from jobqueue.workers.shared.endings import JOB, PLUGIN, RECORDING
 from jobqueue.workers.shared.journal import SharedPage
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ class SlotFinish:
         self._finisher: Finisher | None = None
         self._limits = FinishLimits(slot, self._show)
         self.finishing: Finishing | None = None  # what is being recorded
-        self.since = 0.0  # monotonic seconds: when that has begun
+        self.since = 0.0  # monotonic seconds: when that, or a plugin's code, has begun; 0: neither runs
 
     def record(self, finishing: Finishing) -> None:
         """Let RQ's own code record this end."""
@@ -52,9 +55,21 @@ class SlotFinish:
         finishing.record(self._finisher)
         with self._limits.stretch(finishing.limit):
             finishing.forget()
-        self.finishing = None
+        self.finishing, self.since = None, 0.0
         self._page.allow(self._number, JOB, 0.0, 0.0)
         self._consumer.let_go(finishing.claim, self._number)
+
+    @contextmanager
+    def limited(self, limit: float) -> Iterator[None]:
+        """Limit what a plugin does behind the job's end, in seconds. What is raised at the limit ends here."""
+        self.since = monotonic()
+        try:
+            with self._limits.limited(PLUGIN, limit):
+                yield
+        except JobTimeoutException:
+            pass
+        self.since = 0.0
+        self._page.allow(self._number, JOB, 0.0, 0.0)
 
     def _show(self, what: int, limit: float) -> None:
         """Say on the page what runs behind the job's end. The store may take its time, and is no job out of time."""

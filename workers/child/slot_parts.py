@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jobqueue.plugins.calls import Plugins
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.running.task_meter import Usage
@@ -23,3 +24,4 @@ class SlotParts:
     protocol: Protocol
     usage: Usage
     stir: Callable[[], None]  # wake the watchdog: there is something to look after
+    plugins: Plugins | None = None  # None: no plugin wants to hear of slots and jobs

@@ -12,6 +12,7 @@ from functools import partial
 import redis
 
 from jobqueue.clock import monotonic
+from jobqueue.plugins.calls import IN_PROCESSES, Plugins
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.protocol.wire import Wire
 from jobqueue.workers.child.child_watchdog import ChildWatchdog
@@ -50,9 +51,10 @@ class Wiring:
         make_slot: Callable[[SlotParts, int], Slot],
         start_slot: Callable[[Slot], object] = _no_other_thread,
         title: Title | None = None,
+        plugins: Plugins | None = None,
     ) -> None:
         """start_slot: start the thread of a slot that takes the place of one that was written off. title: of this
-        process, to show what it runs; None: somebody else's."""
+        process, to show what it runs; None: somebody else's. plugins: None: there are none."""
         protocol, usage, wake_pipe = Protocol(store), Usage(settings.slots, settings.accounting), WakePipe()
         self.request_thread = RequestThread(protocol, settings.worker, on_failed=link.ask_to_retire)
         self.consumer = Consumer(
@@ -67,7 +69,9 @@ class Wiring:
             on_cut_off=hooks.on_cut_off,
             on_away=hooks.on_away,
         )
-        make = partial(make_slot, SlotParts(settings, owner, page, self.consumer, protocol, usage, wake_pipe.stir))
+        hear = plugins if plugins and plugins.has(*IN_PROCESSES) else None
+        parts = SlotParts(settings, owner, page, self.consumer, protocol, usage, wake_pipe.stir, hear)
+        make = partial(make_slot, parts)
         self.slots = [make(number) for number in range(settings.slots)]
         self.limits = LimitWatch(self.slots, make, start_slot, on_written_off=link.ask_to_retire)
         self.watchdog = ChildWatchdog(

@@ -14,11 +14,14 @@ from collections.abc import Collection, Sequence
 
 import redis
 
+from jobqueue.plugins.calls import Plugins
 from jobqueue.protocol.rescue import ForRQ
 from jobqueue.store.connection import client
+from jobqueue.workers.child.task_name import task_name
 from jobqueue.workers.rq_finish.alarm_slot import AlarmSlot
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.rq_finish.reported_deaths import ReportedDeaths
 from jobqueue.workers.shared.finish_page import FinishPage
 from jobqueue.workers.shared.settings import Settings
 
@@ -37,17 +40,26 @@ class FinishProcess:
         plain: Collection[int],
         control: socket.socket,
         page: FinishPage,
+        plugins: Plugins,
     ) -> None:
         """plain: claims of jobs whose code has blocked a process before: they are recorded without it."""
         store: redis.Redis = client(settings.address)
         self._slot = AlarmSlot()
-        self._finisher = Finisher(settings, owner, store, limits=FinishLimits(self._slot, page.show), worker=worker)
+        limits = FinishLimits(self._slot, page.show)
+        self._finisher = Finisher(settings, owner, store, limits=limits, worker=worker)
         self._jobs, self._plain = jobs, plain
         self._page = page
+        self._deaths = ReportedDeaths(plugins, worker, store, limits, task_name) if plugins.has("job_ended") else None
         self._control = control  # held open: when this process ends, it closes, and the supervisor reads that
 
     def run(self) -> None:
         self._slot.bind()
+        if self._deaths:
+            self._deaths.finish(self._jobs, self._finish, own_process=True)
+            return
         for job in self._jobs:
-            self._page.begin(job.claim)
-            self._finisher.finish_left(job, plain=job.claim in self._plain)
+            self._finish(job)
+
+    def _finish(self, job: ForRQ) -> str | None:
+        self._page.begin(job.claim)
+        return self._finisher.finish_left(job, plain=job.claim in self._plain)

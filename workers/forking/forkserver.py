@@ -23,9 +23,12 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jobqueue.clock import monotonic
+from jobqueue.plugins.calls import Plugins
+from jobqueue.plugins.finding import Found
 from jobqueue.producing.importing import place_of
 from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
 from jobqueue.workers.forking import preload
@@ -34,6 +37,7 @@ from jobqueue.workers.rq_finish.maintenance import MaintenanceRound
 from jobqueue.workers.running import exit_handlers, output, randomness, runner
 from jobqueue.workers.running.fork_hazards import ForkHazards
 from jobqueue.workers.running.own_classes import runner_for
+from jobqueue.workers.running.plugin_calls import plugins_of
 from jobqueue.workers.running.runner import Runner
 from jobqueue.workers.shared import served
 from jobqueue.workers.shared.deaths import CLOSED
@@ -85,6 +89,7 @@ class ForkServer:
         self._control = control
         self._page_file = page_file
         self._runner = Runner(settings)
+        self._plugins = Plugins()
         self._children: dict[int, Birth] = {}
         self._births = itertools.count()
         self._reader: MessageReader[ToForkServer] = MessageReader(ToForkServer)
@@ -125,12 +130,8 @@ class ForkServer:
         needed = {fd: os.fstat(fd) for fd in (self._control.fileno(), self._page_file)}
         hazards = ForkHazards()
         try:
-            preload.preload(
-                self._settings.modules,
-                self._settings.exception_handlers,
-                self._settings.own_classes,
-                on_import=lambda name: self._say(ImportBegun(name)),
-            )
+            found_plugins = preload.import_all(self._settings, on_import=lambda name: self._say(ImportBegun(name)))
+            self._plugins = plugins_of(found_plugins, self._settings.verbose)
             self._runner = runner_for(self._settings)  # its serializer may be in an imported module
         except BaseException as e:
             self._say(ImportFailed(describe_import_error(e)))
@@ -144,7 +145,7 @@ class ForkServer:
         if not self._spawns:
             preload.make_shared(self._settings.address)
         gc.freeze()
-        self._say(Ready(" and ".join(found)))
+        self._say(Ready(" and ".join(found), _for_supervisor(found_plugins), self._plugins.has("job_ended")))
         return True
 
     def _say(self, message: FromForkServer) -> None:
@@ -195,7 +196,7 @@ class ForkServer:
 
     def _make_child(self, request: ForkRequest, fd: int) -> Runs:
         self._warn_of_equal_numbers()
-        return make_child(self._settings, request, self._page_file, fd, self._runner)
+        return make_child(self._settings, request, self._page_file, fd, self._runner, self._plugins)
 
     def _warn_of_equal_numbers(self) -> None:
         """Warn, in the first child, of random generators whose state is the same as before the fork. Hooks of
@@ -277,18 +278,26 @@ def describe_import_error(error: BaseException) -> str:
     return f"{text} ({place})" if place else text
 
 
-def make_child(settings: Settings, request: ForkRequest, page_file: int, fd: int, runner: Runner) -> Runs:
+def _for_supervisor(found: Sequence[Found]) -> tuple[str, ...]:
+    """Return the targets of the active plugins that are to be called in the supervisor's process too."""
+    return tuple(it.target for it in found if not it.why_inactive and {"worker_start", "worker_stop"} & set(it.methods))
+
+
+def make_child(
+    settings: Settings, request: ForkRequest, page_file: int, fd: int, runner: Runner, plugins: Plugins
+) -> Runs:
     """Make the object that the request asks for. Called in the new process."""
     control = socket.socket(fileno=fd)
     title = Title(settings.worker, _role(request))
     match request:
         case ForkFinish(owner, worker, jobs, plain, number):
-            return FinishProcess(settings, owner, worker, jobs, plain, control, pages_in_file(page_file)[number])
+            finish_page = pages_in_file(page_file)[number]
+            return FinishProcess(settings, owner, worker, jobs, plain, control, finish_page, plugins)
         case ForkMaintenance(plain):
             return MaintenanceRound(settings, control, plain=plain)
     report_to(request.faults)
     page = SharedPage(page_file, request.child, settings.slots)
-    return Child(settings, request.owner, page, control, runner, title)
+    return Child(settings, request.owner, page, control, runner, title, plugins)
 
 
 def _role(request: ForkRequest) -> str:

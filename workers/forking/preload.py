@@ -16,6 +16,8 @@ from rq.serializers import resolve_serializer
 from rq.utils import import_attribute
 
 from jobqueue.errors import NotServed
+from jobqueue.plugins.finding import CannotLoad, Found, PluginChoice, find_plugins
+from jobqueue.plugins.plugin import WorkerInfo
 from jobqueue.producing.importing import module_of
 from jobqueue.protocol.lua import packed_head
 from jobqueue.store.connection import Address, client
@@ -23,6 +25,7 @@ from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy_of
 from jobqueue.workers.running.runner import checked_callable
 from jobqueue.workers.shared.served import dotted
+from jobqueue.workers.shared.settings import Settings
 
 _MODULE = re.compile(r"{0}(:{0})?".format(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"))
 CHILDS_SCRIPTS = ("cycle", "start_mark", "give_back", "reconcile")
@@ -33,9 +36,12 @@ def preload(
     modules: tuple[str, ...],
     handlers: tuple[str, ...] = (),
     classes: Mapping[str, str] | None = None,
+    plugins: PluginChoice | None = None,
+    worker: WorkerInfo | None = None,
     on_import: Callable[[str], object] = lambda name: None,
-) -> None:
-    """Import the served modules, the exception handlers and the worker's own classes (``classes``: by flag).
+) -> list[Found]:
+    """Import the served modules, the exception handlers, the worker's own classes (``classes``: by flag) and then the
+    plugins; return the plugins, active or not. ``plugins`` None: none at all.
 
     Raises whatever the modules raise, and ImportError with the flag that is wrong. Each job begins with the context
     (PEP 567) as it is afterwards. A copy of this process that a module forks exits here. ``on_import`` is called with
@@ -44,8 +50,23 @@ def preload(
     original = os.getpid()
     try:
         _import(modules, handlers, classes or {}, on_import)
+        found = _plugins(plugins, worker, on_import) if plugins is not None else []
+        after_imports.capture()
+        return found
     finally:
         end_copy_of(original)
+
+
+def import_all(settings: Settings, on_import: Callable[[str], object] = lambda name: None) -> list[Found]:
+    """Import all that these settings name; return the plugins. Raises what ``preload`` raises."""
+    return preload(
+        settings.modules,
+        settings.exception_handlers,
+        settings.own_classes,
+        settings.wanted_plugins,
+        settings.worker_info,
+        on_import,
+    )
 
 
 def _import(
@@ -78,7 +99,13 @@ def _import(
     for flag, name in classes.items():
         on_import(name)
         _check_class(flag, name)
-    after_imports.capture()
+
+
+def _plugins(wanted: PluginChoice, worker: WorkerInfo | None, on_import: Callable[[str], object]) -> list[Found]:
+    try:
+        return find_plugins(wanted, worker, on_import)
+    except CannotLoad as e:
+        raise ImportError(str(e)) from e
 
 
 def _of_a_file(path: str) -> str:

@@ -9,9 +9,10 @@ import sys
 
 from jobqueue.workers.child.child import become_child, lead_a_session
 from jobqueue.workers.forking.forkserver import describe_import_error, make_child
-from jobqueue.workers.forking.preload import preload
+from jobqueue.workers.forking.preload import import_all
 from jobqueue.workers.running.output import buffer_lines
 from jobqueue.workers.running.own_classes import runner_for
+from jobqueue.workers.running.plugin_calls import plugins_of
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.messages import CannotBegin, ForkRequest, decode, encode
 from jobqueue.workers.shared.process_tree import Forks
@@ -27,12 +28,15 @@ def main() -> None:
     set_up_logging(settings.log_format, settings.verbose)
     buffer_lines()
     try:
-        preload(settings.modules, settings.exception_handlers, settings.own_classes)
+        found = import_all(settings)
     except BaseException as e:
         _say_why(fd, e)
         raise SystemExit(1) from None
     become_child(
-        lambda: make_child(settings, request, page_file, fd, runner_for(settings)), os.getppid(), name, Forks()
+        lambda: make_child(settings, request, page_file, fd, runner_for(settings), plugins_of(found, settings.verbose)),
+        os.getppid(),
+        name,
+        Forks(),
     )
 
 

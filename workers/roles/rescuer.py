@@ -55,6 +55,7 @@ class Rescuer:
         self._protocol = Protocol(client)
         self._lease_watch = LeaseWatch(settings, client)
         self._dependents = LeftDependents(client, clock)
+        self.leaves_failures = False  # True: a plugin wants to hear of each job that fails, from RQ's own finish
         self._rescued: dict[str, DeathReport] = {}  # of our dead children, by owner: the latest ones
         self._failed: set[str] = set()  # workers that could not be dealt with; each is logged once
 
@@ -205,6 +206,7 @@ class Rescuer:
             ended=now,
             cause=encode_text(cause.recorded if cause else ""),
             dead=dead,
+            leave_failures=self.leaves_failures,
         )
         if rescue is None:
             return None

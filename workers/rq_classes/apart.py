@@ -14,6 +14,7 @@ from collections.abc import Callable
 from rq.worker import BaseWorker
 
 from jobqueue.clock import monotonic
+from jobqueue.plugins.calls import Plugins
 from jobqueue.store.connection import like
 from jobqueue.workers.roles.rescuer import Rescuer
 from jobqueue.workers.rq_classes.ending import finish_left
@@ -41,12 +42,14 @@ class Apart:
         ask_store: Callable[[Callable[[], object]], None],
         nobody_at_work: Callable[[], contextlib.AbstractContextManager[None]],
         is_away: Callable[[], bool],
+        plugins: Plugins,
     ) -> None:
         """ask_store: let the roles thread make a request, as often as it takes until it succeeds; is_away: the store
         does not answer."""
         self._worker = worker
         self._settings = settings
         self._nobody_at_work = nobody_at_work
+        self._plugins = plugins
         self._events: deque[Callable[[], None]] = deque()  # what other threads want done here
         self._helpers: dict[int, HelperProcess] = {}  # those that finish jobs, by pid
         self._with_user_code: set[int] = set()  # pids of those that run the user's code
@@ -156,4 +159,5 @@ class Apart:
         slot = AlarmSlot()
         slot.bind()
         client = like(self._worker.connection)
-        finish_left(left, self._worker, self._settings, client, FinishLimits(slot, page.show), page.begin)
+        limits = FinishLimits(slot, page.show)
+        finish_left(left, self._worker, self._settings, client, limits, self._plugins, page.begin, own_process=True)

@@ -13,9 +13,13 @@ from rq.job_lifecycle import call_exception_handlers
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.worker import BaseWorker
 
+from jobqueue.plugins.calls import Plugins
+from jobqueue.protocol.rescue import ForRQ
+from jobqueue.workers.child.task_name import task_name
 from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_finish.finish import Finisher
 from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.rq_finish.reported_deaths import ReportedDeaths
 from jobqueue.workers.rq_finish.rq_objects import QuietWorker
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy
@@ -106,7 +110,9 @@ def finish_left(
     settings: Settings,
     client: redis.Redis,
     limits: FinishLimits,
+    plugins: Plugins,
     on_begin: Callable[[int], object] = lambda claim: None,
+    own_process: bool = False,
 ) -> None:
     """Have RQ's own code end the jobs that a rescue left for it. This calls user code: only in a main thread.
     ``on_begin`` is called before each with its claim."""
@@ -115,6 +121,13 @@ def finish_left(
         finisher = RQFinisher(worker, settings, left.owner, client, limits=limits)
     else:  # jobs of a jobq tree, or of an RQ worker whose classes are not known here
         finisher = Finisher(settings, left.owner, client, limits=limits, worker=left.worker)
-    for job in left.jobs:
+
+    def finish(job: ForRQ) -> str | None:
         on_begin(job.claim)
-        finisher.finish_left(job, plain=job.claim in left.plain)
+        return finisher.finish_left(job, plain=job.claim in left.plain)
+
+    if plugins.has("job_ended"):
+        ReportedDeaths(plugins, left.worker, client, limits, task_name).finish(left.jobs, finish, own_process)
+        return
+    for job in left.jobs:
+        finish(job)

@@ -22,6 +22,7 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from jobqueue.clock import monotonic
 from jobqueue.network.backoff import Backoff
+from jobqueue.plugins.calls import Plugins
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.cycle import CycleState
 from jobqueue.workers.child.child import CUT_OFF, STUCK, leave
@@ -31,6 +32,7 @@ from jobqueue.workers.child.wiring import Wiring
 from jobqueue.workers.rq_classes.idle_sleep import IdleSleep
 from jobqueue.workers.rq_classes.runner import RQRunner
 from jobqueue.workers.rq_classes.slot import RQSlot
+from jobqueue.workers.running.plugin_calls import wrap_calls
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.messages import StopJob, encode
 from jobqueue.workers.shared.settings import Settings
@@ -54,7 +56,10 @@ class Engine:
         client: redis.Redis,
         tend: Callable[[], object] = lambda: None,
         in_horse: bool = False,
+        plugins: Plugins | None = None,
+        is_first: bool = True,
     ) -> None:
+        """is_first: it is the first of its process, so plugins are told of the process too."""
         self._worker = worker
         self.owner = owner
         self._settings = settings
@@ -75,6 +80,8 @@ class Engine:
             asks_itself=in_horse,
         )
         runner = RQRunner(settings, worker.serializer)
+        wrap_calls(runner, plugins or Plugins())
+        self._is_first = is_first
         wiring = Wiring(
             settings,
             owner,
@@ -83,6 +90,7 @@ class Engine:
             SupervisorLink(ours, listens=False),
             hooks,
             make_slot=lambda parts, _number: RQSlot(worker, parts, runner, in_horse=in_horse),
+            plugins=plugins,
         )
         (slot,) = wiring.slots
         assert isinstance(slot, RQSlot)
@@ -100,6 +108,7 @@ class Engine:
         self.consumer.hand_out_at_most(max_jobs)
         self.slot.bind()
         self._watchdog.start()
+        self.slot.call_plugins(*(("process_start",) if self._is_first else ()), "thread_start")
         idle_since = monotonic()
         while not (worker._stop_requested or self.fenced):
             self._tend()
@@ -212,6 +221,8 @@ class Engine:
                 self.consumer.settle()
             except (RedisError, OSError) as e:
                 log.warning("not settled: %s", e)
+        if not self.fenced:
+            self.slot.call_plugins("thread_stop")
         cut_off = self._watchdog.failed  # a job closed our descriptors: their numbers may belong to other files now
         if not cut_off:  # shut down, not only closed: a copy that a job forked may hold this end open
             with contextlib.suppress(OSError):

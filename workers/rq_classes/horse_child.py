@@ -39,6 +39,7 @@ class HorseChild:
             self._flags.set_leaving()
             engine.close()
             if not engine.fenced:
+                self._rq_roles.plugins.call("process_stop")
                 exit_handlers.run()
             code = FENCED if engine.fenced else 0
             self._flags.set_left()
@@ -50,7 +51,15 @@ class HorseChild:
     def _make_engine(self) -> Engine:
         worker, roles = self._worker, self._rq_roles
         worker._is_horse, worker.horse = True, None
-        engine = Engine(worker, roles.settings, self._owner, roles.page, like(worker.connection), in_horse=True)
+        engine = Engine(
+            worker,
+            roles.settings,
+            self._owner,
+            roles.page,
+            like(worker.connection),
+            in_horse=True,
+            plugins=roles.plugins,
+        )
         worker.engine = engine
         obey_the_parent_only(lambda *_: self._stop() if self._flags.stop else None)
         return engine

@@ -11,6 +11,7 @@ from rq.exceptions import StopRequested
 from rq.utils import now as utc_now
 from rq.worker import BaseWorker
 
+from jobqueue.plugins.calls import Plugins
 from jobqueue.workers.roles.rescuer import Rescuer
 from jobqueue.workers.rq_classes.ending import finish_left
 from jobqueue.workers.rq_finish.alarm_slot import AlarmSlot
@@ -29,6 +30,7 @@ class InPlace:
         client: redis.Redis,
         rescuer: Rescuer,
         on_left: Callable[[], object],
+        plugins: Plugins,
     ) -> None:
         """on_left: called in the roles thread when ``step`` has something to do."""
         self._worker = worker
@@ -36,6 +38,7 @@ class InPlace:
         self._client = client
         self._rescuer = rescuer
         self._on_left = on_left
+        self._plugins = plugins
         self._left: deque[LeftForRQ] = deque()
         self.is_finishing = False
         self.fds: list[int] = []
@@ -45,7 +48,7 @@ class InPlace:
         if left.jobs:
             slot = AlarmSlot(exits=False)
             with slot.bound():
-                finish_left(left, self._worker, self._settings, self._client, FinishLimits(slot))
+                finish_left(left, self._worker, self._settings, self._client, FinishLimits(slot), self._plugins)
         self._rescuer.close(left)
 
     def finish_soon(self, left: LeftForRQ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -24,15 +24,13 @@ from jobqueue.store.address import NO_CLUSTER
 from jobqueue.store.connection import limit_commands, takes_bytes
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.rq_classes.lease import is_dead
-from jobqueue.workers.rq_classes.rq_roles import RQRoles
+from jobqueue.workers.rq_classes.rq_roles import RAISED_BY_SIGNALS, RQRoles
 from jobqueue.workers.rq_finish.maintenance import Intermediate, lock_queue, take_out_wrong_entries
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, claim_in
 from jobqueue.workers.shared.logs import logging_guarded
-
-RAISED_BY_SIGNALS = (StopRequested, SystemExit, KeyboardInterrupt)  # RQ's signal handlers raise these, in any line
 
 
 class WarmChild(Interface):
@@ -52,6 +50,7 @@ class OnOurEngine(BaseWorker):
     horse: WarmChild | None = None  # set while they run in a child
     rq_roles: RQRoles | None = None
     runs_user_code_apart = True  # callbacks that are called for the dead, RQ's maintenance: in processes of their own
+    plugins: Sequence[str] = ()  # module:Class; JOBQ_PLUGINS names more
     lease = 10.0  # seconds without a renewal after which other workers take this one for dead
     execution_ttl = EXECUTION_TTL
 
@@ -122,6 +121,7 @@ class OnOurEngine(BaseWorker):
         after_imports.capture()
         try:
             self.rq_roles.start()
+            self.rq_roles.plugins.call("worker_start")
             with after_imports.watching_imports():
                 return self._serve(burst, max_jobs, max_idle_time)
         except StopRequested:
@@ -131,6 +131,7 @@ class OnOurEngine(BaseWorker):
             return 0
         finally:
             rq_roles, self.rq_roles = self.rq_roles, None
+            rq_roles.plugins.call("worker_stop")
             try:
                 rq_roles.stop()
             except RedisError as e:

@@ -17,9 +17,12 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from redis.exceptions import RedisError
+from rq.exceptions import StopRequested
 from rq.worker import BaseWorker
 
 from jobqueue.clock import monotonic
+from jobqueue.plugins.calls import Plugins
+from jobqueue.plugins.finding import find_plugins
 from jobqueue.protocol import keys
 from jobqueue.store.connection import Address, like
 from jobqueue.workers.roles.heartbeat import renewal_timeout
@@ -30,6 +33,7 @@ from jobqueue.workers.roles.wrong_keys import WrongKeys
 from jobqueue.workers.rq_classes.apart import Apart
 from jobqueue.workers.rq_classes.in_place import InPlace
 from jobqueue.workers.rq_classes.lease import RQHeartbeat
+from jobqueue.workers.running.plugin_calls import plugins_of
 from jobqueue.workers.shared.deaths import DeathReport, LeftForRQ
 from jobqueue.workers.shared.journal import SharedPage, make_file
 from jobqueue.workers.shared.settings import Settings
@@ -37,6 +41,7 @@ from jobqueue.workers.shared.settings import Settings
 log = logging.getLogger(__name__)
 
 TEND_EVERY = 1.0
+RAISED_BY_SIGNALS = (StopRequested, SystemExit, KeyboardInterrupt)  # RQ's signal handlers raise these, in any line
 
 
 class UserCode(Protocol):
@@ -72,9 +77,11 @@ class RQRoles:
         self.settings = settings_for(worker, float(os.environ.get("JOBQ_LEASE") or lease))
         self.client = like(worker.connection)
         self.page = one_page()
+        self.plugins = load_plugins(self.settings)
         self._own = like(worker.connection, renewal_timeout(self.settings.lease))  # only for the lease
         self._heartbeat = RQHeartbeat(self.settings, self._own, worker, execution_ttl)
         self._rescuer = Rescuer(self.settings, self.client, lambda left: self.user_code.finish_soon(left))
+        self._rescuer.leaves_failures = self.plugins.has("job_ended")
         self._self_fencing = SelfFencing(self.settings, self._heartbeat, [self.page])
         # held while a role steps, and for a fork: a child forked meanwhile would inherit the locks that the role holds
         self._locks = (threading.Lock(), threading.Lock())
@@ -92,9 +99,10 @@ class RQRoles:
                 self._ask_store,
                 self.nobody_at_work,
                 lambda: self._roles_thread.is_away,
+                self.plugins,
             )
         else:
-            self.user_code = InPlace(worker, self.settings, self.client, self._rescuer, self._hurry)
+            self.user_code = InPlace(worker, self.settings, self.client, self._rescuer, self._hurry, self.plugins)
 
     def start(self) -> None:
         """Begin the lease and the threads; rescue the jobs of an earlier worker of this name."""
@@ -197,11 +205,21 @@ def settings_for(worker: BaseWorker, lease: float) -> Settings:
         allow_any=True,
         accept=("json", "pickle"),
         on_crash="fail",
+        plugins=tuple(getattr(worker, "plugins", ())),
         lease=lease,
         accounting=False,  # RQ's keys, and no others
         default_timeout=float(worker.queue_class.DEFAULT_TIMEOUT),
         default_result_ttl=worker.default_result_ttl,
     )
+
+
+def load_plugins(settings: Settings) -> Plugins:
+    """Load the plugins of RQ's worker: those of its attribute ``plugins``, of JOBQ_PLUGINS, of packages and of jobq.
+    Raises what ``find_plugins`` raises."""
+    plugins = plugins_of(find_plugins(settings.wanted_plugins, settings.worker_info))
+    plugins.with_traceback = True  # as RQ's worker logs what fails
+    plugins.passing += RAISED_BY_SIGNALS
+    return plugins
 
 
 def one_page() -> SharedPage:

@@ -44,15 +44,16 @@ class SimpleWorker(OnOurEngine, RQSimpleWorker):
         return why_rq(self, SimpleWorker, RQSimpleWorker)
 
     def _serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
-        completed = 0
+        completed, is_first = 0, True
         while True:
             left = None if max_jobs is None else max_jobs - completed
-            engine = self._serve_once(burst, left, max_idle_time)
-            completed += engine.completed
+            engine = self._serve_once(burst, left, max_idle_time, is_first)
+            completed, is_first = completed + engine.completed, False
             if not engine.fenced or self._stop_requested or completed == max_jobs:
+                self.rq_roles.plugins.call("process_stop")  # type: ignore[union-attr]
                 return completed
 
-    def _serve_once(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> Engine:
+    def _serve_once(self, burst: bool, max_jobs: int | None, max_idle_time: int | None, is_first: bool) -> Engine:
         """Run jobs under one owner name; return the closed engine. If it was fenced, another one has to follow."""
         rq_roles = self.rq_roles
         assert rq_roles is not None
@@ -63,6 +64,8 @@ class SimpleWorker(OnOurEngine, RQSimpleWorker):
             rq_roles.page,
             rq_roles.client,
             tend=lambda: rq_roles.tend(before=engine.set_aside),
+            plugins=rq_roles.plugins,
+            is_first=is_first,
         )
         self.engine = engine
         try:

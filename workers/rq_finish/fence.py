@@ -31,7 +31,7 @@ class Fence:
     """The token of the job that is being finished, and what the transaction does besides RQ's part."""
 
     def __init__(
-        self, owner: str, job_id: str, claim: int, queue: str, on_commit: Callable[[], None] = lambda: None
+        self, owner: str, job_id: str, claim: int, queue: str, on_commit: Callable[[str], None] = lambda outcome: None
     ) -> None:
         self.own = keys.own(owner)
         self.job_id = job_id
@@ -138,7 +138,7 @@ class FencedPipeline(Pipeline):
         fence.sent = True
         replies = super().execute(raise_on_error)
         fence.committed = True
-        fence.on_commit()
+        fence.on_commit(fence.outcome)
         self.limits.close()
         return replies[first : first + wanted]
 

@@ -87,7 +87,7 @@ class Finisher:
         self._protocol = Protocol(client)
         self._limits = limits or FinishLimits(None)
         self._limit, self._plain = 0.0, False  # of the current job: its time limit; whether to run no user code
-        self._on_commit: Callable[[], None] = _nothing
+        self._on_commit: Callable[[str], None] = _nothing
         self._connection = FencedRedis(connection_pool=client.connection_pool)
         self._connection.limits = self._limits
         self.runner = self._make_runner()
@@ -113,9 +113,9 @@ class Finisher:
         return worker
 
     @contextmanager
-    def set_up(self, limit: float, plain: bool, on_commit: Callable[[], None]) -> Iterator[None]:
+    def set_up(self, limit: float, plain: bool, on_commit: Callable[[str], None]) -> Iterator[None]:
         """Set what holds for the finish inside: limit is the job's time limit (seconds; 0 or less: none), plain says to
-        run no code of the user's, on_commit is called when the outcome is in the store."""
+        run no code of the user's, on_commit is called with the outcome when it is in the store."""
         self._limit, self._plain, self._on_commit = limit, plain, on_commit
         try:
             yield
@@ -148,14 +148,17 @@ class Finisher:
         """Record a failure without using RQ's retries or counting one: the job killed its process."""
         self._retry_request(job_id, claim, queue, ending, started, self._finalizer.end_for_good)
 
-    def finish_left(self, job: ForRQ, plain: bool = False) -> None:
+    def finish_left(self, job: ForRQ, plain: bool = False) -> str | None:
         """Record the end of a job of a dead owner, which a rescue left for RQ's code: the result that stood in the
-        journal, or why the job failed. ``plain``: run no code of the user's."""
+        journal, or why the job failed. ``plain``: run no code of the user's. Return what was recorded: "finished",
+        "failed", "stopped", "" if it runs again; None if nothing was."""
         ending = Ending(RETURNED if job.verdict is Verdict.RETURNED else RAISED, job.cause)
         ways = {Verdict.STOP: self.finish_stopped, Verdict.FAIL_FOR_GOOD: self.finish_for_good}
         finish = ways.get(job.verdict, self.finish)
-        with self.set_up(limit=0.0, plain=plain, on_commit=_nothing):
+        recorded: list[str] = []
+        with self.set_up(limit=0.0, plain=plain, on_commit=recorded.append):
             after_imports.run(finish, job.id, job.claim, job.queue, ending, now())
+        return recorded[0] if recorded else None
 
     def _retry_request(
         self, job_id: str, claim: int, queue: str, ending: Ending, started: float, finalize: Finalize
@@ -285,7 +288,7 @@ class Finisher:
         return job
 
 
-def _nothing() -> None:
+def _nothing(_outcome: str) -> None:
     pass
 
 

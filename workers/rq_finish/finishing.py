@@ -40,6 +40,10 @@ class Finishing:
         self.ending, self.started, self.limit, self.changes = ending, started, limit, changes
         self.stopped, self.plain = stopped, plain
         self.recorded = False
+        self.outcome_in_store: str | None = (
+            None  # "finished", "failed", "stopped"; "": it runs again; None: nobody knows
+        )
+        self.heard: Any = None  # what plugins are to hear of the job
 
     def record(self, finisher: Finisher) -> None:
         """Record the outcome by RQ's code; the second call does nothing."""
@@ -58,8 +62,8 @@ class Finishing:
         verdict = Verdict.STOP if self.stopped else Verdict.FAIL
         return JobOutcome(*ids, RAISED, 0, payload, "", "", self.started, 0.0, by_rq=verdict.value)
 
-    def _committed(self) -> None:
-        self.recorded = True
+    def _committed(self, outcome: str) -> None:
+        self.recorded, self.outcome_in_store = True, outcome
 
     def forget(self) -> None:
         """Drop the references to the job's objects. This may run their code (``__del__``)."""
@@ -78,5 +82,5 @@ class Finishing:
             stopped=self.stopped,
             plain=plain,
         )
-        left.recorded = self.recorded
+        left.recorded, left.heard = self.recorded, self.heard
         return left

@@ -73,6 +73,17 @@ class FinishLimits:
         finally:
             self.close()
 
+    @contextmanager
+    def limited(self, what: int, limit: float) -> Iterator[None]:
+        """Limit the code inside, which belongs to no finish. ``what``: what it is, as in ``endings``."""
+        try:
+            if self._watched:
+                self._enter(what, limit)
+            yield
+        finally:
+            self.leave()
+            self._slot.what = JOB
+
     def close(self) -> None:
         """End the limit of the stretch: the outcome is in the store, and only RQ's own code follows."""
         self._stretch = 0.0

@@ -10,6 +10,7 @@ import pickle
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from rq.exceptions import DeserializationError
@@ -34,7 +35,12 @@ from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.served import check_served, dotted, is_function
 from jobqueue.workers.shared.settings import Settings
 
-_OWN = (__name__, check_served.__module__)  # modules whose frames are left out of a job's traceback
+_PLUGINS = "jobqueue.plugins.calls"
+_OWN = (
+    __name__,
+    check_served.__module__,
+    "jobqueue.workers.running.plugin_calls",
+)  # modules whose frames are left out of a job's traceback
 
 
 class DecodedCall(NamedTuple):
@@ -72,6 +78,7 @@ class Runner:
         self._settings = settings
         self._served = settings.served
         self.resolve = functools.cache(self._resolve)
+        self.call: Callable[[DecodedCall], Any] = value_of  # with plugins, what calls it inside of them
 
     def run(
         self, data: bytes, after_call: Callable[[], None], close: Callable[[Ending], Ending] = lambda ending: ending
@@ -105,7 +112,7 @@ class Runner:
                 reseed()
             after_imports.catch_up()
             task = call.task
-            value = value_of(call)
+            value = self.call(call)
             return Ending(RETURNED, b"", value, None, task) if isinstance(value, Retry) else self.returned(value, call)
         except OURS:
             raise
@@ -247,10 +254,27 @@ def _strip(error: BaseException) -> None:
     last = None
     while rest is not None and rest.tb_frame.f_globals.get("__name__") in _OWN:
         last, rest = rest, rest.tb_next
+        if rest is not None and rest.tb_frame.f_globals.get("__name__") == _PLUGINS:
+            rest = _behind_plugins(rest)
     if rest is None and last is not None and last.tb_frame.f_code is value_of.__code__:
         rest = last
     if rest is not first:
         BaseException.with_traceback(error, rest)
+
+
+def _behind_plugins(first: TracebackType) -> TracebackType | None:
+    """Return the traceback from where the job's function was called; all of it where a plugin raised."""
+    frame: TracebackType | None = first
+    while frame is not None and frame.tb_frame.f_code is not value_of.__code__:
+        frame = frame.tb_next
+    return frame or _in_plugin(first)
+
+
+def _in_plugin(first: TracebackType) -> TracebackType | None:
+    frame: TracebackType | None = first
+    while frame is not None and frame.tb_frame.f_globals.get("__name__") == _PLUGINS:
+        frame = frame.tb_next
+    return frame
 
 
 def interrupted() -> Ending:

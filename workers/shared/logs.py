@@ -16,7 +16,12 @@ from jobqueue.workers.shared.log_stream import StderrHandler
 
 PACKAGE = "jobqueue.workers"
 GUARDED = ("jobqueue", "rq")  # whose lines are written between two jobs, where nobody expects user code to run
-BELOW = ("jobqueue.store", "jobqueue.network", "rq.worker")  # they speak in our processes too, and must not wait either
+BELOW = (
+    "jobqueue.store",
+    "jobqueue.network",
+    "jobqueue.plugins",
+    "rq.worker",
+)  # they speak in our processes too, and must not wait either
 
 
 class Text(logging.Formatter):

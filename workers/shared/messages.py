@@ -1,7 +1,7 @@
 """All messages between the processes of a worker: their names, how they are encoded, how they are parsed.
 
     supervisor ─► child          Wake, Quiet, Interrupt, StopJob, Ping
-    child ─► supervisor          OutOfWork, Retire, Dropped, CannotBegin
+    child ─► supervisor          OutOfWork, Retire, Dropped, CannotBegin, PluginBegun
     supervisor ─► fork server    ForkChild, ForkFinish, ForkMaintenance, Ping; a Fork... has the new process's end of
                                  its own control socket with it, as ancillary data
     fork server ─► supervisor    ImportBegun, Ready, ImportFailed, Forked, Unborn, Died, Pong
@@ -91,7 +91,14 @@ class CannotBegin:
     why: str
 
 
-FromChild = OutOfWork | Retire | Dropped | CannotBegin
+@dataclass(frozen=True, slots=True)
+class PluginBegun:
+    """``process_start`` of this plugin is called next."""
+
+    name: str
+
+
+FromChild = OutOfWork | Retire | Dropped | CannotBegin | PluginBegun
 
 
 # -- supervisor → fork server ------------------------------------------------------------------------------------------
@@ -143,9 +150,13 @@ class ImportBegun:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All modules are imported. ``why_not_forked``: why children cannot be forked but are spawned, "" when they can."""
+    """All modules are imported. ``why_not_forked``: why children cannot be forked but are spawned, "" when they can.
+    ``plugins``: the targets of active plugins that want to be called in the supervisor's process; ``hears_ends``: one
+    wants to hear how jobs end."""
 
     why_not_forked: str
+    plugins: tuple[str, ...] = ()
+    hears_ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

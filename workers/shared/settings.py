@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobqueue.plugins.finding import PluginChoice
+from jobqueue.plugins.plugin import WorkerInfo
 from jobqueue.store.connection import Address
 
 BUILTIN_TASKS = "jobqueue.tasks"
@@ -25,6 +27,8 @@ class Settings:
     allow_private: bool = False
     accept: tuple[str, ...] = ("json",)
     exception_handlers: tuple[str, ...] = ()  # dotted names
+    plugins: tuple[str, ...] = ()  # module:Class
+    no_plugins: tuple[str, ...] = ()  # names of plugins that are left out
     job_class: str = ""  # dotted names of the worker's own classes; "": RQ's
     queue_class: str = ""
     serializer: str = ""  # for all jobs, in place of ``accept``
@@ -52,6 +56,16 @@ class Settings:
         return (BUILTIN_TASKS, *self.modules)
 
     @property
+    def wanted_plugins(self) -> PluginChoice:
+        """The plugins that were asked for, and those that are left out."""
+        return PluginChoice(self.plugins, self.no_plugins)
+
+    @property
+    def worker_info(self) -> WorkerInfo:
+        """What plugins are told of this worker."""
+        return WorkerInfo(self.worker, self.queues, self.slots)
+
+    @property
     def own_classes(self) -> dict[str, str]:
         """The worker's own classes, by the flag that names each."""
         named = {"--job-class": self.job_class, "--queue-class": self.queue_class, "--serializer": self.serializer}
@@ -66,6 +80,6 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         fields = json.loads(text)
         fields["address"] = Address(**fields["address"])
-        for name in ("queues", "modules", "accept", "exception_handlers"):
+        for name in ("queues", "modules", "accept", "exception_handlers", "plugins", "no_plugins"):
             fields[name] = tuple(fields[name])
         return cls(**fields)

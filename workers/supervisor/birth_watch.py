@@ -1,5 +1,5 @@
 """Watch children that were started and do not run jobs yet: a function that a served module registered with
-``os.register_at_fork`` may never return.
+``os.register_at_fork`` may never return, nor a plugin's ``process_start``.
 
 A forked child has nothing else to do there: log one that takes longer than 10 s, and kill one that takes longer than
 30 s, which counts as a failed attempt. A spawned child imports the served modules and may take as long as that takes.
@@ -15,6 +15,11 @@ log = logging.getLogger(__name__)
 
 SAID = 10.0  # seconds
 KILLED = 30.0  # seconds
+
+
+def in_plugin(name: str) -> str:
+    """Return what a child does that has not begun to run jobs, for the log."""
+    return f"process_start of the plugin {name}"
 
 
 class BirthWatch:
@@ -37,14 +42,16 @@ class BirthWatch:
                 handle.owner,
                 handle.pid,
                 age,
-                self._why,
+                self._why(handle.process.plugin),
             )
-        if age >= KILLED and not self.spawned and not handle.process.failure:
-            handle.process.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed"
+        if age >= KILLED and (handle.process.plugin or not self.spawned) and not handle.process.failure:
+            where = f": {in_plugin(handle.process.plugin)} has not ended" if handle.process.plugin else ""
+            handle.process.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed{where}"
             handle.kill()
 
-    @property
-    def _why(self) -> str:
+    def _why(self, plugin: str) -> str:
+        if plugin:
+            return f"{in_plugin(plugin)} has not ended"
         if self.spawned:
             return "it imports the served modules for itself. Does one of them connect to something, or run something?"
         return "does a served module do something at a fork (os.register_at_fork) that does not end?"

@@ -54,6 +54,11 @@ class ControlSocket:
         except NotAMessage:
             return None
 
+    def last_words(self) -> list[FromChild]:
+        """Return what a process that has died had sent, without waiting for more."""
+        self.socket.setblocking(False)
+        return self.receive() or []
+
     def await_end(self, timeout: float = 5.0) -> None:
         """Wait until the child's end closes, which happens when its process is gone: nothing may be rescued from one
         that still runs. After ``timeout`` seconds go on all the same: the token in the store has to do then."""
@@ -81,4 +86,5 @@ class ChildProcess:
         self.condemned: dict[int, Condemned] = {}  # by claim: the jobs that the supervisor ends
         self.killed = False  # by the supervisor, because of one of its jobs or through no fault of its own
         self.failure = ""  # why it did not come as far as to run jobs: as it said itself, or as the supervisor found
+        self.plugin = ""  # whose process_start was called last, while it did not run jobs yet
         self.closed_since = 0.0  # monotonic seconds since its end of the socket is closed; 0: it is open

@@ -18,9 +18,10 @@ from jobqueue.errors import BootFailed
 from jobqueue.workers.shared.attempts import Attempts
 from jobqueue.workers.shared.deaths import FAILED, by_sigkill
 from jobqueue.workers.shared.journal import DONE
-from jobqueue.workers.shared.messages import CannotBegin, Dropped, OutOfWork, Ping, Retire, Wake
+from jobqueue.workers.shared.messages import CannotBegin, Dropped, OutOfWork, Ping, PluginBegun, Retire, Wake
 from jobqueue.workers.shared.process_tree import OfProcess, end_processes
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.supervisor.birth_watch import in_plugin
 from jobqueue.workers.supervisor.child_handle import ChildHandle, HandleState
 from jobqueue.workers.supervisor.death_report import death_report, how_it_ended
 from jobqueue.workers.supervisor.forkserver_lifecycle import ForkServerLifecycle
@@ -134,6 +135,8 @@ class Children:
                     self.retire(handle, self._why_it_retires())
                 case CannotBegin(why):
                     handle.process.failure = why
+                case PluginBegun(name):
+                    handle.process.plugin = name
 
     def wake_all(self) -> None:
         """Make the children look at their pages."""
@@ -194,7 +197,11 @@ class Children:
         """Hand what a dead child held to the reaper, and free its handle for the next. ``how``: how it ended, where
         ``status`` does not say it."""
         process = handle.process
+        if not handle.has_begun:
+            self._hear_last_words(handle)
         how = process.failure or how or how_it_ended(handle, status)
+        if process.plugin and not handle.has_begun and not process.failure:
+            how += f" in {in_plugin(process.plugin)}"
         if status != 0 and self._shutdown.phase < Phase.INTERRUPT:
             log.warning("child %s (pid %d) %s", handle.owner, handle.pid, how)
         if not process.killed and not self._shutdown.phase:
@@ -204,6 +211,13 @@ class Children:
         self.done += handle.page.get(DONE)
         self._reap(handle, status)
         handle.release()
+
+    def _hear_last_words(self, handle: ChildHandle) -> None:
+        """Read which plugin was called last in a process that has died: its death may be reported before that is."""
+        control = handle.process.control
+        for message in control.last_words() if control is not None else ():
+            if isinstance(message, PluginBegun):
+                handle.process.plugin = message.name
 
     def _reap(self, handle: ChildHandle, status: int | None) -> None:
         is_stopping = self._shutdown.phase >= Phase.INTERRUPT

@@ -58,10 +58,10 @@ class ForkServerLifecycle:
         shutdown: Shutdown,
         page_file: int,
         handles: Sequence[ChildHandle],
-        on_ready: Callable[[bool], None],
+        on_ready: Callable[[Ready], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """on_ready: called each time when one can start children; True: they are spawned, not forked."""
+        """on_ready: called each time when one can start children, with what it says then."""
         self._settings = settings
         self._loop = loop
         self._shutdown = shutdown
@@ -182,8 +182,8 @@ class ForkServerLifecycle:
             match message:
                 case ImportBegun(module):
                     self.importing.next(module)
-                case Ready(why_not_forked):
-                    self._became_ready(why_not_forked)
+                case Ready():
+                    self._became_ready(message)
                 case Unborn(owner, why):
                     self._unborn(owner, why)
                 case Forked(owner, pid):
@@ -191,19 +191,19 @@ class ForkServerLifecycle:
                 case Died(pid, status):
                     any(requester.died(pid, status) for requester in self.requesters)
 
-    def _became_ready(self, why_not_forked: str) -> None:
+    def _became_ready(self, ready: Ready) -> None:
         assert self._client is not None
         self.is_ready = True
         self.importing.end()
         self._watch = ForkServerWatch(self._client.pid)
-        if why_not_forked:
+        if ready.why_not_forked:
             log.warning(
                 "importing the served modules %s: forked children would not have such threads and would share such "
                 "connections, so they import for themselves, start slower and share no memory; what a function starts "
                 "or opens when it runs does not have this price",
-                why_not_forked,
+                ready.why_not_forked,
             )
-        self._on_ready(bool(why_not_forked))
+        self._on_ready(ready)
 
     def _unborn(self, owner: str, why: str) -> None:
         """Pass on that the system would not start a process. Whoever has asked for it asks again, with backoff."""

@@ -29,6 +29,7 @@ from jobqueue.schedules.timetable import Schedule
 from jobqueue.store.local.server import server_pids
 from jobqueue.store.open import Store
 from jobqueue.words import count
+from jobqueue.workers.shared.messages import Ready
 from jobqueue.workers.shared.process_tree import TO_ALL, adopt_orphans, collect_orphans
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor.burst import Burst
@@ -41,6 +42,7 @@ from jobqueue.workers.supervisor.forkserver_lifecycle import ForkServerLifecycle
 from jobqueue.workers.supervisor.health import Health
 from jobqueue.workers.supervisor.main_loop import MainLoop
 from jobqueue.workers.supervisor.other_trees import OtherTrees
+from jobqueue.workers.supervisor.plugin_thread import PluginThread
 from jobqueue.workers.supervisor.reaper import Reaper
 from jobqueue.workers.supervisor.role_threads import GIVE_UP, RoleThreads
 from jobqueue.workers.supervisor.shutdown import Shutdown
@@ -95,6 +97,7 @@ class Supervisor:
             self._handles, lambda: self._shutdown.asked("shutdown command"), self._find, clock
         )
         self._health = Health(settings.health_file)
+        self._plugins = PluginThread(settings)
         self._burst = self._make_burst()
 
     def _make_burst(self) -> Burst:
@@ -128,6 +131,7 @@ class Supervisor:
                     raise self._shutdown.cause
                 return code
             finally:
+                self._plugins.stop()
                 self._health.remove()
                 self._fork_server.close()
 
@@ -185,11 +189,13 @@ class Supervisor:
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
-    def _on_ready(self, are_spawned: bool) -> None:
-        """Register the worker: the fork server can start children. ``are_spawned``: they import for themselves."""
-        self._watches.birth_watch.spawned = self._finish_processes.spawned = are_spawned
+    def _on_ready(self, ready: Ready) -> None:
+        """Register the worker: the fork server can start children."""
+        self._watches.birth_watch.spawned = self._finish_processes.spawned = bool(ready.why_not_forked)
+        self._threads.rescuer.leaves_failures = ready.hears_ends
         if not self._shutdown.phase:
             self._threads.register()
+            self._plugins.start(ready.plugins)
 
     def _on_signals(self) -> None:
         for number in self._signals.take():

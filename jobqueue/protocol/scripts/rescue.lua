@@ -5,7 +5,8 @@
 -- ARGV  1 owner  2 worker  3 the lease that the rescuer watched ('' when it reaped the child itself)
 --       4 known: 1 the shared page was read, so a job that is not among the running claims never started; 0 it was not
 --       5 on_crash: retry | fail (a job's own jobq_on_crash wins)  6 how many deaths a job may have
---       7 final: 1 fail here the jobs that RQ's own finish should have failed, as that died too; 0 leave them for it
+--       7 final: 1 fail here the jobs that RQ's own finish should have failed, as that died too; 0 leave them for it; 2 leave
+--       all jobs that fail for it
 --       8 ended_at (RQ's text)  9 ended (seconds)  10 the cause for jobs of unknown start, as RQ's exc_string payload
 --       11 the lease of a dead tree: if it is still this one when the tree's last name is struck off, the tree is
 --       removed from RQ's lists; '' the tree lives
@@ -27,6 +28,7 @@ local own, owner, w, lease = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('SISMEMBER', OWNERS, owner) == 0 then return false end
 if lease ~= '' and (redis.call('GET', lease_key(w)) or '0') ~= lease then return false end
 local known, default_policy, most, final = ARGV[4] == '1', ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
+local leave_all = ARGV[7] == '2'
 local ended_at, ended_ts, unknown_cause = ARGV[8], ARGV[9], ARGV[10]
 local dead, rulings, causes, kept, keeps = ARGV[11], {}, {}, {}, tonumber(ARGV[12])
 for at = 13, 12 + keeps do kept[tonumber(ARGV[at])] = true end
@@ -41,7 +43,7 @@ local back, again, failed, unknown, for_rq = 0, 0, 0, 0, {}
 local function needs_rq(id, h, ruling)
   local function set(n) return h[n] and h[n] ~= '' end
   local retries = ruling == 'fail' and (tonumber(h[4] or '') or 0) > 0
-  return ruling == 'stop' or retries or set(6) or set(7) or set(8)
+  return leave_all or ruling == 'stop' or retries or set(6) or set(7) or set(8)
     or redis.call('EXISTS', dependents_key(id)) == 1
 end
 

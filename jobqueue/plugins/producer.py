@@ -1,0 +1,58 @@
+"""Call ``before_enqueue`` in a process that submits jobs.
+
+Queue(plugins=[...])   these and no others; [] for none
+Queue()                those of JOBQ_PLUGINS and of installed packages, loaded once per process at the first enqueue,
+                       and those that ship with jobq, as soon as their library is set up
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jobqueue.plugins.calls import Plugins
+from jobqueue.plugins.finding import BUILT_IN, Found, PluginChoice, active, find_plugins, load_plugin
+from jobqueue.plugins.plugin import NewJob, Plugin
+
+
+class ProducerPlugins:
+    """The plugins of one queue. Any thread may call it."""
+
+    def __init__(self, given: Sequence[str | Plugin] | None) -> None:
+        """given: the plugins to use; None: those of the process. Nothing is loaded before the first call."""
+        self._given = given
+        self._signs: tuple[bool, ...] = ()
+        self._plugins: Plugins | None = None
+
+    def listening(self) -> Plugins | None:
+        """Return the plugins that override before_enqueue; None if there are none. Raises UsageError for one that was
+        asked for and cannot be loaded."""
+        if self._given is not None:
+            if self._plugins is None:
+                self._plugins = Plugins([load_plugin(target) for target in self._given])
+        else:
+            signs = tuple([not built_in.why_not_looked_at() for built_in in BUILT_IN])
+            if self._plugins is None or signs != self._signs:
+                self._plugins, self._signs = Plugins(active(_of_process(signs))), signs
+        return self._plugins if self._plugins.has("before_enqueue") else None
+
+
+def announce(plugins: Plugins, jobs: Iterable[NewJob], taken: Mapping[str, Any]) -> dict[str, bytes]:
+    """Call before_enqueue for each of the jobs that one request sends; return the fields that plugins add. Fields whose
+    names are ``taken`` stay as they are."""
+    added: dict[str, bytes] = {}
+    for job in jobs:
+        plugins.call("before_enqueue", job)
+        added |= job.fields
+    texts = {name: value if isinstance(value, bytes) else str(value).encode() for name, value in added.items()}
+    return {name: value for name, value in texts.items() if name not in taken and name not in OF_RQ}
+
+
+# The fields of RQ's jobs that each has of its own.
+OF_RQ = frozenset({"data", "description", "created_at", "enqueued_at", "status", "origin"})
+
+
+@cache
+def _of_process(signs: tuple[bool, ...]) -> list[Found]:
+    return find_plugins(PluginChoice())
