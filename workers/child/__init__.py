@@ -1,1 +1,1 @@
-"""One process that runs jobs: its slots, the consumer that claims and settles for them, the child watchdog."""
+"""Run jobs in one process: its slots, the consumer that claims and settles for them, the child watchdog."""

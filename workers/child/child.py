@@ -99,9 +99,9 @@ class Child:
         self._threads: list[tuple[threading.Thread, Slot]] = []
 
     def run(self) -> None:
-        """Run until the supervisor says that it is over."""
-        os.environ["RQ_WORKER_ID"] = self._worker  # for jobs and what they start, as in RQ
-        os.environ.pop("RQ_JOB_ID", None)  # of a job that started this worker: threads would show it to every job
+        """Run until the supervisor has this child leave."""
+        os.environ["RQ_WORKER_ID"] = self._worker  # for jobs and their programs, as in RQ
+        os.environ.pop("RQ_JOB_ID", None)  # set by a job that started this worker; with threads every job would see it
         self._plugins.start()
         self._watchdog.start()
         if len(self._slots) == 1:
@@ -112,14 +112,14 @@ class Child:
         for slot in self._slots:
             self._start(slot)
         while working := self._working():
-            working[0].join(0.2)  # not for ever: it may be written off meanwhile
-        self._request_thread.finish(LAST_WORD)  # or the end of a written-off job is lost, and it runs again
+            working[0].join(0.2)  # with a timeout, as the slot may be written off meanwhile
+        self._request_thread.finish(LAST_WORD)  # otherwise the end of a written-off job is lost, and it runs again
         self._leave_if_deaf()
         self._plugins.stop()
 
     def _leave_if_deaf(self) -> None:
-        """Leave with an exit code that tells the supervisor's log why, if the watchdog failed: the jobs of this child
-        are done and settled."""
+        """Exit with a code that tells the supervisor's log why, if the watchdog failed: the jobs of this child are done
+        and settled."""
         if self._watchdog.failed:
             self._request_thread.finish(LAST_WORD)
             leave(DEAF)
@@ -135,8 +135,8 @@ class Child:
 
 
 def _run_for_good(slot: Slot) -> None:
-    """Run a slot in this thread; end the child if that fails by a mistake of ours. Nobody would notice a slot without
-    its thread, and another child takes the place of this one."""
+    """Run a slot in this thread; end the child if that fails by a mistake of ours: it would have a slot without a
+    thread, and another child replaces it."""
     code = FAILED
     try:
         slot.run()
@@ -144,19 +144,19 @@ def _run_for_good(slot: Slot) -> None:
     except BaseException:
         log.exception("a slot failed")
     finally:
-        if code:  # whatever came of the log
+        if code:  # even if writing the log failed
             leave(code)
 
 
 class Runs(Protocol):
-    """Is run by a new process: a child, a finish process, or a round of RQ's maintenance."""
+    """What a new process runs: a child, a finish process, or a round of RQ's maintenance."""
 
     def run(self) -> None: ...
 
 
 def leave(code: int) -> None:
-    """End this process at once, without clean-up: what it had belongs to somebody else by now. Flushing logs and output
-    may run code of the user's, so a thread ends the process after 5 s in any case."""
+    """End this process at once, without clean-up, as another process owns its jobs by now. Flushing logs and output may
+    run code of the user's, so a thread ends the process after 5 s in any case."""
     try:
         with contextlib.suppress(RuntimeError):  # the system starts no thread now
             _thread.start_new_thread(_leave_later, (code,))  # Thread.start() waits for ever where there is no memory
@@ -172,7 +172,7 @@ def _leave_later(code: int) -> None:
 
 
 def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks) -> None:
-    """Turn the calling process into a child. ``name`` marks what its jobs start. Does not return."""
+    """Turn the calling process into a child; do not return. name: the mark of the programs that its jobs start."""
     code = FAILED
     try:
         lead_a_session()
@@ -182,7 +182,7 @@ def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks)
         this_is_the_original()
         protect_logging(PASSING)
         obey_the_parent_only(_nothing)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, *TO_ALL))  # served modules may have blocked them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, *TO_ALL))  # modules may have blocked them
         reseed()
         with after_imports.watching_imports():
             make().run()
@@ -198,7 +198,8 @@ def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks)
 
 
 def what_is_short(error: BaseException) -> str:
-    """Return what this machine or user has no more of, "" when it is a mistake of ours, which shows its traceback."""
+    """Return the resource that this machine or user has run out of; "": a mistake of ours, which shows its
+    traceback."""
     if isinstance(error, MemoryError):
         return "there is not enough memory (see ulimit -v, and the container's limit)"
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
@@ -209,17 +210,17 @@ def what_is_short(error: BaseException) -> str:
 
 
 def lead_a_session() -> None:
-    """Begin a session without a terminal, with a process group that no other process of ours is in: Ctrl-C does not
-    reach a job's programs, a job that reads the terminal stops nobody, and what a job sends to its group reaches what
-    it started."""
-    with contextlib.suppress(OSError):  # it does already
+    """Start a session without a terminal, with a process group that no other process of ours is in. So Ctrl-C does not
+    reach a job's programs, a job that reads the terminal stops no other process, and a signal that a job sends to its
+    group reaches only the programs that it started."""
+    with contextlib.suppress(OSError):  # the process leads a session already
         os.setsid()
 
 
 def obey_the_parent_only(on_term: Callable[..., object]) -> None:
-    """Ignore SIGINT and SIGHUP, and call ``on_term`` at SIGTERM. By handlers, not SIG_IGN: a program
-    that a job starts would inherit that. What a job forks (multiprocessing) does inherit handlers, and has to die of
-    SIGTERM all the same, or ``Process.terminate`` and ``Pool.__exit__`` wait for ever."""
+    """Ignore SIGINT and SIGHUP, and call ``on_term`` at SIGTERM: by handlers, as programs that a job starts would
+    inherit SIG_IGN. Processes that a job forks (multiprocessing) inherit handlers, and still have to die of SIGTERM, or
+    ``Process.terminate`` and ``Pool.__exit__`` wait for ever."""
     handlers = {signal.SIGINT: _nothing, signal.SIGHUP: _nothing, signal.SIGTERM: on_term}
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -244,12 +245,12 @@ def die_with(parent: int) -> None:
 
 
 def wake_at_death_of(parent: int) -> bool:
-    """Ask the kernel to continue this process (SIGCONT) when its parent dies: it has to clean up then, also when
-    somebody has stopped it. Return False if the parent is dead already."""
+    """Ask the kernel to continue this process (SIGCONT) when its parent dies, so that it can clean up even if it is
+    stopped. Return False if the parent is dead already."""
     return _at_death_of(parent, signal.SIGCONT)
 
 
 def _at_death_of(parent: int, number: int) -> bool:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
-    return os.getppid() == parent  # or it died before we asked
+    return os.getppid() == parent  # otherwise the parent died before we asked

@@ -1,4 +1,4 @@
-"""Watch over a child in its second thread: hear the supervisor, and look after jobs that take long.
+"""Watch over a child in its second thread: act on the supervisor's messages, and look after jobs that take long.
 
     50 ms after an unmarked job began          start marks, for all that run almost as long in one request
     30 ms after the last slot began a job      the buffer behind long jobs goes back (give_back.py)
@@ -45,7 +45,7 @@ ALMOST = 0.03  # seconds; it takes along the jobs that run as long as this
 
 
 class ChildWatchdog:
-    """The thread, and what is due when in it."""
+    """The thread of the child watchdog, and the duties that it does when they are due."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class ChildWatchdog:
         self._link = link
         self._wake_pipe = wake_pipe
         self._consumer = consumer
-        self._slots = slots  # as the limit watch has them: a slot that is written off is replaced in place
+        self._slots = slots  # the limit watch's list: a slot that is written off is replaced in it
         self._request_thread = request_thread
         self._limits = limits
         self._give_back = give_back
@@ -76,25 +76,25 @@ class ChildWatchdog:
         self._hooks = hooks
         self._slot_watch = SlotWatch(consumer, slots)
         self._pulse = 0
-        self.failed = False  # its thread has ended of an error
+        self.failed = False  # an error has ended the thread
         self._thread = threading.Thread(target=self.run, name="jobq-child-watchdog", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        """Free what the thread held, once it has seen the end of its socket. Where a process outlives its slots."""
+        """Free the thread's resources after it has seen the end of its socket, in a process that outlives its slots."""
         self._thread.join()
-        if self.failed:  # a job may have closed them, and opened others of the same numbers
+        if self.failed:  # a job may have closed these descriptors, and opened others of the same numbers
             self._link.forget()
         else:
             self._link.close()
             self._wake_pipe.close()
 
     def run(self) -> None:
-        """Watch until the supervisor is gone. Without this thread the child would be deaf, with nobody to see to time
-        limits: whatever ends it, also descriptors that a job has closed, the child takes nothing new, and leaves when
-        what it runs has ended."""
+        """Watch until the supervisor is gone. Without this thread the child would receive no message and limit no job:
+        whatever ends the thread, also descriptors that a job has closed, the child takes no new job, and leaves when
+        its running jobs have ended."""
         try:
             self._watch()
         except Exception as e:
@@ -102,7 +102,7 @@ class ChildWatchdog:
             log.error(
                 "the child's watchdog failed (%s): this process takes no more jobs, and another takes its place",
                 e,
-                exc_info=None if is_own_fault(e) else e,  # what a job did to descriptors and limits is no fault of ours
+                exc_info=None if is_own_fault(e) else e,  # a job's changes are no mistake of ours
             )
             self._link.ask_to_retire()
             self._hooks.on_failed()
@@ -121,10 +121,10 @@ class ChildWatchdog:
                 hears = self._hear()
 
     def _hear(self) -> bool:
-        """Do what the supervisor says. False: it is gone."""
+        """Act on the supervisor's messages; return False if it is gone."""
         messages = self._link.hear()
         if messages is None:
-            self._hooks.on_orphaned()  # does not come back where a process is no more than its slots
+            self._hooks.on_orphaned()  # this call does not return where the process has nothing but its slots
             return False
         for message in messages:
             match message:
@@ -136,19 +136,19 @@ class ChildWatchdog:
                     self._limits.interrupt_all()
                 case StopJob(claim):
                     self._limits.stop(claim)
-                case Ping():  # that we woke up the pulse says; and the slots?
+                case Ping():  # the pulse shows that this thread reacts; ask the slots too
                     self._look_at_slots(monotonic())
         return True
 
     # -- what it looks after -------------------------------------------------------------------------------------------
 
     def _step(self, now: float) -> None:
-        """Do what is due."""
+        """Do the duties that are due."""
         running = self._running()
         self._mark(now, [(slot, job) for slot, job in running if slot.marked != job.claim])
         self._limits.step(now)
         self._give_back.step(now)
-        self._look_at_slots(now)  # while we are awake; where we sleep we are asked from outside
+        self._look_at_slots(now)  # only while this thread is awake; while it sleeps, the supervisor asks
         self._core_watch.step(now, running)
         self._title_watch.step(now, running)
 
@@ -165,7 +165,7 @@ class ChildWatchdog:
         self._request_thread.start_mark(self._owner, marks)
 
     def _look_at_slots(self, now: float) -> None:
-        """Have the process replaced in which code of the user's keeps a slot outside of any limit."""
+        """Have the process replaced, as code of the user's holds a slot where no limit applies."""
         on_stuck = self._hooks.on_stuck
         if on_stuck is None or not (stuck := self._slot_watch.step(now)):
             return
@@ -176,11 +176,11 @@ class ChildWatchdog:
         )
         self._link.ask_to_retire()
         if all(slot in stuck for slot, _ in self._running()):
-            on_stuck()  # does not come back: what is buffered goes back when this process is cleaned up after
+            on_stuck()  # this call does not return; buffered jobs go back when the parent reaps this process
         self._request_thread.do(self._give_back.return_buffer)
 
     def _due_in(self) -> float | None:
-        """Return in how many seconds there is something to do; None: when something happens."""
+        """Return the seconds until there is something to do; None: until something happens."""
         now = monotonic()
         running = self._running()
         moments = self._limits.due_at()
@@ -200,5 +200,5 @@ class ChildWatchdog:
         return min(waits) if waits else None
 
     def _looks_at_slots_unasked(self) -> bool:
-        """Also behind a job's limit, where the supervisor takes a slot for one that runs."""
+        """Return whether a job runs, also after its limit, where the supervisor counts a slot as running."""
         return self._hooks.asks_itself or self._slot_watch.is_curious or bool(self._page.running())

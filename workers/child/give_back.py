@@ -1,4 +1,4 @@
-"""Gives claimed jobs back that this child should not keep: behind long jobs, at a shutdown, after it held still.
+"""Give back claimed jobs that this child should not keep: behind long jobs, at a shutdown, after it held still.
 
 The child watchdog calls these methods; what has to wait for Redis is handed to the request thread.
 """
@@ -41,7 +41,7 @@ class GiveBack:
         self._next_reconcile = now + RECONCILE_EVERY  # monotonic seconds
 
     def step(self, now: float) -> None:
-        """Do what is due."""
+        """Give back jobs, if that is due."""
         if not self._is_returning and self.keeps_others_waiting and self._all_are_long(now):
             self._is_returning = True
             self._request_thread.do(self.return_buffer)
@@ -54,16 +54,16 @@ class GiveBack:
 
     @property
     def keeps_others_waiting(self) -> bool:
-        """Whether jobs or outcomes wait behind what the slots run."""
+        """Whether jobs or outcomes wait behind running jobs."""
         return self._consumer.holds_up or self._consumer.lets_wait
 
     def _all_are_long(self, now: float) -> bool:
-        """Tell whether all slots are busy with long jobs, or with callbacks: what waits behind them is better off with
+        """Return whether all slots are busy with long jobs or callbacks, so that jobs behind them had better go to
         another child."""
         return not any(now - (slot.busy_since or now) < LONG for slot in self._slots)
 
     def return_buffer(self) -> None:
-        """(request thread) Settle what is finished, and give back what is buffered."""
+        """(request thread) Settle finished jobs, and give back the buffered ones."""
         try:
             self._consumer.settle()
             self._return(self._consumer.drop_buffer())
@@ -71,8 +71,8 @@ class GiveBack:
             self._is_returning = False
 
     def _answer(self) -> None:
-        """(request thread) Drop the buffer that the supervisor gave back while this process held still, before anything
-        of it starts. The answer is to what was asked before the buffer was dropped, not to what is asked meanwhile."""
+        """(request thread) Drop the buffer that the supervisor gave back while this process held still, before any of
+        its jobs starts. This confirms the revocation that was seen before the drop, not one that comes meanwhile."""
         revoked = self._page.get(REVOKED)
         try:
             dropped = self._consumer.drop_buffer(at_rest=True)
@@ -82,12 +82,12 @@ class GiveBack:
         self._return(dropped)
 
     def quiet(self, link: SupervisorLink) -> None:
-        """(request thread) Claim nothing more; tell the supervisor what nobody started: it gives back what all children
-        had in one step, so that the order of the queues stays."""
+        """(request thread) Claim nothing more, and tell the supervisor which jobs have not started: it gives back those
+        of all children in one step, so that the order of the queues stays."""
         link.tell(Dropped(self._tokens(self._consumer.drop_buffer(quiet=True))))
 
     def withdraw(self) -> None:
-        """Claim nothing more, and give back what nobody started."""
+        """Claim nothing more, and give back the jobs that have not started."""
         self._return(self._consumer.drop_buffer(quiet=True))
 
     def _return(self, dropped: Sequence[Claimed]) -> None:

@@ -1,4 +1,4 @@
-"""What a job finds around it: its RQ job (``rq.get_current_job()``), RQ_JOB_ID, its event loop, new threads' hooks."""
+"""Set up a job's environment: its RQ job (``rq.get_current_job()``), RQ_JOB_ID, its event loop, new threads' hooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobqueue.workers.running.thread_hooks import ThreadHooks
 
 
 class JobEnvironment:
-    """Sets up and takes away what the jobs of one slot see. Used in the slot's thread only."""
+    """Sets up and removes the environment of one slot's jobs. Used in the slot's thread only."""
 
     def __init__(
         self, make_current: Callable[[str], CurrentJob], set_variables: Callable[[str], object] | None, alone: bool
@@ -24,7 +24,7 @@ class JobEnvironment:
         self._alone = alone
         self._event_loop: EventLoopOfThread | None = None
         self._thread_hooks: ThreadHooks | None = None
-        self.current: CurrentJob | None = None  # None: no job runs, or it has let go of it
+        self.current: CurrentJob | None = None  # None: no job runs, or its RQ job was dropped
 
     def bind(self) -> None:
         """Note the thread's event loop and the hooks of new threads, as they are before the first job."""
@@ -32,7 +32,7 @@ class JobEnvironment:
         self._thread_hooks = ThreadHooks() if self._alone else None
 
     def enter(self, job_id: str) -> None:
-        """Set up what this job sees."""
+        """Set up the environment of this job."""
         if self._event_loop is not None:
             self._event_loop.put_back()
         if self._set_variables is not None:
@@ -41,7 +41,7 @@ class JobEnvironment:
         rq_job._current_job.set(self.current)
 
     def leave(self) -> None:
-        """Let go of the job's own RQ job, and of what it has put there: that may run code of the user's."""
+        """Drop the job's own RQ job and the objects that it has put there: that may run code of the user's."""
         self.current = None
         rq_job._current_job.set(None)
         if self._thread_hooks is not None:

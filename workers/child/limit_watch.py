@@ -1,5 +1,5 @@
-"""Interrupts jobs and callbacks that are out of time or are to be stopped, and writes off the threads of those that do
-not react.
+"""Interrupt jobs and callbacks that are past their limit or are to be stopped, and write off the threads of those that
+do not react.
 
     at the deadline, or as the supervisor asks      raise in the job
     1 s later (SOFT)                                end the processes that it has started: it may wait for one of them
@@ -37,11 +37,11 @@ from jobqueue.workers.shared.endings import (
 
 log = logging.getLogger(__name__)
 
-SOFT = 1.0  # seconds that an interrupted job has to end by itself what it started
+SOFT = 1.0  # seconds in which an interrupted job may itself end the processes that it started
 
 
 class LimitWatch:
-    """Looks after the deadlines of the slots. Used by the child watchdog only, apart from ``replacing``."""
+    """Enforces the deadlines of the slots. Only the child watchdog uses it, apart from ``replacing``."""
 
     def __init__(
         self,
@@ -50,20 +50,20 @@ class LimitWatch:
         start_slot: Callable[[Slot], object],
         on_written_off: Callable[[], object],
     ) -> None:
-        """slots: one that is written off is replaced in this list."""
+        """slots: a slot that is written off is replaced in this list."""
         self._slots = slots
         self._make_slot = make_slot
         self._start_slot = start_slot
         self._on_written_off = on_written_off
-        self.replacing = threading.Lock()  # held while a slot is written off and no other is there yet
-        self._fired: dict[int, float] = {}  # target → when it was interrupted: by its limit, or because it is to stop
-        self._freed: set[int] = set()  # of these: what they started was ended
-        self._stopping: set[int] = set()  # claims that somebody asked to stop
+        self.replacing = threading.Lock()  # held while a slot is written off and its replacement is not in the list yet
+        self._fired: dict[int, float] = {}  # target → when it was interrupted, by its limit or by a stop
+        self._freed: set[int] = set()  # targets of which the processes that they started were ended
+        self._stopping: set[int] = set()  # claims that are to be stopped
 
     # -- as the supervisor asks ----------------------------------------------------------------------------------------
 
     def stop(self, claim: int) -> None:
-        """Stop the job of this claim, or what is called behind its end."""
+        """Stop the job of this claim, or the callback that runs after its end."""
         self._stopping.add(claim)
         for slot in self._slots:
             if slot.interrupt(claim, Stopped):
@@ -78,9 +78,9 @@ class LimitWatch:
                 slot.interrupt(job.claim, Interrupted)
 
     def _stop_callback(self, slot: Slot, claim: int) -> None:
-        """End only what is called behind the job's end: the job itself has ended, and its end stays what it is. What a
-        stop calls is not ended, and nothing is ended twice: who asks to stop asks again."""
-        target, finishing = slot.target, slot.finishing  # in this order: if the shot hits, the target was this job's
+        """Interrupt only the callback that runs after the job's end; the job's own end stays as it is. A stopped
+        callback is not interrupted, and no callback twice, as a stop may be requested again."""
+        target, finishing = slot.target, slot.finishing  # in this order: then the target was this job's
         if finishing is None or finishing.claim != claim or finishing.stopped or target >= 0 or target in self._fired:
             return
         if slot.what in (SUCCESS, FAILURE, HANDLER) and slot.interrupt(target, CallbackStopped):
@@ -89,7 +89,7 @@ class LimitWatch:
     # -- as time passes ------------------------------------------------------------------------------------------------
 
     def step(self, now: float) -> None:
-        """Do what is due."""
+        """Do the steps that are due."""
         self._fired = {target: at for target, at in self._fired.items() if any(s.target == target for s in self._slots)}
         for number, slot in enumerate(self._slots):
             target, deadline = slot.target, slot.deadline
@@ -108,18 +108,17 @@ class LimitWatch:
                 self._fired[target] = now
 
     def due_at(self) -> list[float]:
-        """The moments at which there is something to do (monotonic seconds)."""
+        """Return the times at which there is something to do (monotonic seconds)."""
         deadlines = [s.deadline for s in self._slots if s.deadline and s.target not in self._fired]
         return deadlines + [at + (HARD if target in self._freed else SOFT) for target, at in self._fired.items()]
 
     def _free(self, slot: Slot, target: int) -> None:
-        """End the programs that a job has started: it may wait for one of them, and hears only then that its time is
-        over."""
+        """End the programs that a job has started: it may wait for one of them, and only then gets the interrupt."""
         self._freed = {target, *self._freed & self._fired.keys()}
         slot.end_processes(slot.deadline - slot.limit if slot.deadline else slot.since)
 
     def _write_off(self, number: int, slot: Slot, target: int) -> None:
-        """Put a fresh slot in the place of one whose thread is stuck in C, and let it record how the job ended."""
+        """Replace a slot whose thread is stuck in C by a new one, and let that record how the job ended."""
         with self.replacing:
             job, finishing = slot.job, slot.finishing
             if not slot.write_off(target):

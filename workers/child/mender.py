@@ -1,5 +1,5 @@
-"""Brings a child's broken wire back: connect, and give back what a lost reply has claimed for this child, before
-anything is sent again."""
+"""Mend a child's broken wire: connect, and give back jobs that a lost reply has claimed for this child, before anything
+is sent again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobqueue.workers.child.shared_wire import SharedWire
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
-OWN_FAULTS = 3  # attempts in a row that fail in this process
+OWN_FAULTS = 3  # attempts in a row that failed in this process itself, after which it counts as cut off
 
 
 class Mender:
@@ -44,15 +44,15 @@ class Mender:
         self._own_faults = 0  # in a row
 
     def mend(self, reconnect: bool) -> bool:
-        """Try until the wire is free again, or there is nothing more to wait for. Return whether this child still is an
-        owner: False when a rescue has struck off its name. ``reconnect``: over a new connection also the first time."""
+        """Try until the wire is free again, or there is nothing more to wait for. Return False if a rescue has struck
+        off this child's name. reconnect: use a new connection also the first time."""
         self._wire.begin_to_mend()
         while True:
             failed_before = self._wire.wait_before_attempt()
             if failed_before and self._buffer.quiet and self._outbox.is_settled:
                 self._wire.stay_broken()
                 return True
-            known = self._known()  # as of now, under the lock
+            known = self._known()  # as they are now, under the lock
             result = self._wire.attempt(partial(self._reconcile, reconnect=reconnect, known=known))
             if not isinstance(result, Exception):
                 break
@@ -72,13 +72,14 @@ class Mender:
         return wire.reconcile(self._owner, self._worker, known)
 
     def _known(self) -> list[int]:
-        """The claims of all jobs that this child has."""
+        """Return the claims of all jobs that this child has."""
         buffer = self._buffer
         return [*buffer.in_hand, *(job.claim for job in buffer.jobs), *self._outbox.claims]
 
     def _look_for_own_fault(self, error: Exception) -> None:
-        """A job may have taken the means from this process by which it reaches the store (a limit on open files, say).
-        Waiting does not help then: what it finished stands in shared memory, and its supervisor settles that."""
+        """Call ``on_cut_off`` if a job may have cut this process off from the store (by a limit on open files, for
+        example): waiting does not help then. The finished jobs are in shared memory, and the supervisor settles
+        them."""
         self._own_faults = self._own_faults + 1 if is_own_fault(error) else 0
         if self._own_faults == OWN_FAULTS:
             log.error("this process cannot reach the store any more (%s), and leaves when its jobs are done", error)

@@ -1,4 +1,4 @@
-"""A child's thread for requests to the store that may take long: start marks, give-backs, reconciling."""
+"""Do the requests of a child to the store that may take long, in a thread: start marks, give-backs, reconciling."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class RequestThread:
-    """Does requests one after the other; the first of them starts the thread. Each is repeated until it succeeds: it
-    acts under its token, so doing it twice is doing it once."""
+    """Does requests one after the other; the first request starts the thread. Each is repeated until it succeeds, which
+    is safe as it acts under its token."""
 
     def __init__(self, protocol: Protocol, worker: str, on_failed: Callable[[], object]) -> None:
         """on_failed: called when a request fails by a mistake of ours."""
@@ -30,28 +30,28 @@ class RequestThread:
         self._thread = threading.Thread(target=self._run, name="jobq-requests", daemon=True)
         self._started = False
         self._asked = itertools.count(1)
-        self._last = 0  # request that was asked for
+        self._last = 0  # the requests that were asked for
         self._done = 0  # requests
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether a request waits or is under way: what it gives back stands nowhere yet."""
+        """Return whether a request waits or is under way: jobs that it gives back are in no other place yet."""
         return self._done < self._last
 
     def do(self, request: Callable[[], object]) -> None:
-        """Have the thread do this, behind what waits there. For the child watchdog, and for the thread itself."""
+        """Have the thread do this after the requests that wait. The child watchdog calls it, and the thread itself."""
         self._last = next(self._asked)
         self._waiting.put(request)
         if not self._started:
             try:
                 self._thread.start()
-            except RuntimeError as e:  # the system has no thread to give now; the next request asks again
+            except RuntimeError as e:  # the system starts no thread now; the next request tries again
                 log.debug("the child's requests to the store wait: %s", e)
             else:
                 self._started = True
 
     def do_if_awake(self, request: Callable[[], object]) -> None:
-        """Have the thread do this where it runs anyway: it is not worth starting it."""
+        """Have the thread do this if it runs; it is not started for this."""
         if self._started:
             self._last = next(self._asked)
             self._waiting.put(request)
@@ -62,16 +62,17 @@ class RequestThread:
             self._protocol.give_back(self._worker, tokens)
 
     def start_mark(self, owner: str, marks: Sequence[StartMark]) -> None:
-        """Have it noted in Redis that these jobs have started."""
+        """Have START MARK sent for these jobs."""
         self.do(lambda: self._protocol.start_mark(owner, self._worker, marks))
 
     def stop(self) -> None:
-        """End the thread, after the requests that are there. Where a process does not end with its slots."""
+        """End the thread after the requests that wait, in a process that outlives its slots."""
         if self._started:
             self._waiting.put(None)
 
     def finish(self, timeout: float) -> None:
-        """Do what is there, as far as the store answers within ``timeout`` seconds. Before a process ends."""
+        """Do the requests that wait, as far as the store answers within ``timeout`` seconds. Called before a process
+        ends."""
         self.stop()
         if self._started:
             self._thread.join(timeout)
@@ -82,7 +83,7 @@ class RequestThread:
                 retry_request(request, "a request to the store")
             except (
                 RedisError
-            ) as e:  # who refuses this may take the next; the job goes on, and a rescue sees to the rest
+            ) as e:  # a store that refuses this may accept the next; the job continues, and a rescue does the rest
                 log.warning("the store refuses a request of this process: %s", e)
             except Exception:
                 log.exception("a request failed: this process is replaced")

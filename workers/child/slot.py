@@ -1,4 +1,4 @@
-"""Run jobs one at a time in a slot: take, mark the start where that must be, run, hand over.
+"""Run jobs one at a time in a slot: take a job, mark its start where that is needed, run it, hand its outcome over.
 
 In a child with one slot it lives in the main thread, so that a time limit wakes a sleeping job; otherwise each slot is
 a thread. What it runs and since when stands in shared memory before the first line of the job is executed.
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Slot(Interruptible):
-    """Runs one job after the other until the consumer says that it is over."""
+    """Runs one job after the other until the consumer has no more for it."""
 
     def __init__(
         self, number: int, parts: SlotParts, runner: Runner, make_current: Callable[[str], CurrentJob]
@@ -56,14 +56,14 @@ class Slot(Interruptible):
         self._environment = JobEnvironment(make_current, self._variables(), alone=parts.settings.slots == 1)
         self._finish = SlotFinish(self, number, parts.page, parts.consumer, self._make_finisher)
         self._plugins = self._hears_of_jobs(parts)
-        self._processes: Find | None = None  # finds what its jobs have started
+        self._processes: Find | None = None  # finds the processes that its jobs have started
         self._to_rq = False  # the job that ran last is ended by RQ's own finish
-        self._carried: Mapping[str, Any] = NOTHING  # what that job left on its own RQ job
+        self._carried: Mapping[str, Any] = NOTHING  # the values that this job set on its own RQ job
         self.job: Claimed | None = None
         self.since = 0.0  # monotonic seconds, of the job that runs
-        self.inherited: Finishing | None = None  # from a thread that was written off, to be done first
+        self.inherited: Finishing | None = None  # taken over from a thread that was written off, to be done first
         self.marked = 0  # the claim whose start was marked last
-        self.waits = False  # outside of the consumer, for the store or for work, or has left: no user code keeps it
+        self.waits = False  # it waits for the store or for work, or has left: no user code holds it
 
     def run(self) -> None:
         """Run until there is nothing more to run."""
@@ -82,7 +82,7 @@ class Slot(Interruptible):
             self.call_plugins("thread_stop")
         except WrittenOff:
             pass
-        self.waits = True  # nobody waits for it any more
+        self.waits = True  # no thread waits for it any more
 
     def take(self, work: Claimed | JobOutcome) -> None:
         """Do one piece of work, in a context of its own: run a job, or let RQ's own finish record an outcome that the
@@ -107,14 +107,14 @@ class Slot(Interruptible):
 
     @property
     def _has_the_process(self) -> bool:
-        """Whether all that is started in this process, its job has started."""
+        """Whether every program that is started in this process was started by its job."""
         return self._settings.slots == 1
 
     # -- what others ask -----------------------------------------------------------------------------------------------
 
     @property
     def finishing(self) -> Finishing | None:
-        """What RQ's own code is about to record."""
+        """The outcome that RQ's own code is about to record."""
         return self._finish.finishing
 
     @property
@@ -127,23 +127,24 @@ class Slot(Interruptible):
 
     @property
     def is_deaf(self) -> bool:
-        """(child watchdog) Whether a limit that was raised may have been swallowed by what prints exceptions, and
-        nobody ends this process for it: raise it again."""
+        """(child watchdog) Whether code that prints exceptions may have swallowed the interrupt, and no other process
+        ends this one for it: then raise it again."""
         return False
 
     def enter(self, target: int, limit: float) -> None:
-        """Set a limit (for a job, or for a callback) and see to it that somebody watches it."""
+        """Set a limit, for a job or a callback, and make sure that the watchdog watches it."""
         super().enter(target, limit)
         self._parts.stir()
 
     def end_processes(self, since: float) -> None:
-        """(its thread, or the child watchdog) End what its job has started. ``since``: monotonic seconds."""
+        """(its thread, or the child watchdog) End the processes that its job has started since ``since`` (monotonic
+        seconds)."""
         if self._processes is not None and (number := end_processes(self._processes, since)):
             log.info("%d processes that the job had started are ended with it", number)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Inside, its thread may stay away from the consumer for as long as it likes."""
+        """Allow its thread, within the block, not to answer roll calls of the consumer."""
         self.waits = True
         try:
             yield
@@ -173,7 +174,7 @@ class Slot(Interruptible):
             self._plugins.note(ending, ended - started, repeats=not self._may_not_repeat(job))
         if isinstance(ending, BaseException) or (ending.kind == RAISED and self.was_aimed_at):
             self.end_processes(self.since)
-            self._to_rq = self._to_rq or self._fails_by_rq(job)  # the limit came behind _close, which saw another end
+            self._to_rq = self._to_rq or self._fails_by_rq(job)  # the limit came after _close
         if isinstance(ending, BaseException):
             self._end_early(job, ending, started, ended)
             return
@@ -184,7 +185,7 @@ class Slot(Interruptible):
             self._settle(job, ending, started, ended)
             return
         finishing = self._finishing(job, ending, started, self._carried)
-        ending, self._carried = None, NOTHING  # nobody else holds what the job made
+        ending, self._carried = None, NOTHING  # nothing else refers to the job's objects
         self._record(finishing)
 
     def _begin(self, job: Claimed) -> None:
@@ -195,8 +196,9 @@ class Slot(Interruptible):
         self.job = job
 
     def _may_start(self, job: Claimed) -> bool:
-        """Mark the start before running where it must be known afterwards. False: the job was taken from us."""
-        page = self._page  # what stands there after the claim was written
+        """Mark the start before the job runs, where it must be known afterwards. Return False if the job was taken from
+        us."""
+        page = self._page  # read after the claim was written
         must_ask = page.revoked or page.is_stale(self.since) or self._consumer.is_doubtful(job.claim)
         if not (must_ask or self._settings.strict_start or job.features.marked_first):
             return True
@@ -207,7 +209,7 @@ class Slot(Interruptible):
             return retry_request(lambda: parts.protocol.start_mark(parts.owner, worker, mark), "a start mark")[0]
 
     def start_mark(self, job: Claimed) -> StartMark:
-        """Return what START MARK needs to know of the job; the execution lives as long as RQ lets its own live."""
+        """Return the job's start mark; the execution lives as long as RQ lets its own live."""
         started = now() - (monotonic() - self.since)
         remaining = min(self.limit, 30.0) if self.limit > 0 else 30.0
         return StartMark(job, rq_time(started), int(remaining) + 60)
@@ -217,7 +219,7 @@ class Slot(Interruptible):
         environment.enter(job.id)
         if self._plugins is not None:
             self._plugins.begin(job, environment.current)
-        self._to_rq, self._carried = True, NOTHING  # unless _close gets to say that there is a quicker way
+        self._to_rq, self._carried = True, NOTHING  # until _close finds that CYCLE can settle it
         try:
             self.enter(job.claim, self.limit)
             return self._runner.run(job.data, self._forget_current, self._close)
@@ -228,8 +230,8 @@ class Slot(Interruptible):
                 environment.leave()
 
     def _close(self, ending: Ending) -> Ending:
-        """(within the job's limit) See what its finish needs of the objects that the job made, and let go of the rest:
-        comparing and dropping them runs code of theirs."""
+        """(within the job's limit) Find out what its finish needs of the job's objects, and drop the rest: comparing
+        and dropping them runs code of theirs."""
         job, current = self.job, self._environment.current
         assert job is not None
         if self._plugins is not None:
@@ -244,7 +246,8 @@ class Slot(Interruptible):
         return ending
 
     def _forget_current(self) -> None:
-        """(the last within the job's limit) Let go of what the job has put on its own RQ job: that runs code of it."""
+        """(last within the job's limit) Drop the objects that the job has put on its own RQ job: that runs code of
+        theirs."""
         self._environment.leave()
         self.leave()
 
@@ -278,8 +281,8 @@ class Slot(Interruptible):
         self._record(self._finishing(work, self._left(work.claim, Ending(work.kind, work.payload)), work.started))
 
     def _left(self, claim: int, ending: Ending) -> Ending:
-        """Return what RQ's finish has to record of what CYCLE did not: the job has dependents, or the store refuses
-        its outcome."""
+        """Return the outcome that RQ's finish has to record in place of CYCLE: the job has dependents, or the store
+        refuses its outcome."""
         why = self._consumer.why_refused(claim)
         return Ending(RAISED, encode_text(why)) if why else ending
 
@@ -294,7 +297,7 @@ class Slot(Interruptible):
         return job.features.failure_by_rq or bool(self._settings.exception_handlers)
 
     def _end_early(self, job: Claimed, why: BaseException, started: float, ended: float) -> None:
-        """End a job that we ended: stopped on request, or interrupted because the worker shuts down, which counts
+        """Record the end of a job that we ended: stopped on request, or interrupted by a shutdown, which counts
         nothing."""
         if isinstance(why, Stopped):
             log.warning("job %s was stopped on request", job.id)
@@ -315,13 +318,13 @@ class Slot(Interruptible):
         self._consumer.let_go(job.claim, self.number)
 
     def _may_not_repeat(self, job: Claimed) -> bool:
-        """--on-crash fail, of the job or else of this worker."""
+        """Whether --on-crash fail applies, set by the job or else by this worker."""
         return job.features.fails_at_crash or (self._settings.on_crash == "fail" and not job.features.repeats_at_crash)
 
     # -- what differs in RQ's worker classes ---------------------------------------------------------------------------
 
     def _variables(self) -> Callable[[str], object] | None:
-        """Return what puts a job's id into the environment; None: the environment is everybody's."""
+        """Return what sets a job's id in the environment; None: the environment is shared by several slots."""
         return JobVariable().set if self._settings.slots == 1 else None
 
     def _hears_of_jobs(self, parts: SlotParts) -> SlotPlugins | None:
@@ -339,15 +342,17 @@ class Slot(Interruptible):
     # -- written off ---------------------------------------------------------------------------------------------------
 
     def write_off(self, claim: int) -> bool:
-        """(child watchdog) The thread does not come back from this job. False: it just did."""
-        with self._lock:  # leave() waits for it, because an interrupt was fired before
+        """(child watchdog) Write off the thread, which does not come back from this job. Return False if it just
+        did."""
+        with self._lock:  # leave() waits for it, as an interrupt was tried before
             if self.target != claim:
                 return False
             self.written_off = True
             return True
 
     def inherit(self, stuck: Slot, job: Claimed, ending: Ending, stopped: bool) -> None:
-        """(child watchdog, before the thread starts) Record how the job ended of which ``stuck`` did not come back."""
+        """(child watchdog, before the thread starts) Have this slot record the end of the job from which ``stuck`` did
+        not come back."""
         ended = now()
         started = ended - (monotonic() - stuck.since)
         if self._plugins is not None and stuck._plugins is not None:

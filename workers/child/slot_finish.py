@@ -1,4 +1,4 @@
-"""The slow way to a job's end: RQ's own code records it, with its callbacks, retries, dependents and webhooks."""
+"""End a job by RQ's own code, with its callbacks, retries, dependents and webhooks."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class SlotFinish:
         self._make_finisher = make_finisher
         self._finisher: Finisher | None = None
         self._limits = FinishLimits(slot, self._show)
-        self.finishing: Finishing | None = None  # what is being recorded
+        self.finishing: Finishing | None = None  # the outcome that is being recorded
         self.since = 0.0  # monotonic seconds: when that, or a plugin's code, has begun; 0: neither runs
 
     def record(self, finishing: Finishing) -> None:
-        """Let RQ's own code record this end."""
+        """Have RQ's own code record this end."""
         self._show(RECORDING, 0.0)
         if finishing.ending.kind == RAISED and not finishing.recorded:
             self._consumer.note(finishing.outcome())
@@ -72,5 +72,6 @@ class SlotFinish:
         self._page.allow(self._number, JOB, 0.0, 0.0)
 
     def _show(self, what: int, limit: float) -> None:
-        """Say on the page what runs behind the job's end. The store may take its time, and is no job out of time."""
+        """Show on the page what runs after the job's end. A wait for the store does not count as a job past its
+        limit."""
         self._page.allow(self._number, what, monotonic(), limit)

@@ -23,5 +23,5 @@ class SlotParts:
     consumer: Consumer
     protocol: Protocol
     usage: Usage
-    stir: Callable[[], None]  # wake the watchdog: there is something to look after
+    stir: Callable[[], None]  # wakes the watchdog when a job or callback starts
     plugins: Plugins | None = None  # None: no plugin wants to hear of slots and jobs

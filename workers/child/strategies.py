@@ -1,4 +1,4 @@
-"""RQ's dequeue strategies: in which order the queues are asked for the next job."""
+"""Order the queues by RQ's dequeue strategies before each claim."""
 
 from __future__ import annotations
 

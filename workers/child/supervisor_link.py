@@ -1,5 +1,5 @@
-"""A child's end of the socket to its supervisor. Where a process has no supervisor (RQ's worker classes) the other end
-is in the same process: it tells, and listens to nothing."""
+"""Hold a child's end of the socket to its supervisor. Where a process has no supervisor (RQ's worker classes), the
+other end is in the same process, and nothing is received."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jobqueue.workers.shared.messages import (
 
 
 class SupervisorLink:
-    """Sends and receives messages. Any thread may tell; only the child watchdog hears."""
+    """Sends and receives messages. Any thread may call ``tell``; only the child watchdog receives."""
 
     def __init__(self, control: socket.socket, *, listens: bool = True) -> None:
-        """listens: somebody reads what is told here; else nothing is sent, or the socket would fill up."""
+        """listens: the other end is read; otherwise nothing is sent, as the socket would fill up."""
         self._control = control
         self._listens = listens
         self._reader: MessageReader[ToChild] = MessageReader(ToChild, skips_others=True)
@@ -30,18 +30,19 @@ class SupervisorLink:
 
     def tell(self, message: FromChild) -> None:
         if self._listens:
-            with contextlib.suppress(OSError):  # the supervisor is gone: the end of its socket says so in a moment
+            with contextlib.suppress(OSError):  # the supervisor is gone: the end of its socket will show that
                 self._control.sendall(encode(message))
 
     def out_of_work(self) -> None:
         self.tell(OutOfWork())
 
     def ask_to_retire(self) -> None:
-        """Say that this process has done its share (--max-jobs), or has lost a thread: another should take over."""
+        """Tell the supervisor that this process has reached --max-jobs, or has lost a thread: a successor should
+        start."""
         self.tell(Retire())
 
     def hear(self) -> list[ToChild] | None:
-        """Read what is there; return the messages, or None: the other end is closed."""
+        """Read the messages that have arrived; return None if the other end is closed."""
         try:
             heard = self._control.recv(4096)
         except OSError:
@@ -53,5 +54,6 @@ class SupervisorLink:
             self._control.close()
 
     def forget(self) -> None:
-        """Instead of ``close``, where a job may have closed the descriptor and opened another of the same number."""
+        """Give up the socket without closing it, where a job may have closed the descriptor and opened another of the
+        same number."""
         self._control.detach()

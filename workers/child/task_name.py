@@ -1,4 +1,4 @@
-"""Reads which function a job asks for off the first bytes of its data. No code of the user's runs: nothing is
+"""Read the name of a job's function from the first bytes of its data. No code of the user's runs: nothing is
 unpickled."""
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import zlib
 
 HEAD = 2048  # bytes that are looked at
 _JSON_LIST = re.compile(r"\s*\[\s*(?=\")")
-# What may stand in front of the first text in a pickle: the protocol, a frame, the mark of a tuple or a list.
+# What may come before the first text in a pickle: the protocol, a frame, the mark of a tuple or a list.
 _PICKLE_TEXT = re.compile(rb"\x80.(?:\x95.{8})?[(\])]*(?:\x8c(?P<short>.)|X(?P<long>.{4}))", re.DOTALL)
 
 
 def task_name(data: bytes) -> str:
-    """Return the function as ``module:name``, or only its name where it is a method of an object; "": it is not plain
-    to see, as in the format of a serializer of the user's."""
+    """Return the function as ``module:name``, or only its name if it is a method of an object; "": it cannot be read,
+    as in the format of a user's serializer."""
     head = _head(data)
     name = _of_pickle(head) if head[:1] == b"\x80" else _of_json(head)
     home, _, function = name.rpartition(".")
@@ -37,7 +37,7 @@ def _of_json(head: bytes) -> str:
         return ""
     try:
         name, _ = json.JSONDecoder().raw_decode(text, begin.end())
-    except ValueError:  # it is longer than what was looked at
+    except ValueError:  # it is longer than the bytes that were read
         return ""
     return str(name)
 

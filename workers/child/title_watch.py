@@ -1,4 +1,4 @@
-"""Shows in the process title what a child has been running for a while:
+"""Show in the process title what a child has been running for a while:
 
     jobq: child 3 of NAME, running shop.tasks:resize
 
@@ -21,7 +21,7 @@ LONGEST = 200  # characters of a name
 
 
 class TitleWatch:
-    """Used by the child watchdog, in its thread."""
+    """Shows and removes the titles. The child watchdog uses it, in its thread."""
 
     def __init__(self, title: Title | None) -> None:
         self._title = title if title is not None and title.is_shown else None
@@ -29,7 +29,7 @@ class TitleWatch:
         self._shown: list[int] = []  # claims, the oldest first
 
     def step(self, now: float, running: Sequence[tuple[Slot, Claimed]]) -> None:
-        """Show what has been running for a while, if it is time to look."""
+        """Show the jobs that have been running for a while, if a look is due."""
         if self._title is None or now < self._next_look_at:
             return
         self._next_look_at = now + LOOK_EVERY
@@ -41,7 +41,7 @@ class TitleWatch:
             self._title.show(_in_words(jobs))
 
     def wants_to_look(self, runs: bool) -> bool:
-        """Whether there is something to show, or to take away. ``runs``: a job runs."""
+        """Whether there is something to show or to remove. runs: a job runs."""
         return self._title is not None and (runs or bool(self._shown))
 
     def due_in(self, now: float) -> float:

@@ -1,4 +1,5 @@
-"""Lets the child watchdog sleep in ``select`` until it is time, the supervisor speaks, or a slot begins a job."""
+"""Let the child watchdog sleep in ``select`` until a duty is due, the supervisor sends a message, or a slot starts a
+job."""
 
 from __future__ import annotations
 
@@ -10,18 +11,18 @@ from typing import NamedTuple
 from jobqueue.clock import monotonic
 from jobqueue.workers.shared.polling import readable
 
-SHORT = 0.05  # seconds; for a sleep no longer than this nobody has to wake the watchdog
+SHORT = 0.05  # seconds; a shorter sleep does not have to be ended early
 
 
 class Woken(NamedTuple):
     """Why a sleep ended."""
 
     by_socket: bool  # the socket that was given has something to read, or is closed
-    late: float  # seconds later than it was time; 0.0 where it ended before
+    late: float  # seconds by which the sleep ended late; 0.0: it ended early
 
 
 class WakePipe:
-    """A pipe whose one end is read by the thread that sleeps, and written to by those that wake it."""
+    """A pipe that is read by the thread that sleeps, and written to by those that wake it."""
 
     def __init__(self) -> None:
         self._ends = os.pipe()
@@ -30,18 +31,19 @@ class WakePipe:
         self._is_awake = True
 
     def stir(self) -> None:
-        """Called by a slot that begins a job or a callback: from now on there is something to look after."""
+        """Wake the watchdog. A slot calls this when it starts a job or a callback, as there is something to look after
+        from then on."""
         if not self._is_awake:
             self._is_awake = True
             try:
                 os.write(self._ends[1], b"!")
-            except OSError:  # it is full of stirs already; or a job has closed it, which ends the thread that reads it
+            except OSError:  # it is full already; or a job has closed it, which ends the thread that reads it
                 pass
 
     def sleep(self, due_in: Callable[[], float | None], socket_fd: int) -> Woken:
-        """Sleep until somebody stirs, this socket has something to read, or for as many seconds as ``due_in`` returns;
-        None: for as long as it takes. It is asked a second time once ``stir`` would wake us: what began just before has
-        stirred nobody."""
+        """Sleep until a thread calls ``stir``, this socket has something to read, or for as many seconds as ``due_in``
+        returns; None: without an end. ``due_in`` is called a second time as soon as ``stir`` would wake us: a job that
+        started just before did not."""
         timeout = due_in()
         if timeout is None or timeout > SHORT:
             self._is_awake = False

@@ -1,4 +1,4 @@
-"""Connects all that runs jobs in one process: the consumer, the slots, the request thread, the child watchdog.
+"""Connect the parts that run jobs in one process: the consumer, the slots, the request thread, the child watchdog.
 
 A child of a supervisor (child.py) and our engine in RQ's worker classes (rq_classes/engine.py) are both made here; they
 differ in their slots, in who listens to them, and in what they do when they cannot go on (hooks.py).
@@ -38,7 +38,7 @@ def _no_other_thread(_slot: object) -> None:
 
 
 class Wiring:
-    """The parts of a process that runs jobs, connected and not started."""
+    """The parts of a process that runs jobs, connected and not started yet."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class Wiring:
         title: Title | None = None,
         plugins: Plugins | None = None,
     ) -> None:
-        """start_slot: start the thread of a slot that takes the place of one that was written off. title: of this
-        process, to show what it runs; None: somebody else's. plugins: None: there are none."""
+        """start_slot: starts the thread of a slot that replaces one that was written off. title: of this process, to
+        show what it runs; None: the process is not ours."""
         protocol, usage, wake_pipe = Protocol(store), Usage(settings.slots, settings.accounting), WakePipe()
         self.request_thread = RequestThread(protocol, settings.worker, on_failed=link.ask_to_retire)
         self.consumer = Consumer(
