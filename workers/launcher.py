@@ -1,4 +1,4 @@
-"""From flags to a running worker. This is the only place that knows modes: after it there are children and slots.
+"""Turn flags into a running worker. This is the only place that knows modes: after it there are children and slots.
 
 mode      children  slots in each
 thread    1         -n (default 16)
@@ -32,7 +32,7 @@ CANNOT = "threads: a limit cannot interrupt a blocking C call, a crash ends all 
 
 
 def shape(mode: str, number: int | None, threads: int | None) -> tuple[int, int]:
-    """Return (children, slots in each). Raises UsageError for a shape that cannot be."""
+    """Return (children, slots in each). Raises UsageError for numbers that are not possible."""
     for flag, value in (("-n", number), ("--threads", threads)):
         if value is not None and value < 1:
             raise UsageError(f"{flag} {value}: a worker needs at least one; give {flag} 1 or more")

@@ -1,4 +1,4 @@
-"""What is checked before a worker starts: its width, the jobs at the heads of its queues, cron entries, imports.
+"""Check a worker before it starts: its width, the jobs at the heads of its queues, cron entries, imports.
 
 Each check either raises BootFailed, with what to do in one sentence, or warns. None of them runs code of the user's in
 this process.
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 MOST_THREADS = 4096  # in one process; each has a stack, and all share one GIL
 MOST_CHILDREN = 4096
-FILES_PER_CHILD = 3  # of the supervisor's: two handles with a file for the faults of each, one socket
-OTHER_FILES = 48  # its own: the store's connections, the fork server, pages, bells
+FILES_PER_CHILD = 3  # descriptors of the supervisor: two handles with a file of faults each, one socket
+OTHER_FILES = 48  # its own descriptors: connections to the store, the fork server, pages, wake pipes
 
 
 def check_width(children: int, slots: int) -> None:
-    """Check that this machine lets us have so many processes and threads. Raises BootFailed: at once, instead of
-    whatever would fail first in the middle."""
+    """Check that this machine allows this number of processes and threads. Raises BootFailed now, before a limit is met
+    in the middle of the start."""
     if slots > MOST_THREADS:
         raise BootFailed(f"{slots:,} threads in one process are too many: {MOST_THREADS:,} at most")
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -52,7 +52,7 @@ def check_width(children: int, slots: int) -> None:
 
 def check_queues(store: Store, settings: Settings, strict: bool) -> None:
     """Warn of each job at the head of a queue that this worker would fail when it takes it. With ``strict`` raise
-    BootFailed for the first one: a single job may keep a whole fleet from starting only if the operator wants that."""
+    BootFailed for the first one: a single job keeps workers from starting only if the operator wants that."""
     for complaint in await_heads(store, settings):
         if strict:
             raise BootFailed(complaint)
@@ -60,7 +60,8 @@ def check_queues(store: Store, settings: Settings, strict: bool) -> None:
 
 
 def check_cron(entries: Sequence[Schedule], settings: Settings) -> None:
-    """Check that this worker runs what cron files put into its queues. Raises BootFailed, with the flag to use."""
+    """Check that this worker serves the jobs that cron files put into its queues. Raises BootFailed, with the flag to
+    use."""
     for entry in entries:
         if entry.queue in settings.queues and (wrong := _why_refused(decompress(entry.fields["data"]), settings)):
             raise BootFailed(f"the cron entry {entry.name} {wrong}")
@@ -103,7 +104,7 @@ def refused_heads(client: redis.Redis, settings: Settings) -> list[str]:
     with client.pipeline(transaction=False) as pipe:
         for name in settings.queues:
             pipe.lindex(keys.queue(name), 0)
-        heads = pipe.execute(raise_on_error=False)  # a key of another type is no queue: doctor names it
+        heads = pipe.execute(raise_on_error=False)  # a key of another type is not a queue: doctor names it
     there = {name: head for name, head in zip(settings.queues, heads, strict=True) if isinstance(head, bytes)}
     with client.pipeline(transaction=False) as pipe:
         for head in there.values():
@@ -118,7 +119,7 @@ def refused_heads(client: redis.Redis, settings: Settings) -> list[str]:
 
 def _why_refused(raw: bytes, settings: Settings) -> str:
     """Return why this worker does not run a job with this data, and the flag to use; "" when it does."""
-    if settings.serializer:  # it is code of the user's, which does not run in this process
+    if settings.serializer:  # code of the user's, which does not run in this process
         return ""
     kind = format_of(raw)
     if kind not in settings.accept:

@@ -50,7 +50,7 @@ class FinishProcess:
         self._jobs, self._plain = jobs, plain
         self._page = page
         self._deaths = ReportedDeaths(plugins, worker, store, limits, task_name) if plugins.has("job_ended") else None
-        self._control = control  # held open: when this process ends, it closes, and the supervisor reads that
+        self._control = control  # kept open: it closes when this process ends, and the supervisor reads its end
 
     def run(self) -> None:
         self._slot.bind()

@@ -1,4 +1,4 @@
-"""The fork server: imports the served modules once, forks warm children, reaps them.
+"""Run the fork server: import the served modules once, fork children that have them, reap the children.
 
 A process of its own, started by the supervisor, which alone holds the other end of its control socket;
 ``shared/messages.py`` has what is said over it.
@@ -69,9 +69,9 @@ from jobqueue.workers.shared.titles import Title
 
 
 class Birth(NamedTuple):
-    """What the fork server knows of a child."""
+    """The fork server's record of a child."""
 
-    name: str  # the one in the environment of programs that its jobs start
+    name: str  # the mark in the environment of programs that its jobs start
     child_number: int | None  # None: it runs no jobs
     forks: Forks
     at: float  # monotonic seconds

@@ -147,7 +147,7 @@ def _check_class(flag: str, name: str) -> None:
     base = _BASES[flag]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ImportError(f"{flag} {name}: it is no subclass of {base.__module__}.{base.__qualname__}")
-    from jobqueue.workers.rq_finish.overrides import what_overrides  # not above: few workers need what it imports
+    from jobqueue.workers.rq_finish.overrides import what_overrides  # few workers need it
 
     if what := what_overrides(found):
         instead = f"rq worker --worker-class jobqueue.rq.Worker {flag} {name}"

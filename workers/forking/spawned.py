@@ -1,4 +1,5 @@
-"""Be a child that is started anew, because its modules leave something that a fork must not copy (fork_hazards.py)."""
+"""Be a spawned child: a new process that imports the modules itself, as they leave something that a fork must not copy
+(fork_hazards.py)."""
 
 from __future__ import annotations
 

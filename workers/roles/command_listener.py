@@ -23,7 +23,7 @@ WHO = "listening for commands"
 
 
 class CommandListener:
-    """A thread of the supervisor. It calls ``on_command`` with each command, which hands it to the main loop."""
+    """A thread of the supervisor that calls ``on_command`` with each command, which passes it to the main loop."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class CommandListener:
                 time.sleep(backoff.failed())
 
     def _hear(self, message: dict[str, Any]) -> None:
-        """Pass a command on. Anybody may publish anything: what is no JSON object is ignored."""
+        """Pass a command on. Any client may publish anything, so data that is not a JSON object is ignored."""
         try:
             command = json.loads(message["data"])
         except (ValueError, TypeError, RecursionError):

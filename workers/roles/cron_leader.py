@@ -1,4 +1,4 @@
-"""Enqueue what RQ's cron files register. Of all processes that have loaded one, one leads and does it.
+"""Enqueue the entries of RQ's cron files. Of all processes that have loaded such a file, one leads and does it.
 
     take the lead (a lock in the store, with an expiry) ──► store the entries, delete those of an older file ──► tick
 
@@ -21,12 +21,12 @@ from jobqueue.workers.roles.schedule_ticker import LONGEST, ScheduleTicker
 
 log = logging.getLogger(__name__)
 
-LEAD = 5.0  # seconds after which the lead ends that is not renewed
-LOOK = 10.0  # seconds between two looks of a process that does not lead at what the leader has stored
+LEAD = 5.0  # seconds after which a lead ends unless it is renewed
+LOOK = 10.0  # seconds between two looks of a process that does not lead at the leader's entries
 
 
 class CronLeader:
-    """A role; runs in the roles thread of a worker, or of ``jobq cron``."""
+    """The role of the cron leader; runs in the roles thread of a worker, or of ``jobq cron``."""
 
     def __init__(
         self, name: str, entries: Sequence[Schedule], client: redis.Redis, clock: Callable[[], float] = time.monotonic
@@ -66,8 +66,8 @@ class CronLeader:
         return True
 
     def _put(self, entry: Schedule, now: float) -> bool:
-        """Store one entry; return False if another process leads. One that the store does not take is logged and passed
-        over, so that the others are stored."""
+        """Store one entry; return False if another process leads. An entry that the store does not accept is logged and
+        skipped, so that the others are stored."""
         try:
             return self._timetable.put(entry, entry.timing.first(now)) is not None
         except redis.ResponseError as e:
@@ -77,7 +77,7 @@ class CronLeader:
             return True
 
     def _stand_by(self, now: float, leads: bool) -> None:
-        """Warn when another process leads with another file: entries that only ours has are enqueued by nobody."""
+        """Warn if another process leads with another file: entries that only ours has are not enqueued."""
         if leads or not self._look_at:
             self._look_at = 0.0 if leads else now + LOOK
             return

@@ -25,7 +25,7 @@ OLD = 10.0  # seconds after which a registration is written anew
 
 
 class CronRegistration:
-    """A role; runs in the roles thread of a worker, or of ``jobq cron``."""
+    """The role that writes the registration; runs in the roles thread of a worker, or of ``jobq cron``."""
 
     every = OLD / 2
 
@@ -34,7 +34,7 @@ class CronRegistration:
         self._schedules = Schedules(client)
 
     def step(self, _now: float) -> bool:
-        """Write the registration if it is old, or take it away; return whether there was anything to do."""
+        """Write the registration if it is old, or delete it; return whether there was anything to do."""
         now = time.time()
         written: Any = self._client.zscore(keys.CRON_SCHEDULERS, NAME)
         if written is not None and 0 <= now - written < OLD:
@@ -50,15 +50,15 @@ class CronRegistration:
         return True
 
     def _withdraw(self) -> bool:
-        """Take the registration away, because there are no schedules. Should another supervisor have written one in
-        this moment, for a schedule that is new, then the next step finds it missing and writes it again."""
+        """Delete the registration, as there are no schedules. If another supervisor writes one at this moment, for a
+        new schedule, the next step finds it missing and writes it again."""
         with self._client.pipeline() as pipe:
             pipe.zrem(keys.CRON_SCHEDULERS, NAME)
             pipe.delete(keys.cron_scheduler(NAME))
             return any(pipe.execute())
 
     def reconnected(self) -> None:
-        """Do nothing: nothing is remembered."""
+        """Do nothing: this role keeps no state."""
 
     def _registration(self, now: float, served: list[ScheduleView]) -> Any:
         """Return the fields of the registration, as RQ's CronScheduler writes them."""

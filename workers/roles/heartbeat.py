@@ -1,4 +1,4 @@
-"""Keep up what says in the store that the worker lives: its registration for RQ's readers, its lease for rescuers."""
+"""Renew the worker's signs of life in the store: its registration for RQ's readers, its lease for rescuers."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ log = logging.getLogger(__name__)
 
 WORKER_TTL = 480  # seconds: rq.defaults.DEFAULT_WORKER_TTL + 60
 RENEW_EXECUTIONS = 30.0  # seconds between two renewals of the running jobs' executions
-SAFE = 0.7  # part of the lease after which it may be over soon; rescuers call the tree dead after the whole of it
+SAFE = 0.7  # part of the lease after which it may end soon; rescuers count the tree as dead after the whole of it
 
 
 def renewal_timeout(lease: float) -> float:
-    """Return the seconds that a renewal may take, so few that a dead connection, which says nothing, does not cost the
-    lease."""
+    """Return the seconds that a renewal may take: so few that a dead connection does not cost the lease."""
     return max(1.0, 0.3 * lease)
 
 
 class Heartbeat:
-    """A role. Steps in a thread of its own, so that nothing else can make it late; ``birth``, ``add_owner`` and
-    ``death`` are called in the roles thread."""
+    """The heartbeat role. Steps in a thread of its own, so that nothing else can make it late; ``birth``, ``add_owner``
+    and ``death`` are called in the roles thread."""
 
     def __init__(
         self,
@@ -54,10 +53,10 @@ class Heartbeat:
         self._clock = clock
         self._renew_at = 0.0
         self._born = False
-        self._stepping = threading.Lock()  # so that no renewal that is under way registers again after ``death``
+        self._stepping = threading.Lock()  # so that a renewal under way does not register again after ``death``
         self._unlisted = False  # RQ's lists of workers could not be written, which was logged
         self._birth = ""  # in RQ's text; it stays what it was when the tree registers again
-        self.lapses = 0  # how often a renewal came so late that somebody may have taken over
+        self.lapses = 0  # how often a renewal was so late that a rescuer may have taken over
         self.renewed = 0.0  # monotonic seconds of the last renewal that the store confirmed; 0: none yet
 
     def birth(self) -> None:
@@ -81,8 +80,8 @@ class Heartbeat:
         }
 
     def step(self, now: float) -> None:
-        """Renew the lease and write the registration again: the store may have been flushed, or a rescuer that took
-        this tree for dead may have taken it off RQ's lists. Every 30 s renew the executions of the running jobs."""
+        """Renew the lease and write the registration again: the store may have been flushed, or a rescuer that counted
+        this tree as dead may have removed it from RQ's lists. Every 30 s renew the executions of the running jobs."""
         with self._stepping:
             if self._born:
                 self._renew(now)
@@ -91,7 +90,7 @@ class Heartbeat:
         state = "busy" if self._is_busy() else "idle"
         if self._beat({"last_heartbeat": rq_time(time.time()), "state": state}) != self._birth.encode():
             self._beat({"birth": self._birth, "state": state, **self._registration()})  # flushed, or away for too long
-        if state == "idle" and self._is_busy():  # a job began meanwhile, and its "busy" may have come before our "idle"
+        if state == "idle" and self._is_busy():  # its "busy" may have come first
             self._client.hset(keys.worker(self._settings.worker), "state", "busy")
         self._renew_executions(now, EXECUTION_TTL)
 
@@ -110,23 +109,23 @@ class Heartbeat:
             pipe.incr(keys.lease(worker))
             pipe.hget(registration, "birth")
             pipe.hset(registration, mapping=fields)  # type: ignore[arg-type]  # redis-py's mapping type is invariant
-            pipe.hdel(registration, "death")  # written by a rescuer that took us for dead
+            pipe.hdel(registration, "death")  # written by a rescuer that counted us as dead
             pipe.expire(registration, ttl)
-            pipe.expire(keys.lease(worker), WORKER_TTL)  # nobody rescues the last of all trees
+            pipe.expire(keys.lease(worker), WORKER_TTL)  # no other tree rescues the last one
             for name in (keys.WORKERS, *map(keys.workers_of, self._settings.queues)):
                 pipe.sadd(name, registration)
             replies = replies_of(pipe)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         if not isinstance(replies[0], Exception):
             if self.renewed and self._clock() - self.renewed > SAFE * self._settings.lease:
-                self.lapses += 1  # before ``renewed``: self-fencing, which sees that, has to see this too
+                self.lapses += 1  # before ``renewed``: self-fencing reads both, and has to see this with it
             self.renewed = asked
         if errors:
             self._clear(replies)
         return replies[1] if isinstance(replies[1], bytes) else None
 
     def _clear(self, replies: list[Any]) -> None:
-        """Delete what is of another type in the place of our lease or registration: the next step writes them anew."""
+        """Delete keys of another type in place of our lease or registration: the next step writes them again."""
         worker = self._settings.worker
         ours = [keys.lease(worker), *[keys.worker(worker)] * 4]
         broken = {key for key, reply in zip(ours, replies, strict=False) if isinstance(reply, Exception)}
@@ -142,11 +141,11 @@ class Heartbeat:
         self._renew_at = 0.0
 
     def add_owner(self, owner: str) -> None:
-        """Write an owner name into the store; a child of this name may claim from then on."""
+        """Write an owner name into the store, under which a child may then claim."""
         self._client.sadd(keys.OWNERS, owner)
 
     def death(self) -> None:
-        """Take the worker's name off every list, as RQ's register_death: it has ended and owns nothing."""
+        """Remove the worker from every list, as RQ's register_death does: it has ended and owns nothing."""
         with self._stepping:
             self._born = False
         s = self._settings

@@ -1,8 +1,8 @@
 """Judge which other trees are dead, by their leases.
 
-A tree is called dead when this process has itself seen the same lease value for the whole lease time of its own
-monotonic clock over one unbroken connection, and three times: where a whole machine stood still, the first look after
-it may come before the living have renewed. RESCUE carries that value and refuses if it has moved.
+A tree counts as dead when this process has itself seen the same lease value for the whole lease time, by its own
+monotonic clock and over one unbroken connection, and at least three times: after a stop of the whole machine the first
+look may come before living trees have renewed. RESCUE carries that value and refuses if the lease has been renewed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jobqueue.workers.shared.retry import replies_of
 from jobqueue.workers.shared.settings import Settings
 
 DEFAULT_LEASE = 10.0  # seconds
-LONGEST_LEASE = 3600.0  # what JOBQ_LEASE may be; a longer one was written by somebody else
+LONGEST_LEASE = 3600.0  # the bounds of JOBQ_LEASE; a longer one was written by another program
 ENOUGH_LOOKS = 3
-UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
+UNWATCHED = 5.0  # seconds between two looks after which the watch starts again
 
 
 class Seen(NamedTuple):
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 
 
 class LeaseWatch:
-    """Used by the rescuer, in the roles thread."""
+    """Watches the leases of other trees. The rescuer uses it, in the roles thread."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
@@ -41,7 +41,7 @@ class LeaseWatch:
         self._seen: dict[str, Seen] = {}  # by worker
 
     def look(self, trees: Mapping[str, list[str]], now: float) -> dict[str, str]:
-        """Return the lease of each of these trees that ours may judge. ``trees``: the owner names of each."""
+        """Return the lease of each of these trees that can be judged now. trees: the owner names of each."""
         if now - self._looked > UNWATCHED:  # this process was stopped, perhaps with all others: that proves nothing
             self._seen.clear()
         self._looked = now
@@ -50,7 +50,8 @@ class LeaseWatch:
         return leases
 
     def is_dead(self, worker: str, lease: str, now: float) -> bool:
-        """Judge a tree by the lease that ``look`` has just returned for it. Call this once for each look."""
+        """Return whether a tree is dead, by the lease that ``look`` has just returned for it. Call this once for each
+        look."""
         seen = self._seen.get(worker)
         if seen is None or seen.lease != lease:
             self._seen[worker] = Seen(lease, now, 1)
@@ -59,11 +60,11 @@ class LeaseWatch:
         return seen.looks + 1 >= ENOUGH_LOOKS and now - seen.since >= self.lease_of(worker)
 
     def forget_all(self) -> None:
-        """Begin to watch again: the store was away, so what was seen before proves nothing."""
+        """Start the watch again: the store was away, so the earlier looks prove nothing."""
         self._seen.clear()
 
     def lease_of(self, worker: str) -> float:
-        """Return for how many seconds the lease of this tree lasts, as it wrote into its registration."""
+        """Return for how many seconds the lease of this tree lasts, as its registration says."""
         written = self._client.hget(bytes_of(keys.worker(worker)), "jobq_lease")
         try:
             seconds = float(written or 0.0)
@@ -72,8 +73,8 @@ class LeaseWatch:
         return seconds if 0.0 < seconds <= LONGEST_LEASE else max(DEFAULT_LEASE, self._settings.lease)
 
     def _leases(self, trees: Mapping[str, list[str]]) -> dict[str, str]:
-        """Return the leases by worker. A worker without an owner name and without a lease is RQ's, not ours; one that
-        has no registration either is nobody's, and is taken off RQ's lists."""
+        """Return the leases by worker. A worker without an owner name and without a lease is RQ's; one that has no
+        registration either does not exist any more, and is removed from RQ's lists."""
         # one MGET: among sixty idle workers a GET and an EXISTS for each lease were 3,600 commands per second
         leases: Any = self._client.mget([bytes_of(keys.lease(worker)) for worker in trees]) if trees else []
         found: dict[str, str] = {}
@@ -84,7 +85,7 @@ class LeaseWatch:
         return found
 
     def _take_off_unregistered(self, workers: list[str]) -> None:
-        """Take those workers off RQ's lists that have no registration."""
+        """Remove the workers without a registration from RQ's lists."""
         with self._client.pipeline(transaction=False) as pipe:
             for worker in workers:
                 pipe.exists(bytes_of(keys.worker(worker)))
@@ -94,19 +95,19 @@ class LeaseWatch:
                 self._take_off_lists(worker)
 
     def _take_off_lists(self, worker: str) -> None:
-        """Do for a worker whose registration has expired what RQ's clean_worker_registry does where somebody runs
-        that."""
+        """Do what RQ's clean_worker_registry does, where a program calls it, for a worker whose registration has
+        expired."""
         key = bytes_of(keys.worker(worker))
         with self._client.pipeline(transaction=False) as pipe:
             pipe.srem(keys.WORKERS, key)
             for name in self._settings.queues:
                 pipe.srem(keys.workers_of(name), key)
-            replies_of(pipe)  # a list of another type keeps the worker off none of the others
+            replies_of(pipe)  # a list of another type does not keep the worker in the others
 
 
 def owners_by_tree(owners: Iterable[bytes], workers: Iterable[bytes]) -> dict[str, list[str]]:
-    """Return the owner names of each tree, also of one that has none: it may have died before its first child, or
-    between two. Among the ``workers`` there are RQ's too; they have no lease."""
+    """Return the owner names of each tree, also of a tree without one: it may have died before its first child, or
+    between two. The ``workers`` include RQ's, which have no lease."""
     trees: dict[str, list[str]] = {text_of(key).removeprefix(keys.worker("")): [] for key in workers}
     for name in owners:
         owner = text_of(name)

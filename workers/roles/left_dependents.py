@@ -1,7 +1,7 @@
-"""Enqueue the dependents that a process left which recorded the end of a job and died before it had enqueued them.
+"""Enqueue the dependents of an ended job if the process that recorded the end died before it had enqueued them.
 
-Whoever records an end sets a mark in the same step, and takes it off when the dependents are enqueued. Every rescuer
-looks at these marks. Doing it twice, or at the same time as others, enqueues nothing twice.
+A process that records an end sets a mark in the same step, and deletes it when the dependents are enqueued. Every
+rescuer looks at these marks. To do this twice, or at the same time as others, enqueues no job twice.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from jobqueue.workers.shared.retry import replies_of
 
 log = logging.getLogger(__name__)
 
-AT_MOST = 0.5  # seconds in a row: the roles thread has more to do, and the rest has its turn later
+AT_MOST = 0.5  # seconds in a row: the roles thread has other duties, and the rest follows in a later step
 
 
 class LeftDependents:
-    """Used by the rescuer, in the roles thread."""
+    """Finds and enqueues such dependents. The rescuer uses it, in the roles thread."""
 
     def __init__(self, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._client = client
         self._protocol = Protocol(client)
-        self._failed: set[str] = set()  # ids of jobs that could not be dealt with; each is logged once
+        self._failed: set[str] = set()  # ids of jobs whose dependents could not be enqueued; each is logged once
 
     def enqueue_all(self) -> None:
-        """Read the marks, and enqueue what they stand for."""
+        """Read the marks, and enqueue the dependents of their jobs."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hkeys(keys.ENDED)
             (ended,) = replies_of(pipe)
@@ -45,7 +45,7 @@ class LeftDependents:
         for job_id in map(text_of, ended):
             try:
                 self._enqueue_of(job_id, deadline)
-            except Exception as e:  # what stands there of one job must not keep us from the others, nor from the dead
+            except Exception as e:  # an error with one job must not hold up the other jobs, or the rescues
                 if is_away(e):
                     raise
                 if job_id not in self._failed:

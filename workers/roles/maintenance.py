@@ -51,30 +51,30 @@ class Maintenance:
         self._clock = clock
         self._due = 0.0 if burst else self._clock() + self._settling()
         self._pid = 0  # of its process; 0: there is none, or it is not known yet
-        self._plain = False  # it runs no code of the user's
+        self._plain = False  # the process runs no code of the user's
         self._ends_by = 0.0  # monotonic seconds
         self._stopped = 0.0  # since when its process is stopped (monotonic seconds); 0: it is not
-        self.running = False  # its process was asked for, and has not ended
-        self.awaited = burst and interval > 0  # a burst does it once, as RQ's does, before it leaves
+        self.running = False  # a process was requested, and has not ended
+        self.awaited = burst and interval > 0  # a burst has one round before it ends, as RQ's has
 
     def step(self, now: float) -> bool:
-        """Have it done if it is due; return whether it was. Have a process killed that takes too long."""
+        """Start a round if one is due; return whether it was. Have a process killed that takes too long."""
         if self.running and (now > self._ends_by or self._is_stopped(now)):
             self._post(self._kill)
         if not self._interval or now < self._due:
             return False
-        self._due = now + self._interval * random.uniform(0.9, 1.1)  # many were started together
+        self._due = now + self._interval * random.uniform(0.9, 1.1)  # many workers were started together
         self._post(self._begin)
         return True
 
     def _is_stopped(self, now: float) -> bool:
-        """Return whether a callback or somebody has stopped the process (SIGSTOP), for some seconds."""
+        """Return whether the process has been stopped (SIGSTOP) for some seconds, by a callback or from outside."""
         stopped = self._pid and is_stopped(self._pid)
         self._stopped = (self._stopped or now) if stopped else 0.0
         return bool(stopped) and now - self._stopped >= STOPPED_FOR
 
     def reconnected(self) -> None:
-        """Wait for a while, and let a burst end without it."""
+        """Delay the next round, and let a burst end without it."""
         self._due = self._clock() + self._settling()
         self.awaited = False
 
@@ -91,7 +91,7 @@ class Maintenance:
         self.running = self._fork(plain)
 
     def _kill(self) -> None:
-        if self._pid:  # the fork server has not collected it, or would have said so
+        if self._pid:  # the fork server has not collected it: it would have reported that
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 

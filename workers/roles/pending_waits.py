@@ -1,6 +1,6 @@
-"""The BLMOVEs that are pending in the store, one for each of some queues, each on a connection of its own.
+"""Keep BLMOVEs pending in the store, one for each of some queues, each on a connection of its own.
 
-``BLMOVE q q LEFT LEFT`` returns when something is pushed and takes nothing away: it moves the head onto itself.
+``BLMOVE q q LEFT LEFT`` returns when a job is pushed and removes none: it moves the first one to its own place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jobqueue.protocol import keys
 log = logging.getLogger(__name__)
 
 ROUND = 5.0  # seconds that one BLMOVE waits
-LATE = 3.0  # seconds that its answer may be late
+LATE = 3.0  # seconds by which its answer may be late
 
 
 class Wait(NamedTuple):
@@ -29,11 +29,11 @@ class Wait(NamedTuple):
 
 
 class NoList(Exception):
-    """What stands under the queue's key has another type."""
+    """The queue's key has another type."""
 
 
 class PendingWaits:
-    """Used by the queue waiter, in its thread."""
+    """The pending BLMOVEs. The queue waiter uses them, in its thread."""
 
     def __init__(self, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -42,7 +42,7 @@ class PendingWaits:
         self._idle: dict[str, Any] = {}  # queue → connection without a pending BLMOVE
 
     def hold(self, queues: Sequence[str]) -> None:
-        """Have a BLMOVE pending on each of these, and on no other."""
+        """Have a BLMOVE pending on each of these queues, and on no other."""
         for name in (self._waits.keys() | self._idle.keys()).difference(queues):
             self._close(name)
         for name in queues:
@@ -73,8 +73,8 @@ class PendingWaits:
             raise NoList(name) from e
 
     def give_up_overdue(self) -> bool:
-        """Close the connections whose answers do not come; return whether there were any: what they should have said
-        may have been a push."""
+        """Close the connections whose answers are overdue; return whether there were any, as a push may have been
+        missed."""
         now = self._clock()
         late = [name for name, wait in self._waits.items() if now >= wait.overdue]
         for name in late:

@@ -45,13 +45,13 @@ LOOK = 1.0  # seconds between two looks whether a pause is over
 WHO = "waiting for jobs"
 WATCHED = 32  # queues that have a connection each, the first ones that are open
 LOOK_AT_REST = 0.25  # seconds between two looks at the others
-CROWD = 8  # workers of a queue; where there are more, each of them waits for up to so many times SPREAD
+CROWD = 8  # workers of a queue; if there are more, each waits for up to SPREAD times their number
 SPREAD, MOST_SPREAD = 0.0005, 0.03  # seconds
-OUT_OF_SERVICE = 5.0  # seconds without a wait that worked after which this worker cannot be called able to claim
+OUT_OF_SERVICE = 5.0  # seconds without a successful wait after which this worker does not count as able to claim
 
 
 class QueueWaiter:
-    """A thread of the supervisor, with connections of its own. Other threads may call the public methods."""
+    """A thread of the supervisor, with its own connections. Other threads may call the public methods."""
 
     def __init__(
         self,
@@ -70,10 +70,10 @@ class QueueWaiter:
         self._failures = failures or Failures()
         self._over = threading.Event()
         self._pending = PendingWaits(client, clock)
-        self._workers = 0  # how many serve the first queue
-        self._open: list[str] = []  # the queues that are not paused, as of the last look
-        self._look_again = 0.0  # monotonic seconds at which that is looked up anew
-        self._spoiled: dict[str, float] = {}  # queue whose key is no list → until when it is left alone
+        self._workers = 0  # how many workers serve the first queue
+        self._open: list[str] = []  # the queues that were not paused at the last look
+        self._look_again = 0.0  # monotonic seconds of the next such look
+        self._spoiled: dict[str, float] = {}  # queue whose key has another type → until when it is left alone
         self._complained: set[str] = set()
         self._failing_since = 0.0  # monotonic seconds; 0.0: the last turn worked
         self._failure = ""
@@ -86,7 +86,7 @@ class QueueWaiter:
         self._thread.start()
 
     def stop(self, poke: bool = True) -> None:
-        """End the thread. Twice is harmless. ``poke`` False: do not write into the pipe, which somebody has closed; the
+        """End the thread. May be called twice. poke False: do not write into the pipe, which a job has closed; the
         thread sees the end by itself."""
         if not self._stop:
             self._stop = True
@@ -100,7 +100,7 @@ class QueueWaiter:
         self._poke()
 
     def why_not(self, now: float) -> str:
-        """Return why no push would be noticed; "" when it would be, or has not been for a few seconds only."""
+        """Return why a push would not be noticed; "" if it would be, or if that has lasted for a few seconds only."""
         since = self._failing_since
         return f"it cannot wait for jobs: {self._failure}" if since and now - since > OUT_OF_SERVICE else ""
 
@@ -109,7 +109,7 @@ class QueueWaiter:
 
     def _run(self) -> None:
         backoff = Backoff()
-        self._pending.disconnect()  # left by an earlier run of this method, which an unexpected exception has ended
+        self._pending.disconnect()  # left by an earlier call of this method, which an unexpected exception has ended
         while not self._stop:
             try:
                 self._turn()
@@ -129,7 +129,7 @@ class QueueWaiter:
         if _out_of_files(error):
             self._complain("files", "too many open files to wait for jobs: raise the limit (ulimit -n)")
         if self._waiting and (isinstance(error, redis.TimeoutError) or _out_of_files(error)):
-            self._waiting.popleft()()  # it asks over its own connection
+            self._waiting.popleft()()  # the child asks over its own connection
 
     def _complain(self, about: str, text: str) -> None:
         if about not in self._complained:
@@ -143,7 +143,7 @@ class QueueWaiter:
             self._sleep(None)
         elif open_queues := self._open_queues():
             if self._pushed(open_queues):
-                self._look_again = 0.0  # should all be paused, the wait would return at once for ever
+                self._look_again = 0.0  # if all are paused, each wait would return at once
                 self._waiting.popleft()()
         else:
             self._sleep(LOOK)
@@ -186,7 +186,7 @@ class QueueWaiter:
         return self._pending.give_up_overdue() or (bool(pushed) and self._is_still_there(pushed))
 
     def _is_still_there(self, queues: list[str]) -> bool:
-        """Return whether other workers have left something in these queues, where many serve them."""
+        """Return whether these queues still have a job, where many workers serve them."""
         if self._workers <= CROWD:
             return True
         time.sleep(random.uniform(0, min(MOST_SPREAD, self._workers * SPREAD)))
@@ -202,7 +202,7 @@ class QueueWaiter:
             return False
 
     def _sleep(self, seconds: float | None) -> None:
-        """Sleep for so long (None: for ever), or until another thread writes into the pipe."""
+        """Sleep for this long (None: for ever), or until another thread writes into the pipe."""
         if readable([self._pipe[0]], seconds):
             os.read(self._pipe[0], 4096)
 

@@ -1,9 +1,9 @@
-"""Rescue: take everything out of the hands of our own dead children at once, and of dead trees when their lease has
-stood still for long enough (lease_watch.py says when).
+"""Rescue jobs: take all jobs from our own dead children at once, and from dead trees after their lease has stood still
+for long enough (lease_watch.py says when).
 
-A store that was killed while its disk was slow, or one that took over from it, may have forgotten its last writes, and
-among them a rescue: then the dead child's owner name stands there again, under the lease of our living tree, and nobody
-else looks after it. So the latest rescues of our own children are remembered, and done again.
+A store that was killed while its disk was slow, or a replica that took over from it, may have lost its last writes, and
+a rescue with them: then the dead child's owner name is there again, under the lease of our living tree, so that no
+other rescuer takes it. So the latest rescues of our own children are remembered, and repeated.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from jobqueue.workers.shared.timestamps import rq_time
 log = logging.getLogger(__name__)
 
 MOST_CRASHES = 3
-REMEMBERED = 128  # rescues of our own children; a store forgets seconds, not hours
+REMEMBERED = 128  # rescues of our own children; a store loses seconds of writes, not hours
 LOOK_EVERY = 2.0  # seconds, or a third of a short lease
 
 
 class Rescuer:
-    """A role; runs in the roles thread. ``on_left`` is called there with the jobs of a dead owner that RQ's own code
-    must end; whoever has done that calls ``close``."""
+    """The role that rescues; runs in the roles thread. ``on_left`` is called there with the jobs of a dead owner that
+    RQ's own code must end; ``close`` has to be called after that."""
 
     def __init__(
         self,
@@ -56,15 +56,15 @@ class Rescuer:
         self._lease_watch = LeaseWatch(settings, client)
         self._dependents = LeftDependents(client, clock)
         self.leaves_failures = False  # True: a plugin wants to hear of each job that fails, from RQ's own finish
-        self._rescued: dict[str, DeathReport] = {}  # of our dead children, by owner: the latest ones
-        self._failed: set[str] = set()  # workers that could not be dealt with; each is logged once
+        self._rescued: dict[str, DeathReport] = {}  # the latest rescues of our own children, by owner
+        self._failed: set[str] = set()  # workers whose rescue failed; each is logged once
 
     # -- our own children ----------------------------------------------------------------------------------------------
 
     def rescue_own(self, death_report: DeathReport, final: bool = False) -> LeftForRQ | None:
-        """Settle what a dead child of ours had finished, give back what it never started, and apply the rulings to what
-        ran. Return what is left for RQ's own code; None: somebody else has struck the owner name off. May be
-        repeated."""
+        """Settle the jobs that a dead child of ours had finished, give back those that never started, and apply the
+        rulings to those that ran. Return the jobs for RQ's own code; None: another process has struck the owner name
+        off. May be repeated."""
         s, owner = self._settings, death_report.owner
         ran = {ruling.claim for ruling in death_report.running}
         noted = {o.claim: o for o in death_report.finished if o.by_rq and o.claim in ran}  # the others are recorded
@@ -84,12 +84,13 @@ class Rescuer:
         return left
 
     def rescue_unknown(self, owner: str) -> LeftForRQ | None:
-        """Rescue the jobs of an earlier worker of our name, of which nothing but the owner name is left."""
+        """Rescue the jobs of an earlier worker of our name, of which only the owner name is left."""
         cause = WorkerGone(self._settings.worker)
         return self._rescue(owner, self._settings.worker, None, cause=cause)
 
     def close(self, left: LeftForRQ) -> None:
-        """Do the final rescue after RQ's own code: end what it could not end, and strike the owner name off."""
+        """Do the final rescue after RQ's own code: end the jobs that it could not end, and strike the owner name
+        off."""
         last_rulings = [_last_ruling(job) for job in left.jobs]
         policy = self._policy_of(left.worker)
         self._rescue(left.owner, left.worker, last_rulings, final=True, on_crash=policy, dead=left.dead)
@@ -111,24 +112,24 @@ class Rescuer:
             self._rescued.pop(next(iter(self._rescued)), None)
 
     def _rescue_again(self, owners: list[str]) -> None:
-        """Do the rescues again that the store has forgotten. ``owners``: names of our tree that stand in the store."""
+        """Repeat the rescues that the store has lost. owners: names of our tree that are in the store."""
         for owner in owners:
             if death_report := self._rescued.get(owner):
                 left = self.rescue_own(death_report)
-                if left and left.jobs:  # to be closed once more
+                if left and left.jobs:  # ``close`` is due once more
                     self._rescued.pop(owner, None)
                     self._on_left(left)
 
     # -- other trees ---------------------------------------------------------------------------------------------------
 
     def step(self, now: float) -> list[str]:
-        """Look at the leases of all other trees; rescue the jobs of those that are dead, and return their names. Rescue
-        our own dead children again where the store forgot them. Enqueue dependents that others have left."""
+        """Look at the leases of all other trees; rescue the jobs of dead ones, and return their names. Repeat rescues
+        of our own children that the store has lost. Enqueue dependents that other processes have left."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.smembers(keys.OWNERS)
             pipe.smembers(keys.WORKERS)
             pipe.hkeys(keys.ENDED)
-            # one that is of another type, which jobq doctor names, must not keep us from what the others say
+            # a key of another type, which jobq doctor names, must not hide the other workers
             owners, workers, ended = ([] if isinstance(it, Exception) else it for it in replies_of(pipe))
         self._dependents.enqueue(ended)
         trees = owners_by_tree(owners, workers)
@@ -137,7 +138,7 @@ class Rescuer:
         return [worker for worker, lease in leases.items() if self._look_at(worker, lease, trees[worker], now)]
 
     def reconnected(self) -> None:
-        """Begin to watch the leases again."""
+        """Start the watch of the leases again."""
         self._lease_watch.forget_all()
 
     def lease_of(self, worker: str) -> float:
@@ -145,11 +146,10 @@ class Rescuer:
         return self._lease_watch.lease_of(worker)
 
     def _look_at(self, worker: str, lease: str, owners: list[str], now: float) -> bool:
-        """Rescue the jobs of the tree if it is dead. What the store holds of one tree must not keep us from the
-        others."""
+        """Rescue the jobs of the tree if it is dead. Wrong data of one tree must not hold up the rescue of others."""
         try:
             return self._lease_watch.is_dead(worker, lease, now) and self._rescue_tree(worker, lease, owners)
-        except Exception as e:  # a key of another type, a name that is no text: anybody may have written it
+        except Exception as e:  # a key of another type, a name that is not text: any program may have written it
             if is_away(e):
                 raise
             if worker not in self._failed:
@@ -172,7 +172,7 @@ class Rescuer:
         return True
 
     def _policy_of(self, worker: str) -> str:
-        """Return the worker's ``--on-crash``, as it wrote it into its registration; "": it did not."""
+        """Return the worker's ``--on-crash``, as its registration says; "": it does not."""
         return text_of(self._client.hget(keys.worker(worker), "jobq_on_crash") or b"")
 
     # -- the request ---------------------------------------------------------------------------------------------------
@@ -220,7 +220,8 @@ class Rescuer:
 
 
 def _last_ruling(job: ForRQ) -> Ruling:
-    """Return how a job ends that RQ's own code could not end: one that returned runs again, unless it may not."""
+    """Return the ending of a job that RQ's own code could not end: a job that had returned runs again, unless it may
+    not."""
     if job.verdict is Verdict.RETURNED:
         return ruling(job.claim, Verdict.INTERRUPT, RecordLost())
     return Ruling(job.claim, job.verdict, job.cause)

@@ -1,4 +1,4 @@
-"""Enqueue the occurrences that are due of one set of schedules, and tell when the next one comes."""
+"""Enqueue the due occurrences of one set of schedules, and return when the next one is due."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ LOOK_AGAIN = 60.0  # seconds until such an entry is tried again, if it has not c
 
 
 class ScheduleTicker:
-    """Used from one thread. A step that was cut short, or done twice, by any process, enqueues no occurrence twice.
-
-    An entry that cannot be read or enqueued (an older version, RQ or anybody may have written it) is named in a warning
-    and passed over, so that the others are enqueued.
+    """Enqueues occurrences; one thread uses it. A step that was cut short, or done twice, by any process, enqueues no
+    occurrence twice. An entry that cannot be read or enqueued (an older version, RQ or any other program may have
+    written it) is named in a warning and skipped, so that the others are enqueued.
     """
 
     def __init__(self, timetable: Timetable, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,10 +32,10 @@ class ScheduleTicker:
         self._timetable = timetable
         self._bad: dict[
             str, tuple[Due, str, float]
-        ] = {}  # by id: what was read, what is wrong with it, until when that is believed
+        ] = {}  # by id: what was read, what is wrong with it, until when it is not read again
 
     def step(self) -> float:
-        """Enqueue what is due; return the seconds until there is something to do again."""
+        """Enqueue the due occurrences; return the seconds until there is something to do again."""
         skip = 0
         while True:
             now, later, due = self._timetable.upcoming(AT_ONCE, skip)
@@ -59,7 +58,7 @@ class ScheduleTicker:
     def _enqueue(self, one: Due, now: float) -> float:
         """Enqueue an occurrence, once; return the next time. Raises BadSchedule."""
         if one.problem == GONE:
-            self._timetable.tick(one, now)  # drops it
+            self._timetable.tick(one, now)  # this deletes the entry
             return 0.0
         if one.problem:
             raise BadSchedule(one.problem)
@@ -78,8 +77,8 @@ class ScheduleTicker:
         return after
 
     def _passed_over(self, one: Due) -> bool:
-        """Return whether the entry is the same as when it could not be enqueued a short while ago: finding that out
-        once a second again would cost too much."""
+        """Return whether the entry is unchanged since it could not be enqueued a short while ago: a new attempt each
+        second would cost too much."""
         seen = self._bad.get(one.id)
         return seen is not None and seen[0] == one and self._clock() < seen[2]
 

@@ -26,7 +26,7 @@ RETRY = 10.0  # seconds between two looks at queues whose delayed jobs could not
 
 
 class Scheduler:
-    """A role; runs in the roles thread."""
+    """The scheduler role; runs in the roles thread."""
 
     def __init__(self, settings: Settings, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self.every = LONGEST
@@ -35,10 +35,10 @@ class Scheduler:
         self._ticker = ScheduleTicker(Timetable(client), clock)
         self._move_at = 0.0
         self._retry_at = 0.0
-        self._refused: set[str] = set()  # queues whose delayed jobs could not be enqueued, which was logged
+        self._refused: set[str] = set()  # queues whose delayed jobs could not be enqueued; this was logged
 
     def step(self, now: float) -> int:
-        """Enqueue what is due; return how many delayed jobs that were."""
+        """Enqueue due jobs and occurrences; return how many delayed jobs were among them."""
         moved = 0
         if now >= self._move_at:  # RQ's times of delayed jobs are whole seconds: asking more often finds nothing
             moved = self._move()
@@ -48,8 +48,8 @@ class Scheduler:
         return moved
 
     def _move(self) -> int:
-        """Enqueue the delayed jobs that are due; return how many. All queues go in one request, because a store may be
-        far away. Where that fails because of one queue's key, each queue gets a request of its own."""
+        """Enqueue the due delayed jobs; return how many. One request does it for all queues, as a store may be far
+        away. If that fails because of one queue's key, each queue gets its own request."""
         try:
             return self._due([queue for queue in self._queues if queue not in self._refused])
         except redis.ResponseError as e:
@@ -58,7 +58,7 @@ class Scheduler:
         return sum(map(self._due_alone, self._queues))
 
     def _try_again(self, now: float) -> None:
-        """Ask again about queues whose delayed jobs could not be enqueued: somebody may have repaired the key."""
+        """Try again the queues whose delayed jobs could not be enqueued: their keys may have been repaired."""
         if self._refused and now >= self._retry_at:
             self._retry_at = now + RETRY
             for queue in [*self._refused]:

@@ -1,12 +1,11 @@
-"""Start nothing new while the lease has not been renewed for a while, because rescuers may call this tree dead soon.
+"""Start no job while the lease has not been renewed for a while, as rescuers may soon count this tree as dead.
 
-Without a store no child claims anything; this is about jobs that the children have claimed already. Each shared page
-says until when these are safe. Later than that a slot asks Redis before it starts a job, so it waits for the store.
-That holds too when the whole worker stood still (SIGSTOP, a paused container) and a child goes on before its
-supervisor.
+Without a store no child claims a job; this is about jobs that the children have claimed already. Each shared page says
+until when these are safe. After that a slot asks Redis before it starts a job, so it waits for the store. This is also
+true when the whole worker was stopped (SIGSTOP, a paused container) and a child continues before its supervisor.
 
 When the lease is renewed after such a time, a rescuer may have given the claimed jobs away: the pages are revoked, as
-that of a child that held still, and a slot asks Redis before it starts anything until its child has dropped its buffer.
+that of a child that held still, and a slot asks Redis before it starts a job until its child has dropped its buffer.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class SelfFencing:
-    """Stepped by the supervisor's main loop; reads from the heartbeat when the lease was renewed."""
+    """Revokes pages and limits how long they are safe. The supervisor's main loop steps it; it reads from the heartbeat
+    when the lease was renewed."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class SelfFencing:
         self.active = False
 
     def step(self, now: float) -> None:
-        """Compare with the last renewal, and write into the pages until when their jobs are safe."""
+        """Compare the time with the last renewal, and write into the pages until when their jobs are safe."""
         renewed, lapses = self._heartbeat.renewed, self._heartbeat.lapses
         active = bool(renewed) and now - renewed > self._limit
         if active and not self.active:

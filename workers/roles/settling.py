@@ -1,4 +1,4 @@
-"""Record outcomes in the name of a child that cannot do so itself: it is dead, or holds still."""
+"""Record outcomes for a child that cannot do so itself: it is dead, or holds still."""
 
 from __future__ import annotations
 

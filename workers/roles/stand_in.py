@@ -1,8 +1,9 @@
-"""Stand in for a child that holds still: do in the store what it cannot do itself while C code holds the GIL, say.
+"""Stand in for a child that holds still: do in the store what the child cannot do while, for example, C code holds the
+GIL.
 
-Its running jobs get their start marks, what waits behind them goes back, what it finished is recorded. The child may
-wake at any moment, and all this may be late: what it claims from here on is left alone, and what it has in hand it does
-not start before it has asked Redis, because its page is revoked first.
+Its running jobs get their start marks, jobs that wait behind them are given back, finished ones are recorded. The child
+may react again at any moment, and all this may be late: jobs that it claims from here on are left alone, and it starts
+none of those that its slots hold before it has asked Redis, because its page is revoked first.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ def stand_in(protocol: Protocol, settings: Settings, owner: str, page: SharedPag
     if page.get(PULSE) != pulse:
         return
     page.revoke()
-    time.sleep(0.001)  # a slot that was about to begin has written its claim by now, or asks Redis
+    time.sleep(0.001)  # a slot that was about to start a job has written its claim by now, or asks Redis
     now, monotonic = time.time(), time.monotonic()
     running = [(job.claim, rq_time(now - (monotonic - job.start))) for job in page.running()]
     try:
         finished = list(page.journal.read())
-        if list(page.journal.read()) != finished or not page.revoked:  # so it does not hold still any more
+        if list(page.journal.read()) != finished or not page.revoked:  # the child reacts again
             return
     except (ValueError, EOFError, TypeError):
         return

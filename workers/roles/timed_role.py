@@ -1,4 +1,5 @@
-"""Run timed roles in a thread: each steps when it is due, and between steps the thread makes requests as they come."""
+"""Run timed roles in a thread: each steps when it is due, and between steps the thread makes requests as they
+arrive."""
 
 from __future__ import annotations
 
@@ -22,11 +23,11 @@ log = logging.getLogger(__name__)
 REQUEST = "a request to the store"
 
 
-SAME_OUTAGE = 10.0  # seconds after the begin of an outage within which other threads may find out about it
+SAME_OUTAGE = 10.0  # seconds after the start of an outage within which other threads may notice it
 
 
 class TimedRole(Protocol):
-    """Something that is done again and again."""
+    """A duty that is done again and again."""
 
     every: float  # seconds between two steps
 
@@ -34,11 +35,12 @@ class TimedRole(Protocol):
         """Do one turn. ``now``: monotonic seconds."""
 
     def reconnected(self) -> None:
-        """Forget what was seen before an outage of the store, which proves nothing."""
+        """Forget observations from before an outage of the store, which prove nothing."""
 
 
 class Outage:
-    """Logs once that the store is away, for several threads that find out one after the other. Any thread."""
+    """Logs once that the store is away, for several threads that notice it one after the other. Any thread may call
+    it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -67,11 +69,11 @@ class Outage:
 
 
 class Attempt(Enum):
-    """How a step or a request went."""
+    """The result of a step or a request."""
 
     DONE = "done"
     AWAY = "away"  # the store does not answer, or takes no commands
-    FAILED = "failed"  # it answered; something else is wrong
+    FAILED = "failed"  # the store answered; something else is wrong
 
 
 class RoleThread:
@@ -131,7 +133,7 @@ class RoleThread:
         return bool(self._away) or self._at_hand is not None
 
     def do(self, request: Callable[[], object]) -> None:
-        """Have the thread make a request, after those that are there already. Any thread."""
+        """Have the thread make a request, after the earlier ones. Any thread may call this."""
         self._requests.put(request)
 
     def _run(self) -> None:
@@ -158,7 +160,7 @@ class RoleThread:
     def _do(self, request: Callable[[], object]) -> None:
         done, pause = self._attempt(-1, REQUEST, request)
         self._at_hand = request if done is Attempt.AWAY else None
-        if done is Attempt.FAILED:  # it may need an operator's help: those behind it need not wait for that
+        if done is Attempt.FAILED:  # it may need an operator's help: later requests need not wait for that
             self._set_aside.append((self._clock() + pause, request))
             self._set_aside.sort(key=lambda pair: pair[0])
 
@@ -194,14 +196,15 @@ class RoleThread:
         return Attempt.DONE, 0.0
 
     def _answered(self, who: int) -> None:
-        """Note that the store has answered: the outage is over when it has answered everything that found it away."""
+        """Note that the store has answered: the outage is over when every role and request that found it away has had
+        an answer."""
         self._away.discard(who)
         if self._backoff.failures and not self._away:
             self._outage.is_over()
             self._backoff.reset()
 
     def _wait(self, who: int, error: Exception) -> None:
-        """Log that the store is away, wait, and have it started again if it is a local one."""
+        """Log that the store is away, wait, and have a local store started again."""
         if not self._away:
             self._outage.begins(error)
         self._away.add(who)

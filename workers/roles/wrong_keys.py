@@ -1,4 +1,4 @@
-"""Log what stood in the store by mistake and was moved aside by a script. Each worker logs it once."""
+"""Log the wrong keys that scripts found in the store and moved aside. Each worker logs each key once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jobqueue.admin.aside import moved_aside
 
 log = logging.getLogger(__name__)
 
-BEFORE = 10.0  # seconds before the first step from which on it counts: children may have run before
+BEFORE = 10.0  # seconds before the first step that still count, as children may have run before it
 
 
 class WrongKeys:
-    """A role; runs in the roles thread."""
+    """The role that logs wrong keys; runs in the roles thread."""
 
     every = 5.0
 
@@ -23,7 +23,7 @@ class WrongKeys:
         self._since = 0.0  # by the store's clock
 
     def step(self, now: float) -> int:
-        """Log what is new; return how much that was."""
+        """Log new keys; return how many."""
         if not self._since:
             self._since = float(self._client.time()[0]) - BEFORE
         found = moved_aside(self._client, self._since)
@@ -33,4 +33,4 @@ class WrongKeys:
         return len(found)
 
     def reconnected(self) -> None:
-        """Do nothing: what was logged is not logged again."""
+        """Do nothing: logged keys are not logged again."""
