@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 GROUP = "jobq.plugins"  # of entry points
 ALL = "all"
+BUILT_IN_SOURCE = "built in"
+ASKED_FOR = ("--plugin", "JOBQ_PLUGINS")
 
 
 class CannotLoad(UsageError):
@@ -42,15 +44,22 @@ class BuiltIn:
     modules: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether a module of its library is imported already."""
+        return any(name in sys.modules for name in self.modules)
+
     def why_not_looked_at(self) -> str:
         """Return why it is not even imported; "" if it is."""
-        if any(name in sys.modules for name in self.modules) or any(map(os.environ.get, self.variables)):
+        if self.is_imported or any(map(os.environ.get, self.variables)):
             return ""
         signs = [f"{name} is not imported" for name in self.modules] + [f"{name} is not set" for name in self.variables]
         return ", ".join(signs)
 
 
-BUILT_IN: tuple[BuiltIn, ...] = ()
+BUILT_IN: tuple[BuiltIn, ...] = (
+    BuiltIn("sentry", "jobqueue.plugins.sentry:SentryPlugin", ("sentry_sdk",), ("SENTRY_DSN",)),
+)
 
 
 @dataclass(frozen=True)
@@ -99,9 +108,15 @@ def find_plugins(
         why = _why_left_out(name, target, wanted)
         found.append(_of_package(name, target, why, worker, on_import))
     for built_in in BUILT_IN:
-        if not any(built_in.target == other.target for other in found):
+        if not any(_is_a(other, built_in) for other in found):
             found.append(_built_in(built_in, wanted, worker))
     return found
+
+
+def _is_a(found: Found, built_in: BuiltIn) -> bool:
+    """Return whether this plugin takes the place of a built-in one: it is that, or derives from its class."""
+    names = {f"{cls.__module__}:{cls.__qualname__}" for cls in type(found.plugin).__mro__}
+    return built_in.target in names or built_in.name == found.target
 
 
 def active(found: Iterable[Found]) -> list[Plugin]:
@@ -181,13 +196,14 @@ def _of_package(
 def _built_in(built_in: BuiltIn, wanted: PluginChoice, worker: WorkerInfo | None) -> Found:
     name, target = built_in.name, built_in.target
     if why := _why_left_out(name, target, wanted) or built_in.why_not_looked_at():
-        return Found(name, "built in", target, None, why)
-    return _checked(load_plugin(target, "built in"), name, "built in", worker, target)
+        return Found(name, BUILT_IN_SOURCE, target, None, why)
+    return _checked(load_plugin(target, BUILT_IN_SOURCE), name, BUILT_IN_SOURCE, worker, target)
 
 
 def _checked(plugin: Plugin, name: str, source: str, worker: WorkerInfo | None, target: str = "") -> Found:
     """Ask the plugin whether it is active."""
     plugin.name = plugin.name or name
+    plugin.is_asked_for = source in ASKED_FOR
     plugin.worker = worker
     try:
         why = plugin.why_inactive()

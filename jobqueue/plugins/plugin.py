@@ -81,6 +81,14 @@ class RunningJob:
             self._fields.update(zip(missing, self._read(*missing), strict=True))
         return tuple(self._fields[name] for name in names)
 
+    def attempt(self, end: JobEnd | None = None) -> int:
+        """Return which run of the job this is, from 1: RQ's retries count, and repeats after a process died. Reads the
+        store. ``end``: what ``job_ended`` was given, as this run may be counted by then."""
+        counts = self.fields("number_of_retries", "jobq_retries", "jobq_crashes")
+        before = sum(int(text) for text in counts if text and text.isdigit())
+        is_counted = end is not None and (end.kind == "retried" or end.was_killed)
+        return max(1, before + (0 if is_counted else 1))
+
     def decoded(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """(jobq's) Note the call that the job asks for."""
         self.task, self._args, self._kwargs = task, args, kwargs
@@ -134,6 +142,7 @@ class Plugin:
     """
 
     name = ""  # in the log and in `jobq plugins`; "": the module and name of the class
+    is_asked_for = False  # named by --plugin or JOBQ_PLUGINS, not found by itself
     worker: WorkerInfo | None = None  # set before the first method is called; None in a producer
 
     def why_inactive(self) -> str:

@@ -2,7 +2,7 @@
 
 Queue(plugins=[...])   these and no others; [] for none
 Queue()                those of JOBQ_PLUGINS and of installed packages, loaded once per process at the first enqueue,
-                       and those that ship with jobq, as soon as their library is set up
+                       and those that ship with jobq, once their library is imported
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from jobqueue.plugins.calls import Plugins
-from jobqueue.plugins.finding import BUILT_IN, Found, PluginChoice, active, find_plugins, load_plugin
+from jobqueue.plugins.finding import BUILT_IN, BUILT_IN_SOURCE, PluginChoice, active, find_plugins, load_plugin
 from jobqueue.plugins.plugin import NewJob, Plugin
 
 
@@ -32,9 +32,10 @@ class ProducerPlugins:
             if self._plugins is None:
                 self._plugins = Plugins([load_plugin(target) for target in self._given])
         else:
-            signs = tuple([not built_in.why_not_looked_at() for built_in in BUILT_IN])
+            signs = tuple([built_in.is_imported for built_in in BUILT_IN])
             if self._plugins is None or signs != self._signs:
-                self._plugins, self._signs = Plugins(active(_of_process(signs))), signs
+                built_in = [load_plugin(it.target) for it, sign in zip(BUILT_IN, signs, strict=True) if sign]
+                self._plugins, self._signs = Plugins([*_of_process(), *built_in]), signs
         return self._plugins if self._plugins.has("before_enqueue") else None
 
 
@@ -54,5 +55,7 @@ OF_RQ = frozenset({"data", "description", "created_at", "enqueued_at", "status",
 
 
 @cache
-def _of_process(signs: tuple[bool, ...]) -> list[Found]:
-    return find_plugins(PluginChoice())
+def _of_process() -> list[Plugin]:
+    """Return the plugins of JOBQ_PLUGINS and of packages. Those that ship with jobq look at each enqueue whether their
+    library is set up."""
+    return active(it for it in find_plugins(PluginChoice()) if it.source != BUILT_IN_SOURCE)

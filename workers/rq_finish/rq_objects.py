@@ -62,6 +62,11 @@ class FinishingJob(ServedCallbacks):
     def should_retry(self) -> bool:
         return self.may_retry and super().should_retry
 
+    def retry(self, queue: Queue, pipeline: Pipeline) -> None:
+        """Retry as RQ does, and count it: RQ only counts down how many are left."""
+        super().retry(queue, pipeline)
+        pipeline.hincrby(self.key, "jobq_retries", 1)
+
     def set_status(self, status: JobStatus, pipeline: Pipeline | None = None) -> None:
         self._status = status
         if pipeline is not None:
