@@ -46,7 +46,7 @@ class Burst:
         self._looking = False
 
     def step(self) -> None:
-        """Begin to look into the store if no child has anything to do and no look is under way."""
+        """Have the roles thread look into the store if no child has a job and no look is under way."""
         if self._looking or not self._at_rest():
             return
         self._looking = True

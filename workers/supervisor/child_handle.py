@@ -1,4 +1,4 @@
-"""The supervisor's record of one child: its processes come and go in it, each under a new owner name.
+"""Keep the supervisor's record of one child: one process after the other, each under a new owner name.
 
 EMPTY ──► STARTING: its next owner name is on the way into the store ──► IN_USE: a process was asked for, or runs
   ▲                                                                        │
@@ -24,7 +24,7 @@ YOUNG = 1.0  # seconds; a process that ends younger and has done nothing counts 
 
 
 class HandleState(Enum):
-    """What a handle is doing."""
+    """The state of a handle."""
 
     EMPTY = "empty"
     STARTING = "starting"
@@ -32,7 +32,7 @@ class HandleState(Enum):
 
 
 class ChildHandle:
-    """Owned by the supervisor's main loop; ``tell`` may be called from any thread."""
+    """A child handle. The supervisor's main loop owns it; any thread may call ``tell``."""
 
     def __init__(self, number: int, page: SharedPage, clock: Callable[[], float] = time.monotonic) -> None:
         self.number = number
@@ -57,21 +57,21 @@ class ChildHandle:
         return self.state is HandleState.IN_USE
 
     def next_owner(self, worker: str) -> str:
-        """Begin to start a process; return the name under which it will own jobs."""
+        """Reserve the handle for a new process; return the name under which it will own jobs."""
         self.state = HandleState.STARTING
         self._incarnation += 1
         self.owner = f"{worker}:{self.number}.{self._incarnation}"
         return self.owner
 
     def attach(self, control: socket.socket) -> None:
-        """Take a process that was asked for; ``control`` is our end of its control socket."""
+        """Attach a process that was requested; ``control`` is our end of its control socket."""
         self.state = HandleState.IN_USE
         self.process = ChildProcess(ControlSocket(control), self._clock)
 
     def release(self) -> None:
-        """Make the handle free for the next process, because this one is gone or was never started. After three in a
-        row that lived less than 1 s and did nothing, delay the next start (0.8 s, doubling, at most 5 s). A process
-        that died of a job did start, so its successor may start at once."""
+        """Free the handle for the next process, as this one is gone or was never started. After three in a row that
+        lived less than 1 s and did nothing, delay the next start (0.8 s, doubling, at most 5 s). A process that died of
+        a job did start, so its successor may start at once."""
         now, process = self._clock(), self.process
         if process.control is not None:
             process.control.socket.close()
@@ -83,12 +83,12 @@ class ChildHandle:
         self.process, self.state = ChildProcess(), HandleState.EMPTY
 
     def tell(self, message: ToChild) -> None:
-        """Send the process a message; where there is none nothing happens. Any thread may call this."""
+        """Send the process a message; do nothing if there is no process. Any thread may call this."""
         if control := self.process.control:
             control.send(message)
 
     def quiet(self) -> None:
-        """Tell the process to claim nothing more and to leave when its jobs are done. Twice is harmless."""
+        """Tell the process to claim nothing more and to leave when its jobs are done. May be called twice."""
         if not self.process.quiet_sent:
             self.process.quiet_sent = True
             self.tell(Quiet())
@@ -103,12 +103,12 @@ class ChildHandle:
 
     @property
     def has_begun(self) -> bool:
-        """Whether its process has come as far as to run jobs."""
+        """Whether its process is ready to run jobs."""
         return bool(self.page.get(PULSE))
 
     def look_whether_it_works(self) -> bool:
-        """Return whether its process has had an answer to a claim: it has jobs, or found no more. Once true it stays
-        true for this process."""
+        """Return whether its process has had an answer to a claim: it has jobs, or found none. Once true it stays true
+        for this process."""
         page, process = self.page, self.process
         process.worked = (
             process.worked or any(map(page.get, (OUT_OF_WORK, BUFFERED, DONE, UNSETTLED))) or bool(page.running())

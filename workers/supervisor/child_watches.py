@@ -1,4 +1,4 @@
-"""Look at the children in each turn of the main loop, and keep what is known of them from that."""
+"""Look at the children in each turn of the main loop, and keep the findings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jobqueue.workers.supervisor.children import Children
 from jobqueue.workers.supervisor.idle_watch import IdleWatch
 from jobqueue.workers.supervisor.watchdog import EVERY, Watchdog
 
-SOON = 0.05  # seconds between two looks when something is awaited that sends no event
+SOON = 0.05  # seconds between two looks while something is awaited that sends no event
 IDLE = 1.0  # seconds between two looks when nothing is
-UNANSWERED = 5.0  # seconds without an answer from the store after which a child cannot be called able to claim
+UNANSWERED = 5.0  # seconds without an answer from the store after which a child does not count as able to claim
 
 
 class ChildWatches:
-    """Owned by the supervisor's main loop."""
+    """The watches over all children. The supervisor's main loop owns them."""
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class ChildWatches:
 
     @property
     def dead_since(self) -> float:
-        """Since when a child has been dead whose death is not reported (monotonic seconds); 0: there is none."""
+        """Since when a child has been dead without a report of its death (monotonic seconds); 0: there is none."""
         watches = [self._idle_watches[handle.number] for handle in self._children.used]
         return min((watch.dead for watch in watches if watch.dead), default=0.0)
 
     def why_no_child(self, now: float) -> str:
-        """Return why no process could claim a job now, or as soon as it has done what it runs; "" when one could."""
+        """Return why no process could claim a job, now or after the jobs that it runs; "" if one could."""
         there = [handle for handle in self._children.used if handle.pid and handle.has_begun]
         unanswered = False
         for handle in there:

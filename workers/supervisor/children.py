@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 
 class Children:
-    """Owned by the supervisor's main loop. A Requester of the fork server's: it reports births and deaths here."""
+    """All children of a worker. The supervisor's main loop owns it; as a Requester of the fork server it is told of
+    births and deaths."""
 
     def __init__(
         self,
@@ -62,33 +63,33 @@ class Children:
 
     @property
     def missing(self) -> int:
-        """How many have to be started. One that retires does not count as there."""
+        """How many children have to be started. A retiring child counts as missing."""
         return self._settings.children - sum(
             handle.state is not HandleState.EMPTY and not handle.process.retiring for handle in self._handles
         )
 
     @property
     def are_starting(self) -> bool:
-        """Whether the owner name of one is on its way into the store."""
+        """Whether the owner name of a child is being stored."""
         return any(handle.state is HandleState.STARTING for handle in self._handles)
 
     @property
     def used(self) -> list[ChildHandle]:
-        """The handles that have a process, or have asked for one."""
+        """The handles that have a process, or have requested one."""
         return [handle for handle in self._handles if handle.is_used]
 
     def start_missing(self, now: float) -> None:
-        """Start the children that are missing, unless the fork server is not ready, or earlier ones failed just now."""
+        """Start the missing children, unless the fork server is not ready or earlier children failed just now."""
         if not self._fork_server.is_ready or now < self._births.not_before or not (missing := self.missing):
             return
         empty = [handle for handle in self._handles if handle.state is HandleState.EMPTY]
-        if any(now < handle.not_before for handle in empty):  # no spare handle gets round the delay after crash loops
+        if any(now < handle.not_before for handle in empty):  # it applies to spare handles too
             return
         for handle in empty[:missing]:
             self._start(handle)
 
     def _start(self, handle: ChildHandle) -> None:
-        """First the new owner name stands in the store, then its process is started: a rescuer finds what it claims."""
+        """Store the new owner name first, then start its process: so a rescuer finds the jobs that it claims."""
         owner = handle.next_owner(self._settings.worker)
         self._threads.add_owner(owner, lambda: self._fork(handle))
 
@@ -96,7 +97,7 @@ class Children:
         handle.page.wipe()
         handle.faults.clear()
         control = self._fork_server.fork_child(handle)
-        if control is None:  # the fork server has gone meanwhile, or the worker stops: strike the name off again
+        if control is None:  # the fork server died meanwhile, or the worker stops: strike the name off again
             self._reap(handle, None)
             handle.release()
             return
@@ -104,7 +105,7 @@ class Children:
         self._loop.watch(control, lambda: self._on_readable(handle))
 
     def forked(self, owner: str, pid: int) -> bool:
-        """Note the pid of a child that runs, and let the one go that it succeeds."""
+        """Note the pid of a child that runs, and tell the retiring one that it replaces to leave."""
         found = [handle for handle in self._handles if handle.owner == owner]
         for handle in found:
             handle.process.pid = pid
@@ -112,16 +113,16 @@ class Children:
         return bool(found)
 
     def one_works(self) -> None:
-        """Note that a child has had an answer to a claim: earlier failed starts count no longer."""
+        """Note that a child has had an answer to a claim: earlier failed starts do not count any more."""
         self._births.worked()
 
     # -- they speak ----------------------------------------------------------------------------------------------------
 
     def _on_readable(self, handle: ChildHandle) -> None:
-        if (control := handle.process.control) is None:  # its death was heard in this same turn
+        if (control := handle.process.control) is None:  # its death was reported in this same turn
             return
         messages = control.receive()
-        if messages is None:  # dead or dying, and the fork server tells how; or a job has closed or used the socket
+        if messages is None:  # it is dying, or a job has closed or used the socket
             self._loop.forget(control.socket)
             handle.process.closed_since = self._clock()
             return
@@ -144,8 +145,8 @@ class Children:
             handle.tell(Ping())
 
     def retire(self, handle: ChildHandle, why: str) -> None:
-        """Start a successor; when it is there, this child is told to finish what it runs and to leave. Calling this
-        twice is harmless."""
+        """Start a successor; when that runs, this child is told to finish its jobs and to leave. May be called
+        twice."""
         if not handle.process.retiring and not self._shutdown.phase:
             log.info("child %s retires: %s", handle.owner, why)
             handle.process.retiring = True
@@ -154,7 +155,7 @@ class Children:
         return "it has done its share" if self._settings.max_jobs else "a thread of it is stuck, or it is cut off"
 
     def _let_the_retired_go(self) -> None:
-        """Tell one retiring child to leave for each successor that is there: two may retire at once."""
+        """Tell one retiring child to leave for each successor that runs: two may retire at once."""
         there = [handle for handle in self._handles if handle.pid and not handle.process.quiet_sent]
         spare = len(there) - self._settings.children
         for handle in [handle for handle in there if handle.process.retiring][: max(0, spare)]:
@@ -163,22 +164,22 @@ class Children:
     # -- they go -------------------------------------------------------------------------------------------------------
 
     def unborn(self, owner: str, why: str) -> bool:
-        """Deal with a child that the system would not start."""
+        """Handle a child that the system did not start."""
         found = [handle for handle in self.used if handle.owner == owner]
         for handle in found:
             self._lost(handle, None, f"could not be started: {why}")
         return bool(found)
 
     def died(self, pid: int, status: int) -> bool:
-        """Deal with the death of a child."""
+        """Handle the death of a child."""
         found = [handle for handle in self._handles if handle.pid == pid]
         for handle in found:
             self._lost(handle, status)
         return bool(found)
 
     def all_died(self) -> None:
-        """Deal with the death of the fork server: kill its children, wait until they are gone, end what their jobs had
-        started, and reap them. For one that did not run jobs yet, that is no failed attempt."""
+        """Handle the death of the fork server: kill its children, wait until they are gone, end the programs of their
+        jobs, and reap them. For a child that was not ready yet, this does not count as a failed attempt."""
         for handle in self.used:
             process = handle.process
             process.killed = process.killed or not handle.has_begun
@@ -189,13 +190,13 @@ class Children:
             self._lost(handle, None)
 
     def _end_jobs(self, handle: ChildHandle) -> None:
-        """End what its jobs had started. The fork server does this, unless it has died itself."""
+        """End the programs that its jobs had started. The fork server does this, unless it has died itself."""
         if handle.pid and (running := handle.page.running()):
             end_processes(OfProcess(handle.pid, handle.owner, None), min(job.start for job in running))
 
     def _lost(self, handle: ChildHandle, status: int | None, how: str = "") -> None:
-        """Hand what a dead child held to the reaper, and free its handle for the next. ``how``: how it ended, where
-        ``status`` does not say it."""
+        """Pass a dead child's jobs to the reaper, and free its handle for the next. how: how it ended, if ``status``
+        does not show that."""
         process = handle.process
         if not handle.has_begun:
             self._hear_last_words(handle)
@@ -224,11 +225,11 @@ class Children:
         self._reaper.reap(death_report(handle, status, is_stopping))
 
     def _note_early_death(self, handle: ChildHandle, status: int | None, how: str) -> None:
-        """Count a child as a failed attempt that died before it could run a job, or failed by itself before it had
-        claimed one. After too many, and while no other child does better, end the worker: no attempt would help."""
+        """Count a child as a failed attempt if it died before it was ready, or failed by itself before it had claimed a
+        job. After too many, and while no other child does better, end the worker: another attempt would not help."""
         failed = status is not None and os.waitstatus_to_exitcode(status) == FAILED
         if handle.has_begun and (handle.look_whether_it_works() or not failed):
-            self._births.worked()  # it came up: earlier failures were not in a row with this one
+            self._births.worked()  # it became ready: earlier failures were not in a row with this one
             return
         others = [other for other in self.used if other is not handle]
         began = handle.process.born

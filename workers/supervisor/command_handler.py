@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 class CommandHandler:
-    """Called in the supervisor's main loop. ``find`` looks up in the store under which claim one of the named owners
-    holds a job, and calls back with the claim."""
+    """Carries out commands, in the supervisor's main loop. ``find`` looks up in the store under which claim one of the
+    named owners holds a job, and calls back with the claim."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class CommandHandler:
         self._clock = clock
 
     def handle(self, command: dict[str, Any]) -> None:
-        """Carry out a command. Anybody who can write to the store may have sent it: whatever it is, it must not end the
-        worker."""
+        """Carry out a command. Any program that can write to the store may have sent it: it must not end the worker,
+        whatever it is."""
         try:
             self._handle(command)
         except Exception as e:
@@ -49,7 +49,7 @@ class CommandHandler:
             case "stop-job":
                 owners = [handle.owner for handle in self._handles if handle.is_used]
                 job_id = str(command.get("job_id"))
-                job_id.encode()  # a lone surrogate is no id, and would fail where it is sent
+                job_id.encode()  # a lone surrogate is not an id, and could not be sent
                 self._find(job_id, owners, self._stop)
             case "stop-execution":
                 self._stop(claim_in(str(command.get("execution_id"))))

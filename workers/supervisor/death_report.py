@@ -1,4 +1,4 @@
-"""Say what a dead child left: what it had finished, and by what ruling each job that ran in it ends.
+"""Report what a dead child left: its finished jobs, and for each job that ran in it the ruling by which it ends.
 
 The shared page and faulthandler's report outlive the process. Rulings, the first that fits:
 
@@ -21,8 +21,8 @@ from jobqueue.workers.supervisor.child_handle import ChildHandle
 
 
 def death_report(handle: ChildHandle, status: int | None, stopping: bool) -> DeathReport:
-    """Return what the process of this handle left. Call this before ``release``. ``status``: its wait status, None
-    where nobody knows it or no process was started; ``stopping``: running jobs have been interrupted for a stop."""
+    """Return the death report of this handle's process. Call this before ``release``. status: its wait status, None if
+    it is unknown or no process was started; stopping: running jobs have been interrupted for a stop."""
     running = handle.page.running()
     cause = InterruptedByShutdown() if stopping else _cause(handle, status)
     culprit = handle.faults.culprit(running) if status is not None else None
@@ -42,19 +42,19 @@ def _cause(handle: ChildHandle, status: int | None) -> CauseOfDeath:
 
 
 def _killed_for_memory(handle: ChildHandle) -> bool:
-    """Whether the kernel has killed any process for want of memory while this one lived."""
+    """Whether the kernel has killed a process for lack of memory while this one lived."""
     return oom.kills() > handle.process.oom_kills
 
 
 def _finished(handle: ChildHandle) -> list[JobOutcome]:
     try:
         return list(handle.page.journal.read())
-    except (ValueError, EOFError, TypeError):  # killed in the middle of bringing the journal's halves together
+    except (ValueError, EOFError, TypeError):  # it was killed while it merged the journal's halves
         return []
 
 
 def _with_cause(handle: ChildHandle, outcome: JobOutcome) -> JobOutcome:
-    """Add why the job's callback was ended to the text of a failure: why the job failed stays what is recorded."""
+    """Add the reason why the job's callback was ended to the text of a failure: the failure itself stays recorded."""
     condemned = handle.process.condemned.get(outcome.claim)
     if not (outcome.by_rq and condemned and condemned.verdict is Verdict.FAIL):
         return outcome
@@ -65,8 +65,8 @@ def _with_cause(handle: ChildHandle, outcome: JobOutcome) -> JobOutcome:
 def _rule(
     handle: ChildHandle, job: Running, company: int, culprit: int | None, cause: CauseOfDeath, stopping: bool
 ) -> Ruling:
-    """Return how one job ends. ``company``: how many ran in the process; ``culprit``: the claim of the one that
-    crashed, if that is known."""
+    """Return the ruling on one job. company: how many ran in the process; culprit: the claim of the job that crashed,
+    if known."""
     if condemned := handle.process.condemned.get(job.claim):
         return ruling(job.claim, condemned.verdict, condemned.cause)
     if handle.process.killed or stopping:

@@ -1,4 +1,4 @@
-"""Start finish processes, and kill one that holds still: what it should end would wait for ever."""
+"""Start finish processes, and kill one that holds still: its jobs would wait for ever."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class WatchedFinish(NamedTuple):
-    """A process that was asked for, on one of the pages."""
+    """A process that was requested, with its page."""
 
     number: int
     watch: FinishWatch
 
 
 class FinishProcesses:
-    """The ``Finishers`` of the supervisor's reaper, which calls all but ``step``. Owned by the main loop."""
+    """The ``Finishers`` of the supervisor's reaper, which calls all but ``step``. The main loop owns it."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class FinishProcesses:
         self.spawned = False  # they are spawned, and import the served modules
 
     def fork(self, left: LeftForRQ) -> bool:
-        """Start a process for these jobs; return whether it was asked for. More than there are pages wait for nothing:
-        the last page is shared then, so that each of them is watched less well."""
+        """Start a process for these jobs; return whether it was requested. If there are more processes than pages, the
+        last page is shared, so that those are watched less well."""
         taken = {it.number for it in self._by_owner.values()}
         number = next((n for n in range(PAGES) if n not in taken), PAGES - 1)
         self._pages[number].wipe()
@@ -54,11 +54,11 @@ class FinishProcesses:
         return self._fork(left, number)
 
     def forked(self, owner: str, pid: int) -> None:
-        """Note that it runs."""
+        """Note that the process runs."""
         self._pids[owner] = pid
 
     def ended(self, owner: str) -> int:
-        """Note that it is gone; return the claim of the job that it was at, 0 if that is not known."""
+        """Note that the process is gone; return the claim of the job that it was at, 0 if that is not known."""
         self._pids.pop(owner, None)
         it = self._by_owner.pop(owner, None)
         return self._pages[it.number].claim if it else 0

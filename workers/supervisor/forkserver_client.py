@@ -1,4 +1,4 @@
-"""The supervisor's end of the fork server: start its process, ask it for children, read what it reports."""
+"""Be the supervisor's end of the fork server: start its process, request children, read its reports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from jobqueue.workers.shared.settings import Settings
 
 @contextlib.contextmanager
 def blocked(*numbers: signal.Signals) -> Iterator[None]:
-    """Hold these signals back while inside; a process that is started here begins with them held back."""
+    """Block these signals within the block; a process that is started there begins with them blocked."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -59,7 +59,7 @@ class ForkServerClient:
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-        self.control.settimeout(SEND)  # one that is stopped (SIGSTOP) reads nothing, and the supervisor must not wait
+        self.control.settimeout(SEND)  # a stopped fork server (SIGSTOP) reads nothing, and the supervisor must not wait
         self._say_settings(settings)
 
     def _say_settings(self, settings: Settings) -> None:
@@ -67,21 +67,21 @@ class ForkServerClient:
             self.control.sendall(settings.to_json().encode() + b"\n")
 
     def fork(self, owner: str, child: int, faults: int) -> socket.socket:
-        """Ask for a child; return our end of its control socket. Its pid comes as Forked."""
+        """Request a child; return our end of its control socket. Its pid arrives as Forked."""
         return self._request(ForkChild(owner, child, faults))
 
     def fork_finish_process(self, left: LeftForRQ, page: int) -> socket.socket:
-        """Ask for a short-lived process in which RQ's own code ends what a rescue left for it, with the number of its
-        page; return our end of its control socket."""
+        """Request a short-lived process in which RQ's own code ends the jobs that a rescue left for it, with the number
+        of its page; return our end of its control socket."""
         return self._request(ForkFinish(left.owner, left.worker, tuple(left.jobs), tuple(left.plain), page))
 
     def fork_maintenance(self, plain: bool) -> socket.socket:
-        """Ask for a short-lived process that does RQ's maintenance, ``plain``: without any code of the user's; return
+        """Request a short-lived process that does RQ's maintenance, ``plain``: without any code of the user's; return
         our end of its control socket."""
         return self._request(ForkMaintenance(plain))
 
     def ping(self) -> None:
-        """Ask for a sign of life; it comes as Pong."""
+        """Ask for a sign of life, which arrives as Pong."""
         self.control.sendall(encode(Ping()))
 
     def _request(self, request: ForkRequest) -> socket.socket:
@@ -111,7 +111,7 @@ class ForkServerClient:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The pid of the process."""
         return self._process.pid
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""Start the fork server, pass on what it reports, replace it, and deal with its death, which is that of its children.
+"""Start the fork server, pass on its reports, replace it, and handle its death, which is that of its children.
 
     start ──► it imports the served modules ──► ready: it forks ──► dies, or is replaced ──► the next one starts
                  └─► cannot import them: the worker ends with exit code 2
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 
 class Requester(Protocol):
-    """Whoever asks the fork server for processes. Each method is called in the main loop; those that return a bool say
-    whether it was a process of theirs."""
+    """A part of the supervisor that requests processes from the fork server. Each method is called in the main loop;
+    those that return a bool tell whether it was a process of theirs."""
 
     def forked(self, owner: str, pid: int) -> bool:
-        """Note that the process that was asked for under this name runs."""
+        """Note that the process that was requested under this name runs."""
 
     def unborn(self, owner: str, why: str) -> bool:
-        """Note that the system would not start it."""
+        """Note that the system did not start it."""
 
     def died(self, pid: int, status: int) -> bool:
         """Note that it has ended, with this wait status."""
@@ -49,7 +49,7 @@ class Requester(Protocol):
 
 
 class ForkServerLifecycle:
-    """Owned by the supervisor's main loop. ``requesters`` is set before the first start."""
+    """The life of the fork server. The supervisor's main loop owns it. ``requesters`` is set before the first start."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ForkServerLifecycle:
         on_ready: Callable[[Ready], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """on_ready: called each time when one can start children, with what it says then."""
+        """on_ready: called each time a fork server becomes ready; True: children are spawned, not forked."""
         self._settings = settings
         self._loop = loop
         self._shutdown = shutdown
@@ -71,10 +71,10 @@ class ForkServerLifecycle:
         self._clock = clock
         self.requesters: Sequence[Requester] = ()
         self.importing = Importing(clock)
-        self.is_ready = False  # it can start processes
+        self.is_ready = False  # the fork server can start processes
         self._client: ForkServerClient | None = None
         self._started_at = 0.0  # monotonic seconds
-        self._watch: ForkServerWatch | None = None  # while it is ready
+        self._watch: ForkServerWatch | None = None  # set while it is ready
         self._attempts = Attempts("The served modules cannot be imported: the process that imports them")
 
     # -- the process itself --------------------------------------------------------------------------------------------
@@ -87,13 +87,13 @@ class ForkServerLifecycle:
         self._loop.watch(self._client.control, self._on_readable)
 
     def close(self) -> None:
-        """End the fork server, and with it every child that is still there. Calling this twice is harmless."""
+        """End the fork server, and with it every child that still runs. May be called twice."""
         if self._client:
             self._client.close(at_once=not self.is_ready)
 
     def step(self, now: float, dead_since: float) -> None:
-        """Look at the fork server, and start the next one where there is none. ``dead_since``: since when a child has
-        been dead whose death it has not reported (monotonic seconds), 0: there is none."""
+        """Look at the fork server, and start the next one if there is none. dead_since: since when a child has been
+        dead without a report of its death (monotonic seconds), 0: there is none."""
         self.importing.step(now)
         if self._watch and self._client:
             self._look(self._watch, self._client, now, dead_since)
@@ -115,8 +115,8 @@ class ForkServerLifecycle:
             self._ask(client.ping)
 
     def replace(self, why: str) -> None:
-        """Kill the fork server; the next one starts when its death is seen. Its children die with it: what they run is
-        not at fault."""
+        """Kill the fork server; the next one starts when its death is seen. Its children die with it, which is not
+        blamed on their jobs."""
         if self._client is None:
             return
         log.error("the fork server %s: it is killed, and a new one starts", why)
@@ -128,18 +128,19 @@ class ForkServerLifecycle:
     # -- what is asked of it -------------------------------------------------------------------------------------------
 
     def fork_child(self, handle: ChildHandle) -> socket.socket | None:
-        """Have it start a process for this handle; return our end of its control socket. None: it cannot now."""
+        """Have the fork server start a process for this handle; return our end of its control socket. None: it cannot
+        now."""
         if self._shutdown.phase:
             return None
         return self._fork(lambda client: client.fork(handle.owner, handle.number, handle.faults.fd))
 
     def fork_finish_process(self, left: LeftForRQ, page: int) -> bool:
-        """Have it start a process in which RQ's own code ends jobs; return whether it was asked."""
+        """Have the fork server start a process in which RQ's own code ends jobs; return whether it was requested."""
         return self._without_socket(self._fork(lambda client: client.fork_finish_process(left, page)))
 
     def fork_maintenance(self, plain: bool) -> bool:
-        """Have it start a process for RQ's maintenance, ``plain``: without any code of the user's; return whether it
-        was asked."""
+        """Have the fork server start a process for RQ's maintenance, ``plain``: without any code of the user's; return
+        whether it was requested."""
         if self._shutdown.phase:
             return False
         return self._without_socket(self._fork(lambda client: client.fork_maintenance(plain)))
@@ -149,14 +150,14 @@ class ForkServerLifecycle:
         return self._ask(lambda: request(client)) if client is not None and self.is_ready else None
 
     def _without_socket(self, control: socket.socket | None) -> bool:
-        """Close our end of a process to which nothing is said; return whether there is one."""
+        """Close our end of a process that gets no messages; return whether there is one."""
         if control is None:
             return False
         control.close()
         return True
 
     def _ask(self, request: Callable[[], T]) -> T | None:
-        """Send it something; None: it is gone, or reads nothing and is replaced."""
+        """Send a request; return None if the fork server is gone, or does not read and is replaced."""
         try:
             return request()
         except OSError as e:
@@ -206,13 +207,13 @@ class ForkServerLifecycle:
         self._on_ready(ready)
 
     def _unborn(self, owner: str, why: str) -> None:
-        """Pass on that the system would not start a process. Whoever has asked for it asks again, with backoff."""
+        """Pass on that the system did not start a process. Its requester asks again, with backoff."""
         log.error("no process could be started for %s: %s", owner, why)
         any(requester.unborn(owner, why) for requester in self.requesters)
 
     def _died(self) -> None:
-        """Deal with the death of the fork server. Its children have PDEATHSIG and die with it; where the kernel has
-        none, the end of their socket makes them leave."""
+        """Handle the death of the fork server. Its children have PDEATHSIG and die with it; where the kernel does not
+        have that, the end of their socket makes them leave."""
         client, self._client = self._client, None
         assert client is not None
         self._loop.forget(client.control)
@@ -228,7 +229,7 @@ class ForkServerLifecycle:
             self._note_death(how, had_begun, was_killed)
 
     def _note_death(self, how: str, had_begun: bool, was_killed: bool) -> None:
-        """Count a failed attempt, unless a child of it had come as far as to run jobs. Too many end the worker."""
+        """Count a failed attempt, unless one of its children had become ready. Too many end the worker."""
         if had_begun:
             self._attempts.worked()
         what = f"{how} while it imported {self.importing.module}" if self.importing.module else how

@@ -20,9 +20,9 @@ LOOK_EVERY = 1.0  # seconds
 ASK_EVERY = 15.0  # seconds
 STOPPED = 2.0  # seconds until one that is stopped is continued, or replaced
 SILENT = 10.0  # seconds until one that does not answer a ping is continued, or replaced
-NEEDED = 5.0  # seconds for which it has been needed, after which its children are not spared
+NEEDED = 5.0  # seconds for which it has been needed, after which it is replaced although its children run jobs
 UNTOLD = 5.0  # seconds for which a child has been dead without a report
-UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
+UNWATCHED = 3.0  # seconds between two looks after which the watch starts again
 
 
 class ForkServerWatch:
@@ -39,21 +39,21 @@ class ForkServerWatch:
         self._continued = False  # SIGCONT was sent since it last answered
 
     def heard(self) -> None:
-        """Note that the fork server has sent something."""
+        """Note that the fork server has sent a message."""
         self._asked, self._ask_at, self._continued = 0.0, self._looked + ASK_EVERY, False
-        self._stopped = 0.0  # it has run in between
+        self._stopped = 0.0  # it ran in between
 
     def asks(self, now: float) -> bool:
-        """Return whether it is time to send a ping; the caller sends it."""
+        """Return whether a ping is due; the caller sends it."""
         if self._asked or now < self._ask_at:
             return False
         self._asked = now
         return True
 
     def step(self, now: float, busy: bool, needed: bool, dead: float = 0.0) -> str:
-        """Look at the fork server; return why it has to be replaced, "" when it need not be. ``busy``: its children run
-        jobs; ``needed``: somebody waits for it; ``dead``: since when a child has been dead whose death it has not
-        reported (monotonic seconds), 0: there is none."""
+        """Look at the fork server; return why it has to be replaced, "" if it need not be. busy: its children run jobs;
+        needed: a requester waits for it; dead: since when a child has been dead without a report of its death
+        (monotonic seconds), 0: there is none."""
         if now < self._looked + LOOK_EVERY:
             return ""
         if now > self._looked + UNWATCHED:

@@ -21,7 +21,7 @@ EVERY = 1.0  # seconds
 
 
 class Health:
-    """Stepped by the supervisor's main loop."""
+    """The health file. The supervisor's main loop steps it."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
@@ -30,7 +30,7 @@ class Health:
         self._is_broken = False
 
     def step(self, now: float, why_not: str) -> None:
-        """Write the file if it is time to. ``why_not``: why this worker cannot claim, "" when it can."""
+        """Write the file if that is due. why_not: why this worker cannot claim, "" if it can."""
         if self._path is None or (now < self._due and why_not == self._said):
             return
         self._due, self._said = now + EVERY, why_not
@@ -40,7 +40,7 @@ class Health:
             fresh.write_text(json.dumps(report))
             fresh.replace(self._path)
             self._is_broken = False
-        except OSError as e:  # a full disk, say: go on working, the probe will find the file too old
+        except OSError as e:  # a full disk, for example: go on working, the probe will find the file too old
             if not self._is_broken:
                 log.warning("the health file %s cannot be written: %s", self._path, e.strerror)
             self._is_broken = True

@@ -1,12 +1,12 @@
-"""Watch children that run nothing: nothing waits for them, so one that is stuck would keep its place for ever.
+"""Watch children that run no job: nothing waits for them, so one that is stuck would keep its place for ever.
 
     it has been stopped (SIGSTOP) for 2 s                    its process is killed, and another takes its place
     it has not answered a ping for 10 s                      likewise; a child at rest is sent one every 15 s only
     its end of the control socket has been closed for 1 s    a successor starts; killed as soon as it runs nothing
     it is dead, and the fork server does not report it       nothing here: see forkserver_watch.py
 
-What such a child had claimed goes back when its process is reaped, and before that when the watchdog stands in for it.
-After the supervisor itself held still, the watch begins again.
+Jobs that such a child had claimed are given back when its process is reaped, and before that when the watchdog stands
+in for it. After the supervisor itself held still, the watch starts again.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 1.0  # seconds between two looks into the process table
 ASK_EVERY = 15.0  # seconds between two pings of a child that is at rest
 STOPPED_FOR = 2.0  # seconds
-SILENT = 10.0  # seconds; long, because of machines with too much to do
+SILENT = 10.0  # seconds; long, because of overloaded machines
 CLOSED_FOR = 1.0  # seconds
-UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
+UNWATCHED = 3.0  # seconds between two looks after which the watch starts again
 
 
 class IdleWatch:
-    """Watches one handle; stepped by the supervisor's main loop. ``retire`` has a successor started."""
+    """Watches one handle; the supervisor's main loop steps it. ``retire`` has a successor started."""
 
     def __init__(self, handle: ChildHandle, retire: Callable[[ChildHandle, str], None]) -> None:
         self._handle = handle
         self._retire = retire
         self._pid = 0
-        self._pulse = 0  # the last one seen
+        self._pulse = 0  # the last process seen
         # all in monotonic seconds; 0: never, or it is not so
         self._looked = 0.0
         self._ask_at = 0.0
@@ -67,18 +67,18 @@ class IdleWatch:
 
     @property
     def reacts(self) -> bool:
-        """Whether the process reacts, as far as is known."""
+        """Whether the process reacts, as far as known."""
         return not self.stopped and not self.dead and not (self._asked and self._looked - self._asked >= 2 * LOOK_EVERY)
 
     def _begin(self, now: float) -> None:
-        """Begin to watch a process, as if nothing had been seen of it."""
+        """Start the watch of a process without any earlier observations."""
         self._pid = self._handle.pid
         self._asked = self.stopped = self.dead = 0.0
         self._ask_at = now + ASK_EVERY
         self._pulse = self._handle.page.get(PULSE)
 
     def _look_whether_stopped(self, now: float) -> None:
-        """Note since when the process has been stopped all the time: one whose pulse has moved has run in between."""
+        """Note since when the process has been stopped without a break: one whose pulse has moved ran in between."""
         has_run = self._handle.page.get(PULSE) != self._pulse
         if not is_stopped(self._pid):
             self.stopped = 0.0
@@ -87,7 +87,7 @@ class IdleWatch:
             self._handle.tell(Ping())
 
     def _ask(self, now: float, is_idle: bool) -> None:
-        """Send a ping if it is time to, and note the answer to the last one."""
+        """Send a ping if one is due, and note the answer to the last one."""
         pulse = self._handle.page.get(PULSE)
         if pulse != self._pulse or not is_idle:  # the watchdog looks at busy ones
             self._pulse, self._asked, self._ask_at = pulse, 0.0, now + ASK_EVERY
@@ -105,7 +105,7 @@ class IdleWatch:
         return ""
 
     def _end(self, why: str) -> None:
-        """Kill the process, unless it has just begun a job: it is stopped first, and its page is read again."""
+        """Kill the process, unless it has just started a job: it is stopped first, and its page is read again."""
         handle = self._handle
         try:
             os.kill(handle.pid, signal.SIGSTOP)

@@ -1,6 +1,4 @@
-"""Warn when the import of the served modules takes long: no job starts before it has ended. Some module may connect to
-something that does not answer, compute, or run a server when it is imported.
-"""
+"""Warn when the import of the served modules takes long: no job starts before it has ended."""
 
 from __future__ import annotations
 
@@ -14,7 +12,8 @@ LONG = 10.0  # seconds until the first warning; the next one comes when the impo
 
 
 class Importing:
-    """Owned by the supervisor's main loop; the fork server reports which module it imports next."""
+    """The import that is under way. The supervisor's main loop owns it; the fork server reports which module it imports
+    next."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -42,7 +41,7 @@ class Importing:
         return self._module if self._began is not None else ""
 
     def step(self, now: float) -> bool:
-        """Warn when it is time to; return whether it was."""
+        """Warn if that is due; return whether it was."""
         if self._began is None or not self._module or now - self._began < self._say_at:
             return False
         self._say_at *= 2
@@ -55,7 +54,7 @@ class Importing:
         return True
 
     def describe(self) -> str:
-        """Return what a worker that is starting does, for its health file."""
+        """Return what a worker that starts is doing, for its health file."""
         if self._began is None or not self._module:
             return "it is starting"
         return f"it is starting: importing {self._module} for {self._clock() - self._since:.0f} s"

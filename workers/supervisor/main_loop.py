@@ -12,7 +12,8 @@ Event = Callable[[], object]
 
 
 class MainLoop:
-    """Calls whoever has something to read. Any thread may call ``post``; the rest is for the main thread."""
+    """The main loop: calls the callbacks of readable files. Any thread may call ``post``; the rest is for the main
+    thread."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -21,21 +22,21 @@ class MainLoop:
         self._selector.register(self._bell_read, selectors.EVENT_READ, self._run_events)
 
     def watch(self, file: Any, on_readable: Event) -> None:
-        """Call ``on_readable`` in each turn in which there is something to read."""
+        """Call ``on_readable`` in each turn in which there is data to read."""
         self._selector.register(file, selectors.EVENT_READ, on_readable)
 
     def forget(self, file: Any) -> None:
-        """Watch this file no more. It must still be open; calling this for one that is not watched is harmless."""
+        """Stop watching this file. It must still be open; a file that is not watched is ignored."""
         if file.fileno() in self._selector.get_map():
             self._selector.unregister(file)
 
     def wait(self, timeout: float) -> None:
-        """Wait until something happens, ``timeout`` seconds at most, and do what it asks for."""
+        """Wait until something happens, ``timeout`` seconds at most, and call its callbacks."""
         for key, _ in self._selector.select(timeout):
             key.data()
 
     def post(self, event: Event) -> None:
-        """Have the main loop call ``event`` in its next turn, which begins at once."""
+        """Have the main loop call ``event`` in its next turn, which starts at once."""
         self._events.put(event)
         os.write(self._bell_write, b"!")
 

@@ -1,9 +1,7 @@
-"""Find out whether jobs of our queues may come back from other trees that are dead.
+"""Find out whether jobs of our queues may be given back by dead trees.
 
-A burst waits for the rescue of such jobs, at most as long as the lease of their tree lasts. Jobs of a tree that lives
-are its own business.
-
-A tree lives if its lease moves while we look, which it does every 3 s at least.
+A burst waits for the rescue of such jobs, at most as long as the lease of their tree lasts. It does not wait for jobs
+of a tree that lives. A tree lives if it renews its lease while we look, which it does every 3 s at least.
 """
 
 from __future__ import annotations
@@ -20,12 +18,13 @@ from jobqueue.protocol.arguments import bytes_of, text_of
 log = logging.getLogger(__name__)
 
 RESCUE = 10.0  # seconds after the end of a lease within which a rescue is expected
-SAID_AFTER = 4.0  # seconds without a sign of life after which it is logged what the burst waits for
-UNWATCHED = 5.0  # seconds between two looks after which the watch begins again
+SAID_AFTER = 4.0  # seconds without a sign of life after which the log says what the burst waits for
+UNWATCHED = 5.0  # seconds between two looks after which the watch starts again
 
 
 class OtherTrees:
-    """Used by one thread only, which may wait for Redis. ``lease_of`` returns how long the lease of a worker lasts."""
+    """The other trees and their leases. One thread uses it, which may wait for Redis. ``lease_of`` returns how long the
+    lease of a worker lasts."""
 
     def __init__(self, client: redis.Redis, worker: str, lease_of: Callable[[str], float]) -> None:
         self._client = client
@@ -55,12 +54,13 @@ class OtherTrees:
                 pipe.zrange(bytes_of(keys.own(name)), 0, -1)
             replies = pipe.execute(raise_on_error=False) if others else []
         for name, ids in zip(others, replies, strict=True):
-            if isinstance(ids, list):  # what has another type is no list of jobs
+            if isinstance(ids, list):  # a key of another type is not a list of jobs
                 held.setdefault(name.rpartition(":")[0], []).extend(ids)
         return held
 
     def _may_be_dead(self, worker: str, now: float) -> bool:
-        """Return False if its lease has moved since we first saw it, or if it should have been rescued long ago."""
+        """Return False if the tree's lease was renewed since we first saw it, or if it should have been rescued long
+        ago."""
         lease = self._client.get(bytes_of(keys.lease(worker)))
         first, since = self._first.setdefault(worker, (lease, now))
         if lease != first:

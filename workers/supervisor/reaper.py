@@ -20,42 +20,42 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Event = Callable[[], None]
 
-MOST_AT_FAULT = 3  # jobs of one owner that may end a finish process; then all others are ended without the user's code
+MOST_AT_FAULT = 3  # jobs of one owner that may end a finish process, before all run without the user's code
 
 
 class Finishers(Protocol):
     """Starts finish processes. Only the main loop calls it."""
 
     def fork(self, left: LeftForRQ) -> bool:
-        """Have one started; return False if it cannot be started now."""
+        """Have a finish process started; return False if it cannot be started now."""
 
     def forked(self, owner: str, pid: int) -> None:
-        """Note that it runs."""
+        """Note that the process runs."""
 
     def ended(self, owner: str) -> int:
-        """Note that it is gone; return the claim of the job that it was at, 0 if that is not known."""
+        """Note that the process is gone; return the claim of the job that it was at, 0 if that is not known."""
 
 
 class FinishAttempt(NamedTuple):
-    """What a finish process is to do, and how many have died of it before."""
+    """The jobs for a finish process, and how many such processes have died of them before."""
 
     left: LeftForRQ
     deaths: int = 0
 
     def after_death(self, claim: int) -> FinishAttempt | None:
-        """Return what is left for the next process: it goes on with the job of this claim, at which the last one died,
-        and runs no code of the user's for that. None: there is no code of the user's that could be left out."""
+        """Return the attempt for the next process: it continues with the job of this claim, at which the last one died,
+        without code of the user's for that job. None: there is no code of the user's that could be left out."""
         left, deaths = self.left, self.deaths + 1
         claims = [job.claim for job in left.jobs]
         if left.plain.issuperset(claims):
             return None
         is_known = claim in claims and claim not in left.plain and deaths < MOST_AT_FAULT
-        jobs = left.jobs[claims.index(claim) :] if claim in claims else left.jobs  # those in front of it are recorded
+        jobs = left.jobs[claims.index(claim) :] if claim in claims else left.jobs  # the jobs before it are recorded
         return FinishAttempt(left._replace(jobs=jobs, plain=left.plain | ({claim} if is_known else {*claims})), deaths)
 
 
 class Reaper:
-    """A Requester of the fork server's: it reports births and deaths of finish processes here."""
+    """Reaps dead children. As a Requester of the fork server it is told of births and deaths of finish processes."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Reaper:
         post: Callable[[Event], None],
         finishers: Finishers,
     ) -> None:
-        """do: hands to the roles thread; post: back to the main loop."""
+        """do: passes a request to the roles thread; post: passes an event to the main loop."""
         self._rescuer = rescuer
         self._do = do
         self._post = post
@@ -97,12 +97,12 @@ class Reaper:
         self.ask(lambda: self._rescuer.rescue_own(death_report), self.finish_by_rq)
 
     def finish_by_rq(self, left: LeftForRQ | None) -> None:
-        """Start a finish process for the jobs that a rescue left: RQ's own code, which ends them, calls user code.
-        Nothing happens if nothing is left, or if one is at it already."""
+        """Start a finish process for the jobs that a rescue left: RQ's own code, which ends them, calls user code. Do
+        nothing if no job is left, or if a process for them is under way."""
         if left is None or not left.jobs or left.owner in self._finishing:
             return
         self._finishing[left.owner] = FinishAttempt(left)
-        # without a fork server, and perhaps there is never one again, do the final rescue without RQ's code
+        # without a fork server, which may never come back, do the final rescue without RQ's code
         if not self._finishers.fork(left):
             self._close(left.owner, None)
 
@@ -142,13 +142,13 @@ class Reaper:
         return True
 
     def all_died(self) -> None:
-        """Do the final rescues, because the fork server is gone, and with it every finish process."""
+        """Do the final rescues, as all finish processes are gone with the fork server."""
         self._pids.clear()
         for owner in list(self._finishing):
             self._close(owner, None)
 
     def _close(self, owner: str, status: int | None) -> None:
-        """Do the final rescue. ``status``: of the finish process; None: it did not end by itself, or did not start."""
+        """Do the final rescue. status: of the finish process; None: it did not end by itself, or did not start."""
         if status != 0:
             log.warning("finishing the jobs of %s failed; they are recorded without callbacks and retries", owner)
         self._finishers.ended(owner)

@@ -1,4 +1,4 @@
-"""The threads of the supervisor's process that may wait for Redis, and the roles in them: all are built here.
+"""Build the threads of the supervisor's process that may wait for Redis, and the roles in them.
 
 jobq-heartbeat           renews the lease, and does nothing else, so that nothing else can make it late
 jobq-roles               rescue, maintenance, scheduler, cron, and every request of the main loop's, in order
@@ -43,7 +43,7 @@ GIVE_UP = 5.0  # seconds for the last requests, when the store is away
 
 
 class RoleThreads:
-    """Owned by the main loop, which never waits for one of these threads before the end."""
+    """The threads. The main loop owns them, and never waits for one before the end."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class RoleThreads:
         fork_maintenance: Callable[[bool], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """post: hands to the main loop, in which the four callables are called. on_left: jobs of another tree that died
-        need RQ's own finish; on_command: somebody sent a command; on_lapse: the children shall look at their pages;
-        fork_maintenance: start a process for RQ's maintenance, False: it cannot be now."""
+        """post: passes an event to the main loop, in which the four callables are called. on_left: jobs of another tree
+        that died need RQ's own finish; on_command: a command has arrived; on_lapse: the children have to look at their
+        pages; fork_maintenance: start a process for RQ's maintenance, False: that is not possible now."""
         self._settings = settings
         self._clock = clock
         self._post = post
-        self._failures = Failures(on_change=lambda: post(lambda: None))  # so that health says it in the next turn
+        self._failures = Failures(on_change=lambda: post(lambda: None))  # for the health file
         client, patience = store.client(), renewal_timeout(settings.lease)
         self.client = client
         self._protocol = Protocol(client)
@@ -100,13 +100,13 @@ class RoleThreads:
         return roles
 
     def listen(self) -> None:
-        """Start to wait for pushes and commands."""
+        """Start the threads that wait for pushes and commands."""
         self.queue_waiter.start()
         self._command_listener.start()
 
     def register(self) -> None:
-        """Register the worker in the store and start the roles; from then on it has a lease. Called when it can run
-        jobs; calling this twice is harmless."""
+        """Register the worker in the store and start the roles; from then on it has a lease. Called when the worker can
+        run jobs; may be called twice."""
         if not self._has_registered:
             self._has_registered = True
             self.do(self._heartbeat.birth)
@@ -124,17 +124,17 @@ class RoleThreads:
         return self._roles_thread.is_away or self.self_fencing.active
 
     def why_not(self, now: float) -> str:
-        """Return why no job can be claimed as far as these threads know; "" when it can."""
+        """Return why no job can be claimed, as far as these threads know; "" if one can."""
         if self.self_fencing.active:
             return "the store does not answer"
         return self._failures.why() or self.queue_waiter.why_not(now)
 
     def do(self, request: Event) -> None:
-        """Have the roles thread make a request, as often as it takes until it succeeds."""
+        """Have the roles thread make a request, repeated until it succeeds."""
         self._roles_thread.do(request)
 
     def add_owner(self, owner: str, then: Event) -> None:
-        """Write the owner name of a new child into the store; when it stands there, post ``then``."""
+        """Write the owner name of a new child into the store; when it is there, post ``then``."""
 
         def add() -> None:
             self._heartbeat.add_owner(owner)
@@ -143,16 +143,16 @@ class RoleThreads:
         self.do(add)
 
     def give_back(self, tokens: Sequence[Token]) -> None:
-        """Return jobs that nobody started: all in one script, so that their order stays."""
+        """Give back jobs that have not started: all in one script, so that their order stays."""
         self.do(lambda: self._protocol.give_back(self._settings.worker, tokens))
 
     def stand_in(self, owner: str, page: SharedPage, pulse: int) -> None:
-        """Do for a child that holds still at this pulse what nothing may wait for. Runs in the roles thread."""
+        """Stand in for a child that holds still at this pulse. Runs in the roles thread."""
         stand_in(self._protocol, self._settings, owner, page, pulse)
 
     def close(self, is_busy: bool) -> bool:
-        """Take the worker's name off every list, as the last request. Return whether everything could be recorded;
-        ``is_busy``: it is known already that something could not."""
+        """Remove the worker from every list, as the last request. Return whether everything could be recorded. is_busy:
+        it is known already that something could not."""
         self.queue_waiter.stop()
         if not self._has_registered:
             return True

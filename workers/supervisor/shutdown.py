@@ -24,10 +24,10 @@ from jobqueue.workers.supervisor.child_handle import ChildHandle
 log = logging.getLogger(__name__)
 
 INTERRUPTED_FOR = 2.0  # seconds between the interrupt and the kill
-BIRTH_WAIT = 2.0  # seconds for a child that does not run yet to come as far as to read that it has to leave
+BIRTH_WAIT = 2.0  # seconds for a child that is not ready to read that it has to leave
 IDLE_WAIT = 8.0  # seconds for a child that runs nothing to leave; exit handlers of its jobs may take 7 of them
 KILL_WAIT = 5.0  # seconds within which the deaths of killed children are reported
-QUIET_WAIT = 0.5  # seconds for all children to say what they dropped, so that it goes back in one step
+QUIET_WAIT = 0.5  # seconds for all children to report what they dropped, so that it is given back in one step
 
 
 class Phase(IntEnum):
@@ -40,9 +40,9 @@ class Phase(IntEnum):
 
 
 class Shutdown:
-    """Owned by the supervisor's main loop, which steps it from ``begin`` on. ``give_back`` takes tokens of jobs that
-    nobody started; ``is_away`` returns whether the store does not answer; ``clock`` returns the time where it is not
-    passed in."""
+    """The stop of a worker. The supervisor's main loop owns it and steps it from ``begin`` on. ``give_back`` takes
+    tokens of jobs that have not started; ``is_away`` returns whether the store does not answer; ``clock`` returns the
+    time where it is not passed in."""
 
     def __init__(
         self,
@@ -58,17 +58,17 @@ class Shutdown:
         self._is_away = is_away
         self._clock = clock
         self.phase = Phase.RUNNING
-        self.cause: BootFailed | None = None  # why the worker cannot start, if that is why it stops
+        self.cause: BootFailed | None = None  # why the worker could not start, if it stops because of that
         self._began = 0.0  # monotonic seconds
         self._next_phase = 0.0  # monotonic seconds
         self._killed_at = 0.0  # monotonic seconds
         self._idle_since: dict[str, float] = {}  # by owner, monotonic seconds
-        self._dropped: dict[int, tuple[Token, ...]] = {}  # by child: jobs that are to go back in one step
+        self._dropped: dict[int, tuple[Token, ...]] = {}  # by child: jobs that are to be given back in one step
         self._given_back = False
         self._no_children_since = 0.0  # monotonic seconds, 0: there are children
 
     def begin(self, why: str) -> None:
-        """Enter the first phase. May be called again: a stop begins once."""
+        """Enter the first phase. May be called again, without an effect."""
         if self.phase:
             return
         log.info("%s", why)
@@ -79,13 +79,13 @@ class Shutdown:
             handle.quiet()
 
     def fail(self, cause: BootFailed) -> None:
-        """Stop a worker that cannot start, as any other: there may be dead children to clean up after. The first cause
-        is kept."""
+        """Stop a worker that cannot start like any other, as there may be dead children to clean up after. The first
+        cause is kept."""
         self.cause = self.cause or cause
         self.begin("the worker cannot start")
 
     def asked(self, by: str, at_once: bool = False) -> None:
-        """Begin to stop because a signal or a command asks for it. The second one ends the grace, and so does one with
+        """Start the stop that a signal or a command asks for. The second one ends the grace, and so does one with
         ``at_once``."""
         if at_once:
             self.begin(f"{by}: taking no more jobs")
@@ -104,30 +104,30 @@ class Shutdown:
         return f"running jobs have {self._grace:g} s to finish"
 
     def dropped(self, handle: ChildHandle, tokens: tuple[Token, ...]) -> None:
-        """Give back the jobs that a child has said that it will not run, together with those of the other children if
-        there is still time to wait for them."""
+        """Give back the jobs that a child has reported as dropped, together with those of the other children if there
+        is still time to wait for them."""
         handle.process.has_dropped = True
         if self.phase and not self._given_back:
             self._dropped[handle.number] = tokens
             return
         if self._given_back:
             log.info("child %s answers late: %d buffered jobs go back", handle.owner, len(tokens))
-        if tokens:  # late, or of a child that retires while the worker goes on
+        if tokens:  # late, or from a child that retires while the worker continues
             self._give_back(tokens)
 
     def step(self, now: float) -> None:
-        """Look at what the stop waits for, and enter the next phase when it is time to."""
+        """Look at what the stop waits for, and enter the next phase when that is due."""
         silent = [handle for handle in self._handles if handle.is_used and not handle.process.has_dropped]
         if not self._given_back and (not silent or now >= self._began + QUIET_WAIT):
             self._given_back = True
             tokens = [token for _, some in sorted(self._dropped.items()) for token in some]
             if tokens:
                 self._give_back(tokens)
-            level = logging.INFO if tokens or silent else logging.DEBUG  # in the usual stop there is nothing to log
+            level = logging.INFO if tokens or silent else logging.DEBUG  # a normal stop logs nothing
             log.log(level, "quiet: %d buffered jobs go back, %d children have not answered", len(tokens), len(silent))
         if self.phase is Phase.QUIET and now >= self._began + BIRTH_WAIT:
             for handle in self._handles:
-                if handle.is_used and not handle.has_begun:  # it runs nothing that could end
+                if handle.is_used and not handle.has_begun:  # it runs no job that could end
                     handle.kill()
         if self.phase is Phase.QUIET:
             self._end_idle(now)
@@ -147,8 +147,8 @@ class Shutdown:
         return bool(self._killed_at) and not self._no_children_since and now - self._killed_at >= KILL_WAIT
 
     def _end_idle(self, now: float) -> None:
-        """Kill children that run nothing and do not leave. One that has outcomes to record or jobs to give back keeps
-        the whole grace, and so do all while the store does not answer."""
+        """Kill children that run no job and do not leave. A child that has outcomes to record or jobs to give back
+        keeps the whole grace, and so do all while the store does not answer."""
         for handle in self._handles:
             page = handle.page
             owes = page.get(UNSETTLED) or page.get(BUFFERED) or page.running() or self._is_away()
@@ -160,7 +160,7 @@ class Shutdown:
                 handle.kill()
 
     def _advance(self, now: float) -> None:
-        """Enter the next phase. In the last one, kill again what is still there."""
+        """Enter the next phase. In the last one, kill again the children that are left."""
         self._next_phase = now + INTERRUPTED_FOR
         if self.phase is Phase.QUIET:
             self.phase = Phase.INTERRUPT

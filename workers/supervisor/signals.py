@@ -1,4 +1,5 @@
-"""Collect signals for the main loop: a handler only notes its signal, the loop acts; the old handlers come back."""
+"""Collect signals for the main loop: a handler only notes its signal, and the loop acts; the old handlers are
+restored."""
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ class Signals:
 
     @contextmanager
     def caught(self, numbers: Iterable[int]) -> Iterator[None]:
-        """Note these signals while inside, and one that came before there were handlers (see ASKED). Main thread only.
-        A process that ignores SIGHUP (nohup) goes on to do so."""
+        """Note these signals within the block, and one that came before there were handlers (see ASKED). Main thread
+        only. A process that ignores SIGHUP (nohup) continues to do so."""
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
         old = {number: signal.signal(number, self._put) for number in {*numbers} - ignored}
         old_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._got += {number for handler in old.values() if (number := getattr(handler, ASKED, 0))}
-        if self._got:  # also by a signal that came before set_wakeup_fd
+        if self._got:  # readable also after a signal that came before set_wakeup_fd
             os.write(self._write, b"\0")
         try:
             yield

@@ -1,4 +1,4 @@
-"""The supervisor: keeps the children alive, stops them, and answers for what they held.
+"""Supervise a worker: keep its children running, stop them, and clean up after dead ones.
 
     signals ──►┐                          ┌──► fork server ──► children
     births,    ├── main loop (never waits ├──► heartbeat thread: renews the lease, and does nothing else
@@ -9,12 +9,12 @@
     forkserver_lifecycle     starts, watches and replaces the fork server
     children                 starts, retires and loses the children; child_watches looks at them
     role_threads             the threads that may wait for Redis
-    reaper                   what is done for dead children
-    shutdown                 how all this stops
+    reaper                   cleans up after dead children
+    shutdown                 stops the worker, phase by phase
 
 Life: start the fork server → register → one owner name and one child per handle → loop → quiet → all children have left
-→ everything given back or rescued → off every list. The order of stopping: children claim nothing more, what nobody
-started goes back at once and in order, running jobs end until the deadline, then they are interrupted, then killed; the
+→ everything given back or rescued → off every list. The order of stopping: children claim nothing more, jobs that never
+started go back at once and in order, running jobs end until the deadline, then they are interrupted, then killed; the
 jobs of each child are rescued; the queue waiter, the roles thread and the fork server go last.
 """
 
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Runs one worker tree. ``run`` returns the exit code."""
+    """One worker tree. ``run`` returns the exit code."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Supervisor:
         self._fork_server.step(now, self._watches.dead_since)
         if self._shutdown.phase:
             self._shutdown.step(now)
-            if self._shutdown.takes_too_long(now):  # whatever became of it: a stop ends
+            if self._shutdown.takes_too_long(now):  # whatever happened to it: a stop has to end
                 self._fork_server.replace("does not say that its children have died")
             return
         self._children.start_missing(now)
@@ -154,11 +154,11 @@ class Supervisor:
             self._burst.step()
 
     def _poll_timeout(self) -> float:
-        """Seconds until something may have to be done that sends no event."""
+        """Return the seconds until there may be something to do that sends no event."""
         return SOON if self._shutdown.phase or self._settings.burst else self._watches.poll_timeout
 
     def _why_not(self, now: float) -> str:
-        """Why this worker cannot claim, for its health; "" when it can."""
+        """Why this worker cannot claim, for its health file; "" if it can."""
         if self._shutdown.phase:
             return "it is stopping"
         if not self._threads.has_lease:
@@ -166,15 +166,14 @@ class Supervisor:
         return self._threads.why_not(now) or self._watches.why_no_child(now)
 
     def _is_full(self) -> bool:
-        """Whether all children are there, and nothing of a dead one is under way."""
+        """Whether all children run, and no jobs of a dead one are under way."""
         if self._children.are_starting or self._children.missing:
             return False
         maintenance = self._threads.maintenance
         return not (self._reaper.busy or maintenance.awaited or maintenance.running)
 
     def _is_over(self) -> bool:
-        """Whether the stop has come to its end: no child is there, and what is to be done for the dead ones is done, or
-        takes too long."""
+        """Whether the stop is over: no child is left, and the jobs of dead ones are rescued, or that takes too long."""
         if not self._shutdown.phase or self._children.used:
             return False
         waits = self._reaper.busy or self._threads.maintenance.running or self._children.are_starting
@@ -207,7 +206,7 @@ class Supervisor:
                 self._shutdown.asked(signal.Signals(number).name, at_once=number == signal.SIGQUIT)
 
     def _stand_in(self, handle: ChildHandle, pulse: int) -> None:
-        """Have the roles thread do for a child that holds still at this pulse what nothing may wait for."""
+        """Have the roles thread stand in for a child that holds still at this pulse."""
         owner = handle.owner
         self._reaper.ask(lambda: self._threads.stand_in(owner, handle.page, pulse), lambda _: None)
 

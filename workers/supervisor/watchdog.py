@@ -31,16 +31,16 @@ from jobqueue.workers.supervisor.child_process import ChildProcess, Condemned
 log = logging.getLogger(__name__)
 
 EVERY = 0.05  # seconds between two looks while something runs
-SILENT = 0.05  # seconds without a new pulse after which a child is called silent
+SILENT = 0.05  # seconds without a new pulse after which a child counts as silent
 SILENT_FOR_GOOD = 0.25  # seconds of silence after which a child of several slots is killed; a busy machine is slow
 FRESH = 1.0  # seconds after it was first seen within which a job may still need its start mark
-BETWEEN = 0.25  # seconds between two jobs after which a child is sent a ping
-ASK_EVERY = 1.0  # seconds until one that runs nothing and has answered is sent the next ping
+BETWEEN = 0.25  # seconds between two jobs after which a ping is sent
+ASK_EVERY = 1.0  # seconds until the next ping to a child that runs no job and has answered
 MEASURE_EVERY = 1.0
 
 
 class Observed:
-    """What the watchdog has seen of one process."""
+    """The watchdog's observations of one process."""
 
     def __init__(self, process: ChildProcess) -> None:
         self.process = process
@@ -48,13 +48,13 @@ class Observed:
         self.pulse = 0  # the last one
         self.silent_since = 0.0  # monotonic seconds since a ping has no answer; 0: it has one
         self.stood_in = False  # since then
-        self.done = -1  # how many jobs it had done when it was last seen between two
-        self.ask_at = 0.0  # monotonic seconds: when to ask it although it runs nothing
+        self.done = -1  # how many jobs it had done when it was last seen between two jobs
+        self.ask_at = 0.0  # monotonic seconds: when to ping it although it runs no job
 
 
 class Watchdog:
-    """Looks at one handle at a time, from the main loop. Calls ``stand_in`` for a child that holds still, and
-    ``retire`` for one that has grown too large."""
+    """The watchdog. It looks at one handle at a time, from the main loop, and calls ``stand_in`` for a child that holds
+    still and ``retire`` for one that has grown too large."""
 
     def __init__(
         self,
@@ -99,14 +99,14 @@ class Watchdog:
                 self._retire(handle, f"it uses {size} MB, more than --max-memory {self._settings.max_memory}")
 
     def _seen_of(self, handle: ChildHandle) -> Observed:
-        """Return what was seen of the handle's process; of a new one nothing was."""
+        """Return the observations of the handle's process; none of a new one."""
         seen = self._observed.get(handle.number)
         if seen is None or seen.process is not handle.process:
             seen = self._observed[handle.number] = Observed(handle.process)
         return seen
 
     def _silent_for(self, handle: ChildHandle, seen: Observed, running: list[Running], now: float) -> float:
-        """Return the seconds for which the child watchdog has not answered a ping; it is sent one only when something
+        """Return the seconds for which the child watchdog has not answered a ping; one is sent only if something
         depends on the answer."""
         pulse = handle.page.get(PULSE)
         if pulse != seen.pulse:
@@ -119,7 +119,7 @@ class Watchdog:
             if running
             else self._is_between_jobs(handle, seen, now)
         )
-        if not at_stake and not seen.silent_since:  # one that was sent a ping has to answer all the same
+        if not at_stake and not seen.silent_since:  # a child that was sent a ping has to answer all the same
             return 0.0
         if not seen.silent_since:
             seen.silent_since = now
@@ -127,16 +127,16 @@ class Watchdog:
         return now - seen.silent_since
 
     def _is_between_jobs(self, handle: ChildHandle, seen: Observed, now: float) -> bool:
-        """Return whether the child has run nothing for longer than a slot needs to take its next job: what it has
-        claimed, or is about to claim, must not wait for one that holds still. While the store is away every child is
-        between jobs: each is asked once a second."""
+        """Return whether the child has run no job for longer than a slot needs to take the next one: the jobs that it
+        has claimed, or is about to claim, must not wait for a child that holds still. While the store is away every
+        child is between jobs: each is asked once a second."""
         done = handle.page.get(DONE)
         if done != seen.done:
             seen.done, seen.ask_at = done, now + BETWEEN
         return handle.has_begun and now >= seen.ask_at
 
     def _overdue(self, handle: ChildHandle, job: Running, now: float) -> Condemned | None:
-        """Return how to end a job that should have ended by itself; None: it may go on."""
+        """Return how to end a job that should have ended by itself; None: it may continue."""
         condemned = handle.process.condemned.get(job.claim)
         if condemned and job.what == JOB and now >= condemned.since + HARD:  # its callback runs: the job has reacted
             return condemned
