@@ -50,10 +50,10 @@ class Apart:
         self._settings = settings
         self._nobody_at_work = nobody_at_work
         self._plugins = plugins
-        self._events: deque[Callable[[], None]] = deque()  # what other threads want done here
-        self._helpers: dict[int, HelperProcess] = {}  # those that finish jobs, by pid
+        self._events: deque[Callable[[], None]] = deque()  # requests of other threads for the main thread
+        self._helpers: dict[int, HelperProcess] = {}  # helpers that finish jobs, by pid
         self._with_user_code: set[int] = set()  # pids of those that run the user's code
-        self._pages: dict[str, FinishPage] = {}  # of those that finish jobs, by owner
+        self._pages: dict[str, FinishPage] = {}  # attempts to finish jobs, by owner
         self._is_away = is_away
         self._reaper = Reaper(rescuer, ask_store, self._events.append, self)
         self._maintenance = MaintenanceApart(worker, self._start)
@@ -74,7 +74,7 @@ class Apart:
         self._reaper.finish_by_rq(left)
 
     def finish_soon(self, left: LeftForRQ) -> None:
-        """(roles thread) Have the main thread do that."""
+        """(roles thread) Have the main thread call ``finish``."""
         self._events.append(lambda: self._reaper.finish_by_rq(left))
 
     def look(self) -> None:
@@ -135,7 +135,7 @@ class Apart:
         return self._reaper.forked(left.owner, helper.pid)
 
     def forked(self, owner: str, pid: int) -> None:
-        """There is nothing to note: it is known since ``fork``."""
+        """Do nothing: the helper is known since ``fork``."""
 
     def ended(self, owner: str) -> int:
         """Return the claim of the job that the helper was at which has finished jobs of this owner; 0: none."""

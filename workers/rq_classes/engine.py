@@ -63,7 +63,7 @@ class Engine:
         self._worker = worker
         self.owner = owner
         self._settings = settings
-        self._tend = tend  # does the duties that are due, in the main thread, between two jobs
+        self._tend = tend  # does what is due, in the main thread, between two jobs
         self._looked = False  # a request for jobs found none since the last job
         self._backoff = Backoff()  # while the store refuses to record that the worker is idle
         self._last_word_by = 0.0  # monotonic seconds; 0: no stop was requested

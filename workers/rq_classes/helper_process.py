@@ -35,7 +35,7 @@ class HelperProcess:
     """The parent's side of one helper. Only its main thread uses it."""
 
     def __init__(self, worker: BaseWorker, duty: str, silent: float = SILENT) -> None:
-        """duty: words for its title and the log. silent: seconds for which it may show nothing new."""
+        """duty: its name in its title and the log. silent: seconds for which it may show nothing new."""
         self._worker = worker
         self._duty = duty
         self.name = f"{worker.name}:helper.{uuid4().hex[:8]}"  # in the mark of what the helper starts
@@ -70,16 +70,16 @@ class HelperProcess:
         return self._end(status) if pid else None
 
     def kill(self) -> None:
-        """Send SIGKILL; ``poll`` or ``wait`` collects it."""
-        os.kill(self.pid, signal.SIGKILL)  # it was not collected yet: this is not somebody else's pid
+        """Send SIGKILL; ``poll`` or ``wait`` collects the helper."""
+        os.kill(self.pid, signal.SIGKILL)  # it is not collected yet, so the pid is still its own
 
     def wait(self) -> int:
-        """Wait for its end; return as ``poll`` does."""
+        """Wait for the helper's end; return as ``poll`` does."""
         return self._end(os.waitpid(self.pid, 0)[1])
 
     def _end(self, status: int) -> int:
-        status = status or (0 if self.page.is_done else FAILED << 8)  # the user's code may exit with 0
-        if status:  # else what it started may go on
+        status = status or (0 if self.page.is_done else FAILED << 8)  # as the user's code may exit with 0
+        if status:  # otherwise the programs that it started may continue
             end_processes(OfProcess(self.pid, self.name, self._forks), self._born)
         if self.fd >= 0:
             os.close(self.fd)

@@ -20,7 +20,7 @@ class HorseWatch:
         self._pulse, self._heard_at = 0, 0.0  # the last pulse, and when it changed
 
     def forked(self, now: float) -> None:
-        """Begin to watch a new horse."""
+        """Start the watch of a new horse."""
         self._heard_at = now
 
     def step(self, pid: int, now: float) -> str:
@@ -28,7 +28,7 @@ class HorseWatch:
         if now - self._looked_at > UNWATCHED:  # this process may have been stopped itself
             self._forget(now)
         self._looked_at = now
-        if self._page.running():  # it has its job's time limit
+        if self._page.running():  # a running job has its own time limit
             self._forget(now)
             return ""
         return self._judge(pid, now)

@@ -52,7 +52,7 @@ class InPlace:
         self._rescuer.close(left)
 
     def finish_soon(self, left: LeftForRQ) -> None:
-        """(roles thread) Do that at the next ``step``."""
+        """(roles thread) Have the next ``step`` call ``finish``."""
         self._left.append(left)
         self._on_left()
 
@@ -79,7 +79,7 @@ class InPlace:
             self._worker.last_cleaned_at = utc_now()  # type: ignore[assignment]
 
     def look(self) -> None:
-        """There are no helpers to look at, to wait for, or to kill."""
+        """Do nothing: there are no helpers to look at, to wait for, or to kill."""
 
     def wait(self, is_stopping: Callable[[], bool], rest: Callable[[], object]) -> None:
         pass

@@ -29,7 +29,7 @@ class MaintenanceApart:
         """start: fork the helper, which does the work; False: the system has not."""
         self._worker = worker
         self._start = start
-        self.helper: HelperProcess | None = None  # the one that is at it
+        self.helper: HelperProcess | None = None  # the helper that does the round
         self._dead = ""  # the name of the helper whose round this one does again, without the user's code
         self._ends_by = 0.0  # monotonic seconds
         self._not_before = 0.0  # monotonic seconds

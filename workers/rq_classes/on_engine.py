@@ -34,7 +34,7 @@ from jobqueue.workers.shared.logs import logging_guarded
 
 
 class WarmChild(Interface):
-    """What this module needs of ``Horse``, which stands on it."""
+    """The interface of ``Horse`` that this module needs; it cannot import ``horse``, which imports this module."""
 
     owner: str
 
@@ -109,7 +109,7 @@ class OnOurEngine(BaseWorker):
         raise NotImplementedError
 
     def _look_around(self) -> None:
-        """Look at this process before anything of ours is open in it."""
+        """Look at this process before we open anything in it."""
 
     def _serve(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
         """Run jobs; return how many were run."""

@@ -120,7 +120,8 @@ class RQRoles:
             yield
 
     def _hurry(self) -> None:
-        """(roles thread) There is something to do between two jobs, and an idle worker may sleep for long."""
+        """(roles thread) Note that there is something to do between two jobs, and wake an idle worker, which may sleep
+        for long."""
         self._tend_at = 0.0
         if (engine := getattr(self._worker, "engine", None)) is not None:
             engine.stir()

@@ -1,4 +1,4 @@
-"""Show what a finish process or helper process runs and until when, so that its parent ends one that holds still.
+"""Show what a finish process or helper process runs and until when, so that its parent can kill one that holds still.
 
     the process writes     its beats (they change at each step), the claim of the job that it ends, what runs, the
                            deadline of this (monotonic seconds; 0: none of the user's code runs), whether it is done
@@ -33,24 +33,24 @@ class FinishPage:
     # -- the process writes --
 
     def begin(self, claim: int) -> None:
-        """Say which job is ended now."""
+        """Show which job is being ended."""
         self._words[CLAIM] = claim
         self.beat()
 
     def show(self, what: int, limit: float) -> None:
-        """Say what runs under which limit, in seconds. RECORDING without a limit: none of the user's code runs; other
-        code without a limit may take as long as it likes."""
+        """Show which code runs under which limit, in seconds. RECORDING without a limit: no code of the user's runs;
+        other code without a limit may take as long as it likes."""
         self._seconds[DEADLINE] = 0.0
         self._words[WHAT] = what
         self._seconds[DEADLINE] = self._clock() + limit if limit > 0 else 0.0 if what == RECORDING else inf
         self.beat()
 
     def beat(self) -> None:
-        """Say that this process still does something."""
+        """Show that this process still does something."""
         self._words[BEATS] += 1
 
     def set_done(self) -> None:
-        """Say that all work is done."""
+        """Show that all work is done."""
         self.show(RECORDING, 0.0)
         self._words[DONE] = 1
 
@@ -62,7 +62,7 @@ class FinishPage:
 
     @property
     def claim(self) -> int:
-        """Of the job that it ends; 0: it has not come as far."""
+        """The claim of the job that is being ended; 0: none yet."""
         return self._words[CLAIM]
 
     @property
@@ -78,7 +78,7 @@ class FinishPage:
         return bool(self._words[DONE])
 
     def wipe(self) -> None:
-        """Make the page that of a new process."""
+        """Clear the page for a new process."""
         for word in range(SIZE // 8):
             self._words[word] = 0
 

@@ -1,4 +1,5 @@
-"""Judge from outside whether a finish process or helper process has to be ended: nothing in it may be able to.
+"""Judge from outside whether a finish process or helper process has to be killed, as its own code may not be able to
+end it.
 
     code of the user's is past its limit             its own timers end it; 4 s after the limit its parent kills it
     it is stopped (SIGSTOP), outside of such code    killed after 2 s, as an idle child is
@@ -13,27 +14,27 @@ from jobqueue.workers.shared.endings import HARD, SUBJECTS
 from jobqueue.workers.shared.finish_page import FinishPage
 from jobqueue.workers.shared.process_state import is_stopped
 
-SLOW = 2.0  # seconds past the end that the process makes of itself, HARD after a limit
+SLOW = 2.0  # seconds after the process should have ended by itself, which is HARD after a limit
 STOPPED_FOR = 2.0  # seconds
 SILENT = 60.0  # seconds
-UNWATCHED = 3.0  # seconds between two looks after which the watch begins again
+UNWATCHED = 3.0  # seconds between two looks after which the watch starts again
 
 
 class FinishWatch:
     """Watches one process; its parent calls ``step`` about once a second."""
 
     def __init__(self, page: FinishPage, now: float, imports: bool = False, silent: float = SILENT) -> None:
-        """imports: it imports the served modules first, which may take as long as that takes. silent: seconds for which
-        it may show nothing new."""
+        """imports: the process imports the served modules first, which may take any time. silent: seconds for which it
+        may show nothing new."""
         self._page = page
         self._imports, self._silent = imports, silent
-        # monotonic seconds, all of these
+        # all of these in monotonic seconds
         self._looked = now
         self._stopped = 0.0  # since when it has been stopped; 0: it is not
         self._beats, self._heard = 0, now  # the last beats, and when they changed
 
     def step(self, pid: int, now: float, is_away: bool = False) -> str:
-        """Return why the process has to be killed, "" when it has not. ``is_away``: the store does not answer."""
+        """Return why the process has to be killed, "" if it need not be. is_away: the store does not answer."""
         page = self._page
         if now > self._looked + UNWATCHED:
             self._stopped, self._heard = 0.0, now

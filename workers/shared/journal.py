@@ -50,15 +50,14 @@ def memory_file(name: str) -> int:
 
 
 def make_file(children: int, slots: int) -> int:
-    """Make a file for the shared pages of all children, with those of finish processes behind them; return its
-    descriptor."""
+    """Make a file for the shared pages of all children and of the finish processes; return its descriptor."""
     fd = memory_file("jobq-pages")
     os.ftruncate(fd, children * page_size(slots) + AREA)
     return fd
 
 
 class Running(NamedTuple):
-    """What a slot runs."""
+    """The job, or the code after a job's end, that a slot runs."""
 
     slot: int
     claim: int
@@ -66,7 +65,7 @@ class Running(NamedTuple):
     limit: float
     thread: int
     since: float = 0.0  # monotonic seconds from which the limit counts
-    what: int = 0  # what runs under the limit; endings.SUBJECTS has the words
+    what: int = 0  # which code runs under the limit; endings.SUBJECTS has the words
 
 
 class SharedPage:
@@ -96,7 +95,7 @@ class SharedPage:
         self._words[at + CLAIM] = claim
 
     def allow(self, slot: int, what: int, since: float, limit: float) -> None:
-        """Set the limit of code that runs after the job's end; 0: none of the user's code runs."""
+        """Set the limit of code that runs after the job's end; 0: no code of the user's runs."""
         at = HEADER_WORDS + SLOT_WORDS * slot
         self._seconds[at + LIMIT] = 0.0
         self._words[at + WHAT] = what
@@ -111,7 +110,7 @@ class SharedPage:
         self._words[HEADER_WORDS + SLOT_WORDS * slot + CLAIM] = 0
 
     def set_unanswered(self, since: float) -> None:
-        """Say since when the store has not answered this child, or refuses it (monotonic seconds); 0: it answers."""
+        """Set since when the store has not answered this child, or refuses it (monotonic seconds); 0: it answers."""
         self._seconds[UNANSWERED] = since
 
     # -- the supervisor writes --
@@ -121,7 +120,7 @@ class SharedPage:
             self._words[REVOKED] += 1
 
     def stay_fresh(self, until: float) -> None:
-        """Say that no other worker rescues the child's jobs before this moment (monotonic seconds)."""
+        """Set the time (monotonic seconds) before which no other worker rescues the child's jobs."""
         self._seconds[FRESH] = until
 
     # -- both read --

@@ -85,7 +85,7 @@ class StderrHandler(logging.Handler):
             data = b"\n" + data
         try:
             done = write_what_is_taken(number, data, 0.0 if self._missing else PATIENCE)
-        except OSError:  # its reader is gone, or the disk is full
+        except OSError:  # the reader is gone, or the disk is full
             return False
         self._torn = 0 < done < len(data) or (self._torn and done == 0)
         return done == len(data)

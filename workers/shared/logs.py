@@ -1,4 +1,4 @@
-"""The worker's log on stderr: one line per event, as text for people or as JSON for machines."""
+"""Write the worker's log to stderr: one line per event, as text for people or as JSON for machines."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 from jobqueue.workers.shared.log_stream import StderrHandler
 
 PACKAGE = "jobqueue.workers"
-GUARDED = ("jobqueue", "rq")  # whose lines are written between two jobs, where nobody expects user code to run
+GUARDED = ("jobqueue", "rq")  # loggers whose lines are written between two jobs, where no user code is expected
 BELOW = (
     "jobqueue.store",
     "jobqueue.network",
     "jobqueue.plugins",
     "rq.worker",
-)  # they speak in our processes too, and must not wait either
+)  # these libraries log in our processes too, and must not wait either
 
 
 class Text(logging.Formatter):
@@ -60,10 +60,10 @@ def _traceback(formatter: logging.Formatter, exc_info: Any) -> str:
 
 
 class GuardedLogger(logging.Logger):
-    """A logger that returns, whatever user code does that takes part in a line: a record factory, a filter, a handler,
-    a formatter. A line less is worth less than the job that it is about."""
+    """A logger that returns whatever user code in a record factory, filter, handler or formatter does: a lost line is
+    better than a lost job."""
 
-    passes: tuple[type[BaseException], ...] = ()  # what is raised in user code by us, and where signal handlers raise
+    passes: tuple[type[BaseException], ...] = ()  # exceptions that we, or signal handlers, raise in user code
 
     def _log(
         self,
@@ -76,7 +76,7 @@ class GuardedLogger(logging.Logger):
         stacklevel: int = 1,
     ) -> None:
         try:
-            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)  # this frame is no caller
+            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)  # this frame is not the caller
         except GuardedLogger.passes:
             raise
         except BaseException:
@@ -95,7 +95,7 @@ class GuardedLogger(logging.Logger):
         extra: Any = None,
         sinfo: str | None = None,
     ) -> logging.LogRecord:
-        """By the factory that somebody may have set; by Python's own where that fails."""
+        """Make a record by the user's factory if there is one; by Python's own where that fails."""
         try:
             return super().makeRecord(name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
         except GuardedLogger.passes:
@@ -107,8 +107,8 @@ class GuardedLogger(logging.Logger):
 
 
 class WorkerLogger(GuardedLogger):
-    """A logger that the user's set-up of logging does not silence: ``logging.config.dictConfig`` disables all loggers
-    that it does not know, and a served module may call it at its import, or a job while it runs."""
+    """A logger that the user's configuration of logging does not silence: ``logging.config.dictConfig`` disables all
+    loggers that it does not name, and a served module may call it at its import, or a job while it runs."""
 
     @property
     def disabled(self) -> bool:
@@ -119,13 +119,14 @@ class WorkerLogger(GuardedLogger):
         pass
 
     def isEnabledFor(self, level: int) -> bool:
-        """As in the base class, but without ``logging.disable``, which is meant for the user's own loggers."""
+        """Check the level as the base class does, but without ``logging.disable``, which is meant for the user's own
+        loggers."""
         return level >= self.getEffectiveLevel()
 
 
 def protect_logging(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> dict[logging.Logger, type]:
-    """In a process that runs user code: see to it that no line of ours, or of RQ's, is the end of what logs it. Only
-    ``passes`` come out of one. Returns the loggers whose class is another now, and which it was."""
+    """Keep failures of user code in log lines of ours or RQ's from ending the code that logs; only exceptions of
+    ``passes`` are let through. Returns the loggers whose class was replaced, and their old classes."""
     GuardedLogger.passes = passes
     names = [name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] in GUARDED]
     loggers = (*map(logging.getLogger, ["rq.worker", *names]), *more)
@@ -142,7 +143,7 @@ def protect_logging(passes: tuple[type[BaseException], ...], *more: logging.Logg
 
 @contextlib.contextmanager
 def logging_guarded(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> Iterator[None]:
-    """While inside, in a process that is somebody else's."""
+    """Do the same within the block, in a process that is not ours."""
     before, changed = GuardedLogger.passes, protect_logging(passes, *more)
     try:
         yield
@@ -157,15 +158,16 @@ def _guarded(cls: type[logging.Logger]) -> type[logging.Logger]:
 
 
 def set_up_logging(log_format: str, verbose: bool) -> None:
-    """Send the log of this package to stderr, whatever served modules do to the rest of logging. Twice is once."""
+    """Send the log of this package to stderr, whatever served modules do to the rest of logging. May be called
+    twice."""
     home = Path(__file__).parents[1]
     modules = (path.relative_to(home).with_suffix("").parts for path in home.rglob("*.py"))
-    for parts in ((), *modules):  # also those of modules that are imported later
+    for parts in ((), *modules):  # also the loggers of modules that are imported later
         logging.getLogger(".".join((PACKAGE, *parts))).__class__ = WorkerLogger
     handler, of_others = StderrHandler(sys.stderr), StderrHandler(sys.stderr)
     for each in (handler, of_others):
         each.setFormatter(Json() if log_format == "json" else Text())
-    of_others.setLevel(logging.WARNING)  # as Python does for who has no handler
+    of_others.setLevel(logging.WARNING)  # as Python does for loggers without a handler
     for name in BELOW:
         logging.getLogger(name).handlers[:] = [of_others]
     logger = logging.getLogger(PACKAGE)

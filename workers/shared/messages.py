@@ -1,4 +1,4 @@
-"""All messages between the processes of a worker: their names, how they are encoded, how they are parsed.
+"""Define all messages between the processes of a worker: their names, how they are encoded, how they are parsed.
 
     supervisor ─► child          Wake, Quiet, Interrupt, StopJob, Ping
     child ─► supervisor          OutOfWork, Retire, Dropped, CannotBegin, PluginBegun
@@ -6,11 +6,11 @@
                                  its own control socket with it, as ancillary data
     fork server ─► supervisor    ImportBegun, Ready, ImportFailed, Forked, Unborn, Died, Pong
 
-A message is one line: its name, and behind a space its fields as a JSON list, where it has any. In front of the first
-message the fork server gets the worker's settings, which are a line of their own.
+A message is one line: its name, and after a space its fields as a JSON list, if it has any. Before the first message the
+fork server gets the worker's settings, which are a line in another format.
 
 User code runs in children and, while modules are imported, in the fork server, and it can write into the sockets there.
-So nothing is believed: a reader takes the messages of its direction only, with fields of the right types.
+So a reader accepts only messages of its direction, with fields of the right types.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 from jobqueue.protocol.claims import Token
 from jobqueue.protocol.rescue import ForRQ
 
-MAINTENANCE = "maintenance"  # in the place of an owner's name
+MAINTENANCE = "maintenance"  # in place of an owner's name
 
 
 class NotAMessage(ValueError):
-    """What was read is no message of those that are expected."""
+    """The data is not one of the expected messages."""
 
 
 # -- supervisor → child ------------------------------------------------------------------------------------------------
@@ -36,22 +36,22 @@ class NotAMessage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """There may be work again."""
+    """Look for jobs: a queue may have one again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """Claim nothing more, answer with what you drop (Dropped), leave when your jobs are done."""
+    """Claim nothing more, answer with the dropped jobs (Dropped), and leave when the running jobs are done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """The grace of a shutdown is over: interrupt each running job."""
+    """Interrupt each running job: the grace of a shutdown is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopJob:
-    """Somebody asked to stop the job of this claim."""
+    """Stop the job of this claim."""
 
     claim: int
 
@@ -74,19 +74,19 @@ class OutOfWork:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """This process has done its share, or cannot go on: start a successor, then send Quiet."""
+    """Start a successor, then send Quiet: this process has reached its maximum of jobs, or cannot continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Give these claimed jobs back, nobody has started them: the answer to Quiet."""
+    """Give these claimed jobs back, which have not started: the answer to Quiet."""
 
     tokens: tuple[Token, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CannotBegin:
-    """This process leaves before it has run anything; say why to the user."""
+    """Tell the user why this process leaves before it has run a job."""
 
     why: str
 
@@ -127,8 +127,8 @@ class ForkFinish:
 
 @dataclass(frozen=True, slots=True)
 class ForkMaintenance:
-    """Start a process that does RQ's maintenance; the answers call it by ``owner`` all the same. ``plain``: without any
-    code of the user's."""
+    """Start a process that does RQ's maintenance; answers name it by ``owner`` like others. plain: without any code of
+    the user's."""
 
     plain: bool
     owner: str = MAINTENANCE
@@ -161,14 +161,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class ImportFailed:
-    """A module cannot be imported: the worker exits with code 2 at once."""
+    """A module cannot be imported: the worker ends with code 2 at once."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """The process that was asked for ``owner`` runs."""
+    """The process that was requested for ``owner`` runs."""
 
     owner: str
     pid: int
@@ -176,7 +176,7 @@ class Forked:
 
 @dataclass(frozen=True, slots=True)
 class Unborn:
-    """The system would not start the process that was asked for ``owner``."""
+    """The system did not start the process that was requested for ``owner``."""
 
     owner: str
     why: str
@@ -184,7 +184,7 @@ class Unborn:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A process that the fork server had started has ended, with this wait status."""
+    """A process of the fork server has ended, with this wait status."""
 
     pid: int
     status: int
@@ -224,10 +224,11 @@ def decode(line: bytes, expected: Any) -> Any:
 
 
 class MessageReader(Generic[M]):
-    """Cuts what arrives into messages, wherever the reads were split. Keeps what is not complete yet."""
+    """Cuts the data that arrives into messages, wherever the reads were split. An incomplete message is kept for the
+    next read."""
 
     def __init__(self, expected: Any, skips_others: bool = False) -> None:
-        """expected: the union of the messages of this direction, which is M. skips_others: leave out a line that is no
+        """expected: the union of the messages of this direction, which is M. skips_others: skip a line that is not a
         message, instead of raising."""
         self._expected = expected
         self._skips_others = skips_others
@@ -248,7 +249,7 @@ class MessageReader(Generic[M]):
 
 @cache
 def _known(expected: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """By name: the class, and the types of its fields."""
+    """Return, by name, the class of each message and the types of its fields."""
     return {kind.__name__: (kind, _types_of(kind)) for kind in get_args(expected)}
 
 
@@ -260,7 +261,7 @@ def _types_of(kind: Any) -> tuple[Any, ...]:
 
 
 def _converted(types: tuple[Any, ...], values: Any) -> list[Any]:
-    """The values that JSON knows as lists and texts, in our types. Raises TypeError, ValueError."""
+    """Convert values that JSON has as lists and texts to our types. Raises TypeError, ValueError."""
     if type(values) is not list:
         raise TypeError(values)
     return [_as(kind, value) for kind, value in zip(types, values, strict=True)]

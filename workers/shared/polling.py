@@ -10,8 +10,8 @@ LONGEST = 2_000_000.0  # seconds
 
 
 def readable(fds: Iterable[int], timeout: float | None) -> list[int]:
-    """Return those of ``fds`` that can be read or are at their end; wait for one for ``timeout`` seconds at most, None:
-    as long as it takes."""
+    """Return those of ``fds`` that can be read or are at their end; wait for one for at most ``timeout`` seconds, None:
+    without an end."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)

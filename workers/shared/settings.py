@@ -1,4 +1,4 @@
-"""The settings of a worker. The launcher makes them once and passes them to the fork server and to every child."""
+"""Hold the settings of a worker. The launcher makes them once and passes them to the fork server and to every child."""
 
 from __future__ import annotations
 
