@@ -40,7 +40,7 @@ class Apart:
         settings: Settings,
         rescuer: Rescuer,
         ask_store: Callable[[Callable[[], object]], None],
-        nobody_at_work: Callable[[], contextlib.AbstractContextManager[None]],
+        roles_paused: Callable[[], contextlib.AbstractContextManager[None]],
         is_away: Callable[[], bool],
         plugins: Plugins,
     ) -> None:
@@ -48,7 +48,7 @@ class Apart:
         does not answer."""
         self._worker = worker
         self._settings = settings
-        self._nobody_at_work = nobody_at_work
+        self._roles_paused = roles_paused
         self._plugins = plugins
         self._events: deque[Callable[[], None]] = deque()  # requests of other threads for the main thread
         self._helpers: dict[int, HelperProcess] = {}  # helpers that finish jobs, by pid
@@ -147,7 +147,7 @@ class Apart:
     def _start(self, helper: HelperProcess, work: Callable[[FinishPage], None]) -> bool:
         """Return whether the system has started the process."""
         try:
-            with self._nobody_at_work():
+            with self._roles_paused():
                 helper.start(work)
         except OSError as e:
             self._worker.log.warning("Worker %s: no process could be started: %s", self._worker.name, e)

@@ -106,7 +106,7 @@ class Horse:
     def _fork(self, *limits: Any) -> None:
         self.owner, self._stop_sent = self._retry_request(self._rq_roles.own), None
         parent = os.getpid()
-        with self._rq_roles.nobody_at_work():
+        with self._rq_roles.roles_paused():
             output.flush()
             self._forks = Forks()
             self._flags.clear()

@@ -34,7 +34,7 @@ from jobqueue.workers.shared.logs import logging_guarded
 
 
 class WarmChild(Interface):
-    """The interface of ``Horse`` that this module needs; it cannot import ``horse``, which imports this module."""
+    """The interface of ``Horse`` that this module needs: it cannot import ``horse``, which imports it."""
 
     owner: str
 

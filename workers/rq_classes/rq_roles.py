@@ -97,7 +97,7 @@ class RQRoles:
                 self.settings,
                 self._rescuer,
                 self._ask_store,
-                self.nobody_at_work,
+                self.roles_paused,
                 lambda: self._roles_thread.is_away,
                 self.plugins,
             )
@@ -114,7 +114,7 @@ class RQRoles:
         self._roles_thread.start()
 
     @contextlib.contextmanager
-    def nobody_at_work(self) -> Iterator[None]:
+    def roles_paused(self) -> Iterator[None]:
         """Keep the roles from stepping, so that a fork inside is safe."""
         with self._locks[0], self._locks[1]:
             yield

@@ -6,8 +6,8 @@
                                  its own control socket with it, as ancillary data
     fork server ─► supervisor    ImportBegun, Ready, ImportFailed, Forked, Unborn, Died, Pong
 
-A message is one line: its name, and after a space its fields as a JSON list, if it has any. Before the first message the
-fork server gets the worker's settings, which are a line in another format.
+A message is one line: its name, and after a space its fields as a JSON list, if it has any. Before the first message
+the fork server gets the worker's settings, which are a line in another format.
 
 User code runs in children and, while modules are imported, in the fork server, and it can write into the sockets there.
 So a reader accepts only messages of its direction, with fields of the right types.
