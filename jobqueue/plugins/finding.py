@@ -58,6 +58,7 @@ class BuiltIn:
 
 
 BUILT_IN: tuple[BuiltIn, ...] = (
+    BuiltIn("opentelemetry", "jobqueue.plugins.opentelemetry:OpenTelemetryPlugin", ("opentelemetry",)),
     BuiltIn("sentry", "jobqueue.plugins.sentry:SentryPlugin", ("sentry_sdk",), ("SENTRY_DSN",)),
 )
 
