@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 WORKER_TTL = 480  # seconds: rq.defaults.DEFAULT_WORKER_TTL + 60
 RENEW_EXECUTIONS = 30.0  # seconds between two renewals of the running jobs' executions
+LIST_AGAIN = 300.0  # seconds between two writes into RQ's lists of workers: somebody may have removed the name by hand
 SAFE = 0.7  # part of the lease after which it may end soon; rescuers count the tree as dead after the whole of it
 
 
@@ -51,7 +52,7 @@ class Heartbeat:
         self._protocol = Protocol(client)
         self._is_busy = is_busy
         self._clock = clock
-        self._renew_at = 0.0
+        self._renew_at = self._list_at = 0.0
         self._born = False
         self._stepping = threading.Lock()  # so that a renewal under way does not register again after ``death``
         self._unlisted = False  # RQ's lists of workers could not be written, which was logged
@@ -80,17 +81,20 @@ class Heartbeat:
         }
 
     def step(self, now: float) -> None:
-        """Renew the lease and write the registration again: the store may have been flushed, or a rescuer that counted
-        this tree as dead may have removed it from RQ's lists. Every 30 s renew the executions of the running jobs."""
+        """Renew the lease and the registration. Register again if the store was flushed, or a rescuer took this tree
+        for dead and off RQ's lists. Write into these lists, one per queue, every 5 minutes in any case; renew the
+        executions of the running jobs every 30 s."""
         with self._stepping:
             if self._born:
                 self._renew(now)
 
     def _renew(self, now: float) -> None:
-        state = "busy" if self._is_busy() else "idle"
-        if self._beat({"last_heartbeat": rq_time(time.time()), "state": state}) != self._birth.encode():
-            self._beat({"birth": self._birth, "state": state, **self._registration()})  # flushed, or away for too long
-        if state == "idle" and self._is_busy():  # its "busy" may have come first
+        state, lists = "busy" if self._is_busy() else "idle", now >= self._list_at
+        if lists:
+            self._list_at = now + LIST_AGAIN
+        if not self._beat({"last_heartbeat": rq_time(time.time()), "state": state}, lists=lists):
+            self._beat({"birth": self._birth, "state": state, **self._registration()})
+        if state == "idle" and self._is_busy():  # a job began meanwhile, and its "busy" may have come before our "idle"
             self._client.hset(keys.worker(self._settings.worker), "state", "busy")
         self._renew_executions(now, EXECUTION_TTL)
 
@@ -99,10 +103,10 @@ class Heartbeat:
             self._protocol.heartbeat(self._settings.worker, ttl)
             self._renew_at = now + RENEW_EXECUTIONS
 
-    def _beat(self, fields: dict[str, Any], ttl: int = WORKER_TTL) -> bytes | None:
-        """Renew the lease, write ``fields`` into the registration and the name into RQ's lists; return the "birth" that
-        stood in the registration. Delete what somebody else has written in the place of one of our own keys. Raises an
-        outage."""
+    def _beat(self, fields: dict[str, Any], ttl: int = WORKER_TTL, lists: bool = True) -> bool:
+        """Renew the lease, and write ``fields`` into the registration and (``lists``) the name into RQ's lists. Return
+        whether the registration was there and nobody has struck it off. Delete what somebody else has written in the
+        place of one of our own keys. Raises an outage."""
         worker, asked = self._settings.worker, self._clock()
         registration = keys.worker(worker)
         with self._client.pipeline(transaction=False) as pipe:
@@ -111,8 +115,8 @@ class Heartbeat:
             pipe.hset(registration, mapping=fields)  # type: ignore[arg-type]  # redis-py's mapping type is invariant
             pipe.hdel(registration, "death")  # written by a rescuer that counted us as dead
             pipe.expire(registration, ttl)
-            pipe.expire(keys.lease(worker), WORKER_TTL)  # no other tree rescues the last one
-            for name in (keys.WORKERS, *map(keys.workers_of, self._settings.queues)):
+            pipe.expire(keys.lease(worker), WORKER_TTL)  # nobody rescues the last of all trees
+            for name in (keys.WORKERS, *map(keys.workers_of, self._settings.queues)) if lists else ():
                 pipe.sadd(name, registration)
             replies = replies_of(pipe)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
@@ -122,7 +126,8 @@ class Heartbeat:
             self.renewed = asked
         if errors:
             self._clear(replies)
-        return replies[1] if isinstance(replies[1], bytes) else None
+        _, birth, _, deaths, *_ = replies
+        return bool(birth == self._birth.encode() and deaths == 0)
 
     def _clear(self, replies: list[Any]) -> None:
         """Delete keys of another type in place of our lease or registration: the next step writes them again."""
@@ -138,7 +143,7 @@ class Heartbeat:
 
     def reconnected(self) -> None:
         """Renew everything in the next step."""
-        self._renew_at = 0.0
+        self._renew_at = self._list_at = 0.0
 
     def add_owner(self, owner: str) -> None:
         """Write an owner name into the store, under which a child may then claim."""
