@@ -18,13 +18,13 @@ class JobqError(Exception):
 
 
 class UsageError(JobqError):
-    """The caller asked for something that cannot be: wrong task, wrong arguments, wrong flag."""
+    """The caller used jobq wrongly: wrong task, wrong arguments, wrong flag."""
 
     exit_code = 2
 
 
 class BadValue(UsageError, ValueError):
-    """A number, a time or a name that the store or the workers cannot take."""
+    """A number, a time or a name is out of the bounds of the store or the workers."""
 
 
 class BadType(BadValue, TypeError):
@@ -38,7 +38,7 @@ ASKED = "jobq_asked"
 
 
 class EndOfProcess(BaseException):
-    """A signal asks this process to end: whatever it was in the middle of is not to blame."""
+    """A signal asks this process to end; the code that it interrupts is not to blame."""
 
 
 # -- the store ---------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ class StoreRefused(StoreError):
 
 
 class StoreLoading(StoreRefused):
-    """The store was just started and reads what it had: in a moment it will answer."""
+    """The store was just started and loads its data: in a moment it will answer."""
 
 
 class NoServerBinary(StoreError):
@@ -126,7 +126,8 @@ class ResultTimeout(JobError, TimeoutError):
 
 
 class BootFailed(JobqError):
-    """A worker could not start and starting it again would not help: bad import, a head it may not serve."""
+    """A worker could not start, and starting it again would not help: a failed import, a first job that it may not
+    run."""
 
     exit_code = 2
 
@@ -140,7 +141,7 @@ class ResultNotSerializable(JobqError):
 
 
 class OutcomeRefused(JobqError):
-    """The store does not take what the job returned or raised: it is larger than the server allows."""
+    """The store does not accept the job's outcome: it is larger than the server allows."""
 
 
 class TimeLimitExceeded(JobqError):
@@ -187,24 +188,24 @@ class CauseOfDeath:
     """Why an attempt of a job ended although the job itself neither returned nor raised. One class per cause; its text
     is a full sentence with what is known. Causes are recorded with the job and never raised."""
 
-    name: ClassVar[str]  # in front of the sentence, in what is recorded
+    name: ClassVar[str]  # recorded before the sentence
 
     @property
     def recorded(self) -> str:
-        """What the store keeps in the place of a traceback."""
+        """The text that is recorded in place of a traceback."""
         return f"{self.name}: {self}"
 
 
 @dataclass(frozen=True)
 class EndOfJobProcess(CauseOfDeath):
-    """The job's process ended while the job ran. ``how`` are words that follow its name, also in the log."""
+    """The job's process ended while the job ran. how: words that follow its name, also in the log."""
 
     name = "ChildKilled"
     pid: int
 
     @property
     def how(self) -> str:
-        """How the process ended, as far as anybody knows."""
+        """How the process ended, as far as known."""
         return "is gone"
 
     def __str__(self) -> str:
@@ -213,7 +214,7 @@ class EndOfJobProcess(CauseOfDeath):
 
 @dataclass(frozen=True)
 class KilledBySignal(EndOfJobProcess):
-    """A signal killed the job's process: a crash in C code, or somebody's kill."""
+    """A signal killed the job's process: a crash in C code, or a kill from outside."""
 
     signal: int
 
@@ -224,7 +225,7 @@ class KilledBySignal(EndOfJobProcess):
 
 @dataclass(frozen=True)
 class KilledForMemory(EndOfJobProcess):
-    """The job's process was killed by SIGKILL, and the kernel killed some process for want of memory meanwhile."""
+    """The job's process was killed by SIGKILL, and the kernel killed a process for lack of memory meanwhile."""
 
     name = "OutOfMemory"
 
@@ -256,7 +257,7 @@ class KilledForNeighbour(CauseOfDeath):
 
 @dataclass(frozen=True)
 class LimitIgnored(CauseOfDeath):
-    """The time limit was exceeded, and what ran did not react. ``ended``: what became of its process or thread."""
+    """The time limit was exceeded, and the code did not react. ended: what happened to its process or thread."""
 
     name = "TimeLimitExceeded"
     limit: float  # seconds
@@ -269,7 +270,7 @@ class LimitIgnored(CauseOfDeath):
 
 @dataclass(frozen=True)
 class InterruptedByShutdown(CauseOfDeath):
-    """The worker shut down while the job ran; ``is_final``: the job may not run a second time, and fails."""
+    """The worker shut down while the job ran. is_final: the job may not run a second time, and fails."""
 
     name = "ShutdownInterrupt"
     is_final: bool = False
@@ -310,7 +311,7 @@ class LeaseExpired(CauseOfDeath):
 
 @dataclass(frozen=True)
 class WorkerGone(CauseOfDeath):
-    """The job's worker died, and a new one has its name."""
+    """The job's worker died, and a new worker has its name."""
 
     name = "WorkerGone"
     worker: str
@@ -321,7 +322,7 @@ class WorkerGone(CauseOfDeath):
 
 @dataclass(frozen=True)
 class RecordLost(CauseOfDeath):
-    """The job returned, and the processes that were to record that died."""
+    """The job returned, and the processes that should have recorded that died."""
 
     name = "RecordLost"
 

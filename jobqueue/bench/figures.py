@@ -11,7 +11,8 @@ from jobqueue.compare.plan import Cell
 
 @dataclass(frozen=True)
 class DrainRun:
-    """What one drain took. store_cpu: of the store, None where it does not tell; others: cores that others took."""
+    """The figures of one drain. store_cpu: CPU seconds of the store, None if it does not report them; others: cores
+    that other programs used."""
 
     jobs: int
     wall: float
@@ -86,7 +87,7 @@ class BenchFigures:
 
 
 def percentile(values: Sequence[float], part: int) -> float:
-    """Return the value that so many of a hundred are below. values: at least one."""
+    """Return a percentile of the values. values: at least one."""
     if len(values) == 1:
         return values[0]
     return statistics.quantiles(values, n=100, method="inclusive")[part - 1]

@@ -11,12 +11,12 @@ from jobqueue.bench.figures import BenchDrain, BenchFigures
 from jobqueue.words import count, duration
 
 BUSY = 0.85  # of the time: from there on it is what limits
-FAR = 0.0005  # seconds of a round trip from which the way to the store is what takes long
+FAR = 0.0005  # seconds of a round trip from which the way to the store counts as the limit
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What limits, in one word and in a sentence: "store", "worker", "machine", "network", "waiting", "unknown"."""
+    """The limit, in one word and in a sentence: "store", "worker", "machine", "network", "waiting", "unknown"."""
 
     what: str
     sentence: str

@@ -57,7 +57,7 @@ class BenchScreen(Protocol):
 
 
 def run(url: str | None, seconds: float, screen: BenchScreen) -> BenchFigures:
-    """Measure for about so many seconds. Raises BenchFailed, CandidateFailed, StoreErrors; Ctrl-C raises one
+    """Measure for about this number of seconds. Raises BenchFailed, CandidateFailed, StoreErrors; Ctrl-C raises one
     KeyboardInterrupt."""
     with run_directory("jobq-bench-") as directory, users(url, environment(directory)) as (store, env):
         screen.ready(store.describe())
@@ -68,7 +68,7 @@ def run(url: str | None, seconds: float, screen: BenchScreen) -> BenchFigures:
 
 
 def widths(cores: int) -> list[Cell]:
-    """Return what is measured: one process, one per core, and threads."""
+    """Return the widths to measure: one process, one per core, and threads."""
     several = [Cell("process", cores)] if cores > 1 else []
     return [Cell("process", 1), *several, Cell("thread", 8)]
 

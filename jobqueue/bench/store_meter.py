@@ -1,4 +1,4 @@
-"""What the store of a measurement costs and how far away it is, as its own counters and a PING say."""
+"""Measure what the store costs and how far away it is, by its own counters and a PING."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StoreMeter:
         self._is_child = self.is_near and self._is_ours()
 
     def cpu(self) -> float | None:
-        """Return the CPU seconds of the store so far; None where it does not tell."""
+        """Return the CPU seconds of the store so far; None if it does not report them."""
         try:
             cpu = self._client.info("cpu")
             return float(cpu["used_cpu_sys"]) + float(cpu["used_cpu_user"])
@@ -32,7 +32,7 @@ class StoreMeter:
             return None
 
     def unseen(self) -> float:
-        """Return the CPU seconds that the store used on this machine as nobody's child of ours: they work for us."""
+        """Return the CPU seconds that the store, which is no child of ours, used on this machine: they work for us."""
         return (self.cpu() or 0.0) if self.is_near and not self._is_child else 0.0
 
     def round_trip(self) -> float:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Again(NamedTuple):
-    """The flags that say when a schedule comes round."""
+    """The flags that say when a schedule is due."""
 
     every: float
     cron: str
@@ -54,7 +54,7 @@ def check(options: dict[str, Any], when: datetime | None, what: Again, wait: boo
 
 
 class Recurring:
-    """Stores schedules and counts them; used in the place of ``Sending``."""
+    """Stores schedules and counts them; used in place of ``Sending``."""
 
     def __init__(self, queue: Queue, name: str, options: dict[str, Any], when: datetime | None, what: Again) -> None:
         self.sent = 0

@@ -105,7 +105,7 @@ def is_of_output(error: OSError) -> bool:
 
 
 def _open_nothing(fd: int) -> None:
-    """Open /dev/null in the place of a closed stream: else the next file or socket gets its number, and prints go
+    """Open /dev/null in place of a closed stream: otherwise the next file or socket gets its number, and prints go
     there."""
     nothing = os.open(os.devnull, os.O_RDWR)
     if nothing != fd:

@@ -31,7 +31,7 @@ def stop_at_eof(is_on: bool, directory: str) -> Iterator[threading.Event]:
         try:
             while os.read(0, 4096):
                 pass
-        except OSError:  # closed: nobody holds the other end
+        except OSError:  # closed: no process has the other end open
             pass
         gone.set()
         remove()

@@ -10,13 +10,13 @@ import psutil
 
 
 def freeze(pid: int) -> None:
-    """Stop the process and all its descendants, from the root down: nobody sees a child that stands still."""
+    """Stop the process and all its descendants, from the root down, so that no parent sees a stopped child."""
     for process in _tree(pid):
         _signal(process, signal.SIGSTOP)
 
 
 def thaw(pid: int) -> None:
-    """Let them go on, the root last."""
+    """Continue the process and its descendants, the root last."""
     for process in reversed(_tree(pid)):
         _signal(process, signal.SIGCONT)
 

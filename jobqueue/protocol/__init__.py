@@ -1,1 +1,1 @@
-"""What stands in Redis and how it changes: keys, names and bounds, Lua scripts, and the one module that runs them."""
+"""Define the data in Redis and its changes: keys, names and bounds, Lua scripts, and the one module that runs them."""

@@ -1,4 +1,4 @@
-"""What scripts take and return: names in the store may be any bytes, and are text here all the same."""
+"""Convert the arguments and replies of scripts: names in the store may be any bytes, and are text here."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def text_of(value: bytes | str) -> str:
 
 
 def bytes_of(text: str) -> bytes:
-    """Return a name or a key as it stands in the store, where it may be no UTF-8: the opposite of ``text_of``."""
+    """Return a name or a key as the store has it, which may not be UTF-8: the opposite of ``text_of``."""
     return text.encode(errors="surrogateescape")
 
 
 def as_they_came(args: Iterable[Field]) -> list[Field]:
-    """What redis-py can send, where an id in the store is no UTF-8."""
+    """Return the arguments as redis-py can send them, as an id in the store may not be UTF-8."""
     return [bytes_of(arg) if isinstance(arg, str) else arg for arg in args]

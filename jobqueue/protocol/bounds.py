@@ -1,8 +1,8 @@
-"""The bounds of every number that enters: by the command line, the Python API, cron files, and from the store.
+"""Check every number that enters: by the command line, the Python API, cron files, and from the store.
 
-One table, and one way to read a number. What enters is refused with one sentence before anything is sent; what stands
-in the store already, from other producers or older releases, is clamped: a worker has to go on. ``LONGEST`` is what
-the store, Python's clocks and RQ's readers all can carry: a hundred years.
+There is one table, and one way to read a number. A number out of bounds is refused with one sentence before anything is
+sent; one that is in the store already, from other producers or older releases, is clamped, as a worker has to continue.
+``LONGEST`` is the most that the store, Python's clocks and RQ's readers all accept: a hundred years.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from jobqueue.errors import BadValue
 from jobqueue.protocol import names
 
 LONGEST = 3_155_760_000  # seconds: a hundred years
-MOST = 1_000_000_000  # of what is counted
+MOST = 1_000_000_000  # of counts
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # as RQ reads them
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """From ``least`` to ``most``; ``endless`` says what -1 means, "" where it means nothing."""
+    """Bounds from ``least`` to ``most``. endless: the meaning of -1, "" if it has none."""
 
     least: float
     most: float = LONGEST
@@ -80,7 +80,8 @@ WAIT = Bounds(-LONGEST, whole=False)  # of a program: a deadline that is over al
 
 
 def _number(value: object, units: bool) -> int | float | None:
-    """None for what is no finite number. True is none either: who writes ``every=True`` means something else."""
+    """Return the value as a number; None if it is not a finite number. True does not count as one: a caller who writes
+    ``every=True`` means something else."""
     try:
         if isinstance(value, bool):
             return None
@@ -107,7 +108,7 @@ def _number_in(text: str, units: bool) -> int | float | None:
 def _shown(value: object) -> str:
     try:
         text = value if isinstance(value, str) else repr(value)
-    except Exception:  # somebody's own; also an int of more digits than Python prints
+    except Exception:  # a type of the user's; also an int of more digits than Python prints
         text = f"of the type {type(value).__name__}"
     text = ascii(text)[1:-1] if not text.isprintable() else text
     return (text if len(text) <= 40 else f"{text[:37]}...") or "empty"
@@ -181,8 +182,8 @@ def of_job(job: Any) -> None:
 
 
 def of_objects(options: Mapping[str, Any]) -> None:
-    """Check what stands under the options' names: RQ's Retry, Repeat, RateLimit, Callback and Webhooks, and the numbers
-    in them. Raises BadValue."""
+    """Check the options' values: RQ's Retry, Repeat, RateLimit, Callback and Webhooks, and the numbers in them. Raises
+    BadValue."""
     for name, it in options.items():
         if it:  # else it is absent, as in RQ
             _of_option(name, it)
@@ -191,7 +192,7 @@ def of_objects(options: Mapping[str, Any]) -> None:
 def _of_option(name: str, it: Any) -> None:
     if name == "retry" and isinstance(it, int):
         COUNT_OR_NONE.check(name, it)
-    elif name == "webhooks":  # RQ says itself what these are
+    elif name == "webhooks":  # RQ itself checks these
         for webhook in it if isinstance(it, (list, tuple)) else (it,):
             _of_object(webhook)
     elif name in _CALLBACKS and (isinstance(it, str) or callable(it)):  # RQ makes a Callback of it
@@ -221,7 +222,7 @@ def _of_object(it: Any) -> None:
 
 
 def clamped(value: bytes) -> float | None:
-    """A number of a job's hash, from -1 to LONGEST; None when it is absent or nonsense."""
+    """Return a number of a job's hash, from -1 to LONGEST; None if it is absent or invalid."""
     try:
         number = float(value) if value else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who holds a job, by what right it writes about it, and what it knows of it."""
+"""Define the token by which a process may write about a job, and what it knows of the job."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Token(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What is special about a job. Tested for each job several times, so each is an attribute, not a flag of an enum
-    (docs/decisions.md has the figures). The letters are those of scripts/cycle.lua; this is where they get names."""
+    """The special features of a job. Tested for each job several times, so each is an attribute, not a flag of an enum
+    (docs/decisions.md has the figures). The letters are those of scripts/cycle.lua; here they get their names."""
 
     marked_first: bool = False  # m: mark its start before it runs
     success_by_rq: bool = False  # s: RQ's own code finishes a success
@@ -32,14 +32,14 @@ _LETTERS = b"msfaxr"  # in the order of the fields
 
 @cache
 def features_of(letters: bytes) -> Features:
-    """Return what CYCLE says of a job in letters. Raises ValueError for a letter that nobody knows."""
+    """Return the features for the letters of CYCLE. Raises ValueError for an unknown letter."""
     if unknown := set(letters) - set(_LETTERS):
         raise ValueError(f"CYCLE has a feature that has no name here: {bytes(unknown)!r}")
     return Features(*(letter in letters for letter in _LETTERS))
 
 
 class Claimed(NamedTuple):
-    """A job in the hands of a child."""
+    """A job that a child has claimed."""
 
     id: str
     claim: int
@@ -57,7 +57,8 @@ class Claimed(NamedTuple):
 
 
 class StartMark(NamedTuple):
-    """What START MARK writes about a job that starts: RQ's text of the time, and for how many seconds to believe it."""
+    """What START MARK writes about a job that starts: the time as RQ's text, and for how many seconds the mark is
+    valid."""
 
     job: Claimed
     started_at: str

@@ -1,4 +1,4 @@
-"""What CYCLE is told and what it answers; scripts/cycle.lua has the meanings."""
+"""Define CYCLE's request and reply; scripts/cycle.lua has the meanings."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Spent(NamedTuple):
 
 
 class CycleState(StrEnum):
-    """What CYCLE says of the queues, or of who asks."""
+    """What CYCLE reports about the queues, or about the owner that asks."""
 
     CLAIMED = "claimed"
     EMPTY = "empty"
     SUSPENDED = "suspended"  # all workers, by RQ's `rq suspend`
     PAUSED = "paused"
-    FENCED = "fenced"  # the name of who asks was struck off: nothing was done
+    FENCED = "fenced"  # the owner's name was struck off: nothing was done
 
 
 STATES = {state.value.encode(): state for state in CycleState}
 
 
 class Cycle(NamedTuple):
-    """What CYCLE answered: a state, an ack per outcome, and the jobs that were claimed."""
+    """The reply to CYCLE: a state, an ack per outcome, and the claimed jobs."""
 
     state: CycleState
     acks: list[Ack]
@@ -44,7 +44,7 @@ class Cycle(NamedTuple):
 
 
 class CycleRequest(NamedTuple):
-    """What CYCLE is told."""
+    """A CYCLE request."""
 
     owner: str
     worker: str
@@ -55,7 +55,7 @@ class CycleRequest(NamedTuple):
     usage: Sequence[Spent] = ()
 
     def args(self) -> list[Field]:
-        """Return the arguments behind the script: number of keys, key, ARGV."""
+        """Return the arguments after the script: number of keys, key, ARGV."""
         args = self._head()
         for o in self.outcomes:
             args += (o.id, o.claim, o.queue, o.kind, o.ttl, o.payload, o.started_at, o.ended_at, o.started, o.ended)

@@ -32,7 +32,7 @@ def check_written(written: Mapping[str, Any]) -> None:
         value = written.get(name)
         if value is None or type(value) is int:
             continue
-        text = value if isinstance(value, str) else repr(value)  # as redis-py sends what it sends at all
+        text = value if isinstance(value, str) else repr(value)  # as redis-py encodes the types that it can send
         try:
             parse_timeout(text) if name == "timeout" else int(text)
         except (ValueError, TimeoutFormatError):
@@ -48,7 +48,7 @@ def _checked(read: Callable[[Any], object]) -> Callable[[bytes], bytes | None]:
     def kept(value: bytes) -> bytes | None:
         try:
             read(value)
-        except Exception:  # whatever a reader of RQ's says of it
+        except Exception:  # whatever error RQ's reader raises for it
             return None
         return value
 

@@ -1,4 +1,4 @@
-"""All Redis keys, spelled in one place. RQ's keys have RQ's meaning; jobq's stand under ``<prefix>:jobq:``.
+"""Spell all Redis keys, in one place. RQ's keys have RQ's meaning; jobq's begin with ``<prefix>:jobq:``.
 
 The Lua scripts spell the same keys in ``scripts/_prelude.lua``; ``tests/unit/test_keys.py`` holds the two together.
 """
@@ -80,7 +80,8 @@ def scheduler_lock(queue_name: str) -> str:
 
 
 def rate_limit(name: str) -> str:
-    """How many may be under way; behind it ``:allowed`` are those that are, ``:rate_limited`` those that wait."""
+    """How many jobs of a rate limit may be under way; with ``:allowed`` added those that are, with ``:rate_limited``
+    those that wait."""
     return f"{PREFIX}:rl:{name}"
 
 
@@ -105,7 +106,7 @@ PAUSED = f"{PREFIX}:jobq:paused"
 USAGE = f"{PREFIX}:jobq:usage"  # the tasks that have a record
 ASIDE = f"{PREFIX}:jobq:aside"  # keys of a wrong type that a script found: member key, score when it was moved aside
 SCHEDULES = f"{PREFIX}:jobq:schedules"  # stored schedules: member id, score the next time
-CRON_ENTRIES = f"{PREFIX}:jobq:cron_entries"  # what stands in cron files, likewise; only the leader enqueues these
+CRON_ENTRIES = f"{PREFIX}:jobq:cron_entries"  # the same for entries of cron files; only the leader enqueues these
 ENDED = (
     f"{PREFIX}:jobq:ended"  # jobs whose end is recorded, and whose dependents are not all enqueued: id, how it ended
 )
@@ -113,7 +114,7 @@ CRON_LEADER = f"{PREFIX}:jobq:cron_leader"  # the name of the supervisor that le
 
 
 def own(owner: str) -> str:
-    """What the child process ``owner`` (W:CHILD.N) holds: member job id, score claim number."""
+    """The claimed jobs of the child process ``owner`` (W:CHILD.N): member job id, score claim number."""
     return f"{PREFIX}:jobq:own:{owner}"
 
 
@@ -122,7 +123,7 @@ def lease(worker_name: str) -> str:
 
 
 def back(queue_name: str) -> str:
-    """Ids that stand returned at the head of the queue: member job id, score the claim that took it first."""
+    """The returned jobs at the head of the queue: member job id, score the claim that took it first."""
     return f"{PREFIX}:jobq:back:{queue_name}"
 
 
@@ -132,32 +133,33 @@ def fin(job_id: str) -> str:
 
 
 def waiting_for(job_id: str) -> str:
-    """The dependents of a job that stands in ENDED."""
+    """The dependents of a job that is in ENDED."""
     return f"{PREFIX}:jobq:waiting_for:{job_id}"
 
 
 def submit(mark: str) -> str:
-    """Which request of a submit is the last that counts: those that were given up do nothing when they arrive late."""
+    """The number of the request of a submit that counts: earlier ones, which were given up, do nothing when they arrive
+    late."""
     return f"{PREFIX}:jobq:submit:{mark}"
 
 
 def aside(key: str) -> str:
-    """Where what stood under ``key``, and had another type than it should have, is kept for a week."""
+    """The place where a key of a wrong type is kept for a week after it was moved aside."""
     return f"{PREFIX}:jobq:aside:{key}"
 
 
 def usage(task: str) -> str:
-    """What workers recorded of a task's runs; the fields are told in jobqueue/insight/usage.py."""
+    """The workers' records of a task's runs; jobqueue/insight/usage.py has the fields."""
     return f"{PREFIX}:jobq:usage:{task}"
 
 
 def schedule(schedule_id: str) -> str:
-    """When, where to, and what came of it last."""
+    """When a schedule is due, its queue, and its last occurrence."""
     return f"{PREFIX}:jobq:schedule:{schedule_id}"
 
 
 def schedule_job(schedule_id: str) -> str:
-    """The fields that each job of the schedule begins with."""
+    """The fields with which each job of the schedule starts."""
     return f"{PREFIX}:jobq:schedule_job:{schedule_id}"
 
 
@@ -167,5 +169,5 @@ def bell(name: str) -> str:
 
 
 def chaos(run: str) -> str:
-    """What the jobs of one run of ``jobq chaos`` wrote about their runs: field id:token, value begun or done."""
+    """The notes of the jobs of one run of ``jobq chaos`` about their runs: field id:token, value begun or done."""
     return f"{PREFIX}:jobq:chaos:{run}"

@@ -1,4 +1,4 @@
-"""The text of the Lua scripts under ``scripts/``, and the digests by which the server knows them."""
+"""Load the Lua scripts under ``scripts/``, with the digests by which the server knows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WITHOUT_PRELUDE = {"submit", "survey"}
 
 @cache
 def source(name: str) -> str:
-    """The text of script ``name`` behind the prelude, with RQ's key prefix put in."""
+    """Return the text of script ``name`` after the prelude, with RQ's key prefix put in."""
     scripts = resources.files(__package__) / "scripts"
     if name in WITHOUT_PRELUDE:
         return (scripts / f"{name}.lua").read_text()
@@ -24,7 +24,7 @@ def source(name: str) -> str:
 
 @cache
 def packed_head(name: str, by_digest: bool) -> bytes:
-    """The head of an EVALSHA, or of an EVAL, for resp.ask."""
+    """Return the first arguments of an EVALSHA, or of an EVAL, for resp.ask."""
     what = digest(name) if by_digest else source(name)
     return resp.strings((b"EVALSHA" if by_digest else b"EVAL", what.encode()))
 

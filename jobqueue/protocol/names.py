@@ -10,7 +10,7 @@ import re
 
 from jobqueue.errors import BadType, BadValue
 
-LONGEST = 255  # characters; names stand in keys, log lines and tables
+LONGEST = 255  # characters; names are parts of keys, log lines and tables
 _ID = re.compile(r"[A-Za-z0-9_-]+")  # RQ's
 
 

@@ -1,4 +1,4 @@
-"""How claimed jobs end, and what CYCLE says to that."""
+"""Define how claimed jobs end, and CYCLE's answers to that."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RAISED: Final = 2
 
 
 class Ack(IntEnum):
-    """What CYCLE says to an outcome; scripts/cycle.lua has the meanings. In the order of their numbers."""
+    """CYCLE's answer to an outcome; scripts/cycle.lua has the meanings. In the order of their numbers."""
 
     LOST = 0  # the token is gone, nothing was written
     RECORDED = 1
-    GONE = 2  # the job was deleted or canceled meanwhile, and is let go
+    GONE = 2  # the job was deleted or canceled meanwhile, and is released
     HAS_DEPENDENTS = 3  # RQ's own finish must record it, nothing was written
 
 

@@ -48,7 +48,7 @@ class Protocol:
         at_front: bool = False,
         ttl: int | None = None,
     ) -> list[bool]:
-        """Enqueue the jobs whose hash does not exist yet; tell for each whether it was new."""
+        """Enqueue the jobs whose hash does not exist yet; return for each whether it was new."""
         args: list[Field] = [queue, "L" if at_front else "R", "" if ttl is None else ttl]
         for job_id, fields in jobs:
             args += (job_id, 2 * len(fields))
@@ -114,9 +114,9 @@ class Protocol:
         dead: str = "",
         leave_failures: bool = False,
     ) -> Rescue | None:
-        """Take a dead owner's jobs; ``running`` None: nobody knows what ran. ``dead``: the lease of its tree, which
-        leaves RQ's lists with its last name unless it has moved. ``leave_failures``: leave each job that fails for RQ's
-        own finish. None: it was not ours to rescue."""
+        """Take a dead owner's jobs. running: None if it is not known which jobs ran; dead: the lease of its tree, which
+        is removed from RQ's lists with its last owner name unless the lease was renewed; leave_failures: leave each job
+        that fails for RQ's own finish. Return None if it was not ours to rescue."""
         args: list[Field] = [owner, worker, lease, int(running is not None), on_crash, most]
         args.append(1 if final else 2 if leave_failures else 0)
         args += (ended_at, ended, cause, dead, len(keep), *keep)
@@ -147,25 +147,25 @@ class Protocol:
         return dict(zip(reply[::2], reply[1::2], strict=True))
 
     def enqueue_dependents(self, job_id: str, most: int = 200) -> tuple[bool, list[tuple[str, str]]]:
-        """Enqueue some dependents of a job that stands in keys.ENDED; return whether there are more, and who went into
-        which queue. A chunk takes the server some milliseconds, and others are served in between."""
+        """Enqueue some dependents of a job that is in keys.ENDED; return whether there are more, and which went into
+        which queue. A chunk takes the server some milliseconds, and other requests are served in between."""
         left, *moved = self.run("dependents", 1, keys.waiting_for(job_id), job_id, most)
         return bool(left), [(text_of(q), text_of(i)) for q, i in zip(moved[::2], moved[1::2], strict=True)]
 
     def cancel_job(
         self, job_id: str, *, only_waiting: bool, enqueue_dependents: bool = False, forget: bool = False
     ) -> tuple[bool, str]:
-        """Cancel the job; return whether it was done, and its status before ("held": about to run). ``forget``: what it
-        waits for does not know it any more."""
+        """Cancel the job; return whether it was done, and its status before ("held": about to run). forget: the jobs
+        that it waits for do not list it any more."""
         flags = (int(only_waiting), int(enqueue_dependents), int(forget))
         done, before = self.run("cancel_job", 1, keys.job(job_id), job_id, *flags)
         return bool(done), text_of(before)
 
     def newest_claim(self) -> int:
-        """The number of the last claim that anybody made."""
+        """Return the number of the last claim."""
         try:
             return int(self.client.get(keys.SEQ) or 0)
-        except (ValueError, redis.ResponseError):  # it is no number: the next claim begins anew, beyond all others
+        except (ValueError, redis.ResponseError):  # it is not a number: the next claim starts again, beyond all others
             return 0
 
     def stand_in(
@@ -189,8 +189,8 @@ class Protocol:
         return [bool(n) for n in self.run("cancel", 1, keys.queue(queue), queue, *ids)]
 
     def due(self, queues: Sequence[str], most: int = 500) -> list[int]:
-        """Enqueue the scheduled jobs of ``queues`` whose time has come, up to ``most`` in all; tell for each queue how
-        many, -1: an RQ scheduler does it."""
+        """Enqueue the scheduled jobs of ``queues`` that are due, up to ``most`` in all; return how many for each queue,
+        -1: an RQ scheduler does it."""
         registries = [keys.registry("scheduled", queue) for queue in queues]
         return [int(n) for n in self.run("due", len(queues), *registries, most, *queues)]
 
@@ -208,8 +208,8 @@ class Protocol:
         return bool(self.run("bring_on", 1, keys.job(job_id), job_id))
 
     def forget_gone(self, kind: str, queue: str) -> int:
-        """Take jobs whose hash has expired out of a registry of RQ's that nobody cleans (deferred, canceled), and who
-        is canceled out of all others; return how many have expired."""
+        """Remove jobs whose hash has expired from a registry that RQ does not clean (deferred, canceled), and canceled
+        jobs from all other registries; return how many have expired."""
         registry, cursor, count = keys.registry(kind, queue), -1, 0
         while cursor:
             cursor, found = self.client.zscan(registry, max(0, cursor), count=500)
@@ -223,8 +223,8 @@ class Protocol:
 
 
 def queue_names(members: Iterable[bytes]) -> list[str]:
-    """The names of the queues whose keys stand in keys.QUEUES; not of a queue class with a prefix of its own, and not
-    what is no text."""
+    """Return the names of the queues in keys.QUEUES, without those of a queue class with its own prefix, and those that
+    are not text."""
     prefix = keys.queue("")
     texts = (member.decode(errors="replace") for member in members)
     return [text.removeprefix(prefix) for text in texts if text.startswith(prefix) and "\ufffd" not in text]

@@ -1,4 +1,4 @@
-"""What RESCUE is told and what it answers; scripts/rescue.lua has the meanings."""
+"""Define RESCUE's request and reply; scripts/rescue.lua has the meanings."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 
 class Verdict(StrEnum):
-    """What a rescuer says of a job that ran when its process died, and RESCUE of what it leaves to RQ's own finish.
-    scripts/rescue.lua has the meanings."""
+    """A verdict on a job that ran when its process died, given by a rescuer, or by RESCUE on a job that it leaves to
+    RQ's own finish. scripts/rescue.lua has the meanings."""
 
     CRASH = "crash"  # it may have killed its process: counted, and the last one fails it
     SUSPECT = "suspect"  # one of several that may have
     INTERRUPT = "interrupt"  # we or a neighbour ended it: uncounted
     FAIL = "fail"  # its end is a failure; RQ's retries apply
-    FAIL_FOR_GOOD = "dead"  # likewise, and RQ's retries do not apply
-    STOP = "stop"  # somebody asked to stop it
+    FAIL_FOR_GOOD = "dead"  # the same, and RQ's retries do not apply
+    STOP = "stop"  # the job was to be stopped
     RETURNED = "returned"  # it returned, and its record found dependents
 
 
 class Ruling(NamedTuple):
-    """What a rescuer says of one job: one of the first six verdicts."""
+    """A rescuer's ruling on one job, with one of the first six verdicts."""
 
     claim: int
     verdict: Verdict
@@ -28,7 +28,7 @@ class Ruling(NamedTuple):
 
 
 class ForRQ(NamedTuple):
-    """A job that a rescue left to RQ's own finish, under its dead owner's token: one of the last four verdicts."""
+    """A job that a rescue left to RQ's own finish, under its dead owner's token, with one of the last four verdicts."""
 
     id: str
     claim: int
@@ -38,7 +38,7 @@ class ForRQ(NamedTuple):
 
 
 class Rescue(NamedTuple):
-    """What became of a dead owner's jobs."""
+    """What happened to a dead owner's jobs."""
 
     given_back: int
     run_again: int

@@ -44,7 +44,7 @@ def _ask(client: redis.Redis, packed: bytes) -> Any:
             read_confirmation(connection)
         return reply
     except ResponseError:
-        if confirms(connection):  # an answer to WAIT comes still, and late
+        if confirms(connection):  # the answer to WAIT will still arrive, late
             connection.disconnect()
         raise
     except BaseException:  # also KeyboardInterrupt: an unread reply must not meet the next command

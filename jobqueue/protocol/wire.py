@@ -1,4 +1,4 @@
-"""The connection on which a child claims and settles: sending CYCLE and reading its reply are two steps."""
+"""Hold the connection on which a child claims and settles: sending CYCLE and reading its reply are two steps."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Wire:
         return parse_cycle(reply)
 
     def largest(self) -> int:
-        """How many bytes the server takes at once, as far as it says so; 0: it does not."""
+        """Return how many bytes the server accepts at once; 0: it does not say."""
         try:
             found = [self._limit(name) for name in ("proto-max-bulk-len", "client-query-buffer-limit")]
-        except redis.ResponseError:  # not to everybody
+        except redis.ResponseError:  # servers do not tell every user
             return 0
         return min((limit for limit in found if limit > 0), default=0)
 

@@ -24,7 +24,7 @@ from jobqueue.schedules.timing import BadSchedule, Timing
 
 FENCED = "fenced"
 GONE = "gone"  # UPCOMING's word for an entry whose keys were deleted
-NOT_ENQUEUED = frozenset({FENCED, "moved", "overlap", "there"})  # what TICK returns in the place of a job's id
+NOT_ENQUEUED = frozenset({FENCED, "moved", "overlap", "there"})  # TICK's reply in place of a job's id
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class Timetable:
     # -- the leader of the cron files ------------------------------------------------------------------------------
 
     def lead(self, seconds: float) -> int:
-        """Try to lead for so many seconds; return 1 for a new leader, 2 for one that leads on, 0 if another one
-        leads."""
+        """Try to lead for this number of seconds; return 1 for a new leader, 2 for one that continues to lead, 0 if
+        another one leads."""
         return int(self._protocol.run("cron_lead", 1, keys.CRON_LEADER, self._leader, int(seconds * 1000)))
 
     def keep_only(self, ids: Iterable[str]) -> bool:

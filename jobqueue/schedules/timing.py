@@ -1,4 +1,4 @@
-"""Compute when a schedule comes round: every so many seconds, or by a cron expression in a time zone.
+"""Compute when a schedule is due: at an interval of seconds, or by a cron expression in a time zone.
 
 A cron expression means the same as in RQ: croniter's five fields (six with seconds at the end), in local time; a time
 that a change of the clocks skips comes once, one that it repeats comes only the first time.
@@ -25,7 +25,8 @@ class BadSchedule(UsageError):
 
 @dataclass(frozen=True)
 class Timing:
-    """Either ``every`` so many seconds or ``cron``, in the zone ``tz`` ("" is this machine's local time)."""
+    """The times of a schedule: ``every`` number of seconds, or ``cron``, in the zone ``tz`` ("" is this machine's local
+    time)."""
 
     every: float = 0.0
     cron: str = ""

@@ -51,10 +51,10 @@ class Address:
 
 
 def _hide_passwords(url: str) -> str:
-    """Hide what may be a password, rather too much than too little.
+    """Hide every part that may be a password, rather too much than too little.
 
-    Of what stands before the last @ only a user's name is left, and that only where a colon shows that a password
-    follows. (``redis://PASSWORD@host``, an easy mistake, has none.)
+    Before the last @ only a user's name is left, and only if a colon shows that a password follows.
+    (``redis://PASSWORD@host``, an easy mistake, has none.)
     """
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     secret, at, host = rest.rpartition("@")
