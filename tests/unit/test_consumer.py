@@ -216,6 +216,15 @@ def test_short_jobs_are_claimed_ahead(bench: Bench) -> None:
     assert len(bench.wire.requests) < 60
 
 
+def test_jobs_that_rqs_own_code_ends_count_as_long_as_that_takes(bench: Bench) -> None:
+    bench.put(*ids(400))
+    for _ in range(100):
+        job = bench.take()
+        bench.consumer.let_go(job.claim, 0)
+        bench.consumer.note_duration(0.010)
+    assert max(request.want for request in bench.wire.requests) <= 3
+
+
 def test_nothing_is_claimed_ahead_behind_long_jobs(bench: Bench) -> None:
     bench.put(*ids(40))
     bench.run(20, seconds=0.5)

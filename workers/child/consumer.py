@@ -109,6 +109,11 @@ class Consumer:
             if slot is not None:
                 self._page.end(slot)
 
+    def note_duration(self, seconds: float) -> None:
+        """Note how long a job took, together with its end by RQ's own code: so few jobs are claimed ahead of it."""
+        with self._mutex:
+            self._buffer.prefetch.ended(seconds)
+
     def why_refused(self, claim: int) -> str:
         """Return why the store does not take the outcome that comes back; "": it was not refused."""
         with self._lock:

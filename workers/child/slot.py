@@ -187,6 +187,7 @@ class Slot(Interruptible):
         finishing = self._finishing(job, ending, started, self._carried)
         ending, self._carried = None, NOTHING  # nothing else refers to the job's objects
         self._record(finishing)
+        self._consumer.note_duration(monotonic() - self.since)
 
     def _begin(self, job: Claimed) -> None:
         limit = self._settings.default_timeout if job.timeout is None else job.timeout
