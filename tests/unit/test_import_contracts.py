@@ -19,17 +19,17 @@ CONTRACTS = [
 # The module that is broken, what it imports, and words of the contract's name.
 BREACHES = {
     "import the workers": ("jobqueue/doctor/server.py", "jobqueue.workers.shared.timestamps"),
-    "the command line stands on the library": ("jobqueue/store/address.py", "jobqueue.store.connection"),
-    "stays out of the library": ("jobqueue/admin/control.py", "jobqueue.chaos"),
-    "the comparison is imported": ("jobqueue/admin/control.py", "jobqueue.compare"),
-    "the harness serves": ("jobqueue/admin/control.py", "jobqueue.harness"),
+    "modules in layers": ("jobqueue/store/address.py", "jobqueue.store.connection"),
+    "imports the demo": ("jobqueue/admin/control.py", "jobqueue.chaos"),
+    "import the comparison": ("jobqueue/admin/control.py", "jobqueue.compare"),
+    "import the harness": ("jobqueue/admin/control.py", "jobqueue.harness"),
     "tasks are plain functions": ("jobqueue/tasks/page.py", "redis"),
-    "terminals are": ("jobqueue/protocol/names.py", "click"),
-    "roles do not know each other": ("workers/roles/rescuer.py", "jobqueue.workers.roles.maintenance"),
-    "the packages of the library": ("jobqueue/protocol/names.py", "jobqueue.store.config"),
+    "libraries for terminals": ("jobqueue/protocol/names.py", "click"),
+    "roles do not import each other": ("workers/roles/rescuer.py", "jobqueue.workers.roles.maintenance"),
+    "packages in layers: the library": ("jobqueue/protocol/names.py", "jobqueue.store.config"),
     "no import cycle": ("jobqueue/network/waits.py", "jobqueue.network.primary"),
-    "who starts and watches": ("workers/shared/clock.py", "jobqueue.workers.roles.heartbeat"),
-    "what makes a process that runs jobs": ("workers/running/copies.py", "jobqueue.workers.child.child"),
+    "packages in layers: launcher": ("workers/shared/attempts.py", "jobqueue.workers.roles.heartbeat"),
+    "packages in layers: forking": ("workers/running/copies.py", "jobqueue.workers.child.child"),
     "the supervisor's process imports nothing": ("workers/supervisor/burst.py", "jobqueue.workers.running.runner"),
 }
 
