@@ -22,7 +22,7 @@ from rq.job import Job
 from jobqueue.workers.rq_classes.slot import RQSlot
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.child.slot_parts import SlotParts
-names = ("owner", "page", "consumer", "protocol", "usage", "stir")
+names = ("owner", "page", "consumer", "protocol", "usage", "stir", "ask_to_retire")
 parts = SlotParts(settings=SimpleNamespace(slots=1), **{name: Mock() for name in names})
 worker = Mock(job_class=Job)
 worker.name = "w"

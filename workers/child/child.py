@@ -43,6 +43,7 @@ from jobqueue.workers.shared.deaths import FAILED, FENCED
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import protect_logging
 from jobqueue.workers.shared.messages import PluginBegun
+from jobqueue.workers.shared.own_thread import be_own_thread, hide_own_threads
 from jobqueue.workers.shared.process_tree import MARK, TO_ALL, Forks
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.shared.titles import Title
@@ -138,6 +139,7 @@ def _run_for_good(slot: Slot) -> None:
     """Run a slot in this thread; end the child if that fails by a mistake of ours: it would have a slot without a
     thread, and another child replaces it."""
     code = FAILED
+    be_own_thread()
     try:
         slot.run()
         code = 0
@@ -184,6 +186,7 @@ def become_child(make: Callable[[], Runs], parent: int, name: str, forks: Forks)
         obey_the_parent_only(_nothing)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, *TO_ALL))  # modules may have blocked them
         reseed()
+        hide_own_threads()
         with after_imports.watching_imports():
             make().run()
         exit_handlers.run()

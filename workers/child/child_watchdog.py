@@ -17,7 +17,6 @@ job that began meanwhile is at most 50 ms late.
 from __future__ import annotations
 
 import logging
-import threading
 
 from jobqueue.clock import monotonic
 from jobqueue.protocol.claims import Claimed
@@ -36,6 +35,7 @@ from jobqueue.workers.child.title_watch import TitleWatch
 from jobqueue.workers.child.wake_pipe import WakePipe
 from jobqueue.workers.shared.journal import PULSE, SharedPage
 from jobqueue.workers.shared.messages import Interrupt, Ping, Quiet, StopJob, Wake
+from jobqueue.workers.shared.own_thread import OwnThread
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class ChildWatchdog:
         self._slot_watch = SlotWatch(consumer, slots)
         self._pulse = 0
         self.failed = False  # an error has ended the thread
-        self._thread = threading.Thread(target=self.run, name="jobq-child-watchdog", daemon=True)
+        self._thread = OwnThread(self.run, "jobq-child-watchdog")
 
     def start(self) -> None:
         self._thread.start()

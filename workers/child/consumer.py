@@ -149,6 +149,11 @@ class Consumer:
         nothing = self._buffer.out_of_work or self.has_had_its_share
         return nothing and not self._buffer.jobs and self._outbox.is_settled and self._wire.state in AT_REST
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it claims and hands out nothing any more."""
+        return self._buffer.quiet
+
     def quiet_now(self) -> bool:
         """Claim nothing any more. False: the wire is in the middle of something, by an exception in its thread."""
         self._buffer.quiet = True

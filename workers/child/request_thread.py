@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-import queue
-import threading
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 
 from redis.exceptions import RedisError
 
 from jobqueue.protocol.claims import StartMark, Token
 from jobqueue.protocol.protocol import Protocol
+from jobqueue.workers.shared.own_thread import OwnThread
 from jobqueue.workers.shared.retry import retry_request
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ class RequestThread:
         self._protocol = protocol
         self._worker = worker
         self._on_failed = on_failed
-        self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="jobq-requests", daemon=True)
+        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread = OwnThread(self._run, "jobq-requests")
         self._started = False
         self._asked = itertools.count(1)
         self._last = 0  # the requests that were asked for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from _thread import get_ident  # that of the thread, also where gevent patches threading
 
 
 class RollCall:
@@ -20,7 +20,7 @@ class RollCall:
 
     def answer(self) -> None:
         """Note that the calling thread has answered."""
-        self._answered[threading.get_ident()] = self._round
+        self._answered[get_ident()] = self._round
 
     def has_answered(self, thread: int | None, number: int) -> bool:
         """Return whether this thread has answered in this round or in a later one."""

@@ -7,7 +7,6 @@ a thread. What it runs and since when stands in shared memory before the first l
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.current import CurrentJob
 from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
+from jobqueue.workers.running.monkey_patches import is_patched
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
@@ -68,7 +68,7 @@ class Slot(Interruptible):
     def run(self) -> None:
         """Run until there is nothing more to run."""
         self.bind()
-        self._page.bind(self.number, threading.get_ident())
+        self._page.bind(self.number, self.thread or 0)
         if self.meter:
             self.meter.bind()
         try:
@@ -93,6 +93,8 @@ class Slot(Interruptible):
             after_imports.copy().run(self._run_one, work)
             if self._plugins is not None:
                 self._plugins.report()
+            if is_patched():
+                self._withdraw()
 
     def call_plugins(self, *methods: str) -> None:
         """(its thread) Call these methods of the plugins, if there are any."""
@@ -321,6 +323,20 @@ class Slot(Interruptible):
     def _may_not_repeat(self, job: Claimed) -> bool:
         """Whether --on-crash fail applies, set by the job or else by this worker."""
         return job.features.fails_at_crash or (self._settings.on_crash == "fail" and not job.features.repeats_at_crash)
+
+    def _withdraw(self) -> None:
+        """Have this process replaced, and return what it has claimed: it cannot wait for anything any more."""
+        parts, worker = self._parts, self._settings.worker
+        if parts.consumer.is_quiet:
+            return
+        tokens = [job.token(parts.owner) for job in parts.consumer.drop_buffer(quiet=True)]
+        log.warning(
+            "a job has replaced Python's threads or sockets (monkey.patch_all() of gevent, or monkey_patch() of "
+            "eventlet): this process takes no more jobs, and another takes its place"
+        )
+        parts.ask_to_retire()
+        with self.waiting():
+            retry_request(lambda: parts.protocol.give_back(worker, tokens) if tokens else None, "giving jobs back")
 
     # -- what differs in RQ's worker classes ---------------------------------------------------------------------------
 

@@ -24,4 +24,5 @@ class SlotParts:
     protocol: Protocol
     usage: Usage
     stir: Callable[[], None]  # wakes the watchdog when a job or callback starts
+    ask_to_retire: Callable[[], None]  # has another process take the place of this one
     plugins: Plugins | None = None  # None: no plugin wants to hear of slots and jobs

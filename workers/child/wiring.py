@@ -70,7 +70,9 @@ class Wiring:
             on_away=hooks.on_away,
         )
         hear = plugins if plugins and plugins.has(*IN_PROCESSES) else None
-        parts = SlotParts(settings, owner, page, self.consumer, protocol, usage, wake_pipe.stir, hear)
+        parts = SlotParts(
+            settings, owner, page, self.consumer, protocol, usage, wake_pipe.stir, link.ask_to_retire, hear
+        )
         make = partial(make_slot, parts)
         self.slots = [make(number) for number in range(settings.slots)]
         self.limits = LimitWatch(self.slots, make, start_slot, on_written_off=link.ask_to_retire)

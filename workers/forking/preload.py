@@ -23,6 +23,7 @@ from jobqueue.protocol.lua import packed_head
 from jobqueue.store.connection import Address, client
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy_of
+from jobqueue.workers.running.monkey_patches import why_no_worker
 from jobqueue.workers.running.runner import checked_callable
 from jobqueue.workers.shared.served import dotted
 from jobqueue.workers.shared.settings import Settings
@@ -85,6 +86,7 @@ def _import(
         module, _, function = name.partition(":")
         on_import(module)
         _import_module(module, name)
+        _check_what_it_left(module)
         if function:
             try:
                 checked_callable(import_attribute(dotted(name)), name)
@@ -96,16 +98,25 @@ def _import(
             checked_callable(import_attribute(name), name)
         except (ValueError, NotServed) as e:  # RQ's text is "Invalid attribute name" also for a module that is missing
             raise ImportError(f"--exception-handler {name}: {e}") from e
+        _check_what_it_left(name)
     for flag, name in classes.items():
         on_import(name)
         _check_class(flag, name)
+        _check_what_it_left(name)
 
 
 def _plugins(wanted: PluginChoice, worker: WorkerInfo | None, on_import: Callable[[str], object]) -> list[Found]:
     try:
-        return find_plugins(wanted, worker, on_import)
+        found = find_plugins(wanted, worker, on_import)
     except CannotLoad as e:
         raise ImportError(str(e)) from e
+    _check_what_it_left("a plugin")
+    return found
+
+
+def _check_what_it_left(name: str) -> None:
+    if why := why_no_worker(name):
+        raise ImportError(why)
 
 
 def _of_a_file(path: str) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from jobqueue.errors import JobqError
@@ -17,6 +18,7 @@ from jobqueue.network.backoff import Backoff
 from jobqueue.network.waits import bounded
 from jobqueue.store.error_texts import is_away, without_script
 from jobqueue.workers.shared.failures import Failures, keep_going
+from jobqueue.workers.shared.own_thread import OwnThread
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +109,8 @@ class RoleThread:
         self._at_hand: Callable[[], object] | None = None  # the request that was tried when the store was away
         self._set_aside: list[tuple[float, Callable[[], object]]] = []  # failed requests, and when each is tried again
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=keep_going, args=[name, self._run, self._failures, threading.Event()], name=name, daemon=True
-        )
+        body = partial(keep_going, name, self._run, self._failures, threading.Event())
+        self._thread = OwnThread(body, name)
         self._backoff = Backoff()
         self._away: set[int] = set()  # roles (-1: requests) that found the store away and have not succeeded since
 
@@ -123,8 +124,7 @@ class RoleThread:
         if not self._stop.is_set():
             self._stop.set()
             self._requests.put(lambda: None)
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
+        self._thread.join(timeout)
         return not self._thread.is_alive()
 
     @property

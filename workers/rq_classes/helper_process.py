@@ -26,6 +26,7 @@ from jobqueue.workers.shared.deaths import FAILED
 from jobqueue.workers.shared.finish_page import FinishPage, anonymous_page
 from jobqueue.workers.shared.finish_watch import SILENT, FinishWatch
 from jobqueue.workers.shared.logs import protect_logging
+from jobqueue.workers.shared.own_thread import hide_own_threads
 from jobqueue.workers.shared.process_tree import MARK, TO_ALL, Forks, OfProcess, end_processes
 
 STORE_AWAY = 8  # the exit code of a helper that the store did not answer
@@ -120,6 +121,7 @@ def take_leave(worker: BaseWorker, parent: int, name: str, forks: Forks) -> None
     exit_handlers.forget_inherited()
     output.buffer_lines()
     reseed()
+    hide_own_threads()
 
 
 def _nothing(*_: object) -> None:

@@ -31,6 +31,7 @@ from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, claim_in
 from jobqueue.workers.shared.logs import logging_guarded
+from jobqueue.workers.shared.own_thread import hide_own_threads, show_own_threads
 
 
 class WarmChild(Interface):
@@ -119,6 +120,7 @@ class OnOurEngine(BaseWorker):
         this_is_the_original()
         self.rq_roles = RQRoles(self, self.lease, self.execution_ttl, self.runs_user_code_apart)
         after_imports.capture()
+        hide_own_threads()
         try:
             self.rq_roles.start()
             self.rq_roles.plugins.call("worker_start")
@@ -136,6 +138,7 @@ class OnOurEngine(BaseWorker):
                 rq_roles.stop()
             except RedisError as e:
                 self.log.warning("Worker %s: could not give its lease back: %s", self.name, e)
+            show_own_threads()
 
     def register_birth(self) -> None:
         """Register as RQ does. If a worker of ours that was killed has this name, take it over when its lease has run

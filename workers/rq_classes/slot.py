@@ -91,6 +91,9 @@ class RQSlot(Slot):
         finally:
             self._hear_the_parent()
 
+    def _withdraw(self) -> None:
+        """Go on: nothing in this process waits for a lock of another thread, and RQ's worker runs such jobs too."""
+
     def _hear_the_parent(self) -> None:
         """Restore SIGTERM, by which the parent asks the horse to stop: a job may have set a handler or blocked it."""
         self.unblock()

@@ -16,6 +16,7 @@ import signal
 import threading
 from _signal import getsignal  # type: ignore[import-not-found]  # signal.getsignal also looks for an enum: 25 times as long
 from _signal import pthread_sigmask as sigmask
+from _thread import get_ident  # the thread's, also where gevent has put a greenlet's in its place
 from collections.abc import Callable
 from operator import call
 from types import FrameType
@@ -114,7 +115,7 @@ class Interruptible:
     def bind(self) -> None:
         """Make the calling thread the one that runs this slot's jobs."""
         this_is_the_original()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._in_main = threading.current_thread() is threading.main_thread()
         self._alarm = self._on_alarm
         if self._in_main:

@@ -1,6 +1,6 @@
 """Put back what ``threading`` calls in each new thread (``threading.settrace``, ``threading.setprofile``).
 
-A job that leaves a hook there which raises would end each thread of ours that is started later, before it has begun.
+A job that leaves a hook there which raises would end each thread that is started later, before it has begun.
 """
 
 from __future__ import annotations
