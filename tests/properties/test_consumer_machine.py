@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
 from jobqueue.protocol.rescue import Verdict
 from jobqueue.store.connection import Address
+from jobqueue.workers.child import consumer as consumer_module
 from jobqueue.workers.child.consumer import Consumer
 from jobqueue.workers.child.prefetch import MOST_PER_CYCLE
 from jobqueue.workers.running.task_meter import Usage
@@ -136,14 +136,15 @@ class ConsumerMachine(RuleBasedStateMachine):
         fields: dict[str, Any] = {"worker": "w", "queues": ("default",), "children": 1, "slots": SLOTS}
         settings_ = Settings(Address(url="redis://127.0.0.1:1/0"), **fields)
         usage = Usage(SLOTS, on=False)
-        real, threading.Condition = threading.Condition, lambda _: self.turns.lock  # type: ignore[assignment, misc]
+        module: Any = consumer_module
+        real, module.OwnCondition = module.OwnCondition, lambda _: self.turns.lock
         try:
             nothing = [lambda: None] * 3
             consumer = Consumer(settings_, OWNER, self.page, self.wire, usage, *nothing)  # type: ignore[arg-type]
             consumer._mutex = self.turns.lock  # type: ignore[assignment]  # the condition's own lock
             return consumer
         finally:
-            threading.Condition = real  # type: ignore[misc]
+            module.OwnCondition = real
 
     @property
     def actors(self) -> list[Actor]:

@@ -28,6 +28,7 @@ from jobqueue.workers.child.roll_call import RollCall
 from jobqueue.workers.child.shared_wire import SharedWire, WireState
 from jobqueue.workers.running.task_meter import Usage
 from jobqueue.workers.shared.journal import SharedPage
+from jobqueue.workers.shared.own_thread import OwnCondition
 from jobqueue.workers.shared.settings import Settings
 
 AT_REST = (WireState.FREE, WireState.BROKEN)
@@ -56,7 +57,7 @@ class Consumer:
         self._usage = usage
         self._on_fenced = on_fenced
         self._mutex = threading.Lock()  # for each job's own calls: entering a condition is Python code
-        self._lock = threading.Condition(self._mutex)
+        self._lock = OwnCondition(self._mutex)
         self._buffer = Buffer(settings, page, on_out_of_work, on_retire)
         self._outbox = Outbox(page)
         self._wire = SharedWire(wire, self._lock, page)

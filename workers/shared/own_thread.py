@@ -58,6 +58,27 @@ class OwnThread:
         return f"OwnThread({self._name})"
 
 
+class OwnCondition(threading.Condition):
+    """A condition on a plain lock, whose waits use locks of Python's own."""
+
+    _waiters: Any
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Do what ``threading.Condition.wait`` does, which takes the new lock from where gevent replaces it."""
+        waiter = allocate_lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        self.release()
+        got_it = False
+        try:
+            got_it = waiter.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+            return got_it
+        finally:
+            self.acquire()
+            if not got_it and waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+
 def be_own_thread() -> None:
     """Make the calling thread one of ours, as far as others see it: it runs jobs, beside other slots."""
     _idents.add(get_ident())
