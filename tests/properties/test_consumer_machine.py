@@ -542,8 +542,8 @@ def test_a_failed_request_wakes_the_slots_that_waited_for_it(by_hand: ConsumerMa
     by_hand._next_step(runs, "finishes", 0.5)
     by_hand._begin_request("settle")
     by_hand._next_step(runs, "finishes", 0.5)
-    assert (by_hand.clerk.place, runs.actor.place) == ("send", WAITS)
+    assert (by_hand.request_thread.place, runs.actor.place) == ("send", WAITS)
     by_hand.wire.troubles = [("send", "lost")]
-    by_hand.clerk.go_on()
+    by_hand.request_thread.go_on()
     assert runs.actor.can_go_on
     by_hand.check()
