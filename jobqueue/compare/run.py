@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobqueue.compare import facts, plan
@@ -63,6 +64,18 @@ def run(
             return Comparison(subjects, options, store, around, screen).report()
 
 
+@dataclass
+class TimeTaken:
+    """The seconds of one comparison: what it may take, and what it has taken so far."""
+
+    began: float  # monotonic
+    budget: float  # for the whole comparison
+    slice: float  # for one run
+    widths_left: list[int]  # not measured yet
+    per_width: float = plan.PER_WIDTH  # the most that a width took besides its runs
+    in_runs: float = 0.0  # of the runs of this width
+
+
 class Comparison:
     """All runs of the subjects of one comparison."""
 
@@ -76,14 +89,15 @@ class Comparison:
     ) -> None:
         self._subjects, self._options, self._store = subjects, options, store
         self._screen = screen
-        self._began = time.monotonic()
-        self._budget = plan.budget(options, len(subjects))
-        self._slice = plan.slice_of(options, len(subjects))
-        self._until = self._began + plan.measuring(self._budget, options.trials)
+        self._time = TimeTaken(
+            time.monotonic(),
+            plan.budget(options, len(subjects)),
+            plan.slice_of(options, len(subjects)),
+            [*options.widths],
+        )
+        self._until = self._time.began + plan.measuring(self._time.budget, options.trials)
         self._cores = usable_cores()
         self._starter = CandidateStarter(store, around)
-        self._widths_left = list(options.widths)
-        self._per_width, self._in_runs = plan.PER_WIDTH, 0.0
         self._load = os.getloadavg()[0]
         self._others = Others(cpu_of_a_store_nearby(store))
         self._others_before = self._others.look()
@@ -102,7 +116,7 @@ class Comparison:
             "machine": facts.machine(self._store, gil, self._starter.turned_on_by(), self._load)
             | {"others_before": round(self._others_before, 2), "others_during": round(self._during(), 2)},
             "settings": self._settings(),
-            "took_s": round(time.monotonic() - self._began, 1),
+            "took_s": round(time.monotonic() - self._time.began, 1),
             "tasks": [as_json(subject, machine) for subject in self._subjects],
             **trials,
         }
@@ -112,7 +126,7 @@ class Comparison:
         left."""
         if not self._options.trials:
             return nothing_tried("--no-trials")
-        late = time.monotonic() + plan.TRIAL_SECONDS > self._began + LAST_CALL * self._budget
+        late = time.monotonic() + plan.TRIAL_SECONDS > self._time.began + LAST_CALL * self._time.budget
         if late or all(subject.error for subject in self._subjects):
             return nothing_tried("there was no time for it; --seconds gives more" if late else None)
         self._screen.step("a counter, a leak, a crash, and jobs that are stuck in C, in both modes", 0.97)
@@ -133,21 +147,21 @@ class Comparison:
             "widths": list(o.widths),
             "jobs": o.jobs,
             "repeat": o.repeat,
-            "seconds": round(self._budget, 1),
+            "seconds": round(self._time.budget, 1),
         }
 
     @property
     def _seconds_each(self) -> float:
         """Return the seconds of the budget that each task gets."""
         fixed = plan.FIXED + plan.PER_WIDTH * len(self._options.widths)
-        return max(0.25 * self._budget, self._budget - fixed) / len(self._subjects)
+        return max(0.25 * self._time.budget, self._time.budget - fixed) / len(self._subjects)
 
     # -- what is measured ----------------------------------------------------------------------------------------------
 
     def _profile(self) -> None:
         """Measure what a job of each task costs in a plain loop."""
         time_budget = TimeBudget(
-            self._slice, self._seconds_each, self._budget, self._options.jobs, self._options.repeat
+            self._time.slice, self._seconds_each, self._time.budget, self._options.jobs, self._options.repeat
         )
         for subject in self._subjects:
             self._tell(f"{subject.work.task} in a plain loop")
@@ -167,7 +181,7 @@ class Comparison:
                 subject.error = (
                     f"One job takes {subject.cost.wall:.3g} s, too long to measure it side by side in "
                     f"{self._seconds_each:.0f} s, its share of the time: give it more with --seconds "
-                    f"(now {self._budget:g})."
+                    f"(now {self._time.budget:g})."
                 )
             subject.left_out = set(plan.cells(self._options.widths)) - set(subject.cells)
             subject.cells += plan.mixed_cells([w for w in self._options.widths if self._is_whole(subject, w)],
@@ -193,18 +207,24 @@ class Comparison:
     # -- side by side --------------------------------------------------------------------------------------------------
 
     def _measure(self, width: int) -> None:
-        began, self._in_runs = time.monotonic(), 0.0
+        began, self._time.in_runs = time.monotonic(), 0.0
         self._adapt()
         self._measure_here(width)
-        self._widths_left.remove(width)
-        self._per_width = max(self._per_width, time.monotonic() - began - self._in_runs)
+        self._time.widths_left.remove(width)
+        self._time.per_width = max(self._time.per_width, time.monotonic() - began - self._time.in_runs)
 
     def _adapt(self) -> None:
         """Shorten the remaining runs when this machine is slower than planned."""
-        still = self._widths_left
+        still = self._time.widths_left
         runs = sum(cell.workers in still for s in self._subjects for cell in s.cells) * self._options.repeat
-        left = self._began + self._budget - plan.TRIAL_SECONDS - time.monotonic() - self._per_width * len(still)
-        self._slice = plan.rest_slice(self._slice, left, runs)
+        left = (
+            self._time.began
+            + self._time.budget
+            - plan.TRIAL_SECONDS
+            - time.monotonic()
+            - self._time.per_width * len(still)
+        )
+        self._time.slice = plan.rest_slice(self._time.slice, left, runs)
 
     def _measure_here(self, width: int) -> None:
         subjects = [s for s in self._subjects if not s.error and any(cell.workers == width for cell in s.cells)]
@@ -250,14 +270,14 @@ class Comparison:
     def _run(self, subject: Subject, candidate: Candidate) -> None:
         cell = Cell(candidate.mode, candidate.workers)
         rate = plan.expected_rate(cell, subject.cost, self._cores, subject.rates())
-        jobs = self._options.jobs or plan.jobs_for(cell, rate, self._slice)
+        jobs = self._options.jobs or plan.jobs_for(cell, rate, self._time.slice)
         if time.monotonic() + jobs / rate > self._until:
             subject.left_out.add(cell)
             return
         self._tell(f"{subject.work.task} in {what(candidate.mode, candidate.workers)}, {jobs:,} jobs")
         began = time.monotonic()
         self._attempt(subject, candidate, jobs, keep=True)
-        self._in_runs += time.monotonic() - began
+        self._time.in_runs += time.monotonic() - began
 
     def _attempt(self, subject: Subject, candidate: Candidate, jobs: int, *, keep: bool) -> None:
         try:
