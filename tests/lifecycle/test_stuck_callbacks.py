@@ -3,7 +3,11 @@ once, as RQ records it."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from conftest import Start
 from helpers import Server, Tree, eventually, failed, jobq, submit
 from rq import Callback, Retry
 from rq.command import send_stop_job_command
+from rq.webhook import Webhook
 
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
@@ -192,6 +197,50 @@ def test_jobs_behind_a_long_callback_are_given_back(
     assert not ended(store, long.id)
     store.set(f"end:{long.id}", 1)
     assert eventually(lambda: ended(store, long.id)) == ("finished" if record == "success" else "failed")
+
+
+# -- webhooks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_server() -> Iterator[str]:
+    """The URL of a server whose answers never end: it sends a byte now and then."""
+    over = threading.Event()
+
+    class Drip(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+                while not over.wait(0.3):
+                    self.wfile.write(b"a")
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Drip) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("place", ["thread", "process", "Worker", "SimpleWorker"])
+@pytest.mark.parametrize("which", ["finished", "failed"])
+def test_a_webhook_whose_answer_never_ends(
+    start: Start, start_rq: Start, place: str, queue: Queue, store: redis.Redis, slow_server: str, which: str
+) -> None:
+    """RQ's timeout limits each wait for the network only. The job's end is recorded before the webhook is sent."""
+    is_ours = place in MODES
+    tree: Tree = start("-n", "1", mode=place) if is_ours else start_rq(place, "-S", "json", lease="60")
+    hooks: Any = [Webhook(slow_server, which, timeout=1), Webhook(slow_server, which, timeout=1)]  # type: ignore[arg-type]
+    job = queue.enqueue("samples.ok" if which == "finished" else "samples.fail", "no", webhooks=hooks)
+    began = time.monotonic()
+    all_slots_work(queue)
+    assert time.monotonic() - began < 20
+    assert ended(store, job.id) == which
+    assert store.xlen(keys.results(job.id)) == 1
+    assert tree.stop() == 0
 
 
 # -- the process is killed: C code that keeps the GIL ------------------------------------------------------------------

@@ -280,7 +280,7 @@ class Finisher:
         serializer = Sealed() if self._plain else EncodedOnce(self.runner.serializer_of(raw.get(b"data", b"")))
         job_class: type[FinishingJob] = FinishingJob if self._plain else self._job_class
         job = job_class(fence.job_id, connection=self._connection, serializer=serializer)
-        job.plain = self._plain
+        job.plain, job.limits = self._plain, self._limits
         job.resolve = self.runner.resolve
         job.ran = {"started_at": datetime.fromtimestamp(started, UTC), "worker_name": self._name}
         job.restore(raw)

@@ -36,6 +36,7 @@ from jobqueue.protocol.protocol import Protocol
 from jobqueue.serializers import decompress, format_of
 from jobqueue.store.connection import client
 from jobqueue.workers.rq_finish.callbacks import ServedCallbacks, handlers_of
+from jobqueue.workers.rq_finish.webhooks import LimitedWebhooks
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.own_classes import job_class_of, on_top, runner_for
 from jobqueue.workers.shared.settings import Settings
@@ -86,7 +87,7 @@ def _name(key: str, wrong: list[bytes]) -> None:
     log.warning("%s: %d entries that are no ids of jobs are taken out: %s", key, len(wrong), shown)
 
 
-class MaintainedJob(ServedCallbacks):
+class MaintainedJob(LimitedWebhooks, ServedCallbacks):
     """A job in any format. If this worker does not accept the format, the job's meta is neither read nor changed."""
 
     accept: tuple[str, ...] = ("json",)
@@ -104,7 +105,7 @@ class MaintainedJob(ServedCallbacks):
         super().restore(readable(raw))
 
 
-class PlainJob(Job):
+class PlainJob(LimitedWebhooks):
     """A job without any code of the user's: for a second round, after one in which such code ended its process."""
 
     failure_callback = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -19,14 +20,16 @@ from jobqueue.protocol.hashes import check_written, readable
 from jobqueue.workers.rq_finish.callbacks import ServedCallbacks, call_failure_callback, call_handlers
 from jobqueue.workers.rq_finish.fence import FencedPipeline, FencedRedis
 from jobqueue.workers.rq_finish.limits import FinishLimits
+from jobqueue.workers.rq_finish.webhooks import LimitedWebhooks
 from jobqueue.workers.running.error_text import printed_anyhow, traceback_of
 from jobqueue.workers.running.limits import OURS
-from jobqueue.workers.shared.endings import FAILURE, HANDLER
+from jobqueue.workers.shared.endings import FAILURE, HANDLER, WEBHOOK
 
 
-class FinishingJob(ServedCallbacks):
+class FinishingJob(LimitedWebhooks, ServedCallbacks):
     """A job whose status only the fenced transaction writes. RQ's job writes a part of it before, without a fence."""
 
+    limits: FinishLimits
     may_retry = True
     calls_back = True
     plain = False  # run no code of the user's
@@ -40,6 +43,10 @@ class FinishingJob(ServedCallbacks):
         """Return STARTED, which callbacks expect, also where the job ended before its start mark was sent."""
         status = super().get_status(refresh)
         return JobStatus.STARTED if status is JobStatus.QUEUED else status
+
+    def limited(self, seconds: int) -> AbstractContextManager[None]:
+        """Limit the code inside by the slot's own limit."""
+        return self.limits.limited(WEBHOOK, seconds)
 
     @property
     def failure_callback(self) -> Any:

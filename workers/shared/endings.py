@@ -9,10 +9,10 @@ THREAD_WRITTEN_OFF = "the thread that ran it was written off"  # in thread mode,
 PROCESS_KILLED = "its process was killed"
 HARD = 2.0  # seconds that a job has to end after it was interrupted
 
-JOB, SUCCESS, FAILURE, STOPPED_CALLBACK, HANDLER, RECORDING, PLUGIN = range(7)  # what runs under a limit
+JOB, SUCCESS, FAILURE, STOPPED_CALLBACK, HANDLER, RECORDING, PLUGIN, WEBHOOK = range(8)  # what runs under a limit
 SUBJECTS = (
     *("The job", "The success callback", "The failure callback", "The stopped callback"),
-    *("An exception handler", "Recording how the job ended", "The plugin"),
+    *("An exception handler", "Recording how the job ended", "The plugin", "A webhook"),
 )
 
 
