@@ -76,6 +76,7 @@ def delete_failed(client: redis.Redis, job_id: str) -> None:
     if status not in ("failed", "stopped"):
         raise JobError(f"Job {job_id} is {status}, not failed.", job_id)
     job.delete()
+    client.delete(keys.output(job_id))
 
 
 def waits_for(client: redis.Redis, job_id: str) -> list[str]:

@@ -45,6 +45,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "chaos": "chaos",
     "advise": "advise",
     "plugins": "plugins",
+    "logs": "logs",
 }
 WITHOUT_OUTPUT = frozenset({"worker", "cron", "worker-health"})  # they work with stdout closed
 

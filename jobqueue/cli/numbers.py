@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jobqueue.protocol.bounds import Bounds
+from jobqueue.protocol.bounds import Bounds, size_of
 
 
 class Number(click.ParamType[float]):
@@ -22,3 +22,15 @@ class Number(click.ParamType[float]):
         if number is None:
             self.fail(f"{str(value)!r} is not possible: give {self._bounds.describe()}.", param, ctx)
         return number if self._bounds.whole else float(number)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, which may be written "64k" or "1m"."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return size_of(str(value))
+        except ValueError as e:
+            self.fail(str(e), param, ctx)

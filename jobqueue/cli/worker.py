@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.cli.numbers import Number
+from jobqueue.cli.numbers import Number, Size
 from jobqueue.cli.options import QueueName, a_file, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
 from jobqueue.cli.terminated import stops_as_asked
@@ -78,6 +78,8 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
               help="Use this plugin; JOBQ_PLUGINS names more. See jobq plugins.")  # fmt: skip
 @click.option("--no-plugin", "no_plugins", multiple=True, metavar="NAME",
               help="Do not use this one, which jobq plugins lists; all: none but those of --plugin.")  # fmt: skip
+@click.option("--capture", type=Size(), default=0, envvar="JOBQ_CAPTURE", metavar="SIZE",
+              help="Keep so much of the end of what each job logs and prints (64k, 1m), for jobq logs.")  # fmt: skip
 @click.option("--dequeue-strategy", "-ds", type=click.Choice(["ordered", "round_robin", "random"]), default="ordered",
               show_default=True, help="Which of several queues gives the next job.")  # fmt: skip
 @click.option("--results-ttl", "default_result_ttl", type=Number(bounds.RESULT_TTL), default=500, show_default=True,

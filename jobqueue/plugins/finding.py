@@ -36,21 +36,24 @@ class CannotLoad(UsageError):
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A plugin that ships with jobq. It is imported only where a module of these is imported already, or a variable of
-    these is set in the environment."""
+    """A plugin that ships with jobq. It is imported only where a module of these is imported already, a variable of
+    these is set in the environment, or its flag is given."""
 
     name: str
     target: str
     modules: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    flag: str = ""  # of jobq worker, which sets the field of this name in WorkerInfo
 
     @property
     def is_imported(self) -> bool:
         """Whether a module of its library is imported already."""
         return any(name in sys.modules for name in self.modules)
 
-    def why_not_looked_at(self) -> str:
+    def why_not_looked_at(self, worker: WorkerInfo | None) -> str:
         """Return why it is not even imported; "" if it is."""
+        if self.flag:
+            return "" if getattr(worker, self.flag, 0) else f"--{self.flag} is not given"
         if self.is_imported or any(map(os.environ.get, self.variables)):
             return ""
         signs = [f"{name} is not imported" for name in self.modules] + [f"{name} is not set" for name in self.variables]
@@ -58,6 +61,7 @@ class BuiltIn:
 
 
 BUILT_IN: tuple[BuiltIn, ...] = (
+    BuiltIn("capture", "jobqueue.plugins.capture:CapturePlugin", flag="capture"),
     BuiltIn("opentelemetry", "jobqueue.plugins.opentelemetry:OpenTelemetryPlugin", ("opentelemetry",)),
     BuiltIn("sentry", "jobqueue.plugins.sentry:SentryPlugin", ("sentry_sdk",), ("SENTRY_DSN",)),
 )
@@ -196,7 +200,7 @@ def _of_package(
 
 def _built_in(built_in: BuiltIn, wanted: PluginChoice, worker: WorkerInfo | None) -> Found:
     name, target = built_in.name, built_in.target
-    if why := _why_left_out(name, target, wanted) or built_in.why_not_looked_at():
+    if why := _why_left_out(name, target, wanted) or built_in.why_not_looked_at(worker):
         return Found(name, BUILT_IN_SOURCE, target, None, why)
     return _checked(load_plugin(target, BUILT_IN_SOURCE), name, BUILT_IN_SOURCE, worker, target)
 

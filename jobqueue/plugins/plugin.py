@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jobqueue.protocol import keys
+
 EndKind = Literal["finished", "failed", "retried", "stopped", "interrupted"]
 Decode = Callable[[], tuple[str, Sequence[Any], Mapping[str, Any]]]
 
@@ -17,6 +19,9 @@ class WorkerInfo:
     name: str
     queues: tuple[str, ...]
     slots: int  # jobs at a time in one process
+    result_ttl: int = 500  # seconds that results are kept of jobs that do not say how long; -1: for ever
+    failure_ttl: int = 31_536_000  # likewise failures
+    capture: int = 0  # bytes of each job's output to keep
 
 
 @dataclass(frozen=True)
@@ -40,20 +45,18 @@ class RunningJob:
     """A job that runs in this process, or that has died with another. There is one object per run; ``state`` is for
     plugins, which keep there what belongs to this run, each under its own key."""
 
-    __slots__ = ("_args", "_fields", "_kwargs", "_read", "_rq_job", "id", "queue", "state", "task", "worker")
+    __slots__ = ("_args", "_fields", "_kwargs", "_rq_job", "connection", "id", "queue", "state", "task", "worker")
 
-    def __init__(
-        self, job_id: str, queue: str, worker: str, read: Callable[..., Sequence[bytes | None]], rq_job: Any = None
-    ) -> None:
-        """read: returns fields of the job's hash, with one request."""
+    def __init__(self, job_id: str, queue: str, worker: str, connection: Any, rq_job: Any = None) -> None:
+        """connection: a redis-py client of the store, which any thread may use."""
         self.id = job_id
+        self.connection = connection
         self.queue = queue
         self.worker = worker
         self.task = ""  # "shop.tasks.resize"; "" until the job is decoded
         self.state: dict[Any, Any] = {}
         self._args: Sequence[Any] = ()
         self._kwargs: Mapping[str, Any] = {}
-        self._read = read
         self._fields: dict[str, bytes | None] = {}
         self._rq_job = rq_job
 
@@ -78,7 +81,7 @@ class RunningJob:
         request. Raises redis-py's errors."""
         missing = [name for name in names if name not in self._fields]
         if missing:
-            self._fields.update(zip(missing, self._read(*missing), strict=True))
+            self._fields.update(zip(missing, self.connection.hmget(keys.job(self.id), missing), strict=True))
         return tuple(self._fields[name] for name in names)
 
     def attempt(self, end: JobEnd | None = None) -> int:

@@ -228,3 +228,16 @@ def clamped(value: bytes) -> float | None:
     except ValueError:
         return None
     return None if number is None or isnan(number) else max(-1.0, min(float(LONGEST), number))
+
+
+LARGEST_SIZE = 64 * 2**20
+
+
+def size_of(text: str) -> int:
+    """Return a number of bytes, which may be written "64k" or "1m". Raises ValueError, with a sentence."""
+    digits = text.strip().lower()
+    unit = {"k": 2**10, "m": 2**20}.get(digits[-1:], 1)
+    number = digits if unit == 1 else digits[:-1]
+    if not number.isdecimal() or int(number) * unit > LARGEST_SIZE:
+        raise ValueError(f"{text!r} is not possible: give bytes up to 64m, such as 64k.")
+    return int(number) * unit

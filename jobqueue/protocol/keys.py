@@ -148,6 +148,11 @@ def aside(key: str) -> str:
     return f"{PREFIX}:jobq:aside:{key}"
 
 
+def output(job_id: str) -> str:
+    """The end of what a job's last run has logged and printed, where its worker keeps that: text, total (bytes)."""
+    return f"{PREFIX}:jobq:output:{job_id}"
+
+
 def usage(task: str) -> str:
     """The workers' records of a task's runs; jobqueue/insight/usage.py has the fields."""
     return f"{PREFIX}:jobq:usage:{task}"

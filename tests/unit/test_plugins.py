@@ -35,11 +35,10 @@ from jobqueue.workers.shared.endings import decode_text
 from jobqueue.workers.shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-NOWHERE: Callable[..., list[bytes | None]] = lambda *names: [None] * len(names)  # noqa: E731
 
 
 def job(**more: Any) -> RunningJob:
-    return RunningJob("1", "default", "w", NOWHERE, **more)
+    return RunningJob("1", "default", "w", Mock(), **more)
 
 
 @pytest.fixture
@@ -281,14 +280,14 @@ def test_without_plugins_a_runner_is_as_before() -> None:
 def test_fields_are_read_once() -> None:
     asked: list[tuple[str, ...]] = []
 
-    def read(*names: str) -> list[bytes | None]:
-        asked.append(names)
+    def hmget(key: str, names: list[str]) -> list[bytes | None]:
+        asked.append((key, *names))
         return [name.encode() for name in names]
 
-    known = RunningJob("1", "q", "w", read)
+    known = RunningJob("1", "q", "w", Mock(hmget=hmget))
     assert known.fields("a", "b") == (b"a", b"b")
     assert known.fields("b", "c") == (b"b", b"c")
-    assert asked == [("a", "b"), ("c",)]
+    assert asked == [(keys.job("1"), "a", "b"), (keys.job("1"), "c")]
 
 
 # -- producers ---------------------------------------------------------------------------------------------------------

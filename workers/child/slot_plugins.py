@@ -21,7 +21,7 @@ from jobqueue.workers.child.slot_finish import SlotFinish
 from jobqueue.workers.rq_finish.finishing import Finishing
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.limits import Interrupted
-from jobqueue.workers.running.plugin_calls import reader_of, running_job
+from jobqueue.workers.running.plugin_calls import running_job
 from jobqueue.workers.running.runner import Ending
 from jobqueue.workers.shared.endings import decode_text
 
@@ -68,7 +68,7 @@ class SlotPlugins:
 
     def begin(self, job: Claimed, rq_job: Any) -> None:
         """(in the job's context) Make the object by which plugins know the job."""
-        self._job = RunningJob(job.id, job.queue, self._worker, reader_of(self._client, job.id), rq_job)
+        self._job = RunningJob(job.id, job.queue, self._worker, self._client, rq_job)
         self._error = self.heard = None
         running_job.set(self._job)
 

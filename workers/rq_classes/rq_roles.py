@@ -24,6 +24,7 @@ from jobqueue.clock import monotonic
 from jobqueue.plugins.calls import Plugins
 from jobqueue.plugins.finding import find_plugins
 from jobqueue.protocol import keys
+from jobqueue.protocol.bounds import size_of
 from jobqueue.store.connection import Address, like
 from jobqueue.workers.roles.heartbeat import renewal_timeout
 from jobqueue.workers.roles.rescuer import Rescuer
@@ -207,6 +208,7 @@ def settings_for(worker: BaseWorker, lease: float) -> Settings:
         accept=("json", "pickle"),
         on_crash="fail",
         plugins=tuple(getattr(worker, "plugins", ())),
+        capture=size_of(os.environ.get("JOBQ_CAPTURE") or "0"),
         lease=lease,
         accounting=False,  # RQ's keys, and no others
         default_timeout=float(worker.queue_class.DEFAULT_TIMEOUT),

@@ -12,7 +12,6 @@ from jobqueue.plugins.plugin import EndKind, JobEnd, RunningJob
 from jobqueue.protocol.rescue import ForRQ
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.plugin_calls import reader_of
 from jobqueue.workers.shared.endings import PLUGIN, decode_text
 
 LIMIT = 10.0  # seconds for one method of one plugin
@@ -43,7 +42,7 @@ class ReportedDeaths:
         this is all that the process does."""
         heard = []
         for job in jobs:
-            known = RunningJob(job.id, job.queue, self._worker, reader_of(self._client, job.id))
+            known = RunningJob(job.id, job.queue, self._worker, self._client)
             (data,) = known.fields("data")  # now: with failure_ttl=0 nothing is left of the job afterwards
             known.task = self._task_of(data or b"").replace(":", ".")
             if (outcome := finish(job)) is not None:

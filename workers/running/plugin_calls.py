@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
-import redis
-
 from jobqueue.plugins.calls import Plugins
 from jobqueue.plugins.finding import Found, active
 from jobqueue.plugins.plugin import RunningJob
-from jobqueue.protocol import keys
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.runner import DecodedCall, Runner, value_of
 
@@ -31,16 +28,6 @@ def wrap_calls(runner: Runner, plugins: Plugins) -> None:
     """Have the runner call each job's function inside of the plugins; without any that wants this, change nothing."""
     if plugins.has("around_job", "job_ended"):
         runner.call = partial(_call, plugins)
-
-
-def reader_of(client: redis.Redis, job_id: str) -> Callable[..., Sequence[bytes | None]]:
-    """Return what reads fields of a job's hash."""
-
-    def read(*names: str) -> Sequence[bytes | None]:
-        found: Any = client.hmget(keys.job(job_id), names)
-        return list(found)
-
-    return read
 
 
 def _call(plugins: Plugins, call: DecodedCall) -> Any:

@@ -29,6 +29,7 @@ class Settings:
     exception_handlers: tuple[str, ...] = ()  # dotted names
     plugins: tuple[str, ...] = ()  # module:Class
     no_plugins: tuple[str, ...] = ()  # names of plugins that are left out
+    capture: int = 0  # bytes of each job's output to keep
     job_class: str = ""  # dotted names of the worker's own classes; "": RQ's
     queue_class: str = ""
     serializer: str = ""  # for all jobs, in place of ``accept``
@@ -63,7 +64,8 @@ class Settings:
     @property
     def worker_info(self) -> WorkerInfo:
         """What plugins are told of this worker."""
-        return WorkerInfo(self.worker, self.queues, self.slots)
+        ttls = (self.default_result_ttl, self.default_failure_ttl)
+        return WorkerInfo(self.worker, self.queues, self.slots, *ttls, self.capture)
 
     @property
     def own_classes(self) -> dict[str, str]:
