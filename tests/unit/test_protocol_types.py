@@ -6,12 +6,14 @@ import marshal
 import re
 
 import pytest
-from redis.connection import Encoder
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.connection import Connection, Encoder
 
 from jobqueue.protocol import lua
 from jobqueue.protocol.claims import Claimed, Features, Token, features_of
-from jobqueue.protocol.cycle import STATES, CycleState, parse_cycle
-from jobqueue.protocol.outcomes import ACKS, RETURNED, Ack, JobOutcome
+from jobqueue.protocol.cycle import STATES, CycleRequest, CycleState, Spent, parse_cycle
+from jobqueue.protocol.outcomes import ACKS, RAISED, RETURNED, Ack, JobOutcome
 from jobqueue.protocol.rescue import Verdict
 
 
@@ -77,3 +79,35 @@ def test_rescue_knows_each_verdict(verdict: Verdict) -> None:
 def test_an_outcome_is_the_same_after_marshal() -> None:
     outcome = JobOutcome("id", 7, "q", RETURNED, 500, b"", "a", "b", 1.0, 2.0, Verdict.STOP.value)
     assert JobOutcome(*marshal.loads(marshal.dumps(tuple(outcome)))) == outcome
+
+
+TEXTS = st.text(max_size=40)
+OUTCOMES = st.builds(
+    JobOutcome,
+    id=TEXTS,
+    claim=st.integers(1, 2**53),
+    queue=TEXTS,
+    kind=st.sampled_from([RETURNED, RAISED]),
+    ttl=st.integers(-1, 10**10),
+    payload=st.binary(max_size=300),
+    started_at=st.just("2026-01-31T12:00:00.000001Z"),
+    ended_at=st.just("2026-01-31T12:00:00.000002Z"),
+    started=st.floats(0, 1e10),
+    ended=st.floats(0, 1e10),
+)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=3), st.lists(OUTCOMES, max_size=4), st.integers(0, 300))
+def test_a_request_that_is_packed_by_hand_is_what_redis_py_would_send(
+    queues: list[str], outcomes: list[JobOutcome], want: int
+) -> None:
+    request = CycleRequest("w:0.1", "w", queues, outcomes, want, 1, [Spent("task", 1, None, ("runs", 3, "wall_us", 7))])
+    count, packed = request.packed()
+    assert count == len(request.args())
+    command = b"*%d\r\n$7\r\nEVALSHA\r\n$1\r\nx\r\n%b" % (count + 2, packed)
+    assert command == b"".join(Connection().pack_command("EVALSHA", "x", *request.args()))
+
+
+def test_a_name_that_is_no_utf_8_is_sent_as_it_stands_in_the_store() -> None:
+    request = CycleRequest("w:0.1", "w", ["q\udcff"], [], 1, 1)
+    assert b"\r\nq\xff\r\n" in request.packed()[1]
