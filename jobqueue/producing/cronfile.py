@@ -8,23 +8,23 @@ What comes back is data: the process that enqueues it imports nothing of the use
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
-import select
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from rq.cron import CronJob, CronScheduler
 
 from jobqueue.errors import JobqError, NotSerializable, UsageError
-from jobqueue.producing.importing import ended_with_us
+from jobqueue.producing.importing import answer_of, ended_with_us
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import bounds
 from jobqueue.schedules.timetable import Schedule
@@ -54,8 +54,7 @@ def read(path: str, accept: Sequence[str] = ("json",)) -> list[Schedule]:
         finally:
             os.close(send)
         with ended_with_us(child):
-            _wait_for(answer.fileno(), path)
-            said = answer.read()
+            said = answer_of(child, answer.fileno(), on_wait=SlowLoad(path).step)
             status = child.wait()
     try:
         found = json.loads(said)
@@ -66,18 +65,22 @@ def read(path: str, accept: Sequence[str] = ("json",)) -> list[Schedule]:
     return [_schedule(entry, path) for entry in found["entries"]]
 
 
-def _wait_for(answer: int, path: str) -> None:
-    """Return when the process has answered or left; warn after 10 seconds, and whenever it took twice as long again."""
-    poll, begun, wait = select.poll(), time.monotonic(), LONG
-    poll.register(answer, select.POLLIN)
-    while not poll.poll(wait * 1000):
-        log.warning(
-            "loading %s has not ended after %.0f s: nothing starts before it does. Does it connect to something, or run"
-            " something, when it is loaded?",
-            path,
-            time.monotonic() - begun,
-        )
-        wait *= 2
+class SlowLoad:
+    """Warns of a file that takes long: after 10 seconds, and whenever it took twice as long again."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._begun, self._next = path, time.monotonic(), LONG
+
+    def step(self) -> None:
+        took = time.monotonic() - self._begun
+        if took >= self._next:
+            self._next *= 2
+            log.warning(
+                "loading %s has not ended after %.0f s: nothing starts before it does. Does it connect to something, or"
+                " run something, when it is loaded?",
+                self._path,
+                took,
+            )
 
 
 def _schedule(entry: dict[str, Any], path: str) -> Schedule:
@@ -164,7 +167,9 @@ def _in_words(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Load a file and write its schedules as JSON: ``python -m jobqueue.producing.cronfile PATH FORMATS FD``."""
+    """Load a file and write its schedules as JSON: ``python -m jobqueue.producing.cronfile PATH FORMATS FD``.
+
+    Then leave at once: a thread that the file has started, or an exit handler of it, would keep this process."""
     path, formats, fd = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
     os.set_inheritable(fd, False)
     sys.path.insert(0, "")
@@ -172,12 +177,20 @@ def main() -> None:
         answer: dict[str, Any] = {"entries": [_as_json(schedule) for schedule in load(path, formats)]}
     except JobqError as e:
         answer = {"error": str(e)}
-    except SystemExit:
-        raise
+    except SystemExit as e:
+        _leave(e.code if isinstance(e.code, int) else int(e.code is not None))
     except BaseException as e:  # the file is user code and may raise anything, also from the error's __str__
         answer = {"error": _in_words(e)}
     with open(fd, "wb") as out:
-        out.write(json.dumps(answer).encode())
+        out.write(json.dumps(answer).encode() + b"\n")
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    with contextlib.suppress(Exception):  # it may be the file's own
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import subprocess
 import sys
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -23,7 +24,7 @@ try:
     preload(*arguments, plugins and PluginChoice(*map(tuple, plugins)))
 except BaseException as e:
     said = describe_import_error(e)
-os.write(int(sys.argv[1]), said.encode(errors="replace")[:4000])
+os.write(int(sys.argv[1]), " ".join(said.split()).encode(errors="replace")[:4000] + b"\\n")
 os._exit(0)
 """
 
@@ -38,6 +39,23 @@ def ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.kill()
         process.wait()
         raise
+
+
+def answer_of(process: subprocess.Popen[bytes], answer: int, on_wait: Callable[[], object] = lambda: None) -> bytes:
+    """Return the line that the process writes, or what there is of it when it has left: what it has started may hold
+    the other end of the pipe for ever. ``on_wait`` is called now and then meanwhile."""
+    said, poll = b"", select.poll()
+    poll.register(answer, select.POLLIN)
+    while not said.endswith(b"\n"):
+        has_left = process.poll() is not None
+        if poll.poll(0 if has_left else 100):
+            if not (more := os.read(answer, 65536)):
+                break
+            said += more
+        elif has_left:
+            break
+        on_wait()
+    return said
 
 
 def place_of(error: BaseException, ours: Collection[str] = ()) -> str:
@@ -106,7 +124,7 @@ def why_not_imported(
                 process_group=0,
             )
         with ended_with_us(process):
-            said = answer.read().decode(errors="replace")
+            said = answer_of(process, answer.fileno()).decode(errors="replace").strip()
             code = process.wait()
     if said == "ready":  # the exit code does not count: a module that calls sys.exit(0) was not imported
         return ""

@@ -31,6 +31,7 @@ class Signals:
         only. A process that ignores SIGHUP (nohup) continues to do so."""
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
         old = {number: signal.signal(number, self._put) for number in {*numbers} - ignored}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, old)  # whoever started this process may have blocked them
         old_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._got += {number for handler in old.values() if (number := getattr(handler, ASKED, 0))}
         if self._got:  # readable also after a signal that came before set_wakeup_fd
