@@ -92,9 +92,9 @@ class Heartbeat:
         state, lists = "busy" if self._is_busy() else "idle", now >= self._list_at
         if lists:
             self._list_at = now + LIST_AGAIN
-        if not self._beat({"last_heartbeat": rq_time(time.time()), "state": state}, lists=lists):
+        if self._beat({"last_heartbeat": rq_time(time.time()), "state": state}, lists=lists) != self._birth.encode():
             self._beat({"birth": self._birth, "state": state, **self._registration()})
-        if state == "idle" and self._is_busy():  # a job began meanwhile, and its "busy" may have come before our "idle"
+        if state == "idle" and self._is_busy():  # its "busy" may have come first
             self._client.hset(keys.worker(self._settings.worker), "state", "busy")
         self._renew_executions(now, EXECUTION_TTL)
 
@@ -103,10 +103,10 @@ class Heartbeat:
             self._protocol.heartbeat(self._settings.worker, ttl)
             self._renew_at = now + RENEW_EXECUTIONS
 
-    def _beat(self, fields: dict[str, Any], ttl: int = WORKER_TTL, lists: bool = True) -> bool:
+    def _beat(self, fields: dict[str, Any], ttl: int = WORKER_TTL, lists: bool = True) -> bytes | None:
         """Renew the lease, and write ``fields`` into the registration and (``lists``) the name into RQ's lists. Return
-        whether the registration was there and nobody has struck it off. Delete what somebody else has written in the
-        place of one of our own keys. Raises an outage."""
+        the registration's "birth"; None if there was none, or if a rescuer has struck the worker off. Delete keys of
+        another type in place of our own. Raises an outage."""
         worker, asked = self._settings.worker, self._clock()
         registration = keys.worker(worker)
         with self._client.pipeline(transaction=False) as pipe:
@@ -115,7 +115,7 @@ class Heartbeat:
             pipe.hset(registration, mapping=fields)  # type: ignore[arg-type]  # redis-py's mapping type is invariant
             pipe.hdel(registration, "death")  # written by a rescuer that counted us as dead
             pipe.expire(registration, ttl)
-            pipe.expire(keys.lease(worker), WORKER_TTL)  # nobody rescues the last of all trees
+            pipe.expire(keys.lease(worker), WORKER_TTL)  # no other tree rescues the last one
             for name in (keys.WORKERS, *map(keys.workers_of, self._settings.queues)) if lists else ():
                 pipe.sadd(name, registration)
             replies = replies_of(pipe)
@@ -127,7 +127,7 @@ class Heartbeat:
         if errors:
             self._clear(replies)
         _, birth, _, deaths, *_ = replies
-        return bool(birth == self._birth.encode() and deaths == 0)
+        return birth if isinstance(birth, bytes) and deaths == 0 else None
 
     def _clear(self, replies: list[Any]) -> None:
         """Delete keys of another type in place of our lease or registration: the next step writes them again."""
