@@ -57,8 +57,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--waiting", type=int, default=1_000_000, help="jobs of the table growth (default: 1,000,000)")
     made.add_argument("--fresh", action="store_true", help="make the peers' environments anew, with newest versions")
     made.add_argument("--json", action="store_true", help="print all figures as JSON")
-    made.add_argument("--write", type=Path, metavar="FILE", help="write a page too, with pictures beside it")
+    made.add_argument("--write", type=_page, metavar="FILE", help="write a page too, with pictures beside it")
     return made
+
+
+def _page(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir():  # known before the hours that a run may take
+        raise argparse.ArgumentTypeError(f"{path.parent} is no directory: make it first")
+    return path
 
 
 def _some_of(allowed: Sequence[str]) -> Any:

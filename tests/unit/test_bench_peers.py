@@ -194,3 +194,11 @@ def test_every_column_is_measured_by_a_cell() -> None:
     columns = [column for table in peers("tables").TABLES for column in table.columns]
     assert {column.cell for column in columns} <= names
     assert {table.name for table in peers("tables").TABLES} == set(peers("plan").TABLES)
+
+
+def test_a_page_in_a_directory_that_is_not_there_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        peers("__main__").parser().parse_args(["--write", str(tmp_path / "nowhere" / "RESULTS.md")])
+    assert "nowhere is no directory: make it first" in capsys.readouterr().err
