@@ -165,7 +165,7 @@ class Plugin:
 
     def process_start(self) -> None:
         """Called in the main thread before the first job. A process that does not come back from here within 30 s is
-        killed; three in a row end the worker."""
+        killed; several in a row end the worker."""
 
     def process_stop(self) -> None:
         """Called in the main thread after the last job, where the process leaves by itself."""

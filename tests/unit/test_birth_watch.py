@@ -63,3 +63,21 @@ def test_a_child_that_became_ready_is_left_alone(
     BirthWatch().step(handle, handle.process.born + 10 * KILLED)
     assert not caplog.messages
     assert process.poll() is None
+
+
+@pytest.mark.parametrize("spawned", [True, False])
+def test_a_plugin_that_does_not_come_back_is_named_and_killed(
+    handle: ChildHandle, process: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture, spawned: bool
+) -> None:
+    watch = BirthWatch()
+    watch.spawned = spawned
+    handle.process.plugin, handle.process.plugin_since = "shop:Slow", handle.process.born + 100  # after a long import
+    watch.step(handle, handle.process.born + 100 + SAID - 1)
+    assert not caplog.messages
+    watch.step(handle, handle.process.born + 100 + SAID)
+    assert (
+        "was started 110 s ago and does not run yet: process_start of the plugin shop:Slow has not ended" in caplog.text
+    )
+    watch.step(handle, handle.process.born + 100 + KILLED)
+    assert process.wait(30) == -signal.SIGKILL
+    assert handle.process.failure.endswith("process_start of the plugin shop:Slow has not ended")

@@ -80,7 +80,7 @@ def make_slot(slots: int) -> tuple[Consumer, Slot]:
     none: Any = None
     make_current = partial(CurrentJob, connection=none, worker="w", serializer_of=runner.serializer_of)
     after_imports.capture()
-    slot = Slot(0, SlotParts(settings, "w:0.1", page, consumer, none, usage, nothing), runner, make_current)
+    slot = Slot(0, SlotParts(settings, "w:0.1", page, consumer, none, usage, nothing, nothing), runner, make_current)
     slot.bind()
     return consumer, slot
 

@@ -365,7 +365,7 @@ def test_without_plugins_nothing_of_theirs_is_called() -> None:
     page.is_stale.return_value = False
     consumer = Mock()
     consumer.is_doubtful.return_value = consumer.finish.return_value = False
-    parts = SlotParts(runner._settings, "w:0.1", page, consumer, Mock(), Usage(1, on=False), Mock())
+    parts = SlotParts(runner._settings, "w:0.1", page, consumer, Mock(), Usage(1, on=False), Mock(), Mock())
     slot = Slot(0, parts, runner, lambda job_id: Mock(settled_by_rq=False))
     slot.bind()
     work = Claimed("1", 1, "default", b'["samples.ok", null, [4], {}]', None, None, None, 0)

@@ -34,19 +34,20 @@ class BirthWatch:
         if handle.has_begun or not handle.pid:
             self._said.discard(handle.owner)
             return
-        age = now - handle.process.born
+        process = handle.process
+        age = now - (process.plugin_since or process.born)  # each plugin has its own time
         if age >= SAID and handle.owner not in self._said:
             self._said.add(handle.owner)
             log.warning(
                 "child %s (pid %d) was started %.0f s ago and does not run yet: %s",
                 handle.owner,
                 handle.pid,
-                age,
-                self._why(handle.process.plugin),
+                now - process.born,
+                self._why(process.plugin),
             )
-        if age >= KILLED and (handle.process.plugin or not self.spawned) and not handle.process.failure:
-            where = f": {in_plugin(handle.process.plugin)} has not ended" if handle.process.plugin else ""
-            handle.process.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed{where}"
+        if age >= KILLED and (process.plugin or not self.spawned) and not process.failure:
+            where = f": {in_plugin(process.plugin)} has not ended" if process.plugin else ""
+            process.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed{where}"
             handle.kill()
 
     def _why(self, plugin: str) -> str:

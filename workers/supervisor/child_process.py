@@ -87,4 +87,5 @@ class ChildProcess:
         self.killed = False  # killed by the supervisor, because of one of its jobs or for a reason outside of it
         self.failure = ""  # why it did not become ready: as it said itself, or as the supervisor found
         self.plugin = ""  # whose process_start was called last, while it did not run jobs yet
+        self.plugin_since = 0.0  # monotonic seconds: when it was called
         self.closed_since = 0.0  # monotonic seconds since its end of the socket is closed; 0: it is open

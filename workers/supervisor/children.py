@@ -137,7 +137,7 @@ class Children:
                 case CannotBegin(why):
                     handle.process.failure = why
                 case PluginBegun(name):
-                    handle.process.plugin = name
+                    handle.process.plugin, handle.process.plugin_since = name, self._clock()
 
     def wake_all(self) -> None:
         """Make the children look at their pages."""
