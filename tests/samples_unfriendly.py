@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -334,6 +335,31 @@ def spoil_new_threads() -> None:
 
     threading.settrace(fail)
     threading.setprofile(fail)
+
+
+def leave_timers() -> None:
+    """As a profiler does that was not ended: their signals end a process that does not handle them."""
+    for timer in (signal.ITIMER_PROF, signal.ITIMER_VIRTUAL):
+        signal.setitimer(timer, 0.05, 0.05)
+
+
+def leave_a_cpu_limit() -> None:
+    """As a job does that limits itself: a second more than this process has used, and one more until the kernel kills
+    it."""
+    used = int(time.process_time())
+    resource.setrlimit(resource.RLIMIT_CPU, (used + 1, used + 2))
+
+
+def leave_an_alarm() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0.3, 0.3)
+
+
+def compute(seconds: float) -> float:
+    """Use so many seconds of a core."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return seconds
 
 
 def freeze_the_clocks() -> None:

@@ -34,6 +34,7 @@ from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.current import current_of
+from jobqueue.workers.running.leftover_timers import survive_leftovers
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.own_classes import job_class_of
 from jobqueue.workers.running.plugin_calls import wrap_calls
@@ -98,11 +99,13 @@ class Child:
         self._slots, self._limits = wiring.slots, wiring.limits
         self._watchdog, self._request_thread = wiring.watchdog, wiring.request_thread
         self._threads: list[tuple[threading.Thread, Slot]] = []
+        self._ask_to_retire = link.ask_to_retire
 
     def run(self) -> None:
         """Run until the supervisor has this child leave."""
         os.environ["RQ_WORKER_ID"] = self._worker  # for jobs and their programs, as in RQ
         os.environ.pop("RQ_JOB_ID", None)  # set by a job that started this worker; with threads every job would see it
+        survive_leftovers(self._ask_to_retire)
         self._plugins.start()
         self._watchdog.start()
         if len(self._slots) == 1:

@@ -197,6 +197,10 @@ class Engine:
         """Wake the main thread if it sleeps. Signal handlers and other threads call this."""
         self._idle_sleep.stir()
 
+    def begin_anew(self) -> None:
+        """Have another engine go on after the job that runs. Signal handlers call this."""
+        self.fenced = True
+
     def stop_job(self, claim: int) -> bool:
         """Interrupt the job of this claim, if it runs here."""
         try:

@@ -52,7 +52,8 @@ class RQSlot(Slot):
         super().bind()
 
     def unbind(self) -> None:
-        """Restore the handler of SIGALRM."""
+        """Restore the handler of SIGALRM, after switching off a timer that a job has left: it would end the process."""
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, self._handler)
 
     def interrupt(self, target: int, error: type[BaseException]) -> bool:
