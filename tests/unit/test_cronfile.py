@@ -114,7 +114,7 @@ def test_a_cron_file_that_loads_for_long_is_named_in_the_log(tmp_path: Path, mon
     [
         "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,)).start()\n",
         "import atexit, time\natexit.register(time.sleep, 3600)\n",
-        "import os, time\nif os.fork() == 0:\n    time.sleep(5)\n    os._exit(0)\n",
+        "import os, time\nif os.fork() == 0:\n    time.sleep(40)\n    os._exit(0)\n",
     ],
     ids=["thread", "exit handler", "fork"],
 )
@@ -123,7 +123,7 @@ def test_what_a_cron_file_leaves_behind_keeps_nobody(tmp_path: Path, text: str) 
     assert len(cronfile.read(written(tmp_path, text + GOOD))) == 3
     with pytest.raises(BadCronFile, match="left with 3 and said nothing"):
         cronfile.read(written(tmp_path, text + "raise SystemExit(3)\n"))
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30  # none of the two waited
 
 
 def test_a_missing_cron_file_is_refused() -> None:
