@@ -191,6 +191,11 @@ class CauseOfDeath:
     name: ClassVar[str]  # recorded before the sentence
 
     @property
+    def counted_as(self) -> str:
+        """The cause in the metrics: one of few texts; "": no process died."""
+        return ""
+
+    @property
     def recorded(self) -> str:
         """The text that is recorded in place of a traceback."""
         return f"{self.name}: {self}"
@@ -202,6 +207,10 @@ class EndOfJobProcess(CauseOfDeath):
 
     name = "ChildKilled"
     pid: int
+
+    @property
+    def counted_as(self) -> str:
+        return "unknown"
 
     @property
     def how(self) -> str:
@@ -219,6 +228,10 @@ class KilledBySignal(EndOfJobProcess):
     signal: int
 
     @property
+    def counted_as(self) -> str:
+        return signal_name(self.signal).replace(" ", "_")
+
+    @property
     def how(self) -> str:
         return f"was killed by {signal_name(self.signal)}"
 
@@ -230,6 +243,10 @@ class KilledForMemory(EndOfJobProcess):
     name = "OutOfMemory"
 
     @property
+    def counted_as(self) -> str:
+        return "out_of_memory"
+
+    @property
     def how(self) -> str:
         return "was killed by SIGKILL, while the kernel killed for want of memory"
 
@@ -239,6 +256,10 @@ class ProcessExited(EndOfJobProcess):
     """The job's process ended itself with this exit code."""
 
     code: int
+
+    @property
+    def counted_as(self) -> str:
+        return "exit"
 
     @property
     def how(self) -> str:
@@ -302,6 +323,10 @@ class LeaseExpired(CauseOfDeath):
     worker: str
     lease: float
 
+    @property
+    def counted_as(self) -> str:
+        return "lease_expired"
+
     def __str__(self) -> str:
         return (
             f"The worker {self.worker} that ran this job has given no sign of life for {self.lease:g} s: "
@@ -315,6 +340,10 @@ class WorkerGone(CauseOfDeath):
 
     name = "WorkerGone"
     worker: str
+
+    @property
+    def counted_as(self) -> str:
+        return "worker_gone"
 
     def __str__(self) -> str:
         return f"The worker {self.worker} that ran this job died, and another took its name."

@@ -33,7 +33,7 @@ SHORT: dict[str, Any] = {"result_ttl": 1, "failure_ttl": 1}
 # Keys that exist without a job: of workers, queues, tasks, of a submit for a minute; and notes of the samples.
 STANDS = re.compile(
     r"rq:(queues|workers.*|worker:[^:]*|clean_registries:.*|cron_schedulers|cron_scheduler:.*"
-    r"|jobq:(submit:.*|seq|owners|lease:.*|usage.*|schedules)|scheduler-lock:.*|clean_groups|scheduler:.*)|words:.*|runs:.*"
+    r"|jobq:(submit:.*|seq|owners|lease:.*|usage.*|deaths|schedules)|scheduler-lock:.*|clean_groups|scheduler:.*)|words:.*|runs:.*"
 )
 
 

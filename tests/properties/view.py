@@ -62,7 +62,7 @@ KINDS: list[tuple[str, Callable[[Any, str], Any], Callable[[Any], Any]]] = [
     (ZSETS, lambda pipe, key: pipe.zrange(key, 0, -1), _texts),
     (SETS, lambda pipe, key: pipe.smembers(key), _texts),
 ]
-IGNORED = re.compile(r"jobq:(seq|back:.*|lease:.*|paused)|suspended|scheduler-lock:.*")
+IGNORED = re.compile(r"jobq:(seq|deaths|back:.*|lease:.*|paused)|suspended|scheduler-lock:.*")
 
 
 def stored(client: redis.Redis) -> dict[str, Any]:

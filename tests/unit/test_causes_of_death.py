@@ -33,6 +33,17 @@ from jobqueue.workers.shared.endings import PROCESS_KILLED, SUBJECTS, SUCCESS, T
 RAN = "ChildKilled: The process that ran this job"
 LIMIT = "TimeLimitExceeded: The job ran longer than its time limit of"
 
+COUNTED_AS = {  # the others end no process
+    EndOfJobProcess(77): "unknown",
+    KilledBySignal(77, 11): "SIGSEGV",
+    KilledBySignal(77, 40): "signal_40",
+    ProcessExited(77, 3): "exit",
+    KilledForMemory(77): "out_of_memory",
+    LeaseExpired("w", 10.0): "lease_expired",
+    WorkerGone("w"): "worker_gone",
+    RecordLost(): "",
+}
+
 RECORDED: list[tuple[CauseOfDeath, str]] = [
     (EndOfJobProcess(77), f"{RAN} (pid 77) is gone."),
     (KilledBySignal(77, 11), f"{RAN} (pid 77) was killed by SIGSEGV."),
@@ -133,3 +144,8 @@ def test_no_other_module_spells_a_cause() -> None:
         if any(node.value.startswith(f"{name}:") for name in names)
     ]
     assert spelled == []
+
+
+@pytest.mark.parametrize("cause", COUNTED_AS)
+def test_the_names_of_causes_in_the_metrics(cause: CauseOfDeath) -> None:
+    assert cause.counted_as == COUNTED_AS[cause]

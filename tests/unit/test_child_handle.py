@@ -181,6 +181,27 @@ def test_a_stop_counts_nothing(handle: ChildHandle, child: socket.socket) -> Non
     assert {cause for _, cause in found.values()} == {"ShutdownInterrupt: The worker shut down while this job ran."}
 
 
+@pytest.mark.parametrize(
+    ("status", "stopping", "counted"), [(9, False, "SIGKILL"), (256, False, "exit"), (0, False, ""), (9, True, "")]
+)
+def test_how_a_death_is_counted(
+    handle: ChildHandle, child: socket.socket, status: int, stopping: bool, counted: str
+) -> None:
+    assert death_report(handle, status, stopping).death == counted
+
+
+@pytest.mark.parametrize(
+    ("verdict", "counted"), [(Verdict.FAIL, "time_limit"), (Verdict.STOP, "stopped"), (None, "replaced")]
+)
+def test_how_a_death_is_counted_that_the_supervisor_caused(
+    handle: ChildHandle, child: socket.socket, verdict: Verdict | None, counted: str
+) -> None:
+    handle.process.killed = True
+    if verdict:
+        handle.process.condemned[11] = Condemned(verdict, Because("it was so"), 0.0)
+    assert death_report(handle, 9, False).death == counted
+
+
 def test_finished_jobs_are_read_from_the_journal(handle: ChildHandle, child: socket.socket) -> None:
     outcome = JobOutcome("a", 10, "default", RETURNED, 500, b"", "", "", 0.0, 1.0)
     assert handle.page.journal.append(outcome)

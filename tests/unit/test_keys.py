@@ -37,7 +37,19 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "aside": ("aside_key", ("rq:queue:q",)),
     "cron_history": ("cron_history_key", ("name",)),
 }
-CONSTANTS = ("QUEUES", "SUSPENDED", "OWNERS", "SEQ", "PAUSED", "USAGE", "ASIDE", "CRON_LEADER", "CRON_NAMES", "ENDED")
+CONSTANTS = (
+    "QUEUES",
+    "SUSPENDED",
+    "OWNERS",
+    "SEQ",
+    "PAUSED",
+    "USAGE",
+    "ASIDE",
+    "CRON_LEADER",
+    "CRON_NAMES",
+    "ENDED",
+    "DEATHS",
+)
 
 
 def in_lua(expression: str) -> Any:

@@ -123,6 +123,13 @@ def test_the_jobs_of_a_dead_child_are_settled_counted_and_given_back(store: fake
     assert not store.exists(keys.OWNERS, keys.own(owner(OURS)), keys.intermediate("default"))
 
 
+def test_deaths_and_rescued_jobs_are_counted_once(store: fakeredis.FakeRedis) -> None:
+    finished, running, _ = claimed(store, owner(OURS), *"abc")
+    for _ in range(2):
+        rescuer(store).rescue_own(DeathReport(owner(OURS), [done(finished)], [crash(running)], death="SIGKILL"))
+    assert store.hgetall(keys.DEATHS) == {b"process:SIGKILL": b"1", b"job:given_back": b"1", b"job:run_again": b"1"}
+
+
 def test_a_repeated_rescue_changes_nothing(store: fakeredis.FakeRedis) -> None:
     finished, running = claimed(store, owner(OURS), *"ab")
     death_report = DeathReport(owner(OURS), [done(finished)], [crash(running)])

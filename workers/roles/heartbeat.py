@@ -78,6 +78,7 @@ class Heartbeat:
             "python_version": f"{platform.python_version()} {sys.version}",
             "jobq_lease": self._settings.lease,  # rescuers judge each tree by its own
             "jobq_on_crash": self._settings.on_crash,
+            "jobq_slots": self._settings.children * self._settings.slots,  # for the metrics
         }
 
     def step(self, now: float) -> None:

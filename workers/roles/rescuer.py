@@ -76,7 +76,7 @@ class Rescuer:
                 for_rq.append(ForRQ(outcome.id, outcome.claim, outcome.queue, verdict, outcome.payload))
         done = {outcome.claim for outcome in finished} | noted.keys()
         running = [ruling for ruling in death_report.running if ruling.claim not in done]
-        left = self._rescue(owner, s.worker, running, final=final, done=for_rq)
+        left = self._rescue(owner, s.worker, running, final=final, done=for_rq, death=death_report.death)
         left = left and left._replace(plain=death_report.plain)
         if left is None or not left.jobs:
             self._remember(death_report)
@@ -189,6 +189,7 @@ class Rescuer:
         on_crash: str = "",
         done: list[ForRQ] | None = None,
         dead: str = "",
+        death: str = "",
     ) -> LeftForRQ | None:
         """Send RESCUE, see rescue.lua; return what is left for RQ's own code, together with ``done``."""
         now = time.time()
@@ -206,6 +207,7 @@ class Rescuer:
             ended=now,
             cause=encode_text(cause.recorded if cause else ""),
             dead=dead,
+            death=death or (cause.counted_as if cause else ""),
             leave_failures=self.leaves_failures,
         )
         if rescue is None:

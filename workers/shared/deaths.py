@@ -24,6 +24,7 @@ class DeathReport(NamedTuple):
     finished: list[JobOutcome]
     running: list[Ruling]
     plain: frozenset[int] = frozenset()  # claims of jobs to be recorded without any code of the user's
+    death: str = ""  # the cause as it is counted for the metrics; "": it left in order, or the worker stops
 
 
 class LeftForRQ(NamedTuple):

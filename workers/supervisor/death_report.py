@@ -29,7 +29,8 @@ def death_report(handle: ChildHandle, status: int | None, stopping: bool) -> Dea
     rulings = [_rule(handle, job, len(running), culprit, cause, stopping) for job in running]
     condemned = handle.process.condemned
     plain = frozenset(claim for claim, end in condemned.items() if end.what not in (JOB, SUCCESS))
-    return DeathReport(handle.owner, [_with_cause(handle, it) for it in _finished(handle)], rulings, plain)
+    finished = [_with_cause(handle, it) for it in _finished(handle)]
+    return DeathReport(handle.owner, finished, rulings, plain, _counted_as(handle, status, stopping))
 
 
 def how_it_ended(handle: ChildHandle, status: int | None) -> str:
@@ -39,6 +40,16 @@ def how_it_ended(handle: ChildHandle, status: int | None) -> str:
 
 def _cause(handle: ChildHandle, status: int | None) -> CauseOfDeath:
     return cause_of_death(handle.pid, status, out_of_memory=_killed_for_memory(handle))
+
+
+def _counted_as(handle: ChildHandle, status: int | None, stopping: bool) -> str:
+    """Return the cause of death for the metrics; "" for an end in order, and where no process was."""
+    if status == 0 or stopping or not handle.pid:
+        return ""
+    verdicts = {end.verdict for end in handle.process.condemned.values()}
+    if verdicts:
+        return "time_limit" if Verdict.FAIL in verdicts else "stopped"
+    return "replaced" if handle.process.killed else _cause(handle, status).counted_as
 
 
 def _killed_for_memory(handle: ChildHandle) -> bool:

@@ -5,7 +5,7 @@ local P = '@PREFIX@'
 local QUEUES, SUSPENDED, OWNERS, SEQ, PAUSED, USAGE =
   P .. ':queues', P .. ':suspended', P .. ':jobq:owners', P .. ':jobq:seq', P .. ':jobq:paused', P .. ':jobq:usage'
 local CRON_LEADER, CRON_NAMES = P .. ':jobq:cron_leader', P .. ':cron_jobs'
-local ENDED = P .. ':jobq:ended'
+local ENDED, DEATHS = P .. ':jobq:ended', P .. ':jobq:deaths'
 
 local function queue_key(q) return P .. ':queue:' .. q end
 local function intermediate_key(q) return P .. ':queue:' .. q .. ':intermediate' end

@@ -10,7 +10,8 @@
 --       8 ended_at (RQ's text)  9 ended (seconds)  10 the cause for jobs of unknown start, as RQ's exc_string payload
 --       11 the lease of a dead tree: if it is still this one when the tree's last name is struck off, the tree is
 --       removed from RQ's lists; '' the tree lives
---       12 number of claims to keep (finished jobs whose outcome RQ's own finish has to record), then these
+--       12 how the process died, which is counted ('' it is counted already, or was no death)
+--       13 number of claims to keep (finished jobs whose outcome RQ's own finish has to record), then these
 --       then for each running claim: claim, ruling, cause (payload)
 --       rulings   crash      it may have killed its process: counted, and the last one fails it
 --                 suspect    one of several that may have killed it: uncounted, the next time it runs alone
@@ -30,9 +31,9 @@ if lease ~= '' and (redis.call('GET', lease_key(w)) or '0') ~= lease then return
 local known, default_policy, most, final = ARGV[4] == '1', ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
 local leave_all = ARGV[7] == '2'
 local ended_at, ended_ts, unknown_cause = ARGV[8], ARGV[9], ARGV[10]
-local dead, rulings, causes, kept, keeps = ARGV[11], {}, {}, {}, tonumber(ARGV[12])
-for at = 13, 12 + keeps do kept[tonumber(ARGV[at])] = true end
-for at = 13 + keeps, #ARGV, 3 do
+local dead, rulings, causes, kept, keeps = ARGV[11], {}, {}, {}, tonumber(ARGV[13])
+for at = 14, 13 + keeps do kept[tonumber(ARGV[at])] = true end
+for at = 14 + keeps, #ARGV, 3 do
   local claim = tonumber(ARGV[at])
   rulings[claim], causes[claim] = ARGV[at + 1], ARGV[at + 2]
 end
@@ -131,6 +132,13 @@ if #for_rq == 0 and keeps == 0 then
   redis.call('DEL', own)
   redis.call('SREM', OWNERS, owner)
 end
+local function note(field, count)
+  if count > 0 then redis.call('HINCRBY', DEATHS, field, count) end
+end
+note('process:' .. ARGV[12], ARGV[12] ~= '' and 1 or 0)
+note('job:given_back', back)
+note('job:run_again', again)
+note('job:failed', failed)
 if final and redis.call('TTL', worker_key(w)) == -1 then -- its registration was gone: our HINCRBY above made this key
   redis.call('EXPIRE', worker_key(w), 480)
 end
