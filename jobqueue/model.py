@@ -93,6 +93,7 @@ class WorkerView:
     failed: int
     working_time: float
     heartbeat_age: float | None
+    slots: int | None = None  # jobs that it can run at a time; None: it does not say
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def worker_view(name: str, fields: Fields, running: Any) -> WorkerView:
         failed=_int(fields, b"failed_job_count") or 0,
         working_time=_float(fields, b"total_working_time"),
         heartbeat_age=(datetime.now(UTC) - heartbeat).total_seconds() if heartbeat else None,
+        slots=_int(fields, b"jobq_slots"),
     )
 
 

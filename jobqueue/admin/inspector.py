@@ -123,6 +123,11 @@ class Inspector:
             if isinstance(read[2 * i], dict) and read[2 * i]
         ]
 
+    def worker(self, name: str) -> WorkerView | None:
+        """Return what this worker registered; None: it is not registered."""
+        found = self._workers({keys.worker(name).encode()})
+        return found[0] if found else None
+
     # -- waiting jobs ----------------------------------------------------------------------------------------------
 
     def waiting(self, queue: str | None = None, most: int = 100, newest: bool = False) -> tuple[list[WaitingJob], int]:

@@ -44,6 +44,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "demo": "demo",
     "chaos": "chaos",
     "advise": "advise",
+    "exporter": "exporter",
     "plugins": "plugins",
     "logs": "logs",
 }

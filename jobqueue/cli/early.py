@@ -1,7 +1,8 @@
 """Handle signals in the first and last moments of a command: without this, Ctrl-C while modules are imported prints a
 traceback.
 
-`jobq worker` and `jobq cron` leave with exit code 0, as at any other time; Ctrl-C ends other commands with 130.
+`jobq worker`, `jobq cron` and `jobq exporter` leave with exit code 0, as at any other time; Ctrl-C ends
+other commands with 130.
 
 This is imported before everything else of the command line, which takes a good part of a second; so it imports next to
 nothing itself.
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, object], None]
 
-UNTIL_STOPPED = ("worker", "cron")  # commands that run until somebody stops them
+UNTIL_STOPPED = ("worker", "cron", "exporter")  # commands that run until somebody stops them
 _PROGRAMS = ("jobq", "-m", "__main__.py")  # what argv[0] is while this package is imported, and later
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobqueue.cli.listen import Listen
 from jobqueue.cli.numbers import Number, Size
 from jobqueue.cli.options import QueueName, a_file, opened, url_option
 from jobqueue.cli.rq_flags import LogFormat, Width, dotted_name, dotted_names, formats_to_read, refuses_rqs_flags
@@ -99,6 +100,8 @@ rescues what was held); 2 it could not start: wrong flag, a module that cannot b
               help="Seconds between two rounds of RQ's maintenance; 0 leaves it to others.")  # fmt: skip
 @click.option("--health-file", type=click.Path(dir_okay=False), default="", metavar="FILE", callback=in_a_directory,
               help="Say there once a second whether this worker can claim; see jobq worker-health.")  # fmt: skip
+@click.option("--metrics-port", type=Listen(), default="", metavar="[HOST:]PORT",
+              help="Serve this worker's metrics and /healthz there; 0: a free port, which the log names.")  # fmt: skip
 @click.option("--until-eof", is_flag=True, help="Stop when stdin ends: when the program that started this is gone.")
 # Delete the queues if the program that started this worker is gone.
 @click.option("--private", is_flag=True, hidden=True)

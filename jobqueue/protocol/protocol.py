@@ -116,8 +116,9 @@ class Protocol:
         leave_failures: bool = False,
     ) -> Rescue | None:
         """Take a dead owner's jobs. running: None if it is not known which jobs ran; dead: the lease of its tree, which
-        is removed from RQ's lists with its last owner name unless the lease was renewed; death: the cause that the metrics
-        count, "": none; leave_failures: leave each job that fails for RQ's own finish. Return None if it was not ours to rescue."""
+        is removed from RQ's lists with its last owner name unless the lease was renewed; death: the cause that the
+        metrics count, "": none; leave_failures: leave each job that fails for RQ's own finish. Return None if it was
+        not ours to rescue."""
         args: list[Field] = [owner, worker, lease, int(running is not None), on_crash, most]
         args.append(1 if final else 2 if leave_failures else 0)
         args += (ended_at, ended, cause, dead, death, len(keep), *keep)

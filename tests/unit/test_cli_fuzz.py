@@ -35,7 +35,8 @@ VALUES = [
     *("{}", "null", "\x1b[31mred", "../../etc/passwd", "%s%n", "é\u202e", "a:b:c", "1,2", "*", "redis://[", "unix://"),
     *("redis+sentinel://", "2026-13-45", "9999-12-31T23:59", "json,pickle,x", "5 5 5", "* * * * *", "Mars/Base"),
 ]
-SLOW = {"worker", "demo", "chaos", "compare", "bench", "cron"}  # only the parsing of their command lines is tested
+# only the parsing of their command lines is tested
+SLOW = {"worker", "demo", "chaos", "compare", "bench", "cron", "exporter"}
 LINES = 3  # on stderr: the store, what went wrong, what became of the jobs
 
 

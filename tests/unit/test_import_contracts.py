@@ -27,6 +27,7 @@ BREACHES = {
     "libraries for terminals": ("jobqueue/protocol/names.py", "click"),
     "roles do not import each other": ("workers/roles/rescuer.py", "jobqueue.workers.roles.maintenance"),
     "packages in layers: the library": ("jobqueue/protocol/names.py", "jobqueue.store.config"),
+    "import prometheus_client": ("workers/supervisor/signals.py", "prometheus_client"),
     "no import cycle": ("jobqueue/network/waits.py", "jobqueue.network.primary"),
     "packages in layers: launcher": ("workers/shared/attempts.py", "jobqueue.workers.roles.heartbeat"),
     "packages in layers: forking": ("workers/running/copies.py", "jobqueue.workers.child.child"),

@@ -40,6 +40,7 @@ class Settings:
     max_jobs: int = 0  # per child, 0: no limit
     max_memory: int = 0  # MB per child, 0: no limit
     health_file: str = ""
+    metrics_port: str = ""  # HOST:PORT
     scheduler: bool = True
     accounting: bool = True
     maintenance_interval: float = 600.0  # 0: this worker does not do RQ's maintenance

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from jobqueue.errors import BootFailed
@@ -58,6 +59,7 @@ class Children:
         self._clock = clock
         self._births = Attempts("No process that could run jobs comes up: the last one")
         self.done = 0  # jobs that were done by children that have left
+        self.deaths: Counter[str] = Counter()  # of children, by cause, for the metrics
 
     # -- they come -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +224,10 @@ class Children:
 
     def _reap(self, handle: ChildHandle, status: int | None) -> None:
         is_stopping = self._shutdown.phase >= Phase.INTERRUPT
-        self._reaper.reap(death_report(handle, status, is_stopping))
+        report = death_report(handle, status, is_stopping)
+        if report.death:
+            self.deaths[report.death] += 1
+        self._reaper.reap(report)
 
     def _note_early_death(self, handle: ChildHandle, status: int | None, how: str) -> None:
         """Count a child as a failed attempt if it died before it was ready, or failed by itself before it had claimed a

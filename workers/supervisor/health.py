@@ -18,6 +18,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 EVERY = 1.0  # seconds
+STANDSTILL = 10.0  # seconds; the main loop turns at least every second
 
 
 class Health:
@@ -28,9 +29,16 @@ class Health:
         self._due = 0.0
         self._said: str | None = None
         self._is_broken = False
+        self._stepped = 0.0  # monotonic seconds
+        self._why_not = "it is starting"
+
+    def why_not(self, now: float) -> str:
+        """(any thread) Return why this worker cannot claim, as far as the main loop has said; "" when it can."""
+        return self._why_not or ("its main loop stands still" if now - self._stepped > STANDSTILL else "")
 
     def step(self, now: float, why_not: str) -> None:
         """Write the file if that is due. why_not: why this worker cannot claim, "" if it can."""
+        self._stepped, self._why_not = now, why_not
         if self._path is None or (now < self._due and why_not == self._said):
             return
         self._due, self._said = now + EVERY, why_not

@@ -119,6 +119,11 @@ class RoleThreads:
         return bool(self._heartbeat.renewed)
 
     @property
+    def renewed(self) -> float:
+        """When the store last confirmed the lease (monotonic seconds); 0: it never has."""
+        return self._heartbeat.renewed
+
+    @property
     def is_away(self) -> bool:
         """Whether the store does not answer."""
         return self._roles_thread.is_away or self.self_fencing.active

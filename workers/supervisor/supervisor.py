@@ -25,6 +25,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
+from jobqueue.metrics.tree_facts import TreeFacts
 from jobqueue.schedules.timetable import Schedule
 from jobqueue.store.local.server import server_pids
 from jobqueue.store.open import Store
@@ -41,6 +42,7 @@ from jobqueue.workers.supervisor.finish_processes import FinishProcesses
 from jobqueue.workers.supervisor.forkserver_lifecycle import ForkServerLifecycle
 from jobqueue.workers.supervisor.health import Health
 from jobqueue.workers.supervisor.main_loop import MainLoop
+from jobqueue.workers.supervisor.metrics_port import MetricsPort
 from jobqueue.workers.supervisor.other_trees import OtherTrees
 from jobqueue.workers.supervisor.plugin_thread import PluginThread
 from jobqueue.workers.supervisor.reaper import Reaper
@@ -97,6 +99,7 @@ class Supervisor:
             self._handles, lambda: self._shutdown.asked("shutdown command"), self._find, clock
         )
         self._health = Health(settings.health_file)
+        self._metrics = MetricsPort(settings, store, self._facts)
         self._plugins = PluginThread(settings)
         self._burst = self._make_burst()
 
@@ -118,6 +121,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until stopped (or, in a burst, until the queues are empty). Raises BootFailed."""
+        self._metrics.open()
         adopt_orphans()
         with self._signals.caught((*TO_ALL, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCHLD)):
             try:
@@ -132,6 +136,7 @@ class Supervisor:
                 return code
             finally:
                 self._plugins.stop()
+                self._metrics.close()
                 self._health.remove()
                 self._fork_server.close()
 
@@ -164,6 +169,20 @@ class Supervisor:
         if not self._threads.has_lease:
             return self._fork_server.importing.describe()
         return self._threads.why_not(now) or self._watches.why_no_child(now)
+
+    def _facts(self) -> TreeFacts:
+        """(any thread) Return what the metrics say of this worker."""
+        now, renewed = self._clock(), self._threads.renewed
+        used = self._children.used
+        return TreeFacts(
+            worker=self._settings.worker,
+            why_not=self._health.why_not(now),
+            slots=self._settings.children * self._settings.slots,
+            slots_busy=sum(len(handle.page.running()) for handle in used),
+            pids=tuple(handle.pid for handle in used if handle.pid),
+            lease_age=now - renewed if renewed else None,
+            deaths=dict(self._children.deaths),
+        )
 
     def _is_full(self) -> bool:
         """Whether all children run, and no jobs of a dead one are under way."""
