@@ -79,7 +79,7 @@ def judge(world: World) -> dict[str, Any]:
         outcomes = dict(zip(ids, pipe.execute(), strict=True))
     meant = {job_id: 3 if world.acknowledged[job_id] == "retried" else 1 for job_id in ids}
     again = Counter(world.acknowledged[i] for i in ids if begun[i] > meant[i])
-    more = explained(runs, meant, world.acts, world.lease)
+    more, defects = explained(runs, meant, world.acts, world.lease)
     return {
         "acknowledged": len(ids),
         "refused": sum(world.refused.values()),
@@ -96,6 +96,7 @@ def judge(world: World) -> dict[str, Any]:
         "runs more than meant": sum(more.values()),
         "by window": {name: number for name, number in more.items() if name != UNEXPLAINED},
         UNEXPLAINED: more[UNEXPLAINED],
+        "runs of these": defects[:20],
         "keys left": left_over(store, {job_id for job_id, status in statuses.items() if status == "canceled"}),
     }
 

@@ -91,15 +91,32 @@ def _is_unreported(end: float, kill: Act, acts: Sequence[Act]) -> bool:
     )
 
 
-def explained(runs: Sequence[Run], meant: Mapping[str, int], acts: Sequence[Act], lease: float) -> Counter[str]:
-    """Count the runs beyond the intended ones, by window. meant: how many runs each job should have had."""
+def explained(
+    runs: Sequence[Run], meant: Mapping[str, int], acts: Sequence[Act], lease: float
+) -> tuple[Counter[str], list[str]]:
+    """Count the runs beyond the intended ones, by window, and describe those that no window explains: all runs of the
+    job, and the faults around them. meant: how many runs each job should have had."""
     of_job: dict[str, list[Run]] = {}
     for run in runs:
         of_job.setdefault(run.job, []).append(run)
-    found: Counter[str] = Counter()
+    found, defects = Counter[str](), []
     for job, number in meant.items():
         mine = of_job.get(job, [])
         more = max(0, len(mine) - number)
         windows = [name for name in (window(run, acts, lease) for run in mine[:-1]) if name != UNEXPLAINED]
         found.update([*windows, *[UNEXPLAINED] * more][:more])
-    return found
+        if len(windows) < more:
+            defects += [described(run, acts) for run in mine]
+    return found, defects
+
+
+def described(run: Run, acts: Sequence[Act]) -> str:
+    """Return a run and the faults within 20 s of it, in seconds from its begin. "other": on other processes."""
+    last = run.began if run.ended is None else run.ended
+    near = [act for act in acts if act.began <= last + 20 and act.ended >= run.began - 20]
+    faults = [
+        f"{act.name} {act.began - run.began:+.2f} to {act.ended - run.began:+.2f}"
+        + ("" if not act.pids or run.pid in act.pids else " other")
+        for act in near
+    ]
+    return f"{run.job} in {run.pid} for {last - run.began:.3f} s, ended: {run.ended is not None}; {', '.join(faults)}"

@@ -51,5 +51,10 @@ def test_only_runs_beyond_the_intended_ones_are_counted() -> None:
         "begin odd 0f 7 40.0", "end odd 0f 40.1", "begin odd 10 8 45.0", "end odd 10 45.1", "begin odd 11 8 46.0",
     ]  # fmt: skip
     meant = {"once": 1, "twice": 1, "retried": 3, "odd": 1, "never": 1}
-    found = explained(runs_of(lines), meant, [act("kill_child", 20.5, 20.5)], LEASE)
+    found, defects = explained(runs_of(lines), meant, [act("kill_child", 20.5, 20.5)], LEASE)
     assert found == {"killed while it ran": 1, UNEXPLAINED: 2}
+    assert [text.split(";")[0] for text in defects] == [
+        "odd in 7 for 0.100 s, ended: True",
+        "odd in 8 for 0.100 s, ended: True",
+        "odd in 8 for 0.000 s, ended: False",
+    ]
