@@ -80,7 +80,7 @@ def test_children_that_end_before_they_are_ready(
         what = what if "raise" not in what else "os._exit(6)"
         text = f"os.register_at_fork(after_in_child=lambda: {what})"
     said = gave_up(serve(start, tmp_path, text))
-    assert "No process that could run jobs comes up: the last one" in said
+    assert "No process becomes ready to run jobs: the last one" in said
     if "raise" in what:
         assert "ValueError: only here (" in said
     assert not store.smembers(keys.WORKERS)
@@ -93,7 +93,7 @@ def test_children_that_fail_at_their_first_claim(start: Start, mode: str, store:
     tree = serve(start, tmp_path, "import jobqueue.workers.child.consumer as c\nc.Consumer._send = None", mode=mode)
     assert tree.wait() == 2, tree.log
     last = tree.log.strip().splitlines()[-1]
-    assert re.search(r"No process that could run jobs comes up: the last one \(pid \d+\) exited with status 1", last)
+    assert re.search(r"No process becomes ready to run jobs: the last one \(pid \d+\) exited with status 1", last)
     tree.was_killed = True  # its log shows the exception of each attempt
     assert not store.smembers(keys.WORKERS)
     assert not store.exists(keys.OWNERS)

@@ -499,5 +499,5 @@ def test_the_log_does_not_blame_a_job_for_a_fenced_idle_child(start: Start, mode
     tree = start("-n", "1", mode=mode, serve=SERVE)
     assert queue.enqueue("samples.ok", 1).result(30) == 1
     queue.connection.delete(keys.OWNERS)
-    eventually(lambda: queue.enqueue("samples.ok", 2).result(30) == 2 and "taken for dead" in tree.log)
+    eventually(lambda: queue.enqueue("samples.ok", 2).result(30) == 2 and "counted as dead" in tree.log)
     assert "that ran this job" not in tree.log

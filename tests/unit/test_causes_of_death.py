@@ -123,7 +123,7 @@ def test_the_cause_that_follows_from_a_wait_status(
 
 
 def test_a_fenced_child_did_not_die_of_its_job() -> None:
-    assert end_of_process(FENCED << 8, ran=False) == "left: it was taken for dead, or the store was emptied"
+    assert end_of_process(FENCED << 8, ran=False) == "left: it counted as dead, or the store was emptied"
     assert end_of_process(FENCED << 8) == "exited with status 3"  # a job may have said that
 
 

@@ -480,6 +480,6 @@ def test_the_workers_name_is_read_from_the_owners_name(store: fakeredis.FakeRedi
 
 
 def test_a_fenced_child_did_not_die_of_its_job() -> None:
-    assert "taken for dead" in end_of_process(FENCED << 8, ran=False)
+    assert "counted as dead" in end_of_process(FENCED << 8, ran=False)
     assert end_of_process(FENCED << 8) == "exited with status 3"
     assert end_of_process(signal.SIGKILL, ran=False) == "was killed by SIGKILL"

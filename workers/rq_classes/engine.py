@@ -190,7 +190,7 @@ class Engine:
             with self.slot.waiting():
                 self._idle_sleep.sleep(most)
         except (OSError, ValueError) as e:  # a job has closed our descriptors: start over with a new engine
-            log.warning("worker %s begins anew: %s", self._settings.worker, e)
+            log.warning("worker %s starts over: %s", self._settings.worker, e)
             self.fenced = True
 
     def stir(self) -> None:
@@ -258,7 +258,7 @@ class Engine:
         self.stir()
 
     def _on_fenced(self) -> None:
-        log.warning("worker %s was taken for dead, or the store was emptied: it begins anew", self._settings.worker)
+        log.warning("worker %s counted as dead, or the store was emptied: it starts over", self._settings.worker)
         self.fenced = True
 
 

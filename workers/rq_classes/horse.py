@@ -100,7 +100,7 @@ class Horse:
         if self._page.get(PULSE):  # it has sent its first claim
             self._failed_starts.reset()
         elif self._failed_starts.failed() and self._failed_starts.failures >= TRIES:
-            log.error("no work horse comes up (%d attempts): this worker quits", TRIES)
+            log.error("no work horse becomes ready (%d attempts): this worker quits", TRIES)
             raise SystemExit(2)
 
     def _fork(self, *limits: Any) -> None:

@@ -52,7 +52,7 @@ class OnOurEngine(BaseWorker):
     rq_roles: RQRoles | None = None
     runs_user_code_apart = True  # callbacks that are called for the dead, RQ's maintenance: in processes of their own
     plugins: Sequence[str] = ()  # module:Class; JOBQ_PLUGINS names more
-    lease = 10.0  # seconds without a renewal after which other workers take this one for dead
+    lease = 10.0  # seconds without a renewal after which other workers count this one as dead
     execution_ttl = EXECUTION_TTL
 
     def __init__(self, queues: Any, name: str | None = None, *args: Any, **kwargs: Any) -> None:

@@ -52,7 +52,7 @@ def cause_of_death(pid: int, status: int | None, out_of_memory: bool = False) ->
 def end_of_process(status: int | None, out_of_memory: bool = False, ran: bool = True) -> str:
     """Return how a process ended, in words that follow its name. ``ran``: a job ran in it, which may have ended it."""
     if not ran and status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == FENCED:
-        return "left: it was taken for dead, or the store was emptied"
+        return "left: it counted as dead, or the store was emptied"
     return cause_of_death(0, status, out_of_memory).how
 
 

@@ -47,7 +47,7 @@ class BirthWatch:
             )
         if age >= KILLED and (process.plugin or not self.spawned) and not process.failure:
             where = f": {in_plugin(process.plugin)} has not ended" if process.plugin else ""
-            process.failure = f"did not come as far as to run jobs within {KILLED:.0f} s and was killed{where}"
+            process.failure = f"was not ready to run jobs within {KILLED:.0f} s and was killed{where}"
             handle.kill()
 
     def _why(self, plugin: str) -> str:

@@ -57,7 +57,7 @@ class Children:
         self._reaper = reaper
         self._shutdown = shutdown
         self._clock = clock
-        self._births = Attempts("No process that could run jobs comes up: the last one")
+        self._births = Attempts("No process becomes ready to run jobs: the last one")
         self.done = 0  # jobs that were done by children that have left
         self.deaths: Counter[str] = Counter()  # of children, by cause, for the metrics
 

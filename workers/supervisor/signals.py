@@ -60,7 +60,7 @@ class Signals:
 
 def suspend(children: Iterable[int], lease: float) -> None:
     """Stop (Ctrl-Z) together with all children and the processes of their jobs, until this process is continued."""
-    log.warning("suspended, and all running jobs too; after %g s other workers take this one for dead", lease)
+    log.warning("suspended, and all running jobs too; after %g s other workers count this one as dead", lease)
     groups = list(children)
     _send(groups, signal.SIGSTOP)
     os.kill(os.getpid(), signal.SIGSTOP)
