@@ -71,14 +71,6 @@ class Engine:
         self.completed = 0
         self._idle_sleep = IdleSleep(worker.connection, settings.queues)
         self._control, ours = socket.socketpair()
-        hooks = Hooks(
-            on_fenced=self._on_fenced,
-            on_cut_off=partial(leave, CUT_OFF) if in_horse else self._on_cut_off,
-            on_away=self._give_up_at_last,
-            on_failed=self._on_deaf,
-            on_stuck=partial(leave, STUCK) if in_horse else None,
-            asks_itself=in_horse,
-        )
         runner = RQRunner(settings, worker.serializer)
         wrap_calls(runner, plugins or Plugins())
         self._is_first = is_first
@@ -88,7 +80,7 @@ class Engine:
             page,
             client,
             SupervisorLink(ours, listens=False),
-            hooks,
+            self._hooks(in_horse),
             make_slot=lambda parts, _number: RQSlot(worker, parts, runner, in_horse=in_horse),
             plugins=plugins,
         )
@@ -99,6 +91,16 @@ class Engine:
         self._one_by_one = not _plain_order(worker)
         if self._one_by_one:
             self.consumer.claim_one_by_one()
+
+    def _hooks(self, in_horse: bool) -> Hooks:
+        return Hooks(
+            on_fenced=self._on_fenced,
+            on_cut_off=partial(leave, CUT_OFF) if in_horse else self._on_cut_off,
+            on_away=self._give_up_at_last,
+            on_failed=self._on_deaf,
+            on_stuck=partial(leave, STUCK) if in_horse else None,
+            asks_itself=in_horse,
+        )
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
