@@ -136,3 +136,21 @@ def test_a_fork_server_that_dies_is_started_again(start: Start, mode: str, queue
         eventually(tree.children)
     assert queue.enqueue("samples.ok", 1).result(30) == 1
     assert tree.process.poll() is None
+
+
+@pytest.mark.parametrize("keeps", ["", "import socket; pair = socket.socketpair()"], ids=["forked", "spawned"])
+def test_a_module_that_cannot_be_imported_for_a_while(
+    start: Start, mode: str, queue: Queue, tmp_path: Path, keeps: str
+) -> None:
+    """A deploy replaces the file while the worker runs. Children that import for themselves meet that when one of them
+    is replaced, others when the fork server is."""
+    tree = serve(start, tmp_path, keeps, mode=mode)
+    assert queue.enqueue("served_here.f").result(30) == 1
+    good = (tmp_path / "served_here.py").read_text()
+    (tmp_path / "served_here.py").write_text("import not_there_yet\n")
+    for process in tree.children() if keeps else [eventually(tree.fork_server)]:
+        process.kill()  # type: ignore[union-attr]
+    eventually(lambda: tree.log.count("not_there_yet") > 5, 60)
+    (tmp_path / "served_here.py").write_text(good)
+    assert queue.enqueue("served_here.f").result(60) == 1
+    assert tree.stop() == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue.errors import BootFailed
-from jobqueue.workers.shared.attempts import SOON, TRIES, UNDER_KILLS, Attempts
+from jobqueue.workers.shared.attempts import AFTER_WORK, SOON, TRIES, UNDER_KILLS, Attempts
 
 
 def test_attempts_that_all_fail_end_with_the_cause() -> None:
@@ -28,6 +28,17 @@ def test_kills_from_outside_end_the_worker_only_if_they_go_on_too_long() -> None
         now = attempts.not_before
     with pytest.raises(BootFailed, match=r"It was killed by SIGKILL \(\d+ attempts\)\."):
         attempts.failed("was killed by SIGKILL", now, now, killed=True)
+
+
+def test_once_one_has_worked_there_is_more_patience() -> None:
+    """Somebody may be replacing the modules' files at this moment."""
+    attempts, now = Attempts("It"), 100.0
+    attempts.worked()
+    while now < 100.0 + AFTER_WORK:
+        attempts.failed("cannot import dep", now, now)
+        now = attempts.not_before
+    with pytest.raises(BootFailed, match=r"It cannot import dep \(\d+ attempts\)\."):
+        attempts.failed("cannot import dep", now, now)
 
 
 def test_processes_that_started_together_count_as_one_attempt() -> None:

@@ -75,13 +75,14 @@ class ForkServerLifecycle:
         self._client: ForkServerClient | None = None
         self._started_at = 0.0  # monotonic seconds
         self._watch: ForkServerWatch | None = None  # set while it is ready
+        self._failure = ""  # why its imports failed
         self._attempts = Attempts("The served modules cannot be imported: the process that imports them")
 
     # -- the process itself --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start a fork server; ``on_ready`` is called when it is ready."""
-        self.is_ready, self._started_at = False, self._clock()
+        self.is_ready, self._started_at, self._failure = False, self._clock(), ""
         self.importing.begin()
         self._client = ForkServerClient(self._settings, self._page_file, [it.faults.fd for it in self._handles])
         self._loop.watch(self._client.control, self._on_readable)
@@ -172,7 +173,13 @@ class ForkServerLifecycle:
         try:
             messages = self._client.messages()
         except BootFailed as e:
-            self._shutdown.fail(e)
+            if not self._attempts.has_worked:
+                self._shutdown.fail(e)
+                return
+            log.error(
+                "%s: it is tried again", str(e).rstrip(".")
+            )  # its process ends now, and counts as a failed attempt
+            self._failure = str(e)
             return
         if messages is None:
             self._died()
@@ -233,6 +240,7 @@ class ForkServerLifecycle:
         if had_begun:
             self._attempts.worked()
         what = f"{how} while it imported {self.importing.module}" if self.importing.module else how
+        what = f"{what} ({self._failure})" if self._failure else what
         try:
             self._attempts.failed(what, self._started_at, self._clock(), was_killed)
         except BootFailed as e:
