@@ -103,6 +103,7 @@ class CapturePlugin(Plugin):
     def __init__(self) -> None:
         self._running: dict[str, tuple[RunningJob, JobOutput]] = {}  # by job id
         self._over = threading.Event()
+        self._before: tuple[Any, Any, Any] = (sys.stdout, sys.stderr, logging.Logger.callHandlers)
         self._storing = threading.Lock()  # held for a write, so that none of a running job follows that of its end
 
     def why_inactive(self) -> str:
@@ -115,13 +116,15 @@ class CapturePlugin(Plugin):
 
     def process_start(self) -> None:
         """Begin to keep what is written, and to store it once a second."""
+        self._before = sys.stdout, sys.stderr, logging.Logger.callHandlers
         sys.stdout, sys.stderr = Tee(sys.stdout), Tee(sys.stderr)
         logging.Logger.callHandlers = _keep_records(logging.Logger.callHandlers)  # type: ignore[method-assign]
         threading.Thread(target=self._store_while_they_run, name="jobq-capture", daemon=True).start()
 
     def process_stop(self) -> None:
-        """End the thread."""
+        """End the thread, and put things back: RQ's SimpleWorker runs in a process of the user's."""
         self._over.set()
+        sys.stdout, sys.stderr, logging.Logger.callHandlers = self._before  # type: ignore[method-assign]
 
     def around_job(self, job: RunningJob, call_next: Callable[[], Any]) -> Any:
         """Run the job so that its output is kept."""

@@ -282,3 +282,13 @@ def test_a_stop_calls_them(start: Start, queue: Queue, seen: Path, mode: str) ->
     tree.send(signal.SIGTERM)
     assert tree.wait() == 0
     assert events(seen)[-3:] == ["thread_stop", "process_stop", "worker_stop"]
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_one_that_hangs_in_rqs_worker_classes_is_ended(start_rq: Start, queue: Queue, place: str) -> None:
+    job = queue.enqueue("samples.ok", 5)
+    flags = ("--burst", "-S", "jobqueue.serializers.Auto", "default")
+    tree: Tree = start_rq(place, *flags, JOBQ_PLUGINS="samples_plugins:Hanger", HANG_IN="process_start", HANG_FOR="40")
+    assert tree.wait() == 0
+    assert job.result(1) == 5
+    assert "plugin samples_plugins:Hanger: process_start failed: JobTimeoutException" in tree.log
