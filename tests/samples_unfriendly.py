@@ -362,6 +362,16 @@ def compute(seconds: float) -> float:
     return seconds
 
 
+def leave_no_room_for_threads() -> None:
+    """Each thread that is started later asks for more memory than there is."""
+    threading.stack_size(1 << 40)
+
+
+def leave_no_memory() -> None:
+    """As a job does that limits itself and takes the wrong unit."""
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20))
+
+
 def freeze_the_clocks() -> None:
     """Freeze the clocks as ``freezegun.freeze_time(...).start()`` does: in each module that has a name for one of
     Python's clocks."""

@@ -3,6 +3,7 @@ encoding a result, printing an exception, dropping objects of the job."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -187,6 +188,38 @@ def test_timers_and_limits_that_a_job_leaves_with_rqs_classes(
     jobs = [queue.enqueue("samples_unfriendly.compute", 1.2) for _ in range(2)]
     eventually(lambda: {ended(store, job.id) for job in jobs} == {"finished"}, 60)
     assert rq_tree.stop() == 0
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_rqs_classes_run_the_next_jobs_where_no_thread_can_be_started(rq_tree: Tree, store: redis.Redis) -> None:
+    """RQ's classes start the thread that waits for pushes when they are first out of work."""
+    queue = rq.Queue(connection=store)
+    for _ in range(2):
+        left = queue.enqueue("samples_unfriendly.leave_no_room_for_threads")
+        assert eventually(lambda job=left: ended(store, job.id), WITHIN) == "finished"
+        time.sleep(1.5)  # it is out of work meanwhile
+        after = queue.enqueue("samples.ok", 1)
+        assert eventually(lambda job=after: ended(store, job.id), WITHIN) == "finished"
+    assert rq_tree.stop() == 0
+    assert "Traceback" not in rq_tree.log
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_rqs_classes_do_not_end_well_where_a_job_has_left_no_memory(
+    rq_tree: Tree, store: redis.Redis, place: str
+) -> None:
+    """The process ends with an error, or goes on: nobody takes it for a worker that has done its work."""
+    queue = rq.Queue(connection=store)
+    queue.enqueue("samples_unfriendly.leave_no_memory")
+    after = [queue.enqueue("samples.ok", n) for n in range(3)]
+    if place == "Worker":
+        eventually(lambda: {ended(store, job.id) for job in after} == {"finished"}, WITHIN)
+        return
+    eventually(
+        lambda: rq_tree.process.poll() is not None or {ended(store, job.id) for job in after} == {"finished"}, WITHIN
+    )
+    time.sleep(1.5)  # it is out of work
+    assert rq_tree.process.poll() != 0
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])

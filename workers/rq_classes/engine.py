@@ -69,7 +69,7 @@ class Engine:
         self._last_word_by = 0.0  # monotonic seconds; 0: no stop was requested
         self.fenced = False
         self.completed = 0
-        self._idle_sleep = IdleSleep(worker.connection, settings.queues)
+        self._idle_sleep = IdleSleep(worker.connection, settings.queues, polls=not in_horse)
         self._control, ours = socket.socketpair()
         runner = RQRunner(settings, worker.serializer)
         wrap_calls(runner, plugins or Plugins())

@@ -7,7 +7,7 @@ import contextlib
 from rq.exceptions import StopRequested
 
 from jobqueue.store.connection import like
-from jobqueue.workers.child.child import leave, obey_the_parent_only
+from jobqueue.workers.child.child import leave, obey_the_parent_only, what_is_short
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.rq_classes.helper_process import take_leave
 from jobqueue.workers.rq_classes.horse_flags import HorseFlags
@@ -45,8 +45,11 @@ class HorseChild:
                 exit_handlers.run()
             code = FENCED if engine.fenced else 0
             self._flags.set_left()
-        except BaseException:
-            worker.log.exception("Worker %s: the work horse failed", worker.name)
+        except BaseException as e:
+            if short := what_is_short(e):  # a job has left it so, or the whole machine is out of it
+                worker.log.error("Worker %s: the work horse ends: %s", worker.name, short)
+            else:
+                worker.log.exception("Worker %s: the work horse failed", worker.name)
         finally:
             leave(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -14,14 +15,23 @@ from jobqueue.store.connection import like
 from jobqueue.workers.roles.queue_waiter import QueueWaiter
 from jobqueue.workers.shared.polling import readable
 
+log = logging.getLogger(__name__)
+
+POLL = 1.0  # seconds between two looks for jobs, where no thread waits for them
+
 
 class IdleSleep:
     """The sleep of the main thread. Any thread and signal handlers may call ``stir``."""
 
-    def __init__(self, connection: redis.Redis, queues: Sequence[str]) -> None:
+    def __init__(self, connection: redis.Redis, queues: Sequence[str], polls: bool) -> None:
+        """polls: where the system starts no thread that waits for a push, sleep for a second at most instead; else
+        raise RuntimeError."""
         self._connection = connection
         self._queues = tuple(queues)
-        self._queue_waiter: QueueWaiter | None = None  # started when it is first waited for a push
+        self._polls = polls
+        self._must_poll = False  # the last attempt to start the waiter has failed
+        self._queue_waiter: QueueWaiter | None = None
+        self._is_started = False  # the waiter is started when it is first waited for a push
         self._waits_for_push = False
         self._stirred, self._stirrer = socket.socketpair()
         self._stirred.setblocking(False)
@@ -29,18 +39,15 @@ class IdleSleep:
 
     def call_at_push(self) -> None:
         """Call ``stir`` at the next push to one of the queues."""
-        if self._queue_waiter is None:
-            self._queue_waiter = QueueWaiter(like(self._connection, FIRST_ANSWER), self._queues)
-            self._queue_waiter.start()
-        if not self._waits_for_push:
+        if (self._is_started or self._start()) and not self._waits_for_push:
             self._waits_for_push = True
-            self._queue_waiter.call_at_push(self._pushed)
+            self._waiter().call_at_push(self._pushed)
 
     def sleep(self, most: float) -> None:
         """Sleep until ``stir`` is called, a signal comes, or ``most`` seconds are over. Raises OSError, ValueError when
         a job has closed the sockets."""
         with _woken_by_signals(self._stirrer):
-            stirred = readable([self._stirred.fileno()], most)
+            stirred = readable([self._stirred.fileno()], min(most, POLL) if self._must_poll else most)
         if stirred:
             self._stirred.recv(4096)
 
@@ -59,6 +66,26 @@ class IdleSleep:
         for end in (self._stirred, self._stirrer):
             with contextlib.suppress(OSError):
                 end.detach() if cut_off else end.close()
+
+    def _start(self) -> bool:
+        """Start the waiter; return whether that was possible. A job may have left no room for threads (``stack_size``,
+        ``setrlimit``), so that the next call tries again."""
+        try:
+            self._waiter().start()
+        except RuntimeError as e:
+            if not self._polls:
+                raise
+            if not self._must_poll:
+                self._must_poll = True
+                log.warning("no thread can wait for jobs (%s): this worker looks for them every second", e)
+            return False
+        self._is_started, self._must_poll = True, False
+        return True
+
+    def _waiter(self) -> QueueWaiter:
+        if self._queue_waiter is None:
+            self._queue_waiter = QueueWaiter(like(self._connection, FIRST_ANSWER), self._queues)
+        return self._queue_waiter
 
     def _pushed(self) -> None:
         self._waits_for_push = False

@@ -22,6 +22,7 @@ from jobqueue.network.listening import Listener
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.store.address import NO_CLUSTER
 from jobqueue.store.connection import limit_commands, takes_bytes
+from jobqueue.workers.child.child import what_is_short
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.rq_classes.lease import is_dead
 from jobqueue.workers.rq_classes.rq_roles import RAISED_BY_SIGNALS, RQRoles
@@ -128,9 +129,14 @@ class OnOurEngine(BaseWorker):
                 return self._serve(burst, max_jobs, max_idle_time)
         except StopRequested:
             return 0
-        except Exception:  # logged, as RQ's work() does
-            self.log.error("Worker %s: found an unhandled exception, quitting...", self.name, exc_info=True)
-            return 0
+        except (
+            Exception
+        ) as e:  # logged, as RQ's work() does; but the exit code says that the worker has not done its work
+            if short := what_is_short(e):
+                self.log.error("Worker %s: cannot go on, quitting: %s", self.name, short)
+            else:
+                self.log.error("Worker %s: found an unhandled exception, quitting...", self.name, exc_info=True)
+            raise SystemExit(1) from None
         finally:
             rq_roles, self.rq_roles = self.rq_roles, None
             rq_roles.plugins.call("worker_stop")
