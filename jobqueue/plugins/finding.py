@@ -44,6 +44,7 @@ class BuiltIn:
     modules: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     flag: str = ""  # of jobq worker, which sets the field of this name in WorkerInfo
+    around_imports: str = ""  # module:function, a context manager in which a worker imports the modules that it serves
 
     @property
     def is_imported(self) -> bool:
@@ -62,6 +63,13 @@ class BuiltIn:
 
 BUILT_IN: tuple[BuiltIn, ...] = (
     BuiltIn("capture", "jobqueue.plugins.capture:CapturePlugin", flag="capture"),
+    BuiltIn(
+        "django",
+        "jobqueue.django.plugin:DjangoPlugin",
+        ("django",),
+        ("DJANGO_SETTINGS_MODULE",),
+        around_imports="jobqueue.django.setting_up:around_imports",
+    ),
     BuiltIn("opentelemetry", "jobqueue.plugins.opentelemetry:OpenTelemetryPlugin", ("opentelemetry",)),
     BuiltIn("sentry", "jobqueue.plugins.sentry:SentryPlugin", ("sentry_sdk",), ("SENTRY_DSN",)),
 )
@@ -110,7 +118,7 @@ def find_plugins(
         on_import(name)
         found.append(_checked(load_plugin(target, source), name, source, worker))
     for name, target in entry_points():
-        why = _why_left_out(name, target, wanted)
+        why = why_left_out(name, target, wanted)
         found.append(_of_package(name, target, why, worker, on_import))
     for built_in in BUILT_IN:
         if not any(_is_a(other, built_in) for other in found):
@@ -177,7 +185,8 @@ def _asked_for(wanted: PluginChoice) -> Iterator[tuple[str, str | Plugin]]:
         yield "JOBQ_PLUGINS", name
 
 
-def _why_left_out(name: str, target: str, wanted: PluginChoice) -> str:
+def why_left_out(name: str, target: str, wanted: PluginChoice) -> str:
+    """Return the flag that leaves this plugin out; "" if none does."""
     for flag in wanted.left_out:
         if flag in (name, target, ALL):
             return f"--no-plugin {flag}"
@@ -200,7 +209,7 @@ def _of_package(
 
 def _built_in(built_in: BuiltIn, wanted: PluginChoice, worker: WorkerInfo | None) -> Found:
     name, target = built_in.name, built_in.target
-    if why := _why_left_out(name, target, wanted) or built_in.why_not_looked_at(worker):
+    if why := why_left_out(name, target, wanted) or built_in.why_not_looked_at(worker):
         return Found(name, BUILT_IN_SOURCE, target, None, why)
     return _checked(load_plugin(target, BUILT_IN_SOURCE), name, BUILT_IN_SOURCE, worker, target)
 

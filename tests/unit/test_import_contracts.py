@@ -26,6 +26,7 @@ BREACHES = {
     "tasks are plain functions": ("jobqueue/tasks/page.py", "redis"),
     "libraries for terminals": ("jobqueue/protocol/names.py", "click"),
     "roles do not import each other": ("workers/roles/rescuer.py", "jobqueue.workers.roles.maintenance"),
+    "only the Django app imports Django": ("jobqueue/admin/aside.py", "django.conf"),
     "packages in layers: the library": ("jobqueue/protocol/names.py", "jobqueue.store.config"),
     "import prometheus_client": ("workers/supervisor/signals.py", "prometheus_client"),
     "no import cycle": ("jobqueue/network/waits.py", "jobqueue.network.primary"),

@@ -18,6 +18,7 @@ from rq.utils import import_attribute
 from jobqueue.errors import NotServed
 from jobqueue.plugins.finding import CannotLoad, Found, PluginChoice, find_plugins
 from jobqueue.plugins.plugin import WorkerInfo
+from jobqueue.plugins.preparing import around_imports
 from jobqueue.producing.importing import module_of
 from jobqueue.protocol.lua import packed_head
 from jobqueue.store.connection import Address, client
@@ -49,8 +50,11 @@ def preload(
     the name of each module before its import.
     """
     original = os.getpid()
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     try:
-        _import(modules, handlers, classes or {}, on_import)
+        with around_imports(plugins, on_import):
+            _import(modules, handlers, classes or {}, on_import)
         found = _plugins(plugins, worker, on_import) if plugins is not None else []
         after_imports.capture()
         return found
@@ -76,8 +80,6 @@ def _import(
     classes: Mapping[str, str],
     on_import: Callable[[str], object],
 ) -> None:
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     for name in modules:
         if name.endswith(".py"):
             raise ImportError(_of_a_file(name))

@@ -19,6 +19,7 @@ GUARDED = ("jobqueue", "rq")  # loggers whose lines are written between two jobs
 BELOW = (
     "jobqueue.store",
     "jobqueue.network",
+    "jobqueue.django",
     "jobqueue.plugins",
     "rq.worker",
 )  # these libraries log in our processes too, and must not wait either
