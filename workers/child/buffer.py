@@ -1,4 +1,4 @@
-"""Hold the jobs that a child has claimed: those that wait for a slot, in order, and those that slots have in hand.
+"""Hold the jobs that a child has claimed: those that wait for a slot, in order, and those that slots run.
 
 A job that is to run alone (one of several that ran when their process crashed) is handed out when no slot has a job,
 and no other job is handed out before it has ended.
@@ -17,7 +17,7 @@ from jobqueue.workers.shared.settings import Settings
 
 
 class Buffer:
-    """Hands out claimed jobs, and says how many more to claim. The consumer's lock guards it."""
+    """Hand out claimed jobs, and say how many more to claim. The consumer's lock guards it."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Buffer:
     # -- jobs to slots and back ----------------------------------------------------------------------------------------
 
     def take(self) -> Claimed | None:
-        """Hand out the first job; None: there is none, or it has to wait until it can run alone."""
+        """Return the first job; None if there is none, or if it has to wait until no other job runs."""
         if not self.jobs or self.quiet or self._one_is_alone:
             return None
         if self.jobs[0].features.alone and self._slots > 1:
@@ -63,7 +63,8 @@ class Buffer:
         return job
 
     def ended(self, claim: int) -> bool:
-        """Note that a slot has this job no more. Return whether a job may start now that could not: wake the slots."""
+        """Note that the job of this claim has left its slot. Return True if a job may start now that had to wait: then
+        the slots must be woken."""
         self.in_hand.discard(claim)
         self.doubtful.discard(claim)
         if self._one_is_alone or (self.jobs and self.jobs[0].features.alone):
@@ -72,8 +73,8 @@ class Buffer:
         return False
 
     def drop(self, doubt: bool) -> list[Claimed]:
-        """Take out all jobs, for the caller to give them back. ``doubt``: the supervisor may have given them back
-        already, and with them what slots took meanwhile."""
+        """Take out all jobs and return them, to be given back. doubt: the supervisor may have given them back already,
+        and also the jobs that slots took meanwhile."""
         if doubt:
             self.doubtful |= self.in_hand
         dropped = list(self.jobs)
@@ -88,11 +89,11 @@ class Buffer:
 
     @property
     def may_claim(self) -> bool:
-        """Whether to ask for jobs: the queues may have some, and no job waits here."""
+        """Whether jobs should be requested: the queues may have some, and none waits here."""
         return not (self.out_of_work or self.quiet or self.jobs or self.most_more == 0)
 
     def want(self, idle: int) -> int:
-        """Return how many jobs to ask for, where so many slots wait for one."""
+        """Return how many jobs to request. idle: number of slots that wait for one."""
         if self.quiet:
             return 0
         most = 1 if self.order.changes else MOST_PER_CYCLE
@@ -100,7 +101,7 @@ class Buffer:
         return want if self.most_more is None else min(want, self.most_more - len(self.jobs))
 
     def asking(self, want: int) -> None:
-        """Note that a request asks for so many jobs."""
+        """Note how many jobs a request asks for."""
         self._asked = want
 
     @property
@@ -109,7 +110,7 @@ class Buffer:
         return self._asked > 0
 
     def arrived(self, jobs: Sequence[Claimed]) -> None:
-        """Take in what the request that asked last has claimed."""
+        """Add the jobs that the last request has claimed."""
         self.jobs.extend(jobs)
         if jobs:
             self.order.took(jobs[-1].queue)
@@ -122,7 +123,7 @@ class Buffer:
             self.set_out_of_work(True)
 
     def set_out_of_work(self, out_of_work: bool) -> None:
-        """Note whether the queues are empty; the supervisor is told once that they are."""
+        """Note whether the queues are empty, and tell the supervisor when they have become so."""
         self._page.set(OUT_OF_WORK, int(out_of_work))
         if out_of_work and not self.out_of_work:
             self._on_out_of_work()

@@ -3,12 +3,12 @@
     slot ── finish ──► outbox ─┐                        ┌─► buffer ── next ──► slot
                                └── CYCLE (one request) ─┘
 
-Leader-follower: the slot that sees the buffer run low sends CYCLE and goes on with its job; the one that finds the
-buffer empty reads the reply. There is no thread for it and no waiting for company: while one request is in flight,
-finished jobs pile up and settle together by themselves.
+No thread is there for the requests. The slot that finds few jobs in the buffer sends CYCLE and goes on with its job;
+the slot that finds none reads the reply. Outcomes of jobs that end while a request is under way go along with the next
+one.
 
-Nobody holds the lock while Redis is waited for (shared_wire.py). A broken wire is mended by a slot that has nothing to
-run (mender.py): reconnect, RECONCILE, and what was not settled goes out again, under the same tokens.
+No thread holds the lock while it waits for Redis (shared_wire.py). A slot that has nothing to run mends a broken
+connection (mender.py): it reconnects, sends RECONCILE, and sends what was not settled again, under the same tokens.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ USABLE = (WireState.FREE, WireState.AWAITING)
 
 
 class Consumer:
-    """Claims for the slots and settles for them. Every method may be called from any thread."""
+    """Claim and settle for all slots of a child. Any thread may call any method."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Consumer:
     # -- what slots call ---------------------------------------------------------------------------------------------
 
     def next(self, linger: bool = True) -> Claimed | JobOutcome | None:
-        """Wait for work: a job to run, an outcome that RQ's own finish must record, or None: the child is to leave, or
-        (unless it lingers) the queues are empty and all is settled."""
+        """Wait for work and return it: a job to run, or an outcome that RQ's own finish must record. Return None when
+        the child is to leave, or, without ``linger``, when the queues are empty and all outcomes are settled."""
         with self._mutex:
             work: Claimed | JobOutcome | None = None if self._outbox.for_rq else self._buffer.take()
             if work is None:
@@ -80,10 +80,11 @@ class Consumer:
             return work
 
     def finish(self, outcome: JobOutcome, slot: int) -> bool:
-        """Take over how a job ended. From here on it is settled, also when this process is killed now.
+        """Take over the outcome of a job, which is in the journal then: it is settled also if this process is killed.
+        Return False.
 
-        True: not so. Its dependents need RQ's own finish, and the journal has no room for it: the slot has to see to
-        that now, and its page says until then that the job runs.
+        Return True where that cannot be done: the job has dependents, which need RQ's own finish, and the journal has
+        no room. The slot has to let RQ's finish record it now; until then the page says that the job runs.
         """
         with self._mutex:
             self._buffer.prefetch.ended(outcome.ended - outcome.started)
@@ -95,14 +96,14 @@ class Consumer:
             return False
 
     def note(self, outcome: JobOutcome) -> None:
-        """Remember a failure that RQ's own finish is about to record, as far as there is room: should its callback end
-        this process, why the job failed is not forgotten."""
+        """Write a failure that RQ's own finish is about to record into the journal, if there is room: then the reason
+        is known also if a callback ends this process."""
         with self._lock:
             self._outbox.note(outcome)
 
     def let_go(self, claim: int, slot: int | None) -> None:
-        """Forget a job that left by another way than settling: RQ's own finish recorded it, or it was given back.
-        ``slot`` None: the slot has been freed before."""
+        """Forget a job that CYCLE does not settle: RQ's own finish has recorded it, or it was given back. ``slot``: the
+        slot to mark as free on the page; None: none."""
         with self._lock:
             if self._buffer.ended(claim):
                 self._lock.notify_all()
@@ -111,18 +112,19 @@ class Consumer:
                 self._page.end(slot)
 
     def note_duration(self, seconds: float) -> None:
-        """Note how long a job took, together with its end by RQ's own code: so few jobs are claimed ahead of it."""
+        """Note how many seconds a job took, with its end by RQ's own code. Fewer jobs are claimed ahead of long
+        ones."""
         with self._mutex:
             self._buffer.prefetch.ended(seconds)
 
     def why_refused(self, claim: int) -> str:
-        """Return why the store does not take the outcome that comes back; "": it was not refused."""
+        """Return why the store has refused the outcome of this job; "" if it has not."""
         with self._lock:
             return self._outbox.why_refused(claim)
 
     def is_doubtful(self, claim: int) -> bool:
-        """Tell whether the supervisor may have given this job back while we held still: a slot took it before we
-        knew."""
+        """Return whether the supervisor may have given this job back, because a slot took it while this process was
+        stopped."""
         return claim in self._buffer.doubtful
 
     # -- what the engine in RQ's worker classes calls ------------------------------------------------------------------
@@ -132,7 +134,7 @@ class Consumer:
         self._buffer.order.queues = queues
 
     def claim_one_by_one(self) -> None:
-        """Claim no job ahead: only when there is nothing else to run."""
+        """Claim a job only when there is nothing else to run."""
         self._buffer.prefetch.most_ahead = 0
 
     def hand_out_at_most(self, jobs: int | None) -> None:
@@ -152,11 +154,11 @@ class Consumer:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether it claims and hands out nothing any more."""
+        """Whether nothing is claimed and handed out any more."""
         return self._buffer.quiet
 
     def quiet_now(self) -> bool:
-        """Claim nothing any more. False: the wire is in the middle of something, by an exception in its thread."""
+        """Claim nothing any more. Return False if an exception has left the connection in the middle of a request."""
         self._buffer.quiet = True
         return self._wire.state in USABLE
 
@@ -164,29 +166,31 @@ class Consumer:
 
     @property
     def mending(self) -> bool:
-        """Whether it waits for the store to come back."""
+        """Whether the store does not answer, and a slot tries to reconnect."""
         return self._wire.state is WireState.MENDING
 
     def wake(self) -> None:
-        """Ask the queues again: there may be work."""
+        """Let the slots ask the queues again, because there may be work."""
         with self._lock:
             self._buffer.set_out_of_work(False)
             self._lock.notify_all()
 
     def look_up(self) -> int:
-        """Wake all threads that wait here, so that each says that it is there; return the number by which it says
-        so."""
+        """Wake all threads that wait here, so that each answers the roll call; return the call's number."""
         with self._lock:
             self._lock.notify_all()
             return self._roll_call.begin()
 
     def has_answered(self, thread: int | None, number: int) -> bool:
-        """Tell whether this thread has come by since the ``look_up`` that returned this number."""
+        """Return whether this thread has answered the roll call of this number, or a later one."""
         return self._roll_call.has_answered(thread, number)
 
     def drop_buffer(self, quiet: bool = False, at_rest: bool = False) -> list[Claimed]:
-        """Take the buffered jobs away from the slots, to be given back; ``quiet``: and claim nothing ever again;
-        ``at_rest``: and no reply is on its way that was sent before, and what slots have in hand is doubtful."""
+        """Take all jobs out of the buffer and return them, to be given back.
+
+        quiet: claim nothing ever again. at_rest: first wait for the reply to a request that was sent before, and treat
+        the jobs that slots run as doubtful: ask Redis before they start.
+        """
         with self._lock:
             self._buffer.quiet = self._buffer.quiet or quiet
             while True:
@@ -203,17 +207,17 @@ class Consumer:
 
     @property
     def holds_up(self) -> bool:
-        """Whether jobs wait behind running ones: in the buffer, or in a reply that nobody reads."""
+        """Whether claimed jobs wait while all slots run others: in the buffer, or in a reply that no slot has read."""
         unread = self._wire.state is WireState.AWAITING and self._buffer.is_asking
         return self._idle == 0 and (bool(self._buffer.jobs) or unread)
 
     @property
     def lets_wait(self) -> bool:
-        """Whether outcomes wait for company that may not come soon."""
+        """Whether outcomes wait for the next request while all slots run jobs, so that it may be sent late."""
         return self._idle == 0 and not self._outbox.is_settled and self._wire.state in USABLE
 
     def settle(self) -> None:
-        """Send what is finished now, and read the reply (and before it the one that is still on its way)."""
+        """Send all outcomes that wait, and read the reply; before that, read the reply to an earlier request."""
         with self._lock:
             if self._wire.state is WireState.AWAITING:
                 self._read()
@@ -223,7 +227,7 @@ class Consumer:
                 self._read()
 
     def reconcile(self) -> None:
-        """Give back what Redis thinks we hold and we do not know. Runs periodically, besides the run after each
+        """Give back the jobs that this child holds in Redis and does not know. It is done every 30 s and after each
         reconnect."""
         with self._lock:
             if self._wire.state is WireState.FREE:
@@ -254,12 +258,12 @@ class Consumer:
         return self._buffer.quiet and settled and self._wire.state in AT_REST
 
     def _unrecorded(self) -> bool:
-        """Tell whether nobody runs anything that would bring it along: the usage of jobs that RQ's own finish
-        recorded."""
+        """Return whether usage of jobs that RQ's own finish has recorded is still to be sent, and no job runs whose
+        outcome would take it along."""
         return not self._buffer.in_hand and self._usage.pending
 
     def _turn(self) -> None:
-        """Bring the wire one step further, or wait for somebody who does."""
+        """Do the next step of a request (mend, read or send), or wait for the slot that does it."""
         self._roll_call.answer()
         state = self._wire.state
         if state is WireState.BROKEN:
@@ -274,7 +278,8 @@ class Consumer:
             self._lock.wait()
 
     def _look_ahead(self) -> None:
-        """With a job in hand: send for more before the buffer is dry, and settle at once behind a long job."""
+        """(before a job is run) Request more jobs if few are left in the buffer; send the outcomes at once if jobs are
+        long."""
         if self._wire.state is not WireState.FREE:
             return
         buffer, finished = self._buffer, self._outbox.finished
@@ -287,7 +292,8 @@ class Consumer:
             self._lock.notify()
 
     def _settle_now(self, outcome: JobOutcome) -> bool:
-        """It does not fit into the journal: stay until Redis has it (False), or leaves it to RQ's own finish (True)."""
+        """Wait with an outcome that does not fit into the journal until Redis has recorded it (return False), or has
+        left it to RQ's own finish (return True)."""
         self._outbox.hold(outcome)
         while self._outbox.is_on_its_way(outcome):
             self._turn()

@@ -1,4 +1,4 @@
-"""Hold how the jobs of a child ended, each from the slot that ran it until the store has acknowledged it.
+"""Hold the outcome of each job of a child, from the slot that ran it until the store has acknowledged it.
 
     slot ── add ──► finished ── depart ──► in flight ── acknowledged ──► recorded
                        ▲                       │  └─► for RQ ── hand over ──► a slot ── let go ──► recorded
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Holds each outcome until it is recorded. The consumer's lock guards it."""
+    """Hold each outcome until it is recorded. The consumer's lock guards it."""
 
     def __init__(self, page: SharedPage) -> None:
         self._page = page
@@ -39,51 +39,51 @@ class Outbox:
     # -- from slots and to slots ---------------------------------------------------------------------------------------
 
     def add(self, outcome: JobOutcome) -> bool:
-        """Take over how a job ended. Return whether it stands in the journal, where a kill does not lose it."""
+        """Take over the outcome of a job. Return whether it is in the journal, where a kill does not lose it."""
         self.finished.append(outcome)
         self._page.set(UNSETTLED, 1)
         return self._page.journal.append(outcome)
 
     def hold(self, outcome: JobOutcome) -> None:
-        """Note that the slot of an outcome that is not in the journal waits for its ack."""
+        """Note that a slot waits until its outcome, which is not in the journal, is acknowledged."""
         self._unwritten.add(outcome.claim)
 
     def is_on_its_way(self, outcome: JobOutcome) -> bool:
         return outcome in self.finished or outcome in self.in_flight
 
     def release(self, outcome: JobOutcome) -> bool:
-        """End ``hold``. Return whether the slot has to let RQ's own finish record it."""
+        """Undo ``hold``. Return whether the slot has to let RQ's own finish record the outcome."""
         left = outcome.claim not in self._unwritten
         self._unwritten.discard(outcome.claim)
         return left
 
     def hand_over(self) -> JobOutcome:
-        """Give a slot an outcome out of ``for_rq``."""
+        """Return an outcome that RQ's own finish has to record, for the slot that lets it."""
         outcome = self.for_rq.pop()
         self._with_rq[outcome.claim] = outcome
         return outcome
 
     def note(self, outcome: JobOutcome) -> None:
-        """Write down a failure that RQ's own finish is about to record, as far as the journal has room."""
+        """Write a failure that RQ's own finish is about to record into the journal, if that has room."""
         self._with_rq[outcome.claim] = outcome
         self._page.set(UNSETTLED, 1)
         self._page.journal.append(outcome)
 
     def let_go(self, claim: int) -> None:
-        """Note that the end of this job is recorded by somebody else, or that it was given back."""
+        """Note that RQ's own finish has recorded the outcome of this job, or that the job was given back."""
         self._with_rq.pop(claim, None)
         self._page.set(DONE, self._page.get(DONE) + 1)
         self._say_what_is_owed()
 
     def why_refused(self, claim: int) -> str:
-        """Return, once, why the store does not take the outcome that a slot was handed; "": it was not refused."""
+        """Return why the store has refused the outcome of this job, and forget it; "" if it has not."""
         return self._refused.pop(claim, "")
 
     # -- with requests -------------------------------------------------------------------------------------------------
 
     def portion(self) -> list[JobOutcome]:
-        """Return what the next request is to carry: all that is finished, or, after the store has refused an outcome,
-        a part of it."""
+        """Return the outcomes for the next request: all that wait, or, after the store has refused one, a part of
+        them."""
         self.may_be_settled_by_others(self._page.revoked)
         self._kept = []
         if not self.refusals:
@@ -95,17 +95,16 @@ class Outbox:
 
     @property
     def keeps_some(self) -> bool:
-        """Whether the last ``portion`` was not all."""
+        """Whether the last ``portion`` left outcomes out."""
         return bool(self._kept)
 
     def depart(self, portion: list[JobOutcome]) -> None:
-        """Note that the last ``portion`` goes on its way; what is finished from now on goes into the journal's other
-        half."""
+        """Note that the last ``portion`` is being sent. Later outcomes go into the journal's other half."""
         self.in_flight, self.finished = portion, list(self._kept)  # two lists: only one of them grows
         self._page.journal.switch()
 
     def acknowledged(self, acks: Sequence[Ack]) -> None:
-        """Take the store's answer to what was in flight."""
+        """Take the store's answer to the outcomes in flight."""
         self.may_be_settled_by_others(self._page.revoked)
         outcomes, self.in_flight = self.in_flight, []
         self.refusals.passed(outcomes)
@@ -117,11 +116,12 @@ class Outbox:
         self._say_what_is_owed()
 
     def fenced(self) -> None:
-        """Take the store's answer that the owner's name was struck off: it has looked at none of the outcomes."""
+        """Take the store's answer that the owner's name was struck off, so that it has recorded no outcome."""
         self.acknowledged([Ack.LOST] * len(self.in_flight))
 
     def came_back(self, error: Exception) -> None:
-        """Take back what was in flight: it may be recorded or not, goes out again, and the token decides."""
+        """Take back the outcomes in flight after an error. Each may be recorded or not: it is sent again, and counts
+        only if its token is still there."""
         self._resent.update(outcome.claim for outcome in self.in_flight)
         if self.refusals.refused(self.in_flight, error):
             self._give_up(self.in_flight.pop(), error)
@@ -130,8 +130,8 @@ class Outbox:
         self._page.journal.sent_came_back()
 
     def may_be_settled_by_others(self, perhaps: bool) -> None:
-        """``perhaps``: this process held still, and the supervisor may have settled what is finished. A missing token
-        is expected: do not warn."""
+        """Do not warn of missing tokens later, if ``perhaps``: this process was stopped, and the supervisor may have
+        settled what is finished."""
         if perhaps:
             self._resent.update(outcome.claim for outcome in (*self.finished, *self.in_flight))
 
@@ -149,7 +149,7 @@ class Outbox:
             log.warning("job %s is no longer ours: its outcome is not recorded", outcome.id)
 
     def _give_up(self, outcome: JobOutcome, error: Exception) -> None:
-        """The store will never take it: its job fails, by RQ's own finish."""
+        """Give up an outcome that the store will never take: its job fails, by RQ's own finish."""
         self._refused[outcome.claim] = refused_text(len(outcome.payload), error)
         log.warning("job %s: the store refuses its outcome (%d bytes): %s", outcome.id, len(outcome.payload), error)
         if outcome.claim in self._unwritten:
@@ -161,18 +161,18 @@ class Outbox:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the store has all outcomes, but those that RQ's own finish is recording in a slot."""
+        """Whether the store has all outcomes, apart from those that RQ's own finish is recording in a slot."""
         return not (self.finished or self.in_flight or self.for_rq)
 
     @property
     def claims(self) -> list[int]:
-        """The jobs whose outcomes wait here."""
+        """The claims of the jobs whose outcomes wait here."""
         return [outcome.claim for outcome in (*self.finished, *self.for_rq)]
 
     def are_all_unwritten(self, claims: set[int]) -> bool:
-        """Whether the slots of all these jobs only wait for their acks."""
+        """Whether the slots of all these claims wait for an ack, and for nothing else."""
         return claims <= self._unwritten
 
     def _say_what_is_owed(self) -> None:
-        """Say on the page whether the store may lack an outcome."""
+        """Write on the page whether the store may lack an outcome."""
         self._page.set(UNSETTLED, int(not self.is_settled or bool(self._with_rq)))

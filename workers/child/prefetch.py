@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 AHEAD = 0.020  # seconds of work that may wait in the buffer, per slot
-LONG = 0.030  # a job longer than this has no company in the buffer
+LONG = 0.030  # seconds; no other job waits in the buffer behind one that takes longer
 SHORT = 0.002  # where a slot ends a job less often than this, an outcome waits for no other
 MOST_PER_CYCLE = 128
 MOST_FINISHED = 192  # outcomes that wait for the next claim to go along with; the journal has room for about 600
@@ -11,7 +11,7 @@ MOST_PER_SLOT = 256
 
 
 class Prefetch:
-    """Learns from the jobs that ended and from what the queues gave. The consumer's lock guards it."""
+    """Learn from how long jobs take and how many the queues have. The consumer's lock guards it."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -21,24 +21,24 @@ class Prefetch:
         self.most_ahead = MOST_PER_SLOT  # per slot; 0: claim one at a time, when there is nothing else to run
 
     def ended(self, seconds: float) -> None:
-        """Note that a job took so many seconds."""
+        """Note how many seconds a job took."""
         self._last = seconds
         self._mean += (seconds - self._mean) * (0.2 if self._mean else 1.0)
         if seconds > LONG:
             self._reach = 1
 
     def gave_all(self) -> None:
-        """Note that the queues had as many jobs as were asked for."""
+        """Note that the queues had as many jobs as were requested."""
         self._reach = min(2 * self._reach, MOST_PER_SLOT)
 
     def jammed(self) -> None:
-        """Note that jobs behind a running one had to be given back."""
+        """Note that jobs had to be given back because those before them took long."""
         self._reach = 1
         self._mean = max(self._mean, LONG)
 
     @property
     def settles_at_once(self) -> bool:
-        """Whether jobs are so long that an outcome is better sent now than with the next one of any slot."""
+        """Whether jobs are so long that an outcome is sent at once, and does not wait for that of another slot."""
         return self._last > min(LONG, SHORT * self._slots)
 
     @property

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class WireState(Enum):
-    """What may be done with the wire."""
+    """The state of the connection, which says what may be done with it."""
 
     FREE = "free"
     SENDING = "sending"
@@ -41,8 +41,8 @@ class WireState(Enum):
 
 
 class SharedWire:
-    """The wire and its state. An exception that comes out of it (not Redis's: an interruption) leaves the state as it
-    was while Redis was waited for."""
+    """The connection and its state. An exception that interrupts the calling thread, and is not an error of Redis,
+    leaves the state as it was during the wait."""
 
     def __init__(self, wire: Wire, lock: threading.Condition, page: SharedPage) -> None:
         self._wire = wire
@@ -52,7 +52,7 @@ class SharedWire:
         self.state = WireState.BROKEN  # not connected yet: the first slot mends it
 
     def send(self, request: CycleRequest) -> Exception | None:
-        """Send a CYCLE over a free wire; return what went wrong."""
+        """Send CYCLE while the connection is free; return the error, or None."""
         self.state = WireState.SENDING
         error = self._unlocked(lambda: self._wire.send(request))
         if isinstance(error, Exception):
@@ -62,7 +62,7 @@ class SharedWire:
         return None
 
     def read(self) -> Cycle | Exception:
-        """Wait for the reply to what was sent; return it, or what went wrong."""
+        """Wait for the reply to the request; return it, or the error."""
         self.state = WireState.READING
         reply = self._unlocked(self._wire.receive)
         if isinstance(reply, Exception):
@@ -80,13 +80,13 @@ class SharedWire:
         self.state = WireState.MENDING
 
     def wait_before_attempt(self) -> bool:
-        """Wait as long as the failures before demand. Return whether there were any."""
+        """Wait as long as the number of failed attempts requires. Return whether there were any."""
         if pause := self._backoff.pause():
             self._lock.wait(pause)
         return self._backoff.failures > 0
 
     def attempt(self, talk: Callable[[Wire], T]) -> T | Exception:
-        """Talk to Redis over the wire itself; return the answer, or what went wrong."""
+        """Call ``talk`` with the wire; return its answer, or the error."""
         result = self._unlocked(lambda: talk(self._wire))
         if isinstance(result, Exception):
             self._broke(result)
@@ -100,7 +100,7 @@ class SharedWire:
         self._lock.notify_all()
 
     def stay_broken(self) -> None:
-        """Give up mending for now."""
+        """Note that mending has failed for now."""
         self.state = WireState.BROKEN
         self._lock.notify_all()
 
@@ -112,7 +112,8 @@ class SharedWire:
         self.state = WireState.BROKEN
 
     def _unlocked(self, talk: Callable[[], T]) -> T | Exception:
-        """Talk to Redis without the lock; what went wrong is returned, so that the lock is always held again."""
+        """Call ``talk`` without the lock. An error is returned, not raised, so that the lock is held again in any
+        case."""
         self._lock.release()
         try:
             return talk()
