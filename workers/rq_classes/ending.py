@@ -110,7 +110,7 @@ def finish_left(
     settings: Settings,
     client: redis.Redis,
     limits: FinishLimits,
-    plugins: Plugins,
+    plugins: Plugins | None = None,
     on_begin: Callable[[int], object] = lambda claim: None,
     own_process: bool = False,
 ) -> None:
@@ -126,7 +126,7 @@ def finish_left(
         on_begin(job.claim)
         return finisher.finish_left(job, plain=job.claim in left.plain)
 
-    if plugins.has("job_ended"):
+    if plugins is not None and plugins.has("job_ended"):
         ReportedDeaths(plugins, left.worker, client, limits, task_name).finish(left.jobs, finish, own_process)
         return
     for job in left.jobs:
