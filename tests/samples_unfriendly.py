@@ -350,6 +350,30 @@ def leave_a_cpu_limit() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (used + 1, used + 2))
 
 
+def leave_a_hard_cpu_limit() -> None:
+    """At its end the kernel sends SIGKILL at once, and no SIGXCPU."""
+    used = int(time.process_time())
+    resource.setrlimit(resource.RLIMIT_CPU, (used + 1, used + 1))
+
+
+def leave_a_limit_for_good() -> None:
+    """As where this process is not root's, and may not raise a hard limit again."""
+    from jobqueue.workers.running import resource_limits
+
+    def refuse(*_: object) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    resource_limits._set = refuse
+    leave_a_hard_cpu_limit()
+
+
+def leave_little_memory() -> None:
+    """As a job does that limits what it takes itself."""
+    with open("/proc/self/statm") as statm:
+        now = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + (64 << 20), resource.RLIM_INFINITY))
+
+
 def leave_an_alarm() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.3, 0.3)
 
@@ -360,6 +384,12 @@ def compute(seconds: float) -> float:
     while time.thread_time() < end:
         pass
     return seconds
+
+
+def compute_with_memory(seconds: float) -> float:
+    """Use so many seconds of a core, and 128 MB."""
+    taken = bytes(128 << 20)
+    return compute(seconds) if taken else 0.0
 
 
 def leave_no_room_for_threads() -> None:

@@ -163,21 +163,31 @@ def test_a_job_that_freezes_the_clocks_with_rqs_classes(rq_tree: Tree, store: re
     a_limit_holds_by_frozen_clocks(rq.Queue(connection=store).enqueue, store, 1)
 
 
-@pytest.mark.parametrize("what", ["leave_timers", "leave_a_cpu_limit", "leave_an_alarm"])
+LEFT = [
+    "leave_timers",
+    "leave_a_cpu_limit",
+    "leave_a_hard_cpu_limit",
+    "leave_a_limit_for_good",
+    "leave_little_memory",
+    "leave_an_alarm",
+]
+
+
+@pytest.mark.parametrize("what", LEFT)
 def test_timers_and_limits_that_a_job_leaves(
     start: Start, mode: str, queue: Queue, store: redis.Redis, what: str
 ) -> None:
     """The next job uses more of the core than that, and its process lives on, or is replaced behind it."""
     tree: Tree = start("-n", "1", mode=mode, serve=("samples_unfriendly",))
     queue.enqueue(f"samples_unfriendly.{what}").result(30)
-    jobs = [queue.enqueue("samples_unfriendly.compute", 1.2) for _ in range(2)]
+    jobs = [queue.enqueue("samples_unfriendly.compute_with_memory", 1.2) for _ in range(2)]
     assert [job.result(60) for job in jobs] == [1.2, 1.2]
     assert all(uncounted(store, job.id) for job in jobs)
     assert tree.stop() == 0
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
-@pytest.mark.parametrize("what", ["leave_timers", "leave_a_cpu_limit", "leave_an_alarm"])
+@pytest.mark.parametrize("what", LEFT)
 def test_timers_and_limits_that_a_job_leaves_with_rqs_classes(
     rq_tree: Tree, store: redis.Redis, what: str, place: str
 ) -> None:
@@ -185,7 +195,7 @@ def test_timers_and_limits_that_a_job_leaves_with_rqs_classes(
         pytest.skip("the process is the user's own: RQ's SimpleWorker dies too")
     queue = rq.Queue(connection=store)
     queue.enqueue(f"samples_unfriendly.{what}")
-    jobs = [queue.enqueue("samples_unfriendly.compute", 1.2) for _ in range(2)]
+    jobs = [queue.enqueue("samples_unfriendly.compute_with_memory", 1.2) for _ in range(2)]
     eventually(lambda: {ended(store, job.id) for job in jobs} == {"finished"}, 60)
     assert rq_tree.stop() == 0
 

@@ -27,6 +27,7 @@ from jobqueue.workers.running.current import CurrentJob
 from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from jobqueue.workers.running.monkey_patches import is_patched
+from jobqueue.workers.running.resource_limits import resource_limits
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
@@ -94,7 +95,9 @@ class Slot(Interruptible):
             if self._plugins is not None:
                 self._plugins.report()
             if is_patched():
-                self._withdraw()
+                self._end_of_threads()
+            if resource_limits.were_set and (stuck := resource_limits.put_back()):
+                self._withdraw(f"a job has lowered {' and '.join(stuck)} and nobody may raise it again")
 
     def call_plugins(self, *methods: str) -> None:
         """(its thread) Call these methods of the plugins, if there are any."""
@@ -324,16 +327,20 @@ class Slot(Interruptible):
         """Whether --on-crash fail applies, set by the job or else by this worker."""
         return job.features.fails_at_crash or (self._settings.on_crash == "fail" and not job.features.repeats_at_crash)
 
-    def _withdraw(self) -> None:
-        """Have this process replaced, and return what it has claimed: it cannot wait for anything any more."""
+    def _end_of_threads(self) -> None:
+        """Have this process replaced, as it cannot wait for anything any more."""
+        self._withdraw(
+            "a job has replaced Python's threads or sockets (monkey.patch_all() of gevent, or monkey_patch() of "
+            "eventlet)"
+        )
+
+    def _withdraw(self, why: str) -> None:
+        """Have this process replaced, and return what it has claimed."""
         parts, worker = self._parts, self._settings.worker
         if parts.consumer.is_quiet:
             return
         tokens = [job.token(parts.owner) for job in parts.consumer.drop_buffer(quiet=True)]
-        log.warning(
-            "a job has replaced Python's threads or sockets (monkey.patch_all() of gevent, or monkey_patch() of "
-            "eventlet): this process takes no more jobs, and another takes its place"
-        )
+        log.warning("%s: this process takes no more jobs, and another takes its place", why)
         parts.ask_to_retire()
         with self.waiting():
             retry_request(lambda: parts.protocol.give_back(worker, tokens) if tokens else None, "giving jobs back")

@@ -25,6 +25,7 @@ from jobqueue.store.connection import Address, client
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy_of
 from jobqueue.workers.running.monkey_patches import why_no_worker
+from jobqueue.workers.running.resource_limits import resource_limits
 from jobqueue.workers.running.runner import checked_callable
 from jobqueue.workers.shared.served import dotted
 from jobqueue.workers.shared.settings import Settings
@@ -52,11 +53,13 @@ def preload(
     original = os.getpid()
     if "" not in sys.path:
         sys.path.insert(0, "")
+    resource_limits.watch()
     try:
         with around_imports(plugins, on_import):
             _import(modules, handlers, classes or {}, on_import)
         found = _plugins(plugins, worker, on_import) if plugins is not None else []
         after_imports.capture()
+        resource_limits.keep()
         return found
     finally:
         end_copy_of(original)

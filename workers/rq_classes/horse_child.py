@@ -15,6 +15,7 @@ from jobqueue.workers.rq_classes.on_engine import OnOurEngine
 from jobqueue.workers.rq_classes.rq_roles import RQRoles
 from jobqueue.workers.running import exit_handlers
 from jobqueue.workers.running.leftover_timers import survive_leftovers
+from jobqueue.workers.running.resource_limits import resource_limits
 from jobqueue.workers.shared.deaths import FENCED
 from jobqueue.workers.shared.process_tree import Forks
 
@@ -36,6 +37,7 @@ class HorseChild:
             take_leave(worker, parent, self._owner, self._forks)
             engine = self._make_engine()
             survive_leftovers(engine.begin_anew)
+            resource_limits.watch()
             with contextlib.suppress(StopRequested):
                 engine.serve(burst, max_jobs, max_idle_time)
             self._flags.set_leaving()

@@ -92,8 +92,15 @@ class RQSlot(Slot):
         finally:
             self._hear_the_parent()
 
-    def _withdraw(self) -> None:
+    def _end_of_threads(self) -> None:
         """Go on: nothing in this process waits for a lock of another thread, and RQ's worker runs such jobs too."""
+
+    def _withdraw(self, why: str) -> None:
+        """Have the horse replaced. A rescue follows, for the jobs that it still holds."""
+        self._worker.log.warning(
+            "Worker %s: %s: another work horse takes the place of this one", self._worker.name, why
+        )
+        self._worker.engine.begin_anew()  # type: ignore[attr-defined]
 
     def _hear_the_parent(self) -> None:
         """Restore SIGTERM, by which the parent asks the horse to stop: a job may have set a handler or blocked it."""

@@ -31,6 +31,7 @@ from jobqueue.workers.running.error_text import (
 )
 from jobqueue.workers.running.limits import OURS, PASSING
 from jobqueue.workers.running.randomness import reseed
+from jobqueue.workers.running.resource_limits import resource_limits
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.served import check_served, dotted, is_function
 from jobqueue.workers.shared.settings import Settings
@@ -108,8 +109,11 @@ class Runner:
         try:
             modules = len(sys.modules)
             call = self.decode(data)
-            if len(sys.modules) != modules:  # it has imported modules, which may have seeded the global generators
+            if (
+                len(sys.modules) != modules
+            ):  # it has imported modules, which may have seeded the global generators, or set limits
                 reseed()
+                resource_limits.keep()
             after_imports.catch_up()
             task = call.task
             value = self.call(call)
