@@ -73,7 +73,7 @@ def launch(
     cron: entries of cron files; check_only: look whether the worker could start, and leave; strict_queue: do not start
     if a job at the head of a queue would fail.
     """
-    set_up_logging(settings.log_format, settings.verbose)
+    set_up_logging(settings.log_format, settings.verbose, settings.worker)
     check_width(settings.children, settings.slots)
     check_queues(store, settings, strict_queue or check_only)
     check_cron(cron, settings)

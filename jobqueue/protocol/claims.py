@@ -25,6 +25,7 @@ class Features(NamedTuple):
     alone: bool = False  # a: it may have killed a process that ran several jobs, so it runs without company
     fails_at_crash: bool = False  # x: its own --on-crash is fail
     repeats_at_crash: bool = False  # r: its own --on-crash is retry
+    attempt: int = 1  # a number behind the letters: which run of the job this is
 
 
 _LETTERS = b"msfaxr"  # in the order of the fields
@@ -33,9 +34,11 @@ _LETTERS = b"msfaxr"  # in the order of the fields
 @cache
 def features_of(letters: bytes) -> Features:
     """Return the features for the letters of CYCLE. Raises ValueError for an unknown letter."""
-    if unknown := set(letters) - set(_LETTERS):
+    names = letters.rstrip(b"0123456789")
+    if unknown := set(names) - set(_LETTERS):
         raise ValueError(f"CYCLE has a feature that has no name here: {bytes(unknown)!r}")
-    return Features(*(letter in letters for letter in _LETTERS))
+    features = Features(*(letter in names for letter in _LETTERS))
+    return features._replace(attempt=int(letters[len(names) :] or 1))
 
 
 class Claimed(NamedTuple):

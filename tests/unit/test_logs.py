@@ -6,10 +6,12 @@ import json
 import logging
 import logging.config
 import os
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from jobqueue.logs import FIELDS, OF_ENDS
 from jobqueue.workers.shared import log_stream
 from jobqueue.workers.shared.logs import BELOW, logging_guarded, set_up_logging
 
@@ -19,6 +21,7 @@ def _as_before() -> Iterator[None]:
     logger, root = logging.getLogger("jobqueue.workers"), logging.getLogger()
     below = [logging.getLogger(name) for name in BELOW]
     before = logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level
+    last_resort = logging.lastResort
     others = [it for it in logging.root.manager.loggerDict.values() if isinstance(it, logging.Logger)]
     enabled = [it for it in others if not it.disabled]
     yield
@@ -27,6 +30,7 @@ def _as_before() -> Iterator[None]:
     logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level = before
     for it in below:
         it.handlers.clear()
+    logging.lastResort = last_resort
     logging.disable(logging.NOTSET)
 
 
@@ -51,6 +55,40 @@ def test_the_log_as_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("jobqueue.workers.child.slot").debug("job %s", 1)
     entry = json.loads(capsys.readouterr().err)
     assert (entry["level"], entry["logger"], entry["message"]) == ("debug", "jobqueue.workers.child.slot", "job 1")
+
+
+def test_json_lines_have_the_fields_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("json", verbose=False, worker="w-1")
+    log = logging.getLogger("jobqueue.workers.child.slot")
+    log.warning("a", extra={"job": "j", "queue": "q", "task": "m.f", "attempt": 2, "outcome": "failed", "seconds": 1.5})
+    log.warning("b", extra={"job": "j", "other": 1, "queue": object()})
+    full, some = map(json.loads, capsys.readouterr().err.splitlines())
+    assert {name: full[name] for name in (*FIELDS, *OF_ENDS)} == {
+        "job": "j",
+        "queue": "q",
+        "task": "m.f",
+        "worker": "w-1",
+        "attempt": 2,
+        "outcome": "failed",
+        "seconds": 1.5,
+    }
+    assert (some["job"], some["queue"][:7], "other" in some, "task" in some) == ("j", "<object", False, False)
+
+
+def test_text_lines_are_as_without_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("text", verbose=False, worker="w-1")
+    logging.getLogger("jobqueue.workers.child.slot").warning("job j failed", extra={"job": "j", "outcome": "failed"})
+    assert re.fullmatch(r"\d\d:\d\d:\d\d slot\[\d+\]: warning: job j failed\n", capsys.readouterr().err)
+
+
+def test_records_for_which_nobody_has_a_handler_are_json_lines_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    set_up_logging("json", verbose=False)
+    logging.getLogger("shop.orders").warning("late")
+    logging.getLogger("shop.orders").info("not this")
+    assert json.loads(capsys.readouterr().err)["message"] == "late"
 
 
 class Limit(BaseException):

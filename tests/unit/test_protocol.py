@@ -172,6 +172,12 @@ def test_invalid_fields_in_a_hash_do_not_stop_a_claim(desk: Desk) -> None:
         ({"retries_left": 1}, "f"),
         ({"result_ttl": 0}, "s"),
         ({"success_callback_name": ""}, ""),
+        ({"jobq_crashes": 2}, "3"),
+        ({"number_of_retries": 1, "jobq_crashes": 1}, "3"),
+        ({"retries_left": 0, "jobq_retries": 2}, "3"),
+        ({"retries_left": 1, "jobq_retries": 2, "failure_callback_name": "m.f"}, "f3"),
+        ({"jobq_crashes": "nan", "number_of_retries": "-4", "ttl": 30}, "m"),
+        ({"jobq_crashes": "9" * 400}, "99"),
     ],
 )
 def test_the_features_of_a_claimed_job(desk: Desk, fields: dict[str, Any], features: str) -> None:

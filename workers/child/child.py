@@ -26,6 +26,7 @@ from typing import Protocol
 from jobqueue.plugins.calls import Plugins
 from jobqueue.store.connection import client
 from jobqueue.workers.child.hooks import Hooks
+from jobqueue.workers.child.log_fields import name_jobs_in_logs
 from jobqueue.workers.child.process_plugins import ProcessPlugins
 from jobqueue.workers.child.slot import Slot
 from jobqueue.workers.child.supervisor_link import SupervisorLink
@@ -69,6 +70,7 @@ class Child:
         title: Title,
         plugins: Plugins,
     ) -> None:
+        name_jobs_in_logs(settings.worker)
         self._worker = settings.worker
         link = SupervisorLink(control)
         wrap_calls(runner, plugins)

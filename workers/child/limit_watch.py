@@ -132,7 +132,8 @@ class LimitWatch:
             self._slots[number] = fresh
             self._start_slot(fresh)
         name = finishing.job_id if finishing else job.id if job else "?"
-        log.warning("job %s did not react: its thread is written off, and this process is replaced", name)
+        fields = {"job": name, "outcome": "stopped" if target in self._stopping else "failed"}
+        log.warning("job %s did not react: its thread is written off, and this process is replaced", name, extra=fields)
         self._on_written_off()
 
     def _ending(self, job: Claimed, limit: float) -> Ending:

@@ -146,12 +146,13 @@ class Outbox:
         if outcome.claim in self._resent:
             self._resent.discard(outcome.claim)  # a missing token is expected: the first request may have recorded it
         elif ack is Ack.LOST:
-            log.warning("job %s is no longer ours: its outcome is not recorded", outcome.id)
+            log.warning("job %s is no longer ours: its outcome is not recorded", outcome.id, extra=_fields(outcome))
 
     def _give_up(self, outcome: JobOutcome, error: Exception) -> None:
         """Give up an outcome that the store will never take: its job fails, by RQ's own finish."""
         self._refused[outcome.claim] = refused_text(len(outcome.payload), error)
-        log.warning("job %s: the store refuses its outcome (%d bytes): %s", outcome.id, len(outcome.payload), error)
+        text = "job %s: the store refuses its outcome (%d bytes): %s"
+        log.warning(text, outcome.id, len(outcome.payload), error, extra=_fields(outcome))
         if outcome.claim in self._unwritten:
             self._unwritten.discard(outcome.claim)  # its slot waits for this and takes it back
         else:
@@ -176,3 +177,8 @@ class Outbox:
     def _say_what_is_owed(self) -> None:
         """Write on the page whether the store may lack an outcome."""
         self._page.set(UNSETTLED, int(not self.is_settled or bool(self._with_rq)))
+
+
+def _fields(outcome: JobOutcome) -> dict[str, str]:
+    """Return the fields of a log line about this job, as its own context is not there any more."""
+    return {"job": outcome.id, "queue": outcome.queue}

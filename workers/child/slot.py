@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobqueue.clock import monotonic, now
 from jobqueue.errors import StoppedOnRequest
+from jobqueue.logs import running
 from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
 from jobqueue.workers.child.hooks import nothing
@@ -159,6 +160,7 @@ class Slot(Interruptible):
     # -- one job -------------------------------------------------------------------------------------------------------
 
     def _run_one(self, job: Claimed) -> None:
+        running.set(job)  # for the log, until the job's context is dropped
         self._begin(job)
         if not self._may_start(job):
             self._consumer.let_go(job.claim, self.number)
@@ -259,9 +261,11 @@ class Slot(Interruptible):
 
     def _log(self, job: Claimed, ending: Ending, seconds: float) -> None:
         if ending.kind == RAISED:
-            log.warning("job %s failed: %s", job.id, ending.words)
+            outcome = "retried" if job.retries_left > 0 else "failed"
+            log.warning("job %s failed: %s", job.id, ending.words, extra=_end(outcome, seconds))
         elif self._settings.verbose:
-            log.info("job %s finished in %.3f s", job.id, seconds)
+            outcome = "retried" if ending.is_retry else "finished"
+            log.info("job %s finished in %.3f s", job.id, seconds, extra=_end(outcome, seconds))
 
     def _settle(self, job: Claimed, ending: Ending, started: float, ended: float) -> None:
         if self._consumer.finish(self._outcome(job, ending, started, ended), self.number):
@@ -306,7 +310,7 @@ class Slot(Interruptible):
         """Record the end of a job that we ended: stopped on request, or interrupted by a shutdown, which counts
         nothing."""
         if isinstance(why, Stopped):
-            log.warning("job %s was stopped on request", job.id)
+            log.warning("job %s was stopped on request", job.id, extra=_end("stopped", ended - started))
             finishing = self._finishing(job, Ending(RAISED, encode_text(StoppedOnRequest().recorded)), started)
             finishing.stopped = True
             self._record(finishing)
@@ -317,7 +321,8 @@ class Slot(Interruptible):
             else:
                 self._settle(job, interrupted(), started, ended)
             return
-        log.warning("job %s was interrupted by shutdown and goes back to its queue", job.id)
+        text = "job %s was interrupted by shutdown and goes back to its queue"
+        log.warning(text, job.id, extra=_end("interrupted", ended - started))
         token, protocol = job.token(self._parts.owner), self._parts.protocol
         with self.waiting():
             retry_request(lambda: protocol.give_back(self._settings.worker, [token]), "giving an interrupted job back")
@@ -388,3 +393,8 @@ class Slot(Interruptible):
             or self._consumer.finish(self._outcome(job, ending, started, ended), self.number)
         ):
             self.inherited = finishing
+
+
+def _end(outcome: str, seconds: float) -> dict[str, object]:
+    """Return the fields of a log line that says how a job ended; the others come from its context."""
+    return {"outcome": outcome, "seconds": round(seconds, 6)}

@@ -14,9 +14,11 @@ from collections.abc import Collection, Sequence
 
 import redis
 
+from jobqueue.logs import running
 from jobqueue.plugins.calls import Plugins
 from jobqueue.protocol.rescue import ForRQ
 from jobqueue.store.connection import client
+from jobqueue.workers.child.log_fields import name_jobs_in_logs
 from jobqueue.workers.child.task_name import task_name
 from jobqueue.workers.rq_finish.alarm_slot import AlarmSlot
 from jobqueue.workers.rq_finish.finish import Finisher
@@ -43,6 +45,7 @@ class FinishProcess:
         plugins: Plugins,
     ) -> None:
         """plain: claims of jobs whose code has blocked a process before: they are recorded without it."""
+        name_jobs_in_logs(settings.worker)
         store: redis.Redis = client(settings.address)
         self._slot = AlarmSlot()
         limits = FinishLimits(self._slot, page.show)
@@ -61,5 +64,6 @@ class FinishProcess:
             self._finish(job)
 
     def _finish(self, job: ForRQ) -> str | None:
+        running.set(job)  # for the log
         self._page.begin(job.claim)
         return self._finisher.finish_left(job, plain=job.claim in self._plain)

@@ -324,7 +324,7 @@ def main() -> None:
             return
         first += more
     settings = Settings.from_json(first.decode())
-    set_up_logging(settings.log_format, settings.verbose)
+    set_up_logging(settings.log_format, settings.verbose, settings.worker)
     output.buffer_lines()
     os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
     adopt_orphans()

@@ -26,7 +26,7 @@ def main() -> None:
     page_file, fd, name = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     lead_a_session()
     os.set_inheritable(fd, False)
-    set_up_logging(settings.log_format, settings.verbose)
+    set_up_logging(settings.log_format, settings.verbose, settings.worker)
     buffer_lines()
     try:
         found = import_all(settings)

@@ -23,6 +23,7 @@ from jobqueue.protocol.protocol import Protocol
 from jobqueue.store.address import NO_CLUSTER
 from jobqueue.store.connection import limit_commands, takes_bytes
 from jobqueue.workers.child.child import what_is_short
+from jobqueue.workers.child.log_fields import jobs_named_in_logs
 from jobqueue.workers.rq_classes.engine import Engine
 from jobqueue.workers.rq_classes.lease import is_dead
 from jobqueue.workers.rq_classes.rq_roles import RAISED_BY_SIGNALS, RQRoles
@@ -89,7 +90,8 @@ class OnOurEngine(BaseWorker):
             self._start_scheduler(burst, *formats)
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         try:
-            with self._closed_terminal_stops(), logging_guarded(RAISED_BY_SIGNALS + PASSING, self.log):
+            guarded = logging_guarded(RAISED_BY_SIGNALS + PASSING, self.log)
+            with self._closed_terminal_stops(), guarded, jobs_named_in_logs(self.name):
                 return bool(self._work_on_engine(burst, max_jobs, max_idle_time))
         finally:
             self.teardown()  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobqueue.logs import FIELDS, OF_ENDS
 from jobqueue.workers.shared.log_stream import StderrHandler
 
 PACKAGE = "jobqueue.workers"
@@ -36,7 +37,12 @@ class Text(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """One object per line: time, level, logger, pid, message, and the traceback if there is one."""
+    """One object per line: time, level, logger, pid, worker, message, the fields of the job that it is about, and the
+    traceback if there is one."""
+
+    def __init__(self, worker: str = "") -> None:
+        super().__init__()
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -46,9 +52,13 @@ class Json(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
+        if self._worker:
+            entry["worker"] = self._worker
+        known = record.__dict__
+        entry |= {name: known[name] for name in (*FIELDS, *OF_ENDS) if name in known}
         if record.exc_info:
             entry["traceback"] = _traceback(self, record.exc_info)
-        return json.dumps(entry)
+        return json.dumps(entry, default=ascii)  # a record of others may have anything under these names
 
 
 def _traceback(formatter: logging.Formatter, exc_info: Any) -> str:
@@ -158,17 +168,19 @@ def _guarded(cls: type[logging.Logger]) -> type[logging.Logger]:
     return type(cls.__name__, (GuardedLogger, cls), {})
 
 
-def set_up_logging(log_format: str, verbose: bool) -> None:
-    """Send the log of this package to stderr, whatever served modules do to the rest of logging. May be called
-    twice."""
+def set_up_logging(log_format: str, verbose: bool, worker: str = "") -> None:
+    """Send the log of this package to stderr, whatever served modules do to the rest of logging. With the format json,
+    records of loggers for which nobody has set up a handler become JSON lines too. May be called twice."""
     home = Path(__file__).parents[1]
     modules = (path.relative_to(home).with_suffix("").parts for path in home.rglob("*.py"))
     for parts in ((), *modules):  # also the loggers of modules that are imported later
         logging.getLogger(".".join((PACKAGE, *parts))).__class__ = WorkerLogger
     handler, of_others = StderrHandler(sys.stderr), StderrHandler(sys.stderr)
     for each in (handler, of_others):
-        each.setFormatter(Json() if log_format == "json" else Text())
+        each.setFormatter(Json(worker) if log_format == "json" else Text())
     of_others.setLevel(logging.WARNING)  # as Python does for loggers without a handler
+    if log_format == "json":
+        logging.lastResort = of_others
     for name in BELOW:
         logging.getLogger(name).handlers[:] = [of_others]
     logger = logging.getLogger(PACKAGE)

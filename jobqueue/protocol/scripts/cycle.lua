@@ -15,7 +15,8 @@
 --       jobs      per job 9 values: id, claim, queue, data, timeout, result_ttl, failure_ttl, retries_left, features
 --                 features: m mark the start before running, s RQ finishes a success, f RQ finishes a failure,
 --                 a run it alone: it is one of several that ran when their process was killed,
---                 x / r its own --on-crash is fail / retry
+--                 x / r its own --on-crash is fail / retry; behind the letters, from the second run of the job on, the
+--                 number of this run
 --
 -- The promise: an outcome is recorded at most once, and only by the owner that holds the token. A job that leaves its
 -- queue is put into the owner's zset and RQ's intermediate list in the same step. For an owner name that is not in the
@@ -212,7 +213,7 @@ end
 local function hash_of(id, q)
   local h = redis.call('HMGET', job_key(id), 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'ttl',
     'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name',
-    'jobq_suspect', 'jobq_on_crash', 'origin')
+    'jobq_suspect', 'jobq_on_crash', 'origin', 'jobq_crashes', 'number_of_retries')
   if not h[1] and redis.call('EXISTS', job_key(id)) == 0 then return nil end
   if h[15] ~= q then -- a rescue returns it to the queue that the hash names
     redis.call('HSET', job_key(id), 'origin', q)
@@ -223,8 +224,15 @@ end
 
 local function set(value) return value and value ~= '' end
 
-local function features_of(h)
-  if not (h[5] or h[6] or h[7] or h[8] or h[9] or h[10] or h[11] or h[12] or h[13] or h[14] or h[3] == '0') then
+local MOST_ATTEMPTS = 99 -- workers remember each combination
+local function count(text)
+  local digits = string.match(text or '', '^%d+$')
+  return digits and math.min(tonumber(digits), MOST_ATTEMPTS) or 0
+end
+
+local function features_of(id, h)
+  if not (h[5] or h[6] or h[7] or h[8] or h[9] or h[10] or h[11] or h[12] or h[13] or h[14] or h[16] or h[17] or
+    h[3] == '0') then
     return '' -- most jobs of jobq
   end
   local by_rq, features = set(h[8]) or set(h[9]), ''
@@ -233,6 +241,8 @@ local function features_of(h)
   if by_rq or (tonumber(h[5] or 0) or 0) > 0 or set(h[12]) then features = features .. 'f' end
   if set(h[13]) then features = features .. 'a' end
   if h[14] == 'fail' then features = features .. 'x' elseif h[14] == 'retry' then features = features .. 'r' end
+  local runs = count(h[16]) + count(h[17]) + (h[5] and count(redis.call('HGET', job_key(id), 'jobq_retries')) or 0)
+  if runs > 0 then features = features .. math.min(runs + 1, MOST_ATTEMPTS) end
   return features
 end
 
@@ -270,7 +280,7 @@ local function claim_all(q, ids, last)
     if not some_held or owns(owner, id, claim) then
       kept[#kept + 1] = id
       jobs[n + 1], jobs[n + 2], jobs[n + 3], jobs[n + 4], jobs[n + 5] = id, claim, q, h[1] or '', h[2] or ''
-      jobs[n + 6], jobs[n + 7], jobs[n + 8], jobs[n + 9] = h[3] or '', h[4] or '', h[5] or '', features_of(h)
+      jobs[n + 6], jobs[n + 7], jobs[n + 8], jobs[n + 9] = h[3] or '', h[4] or '', h[5] or '', features_of(id, h)
       n = n + 9
     end
   end
