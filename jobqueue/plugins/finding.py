@@ -49,7 +49,7 @@ class BuiltIn:
     @property
     def is_imported(self) -> bool:
         """Whether a module of its library is imported already."""
-        return any(name in sys.modules for name in self.modules)
+        return not sys.modules.keys().isdisjoint(self.modules)  # quick: producers ask this at each enqueue
 
     def why_not_looked_at(self, worker: WorkerInfo | None) -> str:
         """Return why it is not even imported; "" if it is."""

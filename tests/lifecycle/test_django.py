@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 from conftest import leave_properly
-from helpers import ROOT, Server, Tree, assert_nothing_left, is_spawned, lines
+from helpers import ROOT, Server, Tree, assert_nothing_left, eventually, is_spawned, lines, status
 from postgres import Postgres, why_missing
 
 from jobqueue import Job, JobFailed
@@ -34,6 +34,8 @@ PROJECTS = ROOT / "tests"
 
 class Project:
     """A copy of a project's files, and what its manage.py is told by the environment."""
+
+    postgres: Postgres  # of a project that uses it
 
     def __init__(self, name: str, home: Path, server: Server, **env: str) -> None:
         self.home = home / "project"
@@ -93,6 +95,7 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture
 def on_postgres(server: Server, tmp_path: Path, postgres: Postgres) -> Iterator[Project]:
     made = Project("django_project", tmp_path, server, SHOP_DB=postgres.host, SHOP_DB_USER=postgres.user)
+    made.postgres = postgres
     yield from ended(made)
 
 
@@ -112,7 +115,7 @@ WORKERS = {
 
 @pytest.mark.parametrize(("worker", "age"), [*((worker, "None") for worker in WORKERS), ("process", "0")])
 def test_a_connection_that_the_server_closed_fails_no_job(
-    on_postgres: Project, postgres: Postgres, queue: Queue, worker: str, age: str
+    on_postgres: Project, queue: Queue, worker: str, age: str
 ) -> None:
     """With CONN_MAX_AGE None a connection stays open between jobs; a coroutine's is another thread's. The import of the
     module opens one too, and children are forked all the same."""
@@ -124,7 +127,7 @@ def test_a_connection_that_the_server_closed_fails_no_job(
         assert queue.enqueue("shop.tasks.acount").result(20) == count
         assert not is_spawned(process)
         pids.add(pid)
-        closed = postgres.close_all_connections()
+        closed = on_postgres.postgres.close_all_connections()
         assert closed == 2 if age == "None" else closed <= 1
     assert len(pids) == 2
 
@@ -132,27 +135,30 @@ def test_a_connection_that_the_server_closed_fails_no_job(
 def test_a_job_that_leaves_a_transaction_open_harms_no_other(on_postgres: Project, queue: Queue) -> None:
     tree = on_postgres.start(*WORKERS["thread"])
     queue.enqueue("shop.tasks.leave_open").result(60)
-    order = queue.enqueue("shop.tasks.order", "tea").result(20)
-    assert order
-    assert tree.stop() == 0
+    assert queue.enqueue("shop.tasks.order", "tea").result(20)
+    with on_postgres.postgres.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM shop_order").fetchone() == (1,)
     assert "left a transaction open on database 'default'" in tree.log
-    assert on_postgres.manage("jobq", "submit", "shop.tasks:send", str(order), "-q", "mail")
-    assert queue.connection.llen(keys.queue("mail")) == 1
-    queue.connection.flushall()
 
 
-def test_a_worker_runs_what_the_installed_apps_have(project: Project, queue: Queue, mode: str) -> None:
-    """`jobq worker` sets Django up too, if DJANGO_SETTINGS_MODULE says so; a worker serves the modules of the apps."""
-    jobs = [queue.enqueue("shop.tasks.order", "tea"), queue.enqueue("os.getpid")]
-    assert project.start("jobq", "worker", "-b", "-n", "2", "--mode", mode).wait() == 0
-    assert jobs[0].result(1) == 1
+def test_a_worker_runs_what_the_installed_apps_have(project: Project, queue: Queue) -> None:
+    """A worker serves the modules of the apps, and nothing else."""
+    order = project.manage("jobq", "submit", "shop.tasks:order", "tea").strip()
+    other = queue.enqueue("os.getpid")
+    assert project.start("jobq", "worker", "-b", "-n", "2").wait() == 0
+    assert Job.fetch(order, connection=queue.connection).result(1) == 1
     with pytest.raises(JobFailed, match="does not serve os"):
-        jobs[1].result(1)
+        other.result(1)
+
+
+def test_jobq_worker_sets_django_up_too(project: Project, queue: Queue) -> None:
+    """It imports the settings that DJANGO_SETTINGS_MODULE names, from the current directory."""
     job = queue.enqueue("shop.tasks.count")
     env = {**project.env, "DJANGO_SETTINGS_MODULE": "config"}
-    project.trees.append(Tree(project.server.url, project.home, ["-b", "-n", "1", "-I", "shop.tasks"], env))
-    assert project.trees[-1].wait() == 0
-    assert job.result(1)[0] == 1
+    flags = ["-b", "--mode", "thread", "-n", "1", "-I", "shop.tasks"]
+    project.trees.append(Tree(project.server.url, project.home, flags, env))
+    assert project.trees[0].wait() == 0
+    assert job.result(1)[0] == 0
 
 
 @pytest.mark.skipif(DJANGO < 6, reason=f"Django {DJANGO} is installed, and django.tasks came with Django 6")
@@ -162,16 +168,20 @@ def test_the_backend_of_django_tasks(project: Project) -> None:
 
 
 @pytest.mark.skipif(DJANGO < 6, reason=f"Django {DJANGO} is installed, and django.tasks came with Django 6")
-def test_tasks_of_django_run_in_the_order_of_their_priorities(project: Project, tmp_path: Path, mode: str) -> None:
+def test_tasks_of_django_run_in_the_order_of_their_priorities(
+    project: Project, tmp_path: Path, store: redis.Redis, mode: str
+) -> None:
     ranked = project.env["RANKED"] = str(tmp_path / "ranked")
-    code = "from shop.backend_tasks import ranked, fails\n"
-    code += "for n in (0, -10, 10, 60, -100, 0, 50): ranked.using(priority=n).enqueue(f'{n}')\n"
-    code += "print(fails.enqueue().id)"
-    failed = project.manage("shell", "-v", "0", "-c", code).strip()
-    words = ("jobq", "worker", "-b", "-n", "1", "--mode", mode, "-I", "shop.backend_tasks")
-    assert project.start(*words).wait() == 0
+    tasks = "from shop.backend_tasks import fails, hold, ranked\n"
+    held = project.manage("shell", "-v", "0", "-c", f"{tasks}print(hold.enqueue().id)").strip()
+    project.start("jobq", "worker", "-b", "-n", "1", "--mode", mode, "-I", "shop.backend_tasks")
+    eventually(lambda: status(store, held) == "started")
+    code = f"{tasks}for n in (0, -10, 10, 60, -100, 0, 50): ranked.using(priority=n).enqueue(f'{{n}}')\n"
+    failed = project.manage("shell", "-v", "0", "-c", f"{code}print(fails.enqueue().id)").strip()
+    Path(f"{ranked}.go").touch()
+    assert project.trees[0].wait() == 0
     assert lines(ranked) == ["60", "50", "10", "0", "0", "-10", "-100"]
-    code = f"from shop.backend_tasks import fails; print(fails.get_result('{failed}').errors[0].exception_class_path)"
+    code = f"{tasks}print(fails.get_result('{failed}').errors[0].exception_class_path)"
     assert project.manage("shell", "-v", "0", "-c", code).strip() == "shop.models.Order.DoesNotExist"
 
 
@@ -190,8 +200,8 @@ def test_a_project_on_django_rq_runs_its_jobs(server: Server, tmp_path: Path, st
     said = ast.literal_eval(project.manage("shell", "-v", "0", "-c", code))
     assert said["waiting"] == 1  # the one that does not wait for the commit
     assert store.llen(keys.queue("default")) == 3
-    for flags in (("high", "default"), ("low", "--mode", "thread")):
-        assert project.start("jobq", "worker", "-b", "-n", "2", *flags).wait() == 0
+    mode = "thread" if imports == "renamed" else "process"
+    assert project.start("jobq", "worker", "-b", "-n", "2", "--mode", mode, "high", "default", "low").wait() == 0
     found = {job.func_name: job for job in map(partial(Job.fetch, connection=store), ids(store))}
     assert found["polls.tasks.urgent"].result(1) in ({"a", "b"}, {"c"})
     assert found["polls.tasks.long_running_func"].result(1).month == 1

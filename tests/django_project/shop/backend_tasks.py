@@ -1,6 +1,7 @@
 """Tasks of django.tasks, which Django has since 6.0."""
 
 import os
+import time
 
 from django.tasks import task
 
@@ -25,6 +26,13 @@ async def acount():
 @task
 def fails():
     raise Order.DoesNotExist("no such\norder")
+
+
+@task
+def hold():
+    """Keep the worker busy until the test has enqueued all others."""
+    while not os.path.exists(f"{os.environ['RANKED']}.go"):
+        time.sleep(0.01)
 
 
 @task
