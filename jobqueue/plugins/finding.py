@@ -158,12 +158,28 @@ def load_plugin(target: str | Plugin, source: str = "plugins=") -> Plugin:
 
 
 def _imported(module: str, given: str) -> Any:
+    here = os.getcwd()
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
-        if e.name != module:
+        if not _is_missing(e, module):
+            raise
+    was_there = not {"", here}.isdisjoint(sys.path)
+    if not was_there:  # `jobq submit`, the supervisor: last, as the user's modules must not stand in Python's own way
+        sys.path.append(here)
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if not was_there:
+            sys.path.remove(here)
+        if not _is_missing(e, module):
             raise
         raise CannotLoad(f"{given}: there is no module {module} that can be imported from here.") from None
+
+
+def _is_missing(error: ModuleNotFoundError, module: str) -> bool:
+    """Return whether the module itself, or a package that it is in, was not found."""
+    return error.name is not None and f"{module}.".startswith(f"{error.name}.")
 
 
 def entry_points() -> Iterator[tuple[str, str]]:

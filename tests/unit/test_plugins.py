@@ -120,6 +120,21 @@ def test_one_that_was_asked_for_has_to_be_there(packages: list[tuple[str, str]],
         preload((), plugins=PluginChoice((target,)))
 
 
+def test_one_in_this_directory_is_found_where_the_path_lacks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `jobq submit`, with JOBQ_PLUGINS in the environment."""
+    (tmp_path / "in_this_directory.py").write_text("from samples_plugins import Doubler\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [it for it in sys.path if it])
+    assert isinstance(load_plugin("in_this_directory:Doubler"), Doubler)
+    assert sys.path[-1] == str(tmp_path)
+    before = list(sys.path)
+    with pytest.raises(CannotLoad, match=r"there is no module no_package\.plugins"):
+        load_plugin("no_package.plugins:X")
+    assert sys.path == before
+
+
 def test_an_object_is_a_plugin_too() -> None:
     assert load_plugin("samples_plugins:quiet") is quiet
     assert load_plugin(quiet) is quiet

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from collections.abc import Sequence
 
@@ -47,8 +45,6 @@ class PluginThread:
         plugins.call("worker_stop")
 
     def _load(self, targets: Sequence[str]) -> Plugins:
-        if not {"", os.getcwd()} & set(sys.path):
-            sys.path.append(os.getcwd())  # the last: the user's modules must not stand in the way of Python's own
         settings = self._settings
         try:
             found = find_plugins(settings.wanted_plugins, settings.worker_info)
