@@ -98,8 +98,9 @@ def install() -> None:
     if programs() or os.getuid() != 0 or not shutil.which("apt-get"):
         return
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    impatient = ["-qq", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=20"]
     for command in (["update"], ["install", "-y", "--no-install-recommends", "postgresql"]):
-        if subprocess.run(["apt-get", "-qq", *command], env=env, stdout=sys.stderr).returncode:
+        if subprocess.run(["apt-get", *impatient, *command], env=env, stdout=sys.stderr).returncode:
             return
 
 

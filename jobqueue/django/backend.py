@@ -17,7 +17,7 @@ from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued, task_finished, task_started
 from django.utils import timezone
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import get_current_job
 
 from jobqueue.django.priorities import LEVELS, level_of, queue_of
@@ -97,14 +97,14 @@ class JobqBackend(BaseTaskBackend):
     def get_result(self, result_id: str) -> TaskResult:
         """Return what is known of a task. Raises TaskResultDoesNotExist: never enqueued, not committed yet, or expired
         (DEFAULT_RESULT_TTL of its queue)."""
-        stores = {said.url: said for said in map(queue_settings, sorted(self._queues()))}
+        stores = {(said.url, said.serializer): said for said in map(queue_settings, sorted(self._queues()))}
         for said in stores.values():
             try:
-                job = Job.fetch(str(result_id), connection=connection_of(said))
-            except (NoSuchJobError, ValueError):
+                job = Job.fetch(str(result_id), connection=connection_of(said), serializer=said.serializer)
+                if (result := result_of(job)) is not None:
+                    return result
+            except (NoSuchJobError, DeserializationError, ValueError):  # none, or one of another format: not a task's
                 continue
-            if (result := result_of(job)) is not None:
-                return result
         raise TaskResultDoesNotExist(result_id)
 
     def check(self, **_options: Any) -> list[CheckMessage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -105,7 +106,12 @@ def _of_worker(options: dict[str, Any]) -> list[str]:
 def _expanded(queues: Sequence[str]) -> list[str]:
     """Return the queues that a worker of these queues serves, in their order: with those of the levels, where a backend
     of django.tasks that is jobq's uses them."""
-    return [queue_of(name, level) for name in queues for level in sorted(_levels(name), reverse=True)]
+    known = all_queues()
+    return [
+        queue_of(name, level)
+        for name in queues
+        for level in sorted(_levels(name) if name in known else {0}, reverse=True)
+    ]
 
 
 def _levels(name: str) -> set[int]:
@@ -125,7 +131,7 @@ def _levels(name: str) -> set[int]:
 def _formats(queues: Sequence[str]) -> list[str]:
     """Return the flag that lets the worker read what the settings have producers write into these queues."""
     known = all_queues()
-    written = {format_written(known[name].serializer) for name in queues if name in known}
+    written = {format_written(known[name].serializer) for name in map(_declared, queues) if name in known}
     if not written - {"json", "pickle"}:
         return ["--accept=json,pickle"] if "pickle" in written else []
     if len(written) > 1:
@@ -133,11 +139,18 @@ def _formats(queues: Sequence[str]) -> list[str]:
     return [f"--serializer={written.pop()}"]
 
 
+def _declared(name: str) -> str:
+    """Return the queue of the settings that a queue belongs to, which may be that of a level of priorities."""
+    return name if name in all_queues() else re.sub(r"[+-]\d+$", "", name)
+
+
 def _use_store(queues: Sequence[str]) -> None:
     """Name the store of these queues, or of the first one, in the environment: not in the arguments, which all users
     of the machine can read."""
     known = all_queues()
-    chosen = [queue_settings(name) for name in queues] or [known.get("default") or next(iter(known.values()))]
+    chosen = [queue_settings(_declared(name)) for name in queues] or [
+        known.get("default") or next(iter(known.values()))
+    ]
     if len({identity(said.url) for said in chosen}) > 1:
         raise BadSettings(f"The queues {', '.join(queues)} are in different stores: start a worker for each.")
     if (url := chosen[0].url) is not None:

@@ -9,6 +9,7 @@ from django.tasks import TaskResultStatus, default_task_backend, task, task_back
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist, TaskResultMismatch
 from django.tasks.signals import task_enqueued
 from django.test import TransactionTestCase, override_settings
+from rq.queue import Queue as RqQueue
 
 from jobqueue.django import get_connection, get_queue, get_worker
 from jobqueue.django.command_line import prepared
@@ -80,6 +81,10 @@ class Backend(TransactionTestCase):
         self.assertEqual((result.task.priority, result.task.queue_name), (100, "mail"))
         queues = ["mail+50", "mail+10", "mail", "mail-10"]
         self.assertEqual(prepared(["worker", "mail"])[1:5], queues)
+        self.assertEqual(prepared(["worker", "mail+50"])[1:3], ["mail+50", "--import=shop.tasks"])
+        pickled = RqQueue("default", get_connection()).enqueue("shop.tasks.count")
+        with self.assertRaises(TaskResultDoesNotExist):  # a pickle would run code
+            default_task_backend.get_result(pickled.id)
 
     def test_a_transaction(self):
         with transaction.atomic():
