@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import threading
 import time
@@ -33,15 +35,21 @@ def talk_and_fail(name: str) -> None:
     raise ValueError(f"{name} fails")
 
 
-def talk_and_wait(record: str, seconds: float) -> None:
+def talk_and_wait(gate: str) -> None:
+    """Print, wait until the file ``gate`` is there, and print again."""
     print("it begins")
-    time.sleep(seconds)
+    _await(gate)
     print("it goes on")
 
 
-def talk_and_die(seconds: float) -> None:
-    import os
-
+def talk_and_die(gate: str) -> None:
+    """Print, wait until the file ``gate`` is there, and kill this process."""
     print("its last words")
-    time.sleep(seconds)
-    os.kill(os.getpid(), 9)
+    _await(gate)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _await(gate: str) -> None:
+    deadline = time.monotonic() + 60
+    while not os.path.exists(gate) and time.monotonic() < deadline:
+        time.sleep(0.02)

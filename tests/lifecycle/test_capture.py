@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import redis
 from conftest import Start
@@ -66,26 +67,32 @@ def test_it_expires_with_the_job(start: Start, queue: Queue, store: redis.Redis)
     assert not store.exists(keys.output(none.id), keys.output(silent.id))
 
 
-def test_it_can_be_followed(start: Start, queue: Queue, server: Server, store: redis.Redis, mode: str) -> None:
-    job = queue.enqueue("samples_output.talk_and_wait", "", 4)
+def test_it_can_be_followed(
+    start: Start, queue: Queue, server: Server, store: redis.Redis, tmp_path: Path, mode: str
+) -> None:
+    gate = tmp_path / "gate"
+    job = queue.enqueue("samples_output.talk_and_wait", str(gate))
     tree = start("--capture", "64k", "-n", "1", mode=mode, serve=SERVE)
-    eventually(lambda: status(store, job.id) == "started")
     env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "jobqueue.cli", "logs", "-f", job.id]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "it begins\n"
         assert status(store, job.id) == "started"
+        gate.touch()
         assert follower.stdout.read() == "it goes on\n"
         assert follower.wait(20) == 0
     assert tree.stop() == 0
 
 
 def test_of_a_killed_process_the_output_is_kept_with_the_cause(
-    start: Start, queue: Queue, server: Server, mode: str
+    start: Start, queue: Queue, server: Server, store: redis.Redis, tmp_path: Path, mode: str
 ) -> None:
-    job = queue.enqueue("samples_output.talk_and_die", 2.5)
+    gate = tmp_path / "gate"
+    job = queue.enqueue("samples_output.talk_and_die", str(gate))
     tree = start("--capture", "64k", "-b", "-n", "1", "--on-crash", "fail", mode=mode, serve=SERVE)
+    eventually(lambda: store.exists(keys.output(job.id)))  # it is stored once a second
+    gate.touch()
     assert tree.wait() == 0
     text = logs(server, job.id)
     assert text.startswith("its last words\n")
