@@ -96,7 +96,7 @@ class Clients(Machine):
         """Move due jobs to their queues; not while an RQ scheduler does that."""
         registry = keys.registry("scheduled", queue)
         self.client.set(keys.scheduler_lock(queue), 1)
-        assert self.protocol.due([queue]) == [-1]
+        assert self.protocol.due([queue]) == [-1 if self.client.exists(registry) else 0]
         self.client.delete(keys.scheduler_lock(queue))
         ids: Any = self.client.zrangebyscore(registry, 0, LONG_AGO)
         assert self.protocol.due([queue]) == [self.model.due(queue, [job_id.decode() for job_id in ids])]
