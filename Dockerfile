@@ -8,7 +8,7 @@ WORKDIR /src
 # The dependencies are a layer of their own: a change of the code does not install them again.
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        print(*p['dependencies'], *(d for extra in ('local', 'web-tasks') for d in p['optional-dependencies'][extra]), sep='\n')" > requirements.txt \
+        print(*p['dependencies'], *(d for extra in ('local', 'metrics', 'web-tasks') for d in p['optional-dependencies'][extra]), sep='\n')" > requirements.txt \
     && /opt/jobq/bin/pip install --only-binary :all: -r requirements.txt
 COPY README.md LICENSE ./
 COPY jobqueue ./jobqueue
