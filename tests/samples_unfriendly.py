@@ -374,6 +374,16 @@ def leave_little_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + (64 << 20), resource.RLIM_INFINITY))
 
 
+def leave_a_limit_of_its_own(timer: str, number: str) -> None:
+    """As a decorator does that limits a function by a timer, and forgets it when the function raises."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError("the limit of another job")
+
+    signal.signal(getattr(signal, number), end)
+    signal.setitimer(getattr(signal, timer), 0.3, 0.3)
+
+
 def leave_an_alarm() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.3, 0.3)
 

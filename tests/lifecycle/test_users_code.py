@@ -200,6 +200,39 @@ def test_timers_and_limits_that_a_job_leaves_with_rqs_classes(
     assert rq_tree.stop() == 0
 
 
+TIMERS = [("ITIMER_REAL", "SIGALRM"), ("ITIMER_VIRTUAL", "SIGVTALRM"), ("ITIMER_PROF", "SIGPROF")]
+
+
+@pytest.mark.parametrize("timer", TIMERS)
+def test_a_jobs_own_limit_by_a_timer_does_not_end_the_next(
+    start: Start, queue: Queue, store: redis.Redis, timer: tuple[str, str]
+) -> None:
+    tree: Tree = start("-n", "1", mode="process", serve=("samples_unfriendly",))
+    queue.enqueue("samples_unfriendly.leave_a_limit_of_its_own", *timer).result(30)
+    time.sleep(1)  # it is out of work when the alarm comes
+    jobs = [queue.enqueue("samples_unfriendly.compute", 1.2) for _ in range(2)]
+    assert [job.result(60) for job in jobs] == [1.2, 1.2]
+    assert all(uncounted(store, job.id) for job in jobs)
+    assert "child failed" not in tree.log
+    assert tree.stop() == 0
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+@pytest.mark.parametrize("timer", TIMERS)
+def test_a_jobs_own_limit_by_a_timer_does_not_end_the_next_with_rqs_classes(
+    rq_tree: Tree, store: redis.Redis, timer: tuple[str, str], place: str
+) -> None:
+    if place == "SimpleWorker" and timer != TIMERS[0]:
+        pytest.skip("the process is the user's own: RQ's SimpleWorker has the same")
+    queue = rq.Queue(connection=store)
+    left = queue.enqueue("samples_unfriendly.leave_a_limit_of_its_own", *timer)
+    assert eventually(lambda: ended(store, left.id), WITHIN) == "finished"
+    time.sleep(1)
+    jobs = [queue.enqueue("samples_unfriendly.compute", 1.2) for _ in range(2)]
+    eventually(lambda: {ended(store, job.id) for job in jobs} == {"finished"}, WITHIN)
+    assert rq_tree.stop() == 0
+
+
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
 def test_rqs_classes_run_the_next_jobs_where_no_thread_can_be_started(rq_tree: Tree, store: redis.Redis) -> None:
     """RQ's classes start the thread that waits for pushes when they are first out of work."""

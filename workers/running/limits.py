@@ -35,6 +35,7 @@ _set_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_objec
 )
 
 _SIGALRM = int(signal.SIGALRM)
+_OF_TIMERS = (_SIGALRM, int(signal.SIGPROF), int(signal.SIGVTALRM), int(signal.SIGXCPU))
 _SIG_BLOCK, _SIG_SETMASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
 CANNOT_BE_INTERRUPTED = f"It did not react: {THREAD_WRITTEN_OFF}."
 
@@ -96,6 +97,7 @@ class Interruptible:
         self._lock = threading.Lock()
         self._thread: int | None = None
         self._in_main = False
+        self._handlers: tuple[tuple[int, Any], ...] = ()  # of signals, in the main thread: a job may leave its own
         self._pending: type[BaseException] | None = None
         self._shots = 0  # interrupts that were tried, successful or not
         self._settled = 0  # how many of these have been dealt with by ``leave``
@@ -120,13 +122,15 @@ class Interruptible:
         self._alarm = self._on_alarm
         if self._in_main:
             signal.signal(signal.SIGALRM, self._alarm)
+            ours = ((number, getsignal(number)) for number in _OF_TIMERS)
+            self._handlers = tuple((number, handler) for number, handler in ours if callable(handler))
             self._blocked = sigmask(_SIG_BLOCK, ())  # the signals that are blocked now: usually none
 
     def enter(self, target: int, limit: float) -> None:
         """Allow interrupts from now on. ``target``: a number that names what runs; limit: seconds, 0 or less: none."""
         if self._in_main:
             self.unblock()
-            if not self._has_the_alarm():  # the last job has set a handler of its own
+            if getsignal(_SIGALRM) is not self._alarm:  # somebody has set a handler since ``leave``
                 signal.signal(signal.SIGALRM, self._alarm)
         self.limit = limit
         self.is_entered = True
@@ -151,6 +155,9 @@ class Interruptible:
                 _set_async_exc(self._thread, ctypes.py_object())  # NULL: cancels a pending exception
             self._settled = shots
             self.was_aimed_at = True
+        for number, handler in self._handlers:  # with a timer that is left too, it would raise in the next job
+            if getsignal(number) is not handler:
+                signal.signal(number, handler)
         self.is_entered = False
 
     def end_processes(self, since: float) -> None:
