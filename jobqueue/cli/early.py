@@ -49,7 +49,7 @@ def runs_until_stopped(words: list[str]) -> bool:
 
 def leave_as_asked(argv: list[str]) -> None:
     """Exit on the first signal, until the command has handlers of its own. Only where this process is a `jobq` command,
-    in its main thread, and has no handler yet."""
+    in its main thread, and has no handler yet. Signals that were blocked by who started it are heard."""
     if not argv or os.path.basename(argv[0]) not in _PROGRAMS:
         return
     try:
@@ -58,6 +58,7 @@ def leave_as_asked(argv: list[str]) -> None:
             for number in _SIGNALS:
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, leave)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, *_SIGNALS))  # whoever started it may block them
         else:
             leave_on_interrupt()
     except ValueError:  # not the main thread (found out this way because importing threading takes a while)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -169,6 +171,39 @@ def test_an_idle_worker_ends_at_once(start: Start, mode: str, queue: Queue) -> N
     assert queue.enqueue("square", 3).result(30) == 9
     assert tree.stop() == 0
     assert tree.done == 1
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Start what is started inside with all signals blocked, as a careless parent does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=["TERM", "HUP", "INT"])
+def test_a_worker_that_was_started_with_its_signals_blocked(
+    start: Start, mode: str, queue: Queue, number: signal.Signals
+) -> None:
+    with blocked():
+        tree = start("-n", "1", mode=mode)
+    assert queue.enqueue("samples.ok", 3).result(30) == 3
+    tree.send(number)
+    assert tree.wait() == 0
+
+
+def test_a_worker_that_was_started_with_its_signals_blocked_and_loads_a_cron_file(
+    start: Start, mode: str, tmp_path: Path
+) -> None:
+    loads, file = tmp_path / "loads", tmp_path / "crons.py"
+    file.write_text(f"import pathlib, time\npathlib.Path({str(loads)!r}).touch()\ntime.sleep(3600)\n")
+    with blocked():
+        tree = start("-n", "1", "--cron", str(file), mode=mode)
+    eventually(loads.exists)
+    tree.send(signal.SIGTERM)
+    assert tree.wait() == 0
 
 
 def test_the_log_of_a_plain_start_and_stop(start: Start, mode: str) -> None:
