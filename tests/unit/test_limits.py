@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import signal
 import sys
 import threading
@@ -173,6 +174,22 @@ def test_an_interrupt_on_the_way_out_leaves_the_lock_free() -> None:
     other.join(20)
     slot.leave()
     assert not ajar.locked()
+
+
+@PLACES
+def test_a_profiler_runs_behind_an_interrupt_that_came_too_late(place: Callable[[Callable[[], None]], None]) -> None:
+    """CPython 3.11 went on for ever."""
+
+    def work() -> None:
+        slot = Interruptible()
+        slot.bind()
+        slot.enter(1, 60)
+        slot.interrupt(2, Interrupted)
+        slot.leave()
+        profile = cProfile.Profile()
+        assert profile.runcall(lambda: sum(n for n in range(3))) == 3
+
+    place(work)
 
 
 def test_an_interrupt_reaches_one_thread_only() -> None:

@@ -89,6 +89,21 @@ def _pass_through(lock: threading.Lock) -> None:
     tuple(map(call, both))
 
 
+class _Cancelled(BaseException):
+    """Takes the place of an asynchronous exception that is cancelled."""
+
+
+def _cancel_async_exc(thread: int) -> None:
+    """(in this thread) Cancel an exception that is on its way, by another one, which is caught here. To set none is not
+    enough: CPython 3.11 then loops for ever in the next code that runs under ``sys.setprofile`` (cProfile)."""
+    try:
+        _set_async_exc(thread, ctypes.py_object(_Cancelled))
+        for _ in range(1000):  # it arrives at the end of a turn
+            pass
+    except _Cancelled:
+        pass
+
+
 class Interruptible:
     """The part of a slot that can be interrupted. Its own thread calls ``bind``, ``enter`` and ``leave``; any thread
     calls the rest."""
@@ -152,7 +167,7 @@ class Interruptible:
             _pass_through(self._lock)  # an ``interrupt`` that saw the target has raised its exception after this
             self._pending = None
             if self._thread is not None:
-                _set_async_exc(self._thread, ctypes.py_object())  # NULL: cancels a pending exception
+                _cancel_async_exc(self._thread)
             self._settled = shots
             self.was_aimed_at = True
         for number, handler in self._handlers:  # with a timer that is left too, it would raise in the next job
