@@ -60,5 +60,5 @@ def histograms(name: str, text: str, labels: tuple[str, ...], found: Mapping[str
 def _buckets(runs: list[int]) -> Iterable[tuple[str, float]]:
     """Yield (upper bound, runs up to it). The bucket k ends at 2^((k+1)/2) microseconds."""
     for exponent in EXPONENTS:
-        yield str(2**exponent / 1e6), float(sum(runs[: 2 * exponent]))
+        yield str((1 << exponent) / 1e6), float(sum(runs[: 2 * exponent]))
     yield "+Inf", float(sum(runs))

@@ -99,6 +99,8 @@ class Queue(ConnectedQueue):
         """Schedule a call for a time (without a zone: local time). Raises BadValue, and what enqueue raises."""
         bounds.moment("The time", datetime)
         spec = rq.queue.Queue.parse_args(name_or_callable(f, self.serializer), *args, **kwargs)
+        if spec.unique and spec.job_id is None:  # RQ asks the job, which has an id once plugins have seen it
+            raise ValueError("unique=True requires an explicit job_id")
         with self._rq_at_work():
             job = self._job_by_rq(spec, on_crash, JobStatus.SCHEDULED)
             self._announce(job)

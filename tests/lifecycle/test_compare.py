@@ -169,7 +169,7 @@ def test_nothing_is_left_in_a_store_that_others_use(place: Place, server: Server
     report = place.report("mine:wait", "a", "-n", "1", "--jobs", "4", "--url", server.url)
     assert report["tasks"][0]["advice"]["workers"] == 1
     left = {key.decode() for key in server.client.scan_iter("*")}
-    assert left - {keys.SEQ} == {keys.queue("default"), keys.QUEUES}
+    assert left - {keys.SEQ, keys.DEATHS} == {keys.queue("default"), keys.QUEUES}
     assert server.client.smembers(keys.QUEUES) == {keys.queue("default").encode()}
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from conftest import Start
 from helpers import Tree, eventually, lines, submit
 
@@ -41,6 +42,7 @@ def starve(tree: Tree, chance: random.Random) -> None:
             time.sleep(chance.uniform(0, 0.05))
 
 
+@pytest.mark.slow
 def test_processes_without_a_core_run_no_job_twice(start: Start, mode: str, queue: Queue, tmp_path: Path) -> None:
     record = tmp_path / "record"
     tree = start("-n", "2", mode=mode)

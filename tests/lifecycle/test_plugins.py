@@ -86,7 +86,11 @@ def test_retries_stops_and_shutdowns_are_told_apart(
     eventually(lambda: status(store, given_back.id) == "started")
     assert tree.stop() == 0
     found = ends(seen)
-    assert found[retried.id] == ["retried ValueError False samples.fail", "failed ValueError False samples.fail"]
+    # in any order: each is reported after its outcome, and another process may run the retry at once
+    assert sorted(found[retried.id]) == [
+        "failed ValueError False samples.fail",
+        "retried ValueError False samples.fail",
+    ]
     assert found[stopped.id] == ["stopped - False samples.nap"]
     assert found[given_back.id] == ["interrupted - False samples.nap"]
     assert status(store, given_back.id) == "queued"
@@ -256,7 +260,11 @@ def test_rqs_worker_classes_use_them(start_rq: Start, queue: Queue, store: redis
     found = ends(seen)
     assert found[good.id] == ["finished - False samples.ok"]
     assert found[bad.id] == ["failed ValueError False samples.fail"]
-    assert found[retried.id] == ["retried ValueError False samples.fail", "failed ValueError False samples.fail"]
+    # in any order: each is reported after its outcome, and another process may run the retry at once
+    assert sorted(found[retried.id]) == [
+        "failed ValueError False samples.fail",
+        "retried ValueError False samples.fail",
+    ]
     happened = events(seen)
     once = ("worker_start", "process_start", "thread_start", "thread_stop", "process_stop", "worker_stop")
     assert [event for event in happened if event in once] == list(once)

@@ -35,6 +35,11 @@ class CoreWatch:
         """Whether it looks at running jobs."""
         return self._usage.watches_gil
 
+    @property
+    def watches_lateness(self) -> bool:
+        """Whether a late wake of the watchdog tells something about the job."""
+        return self._usage.watches_lateness
+
     def note_lateness(self, late: float, running: Iterable[tuple[Slot, Claimed]]) -> None:
         """Note that the watchdog woke this many seconds late: a job holds the GIL, or this machine has no core for the
         thread. Only the first is a property of the job."""

@@ -29,6 +29,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import redis
 from redis.exceptions import RedisError
@@ -37,6 +38,7 @@ from jobqueue.network.backoff import Backoff
 from jobqueue.protocol import keys
 from jobqueue.workers.roles.pending_waits import ROUND, NoList, PendingWaits
 from jobqueue.workers.shared.failures import Failures, keep_going
+from jobqueue.workers.shared.own_thread import OwnThread
 from jobqueue.workers.shared.polling import readable
 
 log = logging.getLogger(__name__)
@@ -77,9 +79,8 @@ class QueueWaiter:
         self._complained: set[str] = set()
         self._failing_since = 0.0  # monotonic seconds; 0.0: the last turn worked
         self._failure = ""
-        self._thread = threading.Thread(
-            target=keep_going, args=[WHO, self._run, self._failures, self._over], name="jobq-queue-waiter", daemon=True
-        )
+        body = partial(keep_going, WHO, self._run, self._failures, self._over)
+        self._thread = OwnThread(body, "jobq-queue-waiter")  # also where a job has patched Python's threads
 
     def start(self) -> None:
         """Start the thread."""
