@@ -17,6 +17,8 @@ from jobqueue.protocol import keys
 from jobqueue.results.waiter import Waiter
 from jobqueue.store.connection import Address, client
 
+pytestmark = pytest.mark.slow  # each waits for limits of 15 s; tests/unit/test_silent_connections.py has the parts
+
 NOTICED = 30.0  # seconds: a limit of 15, on a machine that does other things too
 
 Begin = Callable[..., Tree]

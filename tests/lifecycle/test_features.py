@@ -109,6 +109,7 @@ def test_an_exception_of_a_success_callback_fails_the_job(
     assert after.result(timeout=1) == 2
 
 
+@pytest.mark.slow
 def test_a_success_callback_that_cannot_reach_another_store(
     start: Start, mode: str, store: redis.Redis, queue: Queue
 ) -> None:

@@ -282,6 +282,7 @@ def stopped(tree: Tree) -> Iterator[None]:
             time.sleep(0.05)  # the next test relies on what this worker does by itself
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["retry", "fail"])
 def test_jobs_that_another_worker_took_over_do_not_start(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, policy: str

@@ -138,6 +138,7 @@ def test_a_fork_server_that_dies_is_started_again(start: Start, mode: str, queue
     assert tree.process.poll() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keeps", ["", "import socket; pair = socket.socketpair()"], ids=["forked", "spawned"])
 def test_a_module_that_cannot_be_imported_for_a_while(
     start: Start, mode: str, queue: Queue, tmp_path: Path, keeps: str

@@ -92,6 +92,7 @@ def test_the_store_is_killed_and_started_again(
 # -- it stalls -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_store_is_stopped_for_longer_than_the_lease(
     start: Start, mode: str, server: Server, queue: Queue, tmp_path: Path
 ) -> None:

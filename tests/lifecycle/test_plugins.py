@@ -206,6 +206,7 @@ def test_one_that_hangs_for_ever_in_process_start_ends_the_worker(
     store.flushall()
 
 
+@pytest.mark.slow
 def test_one_that_hangs_behind_a_job_is_ended(start: Start, queue: Queue, mode: str) -> None:
     tree = start(*plugin("Hanger"), "-n", "2", mode=mode, HANG_IN="job_ended", HANG_FOR="40")
     assert queue.enqueue("samples.ok", 1).result(9) == 1  # it is recorded before the plugin is called

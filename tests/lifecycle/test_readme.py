@@ -100,7 +100,7 @@ def test_ci_runs_the_two_commands() -> None:
     marked = re.findall(r"^<!-- ci -->\n```sh\n(python3 -m venv .*)\n```$", text, re.MULTILINE)
     assert [command.rpartition(" && ")[2] for command in marked] == [
         ".venv/bin/jobq demo",
-        ".venv/bin/pytest -n 4 --dist worksteal",
+        ".venv/bin/pytest -n 6 --dist worksteal",
     ]
 
 
