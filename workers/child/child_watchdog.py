@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 TICK = 0.005  # seconds between two looks, at least
 MARK_AFTER = 0.05  # seconds; a job that runs longer is marked as started
-LOOK_FOR_THE_GIL = 0.01  # seconds; who wakes late from this while a young job runs has waited for the GIL
+LOOK_FOR_THE_GIL = 0.005  # seconds; who wakes late from this while a young job runs has waited for the GIL
 ALMOST = 0.03  # seconds; it takes along the jobs that run as long as this
 
 
@@ -190,7 +190,7 @@ class ChildWatchdog:
         if all(busy) and now < max(busy) + LONG:  # then the last of them is long too
             moments.append(max(busy) + LONG)
         if self._core_watch.watches_lateness and any(it and now - it < 2 * LONG for it in busy):
-            moments.append(now + LOOK_FOR_THE_GIL)
+            return LOOK_FOR_THE_GIL
         waits = [max(TICK, moment - now) for moment in moments]
         if self._give_back.keeps_others_waiting:
             waits.append(LONG)
