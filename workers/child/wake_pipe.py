@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jobqueue.clock import monotonic
 from jobqueue.workers.shared.polling import readable
 
-SHORT = 0.05  # seconds; a shorter sleep does not have to be ended early
+SHORT = 0.01  # seconds; a shorter sleep does not have to be ended early
 
 
 class Woken(NamedTuple):
