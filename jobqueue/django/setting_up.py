@@ -14,15 +14,19 @@ PATH = "JOBQ_DJANGO_PATH"  # sys.path of the manage.py that started this, as JSO
 @contextmanager
 def around_imports() -> Iterator[None]:
     """Set up Django as DJANGO_SETTINGS_MODULE says; close at the end the database connections that the imports have
-    opened, which processes that are forked later could not share. Without Django do nothing. Raises what
-    ``django.setup()`` raises."""
+    opened, which processes that are forked later could not share. Do nothing without Django, and where it is imported
+    and has no settings, as by a library that supports it. Raises what ``django.setup()`` raises."""
     use_path_of_manage_py()
     try:
         import django
         from django.apps import apps
+        from django.conf import ENVIRONMENT_VARIABLE, settings
     except ModuleNotFoundError as e:
         if e.name != "django":
             raise
+        yield
+        return
+    if not (settings.configured or os.environ.get(ENVIRONMENT_VARIABLE)):
         yield
         return
     if not apps.ready:

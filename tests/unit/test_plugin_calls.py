@@ -120,6 +120,15 @@ def test_one_that_was_asked_for_has_to_be_there(packages: list[tuple[str, str]],
         preload((), plugins=PluginChoice((target,)))
 
 
+def test_django_without_settings_is_left_alone() -> None:
+    """A library that supports Django may import it in a program that is no Django project."""
+    django = pytest.importorskip("django.apps")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+        preload(["math"])
+    assert not django.apps.ready
+
+
 def test_one_in_this_directory_is_found_where_the_path_lacks_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
