@@ -6,11 +6,13 @@ on. A second signal ends the process at once.
 
 from __future__ import annotations
 
+import _thread
 import functools
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec
@@ -32,6 +34,16 @@ class Terminated(EndOfProcess):
         self.exit_code = 128 + number
 
 
+def _send_soon(number: int) -> None:
+    """Send this process a signal from a thread, which is not waited for, as ``Thread.start`` would."""
+
+    def send() -> None:
+        time.sleep(SOON)
+        os.kill(os.getpid(), number)
+
+    _thread.start_new_thread(send, ())
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Inside, let the first of these signals raise Terminated in the main thread. A signal that is ignored (nohup)
@@ -49,22 +61,29 @@ def terminable() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
+    in_hook = False
+
     def end(number: int, _frame: object) -> None:
+        if in_hook:
+            _send_soon(number)
+            return
         setattr(once_more, ASKED, number)
         give_back(once_more)
         raise Terminated(number)
 
     def unraisable(what: sys.UnraisableHookArgs) -> None:
-        """Send the signal again: its exception was raised in a weakref's callback or a ``__del__``, which lost it."""
+        """Send the signal again: its exception was raised in a weakref's callback or a ``__del__``, which lost it. An
+        exception in this hook would be lost too."""
+        nonlocal in_hook
         if not isinstance(what.exc_value, Terminated):
             before(what)
             return
+        in_hook = True
         for number in ours:
             if signal.getsignal(number) is once_more:
                 signal.signal(number, end)
-        again = threading.Timer(SOON, os.kill, (os.getpid(), what.exc_value.number))
-        again.daemon = True
-        again.start()
+        _send_soon(what.exc_value.number)
+        in_hook = False
 
     before, sys.unraisablehook = sys.unraisablehook, unraisable
     for number in ours:

@@ -11,6 +11,7 @@ import weakref
 
 import pytest
 
+from jobqueue.cli import terminated
 from jobqueue.cli.terminated import Terminated, terminable
 from jobqueue.workers.supervisor.signals import Signals
 
@@ -68,8 +69,22 @@ def test_an_exception_of_a_handler_that_python_dropped_is_noticed() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_an_exception_of_a_handler_that_python_dropped_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """The exception is raised again as soon as possible; of the first time nothing is printed."""
+@pytest.mark.parametrize("in_hook", [False, True])
+def test_an_exception_of_a_handler_that_python_dropped_is_raised_again(
+    in_hook: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exception is raised again as soon as possible; of the first time nothing is printed. So it is when the next
+    signal comes while the hook is still at work for the first."""
+    send = terminated._send_soon
+
+    def slow(number: int) -> None:
+        """Send the signal; be so slow that it comes before the hook ends."""
+        monkeypatch.setattr(terminated, "_send_soon", send)
+        send(number)
+        time.sleep(0.05)
+
+    if in_hook:
+        monkeypatch.setattr(terminated, "_send_soon", slow)
 
     class Watched:
         pass
