@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from jobqueue.own_random import own_random
 
 
 class Backoff:
@@ -34,7 +34,7 @@ class Backoff:
 
     def pause(self) -> float:
         """Return the seconds to wait now, without counting anything."""
-        return self._delay * random.uniform(0.5, 1.0)
+        return self._delay * own_random.uniform(0.5, 1.0)
 
     def reset(self) -> None:
         """Start over after a success."""

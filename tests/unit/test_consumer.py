@@ -11,6 +11,7 @@ import pytest
 import redis
 from helpers import eventually
 
+from jobqueue.own_random import own_random
 from jobqueue.protocol.claims import Claimed, Features
 from jobqueue.protocol.cycle import Cycle, CycleRequest, CycleState, Spent
 from jobqueue.protocol.outcomes import RETURNED, Ack, JobOutcome
@@ -456,7 +457,7 @@ def test_a_broken_wire_loses_nothing(bench: Bench, step: str, others: list[str])
 
 def test_an_outage_of_hours_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """After thousands of failed attempts, here without their pauses, the consumer continues."""
-    monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
+    monkeypatch.setattr(own_random, "uniform", lambda _least, _most: 0.0)
     bench.put(*ids(300))
     ran = bench.run(60)
     bench.wire.fails.extend(["send", *["reconnect"] * 10_000])

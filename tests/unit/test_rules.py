@@ -17,6 +17,7 @@ SOURCES = sorted(path for package in ("jobqueue", "workers") for path in (ROOT /
 CLIENTS = {"jobqueue/store/connection.py"}
 SCRIPTS = {"jobqueue/protocol/protocol.py", "jobqueue/protocol/wire.py"}
 KEYS = {"jobqueue/protocol/keys.py"}
+SEEDS = {"workers/running/randomness.py"}  # gives each child a seed of its own
 
 Finder = Callable[[ast.AST], Iterator[ast.AST]]
 
@@ -74,6 +75,16 @@ def own_clocks(tree: ast.AST) -> Iterator[ast.AST]:
                     yield node
 
 
+def global_random(tree: ast.AST) -> Iterator[ast.AST]:
+    """Find where the global random generator is used; its numbers belong to the jobs."""
+    own = {"Random", "SystemRandom"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "random" and node.attr not in own:
+            yield node
+        if isinstance(node, ast.ImportFrom) and node.module == "random":
+            yield from (it for it in node.names if it.name not in own)
+
+
 def found(finder: Finder, allowed: set[str], below: tuple[str, ...] = ("",)) -> list[str]:
     return [
         f"{name}:{getattr(node, 'lineno', 0)}"
@@ -84,7 +95,14 @@ def found(finder: Finder, allowed: set[str], below: tuple[str, ...] = ("",)) -> 
 
 
 @pytest.mark.parametrize(
-    ("finder", "allowed"), [(clients, CLIENTS), (scripts, SCRIPTS), (spelled_keys, KEYS), (plural_endings, set())]
+    ("finder", "allowed"),
+    [
+        (clients, CLIENTS),
+        (scripts, SCRIPTS),
+        (spelled_keys, KEYS),
+        (plural_endings, set()),
+        (global_random, SEEDS),
+    ],
 )
 def test_only_the_named_modules_do_it(finder: Finder, allowed: set[str]) -> None:
     assert found(finder, allowed) == []
@@ -113,6 +131,8 @@ def test_a_clock_is_passed_in_where_time_is_judged() -> None:
         (scripts, "client.execute_command('EVALSHA', sha, 0)"),
         (plural_endings, "f\"{n} job{'s' if n != 1 else ''}\""),
         (spelled_keys, "client.get('rq:job:1')"),
+        (global_random, "pause * random.uniform(0.5, 1.0)"),
+        (global_random, "from random import shuffle"),
         (spelled_keys, "f'{PREFIX}:jobq:own:{name}'"),
     ],
 )
@@ -125,6 +145,7 @@ def test_each_allowed_module_makes_use_of_its_exception() -> None:
     assert {place.partition(":")[0] for place in found(clients, set())} == CLIENTS
     assert {place.partition(":")[0] for place in found(scripts, set())} == SCRIPTS
     assert {place.partition(":")[0] for place in found(spelled_keys, set())} == KEYS
+    assert {place.partition(":")[0] for place in found(global_random, set())} == SEEDS
 
 
 def test_each_package_is_installed() -> None:

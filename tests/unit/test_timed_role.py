@@ -10,6 +10,7 @@ import redis
 from fake_children import Clock
 from helpers import eventually
 
+from jobqueue.own_random import own_random
 from jobqueue.workers.roles import timed_role
 from jobqueue.workers.roles.timed_role import REQUEST, Outage, RoleThread
 from jobqueue.workers.shared.failures import Failures
@@ -80,7 +81,7 @@ def test_after_an_outage_every_role_is_told_before_it_steps(caplog: pytest.LogCa
 
 def test_an_outage_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     """After thousands of failed attempts, here without their pauses, the thread continues."""
-    monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
+    monkeypatch.setattr(own_random, "uniform", lambda _least, _most: 0.0)
     done: list[int] = []
     role_thread = RoleThread("test", [Role(3600)])
     role_thread.do(failing(10_000, lambda: done.append(1)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+
+from jobqueue.own_random import own_random
 
 Queues = tuple[str, ...]
 
@@ -22,7 +23,7 @@ def at(queues: Queues, given_back: str) -> Queues:
 
 def shuffled(queues: Queues, _taken: str) -> Queues:
     """random: return the queues in any order, a new one after each job."""
-    return tuple(random.sample(queues, len(queues)))
+    return tuple(own_random.sample(queues, len(queues)))
 
 
 # "ordered", RQ's default, leaves the order alone.

@@ -15,11 +15,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
 
+from jobqueue.own_random import own_random
 from jobqueue.workers.shared.finish_watch import STOPPED_FOR
 from jobqueue.workers.shared.messages import MAINTENANCE
 from jobqueue.workers.shared.process_state import is_stopped
@@ -63,7 +63,7 @@ class Maintenance:
             self._post(self._kill)
         if not self._interval or now < self._due:
             return False
-        self._due = now + self._interval * random.uniform(0.9, 1.1)  # many workers were started together
+        self._due = now + self._interval * own_random.uniform(0.9, 1.1)  # many workers were started together
         self._post(self._begin)
         return True
 
@@ -79,7 +79,7 @@ class Maintenance:
         self.awaited = False
 
     def _settling(self) -> float:
-        return min(self._interval, SETTLING) * random.uniform(1.0, 1.5)
+        return min(self._interval, SETTLING) * own_random.uniform(1.0, 1.5)
 
     def _begin(self) -> None:
         self.awaited = False

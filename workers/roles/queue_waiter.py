@@ -24,7 +24,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import random
 import threading
 import time
 from collections import deque
@@ -35,6 +34,7 @@ import redis
 from redis.exceptions import RedisError
 
 from jobqueue.network.backoff import Backoff
+from jobqueue.own_random import own_random
 from jobqueue.protocol import keys
 from jobqueue.workers.roles.pending_waits import ROUND, NoList, PendingWaits
 from jobqueue.workers.shared.failures import Failures, keep_going
@@ -190,7 +190,7 @@ class QueueWaiter:
         """Return whether these queues still have a job, where many workers serve them."""
         if self._workers <= CROWD:
             return True
-        time.sleep(random.uniform(0, min(MOST_SPREAD, self._workers * SPREAD)))
+        time.sleep(own_random.uniform(0, min(MOST_SPREAD, self._workers * SPREAD)))
         return bool(self._client.exists(*map(keys.queue, queues)))
 
     def _has_job(self, name: str) -> bool:
