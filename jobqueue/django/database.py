@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import select
+from collections.abc import Callable
 from typing import Any
 
 from django.db import Error, connections, reset_queries
@@ -22,7 +23,7 @@ def make_ready(idle: float) -> None:
     last job; after a while, or where the database has said something meanwhile, a query checks the connection."""
     reset_queries()
     for connection in connections.all(initialized_only=True):
-        _close_if_obsolete(connection)
+        _close(connection, connection.close_if_unusable_or_obsolete)
         raw = connection.connection
         if raw is not None and not connection.in_atomic_block and (idle > IDLE or _has_been_answered(raw)):
             _close_if_unusable(connection)
@@ -36,7 +37,7 @@ def put_away(open_before: frozenset[str]) -> None:
             log.warning("a job has left a transaction open on database %r: it is rolled back", connection.alias)
             _forget(connection)
         else:
-            _close_if_obsolete(connection)
+            _close(connection, connection.close_if_unusable_or_obsolete)
 
 
 def in_transaction() -> frozenset[str]:
@@ -49,7 +50,7 @@ def close_all() -> None:
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
             continue
-        _close(connection)
+        _close(connection, connection.close)
         if hasattr(connection, "close_pool"):
             connection.close_pool()
 
@@ -63,14 +64,6 @@ def _has_been_answered(raw: Any) -> bool:
         return False
 
 
-def _close_if_obsolete(connection: Any) -> None:
-    try:
-        connection.close_if_unusable_or_obsolete()
-    except Error as e:
-        log.debug("database %r: %s", connection.alias, e)
-        _forget(connection)
-
-
 def _close_if_unusable(connection: Any) -> None:
     try:
         usable = connection.is_usable()
@@ -78,12 +71,13 @@ def _close_if_unusable(connection: Any) -> None:
         usable = False
     if not usable:
         log.info("the connection to database %r was lost while no job used it; it is opened again", connection.alias)
-        _close(connection)
+        _close(connection, connection.close)
 
 
-def _close(connection: Any) -> None:
+def _close(connection: Any, close: Callable[[], object]) -> None:
+    """Close a connection by one of its methods; where the database refuses that, take the connection away."""
     try:
-        connection.close()
+        close()
     except Error as e:
         log.debug("database %r: %s", connection.alias, e)
         _forget(connection)
