@@ -21,14 +21,13 @@ from jobqueue.workers.child.job_environment import JobEnvironment
 from jobqueue.workers.child.slot_finish import SlotFinish
 from jobqueue.workers.child.slot_parts import SlotParts
 from jobqueue.workers.child.slot_plugins import SlotPlugins
+from jobqueue.workers.child.withdrawal import is_changed, why_unfit, withdraw
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.current import CurrentJob
 from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
-from jobqueue.workers.running.monkey_patches import is_patched
-from jobqueue.workers.running.resource_limits import resource_limits
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
@@ -43,6 +42,8 @@ log = logging.getLogger(__name__)
 
 class Slot(Interruptible):
     """Runs one job after the other until the consumer has no more for it."""
+
+    needs_threads = True  # of this process; RQ's worker classes do without
 
     def __init__(
         self, number: int, parts: SlotParts, runner: Runner, make_current: Callable[[str], CurrentJob]
@@ -95,10 +96,8 @@ class Slot(Interruptible):
             after_imports.copy().run(self._run_one, work)
             if self._plugins is not None:
                 self._plugins.report()
-            if is_patched():
-                self._end_of_threads()
-            if resource_limits.were_set and (stuck := resource_limits.put_back()):
-                self._withdraw(f"a job has lowered {' and '.join(stuck)} and nobody may raise it again")
+            if is_changed() and (why := why_unfit(self.needs_threads)):
+                self._withdraw(why)
 
     def call_plugins(self, *methods: str) -> None:
         """(its thread) Call these methods of the plugins, if there are any."""
@@ -332,25 +331,12 @@ class Slot(Interruptible):
         """Whether --on-crash fail applies, set by the job or else by this worker."""
         return job.features.fails_at_crash or (self._settings.on_crash == "fail" and not job.features.repeats_at_crash)
 
-    def _end_of_threads(self) -> None:
-        """Have this process replaced, as it cannot wait for anything any more."""
-        self._withdraw(
-            "a job has replaced Python's threads or sockets (monkey.patch_all() of gevent, or monkey_patch() of "
-            "eventlet)"
-        )
+    # -- what differs in RQ's worker classes ---------------------------------------------------------------------------
 
     def _withdraw(self, why: str) -> None:
-        """Have this process replaced, and return what it has claimed."""
-        parts, worker = self._parts, self._settings.worker
-        if parts.consumer.is_quiet:
-            return
-        tokens = [job.token(parts.owner) for job in parts.consumer.drop_buffer(quiet=True)]
-        log.warning("%s: this process takes no more jobs, and another takes its place", why)
-        parts.ask_to_retire()
+        """Have this process replaced."""
         with self.waiting():
-            retry_request(lambda: parts.protocol.give_back(worker, tokens) if tokens else None, "giving jobs back")
-
-    # -- what differs in RQ's worker classes ---------------------------------------------------------------------------
+            withdraw(self._parts, why)
 
     def _variables(self) -> Callable[[str], object] | None:
         """Return what sets a job's id in the environment; None: the environment is shared by several slots."""

@@ -37,6 +37,7 @@ from jobqueue.workers.shared.endings import decode_text
 class RQSlot(Slot):
     """Run jobs in place of RQ's ``worker``, in the main thread."""
 
+    needs_threads = False  # nothing here waits for a lock of another thread, and RQ's worker runs such jobs too
     _runner: RQRunner
 
     def __init__(self, worker: BaseWorker, parts: SlotParts, runner: RQRunner, *, in_horse: bool) -> None:
@@ -91,9 +92,6 @@ class RQSlot(Slot):
             return super()._perform(job)
         finally:
             self._hear_the_parent()
-
-    def _end_of_threads(self) -> None:
-        """Go on: nothing in this process waits for a lock of another thread, and RQ's worker runs such jobs too."""
 
     def _withdraw(self, why: str) -> None:
         """Have the horse replaced. A rescue follows, for the jobs that it still holds."""

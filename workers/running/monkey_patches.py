@@ -17,7 +17,7 @@ _GREEN = ("gevent.", "eventlet.")
 
 
 def is_patched() -> bool:
-    """Return whether new threads or sockets would be something else than before. Called behind each job."""
+    """Return whether new threads or sockets would be something else than before."""
     return _thread.start_new_thread is not _START or (
         socket.socket is not _SOCKET and getattr(socket.socket, "__module__", "").startswith(_GREEN)
     )

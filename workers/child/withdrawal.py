@@ -1,0 +1,44 @@
+"""Have a process replaced in which a job has changed something that cannot be undone."""
+
+from __future__ import annotations
+
+import logging
+
+from jobqueue.workers.child.slot_parts import SlotParts
+from jobqueue.workers.running.monkey_patches import is_patched
+from jobqueue.workers.running.resource_limits import resource_limits
+from jobqueue.workers.shared.retry import retry_request
+
+log = logging.getLogger(__name__)
+
+
+def is_changed() -> bool:
+    """Return whether the job that ran last has touched what the next one needs. Called behind each job."""
+    return resource_limits.were_set or is_patched()
+
+
+def why_unfit(needs_threads: bool) -> str:
+    """Undo what can be undone of the changes; return why this process can run no other job, "" if it can.
+
+    needs_threads: jobs and the child's watchdog run in threads here.
+    """
+    if resource_limits.were_set and (stuck := resource_limits.put_back()):
+        return f"a job has lowered {' and '.join(stuck)} and nobody may raise it again"
+    if needs_threads and is_patched():  # it cannot wait for anything any more
+        return (
+            "a job has replaced Python's threads or sockets (monkey.patch_all() of gevent, or monkey_patch() of "
+            "eventlet)"
+        )
+    return ""
+
+
+def withdraw(parts: SlotParts, why: str) -> None:
+    """(a slot's thread) Claim nothing more, ask for another process, and give back the jobs that have not started. No
+    other thread does that: it might never run."""
+    if parts.consumer.is_quiet:
+        return
+    tokens = [job.token(parts.owner) for job in parts.consumer.drop_buffer(quiet=True)]
+    log.warning("%s: this process takes no more jobs, and another takes its place", why)
+    parts.ask_to_retire()
+    if tokens:
+        retry_request(lambda: parts.protocol.give_back(parts.settings.worker, tokens), "giving jobs back")
