@@ -95,7 +95,7 @@ class DjangoQueue(Queue):
         self, job: rq.job.Job, pipeline: Any = None, at_front: bool = False, unique: bool = False
     ) -> rq.job.Job:
         if pipeline is not None or not self._waits_for_commit():
-            return super().enqueue_job(job, pipeline, at_front, unique)
+            return super().enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
         self._at_commit("enqueue_job", job, None, at_front, unique)
         return job
 
@@ -103,7 +103,7 @@ class DjangoQueue(Queue):
         self, job: rq.job.Job, datetime: datetime, pipeline: Any = None, unique: bool = False
     ) -> rq.job.Job:
         if pipeline is not None or not self._waits_for_commit():
-            return super().schedule_job(job, datetime, pipeline, unique)
+            return super().schedule_job(job, datetime, pipeline=pipeline, unique=unique)
         self._at_commit("schedule_job", job, datetime, None, unique)
         return job
 

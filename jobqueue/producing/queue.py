@@ -121,7 +121,7 @@ class Queue(ConnectedQueue):
         check_made_by_hand(job, unique)
         self._announce(job)
         if pipeline is not None or not self._puts(job):
-            return super().enqueue_job(job, pipeline, at_front, unique)
+            return super().enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
         if unique and job._dependency_ids:
             raise ValueError("unique=True is not supported with job dependencies")
         if unique and job.has_rate_limit:
@@ -231,7 +231,7 @@ class Queue(ConnectedQueue):
             if spec.job_id and spec.pipeline is None and not spec.unique and self._puts(job):
                 job.enqueued_at = datetime.now(UTC)
                 return cast(Job, self._put(job, "L" if spec.at_front else "R", "replace"))
-            return cast(Job, self.enqueue_job(job, spec.pipeline, spec.at_front, spec.unique))
+            return cast(Job, self.enqueue_job(job, pipeline=spec.pipeline, at_front=spec.at_front, unique=spec.unique))
 
     def _job_by_rq(self, spec: rq.queue.EnqueueArgs, on_crash: str | None, status: JobStatus) -> Job:
         if spec.job_id is not None:

@@ -317,6 +317,24 @@ def test_a_synchronous_queue_runs_the_job(client: redis.Redis) -> None:
     assert job.return_value() == 25
 
 
+def test_a_library_that_has_wrapped_rqs_enqueue_job(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentry's integration for RQ takes the options by name only."""
+    wrapped: list[str] = []
+    of_rq = rq.Queue.enqueue_job
+
+    def enqueue_job(self: rq.Queue, job: rq.job.Job, **kwargs: Any) -> rq.job.Job:
+        wrapped.append(job.id)
+        return of_rq(self, job, **kwargs)
+
+    monkeypatch.setattr(rq.Queue, "enqueue_job", enqueue_job)
+    now = Queue("q", client, is_async=False).enqueue(square, 5)
+    with client.pipeline() as pipeline:
+        later = Queue("q", client).enqueue(square, 6, pipeline=pipeline)
+        pipeline.execute()
+    assert wrapped == [now.id, later.id]
+    assert ids(client) == [later.id]
+
+
 # -- many jobs -----------------------------------------------------------------------------------------------------
 
 
