@@ -1,18 +1,24 @@
-"""Read what workers recorded of each task; ``workers/running/task_meter.py`` writes it.  ``rq:jobq:usage`` is the set
-of tasks, ``rq:jobq:usage:TASK`` a hash of whole numbers. Each field begins with the width, the number of slots in the
-process that ran the job: figures from sixteen threads and from a process with one job at a time do not mix, because
-jobs take longer beside others.      N:runs N:errors N:wall_us N:b<k>         all runs; b<k>: those of 2^(k/2) to
-2^((k+1)/2) microseconds     N:cpu_runs N:cpu_us N:cpu_wall_us        runs whose CPU time was measured; all long ones,
-some of the short ones     N:first_cpu_us N:first_cpu_wall_us       the same of each slot's first run, which imports and
-connects: kept apart     N:others_us                              CPU time that others in the process had meanwhile; N >
-1, as the next three     N:turns_us                               the most they can have waited for the GIL, by their
-context switches     N:looks N:waiting                        samples taken of runs, and those in which one waited, but
-not for the GIL     N:company                                how many others ran beside it, summed over the samples
-N:held_us                                how long it kept the GIL in C code, where that was sampled; N = 1
-N:queued_us N:queued_wall_us             how long runs were ready to run and had no core, and their wall time
-N:measured N:grew N:growth_kb N:peak_kb  runs whose memory was measured, those that grew by 64 kB and more; N = 1
-N:first N:last                           between these times, in seconds of the store's clock  Beyond 500 names, further
-tasks are counted together as ``(other tasks)``. Records stay until they are reset."""
+"""Read what workers recorded of each task; ``workers/running/task_meter.py`` writes it.
+
+``rq:jobq:usage`` is the set of tasks, ``rq:jobq:usage:TASK`` a hash of whole numbers. Each field begins with the width,
+the number of slots in the process that ran the job: figures from sixteen threads and from a process with one job at a
+time do not mix, because jobs take longer beside others.
+
+    N:runs N:errors N:wall_us N:b<k>         all runs; b<k>: those of 2^(k/2) to 2^((k+1)/2) microseconds
+    N:wait_us N:w<k>                         how long jobs waited before their runs; w<k>: 2^k to 2^(k+1) microseconds
+    N:cpu_runs N:cpu_us N:cpu_wall_us        runs whose CPU time was measured; all long ones, some of the short ones
+    N:first_cpu_us N:first_cpu_wall_us       the same of each slot's first run, which imports and connects: kept apart
+    N:others_us                              CPU time that others in the process had meanwhile; N > 1, as the next three
+    N:turns_us                               the most they can have waited for the GIL, by their context switches
+    N:looks N:waiting                        samples taken of runs, and those in which one waited, but not for the GIL
+    N:company                                how many others ran beside it, summed over the samples
+    N:held_us                                how long it kept the GIL in C code, where that was sampled; N = 1
+    N:queued_us N:queued_wall_us             how long runs were ready to run and had no core, and their wall time
+    N:measured N:grew N:growth_kb N:peak_kb  runs whose memory was measured, those that grew by 64 kB and more; N = 1
+    N:first N:last                           between these times, in seconds of the store's clock
+
+Beyond 500 names, further tasks are counted together as ``(other tasks)``. Records stay until they are reset.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +36,7 @@ OTHERS = "(other tasks)"  # the same text as in cycle.lua
 HOLDER = 1.5  # a thread that holds the GIL may wait for a core: then the others wait longer than it computes
 SATURATED = 0.8  # share of a core above which a process with a GIL counts as fully busy
 BUCKETS = 64  # the last bucket begins at 50 minutes
+WAIT_BUCKETS = 40  # likewise at 6 days
 
 
 # bucket(seconds): the histogram's bucket for a wall time. Only C code, because workers call it for every run.
@@ -38,6 +45,14 @@ bucket = partial(bisect_right, [2 ** (k / 2) * 1e-6 for k in range(1, BUCKETS)])
 
 def bucket_field(number: int) -> str:
     return f"b{number}"
+
+
+# wait_bucket(seconds): likewise the bucket for the time that a job waited.
+wait_bucket = partial(bisect_right, [2**k * 1e-6 for k in range(1, WAIT_BUCKETS)])
+
+
+def wait_field(number: int) -> str:
+    return f"w{number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,8 @@ class Record:
     histogram: tuple[int, ...]  # runs per bucket
     first: datetime
     last: datetime
+    wait_s: float = 0.0  # that jobs waited before these runs
+    waits: tuple[int, ...] = ()  # runs per bucket of that time
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +164,8 @@ def _record(width: int, f: Mapping[str, float]) -> Record:
         histogram=histogram,
         first=datetime.fromtimestamp(f.get("first", 0.0), UTC),
         last=datetime.fromtimestamp(f.get("last", 0.0), UTC),
+        wait_s=f.get("wait_us", 0.0) / 1e6,
+        waits=tuple(int(f.get(wait_field(k), 0)) for k in range(WAIT_BUCKETS)),
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import Metric
 
 from jobqueue.metrics.bounded_labels import BoundedLabels, summed
-from jobqueue.metrics.families import counter, gauge, histograms, single, version
+from jobqueue.metrics.families import RUN_BOUNDS, WAIT_BOUNDS, counter, gauge, histograms, single, version
 from jobqueue.metrics.snapshot import StoreSnapshot, read_store
 from jobqueue.model import WorkerView
 from jobqueue.store.connection import redis
@@ -132,18 +132,26 @@ class StoreMetrics:
         )
         text = "Runs that returned, and runs that raised; a retry is a run of its own."
         yield counter("jobq_task_runs", text, ("task", "outcome"), runs)
-        times: dict[str, tuple[list[int], float]] = {}
-        for task, record in records:
-            known, seconds = times.get(task, ([0] * len(record.histogram), 0.0))
-            added = [a + b for a, b in zip(known, record.histogram, strict=True)]
-            times[task] = added, seconds + record.wall_s
-        yield histograms("jobq_task_run_seconds", "Seconds that a run took.", ("task",), times)
+        times = _added((task, record.histogram, record.wall_s) for task, record in records)
+        yield histograms("jobq_task_run_seconds", "Seconds that a run took.", ("task",), RUN_BOUNDS, times)
+        waits = _added((task, record.waits, record.wait_s) for task, record in records if any(record.waits))
+        text = "Seconds from when a job came to its queue to the start of its run."
+        yield histograms("jobq_job_wait_seconds", text, ("task",), WAIT_BOUNDS, waits)
         peaks: dict[tuple[str, ...], float] = {}
         for task, record in records:
             if record.memory_peak_mb is not None:
                 peaks[(task,)] = max(peaks.get((task,), 0.0), record.memory_peak_mb * 2**20)
         text = "The most memory that a run took beyond what its process had before."
         yield gauge("jobq_task_memory_peak_bytes", text, ("task",), peaks)
+
+
+def _added(found: Iterable[tuple[str, Sequence[int], float]]) -> dict[str, tuple[list[int], float]]:
+    """Return the runs per bucket and their seconds for each label value, from those of single records."""
+    sums: dict[str, tuple[list[int], float]] = {}
+    for of, runs, seconds in found:
+        known, before = sums.get(of, ([0] * len(runs), 0.0))
+        sums[of] = [a + b for a, b in zip(known, runs, strict=True)], before + seconds
+    return sums
 
 
 def _of_deaths(found: StoreSnapshot) -> Iterator[Metric]:

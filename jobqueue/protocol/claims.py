@@ -53,6 +53,7 @@ class Claimed(NamedTuple):
     failure_ttl: int | None
     retries_left: int
     features: Features = Features()
+    ready_at: float = 0.0  # when it came to its queue, in seconds since the epoch; 0: unknown
 
     def token(self, owner: str) -> Token:
         """Return its token, in the hands of ``owner``."""

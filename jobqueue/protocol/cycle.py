@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -112,8 +113,9 @@ def parse_cycle(reply: Any) -> Cycle:
             _whole(flat[i + 6]),
             _whole(flat[i + 7]) or 0,
             features_of(flat[i + 8]),
+            _moment(flat[i + 9]),
         )
-        for i in range(0, len(flat), 9)
+        for i in range(0, len(flat), 10)
     ]
     return Cycle(STATES[state], [ACKS[ack] for ack in acks], jobs)
 
@@ -121,6 +123,16 @@ def parse_cycle(reply: Any) -> Cycle:
 # Most jobs of a queue have the same of these.
 _name = lru_cache(1000)(text_of)
 _seconds = lru_cache(1000)(bounds.clamped)
+
+
+@lru_cache(100)  # jobs that were sent together have the same
+def _moment(stamp: bytes) -> float:
+    """Return a time that RQ or jobq has written, in seconds since the epoch; 0: there is none that can be read."""
+    try:
+        at = datetime.fromisoformat(stamp.decode())
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 @lru_cache(1000)

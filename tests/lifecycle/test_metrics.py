@@ -163,6 +163,7 @@ def test_what_workers_did(
     assert runs is not None
     assert 0 < runs <= 20  # a process that is killed takes with it what it had not sent
     assert value("jobq_task_run_seconds_count", task="samples.ok") == runs
+    assert value("jobq_job_wait_seconds_count", task="samples.ok") == runs
     assert exporter.end(signal.SIGTERM) == (0, "")
 
 

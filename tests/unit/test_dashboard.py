@@ -31,7 +31,7 @@ def existing() -> dict[str, set[str]]:
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     Queue("q", client).enqueue("square", 1)
     register(client, "a")
-    record(client, "t", 1, 0.1, peak_kb=5)
+    record(client, "t", 1, 0.1, waits=(1.5,), peak_kb=5)
     client.hset(keys.DEATHS, mapping={"process:SIGKILL": 3, "job:given_back": 5})
     names: dict[str, set[str]] = {}
     for collector in (StoreMetrics(client), TreeMetrics(lambda: FACTS, lambda: REGISTERED)):

@@ -146,8 +146,9 @@ def test_the_fields_of_a_claimed_job(desk: Desk) -> None:
     desk.enqueue("a", timeout=30, result_ttl=-1, failure_ttl=60, retries_left=2)
     desk.enqueue("b")
     a, b = desk.claim(2, idle=2).jobs
-    assert a == Claimed("a", 1, "default", a.data, 30.0, -1, 60, 2, Features(failure_by_rq=True))
-    assert b == Claimed("b", 2, "default", b.data, None, None, None, 0, Features())
+    assert a == Claimed("a", 1, "default", a.data, 30.0, -1, 60, 2, Features(failure_by_rq=True), a.ready_at)
+    assert b == Claimed("b", 2, "default", b.data, None, None, None, 0, Features(), b.ready_at)
+    assert b.ready_at == pytest.approx(time.time(), abs=60)
     assert json.loads(a.data)[2] == [2]
 
 

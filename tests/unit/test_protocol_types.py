@@ -61,14 +61,33 @@ def test_acks_are_in_the_order_of_their_numbers() -> None:
 
 
 def test_a_reply_is_parsed_into_types() -> None:
-    job = [b"id", b"7", b"q", b"data", b"", b"", b"", b"", b"ms"]
+    job = [b"id", b"7", b"q", b"data", b"", b"", b"", b"", b"ms", b"2026-07-01T00:00:00.500000Z"]
     cycle = parse_cycle([b"claimed", [1, 0, 3, 2], job])
     assert cycle.state is CycleState.CLAIMED
     assert cycle.acks == [Ack.RECORDED, Ack.LOST, Ack.HAS_DEPENDENTS, Ack.GONE]
     assert all(isinstance(ack, Ack) for ack in cycle.acks)
-    claimed = Claimed("id", 7, "q", b"data", None, None, None, 0, Features(marked_first=True, success_by_rq=True))
+    features = Features(marked_first=True, success_by_rq=True)
+    claimed = Claimed("id", 7, "q", b"data", None, None, None, 0, features, 1782864000.5)
     assert cycle.jobs == [claimed]
     assert claimed.token("w:0.1") == Token("w:0.1", "id", 7, "q")
+
+
+@pytest.mark.parametrize(
+    ("stamp", "ready_at"),
+    [
+        ("2026-07-01T00:00:00.000000Z", 1782864000.0),
+        ("2026-07-01T00:00:00Z", 1782864000.0),
+        ("2026-07-01T02:00:00.25+02:00", 1782864000.25),
+        ("2026-07-01T00:00:00", 1782864000.0),
+        ("", 0.0),
+        ("soon", 0.0),
+        ("\xff", 0.0),
+        ("9999-99-99T00:00:00Z", 0.0),
+    ],
+)
+def test_the_time_at_which_a_job_came_to_its_queue(stamp: str, ready_at: float) -> None:
+    job = [b"id", b"7", b"q", b"data", b"", b"", b"", b"", b"", stamp.encode("latin-1")]
+    assert parse_cycle([b"claimed", [], job]).jobs[0].ready_at == ready_at
 
 
 @pytest.mark.parametrize("verdict", Verdict)

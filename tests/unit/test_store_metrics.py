@@ -6,7 +6,7 @@ import math
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobqueue.admin.demand import Demand, demands
-from jobqueue.insight.usage import bucket
+from jobqueue.insight.usage import bucket, wait_bucket, wait_field
 from jobqueue.metrics.bounded_labels import BoundedLabels
-from jobqueue.metrics.families import EXPONENTS
+from jobqueue.metrics.families import EXPONENTS, WAIT_EXPONENTS
 from jobqueue.metrics.snapshot import read_store
 from jobqueue.metrics.store_metrics import MOST_QUEUES, MOST_TASKS, STATES, StoreMetrics
 from jobqueue.metrics.tree_facts import TreeFacts
@@ -65,12 +65,17 @@ def register(client: redis.Redis, name: str, **fields: object) -> None:
     client.hset(keys.worker(name), mapping={**known, **fields})
 
 
-def record(client: redis.Redis, task: str, width: int, *walls: float, errors: int = 0, **more: int) -> None:
-    """Write what a worker records of runs that took so long (seconds)."""
+def record(
+    client: redis.Redis, task: str, width: int, *walls: float, errors: int = 0, waits: Sequence[float] = (), **more: int
+) -> None:
+    """Write what a worker records of runs that took so long, of jobs that had waited so long (seconds)."""
     client.sadd(keys.USAGE, task)
+    for wait in waits:
+        client.hincrby(keys.usage(task), f"{width}:{wait_field(wait_bucket(wait))}", 1)
     for wall in walls:
         client.hincrby(keys.usage(task), f"{width}:b{bucket(wall)}", 1)
     fields = {"runs": len(walls), "errors": errors, "wall_us": round(sum(walls) * 1e6), **more}
+    fields |= {"wait_us": round(sum(waits) * 1e6)}
     for name, amount in fields.items():
         client.hincrby(keys.usage(task), f"{width}:{name}", amount)
 
@@ -154,6 +159,22 @@ def test_each_run_is_in_the_buckets_above_its_time(client: redis.Redis) -> None:
         bound = 2**exponent / 1e6
         assert value("jobq_task_run_seconds_bucket", task="t", le=str(bound)) == sum(wall < bound for wall in walls)
     assert value("jobq_task_run_seconds_bucket", task="t", le="+Inf") == len(walls)
+
+
+def test_how_long_jobs_waited_by_task(client: redis.Redis) -> None:
+    """The records of all widths together. A task whose records are of an older worker has none."""
+    waits = [0.0, 0.0005, 0.0015, 0.7, 3.0, 3.0, 4000.0, 1e6]
+    record(client, "t", 1, *waits[:4], waits=waits[:4])
+    record(client, "t", 16, *waits[4:], waits=waits[4:])
+    record(client, "old", 1, 0.1)
+    value = read(StoreMetrics(client))
+    for exponent in WAIT_EXPONENTS:
+        bound = 2**exponent / 1e6
+        assert value("jobq_job_wait_seconds_bucket", task="t", le=str(bound)) == sum(wait < bound for wait in waits)
+    assert value("jobq_job_wait_seconds_count", task="t") == len(waits)
+    assert value("jobq_job_wait_seconds_sum", task="t") == pytest.approx(sum(waits))
+    with pytest.raises(KeyError):
+        value("jobq_job_wait_seconds_count", task="old")
 
 
 def test_deaths_and_rescued_jobs(client: redis.Redis) -> None:

@@ -249,6 +249,19 @@ def test_runs_add_up_per_task() -> None:
     assert usage.take() == []
 
 
+def test_the_time_that_jobs_waited_is_recorded_with_their_runs(client: fakeredis.FakeRedis) -> None:
+    """Of short runs as of measured ones, of failed ones too; before it was enqueued, by another clock, counts as 0."""
+    usage = Usage(1)
+    meter = meter_of(usage)
+    for failed, waited in ((False, 3.0), (False, 0.0015), (True, 3.0), (False, -5.0), (False, None)):
+        meter.begin()
+        meter.end("t", 0.00001, failed, waited)
+    write(client, *usage.take())
+    found = only(client)
+    assert (found.runs, found.wait_s) == (5, pytest.approx(6.0015))
+    assert {k: n for k, n in enumerate(found.waits) if n} == {0: 1, 10: 1, 21: 2}
+
+
 def test_a_run_that_was_interrupted_is_not_counted() -> None:
     usage = Usage(1)
     meter = meter_of(usage)

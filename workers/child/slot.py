@@ -185,7 +185,8 @@ class Slot(Interruptible):
             self._end_early(job, ending, started, ended)
             return
         if self.meter and ending.task:
-            self.meter.end(ending.task, ended - started, ending.kind == RAISED)
+            waited = started - job.ready_at if job.ready_at else None
+            self.meter.end(ending.task, ended - started, ending.kind == RAISED, waited)
         self._log(job, ending, ended - started)
         if not self._to_rq:
             self._settle(job, ending, started, ended)

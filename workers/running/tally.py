@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from jobqueue.insight.usage import bucket, bucket_field
+from jobqueue.insight.usage import bucket, bucket_field, wait_bucket, wait_field
 from jobqueue.workers.running.procfs import MemoryReading
 
 GREW_KB = 64  # a smaller growth is within the error of the kernel's counters
@@ -36,7 +36,7 @@ class Tally:
         self.first_cpu = self.first_wall = 0.0
         self.measured = self.grew = self.growth = 0
         self.peak: int | None = None
-        self.walls: list[float] = []
+        self.times: list[float | None] = []  # of each run two, as task_meter.py keeps them
 
     def measured_run(self, wall: float, found: Measured) -> None:
         if found.first:
@@ -67,9 +67,14 @@ class Tally:
 
     def sums(self, crowded: bool) -> tuple[str | int, ...]:
         """Return the fields of the task's record in the store, each followed by what is to be added to it."""
-        sums: list[str | int] = ["runs", len(self.walls), "wall_us", _us(sum(self.walls))]
-        for at, count in Counter(map(bucket, self.walls)).items():
+        walls = [wall for wall in self.times[::2] if wall is not None]
+        sums: list[str | int] = ["runs", len(walls), "wall_us", _us(sum(walls))]
+        for at, count in Counter(map(bucket, walls)).items():
             sums += (bucket_field(at), count)
+        if waits := [max(0.0, wait) for wait in self.times[1::2] if wait is not None]:
+            sums += ("wait_us", _us(sum(waits)))
+            for at, count in Counter(map(wait_bucket, waits)).items():
+                sums += (wait_field(at), count)
         if self.errors:
             sums += ("errors", self.errors)
         if self.cpu_runs:

@@ -11,6 +11,8 @@ CPU time   of the slot's thread. Where the process has one slot, of the whole pr
 memory     only with one slot, and only on Linux: RSS before and after the run, and VmHWM as the peak, which is reset
            when a measured run begins (/proc/self/clear_refs "5", Linux 4.0). Without the reset it would be the maximum
            since the process began, for every later run. macOS has only that (ru_maxrss).
+wait       from when the job came to its queue (enqueued_at in its hash, which a retry or the end of a delay sets
+           anew), by the clock of who put it there, to its start, by this machine's.
 core       how long the thread could run and had no core, as the kernel counts it (schedstat): on a busy machine a task
            takes longer, which says nothing about the task.
 GIL        with several slots and a GIL, the child watchdog looks at long runs twenty times a second, see Usage.look.
@@ -62,9 +64,10 @@ class Usage:
     def __init__(self, slots: int, on: bool = True) -> None:
         self._slots = slots
         self._on = on
-        # Appending to these or removing from their front needs no lock. Of most runs only the wall time is kept.
-        self.walls: dict[str, list[float]] = {}
-        self.runs: deque[tuple[str, float, bool, Measured | None]] = deque()
+        # Appending to these or removing from their front needs no lock. Of most runs only two times are
+        # kept, one behind the other: how long it took, how long the job had waited (None: unknown).
+        self.times: dict[str, list[float | None]] = {}
+        self.runs: deque[tuple[str, float, bool, float | None, Measured | None]] = deque()
         self._held_back = 0
         self._crowded = on and slots > 1
 
@@ -84,7 +87,7 @@ class Usage:
 
     @property
     def pending(self) -> bool:
-        return bool(self.runs) or any(list(self.walls.values()))  # of a copy, as slots may add tasks meanwhile
+        return bool(self.runs) or any(list(self.times.values()))  # of a copy, as slots may add tasks meanwhile
 
     def look(self, meters: Iterable[Meter]) -> None:
         """Note what the threads of slots do whose jobs run for a while already. The child watchdog calls this.
@@ -114,18 +117,18 @@ class Usage:
             return []
         self._held_back = 0
         tallies: dict[str, Tally] = {}
-        for task, walls in list(self.walls.items()):
-            if count := len(walls):
+        for task, times in list(self.times.items()):
+            if count := len(times):
                 tallies[task] = Tally()
-                tallies[task].walls = walls[:count]
-                del walls[:count]  # slots may have added more meanwhile
+                tallies[task].times = times[:count]
+                del times[:count]  # slots may have added more meanwhile
         try:
             while True:
-                task, wall, failed, found = self.runs.popleft()
+                task, wall, failed, waited, found = self.runs.popleft()
                 tally = tallies.get(task)
                 if tally is None:
                     tally = tallies[task] = Tally()
-                tally.walls.append(wall)
+                tally.times += (wall, waited)
                 if failed:
                     tally.errors += 1
                 if found is not None:
@@ -147,12 +150,12 @@ def safe(task: str) -> str:
 
 
 class Meter:
-    """Measure the runs of one slot, in its thread. Of most short runs only the wall time is noted: this is part of the
-    hot path."""
+    """Measure the runs of one slot, in its thread. Of most short runs only wall time and wait are noted: this is
+    part of the hot path."""
 
     def __init__(self, usage: Usage, in_process: bool) -> None:
         self._note = usage.runs.append
-        self._walls = usage.walls
+        self._times = usage.times
         self._clocks = process_clocks if in_process else thread_clocks
         self._scale = MemoryMeter() if in_process and sys.platform == "linux" else None
         self.thread = 0  # as the kernel names it
@@ -179,8 +182,9 @@ class Meter:
         else:
             self._measure()
 
-    def end(self, task: str, wall: float, failed: bool) -> None:
-        """Note the run of ``task`` that has ended. A run for which this is not called is not counted."""
+    def end(self, task: str, wall: float, failed: bool, waited: float | None = None) -> None:
+        """Note the run of ``task`` that has ended. ``waited``: seconds before it; None: unknown. A run for which this
+        is not called is not counted."""
         if wall >= SHORT:
             self._long, self._skip = BEHIND, 0
             if wall >= BRIEF:
@@ -188,17 +192,17 @@ class Meter:
         elif wall < 0:  # the wall clock was set
             wall = 0.0
         if self._before is not None:
-            self._note((task, wall, failed, self._found(task, wall, self._before)))
-        elif not failed and (walls := self._walls.get(task)) is not None:
-            walls.append(wall)
+            self._note((task, wall, failed, waited, self._found(task, wall, self._before)))
+        elif not failed and (times := self._times.get(task)) is not None:
+            times += (wall, waited)
         else:
-            self._note_plain(task, wall, failed)
+            self._note_plain(task, wall, failed, waited)
 
-    def _note_plain(self, task: str, wall: float, failed: bool) -> None:
-        if failed or len(self._walls) >= NAMES:
-            self._note((task, wall, failed, None))
+    def _note_plain(self, task: str, wall: float, failed: bool, waited: float | None) -> None:
+        if failed or len(self._times) >= NAMES:
+            self._note((task, wall, failed, waited, None))
         else:
-            self._walls.setdefault(task, []).append(wall)
+            self._times.setdefault(task, []).extend((wall, waited))
 
     def _measure(self) -> None:
         if not self._long:

@@ -12,7 +12,8 @@
 --       acks      per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone or was canceled
 --                 while it ran (the owner holds it no more),
 --                 3 it has dependents: RQ's own finish has to record it (nothing written)
---       jobs      per job 9 values: id, claim, queue, data, timeout, result_ttl, failure_ttl, retries_left, features
+--       jobs      per job 10 values: id, claim, queue, data, timeout, result_ttl, failure_ttl, retries_left, features,
+--                 enqueued_at ('' if there is none)
 --                 features: m mark the start before running, s RQ finishes a success, f RQ finishes a failure,
 --                 a run it alone: it is one of several that ran when their process was killed,
 --                 x / r its own --on-crash is fail / retry; behind the letters, from the second run of the job on, the
@@ -213,7 +214,7 @@ end
 local function hash_of(id, q)
   local h = redis.call('HMGET', job_key(id), 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'ttl',
     'jobq_redelivered', 'rate_limit_key', 'webhooks', 'repeats_left', 'success_callback_name', 'failure_callback_name',
-    'jobq_suspect', 'jobq_on_crash', 'origin', 'jobq_crashes', 'number_of_retries')
+    'jobq_suspect', 'jobq_on_crash', 'origin', 'jobq_crashes', 'number_of_retries', 'enqueued_at')
   if not h[1] and redis.call('EXISTS', job_key(id)) == 0 then return nil end
   if h[15] ~= q then -- a rescue returns it to the queue that the hash names
     redis.call('HSET', job_key(id), 'origin', q)
@@ -280,8 +281,8 @@ local function claim_all(q, ids, last)
     if not some_held or owns(owner, id, claim) then
       kept[#kept + 1] = id
       jobs[n + 1], jobs[n + 2], jobs[n + 3], jobs[n + 4], jobs[n + 5] = id, claim, q, h[1] or '', h[2] or ''
-      jobs[n + 6], jobs[n + 7], jobs[n + 8], jobs[n + 9] = h[3] or '', h[4] or '', h[5] or '', features_of(id, h)
-      n = n + 9
+      jobs[n + 6], jobs[n + 7], jobs[n + 8], jobs[n + 9], jobs[n + 10] = h[3] or '', h[4] or '', h[5] or '', features_of(id, h), h[18] or ''
+      n = n + 10
     end
   end
   if #kept > 0 then redis.call('RPUSH', intermediate_key(q), unpack(kept)) end
