@@ -72,3 +72,22 @@ def test_a_job_that_starts_just_before_the_sleep_is_seen(
     answers = iter([None, 0.001])
     assert not wake_pipe.sleep(lambda: next(answers), ends[0].fileno()).by_socket
     assert next(answers, "none left") == "none left"
+
+
+def test_of_short_sleeps_a_slot_ends_one_in_a_while(
+    wake_pipe: WakePipe, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of jobs of some 20 ms start in a second: the watchdog looks at some of them."""
+    written: list[bytes] = []
+    clock = [1000.0]
+    monkeypatch.setattr(os, "write", lambda _fd, data: written.append(data))
+    monkeypatch.setattr("jobqueue.workers.child.wake_pipe.monotonic", lambda: clock[0])
+
+    def due_in() -> float:
+        wake_pipe.stir()  # a job starts while the watchdog goes to sleep
+        return 0.02
+
+    for _ in range(10):
+        wake_pipe.sleep(due_in, ends[0].fileno())
+        clock[0] += 0.02
+    assert len(written) == 4  # in 0.2 s

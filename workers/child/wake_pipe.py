@@ -11,7 +11,8 @@ from typing import NamedTuple
 from jobqueue.clock import monotonic
 from jobqueue.workers.shared.polling import readable
 
-SHORT = 0.01  # seconds; a shorter sleep does not have to be ended early
+BRIEF = 0.01  # seconds; a shorter sleep does not have to be ended early
+SHORT = 0.05  # seconds; of the shorter sleeps one is ended early in this time: a sample of the jobs is enough
 
 
 class Woken(NamedTuple):
@@ -29,6 +30,7 @@ class WakePipe:
         for end in self._ends:
             os.set_blocking(end, False)
         self._is_awake = True
+        self._next = 0.0  # from when on a short sleep may be ended early (monotonic seconds)
 
     def stir(self) -> None:
         """Wake the watchdog. A slot calls this when it starts a job or a callback, as there is something to look after
@@ -44,11 +46,10 @@ class WakePipe:
         """Sleep until a thread calls ``stir``, this socket has something to read, or for as many seconds as ``due_in``
         returns; None: without an end. ``due_in`` is called a second time as soon as ``stir`` would wake us: a job that
         started just before did not."""
-        timeout = due_in()
-        if timeout is None or timeout > SHORT:
-            self._is_awake = False
-            timeout = due_in()
-        began = monotonic()
+        timeout, began = due_in(), monotonic()
+        if timeout is None or timeout > SHORT or (timeout > BRIEF and began >= self._next):
+            self._is_awake, self._next = False, began + SHORT
+            timeout, began = due_in(), monotonic()
         ready = readable([socket_fd, self._ends[0]], timeout)
         self._is_awake = True
         if self._ends[0] in ready:
