@@ -11,7 +11,7 @@ from jobqueue.model import Overview
 from jobqueue.protocol import keys
 from jobqueue.store.connection import redis
 
-PROCESS, JOB = "process:", "job:"  # fields of keys.DEATHS, which rescue.lua writes
+PROCESS, JOB, RUN = "process:", "job:", "run:"  # fields of keys.DEATHS, which rescue.lua and cycle.lua write
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class StoreSnapshot:
     usage: list[TaskUsage]
     deaths: dict[str, int] = field(default_factory=dict)  # of processes, by cause
     rescued: dict[str, int] = field(default_factory=dict)  # jobs, by what became of them
+    failed_runs: dict[str, int] = field(
+        default_factory=dict
+    )  # by outcome:cause, as workers/running/failed_runs.py has it
     memory: int | None = None  # bytes that the server uses; None: it does not say
     memory_limit: int | None = None  # bytes; 0: none
 
@@ -39,6 +42,7 @@ def read_store(client: redis.Redis) -> StoreSnapshot:
         usage=read_usage(client),
         deaths={name.removeprefix(PROCESS): n for name, n in deaths.items() if name.startswith(PROCESS)},
         rescued={name.removeprefix(JOB): n for name, n in deaths.items() if name.startswith(JOB)},
+        failed_runs={name.removeprefix(RUN): n for name, n in deaths.items() if name.startswith(RUN)},
         memory=memory,
         memory_limit=limit,
     )

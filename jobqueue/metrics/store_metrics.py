@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import Metric
 
-from jobqueue.metrics.bounded_labels import BoundedLabels, summed
+from jobqueue.metrics.bounded_labels import OTHER, BoundedLabels, summed
 from jobqueue.metrics.families import RUN_BOUNDS, WAIT_BOUNDS, counter, gauge, histograms, single, version
 from jobqueue.metrics.snapshot import StoreSnapshot, read_store
 from jobqueue.model import WorkerView
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 MOST_QUEUES = MOST_TASKS = 100
 MOST_WORKERS = 200
+MOST_CAUSES = 20
 STATES = ("queued", "claimed", "started", "finished", "failed", "scheduled", "deferred", "canceled")
 
 
@@ -37,6 +38,7 @@ class StoreMetrics:
         self._queues = BoundedLabels(MOST_QUEUES)
         self._tasks = BoundedLabels(MOST_TASKS)
         self._workers = BoundedLabels(MOST_WORKERS)
+        self._classes = BoundedLabels(MOST_CAUSES)  # of exceptions
         self._was_up = True
 
     def collect(self) -> Iterator[Metric]:
@@ -47,7 +49,14 @@ class StoreMetrics:
         yield single("jobq_up", "Whether the store could be read.", float(found is not None))
         if found is not None:
             self._choose(found)
-            for part in (self._of_queues, self._of_workers, self._of_tasks, _of_deaths, _of_the_server):
+            for part in (
+                self._of_queues,
+                self._of_workers,
+                self._of_tasks,
+                self._of_failures,
+                _of_deaths,
+                _of_the_server,
+            ):
                 yield from part(found)
         text = "Seconds that reading the store took."
         yield single("jobq_scrape_duration_seconds", text, self._clock() - began)
@@ -72,6 +81,8 @@ class StoreMetrics:
         runs = {usage.task: sum(record.runs for record in usage.records) for usage in found.usage}
         self._tasks.choose(sorted(runs, key=lambda task: -runs[task]))
         self._workers.choose([worker.name for worker in found.overview.workers])
+        failed = found.failed_runs
+        self._classes.choose([it for it in sorted(failed, key=lambda end: -failed[end]) if _is_class(it)])
 
     # -- queues ------------------------------------------------------------------------------------------------------
 
@@ -143,6 +154,23 @@ class StoreMetrics:
                 peaks[(task,)] = max(peaks.get((task,), 0.0), record.memory_peak_mb * 2**20)
         text = "The most memory that a run took beyond what its process had before."
         yield gauge("jobq_task_memory_peak_bytes", text, ("task",), peaks)
+
+    # -- failures ----------------------------------------------------------------------------------------------------
+
+    def _of_failures(self, found: StoreSnapshot) -> Iterator[Metric]:
+        ends = summed((self._labels(end), n) for end, n in found.failed_runs.items())
+        text = "Runs that did not return, by the class of what they raised, or by what ended them."
+        yield counter("jobq_failed_runs", text, ("outcome", "cause"), ends)
+
+    def _labels(self, end: str) -> tuple[str, str]:
+        outcome, _, cause = end.partition(":")
+        return outcome, OTHER if _is_class(end) and self._classes.of(end) == OTHER else cause
+
+
+def _is_class(end: str) -> bool:
+    """Return whether the end of a run is known by the name of a class, of which there may be many."""
+    outcome, _, cause = end.partition(":")
+    return outcome == "failed" and cause not in ("time_limit", "interrupted")
 
 
 def _added(found: Iterable[tuple[str, Sequence[int], float]]) -> dict[str, tuple[list[int], float]]:

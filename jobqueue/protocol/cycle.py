@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -54,6 +54,7 @@ class CycleRequest(NamedTuple):
     want: int  # jobs at most
     idle: int  # slots with nothing to do
     usage: Sequence[Spent] = ()
+    failed: Mapping[str, int] = {}  # how many runs did not return, by how they ended; workers/running/failed_runs.py
 
     def args(self) -> list[Field]:
         """Return the arguments after the script: number of keys, key, ARGV."""
@@ -80,6 +81,9 @@ class CycleRequest(NamedTuple):
         for spent in self.usage:
             peak = "" if spent.peak_kb is None else spent.peak_kb
             tail += (spent.task, spent.slots, peak, len(spent.sums) // 2, *spent.sums)
+        tail.append(len(self.failed))
+        for end, count in self.failed.items():
+            tail += (end, count)
         return tail
 
 

@@ -104,7 +104,8 @@ OWNERS = f"{PREFIX}:jobq:owners"
 SEQ = f"{PREFIX}:jobq:seq"
 PAUSED = f"{PREFIX}:jobq:paused"
 USAGE = f"{PREFIX}:jobq:usage"  # the tasks that have a record
-DEATHS = f"{PREFIX}:jobq:deaths"  # of processes by cause, and what became of their jobs; jobqueue/metrics reads it
+# Counters for jobqueue/metrics: deaths of processes and runs that did not return, by cause; what became of their jobs.
+DEATHS = f"{PREFIX}:jobq:deaths"
 ASIDE = f"{PREFIX}:jobq:aside"  # keys of a wrong type that a script found: member key, score when it was moved aside
 SCHEDULES = f"{PREFIX}:jobq:schedules"  # stored schedules: member id, score the next time
 CRON_ENTRIES = f"{PREFIX}:jobq:cron_entries"  # the same for entries of cron files; only the leader enqueues these

@@ -78,9 +78,10 @@ class Protocol:
         want: int,
         idle: int = 0,
         usage: Sequence[Spent] = (),
+        failed: Mapping[str, int] = {},
     ) -> Cycle:
-        """Settle ``outcomes``, add up ``usage`` and claim up to ``want`` jobs from ``queues`` in order."""
-        request = CycleRequest(owner, worker, queues, list(outcomes), want, idle, usage)
+        """Settle ``outcomes``, add up ``usage`` and ``failed``, claim up to ``want`` jobs from ``queues`` in order."""
+        request = CycleRequest(owner, worker, queues, list(outcomes), want, idle, usage, failed)
         return parse_cycle(self.run("cycle", *request.args()))
 
     def start_mark(self, owner: str, worker: str, marks: Sequence[StartMark]) -> list[bool]:

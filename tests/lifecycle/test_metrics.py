@@ -21,6 +21,7 @@ from conftest import Start
 from helpers import ROOT, Server, Tree, eventually
 from prometheus_client.parser import text_string_to_metric_families
 
+from jobqueue.errors import JobFailed
 from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
@@ -139,6 +140,9 @@ def test_what_workers_did(
     record, gate = tmp_path / "record", tmp_path / "gate"
     tree: Tree = start("-n", "2", mode=mode)
     assert [job.result(60) for job in queue.enqueue_many("samples.ok", range(20))] == list(range(20))
+    for bad in (queue.enqueue("samples.fail"), queue.enqueue("samples.spin", 60, job_timeout=1)):
+        with pytest.raises(JobFailed):
+            bad.result(60)
     job = queue.enqueue("samples.wait_for", str(record), "x", str(gate))
     eventually(record.exists)
 
@@ -164,6 +168,8 @@ def test_what_workers_did(
     assert 0 < runs <= 20  # a process that is killed takes with it what it had not sent
     assert value("jobq_task_run_seconds_count", task="samples.ok") == runs
     assert value("jobq_job_wait_seconds_count", task="samples.ok") == runs
+    ends = [("failed", "ValueError"), ("failed", "time_limit"), ("died", "SIGKILL")]
+    assert [value("jobq_failed_runs_total", outcome=outcome, cause=cause) for outcome, cause in ends] == [1, 1, 1]
     assert exporter.end(signal.SIGTERM) == (0, "")
 
 

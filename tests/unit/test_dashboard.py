@@ -32,7 +32,7 @@ def existing() -> dict[str, set[str]]:
     Queue("q", client).enqueue("square", 1)
     register(client, "a")
     record(client, "t", 1, 0.1, waits=(1.5,), peak_kb=5)
-    client.hset(keys.DEATHS, mapping={"process:SIGKILL": 3, "job:given_back": 5})
+    client.hset(keys.DEATHS, mapping={"process:SIGKILL": 3, "job:given_back": 5, "run:failed:KeyError": 1})
     names: dict[str, set[str]] = {}
     for collector in (StoreMetrics(client), TreeMetrics(lambda: FACTS, lambda: REGISTERED)):
         for sample in read_all(collector):

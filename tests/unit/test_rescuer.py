@@ -127,7 +127,31 @@ def test_deaths_and_rescued_jobs_are_counted_once(store: fakeredis.FakeRedis) ->
     finished, running, _ = claimed(store, owner(OURS), *"abc")
     for _ in range(2):
         rescuer(store).rescue_own(DeathReport(owner(OURS), [done(finished)], [crash(running)], death="SIGKILL"))
-    assert store.hgetall(keys.DEATHS) == {b"process:SIGKILL": b"1", b"job:given_back": b"1", b"job:run_again": b"1"}
+    once = ("process:SIGKILL", "job:given_back", "job:run_again", "run:died:SIGKILL")
+    assert store.hgetall(keys.DEATHS) == {name.encode(): b"1" for name in once}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "counted"),
+    [
+        (Verdict.CRASH, {b"run:died:SIGKILL": b"1"}),
+        (Verdict.SUSPECT, {b"run:died:SIGKILL": b"1"}),
+        (Verdict.FAIL, {b"run:failed:time_limit": b"1"}),
+        (Verdict.STOP, {b"run:stopped:stopped": b"1"}),
+        (Verdict.INTERRUPT, {}),
+    ],
+)
+def test_a_run_that_died_with_its_process_is_counted_by_the_ruling(
+    store: fakeredis.FakeRedis, verdict: Verdict, counted: dict[bytes, bytes]
+) -> None:
+    """Once, also where RQ's own code ends the job and a final rescue follows."""
+    [job] = claimed(store, owner(OURS), "a")
+    report = DeathReport(owner(OURS), [], [Ruling(job.claim, verdict, encode_text("gone"))], death="SIGKILL")
+    left = rescuer(store).rescue_own(report)
+    assert left is not None
+    if left.jobs:
+        rescuer(store).close(left)
+    assert {name: n for name, n in store.hgetall(keys.DEATHS).items() if name.startswith(b"run:")} == counted
 
 
 def test_a_repeated_rescue_changes_nothing(store: fakeredis.FakeRedis) -> None:

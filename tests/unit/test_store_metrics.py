@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import fakeredis
@@ -21,7 +22,7 @@ from jobqueue.insight.usage import bucket, wait_bucket, wait_field
 from jobqueue.metrics.bounded_labels import BoundedLabels
 from jobqueue.metrics.families import EXPONENTS, WAIT_EXPONENTS
 from jobqueue.metrics.snapshot import read_store
-from jobqueue.metrics.store_metrics import MOST_QUEUES, MOST_TASKS, STATES, StoreMetrics
+from jobqueue.metrics.store_metrics import MOST_CAUSES, MOST_QUEUES, MOST_TASKS, STATES, StoreMetrics
 from jobqueue.metrics.tree_facts import TreeFacts
 from jobqueue.metrics.tree_metrics import TreeMetrics
 from jobqueue.model import WorkerView
@@ -185,6 +186,23 @@ def test_deaths_and_rescued_jobs(client: redis.Redis) -> None:
     client.delete(keys.DEATHS)
     client.set(keys.DEATHS, "a string")
     assert read(StoreMetrics(client))("jobq_up") == 1
+
+
+def test_runs_that_did_not_return_by_cause(client: redis.Redis) -> None:
+    """The most frequent classes have a value of their own, and keep it; what is no class always has one."""
+    ends = {f"run:failed:E{n}": n + 1 for n in range(MOST_CAUSES + 3)}
+    client.hset(
+        keys.DEATHS, mapping={**ends, "run:failed:time_limit": 1, "run:died:SIGKILL": 2, "run:stopped:stopped": 3}
+    )
+    metrics = StoreMetrics(client)
+    value = partial(read(metrics), "jobq_failed_runs_total")
+    assert value(outcome="failed", cause=f"E{MOST_CAUSES + 2}") == MOST_CAUSES + 3
+    assert value(outcome="failed", cause="other") == 1 + 2 + 3
+    assert value(outcome="failed", cause="time_limit") == 1
+    assert value(outcome="died", cause="SIGKILL") == 2
+    assert value(outcome="stopped", cause="stopped") == 3
+    client.hincrby(keys.DEATHS, "run:failed:E0", 1000)
+    assert read(metrics)("jobq_failed_runs_total", outcome="failed", cause="other") == 1006
 
 
 # -- what must not go wrong ----------------------------------------------------------------------------------------

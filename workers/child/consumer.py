@@ -313,7 +313,8 @@ class Consumer:
         self._buffer.asking(want)
         usage = self._usage.take(len(portion))  # sent once: what a broken wire loses is lost, never counted twice
         queues = self._buffer.order.queues
-        request = CycleRequest(self._owner, self._worker, queues, portion, want, self._idle, usage)
+        failed = self._usage.failed.take()
+        request = CycleRequest(self._owner, self._worker, queues, portion, want, self._idle, usage, failed)
         if error := self._wire.send(request):
             self._outbox.came_back(error)
             self._lock.notify_all()  # a slot that waited for this request has to mend the wire: not every sender does

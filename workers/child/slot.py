@@ -26,6 +26,7 @@ from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.current import CurrentJob
+from jobqueue.workers.running.failed_runs import INTERRUPTED, STOPPED, TIME_LIMIT
 from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
@@ -187,6 +188,8 @@ class Slot(Interruptible):
         if self.meter and ending.task:
             waited = started - job.ready_at if job.ready_at else None
             self.meter.end(ending.task, ended - started, ending.kind == RAISED, waited)
+        if ending.kind == RAISED:
+            self._parts.usage.failed.raised(ending.words)
         self._log(job, ending, ended - started)
         if not self._to_rq:
             self._settle(job, ending, started, ended)
@@ -310,12 +313,14 @@ class Slot(Interruptible):
         """Record the end of a job that we ended: stopped on request, or interrupted by a shutdown, which counts
         nothing."""
         if isinstance(why, Stopped):
+            self._parts.usage.failed.add(STOPPED)
             log.warning("job %s was stopped on request", job.id, extra=_end("stopped", ended - started))
             finishing = self._finishing(job, Ending(RAISED, encode_text(StoppedOnRequest().recorded)), started)
             finishing.stopped = True
             self._record(finishing)
             return
         if self._may_not_repeat(job):
+            self._parts.usage.failed.add(INTERRUPTED)
             if job.features.failure_by_rq:
                 self._record(self._finishing(job, interrupted(), started))
             else:
@@ -373,6 +378,7 @@ class Slot(Interruptible):
         started = ended - (monotonic() - stuck.since)
         if self._plugins is not None and stuck._plugins is not None:
             self._plugins.note_written_off(stuck._plugins, ending, ended - started, stopped)
+        self._parts.usage.failed.add(STOPPED if stopped else TIME_LIMIT)
         finishing = Finishing(job.id, job.claim, job.queue, ending, started, stuck.limit, stopped=stopped)
         if (
             stopped

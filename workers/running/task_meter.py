@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable
 
 from jobqueue.clock import monotonic
 from jobqueue.protocol.cycle import Spent
+from jobqueue.workers.running.failed_runs import FailedRuns
 from jobqueue.workers.running.procfs import (
     Clocks,
     MemoryMeter,
@@ -68,6 +69,7 @@ class Usage:
         # kept, one behind the other: how long it took, how long the job had waited (None: unknown).
         self.times: dict[str, list[float | None]] = {}
         self.runs: deque[tuple[str, float, bool, float | None, Measured | None]] = deque()
+        self.failed = FailedRuns(on)
         self._held_back = 0
         self._crowded = on and slots > 1
 
@@ -87,7 +89,9 @@ class Usage:
 
     @property
     def pending(self) -> bool:
-        return bool(self.runs) or any(list(self.times.values()))  # of a copy, as slots may add tasks meanwhile
+        return (
+            bool(self.runs) or self.failed.pending or any(list(self.times.values()))
+        )  # of a copy, as slots may add tasks meanwhile
 
     def look(self, meters: Iterable[Meter]) -> None:
         """Note what the threads of slots do whose jobs run for a while already. The child watchdog calls this.

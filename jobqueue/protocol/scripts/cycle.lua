@@ -7,6 +7,7 @@
 --       started_at, ended_at (RQ's text), started, ended (seconds)
 --       then number of usage entries (may be left out), then for each: task, slots of the process, greatest extra
 --       memory of a run in kB or '', number of sums, then for each sum: field, amount (whole numbers)
+--       then how many kinds of failed runs there are (may be left out), then for each: outcome:cause, how many runs
 -- returns  { state, acks, jobs }
 --       state     claimed | empty | suspended | paused | fenced
 --       acks      per outcome: 1 recorded, 0 the token is gone (nothing written), 2 the job is gone or was canceled
@@ -189,6 +190,14 @@ for _ = 1, entries do
   for i = 1, 2 * tonumber(next_arg()) do sums[i] = next_arg() end
   task = record_of(task)
   if task then add_usage(usage_key(task), width, peak, sums, recorded_at) end
+end
+
+-- failed runs: counted by cause, likewise. MOST_CAUSES, because users can make any number of classes of exceptions.
+local MOST_CAUSES = 300
+for _ = 1, tonumber(next_arg() or 0) do
+  local field, count = 'run:' .. next_arg(), next_arg()
+  if redis.pcall('HEXISTS', DEATHS, field) == 0 and raw('HLEN', DEATHS) >= MOST_CAUSES then field = 'run:failed:other' end
+  redis.pcall('HINCRBY', DEATHS, field, count)
 end
 
 -- claim

@@ -39,6 +39,7 @@ for at = 14 + keeps, #ARGV, 3 do
 end
 
 local back, again, failed, unknown, for_rq = 0, 0, 0, 0, {}
+local ends = {} -- how the runs ended that the death of their process ended, for the metrics
 
 -- Returns whether RQ's own code has to end the job: it has retries, callbacks, webhooks, a rate limit or dependents.
 local function needs_rq(id, h, ruling)
@@ -115,6 +116,8 @@ for at = 1, #held, 2 do
     end
     back = back + requeue(owner, w, q, id, claim)
   else
+    local how = ({ fail = 'failed:time_limit', stop = 'stopped:stopped' })[ruling] or 'died:' .. ARGV[12]
+    if ruling ~= 'interrupt' then ends[how] = (ends[how] or 0) + 1 end
     local crashes = ruling == 'crash' and redis.call('HINCRBY', job, 'jobq_crashes', 1) or 0
     if ruling == 'stop' or ruling == 'dead' then
       fail(id, q, claim, h, ruling, cause)
@@ -139,6 +142,9 @@ note('process:' .. ARGV[12], ARGV[12] ~= '' and 1 or 0)
 note('job:given_back', back)
 note('job:run_again', again)
 note('job:failed', failed)
+if ARGV[12] ~= '' then
+  for how, count in pairs(ends) do note('run:' .. how, count) end
+end
 if final and redis.call('TTL', worker_key(w)) == -1 then -- its registration was gone: our HINCRBY above made this key
   redis.call('EXPIRE', worker_key(w), 480)
 end
