@@ -9,7 +9,7 @@ from pathlib import Path
 
 import redis
 from conftest import Start
-from helpers import ROOT, Server, eventually, jobq, status
+from helpers import ROOT, Server, eventually, jobq, program_path, status
 
 from jobqueue.admin.control import delete_failed
 from jobqueue.producing.queue import Queue
@@ -73,7 +73,7 @@ def test_it_can_be_followed(
     gate = tmp_path / "gate"
     job = queue.enqueue("samples_output.talk_and_wait", str(gate))
     tree = start("--capture", "64k", "-n", "1", mode=mode, serve=SERVE)
-    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "jobqueue.cli", "logs", "-f", job.id]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, Server, eventually
+from helpers import ROOT, Server, eventually, program_path
 from leftovers import assert_nothing_is_left, working_for
 
 from jobqueue.protocol import keys
@@ -68,7 +68,7 @@ class Place:
         self.home, self.tmp = home, tmp
         self.home.mkdir()
         (self.home / "mine.py").write_text(MODULE)
-        own = {"TMPDIR": str(self.tmp), "REDIS_URL": "redis://127.0.0.1:1/0", "PYTHONPATH": str(ROOT)}
+        own = {"TMPDIR": str(self.tmp), "REDIS_URL": "redis://127.0.0.1:1/0", "PYTHONPATH": program_path(ROOT)}
         self.env = os.environ | own | {"PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:

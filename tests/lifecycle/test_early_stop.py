@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from helpers import ROOT, Server, eventually
+from helpers import ROOT, Server, eventually, program_path
 
 from jobqueue.protocol import keys
 
@@ -37,7 +37,7 @@ CRONS = "from rq import cron\ncron.register('samples.add', 'default', args=(1, 2
 )
 def test_sigterm_during_the_start(server: Server, store: redis.Redis, tmp_path: Path, at: str, number: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(SITE.format(signal=number))
-    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(tmp_path, ROOT)}
     env |= {"JOBQ_TEST_AT": at, "JOBQ_TEST_PID": ""}
     command = [sys.executable, "-m", "jobqueue.cli", "worker", "-n", "1"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=90)
@@ -52,7 +52,7 @@ def test_sigterm_during_the_start(server: Server, store: redis.Redis, tmp_path: 
 def test_sigint_during_the_start(server: Server, tmp_path: Path, at: str, command: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(SITE.format(signal="SIGINT"))
     (tmp_path / "crons.py").write_text(CRONS)
-    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(tmp_path, ROOT)}
     env |= {"JOBQ_TEST_AT": at, "JOBQ_TEST_PID": ""}
     argv = [sys.executable, "-m", "jobqueue.cli", *command.split()]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90, cwd=tmp_path)
@@ -80,7 +80,7 @@ def test_sigint_at_the_very_end(server: Server, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
     )
-    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(tmp_path, ROOT)}
     argv = [sys.executable, "-m", "jobqueue.cli", "info"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90)
     assert done.returncode == 130

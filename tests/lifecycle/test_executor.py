@@ -22,7 +22,7 @@ import pytest
 import samples
 import samples_rq
 from conftest import Start
-from helpers import ROOT, Server, eventually, held, lines, status
+from helpers import ROOT, Server, eventually, held, lines, program_path, status
 
 from jobqueue import BrokenWorkers, JobExecutor, JobFailed, NotSerializable, StoreUnreachable, TaskNotFound, UsageError
 from jobqueue.admin.control import pause, resume
@@ -428,7 +428,7 @@ def script(directory: Path, text: str) -> list[str]:
 
 
 def run(server: Server, argv: list[str], **options: Any) -> subprocess.Popen[str]:
-    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(ROOT, ROOT / "tests")}
     out = subprocess.PIPE
     return subprocess.Popen(argv, env=env, stdout=out, stderr=out, text=True, start_new_session=True, **options)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import eventually
+from helpers import eventually, program_path
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/threads-and-processes.md"
@@ -220,7 +220,7 @@ def environment(directory: Path) -> dict[str, str]:
         (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
         (commands / name).chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
-    own = {"JOBQ_HOME": str(directory / "home"), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    own = {"JOBQ_HOME": str(directory / "home"), "PYTHONPATH": program_path(ROOT), "PYTHONUTF8": "1"}
     return {**kept, **own, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import ROOT, eventually
+from helpers import ROOT, eventually, program_path
 
 from jobqueue.store.local.store import LocalStore
 
@@ -58,7 +58,7 @@ def servers(home: Path) -> list[psutil.Process]:
 
 def begin(home: Path, *argv: str) -> subprocess.Popen[str]:
     env = {k: v for k, v in os.environ.items() if not k.endswith("_URL")}
-    env |= {"JOBQ_HOME": str(home), "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    env |= {"JOBQ_HOME": str(home), "PYTHONPATH": program_path(ROOT, ROOT / "tests")}
     return subprocess.Popen(
         [sys.executable, *argv],
         env=env,

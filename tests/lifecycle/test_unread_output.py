@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from helpers import ROOT, Server, eventually, failed, jobq
+from helpers import ROOT, Server, eventually, failed, jobq, program_path
 
 from jobqueue.producing.queue import Queue
 
@@ -55,7 +55,7 @@ def test_jobs_run_and_a_stop_ends_although_output_is_not_read(
 ) -> None:
     (tmp_path / "served.py").write_text(SERVED)
     flags = ["--mode", mode, "-n", "2", "-I", "served", "-v", "--health-file", str(tmp_path / "health")]
-    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(ROOT)}
     with full(kind) as output:
         worker = subprocess.Popen(
             [sys.executable, "-m", "jobqueue.cli", "worker", *flags],

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers import ROOT, Server
+from helpers import ROOT, Server, program_path
 
 from jobqueue import Queue
 
@@ -25,7 +25,7 @@ def test_modules_with_the_names_of_ours_or_pythons(server: Server, queue: Queue,
     serve = [flag for name in SERVED for flag in ("-I", name)]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "jobqueue.cli", "worker", "--mode", mode, "-n", "2", "--burst", *serve],
-        env={**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,

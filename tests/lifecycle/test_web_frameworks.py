@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Start
-from helpers import ROOT, Server
+from helpers import ROOT, Server, program_path
 
 FLASK_CLIENT = """
 import time
@@ -53,7 +53,7 @@ def save_programs(page: str, directory: Path) -> None:
 
 
 def run(program: str, directory: Path, server: Server) -> str:
-    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=directory, env=env, capture_output=True, text=True, timeout=60
     )

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Server, eventually
+from helpers import ROOT, Server, eventually, program_path
 
 from jobqueue.protocol import keys
 from jobqueue.store.address import Address
@@ -18,7 +18,7 @@ from jobqueue.store.error_texts import explain
 
 def shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run ``line`` in a shell where JOBQ is the command; a traceback fails the test."""
-    names = {**os.environ, "PYTHONPATH": str(ROOT), "JOBQ": f"{sys.executable} -m jobqueue.cli", **env}
+    names = {**os.environ, "PYTHONPATH": program_path(ROOT), "JOBQ": f"{sys.executable} -m jobqueue.cli", **env}
     done = subprocess.run(["bash", "-c", line], cwd=cwd, env=names, capture_output=True, text=True, timeout=100)
     assert "Traceback" not in done.stderr, done.stderr
     return done

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 from fake_worker import fail, finish, invoke
-from helpers import Server, eventually
+from helpers import Server, eventually, program_path
 
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.render import json_line
@@ -40,7 +40,7 @@ def jobq(server: Server, store: redis.Redis, tmp_path: Path) -> Any:
 
 
 def environment(server: Server) -> dict[str, str]:
-    return {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "JOBQ_URL": server.url, "PYTHONPATH": program_path(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run(server: Server, cwd: Path, *args: str, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
