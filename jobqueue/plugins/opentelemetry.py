@@ -8,15 +8,22 @@ later (``process_start`` of a plugin of yours) needs ``--plugin opentelemetry``.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from jobqueue.plugins.plugin import JobEnd, NewJob, Plugin, RunningJob
+from jobqueue.plugins.plugin import JobEnd, NewJob, Plugin, ProcessInfo, RunningJob
+
+log = logging.getLogger(__name__)
 
 PREFIX = "jobq_"  # of the fields in the job's hash
 SCOPE = "jobqueue"  # the name of the instrumentation
+MOST_QUEUES = 100  # that have gauges
+FRESH = 0.5  # seconds for which what was read serves both gauges
 _NO_ERRORS = frozenset({"Interrupted", "Stopped", "WrittenOff"})  # raised by the worker, and no fault of the job
 
 
@@ -27,6 +34,7 @@ class OpenTelemetryPlugin(Plugin):
 
     def __init__(self) -> None:
         self._meters: Any = None
+        self._queues: _QueueObserver | None = None
 
     def why_inactive(self) -> str:
         """Return why nothing is traced: the API is missing, or nobody listens."""
@@ -39,6 +47,11 @@ class OpenTelemetryPlugin(Plugin):
         return "no TracerProvider and no MeterProvider is set where the served modules are imported"
 
     # -- where jobs run ------------------------------------------------------------------------------------------------
+
+    def process_start(self) -> None:
+        """Make the gauges of the queues; they are asked for when a MeterProvider is set, now or later."""
+        if self.worker is not None and self.process is not None:
+            self._queues = _QueueObserver(self.worker.queues, self.process)
 
     def around_job(self, job: RunningJob, call_next: Callable[[], Any]) -> Any:
         """Run the job in a consumer span, as a child of the producer's span, to which it is linked too."""
@@ -77,6 +90,8 @@ class OpenTelemetryPlugin(Plugin):
         """Send what is left, as far as the providers can be told to."""
         from opentelemetry import metrics, trace
 
+        if self._queues is not None:
+            self._queues.over = True  # the store may be away, and nothing must wait for it now
         for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
             if flush := getattr(provider, "force_flush", None):
                 flush(2000)  # milliseconds
@@ -137,6 +152,7 @@ class _Meters:
             "messaging.client.consumed.messages", "{message}", "Runs of jobs, by how they ended."
         )
         self._seconds = meter.create_histogram("messaging.process.duration", "s", "How long runs of jobs took.")
+        self._waits = meter.create_histogram("jobq.job.wait", "s", "How long jobs had waited in their queues.")
         self._deaths = meter.create_counter("jobq.job.deaths", "{job}", "Jobs that failed because their process died.")
 
     def ended(self, job: RunningJob, end: JobEnd) -> None:
@@ -148,8 +164,62 @@ class _Meters:
         self._consumed.add(1, names)
         if end.seconds is not None:
             self._seconds.record(end.seconds, names)
+        if job.waited is not None:
+            self._waits.record(job.waited, names)
         if end.was_killed:
             self._deaths.add(1, names)
+
+
+class _QueueObserver:
+    """What the queues of the worker ask for. One process of the worker reports it, as it is the same for all."""
+
+    def __init__(self, queues: Sequence[str], process: ProcessInfo) -> None:
+        from opentelemetry import metrics
+
+        self._names = tuple(queues)[:MOST_QUEUES]
+        self._process = process
+        self._lock = threading.Lock()
+        self._found: Sequence[Any] = ()
+        self._read_at = -FRESH
+        self.over = False
+        meter = metrics.get_meter(SCOPE)
+        text = "Jobs that wait in the queues of the worker, and that run, in any worker."
+        meter.create_observable_gauge("jobq.queue.jobs", [self._jobs], "{job}", text)
+        text = "How long the oldest waiting job has waited; 0: none waits."
+        meter.create_observable_gauge("jobq.queue.latency", [self._latency], "s", text)
+
+    def _jobs(self, _options: Any) -> Iterator[Any]:
+        from opentelemetry.metrics import Observation
+
+        for name, found in self._read():
+            yield Observation(found.waiting, _of_queue(name) | {"jobq.state": "waiting"})
+            yield Observation(found.running, _of_queue(name) | {"jobq.state": "running"})
+
+    def _latency(self, _options: Any) -> Iterator[Any]:
+        from opentelemetry.metrics import Observation
+
+        for name, found in self._read():
+            yield Observation(found.latency, _of_queue(name))
+
+    def _read(self) -> list[tuple[str, Any]]:
+        """Read the store, once for both gauges. Nothing where another process reports, or the store cannot be read."""
+        with self._lock:
+            if self.over or not self._process.speaks_for_worker():
+                return []
+            if time.monotonic() - self._read_at >= FRESH:
+                try:
+                    self._found = self._process.demands(self._names)
+                except (
+                    Exception
+                ) as e:  # redis-py's: a gauge that is missing says this better than one that stands still
+                    log.debug("the store cannot be read for the gauges of queues: %s", e)
+                    self._found = ()
+                self._read_at = time.monotonic()
+            return list(zip(self._names, self._found, strict=False))
+
+
+def _of_queue(name: str) -> dict[str, str]:
+    return {"messaging.system": "jobq", "messaging.destination.name": name}
 
 
 def _attributes(job: RunningJob | NewJob, operation: str) -> dict[str, Any]:

@@ -41,18 +41,48 @@ class JobEnd:
     was_killed: bool = False
 
 
+@dataclass(frozen=True)
+class ProcessInfo:
+    """What a plugin may know of the process that runs jobs.
+
+    connection: a redis-py client of the store, which any thread may use. speaks_for_worker: asks whether this process
+    is the one of its worker that is to report what concerns all of them; it is another one after this has ended.
+    demands: reads what is asked of each of these queues: waiting, running, latency. It raises redis-py's errors.
+    """
+
+    connection: Any
+    speaks_for_worker: Callable[[], bool]
+    demands: Callable[[Sequence[str]], Sequence[Any]]
+
+
 class RunningJob:
     """A job that runs in this process, or that has died with another. There is one object per run; ``state`` is for
     plugins, which keep there what belongs to this run, each under its own key."""
 
-    __slots__ = ("_args", "_fields", "_kwargs", "_rq_job", "connection", "id", "queue", "state", "task", "worker")
+    __slots__ = (
+        "_args",
+        "_fields",
+        "_kwargs",
+        "_rq_job",
+        "connection",
+        "id",
+        "queue",
+        "state",
+        "task",
+        "waited",
+        "worker",
+    )
 
-    def __init__(self, job_id: str, queue: str, worker: str, connection: Any, rq_job: Any = None) -> None:
-        """connection: a redis-py client of the store, which any thread may use."""
+    def __init__(
+        self, job_id: str, queue: str, worker: str, connection: Any, rq_job: Any = None, waited: float | None = None
+    ) -> None:
+        """connection: a redis-py client of the store, which any thread may use. waited: seconds from when the job came
+        to its queue to its start; None: unknown."""
         self.id = job_id
         self.connection = connection
         self.queue = queue
         self.worker = worker
+        self.waited = waited
         self.task = ""  # "shop.tasks.resize"; "" until the job is decoded
         self.state: dict[Any, Any] = {}
         self._args: Sequence[Any] = ()
@@ -147,6 +177,7 @@ class Plugin:
     name = ""  # in the log and in `jobq plugins`; "": the module and name of the class
     is_asked_for = False  # named by --plugin or JOBQ_PLUGINS, not found by itself
     worker: WorkerInfo | None = None  # set before the first method is called; None in a producer
+    process: ProcessInfo | None = None  # set before process_start; None where no jobs run
 
     def why_inactive(self) -> str:
         """Return why this plugin has nothing to do here, "" if it is active. Called once, after the imports."""

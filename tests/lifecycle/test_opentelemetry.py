@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,17 +152,22 @@ def test_runs_are_measured(
     queue.enqueue_many("samples.ok", range(3))
     queue.enqueue("samples.fail")
     flags = ("--plugin", "opentelemetry", "--plugin", "samples_otel:Measured")
-    assert start(*flags, "-b", "-n", "1", mode=mode, serve=SERVE).wait() == 0
-    (line,) = lines(measures)
-    found = {
-        metric["name"]: metric["data"]["data_points"]
-        for resource in json.loads(line)["resource_metrics"]
-        for scope in resource["scope_metrics"]
-        for metric in scope["metrics"]
-    }
-    ends = {point["attributes"]["jobq.end"]: point["value"] for point in found["messaging.client.consumed.messages"]}
+    assert start(*flags, "-b", "-n", "2", mode=mode, serve=SERVE).wait() == 0
+    found: dict[str, list[Any]] = {}
+    for line in lines(measures):
+        for resource in json.loads(line)["resource_metrics"]:
+            for scope in resource["scope_metrics"]:
+                for metric in scope["metrics"]:
+                    found.setdefault(metric["name"], []).extend(metric["data"]["data_points"])
+    ends: Counter[str] = Counter()
+    for point in found["messaging.client.consumed.messages"]:
+        ends[point["attributes"]["jobq.end"]] += point["value"]
     assert ends == {"finished": 3, "failed": 1}
     assert sum(point["count"] for point in found["messaging.process.duration"]) == 4
+    assert sum(point["count"] for point in found["jobq.job.wait"]) == 4
+    assert 0 < sum(point["sum"] for point in found["jobq.job.wait"]) < 240
+    (latency,) = found["jobq.queue.latency"]  # of one of the processes
+    assert latency["attributes"] == {"messaging.system": "jobq", "messaging.destination.name": "default"}
 
 
 def test_it_can_be_switched_off(start: Start, queue: Queue, store: redis.Redis, spans: Path) -> None:

@@ -161,3 +161,35 @@ def test_a_killed_writer_leaves_complete_records_only(seed: int) -> None:
     running = [r.claim for r in page.running()]
     assert running in ([], [claims[-1]], [claims[-1] + 1])
     os.close(fd)
+
+
+SPEAKER = """
+import sys
+from jobqueue.workers.shared.journal import SharedPage
+
+page = SharedPage(int(sys.argv[1]), 1, 1)
+for line in sys.stdin:
+    print(page.speaks_for_tree(), flush=True)
+"""
+
+
+def test_one_process_speaks_for_its_tree_until_it_ends() -> None:
+    fd = make_file(2, 1)
+    page = SharedPage(fd, 0, 1)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-c", SPEAKER, str(fd)]
+    with subprocess.Popen(
+        argv, pass_fds=(fd,), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        try:
+            print(file=other.stdin, flush=True)
+            assert other.stdout.readline() == "True\n"
+            assert not page.speaks_for_tree()
+        finally:
+            other.kill()
+    assert page.speaks_for_tree()
+    assert page.speaks_for_tree(), "it may ask again"
+    os.close(fd)
+    assert not page.speaks_for_tree(), "a job has closed the file"

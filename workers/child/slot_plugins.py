@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from jobqueue.clock import now
 from jobqueue.plugins.calls import Plugins
 from jobqueue.plugins.plugin import EndKind, JobEnd, RunningJob
 from jobqueue.protocol.claims import Claimed
@@ -68,7 +69,8 @@ class SlotPlugins:
 
     def begin(self, job: Claimed, rq_job: Any) -> None:
         """(in the job's context) Make the object by which plugins know the job."""
-        self._job = RunningJob(job.id, job.queue, self._worker, self._client, rq_job)
+        waited = max(0.0, now() - job.ready_at) if job.ready_at else None
+        self._job = RunningJob(job.id, job.queue, self._worker, self._client, rq_job, waited)
         self._error = self.heard = None
         running_job.set(self._job)
 

@@ -13,6 +13,7 @@ import redis
 
 from jobqueue.clock import monotonic
 from jobqueue.plugins.calls import IN_PROCESSES, Plugins
+from jobqueue.plugins.plugin import ProcessInfo
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.protocol.wire import Wire
 from jobqueue.workers.child.child_watchdog import ChildWatchdog
@@ -37,6 +38,16 @@ def _no_other_thread(_slot: object) -> None:
     raise RuntimeError("the one slot of this process is its main thread")
 
 
+def _tell_of_process(plugins: Plugins | None, store: redis.Redis, speaks: Callable[[], bool]) -> None:
+    """Tell the plugins of this process."""
+    if plugins and plugins.all:
+        from jobqueue.admin.demand import demands
+
+        process = ProcessInfo(store, speaks, partial(demands, store))
+        for plugin in plugins.all:
+            plugin.process = process
+
+
 class Wiring:
     """The parts of a process that runs jobs, connected and not started yet."""
 
@@ -52,9 +63,10 @@ class Wiring:
         start_slot: Callable[[Slot], object] = _no_other_thread,
         title: Title | None = None,
         plugins: Plugins | None = None,
+        is_alone: bool = False,
     ) -> None:
         """start_slot: starts the thread of a slot that replaces one that was written off. title: of this process, to
-        show what it runs; None: the process is not ours."""
+        show what it runs; None: the process is not ours. is_alone: no other process runs jobs for this worker."""
         protocol, usage, wake_pipe = Protocol(store), Usage(settings.slots, settings.accounting), WakePipe()
         self.request_thread = RequestThread(protocol, settings.worker, on_failed=link.ask_to_retire)
         self.consumer = Consumer(
@@ -69,6 +81,7 @@ class Wiring:
             on_cut_off=hooks.on_cut_off,
             on_away=hooks.on_away,
         )
+        _tell_of_process(plugins, store, (lambda: True) if is_alone else page.speaks_for_tree)
         hear = plugins if plugins and plugins.has(*IN_PROCESSES) else None
         parts = SlotParts(
             settings, owner, page, self.consumer, protocol, usage, wake_pipe.stir, link.ask_to_retire, hear

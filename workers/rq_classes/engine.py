@@ -83,6 +83,7 @@ class Engine:
             self._hooks(in_horse),
             make_slot=lambda parts, _number: RQSlot(worker, parts, runner, in_horse=in_horse),
             plugins=plugins,
+            is_alone=True,
         )
         (slot,) = wiring.slots
         assert isinstance(slot, RQSlot)

@@ -20,6 +20,7 @@ the record counts. While one half is being sent to Redis, new records go to the 
 
 from __future__ import annotations
 
+import fcntl
 import marshal
 import mmap
 import os
@@ -56,6 +57,12 @@ def make_file(children: int, slots: int) -> int:
     return fd
 
 
+def inode_of(fd: int) -> tuple[int, int]:
+    """Return which file is open under this descriptor."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
 class Running(NamedTuple):
     """The job, or the code after a job's end, that a slot runs."""
 
@@ -73,6 +80,7 @@ class SharedPage:
 
     def __init__(self, fd: int, child: int, slots: int) -> None:
         size = page_size(slots)
+        self._file, self._inode = fd, inode_of(fd)
         self._map = mmap.mmap(fd, 0)  # the whole file: shared pages are not page-aligned
         view = memoryview(self._map)[child * size : (child + 1) * size]
         words = HEADER_WORDS + SLOT_WORDS * slots
@@ -112,6 +120,17 @@ class SharedPage:
     def set_unanswered(self, since: float) -> None:
         """Set since when the store has not answered this child, or refuses it (monotonic seconds); 0: it answers."""
         self._seconds[UNANSWERED] = since
+
+    def speaks_for_tree(self) -> bool:
+        """(the child) Return whether this process is the one of its tree that reports what concerns all: the first that
+        asks. It holds a lock on the file, which the kernel takes from it when it ends; then another one may have it."""
+        try:
+            if inode_of(self._file) != self._inode:  # a job has closed it, and the number stands for another file now
+                return False
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+            return True
+        except OSError:
+            return False
 
     # -- the supervisor writes --
 
