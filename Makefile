@@ -18,7 +18,7 @@ check:  ## format, lint, types, import rules
 	$(BIN)ruff check .
 	$(BIN)mypy
 	$(BIN)lint-imports
-test:   ## run all tests, four at a time, with RQ's own
+test:   ## run all tests, six at a time, with RQ's own
 	$(BIN)pytest -n 6 --dist worksteal
 conformance: ## run RQ's own test suite with our classes in place of RQ's
 	$(BIN)python tests/conformance/fetch.py

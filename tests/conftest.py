@@ -31,6 +31,26 @@ pytest.register_assert_rewrite(
 Start = Callable[..., Tree]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests as slow whose case runs in another mode already (marker ``spread``): of the modes of each case one
+    stays, in turn."""
+    values: dict[str, list[str]] = {}  # of the argument that is spread, by test function
+    cases: dict[str, list[str]] = {}
+    for item in sorted(items, key=lambda it: it.nodeid):  # they are shuffled
+        if not (marker := item.get_closest_marker("spread")) or not isinstance(item, pytest.Function):
+            continue
+        function = item.nodeid.partition("[")[0]
+        value = str(item.callspec.params[marker.args[0]])
+        case = "-".join(it for it in item.callspec.id.split("-") if it != value)
+        all_values, all_cases = values.setdefault(function, []), cases.setdefault(function, [])
+        for one, among in ((value, all_values), (case, all_cases)):
+            if one not in among:
+                among.append(one)
+        if all_cases.index(case) % 2 != all_values.index(value) % 2:
+            item.add_marker("slow")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Tell fixtures whether the test passed: after a failure they make no further checks."""

@@ -120,6 +120,7 @@ def test_a_key_of_a_wrong_type_in_place_of_the_registration(
 # -- numbers of any size ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spread("mode")
 @pytest.mark.parametrize("timeout", ["10000000000", "1e18", "1e308", "inf", "nan", "-5", "1" + "0" * 400])
 def test_a_time_limit_of_any_size_stops_no_watchdog(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, timeout: str

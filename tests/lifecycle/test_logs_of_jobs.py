@@ -85,6 +85,7 @@ def records(directory: Path, count: int) -> list[dict[str, Any]]:
     return eventually(read)
 
 
+@pytest.mark.spread("mode")
 @pytest.mark.parametrize("set_up", SET_UPS)
 def test_records_of_the_user_have_the_fields(
     start: Start, queue: Queue, mode: str, set_up: str, tmp_path: Path

@@ -171,6 +171,7 @@ def test_one_that_kills_its_process_before_it_can_run_jobs_ends_the_worker(
     store.flushall()
 
 
+@pytest.mark.spread("mode")
 @pytest.mark.parametrize("method", ["process_start", "thread_start", "around_job", "job_ended", "process_stop"])
 def test_one_that_kills_its_process_once_loses_no_job(
     start: Start, queue: Queue, store: redis.Redis, mode: str, method: str, tmp_path: Path

@@ -282,6 +282,7 @@ def test_programs_of_a_callback_end_at_its_limit(start_in: Run, place: str, jobs
     eventually(lambda: not programs(tree, record), 10)
 
 
+@pytest.mark.spread("place")
 @pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
 @pytest.mark.parametrize("end", ["dies", "is killed", "holds on"])
 def test_programs_of_jobs_end_with_the_process_of_the_jobs(
@@ -385,6 +386,7 @@ def test_a_job_that_signals_its_group_stops_no_worker(
     assert "stop" not in tree.log.lower()
 
 
+@pytest.mark.spread("place")
 @pytest.mark.parametrize("place", ["thread", "process", "Worker"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_lets_the_programs_of_jobs_finish(

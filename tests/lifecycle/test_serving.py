@@ -83,6 +83,7 @@ def test_a_first_job_that_is_not_served_does_not_prevent_the_start(
     assert "--accept json,pickle" in failed(store, ids[1])
 
 
+@pytest.mark.spread("mode")
 @pytest.mark.parametrize("name", ["os.system", "operator.add", "heapq.heappush", "passing_on.add"])
 def test_the_flag_that_the_message_names_works(
     start: Start, mode: str, queue: Queue, store: redis.Redis, tmp_path: Path, name: str

@@ -246,6 +246,7 @@ def test_a_webhook_whose_answer_never_ends(
 # -- the process is killed: C code that keeps the GIL ------------------------------------------------------------------
 
 
+@pytest.mark.spread("mode")
 @pytest.mark.parametrize("which", ["success", "failure", "handler", "stopped"])
 def test_callbacks_in_c_code_that_keeps_the_gil(
     start: Start, mode: str, queue: Queue, store: redis.Redis, which: str

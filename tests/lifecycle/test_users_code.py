@@ -173,6 +173,7 @@ LEFT = [
 ]
 
 
+@pytest.mark.spread("mode")
 @pytest.mark.parametrize("what", LEFT)
 def test_timers_and_limits_that_a_job_leaves(
     start: Start, mode: str, queue: Queue, store: redis.Redis, what: str
@@ -186,6 +187,7 @@ def test_timers_and_limits_that_a_job_leaves(
     assert tree.stop() == 0
 
 
+@pytest.mark.spread("place")
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
 @pytest.mark.parametrize("what", LEFT)
 def test_timers_and_limits_that_a_job_leaves_with_rqs_classes(
@@ -217,6 +219,7 @@ def test_a_jobs_own_limit_by_a_timer_does_not_end_the_next(
     assert tree.stop() == 0
 
 
+@pytest.mark.spread("place")
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
 @pytest.mark.parametrize("timer", TIMERS)
 def test_a_jobs_own_limit_by_a_timer_does_not_end_the_next_with_rqs_classes(

@@ -80,6 +80,7 @@ def test_keys_of_a_wrong_type_where_rqs_own_code_writes(store: redis.Redis, star
     tree.stop()
 
 
+@pytest.mark.spread("mode")
 @pytest.mark.parametrize("junk", ["1e18", str(2**63 - 1), "nan", "soon", "-1e300"])
 def test_numbers_of_other_producers(store: redis.Redis, start: Start, mode: str, junk: str) -> None:
     """Numbers as RQ or an older release may have written them into the hash of a job."""
