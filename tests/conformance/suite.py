@@ -57,6 +57,7 @@ class Report:
     texts: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     again: list[str] = field(default_factory=list)  # tests that passed only in their second run, alone
+    stacks: dict[str, str] = field(default_factory=dict)  # test that hung → where its processes were
     loops: dict[str, int] = field(default_factory=dict)  # calls of work() that our engine ran, or RQ's own loop
 
     @property
@@ -204,6 +205,7 @@ class Shard:
         for name in begun:
             report.outcomes[name] = "hung"
             report.texts[name] = f"It did not come to an end, or took pytest with it (exit code {code})."
+            report.stacks[name] = self._output.read_text(errors="replace")[-20_000:]
         for name in left:
             report.outcomes[name] = "left"
             report.texts[name] = f"Its turn did not come (exit code {code})."
@@ -213,13 +215,18 @@ class Shard:
             report.texts[name] = f"pytest exited with {code}:\n{self._output.read_text()[-3000:]}"
 
     def _wait(self) -> int:
-        """Return pytest's exit code; 2 if it had to be killed."""
+        """Return pytest's exit code; 2 if it had to be killed. Then the processes have printed where they were: pytest
+        has switched faulthandler on."""
         try:
             while (code := self._process.poll()) is None and time.monotonic() < self._deadline:
                 if '"finished"' in self._record.read_text()[-200:]:
                     self._deadline = min(self._deadline, time.monotonic() + LINGER)
                 time.sleep(0.1)
-            return 2 if code is None else code
+            if code is None:
+                os.killpg(self._process.pid, signal.SIGABRT)
+                time.sleep(1.0)  # for what they print
+                code = 2
+            return code
         finally:
             self._end()
 
@@ -241,6 +248,8 @@ def main() -> None:
             report = suite.run(places)
             for name, text in report.bad.items():
                 print(f"FAILED {name}\n{text}\n")
+            for name, stacks in report.stacks.items():
+                print(f"HUNG {name}\n{stacks}\n")
             for name, reason in report.expected.items():
                 print(f"expected: {name}: {reason}")
             for name in report.out_of_date:
