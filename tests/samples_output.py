@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,15 +14,16 @@ log = logging.getLogger("shop")
 
 
 def talk(name: str, pause: float = 0.0) -> str:
-    """Print and log, in both streams, and in a thread, which is not kept."""
+    """Print and log, in both streams, in a thread, and by a program."""
     for number in range(3):
         print(f"{name} prints {number}")
         time.sleep(pause)
     print(f"{name} on stderr", file=sys.stderr)
     log.warning("%s logs", name)
-    thread = threading.Thread(target=print, args=("from a thread",))
+    thread = threading.Thread(target=print, args=(f"{name} in a thread",))
     thread.start()
     thread.join()
+    subprocess.run(["echo", f"{name} by a program"], check=True)
     return name
 
 

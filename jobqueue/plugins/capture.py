@@ -1,9 +1,9 @@
 """Keep the last kilobytes of what each job logs and prints: ``jobq worker --capture 64k``, ``jobq logs ID``.
 
-What a job's own thread and its coroutines write to ``sys.stdout`` and ``sys.stderr`` and log is kept, by a context
-variable, so that jobs in other threads do not get into it; of a failure also the traceback. Threads that a job starts
-begin with an empty context, and programs write past Python: their output is not kept. It is written to the store once a
-second while a job runs, and at its end; the key expires with the job.
+What a job, its coroutines and its threads write to ``sys.stdout`` and ``sys.stderr`` and log is kept, by a context
+variable, so that jobs in other threads do not get into it; and what programs print that it starts (job_output.py,
+program_output.py). Of a failure also the traceback. It is written to the store once a second while a job runs, and at
+its end; the key expires with the job.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextlib import ExitStack
 from typing import Any
 
+from jobqueue.plugins.job_output import JobOutput, current, threads_followed
 from jobqueue.plugins.plugin import JobEnd, Plugin, RunningJob
+from jobqueue.plugins.program_output import ProgramOutput
 from jobqueue.protocol import keys
 
 EVERY = 1.0  # seconds between two writes to the store while a job runs
@@ -24,34 +26,6 @@ RUNNING_TTL = 86_400  # seconds for which the output of a job that has not ended
 _FORMAT = logging.Formatter("%(levelname)s %(name)s: %(message)s")
 
 
-class JobOutput:
-    """The end of what one run has written. Any thread may call it."""
-
-    def __init__(self, limit: int) -> None:
-        """limit: bytes."""
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._kept = bytearray()
-        self.total = 0  # bytes that were written
-        self.stored = -1  # of these, when it was last stored
-
-    def add(self, text: str) -> None:
-        """Add a text; forget what is too much at the beginning."""
-        data = text.encode("utf-8", "backslashreplace")
-        with self._lock:
-            self.total += len(data)
-            self._kept += data[-self._limit :]
-            if len(self._kept) > 2 * self._limit:  # not at each write: it moves what stays
-                del self._kept[: -self._limit]
-
-    def fields(self) -> dict[str, bytes | int]:
-        """Return what is stored: the end of the text, and how many bytes there were in all."""
-        with self._lock:
-            self.stored = self.total
-            return {"text": bytes(self._kept[-self._limit :]), "total": self.total}
-
-
-current: ContextVar[JobOutput | None] = ContextVar("jobq_output", default=None)
 _logging = threading.local()  # on: what is written now was kept as a log record
 
 
@@ -104,6 +78,7 @@ class CapturePlugin(Plugin):
         self._running: dict[str, tuple[RunningJob, JobOutput]] = {}  # by job id
         self._over = threading.Event()
         self._before: tuple[Any, Any, Any] = (sys.stdout, sys.stderr, logging.Logger.callHandlers)
+        self._followed = ExitStack()
         self._storing = threading.Lock()  # held for a write, so that none of a running job follows that of its end
 
     def why_inactive(self) -> str:
@@ -119,11 +94,14 @@ class CapturePlugin(Plugin):
         self._before = sys.stdout, sys.stderr, logging.Logger.callHandlers
         sys.stdout, sys.stderr = Tee(sys.stdout), Tee(sys.stderr)
         logging.Logger.callHandlers = _keep_records(logging.Logger.callHandlers)  # type: ignore[method-assign]
+        self._followed.enter_context(threads_followed())
+        self._followed.enter_context(ProgramOutput().followed())
         threading.Thread(target=self._store_while_they_run, name="jobq-capture", daemon=True).start()
 
     def process_stop(self) -> None:
         """End the thread, and put things back: RQ's SimpleWorker runs in a process of the user's."""
         self._over.set()
+        self._followed.close()
         sys.stdout, sys.stderr, logging.Logger.callHandlers = self._before  # type: ignore[method-assign]
 
     def around_job(self, job: RunningJob, call_next: Callable[[], Any]) -> Any:
@@ -145,8 +123,11 @@ class CapturePlugin(Plugin):
             return
         if output is None:
             output = JobOutput(self._limit)
+        if output.catch_up is not None:
+            output.catch_up(output)
         if end.kind in ("failed", "retried") and end.text:
             output.add(f"{end.text.rstrip()}\n")
+        output.end()
         if output.total:
             with self._storing:
                 _store(job, output, self._ttl(job, end))

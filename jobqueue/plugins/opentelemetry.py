@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from jobqueue.clock import monotonic
 from jobqueue.plugins.plugin import JobEnd, NewJob, Plugin, ProcessInfo, RunningJob
 
 log = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ class _QueueObserver:
         with self._lock:
             if self.over or not self._process.speaks_for_worker():
                 return []
-            if time.monotonic() - self._read_at >= FRESH:
+            if monotonic() - self._read_at >= FRESH:
                 try:
                     self._found = self._process.demands(self._names)
                 except (
@@ -214,7 +214,7 @@ class _QueueObserver:
                 ) as e:  # redis-py's: a gauge that is missing says this better than one that stands still
                     log.debug("the store cannot be read for the gauges of queues: %s", e)
                     self._found = ()
-                self._read_at = time.monotonic()
+                self._read_at = monotonic()
             return list(zip(self._names, self._found, strict=False))
 
 

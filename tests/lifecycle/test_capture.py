@@ -16,7 +16,10 @@ from jobqueue.producing.queue import Queue
 from jobqueue.protocol import keys
 
 SERVE = ("samples", "samples_output")
-SAID = "{0} prints 0\n{0} prints 1\n{0} prints 2\n{0} on stderr\nWARNING shop: {0} logs\n"
+SAID = (
+    "{0} prints 0\n{0} prints 1\n{0} prints 2\n{0} on stderr\nWARNING shop: {0} logs\n"
+    "{0} in a thread\n{0} by a program\n"
+)
 
 
 def logs(server: Server, job_id: str) -> str:
@@ -31,7 +34,7 @@ def test_what_a_job_logs_and_prints_is_kept(start: Start, queue: Queue, server: 
     assert tree.wait() == 0
     for n, job in enumerate(jobs):
         assert logs(server, job.id) == SAID.format(f"job {n}")
-    for text in ("job 0 prints 2", "job 0 on stderr", "job 0 logs", "from a thread"):
+    for text in ("job 0 prints 2", "job 0 on stderr", "job 0 logs", "job 0 in a thread", "job 0 by a program"):
         assert text in tree.log  # it is written as before, too
 
 

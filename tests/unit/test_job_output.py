@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from typing import Any, TypeVar
 
 import pytest
 
 from jobqueue.plugins import capture
 from jobqueue.plugins.capture import JobOutput, Tee, current
+from jobqueue.plugins.job_output import MOST_PIECES, threads_followed
 from jobqueue.protocol.bounds import size_of
+
+T = TypeVar("T")
 
 
 def kept(output: JobOutput) -> str:
@@ -36,6 +44,130 @@ def test_the_end_of_the_output_is_kept() -> None:
     assert output.fields()["total"] == 3890
     output.add("x" * 1000)
     assert kept(output) == "x" * 10
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000, 200_000])
+def test_what_is_kept_takes_little_more_memory_than_the_limit(size: int) -> None:
+    output = JobOutput(10_000)
+    written = b"".join(b"%07d" % number for number in range(60_000))
+    for at in range(0, len(written), size):
+        output.add_bytes(written[at : at + size])
+        assert len(output._pieces) <= MOST_PIECES
+    assert output.fields() == {"text": written[-10_000:], "total": len(written)}
+    assert sum(map(len, output._chunks)) < 10_000 + max(4096, size)
+
+
+def test_texts_of_many_threads_are_all_kept() -> None:
+    output = JobOutput(10**6)
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(8):
+            pool.submit(lambda n=n: [output.add(f"{n} {line}\n") for line in range(2000)])
+    lines = kept(output).splitlines()
+    assert sorted(lines) == sorted(f"{n} {line}" for n in range(8) for line in range(2000))
+    assert [line for line in lines if line.startswith("3 ")] == [f"3 {line}" for line in range(2000)]
+
+
+def test_after_the_end_nothing_is_kept() -> None:
+    output = JobOutput(100)
+    output.add("a")
+    output.end()
+    output.add("b")
+    assert output.fields() == {"text": b"a", "total": 1}
+
+
+# -- threads that a job starts -------------------------------------------------------------------------------------
+
+
+class Job:
+    """A job that writes, in a context of its own."""
+
+    def __init__(self) -> None:
+        self.output = JobOutput(1000)
+
+    def run(self, function: Callable[..., T], *args: Any) -> T:
+        def call() -> T:
+            current.set(self.output)
+            return function(*args)
+
+        return Context().run(call)
+
+
+@contextlib.contextmanager
+def printed() -> Iterator[io.StringIO]:
+    below = io.StringIO()
+    tee: Any = Tee(below)
+    with contextlib.redirect_stdout(tee), threads_followed():
+        yield below
+
+
+def in_thread(text: str) -> threading.Thread:
+    thread = threading.Thread(target=print, args=(text,))
+    thread.start()
+    thread.join(10)
+    return thread
+
+
+def test_a_thread_writes_for_the_job_that_started_it() -> None:
+    def nested() -> None:
+        thread = threading.Thread(target=in_thread, args=("nested",))
+        thread.start()
+        thread.join(10)
+
+    def timed() -> None:
+        timer = threading.Timer(0.0, print, ("timed",))
+        timer.start()
+        timer.join(10)
+
+    one, two, told = Job(), Job(), ""
+    for job, start in (
+        (one, lambda: in_thread("of one")),
+        (two, lambda: in_thread("of two")),
+        (one, nested),
+        (two, timed),
+    ):
+        with printed() as below:
+            job.run(start)
+            in_thread("of none")
+        told += below.getvalue()
+    assert (kept(one.output), kept(two.output)) == ("of one\nnested\n", "of two\ntimed\n")
+    assert told == "".join(f"{line}\nof none\n" for line in ("of one", "of two", "nested", "timed"))
+
+
+def test_a_class_of_threads_with_a_run_of_its_own() -> None:
+    class Own(threading.Thread):
+        def run(self) -> None:
+            print("its own")
+
+    def start() -> Own:
+        thread = Own()
+        thread.start()
+        thread.join(10)
+        return thread
+
+    job = Job()
+    with printed():
+        thread = job.run(start)
+        assert kept(job.output) == "its own\n"
+        assert "run" not in vars(thread)
+        with pytest.raises(RuntimeError, match="once"):
+            job.run(thread.start)
+    assert "run" not in vars(thread)
+
+
+def test_a_pool_that_jobs_share_writes_for_the_one_whose_work_it_does() -> None:
+    one, two = Job(), Job()
+    with printed(), ThreadPoolExecutor(1) as pool:
+        one.run(lambda: pool.submit(print, "of one").result(10))
+        two.run(lambda: pool.submit(print, "of two", end="!\n").result(10))
+        pool.submit(print, "of none").result(10)
+    assert (kept(one.output), kept(two.output)) == ("of one\n", "of two!\n")
+
+
+def test_threads_are_as_before_afterwards() -> None:
+    before = threading.Thread.start, ThreadPoolExecutor.submit
+    with threads_followed():
+        assert threading.Thread.start is not before[0]
+    assert before == (threading.Thread.start, ThreadPoolExecutor.submit)
 
 
 def test_what_is_printed_is_kept_and_written(output: JobOutput) -> None:
