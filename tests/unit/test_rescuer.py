@@ -154,6 +154,27 @@ def test_a_run_that_died_with_its_process_is_counted_by_the_ruling(
     assert {name: n for name, n in store.hgetall(keys.DEATHS).items() if name.startswith(b"run:")} == counted
 
 
+@pytest.mark.parametrize(
+    ("retries", "leaves_failures", "ending"), [("", False, "failed"), ("", True, "failed"), ("1", False, "run_again")]
+)
+def test_a_job_that_fails_with_its_process_is_counted_as_rescued(
+    store: fakeredis.FakeRedis, retries: str, leaves_failures: bool, ending: str
+) -> None:
+    """Once, whether RESCUE records its failure, RQ's own code, or a final rescue in the place of that."""
+    [job] = claimed(store, owner(OURS), "a", **({"retries_left": retries} if retries else {}))
+    mine = rescuer(store)
+    mine.leaves_failures = leaves_failures
+    ruling = Ruling(job.claim, Verdict.FAIL, encode_text("gone"))
+    left = mine.rescue_own(DeathReport(owner(OURS), [], [ruling], death="time_limit"))
+    assert left is not None
+    assert bool(left.jobs) == (leaves_failures or bool(retries))
+    if left.jobs:
+        mine.close(left)
+    assert {n: c for n, c in store.hgetall(keys.DEATHS).items() if n.startswith(b"job:")} == {
+        f"job:{ending}".encode(): b"1"
+    }
+
+
 def test_a_repeated_rescue_changes_nothing(store: fakeredis.FakeRedis) -> None:
     finished, running = claimed(store, owner(OURS), *"ab")
     death_report = DeathReport(owner(OURS), [done(finished)], [crash(running)])

@@ -39,19 +39,24 @@ for at = 14 + keeps, #ARGV, 3 do
 end
 
 local back, again, failed, unknown, for_rq = 0, 0, 0, 0, {}
+local later = { run_again = 0, failed = 0 } -- what becomes of those for RQ, for the metrics
 local ends = {} -- how the runs ended that the death of their process ended, for the metrics
+
+-- Returns whether RQ's own code runs the job again.
+local function retries_apply(h, ruling) return ruling == 'fail' and (tonumber(h[4] or '') or 0) > 0 end
 
 -- Returns whether RQ's own code has to end the job: it has retries, callbacks, webhooks, a rate limit or dependents.
 local function needs_rq(id, h, ruling)
   local function set(n) return h[n] and h[n] ~= '' end
-  local retries = ruling == 'fail' and (tonumber(h[4] or '') or 0) > 0
-  return leave_all or ruling == 'stop' or retries or set(6) or set(7) or set(8)
+  return leave_all or ruling == 'stop' or retries_apply(h, ruling) or set(6) or set(7) or set(8)
     or redis.call('EXISTS', dependents_key(id)) == 1
 end
 
 local function fail(id, q, claim, h, ruling, cause)
   if not final and needs_rq(id, h, ruling) then
     for _, v in ipairs({ id, claim, q, ruling, cause }) do for_rq[#for_rq + 1] = v end
+    local ending = retries_apply(h, ruling) and 'run_again' or 'failed'
+    later[ending] = later[ending] + 1
     return
   end
   clean_execution(w, q, id, claim)
@@ -140,8 +145,8 @@ local function note(field, count)
 end
 note('process:' .. ARGV[12], ARGV[12] ~= '' and 1 or 0)
 note('job:given_back', back)
-note('job:run_again', again)
-note('job:failed', failed)
+note('job:run_again', again + later.run_again)
+note('job:failed', (final and ARGV[12] == '') and 0 or failed + later.failed) -- the final rescue's were counted before
 if ARGV[12] ~= '' then
   for how, count in pairs(ends) do note('run:' .. how, count) end
 end
