@@ -240,6 +240,7 @@ class Shard:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background; RQ's tests send it
     bad = False
     directory = Path(tempfile.mkdtemp(prefix="jobq-rq-"))
     try:
