@@ -20,13 +20,13 @@ from jobqueue.errors import JobqError
 from jobqueue.harness.processes import kill
 from jobqueue.store.open import Store
 
-AFTER = 60.0  # seconds after the storm in which all jobs must have ended
+AFTER = 60.0  # seconds after the storm without the end of a job, after which the others count as stuck
 BOOT = 60.0  # seconds until the trees must be up
 LOOK = 0.05  # seconds between two polls of the store
 TURN = 0.002  # seconds between two polls of the trees, which is the precision of recovery_ms
 OUTAGE = 0.5  # seconds, at most, that a killed store stays away
 RECONNECT = 1.5  # seconds after an outage in which a recovery says more about the outage than about the child
-MOST_EXITS = 10
+MOST_EXITS = 10  # of workers that nobody has killed; and one more per 20 kills, of processes that were just starting
 
 
 class ChaosFailed(JobqError):
@@ -62,6 +62,7 @@ class Storm:
         self.supervisor_recovery: list[float] = []  # seconds
         self.exits = 0  # of workers that were not killed
         self.ended = 0  # jobs
+        self._last_end = 0.0  # monotonic seconds at which ``ended`` was last seen to grow
         self._plan = deque(kills)
         self._seconds = seconds
         self._forest, self._ledger, self._store = forest, ledger, store
@@ -97,12 +98,13 @@ class Storm:
         return bool(self._plan) and over < 1
 
     def settle(self, jobs: int) -> bool:
-        """Do one turn after the storm; return False when all jobs have ended and all dead trees are rescued, or the
-        time is over."""
+        """Do one turn after the storm; return False when all jobs have ended and all dead trees are rescued, or when
+        nothing has ended for a while: a busy machine takes longer."""
         now = time.monotonic()
         self._watch(now)
         time.sleep(TURN if any(tree.is_recovering for tree in self._forest.trees) else 0.02)
-        return (self.ended < jobs or bool(self._graves)) and now < self._began + self._seconds + AFTER
+        since = max(self._began + self._seconds, self._last_end)
+        return (self.ended < jobs or bool(self._graves)) and now < since + AFTER
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -111,7 +113,8 @@ class Storm:
             self.recovery += tree.look()
         if now >= self._look_at:
             self._replace_the_gone()
-            self.ended = self._ledger.ended()
+            ended, before = self._ledger.ended(), self.ended
+            self.ended, self._last_end = ended, now if ended > before else self._last_end
             self._ledger.note_workers()
             self._visit_graves(now)
             self._look_at = time.monotonic() + LOOK
@@ -125,13 +128,14 @@ class Storm:
 
     def _replace_the_gone(self) -> None:
         """Count and replace each worker that ended without being killed. Raises ChaosFailed when workers cannot run at
-        all."""
+        all. In a storm one gives up with 2 when its processes are killed for a minute before any is ready."""
         for tree in list(self._forest.trees):
             code = tree.worker.exit_code
             if code is None:
                 continue
             self.exits += 1
-            if code == 2 or self.exits > MOST_EXITS:
+            kills = self.kills.total()
+            if (code == 2 and not kills) or self.exits > MOST_EXITS + kills // 20:
                 raise ChaosFailed(f"A worker left with exit code {code}: {self._forest.last_words()}")
             self._forest.replace(tree)
 
