@@ -16,6 +16,7 @@ from jobqueue.errors import StoppedOnRequest
 from jobqueue.logs import running
 from jobqueue.protocol.claims import Claimed, StartMark
 from jobqueue.protocol.outcomes import RAISED, RETURNED, JobOutcome
+from jobqueue.words import count
 from jobqueue.workers.child.hooks import nothing
 from jobqueue.workers.child.job_environment import JobEnvironment
 from jobqueue.workers.child.slot_finish import SlotFinish
@@ -146,7 +147,7 @@ class Slot(Interruptible):
         """(its thread, or the child watchdog) End the processes that its job has started since ``since`` (monotonic
         seconds)."""
         if self._processes is not None and (number := end_processes(self._processes, since)):
-            log.info("%d processes that the job had started are ended with it", number)
+            log.info("%s that the job had started: ended with it", count(number, "process"))
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
