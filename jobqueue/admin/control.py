@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import redis
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.intermediate_queue import IntermediateQueue
 
 from jobqueue.errors import JobError, NoSuchJob
 from jobqueue.job import Job
@@ -19,15 +17,6 @@ from jobqueue.serializers import JSON, Auto
 
 _WAITING = frozenset({"created", "queued", "scheduled", "deferred", "rate_limited", "ready_to_enqueue"})
 ASK_AGAIN = 2.0  # seconds between two requests to stop a job
-_OF_THE_LAST_RUN = (
-    "started_at",
-    "ended_at",
-    "last_heartbeat",
-    "worker_name",
-    "exc_info",
-    "jobq_crashes",
-    "jobq_redelivered",
-)
 
 
 def requeue(client: redis.Redis, job_id: str) -> None:
@@ -35,48 +24,46 @@ def requeue(client: redis.Redis, job_id: str) -> None:
 
     RQ removes it from the registry and pushes it in two steps; a client that died between them would lose the job.
     """
-    with client.pipeline() as pipe:
-        while True:
-            try:
-                return _requeue(pipe, job_id)
-            except redis.WatchError:
-                time.sleep(0.001)
+    (reply,) = Protocol(client).requeue_failed([job_id])
+    if error := why_not_requeued(job_id, reply):
+        raise error
 
 
-def _requeue(pipe: redis.client.Pipeline, job_id: str) -> None:
-    key = keys.job(job_id)
-    pipe.watch(key)
-    status, queue, ttl, rate_limit = _decoded(pipe.hmget(key, "status", "origin", "ttl", "rate_limit_key"))
-    if status is None or queue is None:
-        raise _no_such_job(job_id)
-    if status not in ("failed", "stopped"):
-        raise JobError(f"Job {job_id} is {status}; only failed and stopped jobs can be requeued.", job_id)
-    if rate_limit:
-        raise JobError(f"Job {job_id} is rate limited: requeue it with `rq requeue`, which takes its turn.", job_id)
-    now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
-    pipe.multi()
-    pipe.sadd(keys.QUEUES, keys.queue(queue))
-    pipe.hset(key, mapping={"status": "queued", "enqueued_at": now})
-    pipe.hdel(key, *_OF_THE_LAST_RUN)
-    pipe.persist(key)
-    pipe.persist(keys.dependents(job_id))  # it had the same expiry as the failed job
-    pipe.persist(keys.dependencies(job_id))
-    if ttl:
-        pipe.expire(key, int(ttl))
-    pipe.zrem(keys.registry("failed", queue), job_id)
-    pipe.delete(IntermediateQueue(keys.queue(queue), pipe).get_first_seen_key(job_id))
-    pipe.rpush(keys.queue(queue), job_id)
-    pipe.execute()
+def why_not_requeued(job_id: str, reply: str) -> JobError | None:
+    """Return what the script's reply about a job means; None: it was requeued."""
+    if reply == "requeued":
+        return None
+    if not reply:
+        return _no_such_job(job_id)
+    if reply == "limited":
+        return JobError(f"Job {job_id} is rate limited: requeue it with `rq requeue`, which takes its turn.", job_id)
+    return JobError(f"Job {job_id} is {reply}; only failed and stopped jobs can be requeued.", job_id)
 
 
 def delete_failed(client: redis.Redis, job_id: str) -> None:
-    """Delete a failed or stopped job and its results. Raises NoSuchJob, JobError."""
-    job = _fetch(client, job_id)
-    status = str(job.get_status(refresh=False).value)
-    if status not in ("failed", "stopped"):
-        raise JobError(f"Job {job_id} is {status}, not failed.", job_id)
-    job.delete()
+    """Delete a failed or stopped job, its results and its output. Raises NoSuchJob, JobError."""
+    (reply,) = Protocol(client).delete_failed([job_id])
+    if error := why_not_deleted(client, job_id, reply):
+        raise error
+
+
+def why_not_deleted(client: redis.Redis, job_id: str, reply: str) -> JobError | None:
+    """Do what the script has left to RQ's code; return what its reply about a job means; None: it is deleted."""
+    if reply == "deleted":
+        return None
+    if reply == "by rq":
+        return delete_by_rq(client, job_id)
+    return JobError(f"Job {job_id} is {reply}, not failed.", job_id) if reply else _no_such_job(job_id)
+
+
+def delete_by_rq(client: redis.Redis, job_id: str) -> NoSuchJob | None:
+    """Delete a job that has a rate limit or belongs to a group. Return NoSuchJob if it is gone."""
+    try:
+        _fetch(client, job_id).delete()
+    except NoSuchJob as e:
+        return e
     client.delete(keys.output(job_id))
+    return None
 
 
 def waits_for(client: redis.Redis, job_id: str) -> list[str]:
@@ -95,16 +82,21 @@ def waits_for(client: redis.Redis, job_id: str) -> list[str]:
 
 def cancel(client: redis.Redis, job_id: str) -> None:
     """Cancel a job that waits. Raises NoSuchJob; JobError for a job that runs, is about to, or has ended."""
-    done, before = Protocol(client).cancel_job(job_id, only_waiting=True)
+    if error := why_not_canceled(job_id, *Protocol(client).cancel_job(job_id, only_waiting=True)):
+        raise error
+
+
+def why_not_canceled(job_id: str, done: bool, before: str) -> JobError | None:
+    """Return what the script's reply about a job means; None: it was canceled."""
     if done:
-        return
+        return None
     if not before:
-        raise _no_such_job(job_id)
+        return _no_such_job(job_id)
     if before == "started":
-        raise JobError(f"Job {job_id} is running; only a job that waits can be canceled.", job_id)
+        return JobError(f"Job {job_id} is running; only a job that waits can be canceled.", job_id)
     if before == "held":
-        raise JobError(f"Job {job_id} is held by a worker and about to run.", job_id)
-    raise JobError(f"Job {job_id} is {before} already.", job_id)
+        return JobError(f"Job {job_id} is held by a worker and about to run.", job_id)
+    return JobError(f"Job {job_id} is {before} already.", job_id)
 
 
 def stop(client: redis.Redis, job_id: str, timeout: float) -> bool:
@@ -164,7 +156,3 @@ def _fetch(client: redis.Redis, job_id: str) -> Job:
 
 def _no_such_job(job_id: str) -> NoSuchJob:
     return NoSuchJob(f"There is no job {job_id}: never enqueued, deleted, or expired.", job_id)
-
-
-def _decoded(values: Any) -> list[str | None]:
-    return [None if value is None else value.decode() for value in values]

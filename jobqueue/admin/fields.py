@@ -28,9 +28,8 @@ def waiting_job(job_id: str, queue: str, position: int, fields: Any) -> WaitingJ
 def job_view(
     job_id: str, status: str, queue: str, fields: Fields, ttl: int, entries: Any, position: Any, scheduled: Any
 ) -> JobView:
-    data = decompress(fields[b"data"])
-    format_: str = format_of(data)
-    function, args, kwargs = _call(data) if format_ == "json" else (None, None, None)
+    format_: str = format_of(decompress(fields[b"data"]))
+    function, args, kwargs = call_of(fields[b"data"])
     if format_ == "json" and function is None:
         format_ = "unknown"
     returned = entries[0][1].get(b"return_value") if entries and entries[0][1].get(b"type") == b"1" else None
@@ -86,8 +85,10 @@ def worker_view(name: str, fields: Fields, running: Any) -> WorkerView:
     )
 
 
-def _call(data: bytes) -> tuple[str | None, list[Any] | None, dict[str, Any] | None]:
-    call = _json(data)
+def call_of(packed: bytes) -> tuple[str | None, list[Any] | None, dict[str, Any] | None]:
+    """Return function, args and kwargs of a job's data; None for each where it is not JSON."""
+    data = decompress(packed)
+    call = _json(data) if format_of(data) == "json" else None
     if not isinstance(call, list) or len(call) != 4:
         return None, None, None
     return call[0], call[2], call[3]

@@ -32,6 +32,7 @@ COMMANDS = {  # command → module below jobqueue.cli, which defines a click com
     "waiting": "backlog",
     "failed": "failed",
     "cancel": "control",
+    "purge": "control",
     "stop": "control",
     "pause": "control",
     "resume": "control",

@@ -1,9 +1,12 @@
-"""``jobq cancel``, ``jobq stop``, ``jobq pause`` and ``jobq resume``: act on a job or a queue."""
+"""``jobq cancel``, ``jobq purge``, ``jobq stop``, ``jobq pause`` and ``jobq resume``: act on jobs or a queue."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
+from jobqueue.cli import bulk
 from jobqueue.cli.look import connected
 from jobqueue.cli.numbers import Number
 from jobqueue.cli.options import Id, QueueName, json_option, url_option
@@ -11,18 +14,41 @@ from jobqueue.cli.render import json_line
 from jobqueue.protocol import bounds
 from jobqueue.words import one_line
 
+if TYPE_CHECKING:
+    from jobqueue.admin.bulk import Act
+
 
 @click.command()
-@click.argument("job_id", type=Id(), metavar="ID")
+@click.argument("ids", type=Id(), metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All jobs that wait.")
+@bulk.queue_option
+@bulk.task_option
+@bulk.age_options("were enqueued")
+@bulk.yes_option
 @json_option
 @url_option
-def cancel(job_id: str, as_json: bool, url: str | None) -> None:
-    """Cancel a job that waits; a job that runs, or has ended, is an error."""
-    from jobqueue.admin import control
+def cancel(url: str | None, **options: Any) -> None:
+    """Cancel jobs that wait; a job that runs, or has ended, is an error.
 
-    with connected(url) as client:
-        control.cancel(client, job_id)
-    print(json_line({"id": job_id, "canceled": True}) if as_json else f"canceled {one_line(job_id)}")
+    Those with these IDs, or those that the options choose: in queues, delayed, or waiting for other jobs.
+    """
+
+    def act() -> Act:
+        from jobqueue.admin.bulk import cancel
+
+        return cancel
+
+    bulk.do(bulk.BulkWork("cancel", "canceled", "waiting", act), bulk.ChosenBy(**options), url)
+
+
+@click.command()
+@click.argument("queue", type=QueueName(), metavar="QUEUE")
+@bulk.yes_option
+@json_option
+@url_option
+def purge(queue: str, yes: bool, as_json: bool, url: str | None) -> None:
+    """Delete the jobs that wait in QUEUE, as RQ's `rq empty`; those that run, are delayed or wait for others stay."""
+    bulk.purge_queue(queue, yes, as_json, url)
 
 
 @click.command()

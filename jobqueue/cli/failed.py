@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobqueue.cli import bulk
 from jobqueue.cli.look import connected, status
 from jobqueue.cli.numbers import Number
-from jobqueue.cli.options import Id, QueueName, WholeHelp, json_option, only_one, url_option
+from jobqueue.cli.options import Id, WholeHelp, json_option, url_option
 from jobqueue.cli.render import json_line, tell_who_waited
 from jobqueue.cli.tables import table, wide_option
-from jobqueue.errors import UsageError
 from jobqueue.protocol import bounds
-from jobqueue.words import one_line
 
 if TYPE_CHECKING:
+    from jobqueue.admin.bulk import Act, Done
     from jobqueue.store.connection import redis
 
-queue_option = click.option("-q", "--queue", type=QueueName(), metavar="QUEUE", multiple=True, callback=only_one,
-                            help="Only jobs of this queue.")  # fmt: skip
-all_option = click.option("--all", "everything", is_flag=True, help="All failed jobs (of the --queue).")
+all_option = click.option("--all", "everything", is_flag=True, help="All failed jobs.")
 
 
 @click.group(cls=WholeHelp)
@@ -32,7 +29,7 @@ def failed() -> None:
 
 
 @failed.command("list")
-@queue_option
+@bulk.queue_option
 @click.option("-n", "--most", type=Number(bounds.COUNT), default=100, show_default=True, help="Show the latest N.")
 @wide_option
 @json_option
@@ -61,75 +58,56 @@ failed.add_command(show)
 @failed.command()
 @click.argument("ids", type=Id(), metavar="[ID]...", nargs=-1)
 @all_option
-@queue_option
+@bulk.queue_option
+@bulk.task_option
+@bulk.error_option
+@bulk.age_options("have failed")
+@bulk.yes_option
 @json_option
 @url_option
-def requeue(ids: tuple[str, ...], everything: bool, queue: str | None, as_json: bool, url: str | None) -> None:
-    """Put failed jobs back into their queues."""
-    from jobqueue.admin import control
+def requeue(url: str | None, **options: Any) -> None:
+    """Put failed jobs back into their queues: those with these IDs, or those that the options choose."""
 
-    _do("requeued", control.requeue, ids, everything, queue, as_json, url)
+    def act() -> Act:
+        from jobqueue.admin.bulk import requeue
+
+        return requeue
+
+    bulk.do(bulk.BulkWork("requeue", "requeued", "failed", act), bulk.ChosenBy(**options), url)
 
 
 @failed.command()
 @click.argument("ids", type=Id(), metavar="[ID]...", nargs=-1)
 @all_option
-@queue_option
+@bulk.queue_option
+@bulk.task_option
+@bulk.error_option
+@bulk.age_options("have failed")
+@bulk.yes_option
 @json_option
 @url_option
-def delete(ids: tuple[str, ...], everything: bool, queue: str | None, as_json: bool, url: str | None) -> None:
-    """Delete failed jobs and their tracebacks."""
-    from jobqueue.admin import control
+def delete(url: str | None, **options: Any) -> None:
+    """Delete failed jobs and their tracebacks: those with these IDs, or those that the options choose."""
 
-    def delete_one(client: redis.Redis, job_id: str) -> None:
-        waiting = control.waits_for(client, job_id)
-        control.delete_failed(client, job_id)
-        tell_who_waited(waiting, job_id)
+    def act() -> Act:
+        from jobqueue.admin.bulk import delete
 
-    _do("deleted", delete_one, ids, everything, queue, as_json, url)
+        return _telling(delete) if options["ids"] else delete
 
-
-def _do(
-    done: str,
-    act: Callable[[redis.Redis, str], None],
-    ids: Sequence[str],
-    everything: bool,
-    queue: str | None,
-    as_json: bool,
-    url: str | None,
-) -> None:
-    """Act on each job; print one line per job on stdout, one per error on stderr."""
-    from jobqueue.admin.inspector import Inspector
-    from jobqueue.errors import NoSuchJob
-
-    if bool(ids) == everything or (ids and queue):
-        raise UsageError("Give job ids, or --all (with --queue, if only of one queue).")
-    bad = 0
-    with connected(url) as client:
-        chosen = list(ids) if ids else [job_id for _, job_id in Inspector(client).failed_ids(queue)]
-        for job_id in dict.fromkeys(chosen):
-            error = _error_of(act, client, job_id)
-            if error is not None and everything and isinstance(error, NoSuchJob):
-                continue  # it has expired since it was listed
-            bad += error is not None
-            _report(job_id, done, error, as_json)
-    sys.exit(1 if bad else 0)
+    bulk.do(bulk.BulkWork("delete", "deleted", "failed", act), bulk.ChosenBy(**options), url)
 
 
-def _error_of(act: Callable[[redis.Redis, str], None], client: redis.Redis, job_id: str) -> Any:
-    from jobqueue.errors import JobError
+def _telling(delete: Act) -> Act:
+    """Say for each job that was deleted which others depended on it."""
 
-    try:
-        act(client, job_id)
-    except JobError as e:
-        return e
-    return None
+    def delete_and_tell(client: redis.Redis, ids: Sequence[str]) -> list[Done]:
+        from jobqueue.admin.control import waits_for
 
+        waiting = {job_id: waits_for(client, job_id) for job_id in ids}
+        done = delete(client, ids)
+        for job in done:
+            if job.error is None:
+                tell_who_waited(waiting[job.id], job.id)
+        return done
 
-def _report(job_id: str, done: str, error: Any, as_json: bool) -> None:
-    if error is not None:
-        print(f"jobq: {one_line(str(error))}", file=sys.stderr)
-    if as_json:
-        print(json_line({"id": job_id, done: error is None} | ({"error": str(error)} if error else {})))
-    elif error is None:
-        print(f"{done} {one_line(job_id)}")
+    return delete_and_tell

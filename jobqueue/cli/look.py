@@ -20,6 +20,7 @@ from jobqueue.words import duration, escaped, one_line
 
 if TYPE_CHECKING:
     from jobqueue.admin.inspector import Inspector
+    from jobqueue.errors import NoSuchJob
     from jobqueue.model import JobView, Overview
     from jobqueue.store.connection import redis
 
@@ -35,12 +36,17 @@ def connected(url: str | None) -> Iterator[redis.Redis]:
             try:
                 yield client
             except NoSuchJob as e:
-                if e.job_id and _is_schedule(client, e.job_id):
-                    text = f"{e.job_id} is a schedule, not a job: jobq schedule list shows it"
-                    raise NoSuchJob(f"{text}, jobq schedule delete ends it.", e.job_id) from None
-                raise
+                raise or_a_schedule(client, e) from None
         except redis.RedisError as e:
             raise explain(e, store.address) from e
+
+
+def or_a_schedule(client: redis.Redis, error: NoSuchJob) -> NoSuchJob:
+    """Return the error; if the id is that of a schedule, one that says so."""
+    if not error.job_id or not _is_schedule(client, error.job_id):
+        return error
+    text = f"{error.job_id} is a schedule, not a job: jobq schedule list shows it"
+    return type(error)(f"{text}, jobq schedule delete ends it.", error.job_id)
 
 
 def _is_schedule(client: redis.Redis, name: str) -> bool:

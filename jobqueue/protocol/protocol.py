@@ -164,6 +164,18 @@ class Protocol:
         done, before = self.run("cancel_job", 1, keys.job(job_id), job_id, *flags)
         return bool(done), text_of(before)
 
+    def cancel_waiting(self, ids: Sequence[str]) -> list[tuple[bool, str]]:
+        """Cancel jobs that wait, each in a step of its own but all in one round trip; cancel_job has the replies."""
+        if not ids:
+            return []
+        first, *others = ids
+        replies = [self.cancel_job(first, only_waiting=True)]  # now the server knows the script
+        with self.client.pipeline(transaction=False) as pipe:
+            for job_id in others:
+                pipe.execute_command("EVALSHA", digest("cancel_job"), 1, keys.job(job_id), job_id, 1, 0, 0)
+            replies += [(bool(done), text_of(before)) for done, before in pipe.execute()]
+        return replies
+
     def newest_claim(self) -> int:
         """Return the number of the last claim."""
         try:
@@ -190,6 +202,22 @@ class Protocol:
     def cancel(self, queue: str, ids: Sequence[str]) -> list[bool]:
         """Take those of the jobs that wait in ``queue`` out of it, canceled; False: it was not there."""
         return [bool(n) for n in self.run("cancel", 1, keys.queue(queue), queue, *ids)]
+
+    def requeue_failed(self, ids: Sequence[str]) -> list[str]:
+        """Put failed or stopped jobs back into their queues. Return per job "requeued"; else why not: "limited" (by a
+        rate limit), its status, or "" (gone)."""
+        return [text_of(reply) for reply in self.run("requeue_failed", 1, keys.QUEUES, *ids)]
+
+    def delete_failed(self, ids: Sequence[str]) -> list[str]:
+        """Delete failed or stopped jobs. Return per job "deleted"; else why not: "by rq" (Job.delete has to do it), its
+        status, or "" (gone)."""
+        return [text_of(reply) for reply in self.run("delete_failed", 1, keys.QUEUES, *ids)]
+
+    def purge(self, queue: str, most: int) -> tuple[int, list[str]]:
+        """Delete up to ``most`` jobs at the head of the queue; return how many, and the ids that Job.delete has to
+        delete, which are canceled now."""
+        count, left = self.run("purge", 1, keys.queue(queue), queue, most)
+        return int(count), [text_of(job_id) for job_id in left]
 
     def due(self, queues: Sequence[str], most: int = 500) -> list[int]:
         """Enqueue the scheduled jobs of ``queues`` that are due, up to ``most`` in all; return how many for each queue,

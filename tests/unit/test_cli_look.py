@@ -123,7 +123,7 @@ def test_cancel(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     job = queue.enqueue(square, 5)
     assert jobq("cancel", job.id).stdout == f"canceled {job.id}\n"
     again = jobq("cancel", job.id, "--json")
-    assert (again.exit_code, again.stdout) == (1, "")
+    assert (again.exit_code, json.loads(again.stdout)["canceled"]) == (1, False)
     assert store.llen(keys.queue("q")) == 0
 
 
@@ -138,7 +138,7 @@ def test_failed_list_requeue_delete(store: redis.Redis, queue: Queue, jobq: Any)
     assert jobq("failed", "requeue", jobs[0].id).stdout == f"requeued {jobs[0].id}\n"
     assert jobq("failed", "delete", jobs[1].id).stdout == f"deleted {jobs[1].id}\n"
     assert jobq("failed", "requeue", "--all", "-q", "other").stdout == ""
-    assert len(jobq("failed", "requeue", "--all", "--json").stdout.splitlines()) == 2
+    assert len(jobq("failed", "requeue", "--all", "--json", "--yes").stdout.splitlines()) == 2
     assert store.llen(keys.queue("q")) == 3
     assert jobq("failed", "list", "--json").stdout == ""
 

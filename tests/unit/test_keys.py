@@ -28,6 +28,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "own": ("own_key", ("w:0.1",)),
     "lease": ("lease_key", ("w",)),
     "fin": ("fin_key", ("id",)),
+    "output": ("output_key", ("id",)),
     "waiting_for": ("waiting_for_key", ("id",)),
     "rate_limit": ("limit_key", ("api",)),
     "back": ("back_key", ("q",)),

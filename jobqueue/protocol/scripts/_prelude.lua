@@ -24,6 +24,7 @@ local function lease_key(w) return P .. ':jobq:lease:' .. w end
 local function back_key(q) return P .. ':jobq:back:' .. q end
 local function usage_key(task) return P .. ':jobq:usage:' .. task end
 local function fin_key(id) return P .. ':jobq:fin:' .. id end
+local function output_key(id) return P .. ':jobq:output:' .. id end
 local function waiting_for_key(id) return P .. ':jobq:waiting_for:' .. id end
 local function limit_key(limit) return P .. ':rl:' .. limit end
 local function schedule_key(id) return P .. ':jobq:schedule:' .. id end
