@@ -374,6 +374,23 @@ def leave_little_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + (64 << 20), resource.RLIM_INFINITY))
 
 
+LEAKED: list[int] = []  # descriptors
+
+
+def leak_all_descriptors() -> None:
+    """As a job does that never closes what it opens."""
+    try:
+        while True:
+            LEAKED.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+
+
+def lower_the_limit_on_descriptors() -> None:
+    """As a job does that limits itself: nothing can be opened any more, as the numbers below are in use."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (12, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
 def leave_a_limit_of_its_own(timer: str, number: str) -> None:
     """As a decorator does that limits a function by a timer, and forgets it when the function raises."""
 

@@ -48,6 +48,7 @@ from jobqueue.workers.shared.messages import PluginBegun
 from jobqueue.workers.shared.own_thread import be_own_thread, hide_own_threads
 from jobqueue.workers.shared.process_tree import MARK, TO_ALL, Forks
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.spare_descriptors import spare_descriptors
 from jobqueue.workers.shared.titles import Title
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class Child:
         os.environ["RQ_WORKER_ID"] = self._worker  # for jobs and their programs, as in RQ
         os.environ.pop("RQ_JOB_ID", None)  # set by a job that started this worker; with threads every job would see it
         survive_leftovers(self._ask_to_retire)
+        spare_descriptors.keep(self._ask_to_retire)
         self._plugins.start()
         self._watchdog.start()
         if len(self._slots) == 1:

@@ -12,10 +12,11 @@ from jobqueue.store.error_texts import is_own_fault
 from jobqueue.workers.child.buffer import Buffer
 from jobqueue.workers.child.outbox import Outbox
 from jobqueue.workers.child.shared_wire import SharedWire
+from jobqueue.workers.shared.retry import OWN_FAULTS
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.spare_descriptors import spare_descriptors
 
 log = logging.getLogger(__name__)
-OWN_FAULTS = 3  # attempts in a row that failed in this process itself, after which it counts as cut off
 
 
 class Mender:
@@ -81,6 +82,8 @@ class Mender:
         example): waiting does not help then. The finished jobs are in shared memory, and the supervisor settles
         them."""
         self._own_faults = self._own_faults + 1 if is_own_fault(error) else 0
+        if self._own_faults == OWN_FAULTS and spare_descriptors.release():
+            self._own_faults = 0
         if self._own_faults == OWN_FAULTS:
             log.error("this process cannot reach the store any more (%s), and leaves when its jobs are done", error)
             self._on_retire()

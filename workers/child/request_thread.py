@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from jobqueue.protocol.claims import StartMark, Token
 from jobqueue.protocol.protocol import Protocol
 from jobqueue.workers.shared.own_thread import OwnThread
-from jobqueue.workers.shared.retry import retry_request
+from jobqueue.workers.shared.retry import CutOff, retry_request
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,9 @@ class RequestThread:
         while (request := self._waiting.get()) is not None:
             try:
                 retry_request(request, "a request to the store")
+            except CutOff as e:
+                log.error("this process cannot reach the store any more (%s), and another takes its place", e)
+                self._on_failed()
             except (
                 RedisError
             ) as e:  # a store that refuses this may accept the next; the job continues, and a rescue does the rest

@@ -22,7 +22,7 @@ from jobqueue.workers.child.job_environment import JobEnvironment
 from jobqueue.workers.child.slot_finish import SlotFinish
 from jobqueue.workers.child.slot_parts import SlotParts
 from jobqueue.workers.child.slot_plugins import SlotPlugins
-from jobqueue.workers.child.withdrawal import is_changed, why_unfit, withdraw
+from jobqueue.workers.child.withdrawal import is_changed, put_limits_back, why_unfit, withdraw
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
@@ -33,7 +33,7 @@ from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped,
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
-from jobqueue.workers.shared.retry import retry_request
+from jobqueue.workers.shared.retry import CutOff, retry_request
 from jobqueue.workers.shared.timestamps import rq_time
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ class Slot(Interruptible):
             self.call_plugins("thread_stop")
         except WrittenOff:
             pass
+        except CutOff as e:  # what the store does not know of this slot's job, the supervisor tells it
+            log.error("this process cannot reach the store any more (%s), and another takes its place", e)
+            self._parts.ask_to_retire()
         self.waits = True  # no thread waits for it any more
 
     def take(self, work: Claimed | JobOutcome) -> None:
@@ -287,6 +290,7 @@ class Slot(Interruptible):
 
     def _record(self, finishing: Finishing) -> None:
         """Let RQ's own code record the end."""
+        put_limits_back()
         self._finish.record(finishing)
         if self._plugins is not None:
             self._plugins.recorded(finishing)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from jobqueue.workers.child.slot_parts import SlotParts
 from jobqueue.workers.running.monkey_patches import is_patched
 from jobqueue.workers.running.resource_limits import resource_limits
-from jobqueue.workers.shared.retry import retry_request
+from jobqueue.workers.shared.retry import CutOff, retry_request
 
 log = logging.getLogger(__name__)
 
 
 def is_changed() -> bool:
-    """Return whether the job that ran last has touched what the next one needs. Called behind each job."""
-    return resource_limits.were_set or is_patched()
+    """Return whether a job has touched what the next one needs. Called behind each job."""
+    return resource_limits.were_set or bool(resource_limits.stuck) or is_patched()
+
+
+def put_limits_back() -> None:
+    """Undo what a job has done to the limits of this process, before anything else is done in it."""
+    if resource_limits.were_set:
+        resource_limits.put_back()
 
 
 def why_unfit(needs_threads: bool) -> str:
@@ -22,7 +29,8 @@ def why_unfit(needs_threads: bool) -> str:
 
     needs_threads: jobs and the child's watchdog run in threads here.
     """
-    if resource_limits.were_set and (stuck := resource_limits.put_back()):
+    put_limits_back()
+    if stuck := resource_limits.stuck:
         return f"a job has lowered {' and '.join(stuck)} and nobody may raise it again"
     if needs_threads and is_patched():  # it cannot wait for anything any more
         return (
@@ -41,4 +49,5 @@ def withdraw(parts: SlotParts, why: str) -> None:
     log.warning("%s: this process takes no more jobs, and another takes its place", why)
     parts.ask_to_retire()
     if tokens:
-        retry_request(lambda: parts.protocol.give_back(parts.settings.worker, tokens), "giving jobs back")
+        with contextlib.suppress(CutOff):  # the supervisor gives them back when this process has ended
+            retry_request(lambda: parts.protocol.give_back(parts.settings.worker, tokens), "giving jobs back")

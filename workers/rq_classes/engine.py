@@ -26,7 +26,7 @@ from jobqueue.plugins.calls import Plugins
 from jobqueue.protocol.claims import Claimed
 from jobqueue.protocol.cycle import CycleState
 from jobqueue.workers.child.child import CUT_OFF, STUCK, leave
-from jobqueue.workers.child.hooks import Hooks
+from jobqueue.workers.child.hooks import Hooks, nothing
 from jobqueue.workers.child.supervisor_link import SupervisorLink
 from jobqueue.workers.child.wiring import Wiring
 from jobqueue.workers.rq_classes.idle_sleep import IdleSleep
@@ -35,7 +35,9 @@ from jobqueue.workers.rq_classes.slot import RQSlot
 from jobqueue.workers.running.plugin_calls import wrap_calls
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.messages import StopJob, encode
+from jobqueue.workers.shared.retry import CutOff
 from jobqueue.workers.shared.settings import Settings
+from jobqueue.workers.shared.spare_descriptors import spare_descriptors
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +82,13 @@ class Engine:
             page,
             client,
             SupervisorLink(ours, listens=False),
-            self._hooks(in_horse),
+            hooks := self._hooks(in_horse),
             make_slot=lambda parts, _number: RQSlot(worker, parts, runner, in_horse=in_horse),
             plugins=plugins,
             is_alone=True,
         )
+        self._leave_cut_off = hooks.on_cut_off
+        spare_descriptors.keep(self.begin_anew if in_horse else nothing)
         (slot,) = wiring.slots
         assert isinstance(slot, RQSlot)
         self.slot = slot
@@ -134,7 +138,11 @@ class Engine:
             self.completed += 1
             if self._one_by_one:
                 self._reorder(work.queue)
-        self.slot.take(work)  # type: ignore[arg-type]
+        try:
+            self.slot.take(work)  # type: ignore[arg-type]
+        except CutOff as e:
+            log.error("this process cannot reach the store any more: %s", e)
+            self._leave_cut_off()
 
     def _reorder(self, served: str) -> None:
         """Order the queues anew, as RQ's strategies do after each job."""

@@ -6,6 +6,7 @@ job that does not call them costs no system call.
 
 CPU         its end is SIGXCPU, or SIGKILL, which no process can handle
 AS, DATA    a later job fails with MemoryError, or no thread can be started
+NOFILE      no file and no connection can be opened
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-_KINDS = {name: int(getattr(resource, name)) for name in ("RLIMIT_CPU", "RLIMIT_AS", "RLIMIT_DATA")}
+_KINDS = {name: int(getattr(resource, name)) for name in ("RLIMIT_CPU", "RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_NOFILE")}
 _set, _get = resource.setrlimit, resource.getrlimit
 
 
@@ -24,6 +25,7 @@ class ResourceLimits:
 
     def __init__(self) -> None:
         self.were_set = False  # since the last ``keep`` or ``put_back``
+        self.stuck: list[str] = []  # those that could not be put back
         self._before: dict[str, tuple[int, int]] = {}
 
     def watch(self) -> None:
@@ -45,22 +47,20 @@ class ResourceLimits:
 
     def keep(self) -> None:
         """Take the limits as they are now for those that hold between jobs: modules may set them at their import."""
-        self.were_set = False
+        self.were_set, self.stuck = False, []
         self._before = {name: _get(kind) for name, kind in _KINDS.items()}
 
-    def put_back(self) -> list[str]:
-        """Raise the limits again that are lower than before; return those that cannot be raised. Only root raises a
+    def put_back(self) -> None:
+        """Raise the limits again that are lower than before, and note those that cannot be raised: only root raises a
         hard limit."""
-        self.were_set = False
-        stuck = []
+        self.were_set, self.stuck = False, []
         for name, before in self._before.items():
             now = _get(_KINDS[name])
             if any(_is_lower(*pair) for pair in zip(now, before, strict=True)):
                 try:
                     _set(_KINDS[name], before)
                 except (ValueError, OSError):
-                    stuck.append(name)
-        return stuck
+                    self.stuck.append(name)
 
 
 def _is_lower(now: int, before: int) -> bool:
