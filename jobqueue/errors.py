@@ -6,6 +6,7 @@ The command line prints the message on one line and leaves with ``exit_code``; n
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from typing import ClassVar
@@ -39,6 +40,15 @@ ASKED = "jobq_asked"
 
 class EndOfProcess(BaseException):
     """A signal asks this process to end; the code that it interrupts is not to blame."""
+
+
+class InTheCopy(BaseException):
+    """This process is a copy that was forked by a command, and has work of its own: whoever runs the command lets it go
+    and calls ``work``."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__()
+        self.work = work
 
 
 # -- the store ---------------------------------------------------------------------------------------------------

@@ -192,11 +192,11 @@ class Tree:
             return False
 
     def fork_server(self) -> psutil.Process | None:
-        found = [
-            p
-            for p in self._children_of(self.pid)
-            if re.search(r"workers\.forking\.forkserver|^jobq: fork server", _command(p))
-        ]
+        """Return the fork server: a copy of the supervisor until it has a title, or a program."""
+        if not (own := _command_of(self.pid)):
+            return None
+        kind = re.compile(rf"workers\.forking\.forkserver|^jobq: fork server|^{re.escape(own)}$")
+        found = [p for p in self._children_of(self.pid) if kind.search(_command(p))]
         return found[0] if found else None
 
     def children(self) -> list[psutil.Process]:
@@ -263,6 +263,13 @@ def _command(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
+        return ""
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return _command(psutil.Process(pid))
+    except psutil.NoSuchProcess:
         return ""
 
 

@@ -20,6 +20,7 @@ from jobqueue.store.open import Store
 from jobqueue.tasks import extra
 from jobqueue.words import count
 from jobqueue.workers.preflight import check_cron, check_imports, check_queues, check_width
+from jobqueue.workers.shared.forked_process import ForkedProcess
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.shared.titles import Title
@@ -67,11 +68,12 @@ def launch(
     cron: Sequence[Schedule] = (),
     check_only: bool = False,
     strict_queue: bool = False,
+    fork_server: ForkedProcess | None = None,
 ) -> int:
     """Run a worker until it is stopped; return the exit code. Raises BootFailed.
 
     cron: entries of cron files; check_only: look whether the worker could start, and leave; strict_queue: do not start
-    if a job at the head of a queue would fail.
+    if a job at the head of a queue would fail; fork_server: one that was forked in advance (forking/prepare.py).
     """
     set_up_logging(settings.log_format, settings.verbose, settings.worker)
     check_width(settings.children, settings.slots)
@@ -86,4 +88,4 @@ def launch(
     if lacks := extra.missing():
         log.debug("%s", lacks)  # a job that needs such a task fails, and its failure says so
     Title(settings.worker, "supervisor")
-    return Supervisor(settings, store, cron).run()
+    return Supervisor(settings, store, cron, fork_server=fork_server).run()

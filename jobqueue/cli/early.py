@@ -47,10 +47,15 @@ def runs_until_stopped(words: list[str]) -> bool:
     return words[:1] != [] and words[0] in UNTIL_STOPPED
 
 
+def is_program(argv: list[str]) -> bool:
+    """Return whether this process is a `jobq` command, and not a program that calls the command line."""
+    return bool(argv) and os.path.basename(argv[0]) in _PROGRAMS
+
+
 def leave_as_asked(argv: list[str]) -> None:
     """Exit on the first signal, until the command has handlers of its own. Only where this process is a `jobq` command,
     in its main thread, and has no handler yet. Signals that were blocked by who started it are heard."""
-    if not argv or os.path.basename(argv[0]) not in _PROGRAMS:
+    if not is_program(argv):
         return
     try:
         if runs_until_stopped(argv[1:]):

@@ -13,12 +13,22 @@ import click
 from jobqueue.cli import streams
 from jobqueue.cli.early import INTERRUPTED
 from jobqueue.cli.terminated import Terminated
-from jobqueue.errors import JobqError
+from jobqueue.errors import InTheCopy, JobqError
 from jobqueue.words import one_line
 
 
 def ended(command: Callable[[], Any]) -> int:
-    """Run the command and return its exit code; print what went wrong."""
+    """Run the command and return its exit code; print what went wrong. A copy of this process that the command has
+    forked does its own work here, and does not return."""
+    try:
+        return _ended(command)
+    except InTheCopy as copy:
+        work = copy.work
+    work()
+    sys.exit()
+
+
+def _ended(command: Callable[[], Any]) -> int:
     try:
         return streams.flush(_code_of(command))
     except BrokenPipeError as e:  # the reader of our output left

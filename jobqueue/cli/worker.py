@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobqueue.cli.early import is_program, runs_until_stopped
 from jobqueue.cli.listen import Listen
 from jobqueue.cli.numbers import Number, Size
 from jobqueue.cli.options import QueueName, a_file, opened, url_option
@@ -132,6 +133,7 @@ def worker(
     **options: Any,  # fields of Settings
 ) -> None:
     """Run jobs from the QUEUEs ("default") in threads or in processes."""
+    from jobqueue.workers.forking.prepare import prepared_fork_server
     from jobqueue.workers.launcher import launch, shape, worker_name
     from jobqueue.workers.shared.log_stream import never_wait_for_a_reader
     from jobqueue.workers.shared.settings import Settings
@@ -142,7 +144,11 @@ def worker(
     if cron_files and own_serializer:
         raise UsageError("--cron and --serializer do not go together: what a cron file enqueues is JSON or pickle")
     entries = [entry for path in cron_files for entry in cron_entries(path, accepted)]
-    with stop_at_eof(until_eof, directory) as left_alone, opened(url, wait=store_wait) as store:
+    with (
+        prepared_fork_server(not check and is_program(sys.argv) and runs_until_stopped(sys.argv[1:])) as fork_server,
+        stop_at_eof(until_eof, directory) as left_alone,
+        opened(url, wait=store_wait) as store,
+    ):
         settings = Settings(
             address=store.address,
             worker=worker_name(),
@@ -155,7 +161,9 @@ def worker(
             accounting=os.environ.get("JOBQ_ACCOUNTING") != "0",  # for benchmarks/accounting.py, which measures it
             **options,
         )
-        code = launch(settings, mode, store, cron=entries, check_only=check, strict_queue=strict_queue)
+        code = launch(
+            settings, mode, store, cron=entries, check_only=check, strict_queue=strict_queue, fork_server=fork_server
+        )
         if private and left_alone.is_set():  # no other program knows these queues: their jobs would stay for ever
             erase(pipe_to(store.client()), settings.queues)
     sys.exit(code)

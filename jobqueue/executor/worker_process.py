@@ -248,8 +248,10 @@ def family_of(worker: int) -> set[psutil.Process]:
     use."""
     found = {process for process in psutil.process_iter() if _session(process.pid) == worker}
     try:
-        for child in psutil.Process(worker).children():
-            if _session(child.pid) == worker or _is_fork_server(child.cmdline()):
+        supervisor = psutil.Process(worker)
+        own = supervisor.cmdline()
+        for child in supervisor.children():
+            if _session(child.pid) == worker or child.cmdline() == own or _is_fork_server(child.cmdline()):
                 found |= {child, *child.children(recursive=True)}
     except psutil.NoSuchProcess:
         pass
@@ -257,7 +259,8 @@ def family_of(worker: int) -> set[psutil.Process]:
 
 
 def _is_fork_server(command: Sequence[str]) -> bool:
-    """Return whether a command line is a fork server's, by its arguments or by its title (workers/shared/titles.py)."""
+    """Return whether a command line is that of a fork server which is a program, or has a title
+    (workers/shared/titles.py). One that was forked in advance has its supervisor's command line, without titles."""
     return "jobqueue.workers.forking.forkserver" in command or " ".join(command).startswith(f"{TITLE}fork server")
 
 

@@ -60,7 +60,7 @@ class FakeClient:
         theirs.close()
         return ours
 
-    def fork(self, owner: str, child: int, faults: int) -> socket.socket:
+    def fork(self, owner: str, child: int) -> socket.socket:
         return self._request(owner)
 
     def fork_finish_process(self, left: LeftForRQ, _page: int) -> socket.socket:

@@ -52,7 +52,7 @@ SAMPLES: dict[Any, list[Any]] = {
     ToChild: [Wake(), Quiet(), Interrupt(), StopJob(17), Ping()],
     FromChild: [OutOfWork(), Retire(), Dropped(TOKENS), Dropped(()), CannotBegin(ODD), PluginBegun(ODD)],
     ToForkServer: [
-        ForkChild("w:1.2", 1, 9),
+        ForkChild("w:1.2", 1),
         ForkFinish("w:1.2", ODD, LEFT, (7, 8), 3),
         ForkFinish("w:1.2", "w", (), (), 0),
         ForkMaintenance(False),

@@ -1,6 +1,7 @@
 """Run the fork server: import the served modules once, fork children that have them, reap the children.
 
-A process of its own, started by the supervisor, which alone holds the other end of its control socket;
+A process of its own. The first one is forked in advance by the process that becomes the supervisor (prepare.py), each
+later one is started by it as a program. The supervisor alone holds the other end of its control socket;
 ``shared/messages.py`` has what is said over it.
 
 It runs no job. It leads a session of its own, without a terminal, as each child does: what is typed there, or sent to
@@ -43,6 +44,7 @@ from jobqueue.workers.shared import served
 from jobqueue.workers.shared.deaths import CLOSED
 from jobqueue.workers.shared.faults import report_to
 from jobqueue.workers.shared.finish_page import pages_in_file
+from jobqueue.workers.shared.handover import take_over
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import set_up_logging
 from jobqueue.workers.shared.messages import (
@@ -77,17 +79,18 @@ class Birth(NamedTuple):
     at: float  # monotonic seconds
 
 
-log = logging.getLogger("jobqueue.workers.forking.forkserver")  # it is __main__ itself
+log = logging.getLogger("jobqueue.workers.forking.forkserver")  # it may be __main__ itself
 
 
 class ForkServer:
     """Fork and reap children until the supervisor is gone. Its own process runs it, in the main thread."""
 
-    def __init__(self, settings: Settings, control: socket.socket, page_file: int, supervisor: int) -> None:
+    def __init__(self, settings: Settings, control: socket.socket, files: Sequence[int], supervisor: int) -> None:
+        """files: that of the pages, and the report of each child, by its number."""
         self._settings = settings
         self._supervisor = supervisor  # its pid
         self._control = control
-        self._page_file = page_file
+        self._page_file, *self._faults = files
         self._runner = Runner(settings)
         self._plugins = Plugins()
         self._children: dict[int, Birth] = {}
@@ -196,7 +199,13 @@ class ForkServer:
 
     def _make_child(self, request: ForkRequest, fd: int) -> Runs:
         self._warn_of_equal_numbers()
-        return make_child(self._settings, request, self._page_file, fd, self._runner, self._plugins)
+        return make_child(
+            self._settings, request, (self._page_file, self._faults_of(request)), fd, self._runner, self._plugins
+        )
+
+    def _faults_of(self, request: ForkRequest) -> int:
+        """Return the descriptor of the faulthandler report of a process, -1: it has none."""
+        return self._faults[request.child] if isinstance(request, ForkChild) else -1
 
     def _warn_of_equal_numbers(self) -> None:
         """Warn, in the first child, of random generators whose state is the same as before the fork. Hooks of
@@ -215,10 +224,11 @@ class ForkServer:
             "jobqueue.workers.forking.spawned",
             encode(request).decode(),
             str(self._page_file),
+            str(faults := self._faults_of(request)),
             str(fd),
             name,
         ]
-        inherited = [fd, self._page_file, *([request.faults] if isinstance(request, ForkChild) else [])]
+        inherited = [number for number in (fd, self._page_file, faults) if number >= 0]
         for number in inherited:
             os.set_inheritable(number, True)
         # in the environment, not in argv: the address may contain a password, and every user can read argv
@@ -284,9 +294,11 @@ def _for_supervisor(found: Sequence[Found]) -> tuple[str, ...]:
 
 
 def make_child(
-    settings: Settings, request: ForkRequest, page_file: int, fd: int, runner: Runner, plugins: Plugins
+    settings: Settings, request: ForkRequest, files: tuple[int, int], fd: int, runner: Runner, plugins: Plugins
 ) -> Runs:
-    """Make the object that the request asks for. Called in the new process."""
+    """Make the object that the request asks for. Called in the new process. files: that of the pages, and that of the
+    faulthandler report."""
+    page_file, faults = files
     control = socket.socket(fileno=fd)
     title = Title(settings.worker, _role(request))
     match request:
@@ -295,7 +307,7 @@ def make_child(
             return FinishProcess(settings, owner, worker, jobs, plain, control, finish_page, plugins)
         case ForkMaintenance(plain):
             return MaintenanceRound(settings, control, plain=plain)
-    report_to(request.faults)
+    report_to(faults)
     page = SharedPage(page_file, request.child, settings.slots)
     return Child(settings, request.owner, page, control, runner, title, plugins)
 
@@ -306,30 +318,28 @@ def _role(request: ForkRequest) -> str:
     return "maintenance" if isinstance(request, ForkMaintenance) else "finishing jobs"
 
 
-def main() -> None:
-    """Run the fork server: ``python -m jobqueue.workers.forking.forkserver CONTROL_FD PAGES_FD PARENT FAULTS_FD...``.
-    The settings come first on the control socket, as one line."""
-    control_fd, page_file, parent = (int(a) for a in sys.argv[1:4])
+def serve(control: socket.socket, parent: int) -> None:
+    """Be the fork server of the supervisor with this pid, which says the settings on the control socket."""
     die_with(parent)
     for number in TO_ALL:
         signal.signal(number, _nothing)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_ALL)
-    control = socket.socket(fileno=control_fd)
-    os.set_inheritable(control_fd, False)
-    for fd in (page_file, *(int(a) for a in sys.argv[4:])):
-        os.set_inheritable(fd, False)
-    first = b""
-    while not first.endswith(b"\n"):
-        if not (more := control.recv(1)):
-            return
-        first += more
-    settings = Settings.from_json(first.decode())
+    if (taken := take_over(control)) is None:
+        return
+    settings, files = taken
     set_up_logging(settings.log_format, settings.verbose, settings.worker)
     output.buffer_lines()
     os.environ["JOBQ_ALLOW_PRIVATE"] = "1" if settings.allow_private else "0"
     adopt_orphans()
     Title(settings.worker, "fork server")
-    ForkServer(settings, control, page_file, parent).run()
+    ForkServer(settings, control, files, parent).run()
+
+
+def main() -> None:
+    """Run the fork server as a program: ``python -m jobqueue.workers.forking.forkserver CONTROL_FD PARENT``."""
+    control_fd, parent = (int(a) for a in sys.argv[1:3])
+    os.set_inheritable(control_fd, False)
+    serve(socket.socket(fileno=control_fd), parent)
 
 
 if __name__ == "__main__":

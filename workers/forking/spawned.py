@@ -23,7 +23,7 @@ from jobqueue.workers.shared.settings import Settings
 def main() -> None:
     settings = Settings.from_json(os.environ.pop("JOBQ_CHILD_SETTINGS"))
     request: ForkRequest = decode(sys.argv[1].strip().encode(), ForkRequest)
-    page_file, fd, name = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    page_file, faults, fd, name = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     lead_a_session()
     os.set_inheritable(fd, False)
     set_up_logging(settings.log_format, settings.verbose, settings.worker)
@@ -34,7 +34,9 @@ def main() -> None:
         _say_why(fd, e)
         raise SystemExit(1) from None
     become_child(
-        lambda: make_child(settings, request, page_file, fd, runner_for(settings), plugins_of(found, settings.verbose)),
+        lambda: make_child(
+            settings, request, (page_file, faults), fd, runner_for(settings), plugins_of(found, settings.verbose)
+        ),
         os.getppid(),
         name,
         Forks(),

@@ -7,7 +7,7 @@
     fork server ─► supervisor    ImportBegun, Ready, ImportFailed, Forked, Unborn, Died, Pong
 
 A message is one line: its name, and after a space its fields as a JSON list, if it has any. Before the first message
-the fork server gets the worker's settings, which are a line in another format.
+the fork server gets the worker's settings and files (handover.py).
 
 User code runs in children and, while modules are imported, in the fork server, and it can write into the sockets there.
 So a reader accepts only messages of its direction, with fields of the right types.
@@ -106,11 +106,10 @@ FromChild = OutOfWork | Retire | Dropped | CannotBegin | PluginBegun
 
 @dataclass(frozen=True, slots=True)
 class ForkChild:
-    """Start child number ``child`` under the name ``owner``. ``faults``: the descriptor of its faulthandler report."""
+    """Start child number ``child`` under the name ``owner``."""
 
     owner: str
     child: int
-    faults: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from jobqueue.errors import BootFailed, signal_name
 from jobqueue.producing.importing import cannot_import
 from jobqueue.workers.shared.deaths import CLOSED, LeftForRQ
+from jobqueue.workers.shared.forked_process import ForkedProcess, blocked
+from jobqueue.workers.shared.handover import hand_over
 from jobqueue.workers.shared.messages import (
     ForkChild,
     ForkFinish,
@@ -28,47 +30,46 @@ from jobqueue.workers.shared.messages import (
 from jobqueue.workers.shared.process_tree import TO_ALL
 from jobqueue.workers.shared.settings import Settings
 
-
-@contextlib.contextmanager
-def blocked(*numbers: signal.Signals) -> Iterator[None]:
-    """Block these signals within the block; a process that is started there begins with them blocked."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
-
-
 SEND = 5.0  # seconds that the fork server may take to read a request
 
 
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the fork server as a program; return its process and our end of its control socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        argv = [sys.executable, "-P", "-m", "jobqueue.workers.forking.forkserver"]
+        with blocked(*TO_ALL):  # until it has its own handlers
+            process = subprocess.Popen(
+                [*argv, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    return process, ours
+
+
 class ForkServerClient:
-    """One process of the fork server (see forkserver.py), which is started at once. Used by the supervisor's main loop
-    only."""
+    """One process of the fork server (see forkserver.py), which is started at once, or was forked in advance. Used by
+    the supervisor's main loop only."""
 
-    def __init__(self, settings: Settings, page_file: int, faults: Sequence[int]) -> None:
+    def __init__(self, settings: Settings, files: Sequence[int], prepared: ForkedProcess | None = None) -> None:
+        """files: that of the pages, and the report of each child, by its number. prepared: take this process, which
+        was forked in advance, instead of starting one."""
         self._reader: MessageReader[FromForkServer] = MessageReader(FromForkServer)
-        self.control, theirs = socket.socketpair()
-        with theirs:
-            numbers = (theirs.fileno(), page_file, os.getpid(), *faults)
-            argv = [sys.executable, "-P", "-m", "jobqueue.workers.forking.forkserver", *map(str, numbers)]
-            with blocked(*TO_ALL):  # until it has its own handlers
-                self._process = subprocess.Popen(
-                    argv,
-                    pass_fds=(theirs.fileno(), page_file, *faults),
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
+        self._process: ForkedProcess | subprocess.Popen[bytes]
+        if prepared:
+            self._process, self.control = prepared, prepared.control
+        else:
+            self._process, self.control = _start()
         self.control.settimeout(SEND)  # a stopped fork server (SIGSTOP) reads nothing, and the supervisor must not wait
-        self._say_settings(settings)
+        try:
+            hand_over(self.control, settings, files)
+        except OSError:  # it is gone already, or of no use: the next read finds the end
+            self.kill()
 
-    def _say_settings(self, settings: Settings) -> None:
-        with contextlib.suppress(OSError):  # it is gone already: the next read finds the end
-            self.control.sendall(settings.to_json().encode() + b"\n")
-
-    def fork(self, owner: str, child: int, faults: int) -> socket.socket:
+    def fork(self, owner: str, child: int) -> socket.socket:
         """Request a child; return our end of its control socket. Its pid arrives as Forked."""
-        return self._request(ForkChild(owner, child, faults))
+        return self._request(ForkChild(owner, child))
 
     def fork_finish_process(self, left: LeftForRQ, page: int) -> socket.socket:
         """Request a short-lived process in which RQ's own code ends the jobs that a rescue left for it, with the number
@@ -121,7 +122,7 @@ class ForkServerClient:
 
     def end(self) -> str:
         """Return how the process ended, in words that follow its name. Call this after ``close``."""
-        code = self._process.returncode
+        code = self._process.returncode or 0
         if code < 0:
             return f"was killed by {signal_name(-code)}"
         return "closed its connection to the supervisor" if code == CLOSED else f"exited with status {code}"

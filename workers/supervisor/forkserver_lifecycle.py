@@ -18,6 +18,7 @@ from jobqueue.errors import BootFailed
 from jobqueue.workers.shared.attempts import Attempts
 from jobqueue.workers.shared.deaths import LeftForRQ
 from jobqueue.workers.shared.failures import describe
+from jobqueue.workers.shared.forked_process import ForkedProcess
 from jobqueue.workers.shared.messages import Died, Forked, ImportBegun, Ready, Unborn
 from jobqueue.workers.shared.settings import Settings
 from jobqueue.workers.supervisor.child_handle import ChildHandle
@@ -60,8 +61,10 @@ class ForkServerLifecycle:
         handles: Sequence[ChildHandle],
         on_ready: Callable[[Ready], None],
         clock: Callable[[], float] = time.monotonic,
+        prepared: ForkedProcess | None = None,
     ) -> None:
-        """on_ready: called each time a fork server becomes ready; True: children are spawned, not forked."""
+        """on_ready: called each time a fork server becomes ready; True: children are spawned, not forked. prepared: the
+        first one, if it was forked in advance."""
         self._settings = settings
         self._loop = loop
         self._shutdown = shutdown
@@ -72,6 +75,7 @@ class ForkServerLifecycle:
         self.requesters: Sequence[Requester] = ()
         self.importing = Importing(clock)
         self.is_ready = False  # the fork server can start processes
+        self._prepared = prepared
         self._client: ForkServerClient | None = None
         self._started_at = 0.0  # monotonic seconds
         self._watch: ForkServerWatch | None = None  # set while it is ready
@@ -84,7 +88,8 @@ class ForkServerLifecycle:
         """Start a fork server; ``on_ready`` is called when it is ready."""
         self.is_ready, self._started_at, self._failure = False, self._clock(), ""
         self.importing.begin()
-        self._client = ForkServerClient(self._settings, self._page_file, [it.faults.fd for it in self._handles])
+        files = (self._page_file, *(it.faults.fd for it in self._handles))
+        self._client, self._prepared = ForkServerClient(self._settings, files, self._prepared), None
         self._loop.watch(self._client.control, self._on_readable)
 
     def close(self) -> None:
@@ -133,7 +138,7 @@ class ForkServerLifecycle:
         now."""
         if self._shutdown.phase:
             return None
-        return self._fork(lambda client: client.fork(handle.owner, handle.number, handle.faults.fd))
+        return self._fork(lambda client: client.fork(handle.owner, handle.number))
 
     def fork_finish_process(self, left: LeftForRQ, page: int) -> bool:
         """Have the fork server start a process in which RQ's own code ends jobs; return whether it was requested."""

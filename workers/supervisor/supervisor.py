@@ -30,6 +30,7 @@ from jobqueue.schedules.timetable import Schedule
 from jobqueue.store.local.server import server_pids
 from jobqueue.store.open import Store
 from jobqueue.words import count
+from jobqueue.workers.shared.forked_process import ForkedProcess
 from jobqueue.workers.shared.messages import Ready
 from jobqueue.workers.shared.process_tree import TO_ALL, adopt_orphans, collect_orphans
 from jobqueue.workers.shared.settings import Settings
@@ -62,7 +63,9 @@ class Supervisor:
         store: Store,
         cron: Sequence[Schedule] = (),
         clock: Callable[[], float] = time.monotonic,
+        fork_server: ForkedProcess | None = None,
     ) -> None:
+        """fork_server: the first one, if it was forked in advance."""
         self._settings = settings
         self._clock = clock
         self._signals = Signals()
@@ -84,7 +87,7 @@ class Supervisor:
             self._handles, settings.grace, self._threads.give_back, lambda: self._threads.is_away, clock
         )
         self._fork_server = ForkServerLifecycle(
-            settings, self._loop, self._shutdown, page_file, self._handles, self._on_ready, clock
+            settings, self._loop, self._shutdown, page_file, self._handles, self._on_ready, clock, fork_server
         )
         self._finish_processes = FinishProcesses(
             page_file, self._fork_server.fork_finish_process, lambda: self._threads.is_away, clock
