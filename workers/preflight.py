@@ -7,7 +7,6 @@ this process.
 from __future__ import annotations
 
 import logging
-import pickletools
 import resource
 import time
 from collections.abc import Sequence
@@ -141,6 +140,8 @@ def function_in(raw: bytes, kind: str) -> str | None:
         if kind == "json":
             function, instance, *_ = JSON.loads(raw)
             return function if instance is None else None
+        import pickletools  # imported here: most jobs are JSON
+
         values = [value for op, value, _ in pickletools.genops(raw) if "UNICODE" in op.name or op.name == "NONE"]
         return values[0] if isinstance(values[0], str) and values[1] is None else None
     except Exception:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from math import floor
 from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jobqueue.errors import UsageError
 from jobqueue.protocol import bounds
@@ -131,6 +130,8 @@ def zone_of(name: str) -> tzinfo | None:
     """Return the zone; None, which is the machine's own, for "". Raises BadSchedule."""
     if not name:
         return None
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # imported here: most workers never see a cron expression
+
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):

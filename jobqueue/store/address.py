@@ -50,6 +50,9 @@ class Address:
         return f"Address({self.describe()!r})"
 
 
+_PASSWORD = re.compile(r"(?i)([?&][^=&]*password[^=&]*=)[^&]*")
+
+
 def _hide_passwords(url: str) -> str:
     """Hide every part that may be a password, rather too much than too little.
 
@@ -61,7 +64,7 @@ def _hide_passwords(url: str) -> str:
     if at:
         user, colon, _ = secret.partition(":")
         rest = f"{user}:***@{host}" if colon and "/" not in user else f"***@{host}"
-    return re.sub(r"(?i)([?&][^=&]*password[^=&]*=)[^&]*", r"\1***", f"{scheme}{separator}{rest}")
+    return _PASSWORD.sub(r"\1***", f"{scheme}{separator}{rest}")
 
 
 def redis_options(address: Address) -> dict[str, Any]:

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
-
 from jobqueue.errors import StoreError
 
 URL_VARIABLES = ("JOBQ_URL", "REDIS_URL", "RQ_REDIS_URL")
@@ -34,9 +32,15 @@ def home(env: Mapping[str, str] = os.environ) -> Path:
     """
     chosen = env.get("JOBQ_HOME", "").strip()
     try:
-        path = Path(chosen).expanduser() if chosen else platformdirs.user_state_path("jobq", appauthor=False)
+        path = Path(chosen).expanduser() if chosen else _of_user()
     except RuntimeError:  # pathlib raises it for ~name of an unknown user
         raise StoreError(f"JOBQ_HOME={chosen}: there is no such user, or it has no home directory") from None
     if not chosen and not path.is_absolute():  # "~" could not be expanded, as in a container with an unknown uid
         raise StoreError("there is no home directory for the local store: set JOBQ_HOME to a directory of yours")
     return path.absolute()
+
+
+def _of_user() -> Path:
+    import platformdirs  # imported here: workers of a remote store do without it
+
+    return platformdirs.user_state_path("jobq", appauthor=False)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
-
 import pytest
 
 from jobqueue.workers.shared import titles
@@ -14,8 +11,7 @@ from jobqueue.workers.shared.titles import Title
 def test_a_title_that_has_too_little_room_has_no_workers_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a child runs is worth more than its worker's name."""
     shown: list[str] = []
-    library = types.SimpleNamespace(setproctitle=shown.append)
-    monkeypatch.setitem(sys.modules, "setproctitle", library)  # type: ignore[arg-type]
+    monkeypatch.setattr(titles, "setter", lambda: shown.append)
     monkeypatch.setattr(titles, "_room", lambda: len("jobq: child 0 of web-1-a, running shop:sell"))
     title = Title("web-1-a", "child 0")
     title.show("running shop:sell")

@@ -24,9 +24,12 @@ from jobqueue.protocol.lua import packed_head
 from jobqueue.store.connection import Address, client
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.copies import end_copy_of
+from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.monkey_patches import why_no_worker
 from jobqueue.workers.running.resource_limits import resource_limits
 from jobqueue.workers.running.runner import checked_callable
+from jobqueue.workers.shared.logs import protect_logging
+from jobqueue.workers.shared.messages import FromChild, ToChild, know
 from jobqueue.workers.shared.served import dotted
 from jobqueue.workers.shared.settings import Settings
 
@@ -131,8 +134,10 @@ def _of_a_file(path: str) -> str:
 
 
 def make_shared(address: Address) -> None:
-    """Make here what each child would make for itself, so that children share its memory: the scripts, and what
-    redis-py and threading keep from their first use. It connects to nothing."""
+    """Make here what each child would make for itself, so that children share its memory: the scripts, our loggers,
+    the types of messages, and what redis-py and threading keep from their first use. It connects to nothing."""
+    protect_logging(PASSING)
+    know(ToChild, FromChild)
     for script in CHILDS_SCRIPTS:
         packed_head(script, by_digest=True)
     client(address)

@@ -26,9 +26,15 @@ import types
 from collections.abc import Iterator
 
 from jobqueue.errors import InTheCopy
+from jobqueue.protocol.lua import packed_head
+from jobqueue.workers.shared import titles
 from jobqueue.workers.shared.forked_process import ForkedProcess
+from jobqueue.workers.shared.logs import make_loggers
+from jobqueue.workers.shared.messages import FromChild, FromForkServer, ToChild, ToForkServer, know
 from jobqueue.workers.shared.process_tree import TO_ALL
 
+# those that an idle supervisor runs, and those of its children (preload.py)
+SCRIPTS = ("due", "upcoming", "heartbeat", "rescue", "cycle", "start_mark", "give_back", "reconcile")
 MODULE = "jobqueue.workers.forking.forkserver"
 
 
@@ -57,8 +63,7 @@ def _fork() -> ForkedProcess | None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     parent = os.getpid()
-    gc.collect()
-    gc.freeze()  # the collector would write to all that is shared
+    _make_shared()
     ours, theirs = socket.socketpair()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_ALL)  # in the copy until it has handlers of its own
     try:
@@ -74,6 +79,17 @@ def _fork() -> ForkedProcess | None:
         ours.close()
         return None
     return ForkedProcess(pid, ours)
+
+
+def _make_shared() -> None:
+    """Make here what supervisor and fork server would each make for itself. It connects to nothing."""
+    make_loggers()
+    know(ToForkServer, FromForkServer, FromChild, ToChild)
+    titles.setter()
+    for script in SCRIPTS:
+        packed_head(script, by_digest=True)
+    gc.collect()
+    gc.freeze()  # the collector would write to all that is shared
 
 
 def _be_the_fork_server(control: socket.socket, parent: int) -> None:

@@ -219,7 +219,10 @@ class RoleThread:
             self._failures.works("starting the store again")
 
 
+_NEXT_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
 def name_of(role: object) -> str:
     """Return the name of a role for the log, such as "the cron registration"."""
     named = getattr(role, "role", None) or type(role).__name__
-    return "the " + re.sub(r"(?<=[a-z])(?=[A-Z])", " ", named).lower()
+    return "the " + _NEXT_WORD.sub(" ", named).lower()

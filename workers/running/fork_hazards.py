@@ -17,8 +17,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import psutil
-
 from jobqueue.clock import monotonic
 from jobqueue.workers.running.open_descriptors import hazards_among, open_descriptors, opened_since
 from jobqueue.workers.running.randomness import modules_of, name_of
@@ -98,6 +96,8 @@ def _count_threads() -> int:
     try:
         return len(os.listdir(_TASKS))
     except OSError:  # not Linux
+        import psutil
+
         return psutil.Process().num_threads()
 
 

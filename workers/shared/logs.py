@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,11 @@ class WorkerLogger(GuardedLogger):
 def protect_logging(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> dict[logging.Logger, type]:
     """Keep failures of user code in log lines of ours or RQ's from ending the code that logs; only exceptions of
     ``passes`` are let through. Returns the loggers whose class was replaced, and their old classes."""
-    GuardedLogger.passes = passes
+    global _protected
+    now = (passes, len(logging.root.manager.loggerDict))
+    if now == _protected and not more:  # done before the fork: looking at each logger would copy its memory
+        return {}
+    _protected, GuardedLogger.passes = now, passes
     names = [name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] in GUARDED]
     loggers = (*map(logging.getLogger, ["rq.worker", *names]), *more)
     changed = {
@@ -152,14 +157,21 @@ def protect_logging(passes: tuple[type[BaseException], ...], *more: logging.Logg
     return changed
 
 
+_protected: tuple[object, int] | None = (
+    None  # what protect_logging has last let through, and the number of loggers then
+)
+
+
 @contextlib.contextmanager
 def logging_guarded(passes: tuple[type[BaseException], ...], *more: logging.Logger) -> Iterator[None]:
     """Do the same within the block, in a process that is not ours."""
+    global _protected
+    _protected = None
     before, changed = GuardedLogger.passes, protect_logging(passes, *more)
     try:
         yield
     finally:
-        GuardedLogger.passes = before
+        _protected, GuardedLogger.passes = None, before
         for logger, cls in changed.items():
             logger.__class__ = cls
 
@@ -168,13 +180,20 @@ def _guarded(cls: type[logging.Logger]) -> type[logging.Logger]:
     return type(cls.__name__, (GuardedLogger, cls), {})
 
 
+@cache
+def make_loggers() -> None:
+    """Give this package's loggers their class, also those of modules that are imported later. A process does it once,
+    or a process from which it is forked."""
+    home = Path(__file__).parents[1]
+    modules = (path.relative_to(home).with_suffix("").parts for path in home.rglob("*.py"))
+    for parts in ((), *modules):
+        logging.getLogger(".".join((PACKAGE, *parts))).__class__ = WorkerLogger
+
+
 def set_up_logging(log_format: str, verbose: bool, worker: str = "") -> None:
     """Send the log of this package to stderr, whatever served modules do to the rest of logging. With the format json,
     records of loggers for which nobody has set up a handler become JSON lines too. May be called twice."""
-    home = Path(__file__).parents[1]
-    modules = (path.relative_to(home).with_suffix("").parts for path in home.rglob("*.py"))
-    for parts in ((), *modules):  # also the loggers of modules that are imported later
-        logging.getLogger(".".join((PACKAGE, *parts))).__class__ = WorkerLogger
+    make_loggers()
     handler, of_others = StderrHandler(sys.stderr), StderrHandler(sys.stderr)
     for each in (handler, of_others):
         each.setFormatter(Json(worker) if log_format == "json" else Text())

@@ -246,6 +246,15 @@ class MessageReader(Generic[M]):
         return found
 
 
+def know(*expected: Any) -> None:
+    """Find out now, for the messages of these directions, what is otherwise found out at the first one."""
+    for each in expected:
+        for _, types in _known(each).values():
+            for kind in types:
+                if isinstance(kind, type) and issubclass(kind, tuple):
+                    _types_of(kind)
+
+
 @cache
 def _known(expected: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Return, by name, the class of each message and the types of its fields."""

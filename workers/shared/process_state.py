@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import psutil
-
-_BY_PSUTIL = {
-    psutil.STATUS_STOPPED: "T",
-    psutil.STATUS_TRACING_STOP: "t",
-    psutil.STATUS_ZOMBIE: "Z",
-    psutil.STATUS_DEAD: "X",
-}
+_BY_PSUTIL = {"stopped": "T", "tracing-stop": "t", "zombie": "Z", "dead": "X"}
 
 
 def is_stopped(pid: int) -> bool:
@@ -39,6 +32,8 @@ def _letter_of(pid: int) -> str:
 
 
 def _asked_psutil(pid: int) -> str:
+    import psutil  # imported here: 1.2 MB, which no worker on Linux needs
+
     try:
         return _BY_PSUTIL.get(psutil.Process(pid).status(), "R")
     except psutil.NoSuchProcess:

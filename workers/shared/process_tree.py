@@ -25,8 +25,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from jobqueue.clock import monotonic
 
 log = logging.getLogger(__name__)
@@ -78,6 +76,8 @@ def _fields(pid: str) -> list[bytes]:
 
 
 def _table_by_psutil() -> dict[int, Process]:
+    import psutil  # imported here: 1.2 MB, which no worker on Linux needs
+
     now, found = time.time(), {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from jobqueue.plugins.finding import PluginChoice
@@ -76,7 +76,7 @@ class Settings:
 
     def to_json(self) -> str:
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        fields["address"] = asdict(self.address)
+        fields["address"] = vars(self.address)
         return json.dumps(fields)
 
     @classmethod

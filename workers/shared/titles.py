@@ -23,14 +23,9 @@ class Title:
         self._role, self._worker, self._room = f"{TITLE}{role}", worker, _room()
         before = os.environ.get("SPT_NOENV")
         os.environ["SPT_NOENV"] = "1"  # read when the first title is set
-        self._set: Callable[[str], object] | None = None
+        self._set = setter()
         try:
-            from setproctitle import setproctitle
-
-            self._set = setproctitle
             self.show()
-        except ImportError:
-            pass
         finally:
             if before is None:
                 del os.environ["SPT_NOENV"]
@@ -48,6 +43,17 @@ class Title:
     def is_shown(self) -> bool:
         """Whether setproctitle is installed."""
         return self._set is not None
+
+
+@cache
+def setter() -> Callable[[str], object] | None:
+    """Return setproctitle's function; None: it is not installed. Forked processes need not look for it again."""
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return None
+    set_title: Callable[[str], object] = setproctitle
+    return set_title
 
 
 @cache

@@ -17,8 +17,6 @@ import os
 import signal
 from collections.abc import Callable
 
-import psutil
-
 from jobqueue.errors import LimitIgnored
 from jobqueue.protocol.rescue import Verdict
 from jobqueue.workers.shared.endings import HARD, JOB, PROCESS_KILLED, SUBJECTS
@@ -165,6 +163,8 @@ class Watchdog:
 
 def memory_mb(pid: int) -> int:
     """Return the memory that the process does not share (USS), in MB; 0 when it is gone."""
+    import psutil  # imported here: 1.2 MB, which only --max-memory needs
+
     try:
         return int(psutil.Process(pid).memory_full_info().uss // 2**20)
     except psutil.Error:
