@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import psutil
 from prometheus_client.core import Metric
 
+from jobqueue.admin.demand import Demand
 from jobqueue.metrics.families import counter, gauge, single, version
 from jobqueue.metrics.tree_facts import TreeFacts
 from jobqueue.model import WorkerView
 from jobqueue.store.connection import redis
 
+MOST_QUEUES = 100  # that have label values; a worker of more shows the first ones
+
 
 class TreeMetrics:
-    """A collector of prometheus_client. ``registration`` reads what the store knows of the worker."""
+    """A collector of prometheus_client."""
 
-    def __init__(self, facts: Callable[[], TreeFacts], registration: Callable[[], WorkerView | None]) -> None:
+    def __init__(
+        self,
+        facts: Callable[[], TreeFacts],
+        registration: Callable[[], WorkerView | None],
+        demands: Callable[[], Mapping[str, Demand]] = dict,
+    ) -> None:
+        """registration: reads what the store knows of the worker; demands: reads what its queues ask for."""
         self._facts = facts
         self._registration = registration
+        self._demands = demands
 
     def collect(self) -> Iterator[Metric]:
         facts = self._facts()
@@ -40,7 +50,7 @@ class TreeMetrics:
     def _registered(self) -> Iterator[Metric]:
         """Yield what the store knows; without the store only that it could not be read."""
         try:
-            found = self._registration()
+            found, demands = self._registration(), self._demands()
         except (redis.RedisError, OSError):
             yield single("jobq_up", "Whether the store could be read.", 0.0)
             return
@@ -49,6 +59,13 @@ class TreeMetrics:
             outcomes = {("finished",): float(found.done), ("failed",): float(found.failed)}
             yield counter("jobq_tree_jobs", "Jobs that it has ended.", ("outcome",), outcomes)
             yield counter("jobq_tree_busy_seconds", "Seconds that jobs ran.", (), {(): found.working_time})
+        jobs = {(name, "waiting"): float(it.waiting) for name, it in demands.items()}
+        jobs |= {(name, "running"): float(it.running) for name, it in demands.items()}
+        text = "Jobs of the queues that it serves, whichever worker runs them."
+        yield gauge("jobq_tree_queue_jobs", text, ("queue", "state"), jobs)
+        latency = {(name,): it.latency for name, it in demands.items()}
+        text = "Seconds since the oldest waiting job of the queue was enqueued; 0: none waits."
+        yield gauge("jobq_tree_queue_latency_seconds", text, ("queue",), latency)
 
 
 def _memory(pid: int) -> float:

@@ -195,6 +195,7 @@ def test_the_metrics_of_one_worker(start: Start, queue: Queue, server: Server, m
     found = [value(f"jobq_tree_{name}") for name in ("can_claim", "slots", "slots_busy", "processes")]
     assert found == [1, 3, 1, processes]
     assert value("jobq_up") == 1
+    assert value("jobq_tree_queue_jobs", queue="default", state="running") == 1
     age, memory = value("jobq_tree_lease_age_seconds"), value("jobq_tree_memory_bytes", process="children")
     assert age is not None
     assert 0 <= age < 2

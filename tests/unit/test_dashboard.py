@@ -14,6 +14,7 @@ import fakeredis
 import pytest
 from test_store_metrics import FACTS, REGISTERED, read_all, record, register
 
+from jobqueue.admin.demand import Demand
 from jobqueue.metrics.store_metrics import StoreMetrics
 from jobqueue.metrics.tree_metrics import TreeMetrics
 from jobqueue.producing.queue import Queue
@@ -34,7 +35,10 @@ def existing() -> dict[str, set[str]]:
     record(client, "t", 1, 0.1, waits=(1.5,), peak_kb=5)
     client.hset(keys.DEATHS, mapping={"process:SIGKILL": 3, "job:given_back": 5, "run:failed:KeyError": 1})
     names: dict[str, set[str]] = {}
-    for collector in (StoreMetrics(client), TreeMetrics(lambda: FACTS, lambda: REGISTERED)):
+    for collector in (
+        StoreMetrics(client),
+        TreeMetrics(lambda: FACTS, lambda: REGISTERED, lambda: {"q": Demand(5, 2, 1.5)}),
+    ):
         for sample in read_all(collector):
             names.setdefault(sample.name, set()).update(sample.labels)
     names.setdefault("jobq_store_memory_bytes", set())  # fakeredis does not say

@@ -270,12 +270,14 @@ REGISTERED = WorkerView("w", "busy", ["q"], None, None, running=3, done=7, faile
 
 
 def test_the_metrics_of_a_worker() -> None:
-    value = read(TreeMetrics(lambda: FACTS, lambda: REGISTERED))
+    value = read(TreeMetrics(lambda: FACTS, lambda: REGISTERED, lambda: {"q": Demand(5, 2, 1.5)}))
     names = ("can_claim", "slots", "slots_busy", "processes", "lease_age_seconds")
     assert [value(f"jobq_tree_{name}") for name in names] == [1, 4, 3, 0, 0.5]
     assert value("jobq_tree_deaths_total", cause="SIGKILL") == 2
     assert value("jobq_tree_jobs_total", outcome="finished") == 7
     assert value("jobq_tree_busy_seconds_total") == 9.5
+    assert [value("jobq_tree_queue_jobs", queue="q", state=state) for state in ("waiting", "running")] == [5, 2]
+    assert value("jobq_tree_queue_latency_seconds", queue="q") == 1.5
     assert value("jobq_tree_memory_bytes", process="supervisor") > 1e6
     assert value("jobq_up") == 1
 
@@ -304,7 +306,7 @@ def promtool() -> str:
 @pytest.fixture(params=["store", "worker"])
 def collector(request: pytest.FixtureRequest, client: redis.Redis) -> Iterator[Any]:
     if request.param == "worker":
-        return iter([TreeMetrics(lambda: FACTS, lambda: REGISTERED)])
+        return iter([TreeMetrics(lambda: FACTS, lambda: REGISTERED, lambda: {"q": Demand(5, 2, 1.5)})])
     Queue("q", client).enqueue("square", 1)
     register(client, "a")
     record(client, "t", 1, 0.1, peak_kb=5)

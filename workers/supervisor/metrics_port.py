@@ -38,14 +38,20 @@ class MetricsPort:
         from jobqueue.metrics.library import check_library
 
         check_library()
+        from jobqueue.admin.demand import demands
         from jobqueue.admin.inspector import Inspector
         from jobqueue.metrics.pages import Pages
         from jobqueue.metrics.server import MetricsServer
-        from jobqueue.metrics.tree_metrics import TreeMetrics
+        from jobqueue.metrics.tree_metrics import MOST_QUEUES, TreeMetrics
 
         client = self._store.client(socket_timeout=ANSWER, connect_timeout=ANSWER)
         inspector, name = Inspector(client), self._settings.worker
-        collector = TreeMetrics(self._facts, lambda: inspector.worker(name))
+        queues = tuple(dict.fromkeys(self._settings.queues))[:MOST_QUEUES]
+        collector = TreeMetrics(
+            self._facts,
+            lambda: inspector.worker(name),
+            lambda: dict(zip(queues, demands(client, queues), strict=True)),
+        )
         self._server = MetricsServer(self._settings.metrics_port)
         self._server.start(Pages(collector, client, lambda: self._facts().why_not))
         log.info("metrics: %s/metrics", self._server.url)
