@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from rq.timeouts import JobTimeoutException
+
 from jobqueue.plugins.job_output import JobOutput, current, threads_followed
 from jobqueue.plugins.plugin import JobEnd, Plugin, RunningJob
 from jobqueue.plugins.program_output import ProgramOutput
@@ -59,7 +61,7 @@ def _keep_records(call_handlers: Callable[[logging.Logger, logging.LogRecord], N
         if output is None or getattr(_logging, "on", False):
             call_handlers(self, record)
             return
-        output.add(f"{_FORMAT.format(record)}\n")
+        output.add(f"{_text(record)}\n")
         _logging.on = True
         try:
             call_handlers(self, record)
@@ -67,6 +69,17 @@ def _keep_records(call_handlers: Callable[[logging.Logger, logging.LogRecord], N
             _logging.on = False
 
     return call
+
+
+def _text(record: logging.LogRecord) -> str:
+    """Return the line of a record. A wrong call fails no job, as with logging's own handlers, which complain of it."""
+    try:
+        return _FORMAT.format(record)
+    except JobTimeoutException:
+        raise
+    except Exception as e:
+        place = f"{record.filename}:{record.lineno}"
+        return f"{record.levelname} {record.name}: (the record of {place} cannot be printed: {type(e).__name__})"
 
 
 class CapturePlugin(Plugin):

@@ -185,6 +185,11 @@ def test_outside_of_a_job_nothing_is_kept() -> None:
     assert below.getvalue() == "x\n"
 
 
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
 def test_each_record_is_kept_once(output: JobOutput, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a handler writes to the stream that is watched, and where the logger does not propagate."""
     monkeypatch.setattr(logging.Logger, "callHandlers", capture._keep_records(logging.Logger.callHandlers))
@@ -200,6 +205,15 @@ def test_each_record_is_kept_once(output: JobOutput, monkeypatch: pytest.MonkeyP
         logger.removeHandler(handler)
     assert kept(output) == "WARNING test_job_output.own: hello you\n"
     assert below.getvalue() == "hello you\n"
+
+
+@pytest.mark.parametrize("args", [("%d", "x"), ("%s %s", "x"), ("%s", Unprintable())])
+def test_a_wrong_call_of_a_logger_raises_nothing(output: JobOutput, args: tuple[Any, ...]) -> None:
+    logger = logging.Logger("shop")
+    keep = capture._keep_records(lambda *_: None)
+    record = logger.makeRecord("shop", logging.WARNING, "tasks.py", 7, args[0], args[1:], None)
+    keep(logger, record)
+    assert kept(output).startswith("WARNING shop: (the record of tasks.py:7 cannot be printed: ")
 
 
 @pytest.mark.parametrize(("text", "size"), [("0", 0), ("100", 100), ("64k", 65536), ("1M", 2**20), ("64m", 2**26)])
