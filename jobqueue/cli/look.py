@@ -19,7 +19,6 @@ from jobqueue.protocol import bounds
 from jobqueue.words import duration, escaped, one_line
 
 if TYPE_CHECKING:
-    from jobqueue.admin.inspector import Inspector
     from jobqueue.errors import NoSuchJob
     from jobqueue.model import JobView, Overview
     from jobqueue.store.connection import redis
@@ -183,44 +182,55 @@ def _loads_json(data: bytes) -> Any:
 @url_option
 def info(watch: bool, wide: bool, as_json: bool, url: str | None) -> None:
     """Show queues and workers. It changes nothing, unlike `rq info`, which cleans up while it counts."""
-    from jobqueue.admin.inspector import Inspector
-
     with connected(url) as client:
-        inspector = Inspector(client)
         try:
-            _show(inspector.overview(), as_json, wide)
+            _show(*_read(client), as_json, wide)
             while watch:
                 time.sleep(1.0)
-                _show_again(inspector, as_json, wide)
+                found = _read(client)
+                if sys.stdout.isatty() and not as_json:
+                    click.clear()
+                _show(*found, as_json, wide)
         except KeyboardInterrupt:
             sys.exit(130)
 
 
-def _show_again(inspector: Inspector, as_json: bool, wide: bool) -> None:
-    overview = inspector.overview()
-    if sys.stdout.isatty() and not as_json:
-        click.clear()
-    _show(overview, as_json, wide)
+def _read(client: redis.Redis) -> tuple[Overview, list[float]]:
+    """Read queues and workers, and for each queue how long its oldest job has waited (seconds)."""
+    from jobqueue.admin.demand import demands
+    from jobqueue.admin.inspector import Inspector
+
+    overview = Inspector(client).overview()
+    return overview, [it.latency for it in demands(client, [queue.name for queue in overview.queues])]
 
 
-def _show(overview: Overview, as_json: bool, wide: bool) -> None:
+def _show(overview: Overview, latencies: list[float], as_json: bool, wide: bool) -> None:
     if as_json:
-        print(json_line(dataclasses.asdict(overview)), flush=True)
+        values = dataclasses.asdict(overview)
+        for queue, latency in zip(values["queues"], latencies, strict=True):
+            queue["latency"] = latency
+        print(json_line(values), flush=True)
         return
     if overview.suspended:
         print("suspended: workers take nothing until `jobq resume`")
     counts = ("queued", "claimed", "started", "finished", "failed", "scheduled", "deferred", "canceled")
-    rows = [[q.name, *(getattr(q, name) for name in counts), "paused" if q.paused else "-"] for q in overview.queues]
-    last = ["canceled", "deferred", "scheduled", "finished", "claimed", "state", "failed", "started"]
-    table(["queue", *counts, "state"], rows, numbers=counts, least_important=last, wide=wide)
+    rows = [
+        [q.name, *(getattr(q, name) for name in counts), duration(latency) if q.queued else "-",
+         "paused" if q.paused else "-"]
+        for q, latency in zip(overview.queues, latencies, strict=True)
+    ]  # fmt: skip
+    last = ["canceled", "deferred", "scheduled", "finished", "claimed", "state", "latency", "failed", "started"]
+    columns = ["queue", *counts, "latency", "state"]
+    table(columns, rows, numbers=[*counts, "latency"], least_important=last, wide=wide)
     print()
-    head = ["worker", "state", "queues", "running", "done", "failed", "heartbeat", "host", "pid"]
+    head = ["worker", "state", "queues", "running", "slots", "done", "failed", "heartbeat", "host", "pid"]
     workers = [
         [
             w.name,
             w.state,
             ", ".join(w.queues),
             w.running,
+            w.slots,
             w.done,
             w.failed,
             None if w.heartbeat_age is None else f"{duration(max(0.0, w.heartbeat_age))} ago",
@@ -229,7 +239,7 @@ def _show(overview: Overview, as_json: bool, wide: bool) -> None:
         ]
         for w in overview.workers
     ]
-    last = ["pid", "host", "failed", "done", "queues", "heartbeat", "running"]
-    counted = ["running", "done", "failed", "pid"]
+    last = ["pid", "host", "failed", "done", "queues", "heartbeat", "slots", "running"]
+    counted = ["running", "slots", "done", "failed", "pid"]
     table(head, workers, numbers=counted, can_be_cut=["queues"], least_important=last, wide=wide)
     sys.stdout.flush()

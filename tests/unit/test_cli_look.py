@@ -106,9 +106,12 @@ def test_info(store: redis.Redis, queue: Queue, jobq: Any) -> None:
     shown = jobq("info").stdout
     assert shown.startswith("suspended")
     assert "q\t3\t0\t0" in shown
+    store.hset(keys.job(store.lindex(keys.queue("q"), 0).decode()), "enqueued_at", "2020-01-01T00:00:00.000000Z")
+    assert re.search(r"^q\t.*\t\d{4} d", jobq("info").stdout, re.MULTILINE)
     assert jobq("resume").stdout == "resumed all queues\n"
     as_json = json.loads(jobq("info", "--json").stdout)
     assert (as_json["queues"][0]["queued"], as_json["suspended"], as_json["workers"]) == (3, False, [])
+    assert as_json["queues"][0]["latency"] > 86_400 * 365
 
 
 def test_pause_of_a_queue(store: redis.Redis, jobq: Any) -> None:
