@@ -31,7 +31,7 @@ BREACHES = {
     "import prometheus_client": ("workers/supervisor/signals.py", "prometheus_client"),
     "no import cycle": ("jobqueue/network/waits.py", "jobqueue.network.primary"),
     "packages in layers: launcher": ("workers/shared/attempts.py", "jobqueue.workers.roles.heartbeat"),
-    "packages in layers: forking": ("workers/running/copies.py", "jobqueue.workers.child.child"),
+    "packages in layers: forking": ("workers/running/output.py", "jobqueue.workers.child.child"),
     "the supervisor's process imports nothing": ("workers/supervisor/burst.py", "jobqueue.workers.running.runner"),
 }
 

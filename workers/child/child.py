@@ -33,7 +33,6 @@ from jobqueue.workers.child.supervisor_link import SupervisorLink
 from jobqueue.workers.child.wiring import Wiring
 from jobqueue.workers.running import exit_handlers, output
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.current import current_of
 from jobqueue.workers.running.leftover_timers import survive_leftovers
 from jobqueue.workers.running.limits import PASSING
@@ -41,6 +40,7 @@ from jobqueue.workers.running.own_classes import job_class_of
 from jobqueue.workers.running.plugin_calls import wrap_calls
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.running.runner import Runner
+from jobqueue.workers.shared.copies import this_is_the_original
 from jobqueue.workers.shared.deaths import FAILED, FENCED
 from jobqueue.workers.shared.journal import SharedPage
 from jobqueue.workers.shared.logs import protect_logging

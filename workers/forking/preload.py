@@ -23,11 +23,11 @@ from jobqueue.producing.importing import module_of
 from jobqueue.protocol.lua import packed_head
 from jobqueue.store.connection import Address, client
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.copies import end_copy_of
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.monkey_patches import why_no_worker
 from jobqueue.workers.running.resource_limits import resource_limits
 from jobqueue.workers.running.runner import checked_callable
+from jobqueue.workers.shared.copies import end_copy_of
 from jobqueue.workers.shared.logs import protect_logging
 from jobqueue.workers.shared.messages import FromChild, ToChild, know
 from jobqueue.workers.shared.served import dotted

@@ -22,10 +22,10 @@ from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.rq_finish.reported_deaths import ReportedDeaths
 from jobqueue.workers.rq_finish.rq_objects import QuietWorker
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.copies import end_copy
 from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed_anyhow
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.runner import Runner
+from jobqueue.workers.shared.copies import end_copy
 from jobqueue.workers.shared.deaths import LeftForRQ
 from jobqueue.workers.shared.settings import Settings
 

@@ -19,9 +19,9 @@ from rq.worker import BaseWorker
 from jobqueue.clock import monotonic
 from jobqueue.workers.child.child import die_with, lead_a_session, leave, obey_the_parent_only
 from jobqueue.workers.running import exit_handlers, output
-from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.randomness import reseed
+from jobqueue.workers.shared.copies import this_is_the_original
 from jobqueue.workers.shared.deaths import FAILED
 from jobqueue.workers.shared.finish_page import FinishPage, anonymous_page
 from jobqueue.workers.shared.finish_watch import SILENT, FinishWatch

@@ -29,8 +29,8 @@ from jobqueue.workers.rq_classes.lease import is_dead
 from jobqueue.workers.rq_classes.rq_roles import RAISED_BY_SIGNALS, RQRoles
 from jobqueue.workers.rq_finish.maintenance import Intermediate, lock_queue, take_out_wrong_entries
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.copies import this_is_the_original
 from jobqueue.workers.running.limits import PASSING
+from jobqueue.workers.shared.copies import this_is_the_original
 from jobqueue.workers.shared.deaths import EXECUTION_TTL, claim_in
 from jobqueue.workers.shared.logs import logging_guarded
 from jobqueue.workers.shared.own_thread import hide_own_threads, show_own_threads

@@ -14,10 +14,10 @@ from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from rq.utils import import_attribute
 
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.copies import end_copy
 from jobqueue.workers.running.error_text import LONGEST_IN_LOG, printed_anyhow, traceback_of
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.randomness import reseeding
+from jobqueue.workers.shared.copies import end_copy
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from rq.timeouts import JobTimeoutException
 
 from jobqueue import errors
 from jobqueue.clock import monotonic
-from jobqueue.workers.running.copies import end_copy, this_is_the_original
+from jobqueue.workers.shared.copies import end_copy, this_is_the_original
 from jobqueue.workers.shared.endings import JOB, THREAD_WRITTEN_OFF
 
 # A function object of our own: argument types set on the one of ctypes.pythonapi would break RQ's TimerDeathPenalty.

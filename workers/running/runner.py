@@ -21,7 +21,6 @@ from jobqueue.errors import InterruptedByShutdown, NotServed, ResultNotSerializa
 from jobqueue.protocol.outcomes import RAISED, RETURNED, ResultKind
 from jobqueue.serializers import JSON, Auto, OfJob, decompress, format_of, unpickled
 from jobqueue.workers.running.context import after_imports
-from jobqueue.workers.running.copies import end_copy
 from jobqueue.workers.running.error_text import (
     one_line,
     one_line_without_its_code,
@@ -32,6 +31,7 @@ from jobqueue.workers.running.error_text import (
 from jobqueue.workers.running.limits import OURS, PASSING
 from jobqueue.workers.running.randomness import reseed
 from jobqueue.workers.running.resource_limits import resource_limits
+from jobqueue.workers.shared.copies import end_copy
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.served import check_served, dotted, is_function
 from jobqueue.workers.shared.settings import Settings
