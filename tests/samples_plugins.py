@@ -86,6 +86,32 @@ class Leaver(Plugin):
     worker_start = worker_stop = process_start = process_stop = thread_start = thread_stop = job_ended = _leave
 
 
+class Breaker(Plugin):
+    """Raises in each method, but for around_job, what is no Exception: first one, then the other."""
+
+    def _break(self, *_: object) -> None:
+        self.times = getattr(self, "times", 0) + 1
+        raise KeyboardInterrupt if self.times % 2 else GeneratorExit
+
+    worker_start = worker_stop = process_start = process_stop = thread_start = thread_stop = job_ended = _break
+
+
+class Forker(Plugin):
+    """Forks in each method, and returns in the copy too; half of the copies raise SystemExit."""
+
+    def _fork(self, *_: object) -> None:
+        self.times = getattr(self, "times", 0) + 1
+        if os.fork() == 0 and self.times % 2:
+            raise SystemExit(7)
+
+    worker_start = worker_stop = process_start = process_stop = thread_start = thread_stop = job_ended = _fork
+
+    def around_job(self, job: RunningJob, call_next: Callable[[], Any]) -> Any:
+        result = call_next()
+        self._fork()
+        return result
+
+
 class Killer(Plugin):
     """Kills its process in the method that the environment names; with ONCE, a file, only the first time."""
 

@@ -28,7 +28,8 @@ class Plugins:
         self.all = tuple(plugins)
         self._by_method = {name: tuple(filter(partial(overrides, name=name), self.all)) for name in METHODS}
         self.with_traceback = False  # log the traceback of what a plugin raises, and not only the place
-        self.passing: tuple[type[BaseException], ...] = ()  # exceptions of ours that a plugin must not keep
+        self.passing: tuple[type[BaseException], ...] = (KeyboardInterrupt,)  # what a plugin must not keep
+        self.end_copy: Callable[[], object] = lambda: None  # ends this process, if it is a copy that a plugin forked
 
     def with_method(self, method: str) -> tuple[Plugin, ...]:
         """Return the plugins that override this method."""
@@ -47,11 +48,12 @@ class Plugins:
     def call_one(self, plugin: Plugin, method: str, *args: Any) -> bool:
         """Call the method of one plugin; return whether it came back well. Log what it raises."""
         try:
-            getattr(plugin, method)(*args)
+            try:
+                getattr(plugin, method)(*args)
+            finally:
+                self.end_copy()
             return True
         except self.passing:
-            raise
-        except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as e:  # SystemExit too: a plugin does not end the process
             self._log(plugin, method, e, *args)
@@ -62,7 +64,10 @@ class Plugins:
         call = run
         for plugin in reversed(self._by_method["around_job"]):
             call = partial(plugin.around_job, job, call)
-        return call()
+        try:
+            return call()
+        finally:
+            self.end_copy()
 
     def _log(self, plugin: Plugin, method: str, error: BaseException, *args: Any) -> None:
         of = f" of job {args[0].id}" if args and isinstance(args[0], RunningJob | NewJob) else ""

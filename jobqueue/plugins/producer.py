@@ -7,13 +7,16 @@ Queue()                those of JOBQ_PLUGINS and of installed packages, loaded o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from jobqueue.plugins.calls import Plugins
+from jobqueue.plugins.calls import Plugins, described, name_of
 from jobqueue.plugins.finding import BUILT_IN, BUILT_IN_SOURCE, PluginChoice, active, find_plugins, load_plugin
 from jobqueue.plugins.plugin import NewJob, Plugin
+
+log = logging.getLogger(__name__)
 
 
 class ProducerPlugins:
@@ -44,10 +47,32 @@ def announce(plugins: Plugins, jobs: Iterable[NewJob], taken: Mapping[str, Any])
     names are ``taken`` stay as they are."""
     added: dict[str, bytes] = {}
     for job in jobs:
-        plugins.call("before_enqueue", job)
+        for plugin in plugins.with_method("before_enqueue"):
+            plugins.call_one(plugin, "before_enqueue", job)
+            _check_fields(plugin, job)
         added |= job.fields
-    texts = {name: value if isinstance(value, bytes) else str(value).encode() for name, value in added.items()}
-    return {name: value for name, value in texts.items() if name not in taken and name not in OF_RQ}
+    return {name: value for name, value in added.items() if name not in taken and name not in OF_RQ}
+
+
+def _check_fields(plugin: Plugin, job: NewJob) -> None:
+    """Make bytes of the fields that a plugin has added; leave out those that cannot be sent, and log them by the
+    plugin's name."""
+    fields = getattr(job, "fields", None)
+    if not isinstance(fields, dict):
+        log.error("plugin %s: before_enqueue left no dict in job.fields: what is there is not sent", name_of(plugin))
+        job.fields = {}
+        return
+    for name, value in list(fields.items()):
+        if isinstance(value, bytes) and isinstance(name, str) and name.isascii():  # as a rule: seen before
+            continue
+        del fields[name]
+        try:
+            if not isinstance(name, str):
+                raise TypeError(f"its name is a {type(name).__name__}, not a str")
+            name.encode()
+            fields[name] = str(value).encode()
+        except Exception as e:
+            log.error("plugin %s: before_enqueue: a field of the job is not sent: %s", name_of(plugin), described(e))
 
 
 # The fields of RQ's jobs that each has of its own.

@@ -144,7 +144,7 @@ def test_around_job_is_part_of_the_job(start: Start, queue: Queue, store: redis.
     assert status(store, refused.id) == "failed"
 
 
-@pytest.mark.parametrize("name", ["Raiser", "Leaver"])
+@pytest.mark.parametrize("name", ["Raiser", "Leaver", "Breaker"])
 def test_one_that_raises_in_each_method_changes_nothing(
     start: Start, queue: Queue, store: redis.Redis, seen: Path, mode: str, name: str
 ) -> None:
@@ -157,6 +157,16 @@ def test_one_that_raises_in_each_method_changes_nothing(
     methods = ("worker_start", "worker_stop", "process_start", "process_stop", "thread_start", "thread_stop")
     for method in (*methods, "job_ended"):
         assert f"plugin samples_plugins:{name}: {method}" in tree.log, method
+
+
+def test_copies_that_one_forks_end_where_its_method_does(start: Start, queue: Queue, mode: str) -> None:
+    """No job runs twice, no process is left."""
+    jobs = [queue.enqueue("samples.ok", n) for n in range(20)]
+    tree = start(*plugin("Forker"), "-b", "-n", "2", mode=mode)
+    assert tree.wait() == 0
+    assert [job.result(1) for job in jobs] == list(range(20))
+    assert tree.done == 20
+    eventually(lambda: not tree.processes())
 
 
 def test_one_that_kills_its_process_before_it_can_run_jobs_ends_the_worker(

@@ -356,6 +356,49 @@ def test_an_error_in_before_enqueue_does_not_keep_a_job_back(
     assert "plugin samples_plugins:Raiser: before_enqueue of job" in caplog.text
 
 
+class NoText:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Odd(Plugin):
+    """Leaves something in job.fields that cannot be sent."""
+
+    def __init__(self, leave: Callable[[NewJob], object]) -> None:
+        self._leave = leave
+
+    def before_enqueue(self, job: NewJob) -> None:
+        job.fields["good"] = 1  # type: ignore[assignment]
+        self._leave(job)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda job: job.fields.update({5: b"x"}),
+        lambda job: job.fields.update({None: b"x"}),
+        lambda job: job.fields.update({"\ud800": b"x"}),
+        lambda job: job.fields.update({"a": "\ud800"}),
+        lambda job: job.fields.update({"a": NoText()}),
+        lambda job: setattr(job, "fields", None),
+        lambda job: delattr(job, "fields"),
+    ],
+)
+def test_a_field_that_cannot_be_sent_does_not_keep_a_job_back(
+    leave: Callable[[NewJob], object], store: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = Queue(connection=store, plugins=[Odd(leave)])
+    jobs = [
+        queue.enqueue("samples.ok", 1),
+        queue.enqueue("samples.ok", 1, job_id="mine"),
+        *queue.enqueue_many("samples.ok", [1]),
+    ]
+    assert len(queue) == 3
+    assert caplog.text.count("plugin test_plugin_calls:Odd: before_enqueue") == 3
+    if "fields" not in caplog.text:
+        assert {store.hget(keys.job(job.id), "good") for job in jobs} == {b"1"}
+
+
 def test_a_queue_takes_the_plugins_of_the_process(
     store: redis.Redis, packages: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

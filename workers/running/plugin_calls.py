@@ -12,6 +12,7 @@ from jobqueue.plugins.finding import Found, active
 from jobqueue.plugins.plugin import RunningJob
 from jobqueue.workers.running.limits import OURS
 from jobqueue.workers.running.runner import DecodedCall, Runner, value_of
+from jobqueue.workers.shared.copies import end_copy
 
 running_job: ContextVar[RunningJob | None] = ContextVar("jobq_running_job", default=None)  # set only where plugins are
 
@@ -21,6 +22,7 @@ def plugins_of(found: Sequence[Found], verbose: bool = False) -> Plugins:
     plugins = Plugins(active(found))
     plugins.with_traceback = verbose
     plugins.passing = OURS  # a time limit ends the plugin, and is logged as its error
+    plugins.end_copy = end_copy
     return plugins
 
 

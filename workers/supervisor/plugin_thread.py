@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from jobqueue.plugins.calls import Plugins, described
 from jobqueue.plugins.finding import active, find_plugins
+from jobqueue.workers.shared.copies import end_copy_of
 from jobqueue.workers.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,4 +54,7 @@ class PluginThread:
         except Exception as e:
             log.error("plugins cannot be loaded in the supervisor: %s", described(e))
             return Plugins()
-        return Plugins(active(it for it in found if it.target in targets))
+        plugins = Plugins(active(it for it in found if it.target in targets))
+        plugins.passing = ()  # Ctrl-C comes to the main thread, which has a handler for it
+        plugins.end_copy = partial(end_copy_of, os.getpid())
+        return plugins
