@@ -21,10 +21,12 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from time import sleep
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import redis
 
 from jobqueue.plugins.calls import Plugins
-from jobqueue.store.connection import client
+from jobqueue.store.connection import Address, client
 from jobqueue.workers.child.hooks import Hooks
 from jobqueue.workers.child.log_fields import name_jobs_in_logs
 from jobqueue.workers.child.process_plugins import ProcessPlugins
@@ -58,6 +60,19 @@ PR_SET_PDEATHSIG = 1
 LAST_WORD = 5.0  # seconds
 
 
+class Clients(NamedTuple):
+    """A child's clients of the store. They may be made before the fork, as they connect later: redis-py's pools begin
+    anew in a forked process."""
+
+    own: redis.Redis
+    of_jobs: redis.Redis  # what `get_current_job().connection` is
+
+
+def clients_of(address: Address) -> Clients:
+    """Make the clients of a child."""
+    return Clients(client(address), client(address, for_jobs=True))
+
+
 class Child:
     """Run the jobs of one child process. Made in the new process; ``run`` is called once."""
 
@@ -70,6 +85,7 @@ class Child:
         runner: Runner,
         title: Title,
         plugins: Plugins,
+        clients: Clients,
     ) -> None:
         name_jobs_in_logs(settings.worker)
         self._worker = settings.worker
@@ -78,7 +94,7 @@ class Child:
         self._plugins = ProcessPlugins(plugins, lambda name: link.tell(PluginBegun(name)), partial(leave, FAILED))
         make_current = partial(
             current_of(job_class_of(settings)),
-            connection=client(settings.address, for_jobs=True),
+            connection=clients.of_jobs,
             worker=settings.worker,
             serializer_of=runner.serializer_of,
         )
@@ -86,7 +102,7 @@ class Child:
             settings,
             owner,
             page,
-            client(settings.address),
+            clients.own,
             link,
             Hooks(
                 on_fenced=partial(leave, FENCED),

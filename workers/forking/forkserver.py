@@ -31,7 +31,7 @@ from jobqueue.clock import monotonic
 from jobqueue.plugins.calls import Plugins
 from jobqueue.plugins.finding import Found
 from jobqueue.producing.importing import place_of
-from jobqueue.workers.child.child import Child, Runs, become_child, die_with, wake_at_death_of
+from jobqueue.workers.child.child import Child, Clients, Runs, become_child, clients_of, die_with, wake_at_death_of
 from jobqueue.workers.forking import preload
 from jobqueue.workers.forking.finish_process import FinishProcess
 from jobqueue.workers.rq_finish.maintenance import MaintenanceRound
@@ -93,6 +93,7 @@ class ForkServer:
         self._page_file, *self._faults = files
         self._runner = Runner(settings)
         self._plugins = Plugins()
+        self._clients: Clients | None = None  # of the children, unless they are spawned
         self._children: dict[int, Birth] = {}
         self._births = itertools.count()
         self._reader: MessageReader[ToForkServer] = MessageReader(ToForkServer)
@@ -146,7 +147,7 @@ class ForkServer:
         self._spawns = bool(found)
         self._generators = {} if self._spawns else randomness.states_of_own(self._settings.modules)
         if not self._spawns:
-            preload.make_shared(self._settings.address)
+            self._clients = preload.make_shared(self._settings.address)
         gc.freeze()
         self._say(Ready(" and ".join(found), _for_supervisor(found_plugins), self._plugins.has("job_ended")))
         return True
@@ -200,7 +201,13 @@ class ForkServer:
     def _make_child(self, request: ForkRequest, fd: int) -> Runs:
         self._warn_of_equal_numbers()
         return make_child(
-            self._settings, request, (self._page_file, self._faults_of(request)), fd, self._runner, self._plugins
+            self._settings,
+            request,
+            (self._page_file, self._faults_of(request)),
+            fd,
+            self._runner,
+            self._plugins,
+            self._clients,
         )
 
     def _faults_of(self, request: ForkRequest) -> int:
@@ -294,10 +301,16 @@ def _for_supervisor(found: Sequence[Found]) -> tuple[str, ...]:
 
 
 def make_child(
-    settings: Settings, request: ForkRequest, files: tuple[int, int], fd: int, runner: Runner, plugins: Plugins
+    settings: Settings,
+    request: ForkRequest,
+    files: tuple[int, int],
+    fd: int,
+    runner: Runner,
+    plugins: Plugins,
+    clients: Clients | None = None,
 ) -> Runs:
     """Make the object that the request asks for. Called in the new process. files: that of the pages, and that of the
-    faulthandler report."""
+    faulthandler report; clients: those that were made before the fork."""
     page_file, faults = files
     control = socket.socket(fileno=fd)
     title = Title(settings.worker, _role(request))
@@ -309,7 +322,8 @@ def make_child(
             return MaintenanceRound(settings, control, plain=plain)
     report_to(faults)
     page = SharedPage(page_file, request.child, settings.slots)
-    return Child(settings, request.owner, page, control, runner, title, plugins)
+    clients = clients or clients_of(settings.address)
+    return Child(settings, request.owner, page, control, runner, title, plugins, clients)
 
 
 def _role(request: ForkRequest) -> str:

@@ -21,7 +21,8 @@ from jobqueue.plugins.plugin import WorkerInfo
 from jobqueue.plugins.preparing import around_imports
 from jobqueue.producing.importing import module_of
 from jobqueue.protocol.lua import packed_head
-from jobqueue.store.connection import Address, client
+from jobqueue.store.connection import Address
+from jobqueue.workers.child.child import Clients, clients_of
 from jobqueue.workers.running.context import after_imports
 from jobqueue.workers.running.limits import PASSING
 from jobqueue.workers.running.monkey_patches import why_no_worker
@@ -133,15 +134,14 @@ def _of_a_file(path: str) -> str:
     return f"-I takes the name of a module that can be imported from here, not a file: start in the directory of {path}"
 
 
-def make_shared(address: Address) -> None:
+def make_shared(address: Address) -> Clients:
     """Make here what each child would make for itself, so that children share its memory: the scripts, our loggers,
-    the types of messages, and what redis-py and threading keep from their first use. It connects to nothing."""
+    the types of messages, and the clients, which are returned. It connects to nothing."""
     protect_logging(PASSING)
     know(ToChild, FromChild)
     for script in CHILDS_SCRIPTS:
         packed_head(script, by_digest=True)
-    client(address)
-    client(address, for_jobs=True)
+    return clients_of(address)
 
 
 def _import_module(module: str, given: str) -> None:
