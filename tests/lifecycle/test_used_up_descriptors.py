@@ -13,7 +13,7 @@ from helpers import Tree, eventually, status
 from rq import Callback, Queue, Retry
 from rq.serializers import JSONSerializer
 
-PLACES = ["thread", "process", "Worker"]
+PLACES = ["thread", "process", "Worker", "SimpleWorker"]
 ROOM = 40  # descriptors that the process may open
 ENDED = {"finished", "failed"}
 
@@ -22,9 +22,9 @@ ENDED = {"finished", "failed"}
 def tree(request: pytest.FixtureRequest, store: redis.Redis) -> Tree:
     """A worker that has run a job, with the modules that the jobs need."""
     queue = Queue("default", connection=store, serializer=JSONSerializer)
-    if request.param == "Worker":
+    if request.param.endswith("Worker"):
         start: Start = request.getfixturevalue("start_rq")
-        made = start("Worker", "-S", "json", "default")
+        made = start(request.param, "-S", "json", "default")
     else:
         start = request.getfixturevalue("start")
         n = "2" if request.param == "thread" else "1"
@@ -42,8 +42,9 @@ def limit_descriptors(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("how", ["leak_all_descriptors", "lower_the_limit_on_descriptors"])
-def test_the_jobs_behind_it_run(tree: Tree, store: redis.Redis, how: str) -> None:
-    """Those too that RQ's own code ends, over a connection that is opened then."""
+def test_the_jobs_behind_it_run(request: pytest.FixtureRequest, tree: Tree, store: redis.Redis, how: str) -> None:
+    """Those too that RQ's own code ends, over a connection that is opened then. SimpleWorker, whose process is the
+    user's own, undoes no limits, as RQ's does not: it ends, and leaves the jobs to others."""
     queue = Queue("default", connection=store, serializer=JSONSerializer)
     if how == "leak_all_descriptors":
         limit_descriptors(tree)
@@ -53,6 +54,10 @@ def test_the_jobs_behind_it_run(tree: Tree, store: redis.Redis, how: str) -> Non
     jobs += parents + [queue.enqueue("samples.ok", 4, depends_on=parent) for parent in parents]
     jobs += [queue.enqueue("samples.ok", 5, on_success=Callback("samples.on_success")) for _ in range(2)]
     jobs += [queue.enqueue("samples.nap", 0.1) for _ in range(3)]
+    if "SimpleWorker" in request.node.name and how == "lower_the_limit_on_descriptors":
+        assert tree.wait() == 0
+        assert "cannot reach the store any more" in tree.log
+        return
     began = time.monotonic()
     eventually(lambda: {status(store, job.id) for job in jobs} <= ENDED, 60)
     ends = [status(store, job.id) for job in jobs]
