@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
+from collections.abc import Iterator
 
 import redis
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
@@ -95,10 +96,18 @@ def _anything_else(error: Exception, said: str) -> Explanation:
 def _system_error(error: BaseException) -> OSError | None:
     """Return the OSError behind redis-py's exception; it tells a refused connection from an unknown host better than
     the text."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, OSError):
-        seen = seen.__cause__ or seen.__context__
-    return seen
+    return next((it for it in causes(error) if isinstance(it, OSError)), None)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Iterate over an exception and those that led to it, each once: redis-py raises exceptions again, so that one may
+    have led to itself."""
+    known: set[int] = set()
+    it: BaseException | None = error
+    while it is not None and id(it) not in known:
+        known.add(id(it))
+        yield it
+        it = it.__cause__ or it.__context__
 
 
 # Codes with which a server refuses every command, or every write, for a while, whatever the command is.

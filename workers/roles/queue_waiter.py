@@ -36,6 +36,7 @@ from redis.exceptions import RedisError
 from jobqueue.network.backoff import Backoff
 from jobqueue.own_random import own_random
 from jobqueue.protocol import keys
+from jobqueue.store.error_texts import causes
 from jobqueue.workers.roles.pending_waits import ROUND, NoList, PendingWaits
 from jobqueue.workers.shared.failures import Failures, keep_going
 from jobqueue.workers.shared.own_thread import OwnThread
@@ -208,8 +209,6 @@ class QueueWaiter:
             os.read(self._pipe[0], 4096)
 
 
-def _out_of_files(error: BaseException | None) -> bool:
+def _out_of_files(error: BaseException) -> bool:
     """Return whether an OSError behind this one says that there are too many open files."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    return any(isinstance(it, OSError) and it.errno in (errno.EMFILE, errno.ENFILE) for it in causes(error))
