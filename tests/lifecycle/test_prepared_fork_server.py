@@ -50,9 +50,12 @@ def seen():
 
 
 def test_modules_and_jobs_see_a_process_like_one_that_was_started(
-    start: Start, queue: Queue, tmp_path: Path, mode: str
+    start: Start, queue: Queue, tmp_path: Path, mode: str, request: pytest.FixtureRequest
 ) -> None:
-    """The second fork server is started as a program. Both see the same."""
+    """The second fork server is started as a program. Both see the same, also where a shell has started the worker in
+    the background, and so has it ignore SIGQUIT."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    request.addfinalizer(lambda: signal.signal(signal.SIGQUIT, before))
     (tmp_path / "sees.py").write_text(SEES)
     with open(tmp_path / "open", "w") as left_open:
         os.set_inheritable(left_open.fileno(), True)

@@ -35,6 +35,8 @@ from jobqueue.workers.shared.process_tree import TO_ALL
 
 # those that an idle supervisor runs, and those of its children (preload.py)
 SCRIPTS = ("due", "upcoming", "heartbeat", "rescue", "cycle", "start_mark", "give_back", "reconcile")
+# The supervisor handles these, so that a program which it starts does not ignore them, whoever started the worker.
+CAUGHT = (signal.SIGQUIT, signal.SIGTSTP, signal.SIGCHLD)
 MODULE = "jobqueue.workers.forking.forkserver"
 
 
@@ -120,10 +122,13 @@ def _close_all_but(kept: int) -> None:
 
 
 def _forget_handlers() -> None:
-    """Let signals do what they do in a new program. Those of TO_ALL are blocked until the fork server handles them."""
+    """Let signals do what they do in a new program that the supervisor starts. Those of TO_ALL are blocked until the
+    fork server handles them."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
-        if callable(handler := signal.getsignal(number)) and handler is not signal.default_int_handler:
+        handler = signal.getsignal(number)
+        is_ours = callable(handler) and handler is not signal.default_int_handler
+        if is_ours or (handler == signal.SIG_IGN and number in CAUGHT):
             signal.signal(number, signal.SIG_DFL)
     sys.unraisablehook = sys.__unraisablehook__
 
