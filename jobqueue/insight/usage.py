@@ -48,7 +48,7 @@ def bucket_field(number: int) -> str:
 
 
 # wait_bucket(seconds): likewise the bucket for the time that a job waited.
-wait_bucket = partial(bisect_right, [2**k * 1e-6 for k in range(1, WAIT_BUCKETS)])
+wait_bucket = partial(bisect_right, [(1 << k) * 1e-6 for k in range(1, WAIT_BUCKETS)])
 
 
 def wait_field(number: int) -> str:
