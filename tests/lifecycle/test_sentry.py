@@ -120,7 +120,12 @@ def test_a_trace_goes_on_in_the_job(start: Start, store: redis.Redis, sent: Path
         def capture_envelope(self, envelope: Any) -> None:
             pass
 
-    client = sentry_sdk.Client(dsn="https://key@sentry.invalid/1", transport=Nowhere, traces_sample_rate=1.0)
+    client = sentry_sdk.Client(
+        dsn="https://key@sentry.invalid/1",
+        transport=Nowhere,
+        traces_sample_rate=1.0,
+        auto_enabling_integrations=False,  # that for RQ would patch its classes for all later tests of this process
+    )
     with sentry_sdk.isolation_scope() as scope:
         scope.set_client(client)
         with sentry_sdk.start_transaction(name="a request") as transaction:
