@@ -301,7 +301,8 @@ def test_a_stop_calls_them(start: Start, queue: Queue, seen: Path, mode: str) ->
     assert queue.enqueue("samples.ok", 1).result(20) == 1
     tree.send(signal.SIGTERM)
     assert tree.wait() == 0
-    assert events(seen)[-3:] == ["thread_stop", "process_stop", "worker_stop"]
+    found = events(seen)
+    assert found[-3:] == ["thread_stop", "process_stop", "worker_stop"], (found, tree.log)
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])

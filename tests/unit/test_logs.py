@@ -24,7 +24,13 @@ def _as_before() -> Iterator[None]:
     last_resort = logging.lastResort
     others = [it for it in logging.root.manager.loggerDict.values() if isinstance(it, logging.Logger)]
     enabled = [it for it in others if not it.disabled]
+    of_rq = logging.getLogger("rq.worker")  # a worker of RQ's in this process may have set it up
+    set_up = of_rq.level, of_rq.propagate, of_rq.disabled
+    of_rq.setLevel(logging.NOTSET)
+    of_rq.propagate, of_rq.disabled = True, False
     yield
+    of_rq.setLevel(set_up[0])
+    of_rq.propagate, of_rq.disabled = set_up[1:]
     for it in enabled:  # dictConfig has disabled all loggers that it did not name
         it.disabled = False
     logger.handlers[:], logger.level, logger.propagate, root.handlers[:], root.level = before
