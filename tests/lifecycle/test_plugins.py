@@ -299,6 +299,7 @@ def test_an_executors_own_workers_use_them(server: object, seen: Path, mode: str
 def test_a_stop_calls_them(start: Start, queue: Queue, seen: Path, mode: str) -> None:
     tree = start(*plugin("Recorder"), "-n", "1", mode=mode)
     assert queue.enqueue("samples.ok", 1).result(20) == 1
+    eventually(lambda: "worker_start" in events(seen))  # in a thread of the supervisor that nothing waits for
     tree.send(signal.SIGTERM)
     assert tree.wait() == 0
     found = events(seen)
