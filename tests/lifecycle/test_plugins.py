@@ -307,6 +307,13 @@ def test_a_stop_calls_them(start: Start, queue: Queue, seen: Path, mode: str) ->
 
 
 @pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
+def test_a_stop_while_rqs_worker_classes_import_plugins_is_not_lost(start_rq: Start, place: str) -> None:
+    """RQ's handler raises in any line. RQ's own test of its worker pool waited for ever for such a worker."""
+    tree: Tree = start_rq(place, "-S", "json", "default", JOBQ_PLUGINS="samples_stopping:Stopping")
+    assert tree.wait() == 0
+
+
+@pytest.mark.parametrize("place", ["SimpleWorker", "Worker"])
 def test_one_that_hangs_in_rqs_worker_classes_is_ended(start_rq: Start, queue: Queue, place: str) -> None:
     job = queue.enqueue("samples.ok", 5)
     flags = ("--burst", "-S", "jobqueue.serializers.Auto", "default")

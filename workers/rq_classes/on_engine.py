@@ -52,6 +52,7 @@ class OnOurEngine(BaseWorker):
     engine: Engine | None = None  # set while jobs run in this process
     horse: WarmChild | None = None  # set while they run in a child
     rq_roles: RQRoles | None = None
+    _is_loading = False  # plugins are imported: a signal is only noted
     runs_user_code_apart = True  # callbacks that are called for the dead, RQ's maintenance: in processes of their own
     plugins: Sequence[str] = ()  # module:Class; JOBQ_PLUGINS names more
     lease = 10.0  # seconds without a renewal after which other workers count this one as dead
@@ -121,7 +122,12 @@ class OnOurEngine(BaseWorker):
 
     def _work_on_engine(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
         this_is_the_original()
+        self._is_loading = True
         self.rq_roles = RQRoles(self, self.lease, self.execution_ttl, self.runs_user_code_apart)
+        self._is_loading = False
+        if self._stop_requested:
+            self.rq_roles = None
+            return 0
         after_imports.capture()
         hide_own_threads()
         try:
@@ -222,7 +228,9 @@ class OnOurEngine(BaseWorker):
         """Request a stop, in a signal handler. RQ's worker raises at once when it is idle; our engine stops where it is
         safe."""
         runs = self.horse or self.engine
-        if runs is None:
+        if self._is_loading:  # plugins: code around an import may keep what is raised there
+            self._stop_requested = True
+        elif runs is None:
             super()._shutdown()  # type: ignore[no-untyped-call]
         elif self.engine is not None and self.engine.consumer.mending:  # the store does not answer, perhaps for long
             raise StopRequested
