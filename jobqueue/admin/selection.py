@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from jobqueue.admin.fields import call_of, time_of, traceback_of
 from jobqueue.admin.inspector import PAGE, Inspector
+from jobqueue.pages import pages
 from jobqueue.protocol import keys
 from jobqueue.results.waiter import last_line
 from jobqueue.store.connection import redis
@@ -67,7 +68,7 @@ class FoundPage(NamedTuple):
 def failed(client: redis.Redis, selection: Selection) -> Iterator[FoundPage]:
     """Iterate over the failed jobs that are meant, in no order. They may be requeued or deleted meanwhile."""
     pairs = Inspector(client).failed_ids(selection.queue)
-    for page in _pages(pairs):
+    for page in pages(pairs, PAGE):
         yield _found(client, selection, page)
 
 
@@ -76,7 +77,7 @@ def waiting(client: redis.Redis, selection: Selection) -> Iterator[FoundPage]:
     one first. They may be canceled meanwhile."""
     inspector = Inspector(client)
     for name in [selection.queue] if selection.queue is not None else inspector.queue_names():
-        for page in _pages((name, job_id) for job_id in _waiting_ids(client, name)):
+        for page in pages(((name, job_id) for job_id in _waiting_ids(client, name)), PAGE):
             yield _found(client, selection, page)
 
 
@@ -125,17 +126,6 @@ def _found(client: redis.Redis, selection: Selection, page: Sequence[tuple[str, 
         return FoundPage(len(page), [job_id for _, job_id in page])
     now = time.time()
     return FoundPage(len(page), [job.id for job in read(client, page) if selection.meets(job, now)])
-
-
-def _pages(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    page: list[tuple[str, str]] = []
-    for pair in pairs:
-        page.append(pair)
-        if len(page) == PAGE:
-            yield page
-            page = []
-    if page:
-        yield page
 
 
 def _waiting_ids(client: redis.Redis, queue: str) -> Iterator[str]:

@@ -157,27 +157,27 @@ def _is_one(client: redis.Redis, work: BulkWork, selection: Selection, as_json: 
                 break
     if total == 1:
         return True
-    _show(client, work, total, first, as_json)
+    _show(client, work.verb, work.done, total, first, as_json)
     return False
 
 
-def _show(client: redis.Redis, work: BulkWork, total: int, ids: Sequence[str], as_json: bool) -> None:
+def _show(client: redis.Redis, verb: str, done: str, total: int, ids: Sequence[str], as_json: bool) -> None:
     """Show some of the jobs, and what would be done with how many."""
     from jobqueue.admin.selection import read
 
     sample = read(client, [("", job_id) for job_id in ids])
     if as_json:
         jobs = [{"id": job.id, "task": job.task, "error": job.error or None, "at": job.moment} for job in sample]
-        print(json_line({"would": work.verb, "jobs": total, "sample": jobs}))
+        print(json_line({"would": verb, "jobs": total, "sample": jobs}))
         return
     if not total:
-        print(f"jobq: no job is meant: nothing to {work.verb}", file=sys.stderr)
+        print(f"jobq: no job is meant: nothing to {verb}", file=sys.stderr)
         return
     rows = [[job.id, job.moment, job.description, job.error] for job in sample]
     columns = ["job", "since", "call", "error"]
     table(columns, rows, can_be_cut=["call", "error"], least_important=["since", "call"], wide=False)
     more = f"; {len(sample)} of them are shown" if total > len(sample) else ""
-    print(f"jobq: {count(total, 'job')} would be {work.done}{more}. --yes does it", file=sys.stderr)
+    print(f"jobq: {count(total, 'job')} would be {done}{more}. --yes does it", file=sys.stderr)
 
 
 class BulkReport:
@@ -235,11 +235,10 @@ def purge_queue(queue: str, yes: bool, as_json: bool, url: str | None) -> None:
     from jobqueue.admin import bulk
     from jobqueue.admin.inspector import Inspector
 
-    work = BulkWork("delete", "deleted", "waiting", lambda: bulk.cancel)
     with connected(url) as client:
         first, total = Inspector(client).waiting(queue, SAMPLE)
         if total != 1 and not yes:
-            _show(client, work, total, [job.id for job in first], as_json)
+            _show(client, "delete", "deleted", total, [job.id for job in first], as_json)
             return
         deleted = 0
         with bar(total) as advance:

@@ -21,17 +21,18 @@ from jobqueue.cli.recurring import check as check_recurring
 from jobqueue.cli.render import enqueued, json_line
 from jobqueue.cli.streams import output_failed
 from jobqueue.cli.values import (
+    CHUNK,
     CallArguments,
     Moment,
     NegativeNumbersAreValues,
     calls_of_lines,
     check_call,
-    in_chunks,
     parse_json,
     parse_value,
 )
 from jobqueue.cli.waiting import Sends, print_results
 from jobqueue.errors import NoSuchJob, StoreUnreachable, UsageError
+from jobqueue.pages import pages
 from jobqueue.protocol import bounds, names
 from jobqueue.words import escaped
 
@@ -129,7 +130,7 @@ def submit(
     with _opened_file(file) as fd, opened(url) as store, Queue(queue_name, store=store) as queue:
         send = Recurring(queue, name, options, when, repeat) if repeat else Sending(queue, name, options, when)
         lines = calls_of_lines(fd, kwargs, checker, lambda: send.sent) if fd is not None else iter(())
-        chunks = (chunk for source in (in_chunks(given), lines) for chunk in source)
+        chunks = (chunk for source in (pages(given, CHUNK), lines) for chunk in source)
         with _says_what_was_sent(send):
             failed = print_results(queue, send, chunks, as_json) if wait else _print_ids(send, chunks, as_json)
     sys.exit(1 if failed else 0)

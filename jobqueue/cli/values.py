@@ -6,7 +6,7 @@ import json
 import os
 import re
 import select
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,17 +114,6 @@ def chunks_of_lines(fd: int, linger: float = LINGER) -> Iterator[list[tuple[int,
             if chunk:
                 yield chunk
             return
-
-
-def in_chunks(calls: Iterable[CallArguments]) -> Iterator[list[CallArguments]]:
-    chunk: list[CallArguments] = []
-    for call in calls:
-        chunk.append(call)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 class NegativeNumbersAreValues(click.Command):

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from jobqueue.pages import pages
 from jobqueue.protocol import keys
 from jobqueue.protocol.protocol import Protocol, queue_names
 from jobqueue.store.connection import redis
@@ -127,7 +128,7 @@ def _from_the_tail(client: redis.Redis, key: bytes) -> Iterator[bytes]:
 
 def _still_so(client: redis.Redis, ids: Sequence[bytes]) -> list[LostJob]:
     found = []
-    for page in _pages(ids):
+    for page in pages(ids, PAGE):
         with client.pipeline(transaction=False) as pipe:
             for job_id in page:
                 pipe.hmget(keys.job(_text(job_id)), "origin", *FIELDS)
@@ -155,14 +156,3 @@ def _not_running(client: redis.Redis, found: Sequence[LostJob]) -> list[LostJob]
 
 def _text(value: bytes) -> str:
     return value.decode(errors="replace")
-
-
-def _pages(items: Iterable[Any]) -> Iterator[list[Any]]:
-    page: list[Any] = []
-    for item in items:
-        page.append(item)
-        if len(page) == PAGE:
-            yield page
-            page = []
-    if page:
-        yield page

@@ -123,8 +123,10 @@ class OnOurEngine(BaseWorker):
     def _work_on_engine(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
         this_is_the_original()
         self._is_loading = True
-        self.rq_roles = RQRoles(self, self.lease, self.execution_ttl, self.runs_user_code_apart)
-        self._is_loading = False
+        try:
+            self.rq_roles = RQRoles(self, self.lease, self.execution_ttl, self.runs_user_code_apart)
+        finally:
+            self._is_loading = False
         if self._stop_requested:
             self.rq_roles = None
             return 0

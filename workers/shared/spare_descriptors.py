@@ -7,6 +7,8 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from jobqueue.workers.shared.journal import inode_of
+
 PIPES = 3  # of two descriptors each: a connection needs one, RQ's finish a second one beside it, and the log a file
 
 
@@ -14,7 +16,7 @@ class SpareDescriptors:
     """The reserve of one process."""
 
     def __init__(self) -> None:
-        self._kept: list[tuple[int, int]] = []  # descriptor and inode: a job may have closed it, and used its number
+        self._kept: list[tuple[int, tuple[int, int]]] = []  # with the file that each is: a job may have closed it
         self._on_used: Callable[[], object] = lambda: None
 
     def keep(self, on_used: Callable[[], object]) -> None:
@@ -24,7 +26,7 @@ class SpareDescriptors:
         self._on_used = on_used
         with contextlib.suppress(OSError):
             for _ in range(PIPES):
-                self._kept += [(fd, os.fstat(fd).st_ino) for fd in os.pipe()]
+                self._kept += [(fd, inode_of(fd)) for fd in os.pipe()]
 
     def release(self) -> bool:
         """Close the reserve; return False if there was none any more."""
@@ -39,7 +41,7 @@ class SpareDescriptors:
         while self._kept:
             fd, inode = self._kept.pop()
             with contextlib.suppress(OSError):
-                if os.fstat(fd).st_ino == inode:
+                if inode_of(fd) == inode:
                     os.close(fd)
                     closed += 1
         return closed > 0
