@@ -22,7 +22,7 @@ from jobqueue.workers.child.job_environment import JobEnvironment
 from jobqueue.workers.child.slot_finish import SlotFinish
 from jobqueue.workers.child.slot_parts import SlotParts
 from jobqueue.workers.child.slot_plugins import SlotPlugins
-from jobqueue.workers.child.withdrawal import is_changed, put_limits_back, why_unfit, withdraw
+from jobqueue.workers.child.withdrawal import put_limits_back, why_unfit, withdraw
 from jobqueue.workers.rq_finish.finishing import NOTHING, Finishing
 from jobqueue.workers.rq_finish.limits import FinishLimits
 from jobqueue.workers.running.context import after_imports
@@ -30,6 +30,8 @@ from jobqueue.workers.running.current import CurrentJob
 from jobqueue.workers.running.failed_runs import INTERRUPTED, STOPPED, TIME_LIMIT
 from jobqueue.workers.running.job_variable import JobVariable
 from jobqueue.workers.running.limits import Interrupted, Interruptible, Stopped, WrittenOff
+from jobqueue.workers.running.monkey_patches import is_patched
+from jobqueue.workers.running.resource_limits import resource_limits
 from jobqueue.workers.running.runner import Ending, Runner, interrupted
 from jobqueue.workers.shared.endings import encode_text
 from jobqueue.workers.shared.process_tree import Find, OfProcess, OfThread, end_processes
@@ -101,7 +103,8 @@ class Slot(Interruptible):
             after_imports.copy().run(self._run_one, work)
             if self._plugins is not None:
                 self._plugins.report()
-            if is_changed() and (why := why_unfit(self.needs_threads)):
+            changed = resource_limits.were_set or resource_limits.stuck or is_patched()  # here: no call more per job
+            if changed and (why := why_unfit(self.needs_threads)):
                 self._withdraw(why)
 
     def call_plugins(self, *methods: str) -> None:

@@ -13,11 +13,6 @@ from jobqueue.workers.shared.retry import CutOff, retry_request
 log = logging.getLogger(__name__)
 
 
-def is_changed() -> bool:
-    """Return whether a job has touched what the next one needs. Called behind each job."""
-    return resource_limits.were_set or bool(resource_limits.stuck) or is_patched()
-
-
 def put_limits_back() -> None:
     """Undo what a job has done to the limits of this process, before anything else is done in it."""
     if resource_limits.were_set:
